@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# All checks of the project, the first red one stops; needs no GPU.
+# Arguments go to pytest: scripts/test.sh tests/unit -k dedupe
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"    # small models: more threads only fight each other
+
+check() {
+    say "$*"
+    .venv/bin/"$@"
+}
+
+prepare gguf,dev
+check ruff check .
+check ruff format --check .
+check mypy
+check lint-imports
+check python -m pytest "$@"
+say "all checks passed in $SECONDS s"

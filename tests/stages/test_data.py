@@ -1,0 +1,197 @@
+"""The data stage: three files, a line for every row left out, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trainer.errors import DataError
+from trainer.recipe.data import DataSection
+from trainer.stages import data as stage
+
+SIDES = ("train", "validation", "heldout")
+
+
+@dataclass
+class Context:
+    dir: Path
+    numbers: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def written(path: Path, rows: list[Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def qa(number: int, **more: object) -> dict[str, Any]:
+    return {"prompt": f"question {number}", "completion": f"answer {number}", **more}
+
+
+def run_stage(out: Path, *paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Context:
+    out.mkdir()
+    sources = [{"path": path, "repeat": repeat} for path in paths]
+    recipe = SimpleNamespace(
+        name="x", seed=1, method=SimpleNamespace(kind=kind), data=DataSection(**{"sources": sources, **section})
+    )
+    context = Context(out)
+    stage.run(recipe, context)  # type: ignore[arg-type]
+    return context
+
+
+def test_every_row_is_on_one_side_or_in_rejected(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n) for n in range(100)] + [qa(3), "{broken", qa(7)])
+    context = run_stage(tmp_path / "out", path, split={"validation": 0.1, "heldout": 0.2})
+    sides = {side: lines(tmp_path / "out" / f"{side}.jsonl") for side in SIDES}
+    assert {side: len(rows) for side, rows in sides.items()} == {"train": 70, "validation": 10, "heldout": 20}
+    assert lines(tmp_path / "out/rejected.jsonl") == [
+        {"source": "a.jsonl", "line": 102, "reason": "invalid_json", "of": None, "detail": context_detail(tmp_path)},
+        {"source": "a.jsonl", "line": 101, "reason": "exact_duplicate", "of": "a.jsonl:4", "detail": ""},
+        {"source": "a.jsonl", "line": 103, "reason": "exact_duplicate", "of": "a.jsonl:8", "detail": ""},
+    ]
+    assert context.numbers == {
+        "rows_read": 103,
+        "rows_train": 70,
+        "rows_validation": 10,
+        "rows_heldout": 20,
+        "rows_rejected": 3,
+        "duplicates": 2,
+    }
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["rejected"] == {"exact_duplicate": 2, "invalid_json": 1}
+    assert report["formats"] == {"a.jsonl": {"prompt_completion": 102}} and report["turns"] == {"2": 100}
+    assert report["rows_read"] == 103 and report["most_frequent_answer"]["share"] == pytest.approx(1 / 70)
+
+
+def context_detail(tmp_path: Path) -> str:
+    return str(lines(tmp_path / "out/rejected.jsonl")[0]["detail"])
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n, note={"z": 1, "a": 2}) for n in range(50)] + [qa(1)])
+    for name in ("one", "two"):
+        run_stage(tmp_path / name, path, split={"validation": 0.1, "heldout": 0.2})
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+def test_one_broken_row_of_ten_stops_the_stage_and_is_named(tmp_path: Path) -> None:
+    rows: list[Any] = [qa(n) for n in range(10)]
+    rows[6] = "{broken"
+    path = written(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match="invalid_json") as caught:
+        run_stage(tmp_path / "out", path)
+    assert f"{path}:7: invalid_json" in caught.value.message and "1 of 10" in caught.value.message
+    assert "data.max_rejected" in caught.value.hint
+    run_stage(tmp_path / "again", path, max_rejected=0.1)
+
+
+def test_duplicates_do_not_count_as_malformed(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n % 10) for n in range(50)])
+    assert run_stage(tmp_path / "out", path, max_rejected=0.0).numbers["duplicates"] == 40
+
+
+def test_dedupe_can_be_left_off(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n % 10) for n in range(50)])
+    assert run_stage(tmp_path / "out", path, dedupe={"exact": False}).numbers["duplicates"] == 0
+
+
+def test_training_rows_that_stand_in_given_files_are_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n) for n in range(20)])
+    heldout = written(tmp_path / "h.jsonl", [qa(100), {**qa(3), "completion": "another"}])
+    validation = written(tmp_path / "v.jsonl", [qa(200), qa(4), qa(100)])
+    split = {"heldout_path": heldout, "validation_path": validation, "heldout": 0.2}
+    context = run_stage(tmp_path / "out", path, split=split)
+    assert [(row["line"], row["reason"], row["of"]) for row in lines(tmp_path / "out/rejected.jsonl")] == [
+        (4, "in_heldout", "h.jsonl:2"),
+        (3, "in_heldout", "h.jsonl:1"),
+        (5, "in_validation", "v.jsonl:2"),
+    ]
+    assert [context.numbers[f"rows_{side}"] for side in SIDES] == [18, 2, 2]
+
+
+def test_repeat_is_kept_on_training_rows_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n) for n in range(20)])
+    run_stage(tmp_path / "out", path, repeat=3.0)
+    assert all(row["repeat"] == 3.0 for row in lines(tmp_path / "out/train.jsonl"))
+    assert not any("repeat" in row for row in lines(tmp_path / "out/heldout.jsonl"))
+
+
+def test_files_of_one_name_are_told_apart_without_absolute_paths(tmp_path: Path) -> None:
+    paths = [
+        written(tmp_path / part / "train.jsonl", [qa(n + start) for n in range(5)])
+        for part, start in (("x", 0), ("y", 5))
+    ]
+    run_stage(tmp_path / "out", *paths, split={"heldout": 0.0})
+    assert {row["source"] for row in lines(tmp_path / "out/train.jsonl")} == {"x/train.jsonl", "y/train.jsonl"}
+
+
+def test_the_system_prompt_of_a_file_is_put_in_front(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n) for n in range(5)])
+    (tmp_path / "system.txt").write_text("\ufeffbe kind\n")
+    run_stage(tmp_path / "out", path, system_prompt={"path": str(tmp_path / "system.txt")})
+    rows = lines(tmp_path / "out/train.jsonl")
+    assert all(row["messages"][0] == {"role": "system", "content": "be kind"} for row in rows)
+
+
+def test_the_most_frequent_answer_and_its_share(tmp_path: Path) -> None:
+    rows = [{"text": f"query {n}", "label": "yes" if n % 4 else "x" * 201} for n in range(40)]
+    source = {"path": written(tmp_path / "a.jsonl", rows), "mapping": {"prompt": "text", "completion": "label"}}
+    run_stage(tmp_path / "out", sources=[source], split={"heldout": 0.0})
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["most_frequent_answer"] == {"text": "yes", "share": 0.75}
+
+
+PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
+UNFIT = [
+    ([qa(1), qa(2), PAIR], "sft", "a.jsonl:3 is a preference pair, a.jsonl:1 is not"),
+    ([PAIR], "sft", "a.jsonl:1: a preference pair, but method.kind is sft"),
+    ([qa(1)], "dpo", "a.jsonl:1: no preference pair, but method.kind is dpo"),
+]
+
+
+@pytest.mark.parametrize(("rows", "kind", "message"), UNFIT)
+def test_rows_that_do_not_fit_the_method_are_named(tmp_path: Path, rows: list[Any], kind: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows), kind=kind)
+    assert caught.value.hint
+
+
+def test_pairs_go_through_for_dpo(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{**PAIR, "prompt": f"p{n}"} for n in range(10)])
+    assert run_stage(tmp_path / "out", path, kind="dpo").numbers["rows_heldout"] == 2
+    assert set(lines(tmp_path / "out/train.jsonl")[0]) == {"prompt", "chosen", "rejected", "source", "line"}
+
+
+@pytest.mark.parametrize(
+    ("content", "section", "message"),
+    [
+        ("[]", {}, "no rows"),
+        ("{}\n", {"max_rejected": 1.0}, "no usable rows"),
+        ('{"text": "a"}\n', {"system_prompt": {"text": "s"}}, "no place for data.system_prompt"),
+        ('{"text": "a"}\n', {"system_prompt": {"path": "/nowhere/s.txt"}}, "/nowhere/s.txt"),
+    ],
+)
+def test_nothing_to_train_on_is_an_error(tmp_path: Path, content: str, section: dict[str, Any], message: str) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        run_stage(tmp_path / "out", str(tmp_path / "a.jsonl"), **section)
+
+
+def test_a_misspelt_mapping_name_is_refused(tmp_path: Path) -> None:
+    source = {"path": written(tmp_path / "a.jsonl", [qa(1)]), "mapping": {"promt": "q"}}
+    with pytest.raises(DataError, match="promt"):
+        run_stage(tmp_path / "out", sources=[source])

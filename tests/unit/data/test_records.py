@@ -1,0 +1,278 @@
+"""Every layout becomes the same canonical row; every fault has its own id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainer.data.reasons import RowError
+from trainer.data.records import detect_format, parse_row
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "hello"}
+OTHER = {"role": "assistant", "content": "go away"}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TOOL = {"role": "tool", "content": "2"}
+SYSTEM = {"role": "system", "content": "be kind"}
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+
+
+def parse(row: object, **options: Any) -> dict[str, Any]:
+    record = parse_row(row, source="f", line=3, **options).record
+    assert list(record)[-2:] == ["source", "line"] and (record["source"], record["line"]) == ("f", 3)
+    return {key: value for key, value in record.items() if key not in ("source", "line")}
+
+
+def share(value: str, who: str = "human") -> dict[str, str]:
+    return {"from": who, "value": value}
+
+
+CONVERSATIONS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
+    ("messages", {"messages": [SYSTEM, USER, ASSISTANT]}, [SYSTEM, USER, ASSISTANT]),
+    (
+        "messages",
+        {"messages": '[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]'},
+        [USER, ASSISTANT],
+    ),
+    (
+        "messages",
+        {"messages": [{"role": "developer", "content": "be kind"}, USER, ASSISTANT]},
+        [SYSTEM, USER, ASSISTANT],
+    ),
+    ("messages", {"messages": [{"role": "human", "content": "hi"}, ASSISTANT]}, [USER, ASSISTANT]),
+    (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]},
+                ASSISTANT,
+            ]
+        },
+        [USER, ASSISTANT],
+    ),
+    (
+        "messages",
+        {"messages": [USER, {**ASSISTANT, "weight": 0}, USER, {**ASSISTANT, "weight": 1.0}]},
+        [USER, {**ASSISTANT, "weight": 0}, USER, {**ASSISTANT, "weight": 1}],
+    ),
+    (
+        "messages",
+        {"messages": [USER, {**ASSISTANT, "reasoning_content": "hm", "audio": None}]},
+        [USER, {**ASSISTANT, "reasoning_content": "hm"}],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+                    ],
+                },
+                {**TOOL, "tool_call_id": "c1", "name": "add"},
+                ASSISTANT,
+            ]
+        },
+        [
+            USER,
+            {**CALLING, "tool_calls": [{"id": "c1", **CALL}]},
+            {**TOOL, "tool_call_id": "c1", "name": "add"},
+            ASSISTANT,
+        ],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "function_call": {"name": "add", "arguments": '{"a":1}'}},
+                {"role": "function", "content": "2"},
+                ASSISTANT,
+            ]
+        },
+        [USER, CALLING, TOOL, ASSISTANT],
+    ),
+    ("sharegpt", {"conversations": [share("hi"), share("hello", "gpt")]}, [USER, ASSISTANT]),
+    (
+        "sharegpt",
+        {"conversation": [share("hi", "user"), share("hello", "bot")], "system": "be kind"},
+        [SYSTEM, USER, ASSISTANT],
+    ),
+    (
+        "sharegpt",
+        {"conversations": [share("be kind", "system"), share("hi"), share("hello", "model")]},
+        [SYSTEM, USER, ASSISTANT],
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                share("hi"),
+                share('{"name": "add", "arguments": {"a": 1}}', "function_call"),
+                share("2", "observation"),
+                share("hello", "gpt"),
+            ]
+        },
+        [USER, CALLING, TOOL, ASSISTANT],
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                share("hi"),
+                share('[{"name":"add","arguments":"{\\"a\\":1}"},{"name":"add"}]', "function_call"),
+            ]
+        },
+        [USER, {**CALLING, "tool_calls": [CALL, {"type": "function", "function": {"name": "add", "arguments": {}}}]}],
+    ),
+    ("alpaca", {"instruction": "hi", "input": "", "output": "hello"}, [USER, ASSISTANT]),
+    (
+        "alpaca",
+        {"instruction": "a", "input": "b", "output": "hello", "system": "be kind", "history": [["hi", "hello"]]},
+        [SYSTEM, USER, ASSISTANT, {"role": "user", "content": "a\nb"}, ASSISTANT],
+    ),
+    (
+        "alpaca",
+        {"instruction": "a", "context": "b", "response": "hello"},
+        [{"role": "user", "content": "a\nb"}, ASSISTANT],
+    ),
+    ("prompt_completion", {"prompt": "hi", "completion": "hello"}, [USER, ASSISTANT]),
+    ("prompt_completion", {"question": "hi", "answer": "hello", "system": ""}, [USER, ASSISTANT]),
+    ("prompt_completion", {"query": "hi", "response": "hello"}, [USER, ASSISTANT]),
+    ("prompt_completion", {"prompt": [SYSTEM, USER], "completion": [ASSISTANT]}, [SYSTEM, USER, ASSISTANT]),
+]
+
+
+@pytest.mark.parametrize(("layout", "row", "messages"), CONVERSATIONS)
+def test_every_layout_becomes_the_same_messages(
+    layout: str, row: dict[str, Any], messages: list[dict[str, Any]]
+) -> None:
+    assert detect_format(row) == layout
+    assert parse(row)["messages"] == messages
+    assert parse(row, format=layout) == parse(row)
+
+
+@pytest.mark.parametrize("tools", [[{"name": "add"}], TOOLS, '[{"name": "add"}]'])
+def test_tools_are_a_list_in_one_wrapping(tools: object) -> None:
+    assert parse({"messages": [USER, ASSISTANT], "tools": tools})["tools"] == TOOLS
+
+
+@pytest.mark.parametrize("tools", [None, [], "[]", "", "null"])
+def test_no_tools_leave_no_key(tools: object) -> None:
+    assert parse({"messages": [USER, ASSISTANT], "tools": tools}) == {"messages": [USER, ASSISTANT]}
+
+
+PAIR = {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [OTHER]}
+PAIRS: list[dict[str, Any]] = [
+    {"prompt": "hi", "chosen": "hello", "rejected": "go away"},
+    PAIR,
+    {"prompt": "hi", "chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]},
+    {"chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]},
+    {"conversations": [share("hi")], "chosen": share("hello", "gpt"), "rejected": share("go away", "gpt")},
+    {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "go away"},
+    {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
+]
+
+
+@pytest.mark.parametrize("row", PAIRS)
+def test_every_preference_layout_becomes_the_same_pair(row: dict[str, Any]) -> None:
+    assert detect_format(row) == "preference"
+    assert parse(row) == PAIR
+
+
+def test_a_system_turn_inside_the_answers_of_a_pair_is_kept() -> None:
+    row = {"prompt": "hi", "chosen": [SYSTEM, USER, ASSISTANT], "rejected": [SYSTEM, USER, OTHER]}
+    assert parse(row) == {**PAIR, "prompt": [SYSTEM, USER]}
+
+
+def test_text_rows_and_other_columns_are_kept() -> None:
+    assert parse({"text": "abc", "id": 7, "n": None}) == {"text": "abc", "metadata": {"id": 7, "n": None}}
+
+
+def test_mapping_renames_and_hides_nothing() -> None:
+    row = {"q": "hi", "sql": "hello", "prompt": "old", "id": 1}
+    record = parse(row, mapping={"prompt": "q", "completion": "sql"})
+    assert record == {"messages": [USER, ASSISTANT], "metadata": {"id": 1, "prompt": "old"}}
+
+
+def test_our_own_rows_read_back() -> None:
+    first = parse_row({"prompt": "hi", "completion": "hello", "id": 1}, source="f", line=3).record
+    again = parse(first)
+    assert again["messages"] == first["messages"] and again["metadata"]["id"] == 1
+
+
+def test_chat_template_kwargs_stay_beside_the_messages() -> None:
+    record = parse({"messages": [USER, ASSISTANT], "chat_template_kwargs": {"enable_thinking": False}})
+    assert record["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def calling(arguments: object) -> dict[str, Any]:
+    return {
+        "messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]
+    }
+
+
+FAULTS: list[tuple[str, object]] = [
+    ("not_an_object", [1]),
+    ("not_an_object", "hi"),
+    ("unknown_format", {}),
+    ("unknown_format", {"question": "a", "sql": "b"}),
+    ("unknown_format", {"input_ids": [1]}),
+    ("unknown_format", {"text": "a", "label": "b"}),
+    ("unknown_format", {"messages": [USER, ASSISTANT], "label": True}),
+    ("unknown_format", {"question": "a", "query": "b", "answer": "c"}),
+    ("unknown_format", {"chosen": "a", "rejected": "b"}),
+    ("empty_messages", {"messages": []}),
+    ("unknown_role", {"messages": [{"role": "narrator", "content": "x"}]}),
+    ("unknown_role", {"messages": ["hi"]}),
+    ("no_assistant_turn", {"messages": [USER]}),
+    ("empty_content", {"messages": [USER, {"role": "assistant", "content": " "}]}),
+    ("empty_content", {"messages": [{"role": "user", "content": ""}, ASSISTANT]}),
+    ("empty_content", {"text": " \n"}),
+    ("empty_content", {"prompt": "hi", "completion": ""}),
+    ("unsupported_content", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ASSISTANT]}),
+    ("unsupported_content", {"prompt": "hi", "completion": 3}),
+    ("bad_role_order", {"messages": [USER, ASSISTANT, USER]}),
+    ("bad_role_order", {"messages": [USER, SYSTEM, ASSISTANT]}),
+    ("bad_role_order", {"messages": [USER, TOOL, ASSISTANT]}),
+    ("bad_role_order", {"messages": [USER, ASSISTANT, TOOL, ASSISTANT]}),
+    ("bad_role_order", {"prompt": [USER, ASSISTANT], "chosen": "a", "rejected": "b"}),
+    ("chosen_equals_rejected", {"prompt": "hi", "chosen": "a", "rejected": "a "}),
+    ("chosen_equals_rejected", {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT]}),
+    ("prompt_mismatch", {"chosen": [USER, ASSISTANT], "rejected": [{"role": "user", "content": "ho"}, OTHER]}),
+    ("prompt_mismatch", {"prompt": "ho", "chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]}),
+    ("invalid_tool_arguments", calling("{broken")),
+    ("invalid_tool_arguments", calling("[1]")),
+    ("invalid_tool_arguments", calling("")),
+    ("invalid_tool_arguments", {"conversations": [share("hi"), share("no json", "function_call")]}),
+    ("invalid_tools", {"messages": [USER, ASSISTANT], "tools": "{broken"}),
+    ("invalid_tools", {"messages": [USER, ASSISTANT], "tools": [{"description": "nameless"}]}),
+    ("invalid_weight", {"messages": [USER, {**ASSISTANT, "weight": 0.5}]}),
+    ("invalid_text", {"prompt": "hi", "completion": "a\x00b"}),
+    ("invalid_text", {"prompt": "hi", "completion": "a\ud800b"}),
+    ("invalid_text", {"prompt": "hi", "completion": "a", "note": "\ud800"}),
+]
+
+
+@pytest.mark.parametrize(("reason", "row"), FAULTS)
+def test_every_fault_has_its_reason(reason: str, row: object) -> None:
+    with pytest.raises(RowError) as caught:
+        parse(row)
+    assert caught.value.reason == reason
+    assert caught.value.detail
+
+
+def test_a_part_that_is_not_text_is_named() -> None:
+    with pytest.raises(RowError, match="image_url"):
+        parse({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ASSISTANT]})
+
+
+def test_a_stated_format_is_never_replaced_by_another() -> None:
+    with pytest.raises(RowError, match="none of prompt") as caught:
+        parse({"messages": [USER, ASSISTANT]}, format="prompt_completion")
+    assert caught.value.reason == "unknown_format"

@@ -1,0 +1,152 @@
+"""No prompt on two sides, the same sides every time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from trainer.data.dedupe import find_exact_duplicates
+from trainer.data.keys import prompt_key, prompt_keys
+from trainer.data.split import find_leaks, split_rows
+from trainer.data.system import apply_system_prompt
+from trainer.errors import DataError
+
+
+def row(*said: str, line: int = 1, **metadata: object) -> dict[str, Any]:
+    turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+    return {"messages": turns, **({"metadata": metadata} if metadata else {}), "source": "f", "line": line}
+
+
+def rows(num_prompts: int, copies: int = 1) -> list[dict[str, Any]]:
+    return [row(f"q{n % num_prompts}", f"a{n}", line=n + 1) for n in range(num_prompts * copies)]
+
+
+@pytest.mark.parametrize(("num_prompts", "copies"), [(100, 1), (50, 4), (7, 9)])
+def test_no_prompt_is_on_two_sides(num_prompts: int, copies: int) -> None:
+    records = rows(num_prompts, copies)
+    sides = split_rows(records, validation=0.2, heldout=0.2, seed=0)
+    seen: dict[str, set[str]] = {}
+    for record, side in zip(records, sides, strict=True):
+        seen.setdefault(prompt_key(record), set()).add(side)
+    assert all(len(found) == 1 for found in seen.values())
+    assert set(sides) == {"train", "validation", "heldout"}
+
+
+def test_shares_are_exact_where_prompts_differ() -> None:
+    sides = split_rows(rows(100), validation=0.1, heldout=0.2, seed=3)
+    assert (sides.count("heldout"), sides.count("validation")) == (20, 10)
+
+
+def test_sides_do_not_depend_on_the_order_of_rows() -> None:
+    records = rows(60, 3)
+    before = dict(
+        zip([r["line"] for r in records], split_rows(records, validation=0.1, heldout=0.2, seed=5), strict=True)
+    )
+    random.Random(0).shuffle(records)
+    after = dict(
+        zip([r["line"] for r in records], split_rows(records, validation=0.1, heldout=0.2, seed=5), strict=True)
+    )
+    assert before == after
+
+
+def test_the_seed_changes_the_sides() -> None:
+    one, two = (split_rows(rows(100), validation=0.0, heldout=0.2, seed=seed) for seed in (0, 1))
+    assert one != two
+
+
+def test_space_case_and_unicode_form_make_no_new_prompt() -> None:
+    assert prompt_key(row("Caf\u00e9  au lait", "x")) == prompt_key(row(" cafe\u0301 AU lait\n", "y"))
+
+
+def test_the_system_turn_makes_no_new_prompt() -> None:
+    plain = row("q", "a")
+    assert prompt_key(plain) == prompt_key(apply_system_prompt(plain, "be kind", when="missing"))
+
+
+def test_a_prompt_inside_a_longer_conversation_stays_with_it() -> None:
+    records = [row(f"q{n}", "a", line=n) for n in range(20)] + [row(f"q{n}", "a", "more", "b") for n in range(20)]
+    sides = split_rows(records, validation=0.0, heldout=0.5, seed=0)
+    assert sides[:20] == sides[20:]
+
+
+def test_conversations_that_only_open_alike_are_not_chained() -> None:
+    records = [row("hi", "hello", f"q{n}", "a", line=n) for n in range(10)]
+    assert split_rows(records, validation=0.0, heldout=0.2, seed=0).count("heldout") == 2
+
+
+def test_split_by_keeps_a_customer_and_a_prompt_on_one_side() -> None:
+    records = [row(f"q{n % 30}", f"a{n}", line=n, customer=n % 7) for n in range(240)]
+    with pytest.raises(DataError, match="tie all 240 rows"):
+        # 7 customers share 30 prompts in one chain: nothing can be set aside without a leak.
+        split_rows(records, validation=0.0, heldout=0.2, seed=0, by="customer")
+    records = [row(f"q{n}", "a", line=n, customer=n % 10) for n in range(200)]
+    sides = split_rows(records, validation=0.1, heldout=0.2, seed=0, by="customer")
+    of_customer = [{sides[n] for n in range(200) if n % 10 == customer} for customer in range(10)]
+    assert all(len(found) == 1 for found in of_customer) and sides.count("heldout") == 40
+
+
+def test_a_row_without_the_split_field_is_named() -> None:
+    with pytest.raises(DataError, match="f:8: no field 'customer'") as caught:
+        split_rows([row("q", "a", line=8, id=1)], validation=0.0, heldout=0.2, seed=0, by="customer")
+    assert "id" in caught.value.hint
+
+
+def test_a_small_share_still_gets_one_group() -> None:
+    assert split_rows(rows(3), validation=0.0, heldout=0.01, seed=0).count("heldout") == 1
+
+
+def test_one_huge_group_does_not_fill_a_small_share() -> None:
+    records = [row("same", f"a{n}") for n in range(90)] + [row(f"q{n}", "a") for n in range(10)]
+    for seed in range(10):
+        sides = split_rows(records, validation=0.0, heldout=0.05, seed=seed)
+        assert sides.count("heldout") == 5
+
+
+def test_no_training_rows_left_is_an_error() -> None:
+    with pytest.raises(DataError, match="no training rows"):
+        split_rows(rows(2), validation=0.3, heldout=0.3, seed=0)
+
+
+def test_text_and_pairs_have_prompts_of_their_own() -> None:
+    pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}
+    assert prompt_keys(pair) == [prompt_key(row("q", "a"))]
+    assert prompt_key({"text": "a"}) != prompt_key({"text": "b"})
+
+
+def test_leaks_are_found_in_longer_conversations_too() -> None:
+    protected = [row("q1", "a"), row("hi", "hello", "q2", "a")]
+    trained = [
+        row("q0", "a"),
+        row("q1", "b"),
+        row("q1", "b", "next", "c"),
+        row("HI", "hello", "q2", "z"),
+        row("hi", "x"),
+    ]
+    assert find_leaks(trained, protected) == {1: 0, 2: 0, 3: 1}
+
+
+@pytest.mark.parametrize(
+    ("again", "repeated"),
+    [
+        (row("Q  one", "ANSWER"), True),
+        (apply_system_prompt(row("q one", "answer"), "be kind", when="replace"), True),
+        (row("q one", "other"), False),
+        ({**row("q one", "answer"), "tools": [{"name": "f"}]}, False),
+    ],
+)
+def test_exact_duplicates_point_at_the_first_copy(again: dict[str, Any], repeated: bool) -> None:
+    records = [row("zero", "a"), row("q one", "answer"), again]
+    assert find_exact_duplicates(records) == ({2: 1} if repeated else {})
+
+
+@pytest.mark.parametrize(("when", "kept"), [("missing", "old"), ("replace", "new")])
+def test_a_system_prompt_is_added_or_replaced(when: Any, kept: str) -> None:
+    plain = row("q", "a")
+    assert apply_system_prompt(plain, "new", when=when)["messages"][0] == {"role": "system", "content": "new"}
+    own = {"messages": [{"role": "system", "content": "old"}, *plain["messages"]]}
+    assert [m["content"] for m in apply_system_prompt(own, "new", when=when)["messages"]] == [kept, "q", "a"]
+    pair = {"prompt": plain["messages"][:1], "chosen": [], "rejected": []}
+    assert apply_system_prompt(pair, "new", when=when)["prompt"][0]["content"] == "new"
+    assert apply_system_prompt({"text": "t"}, "new", when=when) == {"text": "t"}

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.render.report import ReportFacts, StageFacts, render_report
+
+from .facts import report_facts
+
+EMPTY = ReportFacts(name="empty", trainer_version="0.1.0", recipe={})
+SECTIONS = ("scores", "loss", "time", "data", "tokens", "examples", "export", "recipe", "environment")
+
+
+class Balance(HTMLParser):
+    """Collects the tags that are opened and never closed, and the attributes that could cause a request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.requests: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.requests += [f"{name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in ("meta", "br", "hr", "img", "link", "input"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(page: str) -> Balance:
+    parser = Balance()
+    parser.feed(page)
+    parser.close()
+    return parser
+
+
+@pytest.mark.parametrize("facts", [EMPTY, report_facts()], ids=["empty", "full"])
+def test_the_page_is_well_formed_and_asks_for_nothing(facts: ReportFacts) -> None:
+    page = render_report(facts)
+    parsed = parse(page)
+    assert parsed.open == [] and parsed.requests == []
+    assert not parsed.tags & {"script", "link", "iframe", "img", "object"}
+    assert "://" not in page and "@import" not in page and "url(" not in page
+
+
+@pytest.mark.parametrize("facts", [EMPTY, report_facts()], ids=["empty", "full"])
+def test_every_section_stands_on_the_page(facts: ReportFacts) -> None:
+    assert re.findall(r'<section id="(\w+)">', render_report(facts)) == list(SECTIONS)
+
+
+def test_each_missing_part_says_so_in_its_section() -> None:
+    for section in re.split(r"<section", render_report(EMPTY))[1:]:
+        assert 'class="missing"' in section
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"data_report": None},
+        {"pack_report": None},
+        {"metrics": []},
+        {"scores": None},
+        {"gates": None},
+        {"gates": []},
+        {"verify": None},
+        {"verify": {}},
+        {"examples": []},
+        {"env": {}},
+        {"stages": []},
+        {"recipe": {}},
+    ],
+    ids=str,
+)
+def test_any_one_part_may_be_missing(missing: dict[str, Any]) -> None:
+    assert 'class="missing"' in render_report(replace(report_facts(), **missing))
+
+
+def test_what_a_model_answers_is_escaped() -> None:
+    evil = '<script>alert(1)</script><img src="x" onerror=alert(1)>'
+    item = {"prompt": evil, "reference": evil, "answers": {"base": evil, "tuned": evil}}
+    facts = replace(
+        report_facts(), name=evil, examples=[item], env={evil: evil}, gates=[{"passed": False, "sentence": evil}]
+    )
+    page = render_report(replace(facts, data_report={"rejected": {evil: 3}}, stages=[StageFacts(evil, "done", 1.0)]))
+    assert not parse(page).tags & {"script", "img"}
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_an_answer_that_is_no_valid_unicode_does_not_stop_the_page() -> None:
+    item = {"prompt": "\ud800", "reference": None, "answers": {"tuned": "\x00\udfff"}}
+    assert render_report(replace(report_facts(), examples=[item])).encode("utf-8")
+
+
+def test_answers_are_marked_by_words() -> None:
+    page = render_report(report_facts())
+    assert '<b class="bad">incorrect</b>' in page and '<b class="good">correct</b>' in page
+
+
+def test_a_mark_of_the_grader_overrules_the_comparison_of_texts() -> None:
+    item = {"prompt": "p", "reference": "4", "answers": {"tuned": "four"}, "correct": {"tuned": True}}
+    page = render_report(replace(report_facts(), examples=[item]))
+    assert ">correct<" in page and ">incorrect<" not in page
+
+
+def test_a_prompt_may_be_a_list_of_messages() -> None:
+    item: dict[str, Any] = {"prompt": [{"role": "user", "content": "hello"}], "reference": None, "answers": {}}
+    assert "user: hello" in render_report(replace(report_facts(), examples=[item]))
+
+
+def test_numbers_that_are_not_finite_never_reach_the_page() -> None:
+    metrics = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": math.inf}, {"step": 3, "validation_loss": math.nan}]
+    bad = {"value": math.nan, "low": math.nan, "high": math.inf, "n": math.nan}
+    facts = replace(
+        report_facts(),
+        metrics=metrics,
+        scores={"arms": {"base": {"loss": bad}, "tuned": {"loss": bad, "exact_match": {**bad, "value": 0.5}}}},
+        verify={"merged": {"passed": False, "mean_kl": math.nan, "max_kl": math.inf}},
+        stages=[StageFacts("train", "done", math.nan, {"final_loss": math.nan})],
+    )
+    body = re.sub(r"<[^>]*>", " ", render_report(facts).split("</style>")[1])
+    assert not re.search(r"\b(nan|inf|None)\b", body)
+    assert "No loss curve" in body
+
+
+def test_a_run_of_one_step_has_a_curve() -> None:
+    assert "<polyline" in render_report(replace(report_facts(), metrics=[{"step": 1, "loss": 0.7}]))
+
+
+def test_a_resumed_step_is_drawn_once() -> None:
+    metrics = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    once = render_report(replace(report_facts(), metrics=metrics))
+    assert render_report(replace(report_facts(), metrics=[{"step": 2, "loss": 9.0}, *metrics])) == once
+
+
+def test_failed_gates_stand_under_the_headline() -> None:
+    assert "1 of 2 quality gates failed" in render_report(report_facts()).split("<section")[0]
+
+
+def test_the_same_facts_give_the_same_page() -> None:
+    assert render_report(report_facts()) == render_report(report_facts())
+
+
+def test_a_path_in_the_recipe_is_written_as_text() -> None:
+    assert "path: rows.jsonl" in render_report(replace(EMPTY, recipe={"path": Path("rows.jsonl")}))

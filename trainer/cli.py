@@ -1,0 +1,172 @@
+"""The command line: verbs from the table of stages, errors, exit codes. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from trainer import __version__
+from trainer.errors import StageError, TrainerError
+from trainer.pipeline import ACCEPTABLE, Pipeline
+from trainer.recipe import Recipe, load_recipe
+from trainer.rundir import RunFolder
+from trainer.stages import STAGES
+
+EPILOG = """\
+examples:
+  trainer run recipes/quickstart.yaml                     everything, finished stages are skipped
+  trainer run recipes/lora-sft.yaml --set train.learning_rate=1e-4 --set name=lr-1e-4
+  trainer check recipes/qlora-sft.yaml                    what can be known before spending time
+  accelerate launch -m trainer train recipes/lora-sft.yaml
+
+exit codes: 0 done, 1 our bug, 2 recipe, 3 data, 4 stage, 5 hardware or environment, 6 quality gate,
+7 diverged, 130 interrupted, 143 terminated (both with the state saved)
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    options = _parser().parse_args(arguments)
+    _quiet_environment()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _dispatch(options)
+    except TrainerError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {error.message}\nfix: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a bug of recipe-trainer; the traceback above says where", file=sys.stderr)
+        return 1
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(143)
+
+
+def _quiet_environment() -> None:
+    """No telemetry, no code from hub kernels, no advice of libraries between our lines."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["USE_HUB_KERNELS"] = "0"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trainer",
+        description="From a recipe and rows to a fine-tuned, evaluated and exported model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"recipe-trainer {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for stage in STAGES.values():
+        _recipe_verb(verbs, stage.name, stage.help)
+    _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
+    _recipe_verb(verbs, "check", "everything that can be known before spending time")
+    schema = verbs.add_parser("schema", help="print the JSON schema of recipes, for editors")
+    schema.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _recipe_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str) -> None:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument("recipe", metavar="RECIPE", help="recipe file, or a run folder (its resolved recipe)")
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="KEY.PATH=VALUE", help="override one key"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="run folder; runs/NAME by default")
+    parser.add_argument("--force", action="store_true", help="do the stage again although it is up to date")
+    parser.add_argument(
+        "--accept",
+        action="append",
+        default=[],
+        choices=ACCEPTABLE,
+        help="override one refusal; it is recorded",
+    )
+    parser.add_argument("--resume-from", metavar="step_N", help="checkpoint to continue from; the newest by default")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.verb == "schema":
+        return _print_schema()
+    recipe = load_recipe(options.recipe, sets=options.sets)
+    run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
+    pipeline = Pipeline(
+        recipe,
+        RunFolder(run_dir),
+        recipe_path=Path(options.recipe),
+        say=_say,
+        force=options.force,
+        accepted=frozenset(options.accept),
+        resume_from=options.resume_from,
+        worker=is_worker(),
+    )
+    if options.verb == "check":
+        return _check(pipeline)
+    if pipeline.worker:
+        return _work(pipeline, options.verb)
+    with pipeline.run.locked():
+        pipeline.open()
+        if options.verb == "run":
+            pipeline.run_all()
+        else:
+            pipeline.run_one(options.verb)
+    return 0
+
+
+def is_worker() -> bool:
+    """Tell a process that a launcher started (accelerate, torchrun) by what every launcher sets."""
+    return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def _work(pipeline: Pipeline, verb: str) -> int:
+    if verb != "train":
+        raise StageError(f"`{verb}` is not launched by accelerate, only `train` is", hint=f"trainer {verb} RECIPE")
+    pipeline.run_one("train")
+    return 0
+
+
+def _check(pipeline: Pipeline) -> int:
+    for line in pipeline.check():
+        print(line)
+    return 0
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)
+
+
+def _print_schema() -> int:
+    schema = Recipe.model_json_schema()
+    schema["properties"]["extends"] = {"type": "string", "description": "Parent recipe; deep merge, lists replace."}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    print(json.dumps(schema, indent=2))
+    return 0
+
+
+def run_dir_of(recipe: str, name: str, run_dir: str | None) -> Path:
+    """Return the run folder: --run-dir, the folder given as recipe, or NAME below TRAINER_RUNS (default `runs`)."""
+    if run_dir:
+        return Path(run_dir)
+    if Path(recipe).is_dir():
+        return Path(recipe)
+    return Path(os.environ.get("TRAINER_RUNS", "runs")) / name

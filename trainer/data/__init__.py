@@ -1,0 +1,1 @@
+"""Rows: read, made canonical, checked, deduplicated and split. No torch here."""

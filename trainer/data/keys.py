@@ -1,0 +1,75 @@
+"""When two rows count as the same: digests of normalised content."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from trainer.data.turns import Message
+
+SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
+"""What of a turn is compared; ids, names and weights are not."""
+
+
+def normalise(text: str) -> str:
+    """Fold what people do not see as a difference: Unicode form (NFKC), case and runs of space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def content_key(record: dict[str, Any]) -> str:
+    """Return the digest of all that a row teaches; the system turn is left out."""
+    if "text" in record:
+        return digest("text", normalise(record["text"]))
+    parts = [said(record[name]) for name in ("messages", "prompt", "chosen", "rejected") if name in record]
+    return digest("turns", dump([parts, record.get("tools")]))
+
+
+def prompt_key(record: dict[str, Any]) -> str:
+    """Return the digest of what the last answer answers: every turn before it, without the system turn."""
+    return prompt_keys(record)[-1]
+
+
+def prompt_keys(record: dict[str, Any]) -> list[str]:
+    """Return the digests of every prompt that a row trains an answer to, the last one last.
+
+    A conversation `u1 a1 u2 a2` trains on the prompts `u1` and `u1 a1 u2`. A row without any prompt (text, or
+    an assistant turn alone) is its own prompt.
+    """
+    if "text" in record:
+        return [digest("text", normalise(record["text"]))]
+    if "prompt" in record:
+        return [_turns_key(record["prompt"])]
+    messages = [message for message in record["messages"] if message["role"] != "system"]
+    ends = [index for index, message in enumerate(messages) if message["role"] == "assistant" and index > 0]
+    return [_turns_key(messages[:end]) for end in ends] or [_turns_key(messages)]
+
+
+def _turns_key(turns: Iterable[Message]) -> str:
+    return digest("turns", dump(said(turns)))
+
+
+def said(turns: Iterable[Message]) -> list[dict[str, Any]]:
+    """Return what the turns say, without the system turn."""
+    return [{key: turn[key] for key in SAID if turn.get(key)} for turn in turns if turn["role"] != "system"]
+
+
+def dump(value: object) -> str:
+    """Write JSON with sorted keys and every string normalised."""
+    return orjson.dumps(_folded(value), option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, str):
+        return normalise(value)
+    if isinstance(value, dict):
+        return {normalise(str(key)): _folded(item) for key, item in value.items()}
+    return [_folded(item) for item in value] if isinstance(value, list) else value
+
+
+def digest(kind: str, text: str) -> str:
+    """Return 32 hex digits; `kind` keeps a text from equalling a conversation."""
+    return hashlib.blake2b(f"{kind}\x1f{text}".encode(), digest_size=16).hexdigest()

@@ -1,0 +1,17 @@
+"""One system prompt for all rows, so that training and serving agree."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+
+def apply_system_prompt(record: dict[str, Any], text: str, *, when: Literal["missing", "replace"]) -> dict[str, Any]:
+    """Return the row with the system prompt in front of its turns; `text` rows have no turns and stay as they are."""
+    key = "prompt" if "chosen" in record else "messages"
+    if key not in record:
+        return record
+    turns = record[key]
+    has_system = bool(turns) and turns[0]["role"] == "system"
+    if has_system and when == "missing":
+        return record
+    return {**record, key: [{"role": "system", "content": text}, *turns[int(has_system) :]]}

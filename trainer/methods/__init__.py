@@ -1,0 +1,1 @@
+"""Losses and the training process. The only door to trl."""

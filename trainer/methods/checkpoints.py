@@ -1,0 +1,107 @@
+"""Checkpoints that are whole or absent.
+
+A checkpoint is written aside, its files hashed into `manifest.json`, synced and renamed to `step_000500`. Resuming
+takes the newest one whose manifest verifies; a damaged one is named and passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trainer.errors import StageError
+
+MANIFEST = "manifest.json"
+NAME = re.compile(r"^step_(\d{6,})$")
+
+
+def step_name(step: int) -> str:
+    """Return the folder name of a step."""
+    return f"step_{step:06d}"
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Hash, sync and rename a staged checkpoint."""
+    names = sorted(str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file())
+    for name in names:
+        (staged / name).chmod(0o644)
+    files = {name: {"sha256": _sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
+    (staged / MANIFEST).write_text(json.dumps({"files": files}, indent=2))
+    for name in [*names, MANIFEST]:
+        _sync(staged / name)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged.rename(target)
+    _sync(target.parent)
+
+
+def damage(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{MANIFEST} is missing or damaged"
+    for name, facts in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
+            return f"{name} is damaged"
+    return None
+
+
+def steps(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield (step, checkpoint), the newest first."""
+    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := NAME.match(path.name))]
+    yield from sorted(found, reverse=True)
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """Return the newest whole checkpoint."""
+    for _, path in steps(folder):
+        wrong = damage(path)
+        if wrong is None:
+            return path
+        say(f"train: {path.name} is passed over: {wrong}")
+    return None
+
+
+def chosen(folder: Path, name: str) -> Path:
+    """Return the checkpoint asked for with --resume-from.
+
+    Raises:
+        StageError: It is missing or damaged.
+    """
+    path = folder / name
+    known = ", ".join(path.name for _, path in steps(folder)) or "none"
+    if not path.is_dir():
+        raise StageError(f"no checkpoint {name} in {folder}", hint=f"there are: {known}")
+    wrong = damage(path)
+    if wrong:
+        raise StageError(f"{path}: {wrong}", hint=f"choose another one of: {known}")
+    return path
+
+
+def rotate(folder: Path, *, keep: int, best: int | None) -> None:
+    """Remove the oldest checkpoints beyond `keep`, never the best one."""
+    for index, (step, path) in enumerate(steps(folder)):
+        if index >= keep and step != best:
+            shutil.rmtree(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,169 @@
+"""Start `accelerate launch`, pass signals on, wait for every process, bring the real exit code back."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from trainer.errors import HardwareError, InterruptedRunError
+from trainer.recipe.train import LaunchSection
+
+STOP_TIMEOUT_S = 100
+PR_SET_PDEATHSIG = 1
+LAUNCHED = "TRAINER_LAUNCHED"
+
+
+def num_processes(section: LaunchSection) -> int:
+    """Return the processes of this machine.
+
+    Raises:
+        HardwareError: The recipe asks for more than there are cards.
+    """
+    cards = torch.cuda.device_count()
+    if section.num_processes == "auto":
+        return max(1, cards)
+    if cards and section.num_processes > cards:
+        raise HardwareError(
+            f"launch.num_processes is {section.num_processes}, {cards} cards are visible",
+            hint=f"--set launch.num_processes={cards}, or check CUDA_VISIBLE_DEVICES",
+        )
+    return section.num_processes
+
+
+def accelerate_config(section: LaunchSection, processes: int) -> dict[str, Any]:
+    """Return a configuration for accelerate, so that the user's default one is never read unasked.
+
+    Raises:
+        HardwareError: The strategy does not work here.
+    """
+    on_cuda = torch.cuda.is_available()
+    config: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
+        "num_machines": 1,
+        "num_processes": processes,
+        "mixed_precision": "no",
+        "use_cpu": False,
+        "main_training_function": "main",
+    }
+    if section.strategy in ("fsdp2", "zero3") and not on_cuda:
+        raise HardwareError(f"launch.strategy {section.strategy} needs CUDA cards", hint="--set launch.strategy=ddp")
+    if section.strategy == "fsdp2":
+        config["distributed_type"] = "FSDP"
+        config["fsdp_config"] = {
+            "fsdp_version": 2,
+            "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "fsdp_reshard_after_forward": True,
+            "fsdp_state_dict_type": "FULL_STATE_DICT",
+            "fsdp_cpu_ram_efficient_loading": True,
+        }
+    if section.strategy == "zero3":
+        config["distributed_type"] = "DEEPSPEED"
+        config["deepspeed_config"] = {"zero_stage": 3, "zero3_init_flag": True, "zero3_save_16bit_model": True}
+    return config
+
+
+def launch(
+    section: LaunchSection, run_dir: Path, *, accept: list[str], resume_from: str | None, exit_path: Path
+) -> dict[str, Any]:
+    """Run `accelerate launch -m trainer train RUN` to its end and return what `exit.json` says.
+
+    Raises:
+        HardwareError: A process was killed, or the launcher itself failed.
+        InterruptedRunError: A signal came before any step was taken.
+    """
+    processes = num_processes(section)
+    config_path = Path(section.accelerate_config) if section.accelerate_config else exit_path.parent / "accelerate.yaml"
+    if not section.accelerate_config:
+        config_path.write_text(yaml.safe_dump(accelerate_config(section, processes)))
+    exit_path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_path)]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // processes))
+    command += ["--num_cpu_threads_per_process", threads]
+    if processes > 1:
+        command += ["--main_process_port", "0"]
+    command += ["-m", "trainer", "train", str(run_dir.absolute())]
+    command += [part for name in accept for part in ("--accept", name)]
+    command += ["--resume-from", resume_from] if resume_from else []
+    code, stopped_by = _run(command, _environment(processes, threads))
+    if exit_path.is_file():
+        facts: dict[str, Any] = json.loads(exit_path.read_text())
+        return facts
+    if stopped_by:
+        raise InterruptedRunError(
+            "stopped before the first step", hint="the same command continues", exit_code=128 + stopped_by
+        )
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    raise HardwareError(
+        f"the training process {how} without a word; signal 9 is often the kernel, out of memory",
+        hint="see the lines above; the same command continues from the last checkpoint",
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _environment(processes: int, threads: str) -> dict[str, str]:
+    environment = dict(os.environ)
+    environment["PYTHONSAFEPATH"] = "1"  # a folder `trainer/` in the working directory would shadow this package
+    environment[LAUNCHED] = str(processes)
+    environment["OMP_NUM_THREADS"] = threads
+    if not torch.cuda.is_available():
+        environment["ACCELERATE_USE_CPU"] = "true"
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return environment
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
+    """Run in a process group of its own; return its code and the signal that ended it, if one came to us.
+
+    `accelerate launch` dies of SIGTERM and leaves its child alone, so signals go to the whole group and the group is
+    waited for.
+    """
+    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
+    stopped_by = 0
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        if not stopped_by:
+            stopped_by = number
+            _signal_group(child.pid, signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = child.wait()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _signal_group(child.pid, 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if _signal_group(child.pid, 0):
+            _signal_group(child.pid, signal.SIGKILL)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return code, stopped_by
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent process dies, so that no training is left alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,136 @@
+"""Adapters on a base model: attach, continue, save, check. Plain PEFT files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import load_peft_weights
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from trainer.errors import DivergedError, HardwareError, StageError
+from trainer.recipe.model import LoraAdapter
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model is trained."""
+
+    adapted_modules: int
+    linear_modules: int
+    trained_parameters: int
+    all_parameters: int
+
+
+def adapter_folder(start: str) -> Path:
+    """Return the adapter inside a run folder, or the adapter folder itself.
+
+    Raises:
+        StageError: There is none.
+    """
+    for folder in (Path(start) / "train" / "adapter", Path(start)):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    raise StageError(f"no {WEIGHTS} in {start}", hint="train that run first, or correct adapter.init_from")
+
+
+def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
+    """Put a trainable adapter on a frozen model; at a fresh start it changes nothing (B = 0).
+
+    Args:
+        model: Base model, plain or 4-bit.
+        adapter: The recipe's section.
+
+    Raises:
+        HardwareError: No module of the model matches `target_modules`.
+        StageError: `init_from` holds no adapter.
+    """
+    if adapter.init_from:
+        folder = adapter_folder(adapter.init_from)
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    assert adapter.alpha != "auto", "solve() settles alpha"
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # PEFT takes fractions although it declares int
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        modules_to_save=adapter.modules_to_save or None,
+        use_rslora=adapter.use_rslora,
+        use_dora=adapter.use_dora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, child in model.named_modules() if _is_linear(child)})
+        raise HardwareError(
+            f"adapter.target_modules {adapter.target_modules}: {str(error).splitlines()[0]}",
+            hint=f"use all-linear, or some of: {', '.join(names)}",
+        ) from error
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+def coverage(model: torch.nn.Module) -> Coverage:
+    """Count what is trained."""
+    adapted = sum(hasattr(module, "lora_A") and len(module.lora_A) > 0 for module in model.modules())
+    linear = sum(_is_linear(module) for name, module in model.named_modules() if "lora_" not in name)
+    parameters = list(model.parameters())
+    return Coverage(
+        adapted_modules=adapted,
+        linear_modules=linear,
+        trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        all_parameters=sum(_numel(p) for p in parameters),
+    )
+
+
+def _numel(parameter: torch.nn.Parameter) -> int:
+    """Count weights; bitsandbytes keeps two 4-bit ones in a byte."""
+    packed = parameter.__class__.__name__ == "Params4bit"
+    return parameter.numel() * (2 * parameter.element_size() if packed else 1)
+
+
+def load_on(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on a base model, frozen."""
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+
+
+def check_saved(folder: Path, *, expected: set[str] | None = None) -> dict[str, float]:
+    """Reopen a saved adapter: every tensor finite, none missing, some update in it.
+
+    Returns:
+        `tensors` and `b_norm`, the norm over all B matrices (0 means that nothing was learned).
+
+    Raises:
+        DivergedError: A weight is not finite.
+        StageError: The file is damaged, or the adapter is empty.
+    """
+    hint = "this file must not be used; continue from a checkpoint: trainer train RECIPE"
+    try:
+        weights = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # safetensors raises its own type, which is no subclass of OSError
+        raise StageError(f"{folder / WEIGHTS} cannot be read back: {error}", hint=hint) from error
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise DivergedError(f"{len(bad)} of {len(weights)} adapter tensors are not finite, the first is {bad[0]}", hint=hint)
+    squares = [tensor.double().square().sum() for name, tensor in weights.items() if "lora_B" in name]
+    norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    if norm == 0.0:
+        raise StageError(f"the adapter in {folder} is empty: every B matrix is zero", hint="check learning_rate and data")
+    if expected is not None and set(weights) != expected:
+        missing = sorted(expected - set(weights))[:3]
+        raise StageError(f"the saved adapter lacks tensors: {missing}", hint=hint)
+    return {"tensors": len(weights), "b_norm": norm}
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of the tensors in a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        return sorted(file.keys())

@@ -1,0 +1,198 @@
+"""Base model and tokenizer, from a hub id, a folder or a GGUF file; 4-bit by bitsandbytes.
+
+A GGUF file is converted once to safetensors in the cache and is an ordinary folder from then on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from trainer.errors import HardwareError, RecipeError
+from trainer.errors import Problem as RecipeProblem
+from trainer.model.source import ModelSource, locate
+from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Types of a training run."""
+
+    weights: torch.dtype
+    autocast: torch.dtype | None
+    """Type of the matrix products where it differs from the weights."""
+
+
+def device() -> torch.device:
+    """Return this process's card, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def precision(section: ModelSection, adapter: object) -> Precision:
+    """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe says otherwise.
+
+    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step.
+
+    Raises:
+        HardwareError: The card cannot do the type.
+    """
+    on_cuda = torch.cuda.is_available()
+    if section.dtype == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
+        raise HardwareError("this card has no bfloat16", hint="--set model.dtype=float16, or float32")
+    if section.dtype != "auto":
+        return Precision(getattr(torch, section.dtype), None)
+    if not on_cuda:
+        return Precision(torch.float32, None)
+    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return Precision(torch.float32, half) if isinstance(adapter, NoAdapter) else Precision(half, half)
+
+
+def model_folder(section: ModelSection, cache: Path) -> tuple[str, dict[str, Any]]:
+    """Return what `from_pretrained` takes: a folder or hub id, and its keywords."""
+    source = locate(section.name_or_path, revision=section.revision)
+    common: dict[str, Any] = {"trust_remote_code": section.trust_remote_code}
+    if source.kind == "gguf":
+        return str(_converted(source, cache)), common
+    if source.path is not None:
+        return str(source.path), common
+    return source.name, common | ({"revision": source.revision} if source.revision else {})
+
+
+def _converted(source: ModelSource, cache: Path) -> Path:
+    """Convert a GGUF file to a folder of bfloat16 safetensors, once."""
+    assert source.path is not None
+    stat = source.path.stat()
+    folder = cache / "models" / f"{source.path.stem}-{stat.st_size}-{stat.st_mtime_ns:x}"
+    if (folder / "config.json").is_file():
+        return folder
+    staged = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source.path.parent), "gguf_file": source.path.name}
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    if hasattr(transformers, "GgufConfig"):  # newer releases keep GGUF weights packed unless told otherwise
+        where["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    model.config.quantization_config = None
+    del model.config.quantization_config
+    clean = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
+    clean.load_state_dict(model.state_dict())
+    clean.generation_config = model.generation_config
+    clean.config._name_or_path = source.name
+    clean.save_pretrained(staged)
+    tokenizer.save_pretrained(staged)
+    for path in staged.iterdir():
+        path.chmod(0o644)
+    shutil.rmtree(folder, ignore_errors=True)
+    staged.rename(folder)
+    return folder
+
+
+def load_tokenizer(section: ModelSection, cache: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, with the recipe's template.
+
+    Raises:
+        HardwareError: It cannot be loaded.
+    """
+    name, kwargs = model_folder(section, cache)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", name, error) from error
+    if section.chat_template:
+        tokenizer.chat_template = Path(section.chat_template).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_model(
+    section: ModelSection,
+    cache: Path,
+    *,
+    adapter: object = None,
+    dtype: torch.dtype,
+    place: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load the base model, in 4 bits for a qlora adapter.
+
+    Args:
+        section: The recipe's `model`.
+        cache: Folder for converted models.
+        adapter: The recipe's `adapter`; None loads plain weights.
+        dtype: Type of the weights.
+        place: Device; by default this process's.
+
+    Raises:
+        HardwareError: Files are missing or damaged, or the device is too small.
+        RecipeError: `attn_implementation` is not available for this model.
+    """
+    name, kwargs = model_folder(section, cache)
+    place = place or device()
+    kwargs |= {"dtype": dtype, "use_safetensors": True, "device_map": {"": place}}
+    if section.attn_implementation != "auto":
+        kwargs["attn_implementation"] = section.attn_implementation
+    if isinstance(adapter, QloraAdapter):
+        kwargs["quantization_config"] = four_bit(adapter, dtype)
+    try:
+        _refuse_hidden_code(name, kwargs)
+        model = AutoModelForCausalLM.from_pretrained(name, **kwargs)
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"{name} does not fit into the memory of {place}",
+            hint="--set adapter.kind=qlora, or a smaller model",
+        ) from error
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if "attn_implementation" in str(error) or "scaled_dot_product_attention" in str(error):
+            problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
+            raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error
+        raise _cannot_load("model", name, error) from error
+    if isinstance(adapter, QloraAdapter) and not getattr(model, "is_loaded_in_4bit", False):
+        raise HardwareError(f"{name} was not loaded in 4 bits", hint="update bitsandbytes, or --set adapter.kind=lora")
+    model.config.use_cache = False
+    return model
+
+
+def four_bit(adapter: QloraAdapter, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return bitsandbytes' settings for a qlora adapter."""
+    named = adapter.bnb_4bit_compute_dtype
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=adapter.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=dtype if named == "auto" else getattr(torch, named),
+    )
+
+
+def _refuse_hidden_code(name: str, kwargs: dict[str, Any]) -> None:
+    """Refuse a model whose configuration asks for its own Python code, unless the recipe allows it."""
+    known = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
+    config = AutoConfig.from_pretrained(name, **known)
+    if getattr(config, "auto_map", None) and not kwargs["trust_remote_code"]:
+        raise HardwareError(
+            f"{name} asks to run its own Python code (auto_map in config.json)",
+            hint="read that code, pin model.revision, then set model.trust_remote_code: true",
+        )
+
+
+def _cannot_load(what: str, name: str, error: BaseException) -> HardwareError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1" or "couldn't connect" in str(error).lower()
+    hint = (
+        "the hub cannot be reached and the files are not in HF_HOME: download them first, or use a local folder"
+        if offline
+        else "check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment"
+    )
+    return HardwareError(f"cannot load the {what} {name}: {first}", hint=hint)

@@ -1,0 +1,363 @@
+"""Which stages are fresh, which must run, and running them in order."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import trainer
+from trainer.errors import DataError, GateError, StageError
+from trainer.model.source import locate, tokenizer_inputs, weight_inputs
+from trainer.recipe import Recipe
+from trainer.recipe.load import RESOLVED_NAME
+from trainer.rundir import (
+    RunFolder,
+    StageContext,
+    StageRecord,
+    disk_errors,
+    hash_bytes,
+    hash_value,
+    read_json,
+    write_json,
+)
+from trainer.stages import STAGES, Stage, load
+
+STARTED_JSON = "started.json"
+ACCEPTABLE = ("changed-recipe", "failed-gate", "world-size")
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of one stage and, when it must run, why."""
+
+    state: str
+    """fresh, missing, stale or started (training that has not finished)."""
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass
+class Pipeline:
+    """A recipe together with its run folder."""
+
+    recipe: Recipe
+    run: RunFolder
+    recipe_path: Path
+    say: Callable[[str], None]
+    force: bool = False
+    accepted: frozenset[str] = frozenset()
+    resume_from: str | None = None
+    worker: bool = False
+    warned: set[str] = field(default_factory=set)
+
+    def status(self, stage: Stage) -> Status:
+        """Compare what a stage was made from with what it would be made from today."""
+        record = self.run.record(stage.name)
+        expected = self.expected_record(stage)
+        if record is None:
+            return self._unfinished_status(stage, expected)
+        missing = [name for name in record.outputs if not (self.run.stage_dir(stage.name) / name).is_file()]
+        if missing:
+            return Status("stale", (f"{stage.name}/{missing[0]} is missing",))
+        if record.fingerprint == expected.fingerprint:
+            return Status("fresh")
+        return Status("stale", tuple(differences(record, expected)))
+
+    def _unfinished_status(self, stage: Stage, expected: StageRecord) -> Status:
+        path = self.run.stage_dir(stage.name) / STARTED_JSON
+        if not path.is_file():
+            return Status("missing")
+        started = StageRecord(**read_json(path))
+        if started.fingerprint == expected.fingerprint:
+            return Status("started")
+        return Status("stale", tuple(differences(started, expected)))
+
+    def expected_record(self, stage: Stage) -> StageRecord:
+        """Return the record that the stage would get if it ran now."""
+        inputs = dict(self._upstream_inputs(stage)) | dict(self._outside_inputs(stage))
+        sections = dict(select(self.recipe.model_dump(mode="json"), stage))
+        content = {"version": stage.version, "sections": sections, "inputs": inputs}
+        return StageRecord(
+            stage=stage.name,
+            version=stage.version,
+            fingerprint=hash_value(content),
+            sections=sections,
+            inputs=inputs,
+            trainer_version=trainer.__version__,
+        )
+
+    def _upstream_inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
+        for needed, names in stage.reads.items():
+            record = self.run.record(needed)
+            if record is None:
+                continue
+            if names == ("stage.json",):
+                yield f"{needed}/stage.json", record.fingerprint + str(record.ended)
+                continue
+            if names == ("@weights",):
+                names = tuple(name for name in record.outputs if name.startswith(("adapter/", "model/")))
+            for name in names:
+                path = self.run.stage_dir(needed) / name
+                if path.is_file():
+                    digest = self.run.hashes.file(path)
+                    self._warn_if_edited(needed, name, record, digest)
+                    yield f"{needed}/{name}", digest
+
+    def _warn_if_edited(self, stage: str, name: str, record: StageRecord, digest: str) -> None:
+        label = f"{stage}/{name}"
+        if record.outputs.get(name, {}).get("sha256", digest) != digest and label not in self.warned:
+            self.warned.add(label)
+            self.say(f"warning: {label} was changed after the stage wrote it; the file is used as it is")
+
+    def _outside_inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
+        for group in stage.outside:
+            for label, path in self._outside_files(group).items():
+                if isinstance(path, str):
+                    yield label, path
+                elif path.is_file():
+                    yield label, self.run.hashes.file(path)
+                else:
+                    raise DataError(
+                        f"{label}: no such file: {path}", hint="correct the path in the recipe, or bring the file"
+                    )
+
+    def _outside_files(self, group: str) -> dict[str, Path | str]:
+        """Return the files of a group, or for a hub model the text that identifies it."""
+        recipe = self.recipe
+        if group == "rows":
+            split, prompt = recipe.data.split, recipe.data.system_prompt
+            files: dict[str, str | None] = {
+                f"data.sources.{index}.path": source.path for index, source in enumerate(recipe.data.sources)
+            }
+            files |= {"data.split.validation_path": split.validation_path, "data.split.heldout_path": split.heldout_path}
+            files["data.system_prompt.path"] = prompt.path if prompt else None
+            return {label: Path(path) for label, path in files.items() if path}
+        if group == "start_adapter":
+            start = getattr(recipe.adapter, "init_from", None)
+            return {} if not start else {"adapter.init_from": self._adapter_hash(Path(start))}
+        source = locate(recipe.model.name_or_path, revision=recipe.model.revision)
+        if source.path is None:
+            return {"model": f"{source.name}@{source.revision or 'main'}"}
+        found: dict[str, Path | str] = {}
+        found |= (tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)
+        if recipe.model.chat_template:
+            found["model.chat_template"] = Path(recipe.model.chat_template)
+        return {f"model/{label}" if not label.startswith("model.") else label: path for label, path in found.items()}
+
+    def _adapter_hash(self, start: Path) -> str:
+        for folder in (start / "train" / "adapter", start):
+            weights = folder / "adapter_model.safetensors"
+            if weights.is_file():
+                return self.run.hashes.file(weights)
+        raise StageError(
+            f"adapter.init_from: no adapter_model.safetensors in {start}",
+            hint="point adapter.init_from at a finished run or an adapter folder; train that one first",
+        )
+
+    def check(self) -> Iterator[str]:
+        """Yield what can be known before spending time: the files are there, and what `run` would do."""
+        for stage in STAGES.values():
+            if stage.name == "report":
+                continue
+            status = self.status(stage)
+            yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
+        train = self.recipe.train
+        yield f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "\
+            f"{self.recipe.model.name_or_path}, {train.global_batch_size} items a step; run folder {self.run.path}"
+
+    # Running
+
+    def open(self) -> None:
+        """Note the recipe and the machine in the run folder.
+
+        Raises:
+            StageError: The folder belongs to another recipe.
+        """
+        resolved = self.run.path / RESOLVED_NAME
+        if resolved.is_file():
+            name = read_json(resolved).get("name")
+            if name != self.recipe.name and "changed-recipe" not in self.accepted:
+                raise StageError(
+                    f"{self.run.path} was made by another recipe: name changed from {name!r} to {self.recipe.name!r}",
+                    hint=f"use another folder: --run-dir runs/{self.recipe.name}, or --accept changed-recipe",
+                )
+        with disk_errors(self.run.path):
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            if self.recipe_path.is_file():
+                shutil.copyfile(self.recipe_path, self.run.path / "recipe.yaml")
+        write_json(resolved, self.recipe.model_dump(mode="json"))
+        write_json(self.run.path / "env.json", environment())
+
+    def run_all(self) -> None:
+        """Run every stage that is not fresh; a failed gate skips export, writes the report, then raises.
+
+        Raises:
+            GateError: A quality gate failed.
+        """
+        failed: GateError | None = None
+        for stage in STAGES.values():
+            if failed and stage.name == "export":
+                self.say("export: skipped, a gate failed")
+                continue
+            try:
+                self.run_stage(stage, force=self.force and stage.name != "train")
+            except GateError as error:
+                failed = error
+        if failed:
+            raise failed
+
+    def run_one(self, name: str) -> None:
+        """Run one stage whose inputs must be there and fresh."""
+        stage = STAGES[name]
+        for needed in stage.needs:
+            self._require(stage, STAGES[needed])
+        self.run_stage(stage, force=self.force)
+
+    def _require(self, stage: Stage, needed: Stage) -> None:
+        status = self.status(needed)
+        if status.state == "fresh" or (needed.name == "train" and "changed-recipe" in self.accepted):
+            return
+        what = "is not finished" if status.state in ("missing", "started") else f"is stale: {'; '.join(status.reasons)}"
+        raise StageError(
+            f"{stage.name} needs {self.run.stage_dir(needed.name)}, which {what}",
+            hint=f"trainer {needed.name} {self.recipe_path}",
+        )
+
+    def run_stage(self, stage: Stage, *, force: bool) -> None:
+        """Run a stage unless it is fresh; never replace a started training because something changed.
+
+        Raises:
+            StageError: `train/` was made from something else.
+        """
+        status = self.status(stage)
+        if status.state == "fresh" and not force:
+            self.say(f"{stage.name}: up to date")
+            if stage.name == "eval":
+                self._check_gates()
+            return
+        if stage.name == "train":
+            self._run_train(stage, status, force=force)
+        else:
+            self._run_short(stage, status)
+        if stage.name == "eval":
+            self._check_gates()
+
+    def _run_short(self, stage: Stage, status: Status) -> None:
+        why = f" ({'; '.join(status.reasons)})" if status.reasons else ""
+        self.say(f"{stage.name}: {stage.help}{why}")
+        if stage.name == "export":
+            self._check_gates()
+        record = self.expected_record(stage)
+        record.started, record.accepted = time.time(), sorted(self.accepted)
+        with self.run.staged(record) as folder:
+            load(stage.name)(self.recipe, self._context(folder, record))
+
+    def _run_train(self, stage: Stage, status: Status, *, force: bool) -> None:
+        folder = self.run.stage_dir(stage.name)
+        if status.state == "stale" and not force:
+            if "changed-recipe" not in self.accepted:
+                raise StageError(
+                    f"{folder} was made from something else: {'; '.join(status.reasons)}",
+                    hint=f"train beside it with --set name={self.recipe.name}-2, or replace it: "
+                    f"trainer train {self.recipe_path} --force",
+                )
+            if self.run.record(stage.name) is not None:
+                self.say("train: kept although the recipe changed (accepted)")
+                return
+        if force and not self.worker:
+            shutil.rmtree(folder, ignore_errors=True)
+        record = self.expected_record(stage)
+        record.started, record.accepted = time.time(), sorted(self.accepted)
+        if not self.worker:
+            self.say(f"train: {'continued from its last checkpoint' if status.state == 'started' else stage.help}")
+        with disk_errors(folder):
+            load(stage.name)(self.recipe, self._context(folder, record))
+
+    def _context(self, folder: Path, record: StageRecord) -> StageContext:
+        return StageContext(
+            run=self.run,
+            dir=folder,
+            numbers=record.numbers,
+            say=self.say,
+            record=record,
+            accepted=self.accepted,
+            resume_from=self.resume_from,
+            worker=self.worker,
+        )
+
+    def _check_gates(self) -> None:
+        path = self.run.stage_dir("eval") / "gates.json"
+        gates = read_json(path) if path.is_file() else []
+        failed = [gate["sentence"] for gate in gates if not gate["passed"]]
+        if failed and "failed-gate" not in self.accepted:
+            raise GateError(
+                "quality gate failed: " + "; ".join(failed),
+                hint=f"look at {self.run.path}/report/index.html; to export all the same: --accept failed-gate",
+            )
+
+
+def select(values: dict[str, Any], stage: Stage) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves (`a.b.c`, value) of the sections that a stage reads."""
+
+    def leaves(key: str, value: Any, pattern: str) -> Iterator[tuple[str, Any]]:
+        if pattern in stage.ignored:
+            return
+        if isinstance(value, dict) and value:
+            for name in sorted(value):
+                yield from leaves(f"{key}.{name}", value[name], f"{pattern}.{name}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                yield from leaves(f"{key}.{index}", item, f"{pattern}.*")
+        else:
+            yield key, value
+
+    for section in stage.sections:
+        value: Any = values
+        for part in section.split("."):
+            value = value[part]
+        yield from leaves(section, value, section)
+
+
+def differences(old: StageRecord, new: StageRecord) -> Iterator[str]:
+    """Yield what changed between two records, as a person would name it."""
+    if old.version != new.version:
+        yield f"this version of recipe-trainer writes {new.stage} in another form"
+    for key in sorted(old.sections.keys() | new.sections.keys()):
+        before, after = old.sections.get(key), new.sections.get(key)
+        if before != after:
+            yield f"{key} changed from {before!r} to {after!r}"
+    for label in sorted(old.inputs.keys() | new.inputs.keys()):
+        if label not in new.inputs:
+            yield f"{label} is gone"
+        elif label not in old.inputs:
+            yield f"{label} is new"
+        elif old.inputs[label] != new.inputs[label]:
+            yield f"the content of {label} changed"
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts about machine and packages that a result may depend on."""
+    names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
+    return {
+        "recipe-trainer": trainer.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in names},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "code": hash_bytes(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,78 @@
+"""How the result is measured, and what is delivered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trainer.recipe.base import Section
+
+Arm = Literal["base", "tuned"]
+Metric = Literal["loss", "exact_match", "valid_json", "preference_accuracy", "latency_p50_s"]
+
+
+class Gate(Section):
+    """A condition that the tuned model must meet before it is exported."""
+
+    metric: Metric
+    """Name of the metric, as in eval/scores.json."""
+    vs: Arm = "base"
+    """Arm that `min_gain` and `max_drop` compare with."""
+    min: float | None = None
+    """Smallest allowed value."""
+    max: float | None = None
+    """Largest allowed value."""
+    min_gain: float | None = None
+    """Smallest allowed improvement over `vs`."""
+    max_drop: float | None = None
+    """Largest allowed loss against `vs`."""
+
+    @model_validator(mode="after")
+    def states_a_limit(self) -> Gate:
+        if self.min is self.max is self.min_gain is self.max_drop is None:
+            raise ValueError("give at least one of `min`, `max`, `min_gain` and `max_drop`")
+        return self
+
+
+class EvalSection(Section):
+    """Base against tuned on the same held-out rows."""
+
+    arms: list[Arm] = Field(default_factory=lambda: ["base", "tuned"], min_length=1)
+    """What is measured."""
+    metrics: list[Metric] | Literal["auto"] = "auto"
+    """auto: all that fit the rows; valid_json where the reference answers are JSON."""
+    max_rows: int = Field(default=1000, ge=1)
+    """Held-out rows used; above it a seeded sample."""
+    max_new_tokens: int | Literal["auto"] = "auto"
+    """Longest answer; auto: twice the longest reference answer, at least 32."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Rows generated together; auto: 32."""
+    latency_rows: int = Field(default=10, ge=0)
+    """Rows answered one by one for the latency figure."""
+    gates: list[Gate] = Field(default_factory=list)
+    """Conditions for export."""
+
+
+class Verify(Section):
+    """Limits of the proof that follows every export."""
+
+    num_rows: int = Field(default=16, ge=1)
+    """Held-out rows whose logits are compared."""
+    max_logit_diff: float = Field(default=1e-4, gt=0)
+    """Largest difference in float32 between the merged model before rounding and base plus adapter."""
+    max_mean_kl: float = Field(default=0.01, gt=0)
+    """Largest mean divergence, in nats a token, that rounding to a 16-bit type may add."""
+
+
+class ExportSection(Section):
+    """What is delivered."""
+
+    formats: list[Literal["adapter", "merged"]] | Literal["auto"] = "auto"
+    """auto: adapter, or merged for full fine-tuning."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the merged weights; auto: the one trained with."""
+    max_shard_gb: float = Field(default=4.0, gt=0)
+    """Largest file of merged weights, in GB."""
+    verify: Verify = Verify()
+    """Limits of the proof."""

@@ -1,0 +1,71 @@
+"""Which base model is trained, and which of its weights move."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from trainer.recipe.base import Section
+
+
+class ModelSection(Section):
+    """The base model and its tokenizer."""
+
+    name_or_path: str
+    """Hub id, folder, `.gguf` file, or `package:NAME` for a model file that an installed Python package ships."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; pin a commit for a run that others can repeat."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights while training; auto: bfloat16 on CUDA, float32 on the CPU."""
+    attn_implementation: Literal["auto", "sdpa", "eager", "flex_attention"] = "auto"
+    """Attention of transformers; auto: sdpa."""
+    chat_template: str | None = None
+    """Jinja file that replaces the tokenizer's chat template; travels with every export."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Extra variables for the chat template, such as `enable_thinking: false`."""
+    trust_remote_code: bool = False
+    """Run Python code that the model repository ships; pin `revision` when it is on."""
+
+
+class NoAdapter(Section):
+    """Full fine-tuning: every weight of the base model moves."""
+
+    kind: Literal["none"]
+
+
+class LoraAdapter(Section):
+    """Low-rank adapters on a frozen base model (https://arxiv.org/abs/2106.09685). PEFT's names, less `lora_`."""
+
+    kind: Literal["lora"]
+    r: int = Field(default=16, ge=1, le=1024)
+    """Rank of the update."""
+    alpha: float | Literal["auto"] = "auto"
+    """Scale of the update is alpha / r; auto: twice the rank."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout in front of the adapter."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Names of the layers that get an adapter."""
+    modules_to_save: list[str] = Field(default_factory=list)
+    """Layers trained in full and saved beside the adapter."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r) instead (https://arxiv.org/abs/2312.03732)."""
+    use_dora: bool = False
+    """Train magnitude apart from direction (https://arxiv.org/abs/2402.09353)."""
+    init_from: str | None = None
+    """Run or adapter folder to continue; r, alpha and target_modules then come from it."""
+
+
+class QloraAdapter(LoraAdapter):
+    """LoRA on a base model held in 4 bits (https://arxiv.org/abs/2305.14314). bitsandbytes' names for the 4-bit part."""
+
+    kind: Literal["qlora"]  # type: ignore[assignment]
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Four-bit code of the frozen weights."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the scales as well: saves 0.4 bit per weight."""
+    bnb_4bit_compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the matrix products; auto: that of `model.dtype`."""
+
+
+Adapter = Annotated[NoAdapter | LoraAdapter | QloraAdapter, Field(discriminator="kind")]

@@ -1,0 +1,157 @@
+"""YAML text to values that remember their lines.
+
+YAML 1.2 rules (ruamel.yaml): `3e-4` is a number and `no` is a string. Duplicate keys, aliases and tags are refused,
+size and depth are bounded, and every problem of a file is reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from trainer.errors import Problem, RecipeError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written."""
+
+    file: str
+    line: int | None
+
+
+@dataclass
+class Document:
+    """Plain values, and the place of each one by its path."""
+
+    values: Any
+    places: dict[Key, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def dotted(key: Key) -> str:
+    """Return `data.sources.0.path` for `("data", "sources", 0, "path")`."""
+    return ".".join(str(part) for part in key) or "recipe"
+
+
+def parse_scalar(text: str) -> Any:
+    """Return the value of one YAML text, as `--set key=value` takes it.
+
+    Raises:
+        RecipeError: The text is not YAML.
+    """
+    document = parse(text, file="--set")
+    if document.problems:
+        raise RecipeError(document.problems)
+    return document.values
+
+
+def read(path: Path) -> Document:
+    """Read a recipe file.
+
+    Raises:
+        RecipeError: The file is missing, too large, not UTF-8 or not YAML.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
+        raise RecipeError(
+            [Problem(str(path), None, "recipe", reason)], hint="give the path of a recipe, or: trainer --help"
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError([Problem(str(path), None, "recipe", f"{len(data)} bytes; the limit is {MAX_BYTES}")])
+    try:
+        return parse(data.decode("utf-8-sig"), file=str(path))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise RecipeError([Problem(str(path), line, "recipe", "not UTF-8 text")]) from error
+
+
+def parse(text: str, *, file: str) -> Document:
+    """Parse YAML text into values and places.
+
+    Raises:
+        RecipeError: The text is not YAML at all.
+    """
+    loader = YAML(typ="safe", pure=True)
+    try:
+        root = loader.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise RecipeError(
+            [Problem(file, mark.line + 1 if mark else None, "yaml", str(error.problem or error))]
+        ) from error
+    except YAMLError as error:
+        raise RecipeError([Problem(file, None, "yaml", str(error).splitlines()[0])]) from error
+    document = Document(None)
+    if root is not None:
+        document.values = _Builder(loader, file, document).value(root, ())
+    return document
+
+
+class _Builder:
+    """Walks YAML nodes, collecting values, places and problems."""
+
+    def __init__(self, loader: YAML, file: str, document: Document) -> None:
+        self.constructor = loader.constructor
+        self.file = file
+        self.document = document
+        self.seen: set[int] = set()
+
+    def value(self, node: Node, key: Key) -> Any:
+        place = Place(self.file, node.start_mark.line + 1)
+        self.document.places.setdefault(key, place)
+        if id(node) in self.seen or node.anchor:
+            return self.problem(place, key, "anchors and aliases are not allowed; use `extends`")
+        self.seen.add(id(node))
+        if len(key) > MAX_DEPTH:
+            return self.problem(place, key, f"nested deeper than {MAX_DEPTH}")
+        match node:
+            case MappingNode():
+                return self.mapping(node, key)
+            case SequenceNode():
+                return [self.value(child, (*key, index)) for index, child in enumerate(node.value)]
+            case ScalarNode():
+                return self.scalar(node, key, place)
+        raise AssertionError(f"unknown YAML node {node!r}")
+
+    def mapping(self, node: MappingNode, key: Key) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name_node, child in node.value:
+            place = Place(self.file, name_node.start_mark.line + 1)
+            if not isinstance(name_node, ScalarNode):
+                self.problem(place, key, "a key must be plain text")
+                continue
+            name = name_node.value
+            if name in values:
+                first = self.document.places[(*key, name)].line
+                self.problem(place, (*key, name), f"duplicate key, first given on line {first}")
+                continue
+            self.document.places[(*key, name)] = place
+            values[name] = self.value(child, (*key, name))
+        return values
+
+    def scalar(self, node: ScalarNode, key: Key, place: Place) -> Any:
+        tag = str(node.tag)
+        if tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:str"):
+            return node.value
+        if not tag.startswith("tag:yaml.org,2002:"):
+            return self.problem(place, key, f"tag {tag} is not allowed")
+        try:
+            return self.constructor.construct_object(node)
+        except (YAMLError, ValueError) as error:
+            return self.problem(place, key, f"cannot read {node.value!r}: {error}")
+
+    def problem(self, place: Place, key: Key, message: str) -> None:
+        self.document.problems.append(Problem(place.file, place.line, dotted(key), message))

@@ -1,0 +1,1 @@
+"""Facts to text: the HTML report, its plots, the model card and the terminal tables. No torch, no files, no network."""

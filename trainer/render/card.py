@@ -1,0 +1,137 @@
+"""Render the model card that travels with an export: Markdown with Hugging Face front matter."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from ruamel.yaml import YAML
+
+from trainer.render.format import DASH, flatten, title_of
+from trainer.render.metrics import ScoreRow, score_rows, verdict, write_difference, write_interval, write_value
+from trainer.render.sections import PROOF_COLUMNS, data_pairs, proofs
+
+_SETTINGS = ("method", "adapter", "pack", "train")
+"""Sections of the recipe that the table of settings lists."""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """Everything that the card says.
+
+    Keeping paths of this machine out of `base_model` and the recipe is the caller's duty.
+
+    Args:
+        name: name of the run.
+        base_model: hub id, or another name of the base model; written as it is.
+        revision: its commit, tag or branch, where known.
+        formats: exported formats, folders beside the card: adapter, merged.
+        adapter_kind: none, lora or qlora.
+        method_kind: sft, dpo, ...
+        recipe_yaml: the recipe in full.
+        trainer_version: version of this package.
+        data_report: data/report.json.
+        train_numbers: numbers of train/stage.json.
+        scores: eval/scores.json.
+        verify: export/verify.json.
+        gates: eval/gates.json.
+        licence: identifier such as apache-2.0, where known.
+    """
+
+    name: str
+    base_model: str
+    revision: str | None
+    formats: list[str]
+    adapter_kind: str
+    method_kind: str
+    recipe_yaml: str
+    trainer_version: str
+    data_report: dict[str, Any] | None = None
+    train_numbers: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] | None = None
+    verify: dict[str, dict[str, Any]] | None = None
+    gates: list[dict[str, Any]] | None = None
+    licence: str | None = None
+
+
+def render_card(facts: CardFacts) -> str:
+    """Render the card; its front matter is YAML that the Hugging Face hub reads."""
+    environment = Environment(
+        loader=PackageLoader("trainer.render"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    text = environment.get_template("card.md.j2").render(facts=facts, **_context(facts))
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _context(facts: CardFacts) -> dict[str, Any]:
+    return {
+        "front_matter": _front_matter(facts),
+        "what": {"lora": "LoRA adapter", "qlora": "QLoRA adapter"}.get(facts.adapter_kind, "full fine-tuning"),
+        "verdict": verdict(facts.scores),
+        "data_pairs": data_pairs(facts.data_report),
+        "settings": list(_settings(facts.recipe_yaml)),
+        "train_pairs": [(title_of(key), text) for key, text in flatten(facts.train_numbers)],
+        "scores": [_score_cells(row) for row in score_rows(facts.scores)],
+        "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
+        "proof_titles": list(PROOF_COLUMNS.values()),
+        "proofs": proofs(facts.verify),
+        "loads_from_hub": _is_hub_id(facts.base_model),
+        "fence": _fence(facts.recipe_yaml),
+    }
+
+
+def _front_matter(facts: CardFacts) -> str:
+    """Return the metadata as YAML. Source: https://huggingface.co/docs/hub/model-cards."""
+    is_adapter = facts.adapter_kind != "none" and "adapter" in facts.formats
+    metadata = {
+        "base_model": facts.base_model,
+        "base_model_relation": "adapter" if is_adapter else "finetune",
+        "library_name": "peft" if is_adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "license": facts.licence,
+        "tags": ["recipe-trainer", facts.method_kind, *([facts.adapter_kind] if facts.adapter_kind != "none" else [])],
+    }
+    yaml, stream = YAML(), io.StringIO()
+    yaml.dump({key: value for key, value in metadata.items() if value is not None}, stream)
+    return stream.getvalue()
+
+
+def _settings(recipe_yaml: str) -> Iterator[tuple[str, str]]:
+    recipe = YAML(typ="safe", pure=True).load(recipe_yaml)
+    sections = recipe if isinstance(recipe, dict) else {}
+    yield from flatten({name: sections[name] for name in _SETTINGS if isinstance(sections.get(name), dict)})
+
+
+def _score_cells(row: ScoreRow) -> list[str]:
+    cells = [row.metric.title]
+    for score in (row.base, row.tuned):
+        interval = write_interval(row.metric, score.low, score.high) if score else ""
+        cells.append(write_value(row.metric, score.value if score else None) + (f" ({interval})" if interval else ""))
+    interval = write_interval(row.metric, row.low, row.high, signed=True)
+    cells.append(write_difference(row.metric, row.difference) + (f" ({interval})" if interval else ""))
+    measured = row.tuned or row.base
+    return [*cells, f"{measured.num_rows:,}" if measured and measured.num_rows else DASH]
+
+
+def _cell(text: object) -> str:
+    """Escape what would end a table cell or start a tag."""
+    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _is_hub_id(base_model: str) -> bool:
+    return bool(re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base_model)) and not base_model.endswith(".gguf")
+
+
+def _fence(text: str) -> str:
+    """Return a code fence longer than any run of backticks in the text."""
+    return "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

@@ -1,0 +1,170 @@
+"""Which metrics there are, how each is written, and whether tuned beats base; shared by report, card and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+from trainer.render.format import DASH, MINUS, finite, title_of
+
+Unit = Literal["share", "nats", "seconds", "number"]
+Standing = Literal["better", "worse", "unclear"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Name, unit and good direction of one metric; `better` is None where neither direction is known to be good."""
+
+    key: str
+    title: str
+    unit: Unit
+    better: Literal["higher", "lower"] | None
+
+
+METRICS = {
+    metric.key: metric
+    for metric in (
+        Metric("exact_match", "exact match", "share", "higher"),
+        Metric("preference_accuracy", "preference accuracy", "share", "higher"),
+        Metric("valid_json", "valid JSON", "share", "higher"),
+        Metric("loss", "loss (nats/token)", "nats", "lower"),
+        Metric("latency_p50_s", "latency p50 (s)", "seconds", "lower"),
+    )
+}
+"""In the order of the tables; the first one measured in both arms gives the verdict. Latency never does."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one arm; `low` and `high` bound its interval, None where none was measured."""
+
+    value: float
+    low: float | None
+    high: float | None
+    num_rows: int | None
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One line of a scores table: both arms, tuned minus base with its interval, and what that says."""
+
+    metric: Metric
+    base: Score | None
+    tuned: Score | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    standing: Standing
+
+
+def metric_of(key: str) -> Metric:
+    """Return the metric called `key`; an unknown one is written as a plain number with no good direction."""
+    return METRICS.get(key) or Metric(key, title_of(key), "number", None)
+
+
+def write_value(metric: Metric, value: float | None) -> str:
+    """Write a value in the metric's unit: 84.5%, 0.412; seconds stand in the title."""
+    if value is None or finite(value) is None:
+        return DASH
+    match metric.unit:
+        case "share":
+            text = f"{value * 100:.1f}%"
+        case "nats" | "number":
+            text = f"{value:.3f}"
+        case "seconds":
+            text = f"{value:.2f}"
+        case _:
+            assert_never(metric.unit)
+    return text.replace("-", MINUS)
+
+
+def write_difference(metric: Metric, value: float | None) -> str:
+    """Write a signed difference; shares differ in percentage points: +23.5 points."""
+    if value is None or finite(value) is None:
+        return DASH
+    text = f"{value * 100:+.1f} points" if metric.unit == "share" else write_value(metric, value)
+    return (text if text[0] in f"+-{MINUS}" else f"+{text}").replace("-", MINUS)
+
+
+def write_interval(metric: Metric, low: float | None, high: float | None, *, signed: bool = False) -> str:
+    """Write an interval without its unit, such as `81.9 to 87.0`; empty where a bound is missing."""
+    if low is None or high is None or finite(low) is None or finite(high) is None:
+        return ""
+    scale, digits = {"share": (100, 1), "seconds": (1, 2)}.get(metric.unit, (1, 3))
+    sign = "+" if signed else ""
+    return " to ".join(f"{bound * scale:{sign}.{digits}f}" for bound in (low, high)).replace("-", MINUS)
+
+
+def score_rows(scores: Mapping[str, Any] | None) -> list[ScoreRow]:
+    """Line up the arms `base` and `tuned` of eval/scores.json, one row a metric, known metrics first.
+
+    A comparison is read as {"metric", "difference", "low", "high"}, tuned minus base. Where there is none for a metric
+    the difference is that of the values, and it is clear only when the intervals of the arms do not overlap.
+    """
+    arms = (scores or {}).get("arms") or {}
+    base, tuned = arms.get("base") or {}, arms.get("tuned") or {}
+    measured = list(dict.fromkeys([*base, *tuned]))
+    ordered = [key for key in METRICS if key in measured] + [key for key in measured if key not in METRICS]
+    comparisons = {item.get("metric"): item for item in (scores or {}).get("comparisons") or []}
+    rows = (
+        _row(metric_of(key), _score(base.get(key)), _score(tuned.get(key)), comparisons.get(key)) for key in ordered
+    )
+    return [row for row in rows if row.base or row.tuned]
+
+
+def verdict(scores: Mapping[str, Any] | None) -> str:
+    """Say in one sentence whether tuning helped, by the first quality metric that both arms have."""
+    rows = score_rows(scores)
+    if not rows:
+        return "Not scored yet."
+    row = next((row for row in rows if row.difference is not None and row.metric.key in _DECIDING), None)
+    if row is None or row.base is None or row.tuned is None:
+        return "There is no metric with both a base and a tuned score, so the two cannot be compared."
+    name = {"loss": "loss in nats a token"}.get(row.metric.key, row.metric.title)
+    numbers = f"{name} {write_value(row.metric, row.tuned.value)} against {write_value(row.metric, row.base.value)}"
+    interval = write_interval(row.metric, row.low, row.high, signed=True)
+    gain = write_difference(row.metric, row.difference) + (f" (95% interval {interval})" if interval else "")
+    return f"{_OPENING[row.standing]}: {numbers}, {gain}."
+
+
+_DECIDING = [key for key in METRICS if key != "latency_p50_s"]
+_OPENING: dict[Standing, str] = {
+    "better": "The tuned model beats the base model",
+    "worse": "The tuned model is worse than the base model",
+    "unclear": "No clear difference between tuned and base",
+}
+
+
+def _score(entry: Mapping[str, Any] | None) -> Score | None:
+    value = finite((entry or {}).get("value"))
+    if entry is None or value is None:
+        return None
+    num_rows = finite(entry.get("n"))
+    return Score(
+        value, finite(entry.get("low")), finite(entry.get("high")), None if num_rows is None else int(num_rows)
+    )
+
+
+def _row(metric: Metric, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None) -> ScoreRow:
+    entry = comparison or {}
+    difference = finite(entry.get("difference"))
+    low, high = finite(entry.get("low")), finite(entry.get("high"))
+    if difference is None:
+        low, high = None, None
+        difference = tuned.value - base.value if base and tuned else None
+    return ScoreRow(metric, base, tuned, difference, low, high, _standing(metric, base, tuned, low, high))
+
+
+def _standing(
+    metric: Metric, base: Score | None, tuned: Score | None, low: float | None, high: float | None
+) -> Standing:
+    """Judge by the interval of the difference, else by whether the arms' own intervals are apart."""
+    if low is None or high is None:
+        if base is None or tuned is None or None in (base.low, base.high, tuned.low, tuned.high):
+            return "unclear"
+        assert base.low is not None and base.high is not None and tuned.low is not None and tuned.high is not None
+        low, high = tuned.low - base.high, tuned.high - base.low
+    if metric.better is None or low <= 0 <= high:
+        return "unclear"
+    return "better" if (low > 0) == (metric.better == "higher") else "worse"

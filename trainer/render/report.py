@@ -1,0 +1,101 @@
+"""Render one run as a single self-contained HTML page: no script, no request, readable offline and on paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from trainer.render import sections
+from trainer.render.format import write_duration, write_number
+from trainer.render.metrics import score_rows, verdict, write_difference, write_interval, write_value
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """What became of one stage; `numbers` are those of its stage.json."""
+
+    name: str
+    state: Literal["done", "missing", "stale"]
+    seconds: float | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """Everything that the page says; None or an empty list where the run has no such file.
+
+    Args:
+        name: name of the run.
+        trainer_version: version of this package.
+        recipe: resolved recipe.
+        stages: all stages in their order.
+        data_report: data/report.json: rows_read, rows_train, rows_validation, rows_heldout, rejected {reason: rows}.
+        pack_report: pack/report.json: counts, and a histogram of lengths {"edges", "counts"} under any key.
+        metrics: lines of train/metrics.jsonl.
+        scores: eval/scores.json.
+        gates: eval/gates.json: {"gate", "passed", "sentence"}.
+        verify: export/verify.json.
+        examples: {"prompt", "reference", "answers": {ARM: text}}, optionally "correct": {ARM: bool}.
+        env: env.json.
+    """
+
+    name: str
+    trainer_version: str
+    recipe: dict[str, Any]
+    stages: list[StageFacts] = field(default_factory=list)
+    data_report: dict[str, Any] | None = None
+    pack_report: dict[str, Any] | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    scores: dict[str, Any] | None = None
+    gates: list[dict[str, Any]] | None = None
+    verify: dict[str, dict[str, Any]] | None = None
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    env: dict[str, Any] = field(default_factory=dict)
+
+
+def render_report(facts: ReportFacts) -> str:
+    """Render the page; the text can always be encoded as UTF-8, whatever a model has answered."""
+    page = _environment().get_template("report.html.j2").render(facts=facts, **_context(facts))
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _environment() -> Environment:
+    """Return an environment that escapes everything: prompts and answers are not to be trusted."""
+    environment = Environment(
+        loader=PackageLoader("trainer.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        duration=write_duration, number=write_number, value=write_value, interval=write_interval, gain=write_difference
+    )
+    return environment
+
+
+def _context(facts: ReportFacts) -> dict[str, Any]:
+    return {
+        "verdict": verdict(facts.scores),
+        "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
+        "key_facts": sections.key_facts(facts.recipe, facts.data_report, facts.verify),
+        "total_seconds": sections.total_seconds([stage.seconds for stage in facts.stages]),
+        "score_rows": score_rows(facts.scores),
+        "strip": sections.score_strip,
+        "loss_chart": sections.loss_chart(facts.metrics),
+        "loss_sentence": sections.loss_sentence(facts.metrics),
+        "time_chart": sections.time_chart([(stage.name, stage.state, stage.seconds) for stage in facts.stages]),
+        "stage_numbers": [(stage.name, sections.pairs(stage.numbers)) for stage in facts.stages if stage.numbers],
+        "data_pairs": sections.data_pairs(facts.data_report),
+        "rejected_chart": sections.rejected_chart(facts.data_report),
+        "pack_pairs": sections.scalar_pairs(facts.pack_report),
+        "length_chart": sections.length_chart(facts.pack_report),
+        "examples": [sections.example(item) for item in facts.examples],
+        "proofs": sections.proofs(facts.verify),
+        "proof_titles": list(sections.PROOF_COLUMNS.values()),
+        "recipe_text": sections.recipe_text(facts.recipe),
+        "env_pairs": sections.pairs(facts.env),
+    }

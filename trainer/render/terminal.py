@@ -1,0 +1,68 @@
+"""Tables and lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, assert_never
+
+from rich.table import Table
+from rich.text import Text
+
+from trainer.render.format import write_duration
+from trainer.render.metrics import Metric, Score, ScoreRow, score_rows, write_difference, write_interval, write_value
+
+StageState = Literal["done", "skipped", "running", "missing", "stale", "failed"]
+_STYLE = {"better": "green", "worse": "red", "unclear": ""}
+
+
+def scores_table(scores: Mapping[str, Any]) -> Table:
+    """Return a table of eval/scores.json: metrics as rows; base, tuned and difference as columns, intervals dim."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("metric")
+    for name in ("base", "tuned", "difference"):
+        table.add_column(name, justify="right")
+    for row in score_rows(scores):
+        table.add_row(row.metric.title, _score(row.metric, row.base), _score(row.metric, row.tuned), _difference(row))
+    return table
+
+
+def stage_line(name: str, state: StageState, seconds: float | None = None, detail: str = "") -> Text:
+    """Return one line about a stage, such as `✓ train    12 min 04 s  1,200 rows`; the state is in words as well."""
+    symbol, style, word = _marks(state)
+    time = write_duration(seconds) if seconds is not None else word
+    line = Text.assemble((f"{symbol} ", style), f"{name:<8}", (f"{time:>12}", style if seconds is None else ""))
+    said = [word] if seconds is not None and state not in ("done", "running") else []
+    rest = "  ".join([*said, *([detail] if detail else [])])
+    return line.append(f"  {rest}", style="dim") if rest else line
+
+
+def _marks(state: StageState) -> tuple[str, str, str]:
+    match state:
+        case "done":
+            return "✓", "green", "done"
+        case "skipped":
+            return "=", "dim", "up to date"
+        case "running":
+            return ">", "cyan", "running"
+        case "missing":
+            return "·", "dim", "not run"
+        case "stale":
+            return "~", "yellow", "stale"
+        case "failed":
+            return "✗", "red", "failed"
+        case _:
+            assert_never(state)
+
+
+def _score(metric: Metric, score: Score | None) -> Text:
+    interval = write_interval(metric, score.low, score.high) if score else ""
+    return _with_interval(Text(write_value(metric, score.value if score else None)), interval)
+
+
+def _difference(row: ScoreRow) -> Text:
+    text = Text(write_difference(row.metric, row.difference), style=_STYLE[row.standing])
+    return _with_interval(text, write_interval(row.metric, row.low, row.high, signed=True))
+
+
+def _with_interval(text: Text, interval: str) -> Text:
+    return Text.assemble(text, (f"  {interval}", "dim")) if interval else text

@@ -1,0 +1,259 @@
+"""The run folder: stage records, fingerprints on content, atomic publish, lock.
+
+`stage.json` is written last, so its presence means that the stage is complete. Short stages write into
+`NAME.partial/`, which is renamed; training writes in place, because it resumes from its own checkpoints.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from trainer.errors import HardwareError, StageError
+
+STAGE_JSON = "stage.json"
+_JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+
+
+def cache_dir() -> Path:
+    """Return the folder for converted models and remembered hashes (`TRAINER_CACHE` moves it)."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recipe-trainer"
+    return Path(os.environ.get("TRAINER_CACHE") or default)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one.
+
+    Raises:
+        HardwareError: The disk is full or not writable.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        with staged.open("wb") as file:
+            file.write(orjson.dumps(value, option=_JSON_OPTIONS, default=str))
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the run folder.
+
+    Raises:
+        StageError: The file is damaged.
+    """
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise StageError(
+            f"{path}:{error.lineno}: damaged: {error.msg}", hint=f"remove {path} and run the stage again"
+        ) from error
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a message that says so.
+
+    Raises:
+        HardwareError: Writing below `path` failed for such a reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        reasons = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EROFS: "read-only file system"}
+        reasons |= {errno.EACCES: "no permission to write", errno.EPERM: "no permission to write"}
+        if error.errno not in reasons:
+            raise
+        where = path if path.exists() else next((parent for parent in path.parents if parent.exists()), path)
+        free = shutil.disk_usage(where).free / 2**20
+        raise HardwareError(
+            f"{reasons[error.errno]}: {error.filename or path} ({free:.0f} MiB free)",
+            hint="free some space, or choose another place with --run-dir DIR or TRAINER_RUNS=DIR; then run again",
+        ) from error
+
+
+def hash_bytes(data: bytes) -> str:
+    """Return the sha256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_value(value: Any) -> str:
+    """Return the sha256 of a JSON value, independent of the order of keys."""
+    return hash_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
+
+
+class HashMemory:
+    """sha256 of files, remembered by size, modification time and inode, so that weights are read once."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or cache_dir() / "hashes.json"
+        self.known: dict[str, list[Any]] = {}
+        try:
+            self.known = orjson.loads(self.path.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            pass  # a memory: without it files are read again
+
+    def file(self, path: Path) -> str:
+        """Return the sha256 of a file's bytes."""
+        stat = path.stat()
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        key = str(path.resolve())
+        if key in self.known and self.known[key][:3] == mark:
+            return str(self.known[key][3])
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # a file touched within the clock's grain could change again unseen
+        if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
+            self.known[key] = [*mark, digest]
+            self._save()
+        return digest
+
+    def tree(self, folder: Path) -> str:
+        """Return one sha256 over the names and contents of all files below a folder."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return hash_value({str(path.relative_to(folder)): self.file(path) for path in files})
+
+    def _save(self) -> None:
+        try:
+            write_json(self.path, self.known)
+        except (OSError, HardwareError):
+            pass  # a memory: without it files are read again
+
+
+@dataclass
+class StageRecord:
+    """What `stage.json` holds."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    sections: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
+    ended: float = 0.0
+    trainer_version: str = ""
+    accepted: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the stage in seconds."""
+        return self.ended - self.started
+
+
+class RunFolder:
+    """One run: `runs/NAME`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hashes = HashMemory()
+
+    def stage_dir(self, stage: str) -> Path:
+        """Return the folder of a stage."""
+        return self.path / stage
+
+    def record(self, stage: str) -> StageRecord | None:
+        """Return the record of a finished stage, or None.
+
+        Raises:
+            StageError: The record is damaged.
+        """
+        path = self.stage_dir(stage) / STAGE_JSON
+        if not path.is_file():
+            return None
+        value = read_json(path)
+        try:
+            return StageRecord(**value)
+        except TypeError as error:
+            raise StageError(f"{path}: not a stage record", hint=f"trainer {stage} {self.path} --force") from error
+
+    def write_record(self, record: StageRecord) -> None:
+        """Complete a stage: hash its outputs and write `stage.json`."""
+        folder = self.stage_dir(record.stage)
+        self.hash_outputs(record, folder)
+        write_json(folder / STAGE_JSON, record.__dict__)
+
+    def hash_outputs(self, record: StageRecord, folder: Path) -> None:
+        """Note size and sha256 of every file of a stage; checkpoints and logs of training stay out."""
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if path.is_file() and name.name != STAGE_JSON and name.parts[0] not in ("checkpoints",):
+                if not name.name.startswith("."):
+                    record.outputs[str(name)] = {"sha256": self.hashes.file(path), "bytes": path.stat().st_size}
+
+    @contextmanager
+    def staged(self, record: StageRecord) -> Iterator[Path]:
+        """Yield a partial folder; on success it replaces the stage's folder, `stage.json` written last."""
+        folder = self.stage_dir(record.stage)
+        partial = folder.with_name(f"{folder.name}.partial")
+        with disk_errors(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            self.hash_outputs(record, partial)
+            record.ended = time.time()
+            write_json(partial / STAGE_JSON, record.__dict__)
+            if folder.exists():
+                old = folder.with_name(f"{folder.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                folder.rename(old)
+                partial.rename(folder)
+                shutil.rmtree(old)
+            else:
+                partial.rename(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run; the kernel frees the lock of a process that dies.
+
+        Raises:
+            StageError: Another process holds it.
+        """
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("a+")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                handle.seek(0)
+                owner = handle.read().strip() or "unknown"
+                raise StageError(
+                    f"{self.path} is in use by process {owner}",
+                    hint="wait until it ends, or use another run folder: --set name=NEW",
+                ) from error
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+
+@dataclass
+class StageContext:
+    """What a stage is given: where to write, where its inputs lie, and whom to tell."""
+
+    run: RunFolder
+    dir: Path
+    numbers: dict[str, Any]
+    say: Callable[[str], None]
+    record: StageRecord
+    accepted: frozenset[str] = frozenset()
+    resume_from: str | None = None
+    worker: bool = False
+
+    def input(self, stage: str, name: str = "") -> Path:
+        """Return the path of an input file made by another stage."""
+        return self.run.stage_dir(stage) / name

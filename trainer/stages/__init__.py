@@ -1,0 +1,124 @@
+"""The verbs of the pipeline: one file each, `run(recipe, context) -> None`.
+
+This table is their one description: the command line, the run folder and the fingerprints are made from it.
+Importing it imports no stage; `load` does, by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from trainer.recipe import Recipe
+from trainer.rundir import StageContext
+
+
+class RunStage(Protocol):
+    """What every file of this folder offers."""
+
+    def __call__(self, recipe: Recipe, context: StageContext) -> None:
+        """Read the inputs, write the outputs."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb: its section of the recipe, what it needs, and the version of what it writes."""
+
+    name: str
+    help: str
+    version: int
+    sections: tuple[str, ...]
+    """Dotted keys whose values are part of the fingerprint."""
+    ignored: frozenset[str] = frozenset()
+    """Dotted keys below them that are not: paths (their content counts instead) and what changes no result."""
+    needs: tuple[str, ...] = ()
+    """Stages whose outputs it reads."""
+    reads: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files of those stages that are part of the fingerprint."""
+    outside: tuple[str, ...] = ()
+    """Groups of files outside the run folder that are read; `pipeline` knows them."""
+
+
+_ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="data",
+            help="read, clean, dedupe and split the rows",
+            version=1,
+            sections=("data", "method.kind"),
+            ignored=frozenset(
+                {
+                    "data.sources.*.path",
+                    "data.system_prompt.path",
+                    "data.split.validation_path",
+                    "data.split.heldout_path",
+                }
+            ),
+            outside=("rows",),
+        ),
+        Stage(
+            name="pack",
+            help="turn rows into token ids and loss masks, and pack them",
+            version=1,
+            sections=("pack", "method.kind", "model.chat_template_kwargs", "seed"),
+            needs=("data",),
+            reads={"data": _ROWS},
+            outside=("tokenizer",),
+        ),
+        Stage(
+            name="train",
+            help="train the adapter or the model, launched by accelerate",
+            version=1,
+            sections=("model", "adapter", "method", "train", "seed"),
+            ignored=frozenset(
+                {
+                    "model.name_or_path",
+                    "model.revision",
+                    "model.chat_template",
+                    "adapter.init_from",
+                    "train.logging_steps",
+                    "train.save_total_limit",
+                }
+            ),
+            needs=("pack",),
+            reads={"pack": ("train.safetensors", "validation.safetensors", "packs.safetensors")},
+            outside=("weights", "start_adapter"),
+        ),
+        Stage(
+            name="eval",
+            help="compare base and tuned on the held-out rows",
+            version=1,
+            sections=("eval", "model.dtype", "model.chat_template_kwargs", "seed"),
+            needs=("data", "pack", "train"),
+            reads={"data": ("heldout.jsonl",), "pack": ("heldout.safetensors",), "train": ("@weights",)},
+            outside=("weights", "tokenizer"),
+        ),
+        Stage(
+            name="export",
+            help="write adapter or merged weights, reopened and proven equal",
+            version=1,
+            sections=("export", "model.dtype", "adapter.kind", "name"),
+            needs=("pack", "train", "eval"),
+            reads={"pack": ("heldout.safetensors",), "train": ("@weights",), "eval": ("scores.json", "gates.json")},
+            outside=("weights", "tokenizer"),
+        ),
+        Stage(
+            name="report",
+            help="write one page about the whole run",
+            version=1,
+            sections=("name",),
+            reads={
+                stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "export")
+            },
+        ),
+    )
+}
+
+
+def load(name: str) -> RunStage:
+    """Import a stage and return its `run`; the one place where an import is made from a name."""
+    return cast(RunStage, importlib.import_module(f"trainer.stages.{name}").run)

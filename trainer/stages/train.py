@@ -1,0 +1,156 @@
+"""train: the weights, by processes that accelerate launches.
+
+`trainer train` starts `accelerate launch -m trainer train RUN`; the same line started by hand is the same run.
+Writes `adapter/` or `model/`, `checkpoints/`, `metrics.jsonl`, `exit.json`; `stage.json` last, by the first process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, StageError, TrainerError
+from trainer.methods.launch import LAUNCHED, die_with_parent, launch
+from trainer.recipe import Recipe
+from trainer.rundir import StageContext, cache_dir, read_json, write_json
+
+LOCK_WAIT_S = 120
+STARTED_JSON = "started.json"
+MIN_FREE_BYTES = 64 << 20
+
+
+def run(recipe: Recipe, context: StageContext) -> None:
+    """Launch the training, or be one of its processes."""
+    if context.worker:
+        _work(recipe, context)
+    else:
+        _launch(recipe, context)
+
+
+def _launch(recipe: Recipe, context: StageContext) -> None:
+    """Start the processes and raise what they report.
+
+    Raises:
+        TrainerError: Of the kind that ended the training.
+    """
+    if recipe.launch.num_nodes > 1:
+        raise HardwareError(
+            f"launch.num_nodes is {recipe.launch.num_nodes}: one machine cannot start the others",
+            hint="on each machine: accelerate launch --num_machines N --machine_rank I ... -m trainer train RECIPE",
+        )
+    context.dir.mkdir(parents=True, exist_ok=True)
+    _check_free_space(context.dir)
+    facts = launch(
+        recipe.launch,
+        context.run.path,
+        accept=sorted(context.accepted),
+        resume_from=context.resume_from,
+        exit_path=context.dir / "exit.json",
+    )
+    code = int(facts["exit_code"])
+    if code in (130, 143):
+        raise InterruptedRunError(facts["message"], hint=facts["hint"], exit_code=code)
+    if code == 2:
+        raise RecipeError([], hint=facts["hint"]) if not facts.get("message") else _recipe_error(facts)
+    if code:
+        raise BY_EXIT_CODE.get(code, TrainerError)(facts["message"], hint=facts["hint"])
+
+
+def _recipe_error(facts: dict[str, str]) -> TrainerError:
+    error = TrainerError(facts["message"], hint=facts["hint"])
+    error.exit_code = 2
+    return error
+
+
+def _check_free_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise HardwareError(
+            f"no space left: {folder} has {free / 2**20:.0f} MiB free, a checkpoint needs more",
+            hint="free some space, or choose another place with --run-dir DIR or TRAINER_RUNS=DIR",
+        )
+
+
+# Inside a launched process
+
+
+def _work(recipe: Recipe, context: StageContext) -> None:
+    """Train in this process; the first one holds the folder and completes the stage."""
+    die_with_parent()
+    is_first = os.environ.get("RANK", "0") == "0"
+    with _reported(context.dir / "exit.json", launched=LAUNCHED in os.environ), _held(context.dir, wanted=is_first):
+        from trainer.methods.worker import Job, train  # noqa: PLC0415  heavy: only workers need it
+
+        if is_first:
+            write_json(context.dir / STARTED_JSON, context.record.__dict__)
+        context.numbers.update(
+            train(
+                Job(
+                    recipe=recipe,
+                    pack_dir=context.input("pack"),
+                    out_dir=context.dir,
+                    cache=cache_dir(),
+                    say=context.say,
+                    resume_from=context.resume_from,
+                    expected_world_size=_expected_processes(recipe, context),
+                )
+            )
+        )
+        if is_first:
+            context.record.ended = time.time()
+            context.run.write_record(context.record)
+
+
+def _expected_processes(recipe: Recipe, context: StageContext) -> int | None:
+    if "world-size" in context.accepted:
+        return None
+    if recipe.launch.num_processes != "auto":
+        return recipe.launch.num_processes * recipe.launch.num_nodes
+    launched = os.environ.get(LAUNCHED)
+    return int(launched) if launched else None
+
+
+@contextmanager
+def _held(folder: Path, *, wanted: bool) -> Iterator[None]:
+    """Hold `train/` in its first process: a killed launcher may leave one behind that is still saving.
+
+    Raises:
+        StageError: Another training does not end.
+    """
+    if not wanted:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StageError(
+                        f"another training is running in {folder}", hint="wait for it, or use --set name=NEW"
+                    ) from error
+                time.sleep(0.2)
+        yield
+
+
+@contextmanager
+def _reported(path: Path, *, launched: bool) -> Iterator[None]:
+    """Write how this process ended: launchers flatten every exit code to 1."""
+    try:
+        yield
+    except TrainerError as error:
+        if not path.is_file() or read_json(path)["exit_code"] == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"exit_code": error.exit_code, "message": error.message, "hint": error.hint})
+        if launched:
+            raise SystemExit(error.exit_code) from error  # the launcher prints it
+        raise
+    write_json(path, {"exit_code": 0})

@@ -1,0 +1,296 @@
+"""Render a row with the model's chat template; token ids and loss mask side by side.
+
+The text is rendered and tokenized once, and the trained characters are found in it: by `{% generation %}` markers if
+the template has them, else as the difference between the conversation up to a turn (with the generation prompt) and
+the conversation with that turn. The difference is only used where the first is a prefix of the second; a template that
+rewrites its history is refused by name, never guessed at.
+
+    text    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello<|im_end|>\\n
+    mask    0                               0                      1    1         0
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from trainer.errors import DataError
+
+LossOn = Literal["assistant", "last_turn", "completion", "all"]
+Row = dict[str, Any]
+Span = tuple[int, int]
+
+GENERATION_MARK = re.compile(r"\{%(?P<left>[-+]?)\s*(?P<tag>(?:end)?generation)\s*(?P<right>[-+]?)%\}")
+OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters: no text has them
+
+
+class Tokenizer(Protocol):
+    """The part of transformers' fast tokenizers that is used here."""
+
+    chat_template: Any
+    eos_token: str | None
+    eos_token_id: int | None
+    all_special_ids: list[int]
+    is_fast: bool
+
+    def __call__(self, text: str, **settings: Any) -> Any:
+        """Return ids and offsets."""
+
+    def apply_chat_template(self, conversation: Any, **settings: Any) -> Any:
+        """Return rendered text."""
+
+    def decode(self, token_ids: Any, **settings: Any) -> Any:
+        """Return the text of ids."""
+
+
+@dataclass
+class Tokens:
+    """Ids of one row with their loss mask (1: trained)."""
+
+    ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+
+
+@dataclass
+class PairTokens:
+    """Ids of one preference row; both answers follow the same prompt."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+class Renderer:
+    """Turns canonical rows into tokens, with one tokenizer, template and choice of trained turns."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, loss_on: LossOn = "assistant", template_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """Check that the tokenizer can do the job.
+
+        Raises:
+            DataError: It is not a fast tokenizer.
+        """
+        if not tokenizer.is_fast:
+            raise DataError(
+                "the tokenizer has no fast (tokenizers) version, which the loss mask needs",
+                hint="convert it to a tokenizer.json",
+            )
+        self.tokenizer = tokenizer
+        self.loss_on = loss_on
+        self.template_kwargs = template_kwargs or {}
+        self.has_marks = bool(GENERATION_MARK.search(str(tokenizer.chat_template or "")))
+
+    # Text
+
+    def text(
+        self, row: Row, messages: Sequence[Row], *, prompt: bool = False, template: str | None = None
+    ) -> str:
+        """Render messages; `prompt` adds the opening of an assistant turn.
+
+        Raises:
+            DataError: There is no template, or it refuses the conversation.
+        """
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                "the tokenizer has no chat template", hint="give a Jinja file in model.chat_template of the recipe"
+            )
+        kwargs = {**self.template_kwargs, **row.get("chat_template_kwargs", {})}
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [_without_weight(message) for message in messages],
+                    tools=row.get("tools") or None,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                    chat_template=template,
+                    **kwargs,
+                )
+            )
+        except Exception as error:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
+            raise DataError(
+                f"{place(row)}: the chat template fails: {error}",
+                hint="remove or change the row, or give a template that takes it in model.chat_template",
+            ) from error
+
+    def prompt_text(self, row: Row) -> str:
+        """Render what the model sees before it answers the last turn."""
+        messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
+        return self.text(row, messages, prompt=True)
+
+    # Tokens
+
+    def tokens(self, row: Row) -> Tokens:
+        """Return ids and mask of one supervised row.
+
+        Raises:
+            DataError: The template drops a turn, rewrites its history or leaves no trained token.
+        """
+        if "text" in row:
+            return self._plain(row)
+        messages = row["messages"]
+        text = self.text(row, messages)
+        self._check_nothing_dropped(row, messages, text)
+        spans = [(0, len(text))] if self.loss_on == "all" else self._trained_spans(row, messages, text)
+        ids, offsets = self._tokenize(text)
+        mask = _mask(offsets, spans)
+        mask[0] = 0  # nothing predicts the first token
+        if not any(mask):
+            raise DataError(
+                f"{place(row)}: no token of this row would be trained",
+                hint="check pack.loss_on and the `weight` of its messages, or drop the row",
+            )
+        return Tokens(ids, mask)
+
+    def pair(self, row: Row) -> PairTokens:
+        """Return prompt, chosen and rejected ids of one preference row.
+
+        Raises:
+            DataError: The template drops a turn, or changes the prompt once the answer is known.
+        """
+        prompt = self.text(row, row["prompt"], prompt=True)
+        sides = []
+        for side in ("chosen", "rejected"):
+            messages = [*row["prompt"], *row[side]]
+            text = self.text(row, messages)
+            self._check_nothing_dropped(row, messages, text)
+            if not text.startswith(prompt):
+                raise self._rewritten(row, len(row["prompt"]))
+            sides.append(self._tokenize(self._cut_after_end(text))[0])
+        prompt_ids = self._tokenize(prompt)[0]
+        length = min(_common_prefix(prompt_ids, side) for side in sides)
+        chosen, rejected = (side[length:] for side in sides)
+        if not chosen or not rejected or not length:
+            raise DataError(f"{place(row)}: an answer of this pair has no tokens", hint="drop the row")
+        return PairTokens(prompt_ids[:length], chosen, rejected)
+
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Return the ids that a served model is given before the last answer."""
+        return self._tokenize(self.prompt_text(row))[0]
+
+    def _plain(self, row: Row) -> Tokens:
+        if self.loss_on != "all":
+            raise DataError(
+                f"{place(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
+            )
+        ids = list(self.tokenizer(row["text"])["input_ids"])
+        if self.tokenizer.eos_token_id is not None and (not ids or ids[-1] != self.tokenizer.eos_token_id):
+            ids.append(self.tokenizer.eos_token_id)
+        if len(ids) < 2:
+            raise DataError(f"{place(row)}: no token of this row would be trained", hint="drop the row")
+        return Tokens(ids, [0] + [1] * (len(ids) - 1))
+
+    def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
+        """Tokenize rendered text; the template has already written the special tokens."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
+    # Trained characters
+
+    def _trained_spans(self, row: Row, messages: list[Row], text: str) -> list[Span]:
+        wanted = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if self.loss_on in ("last_turn", "completion"):
+            wanted = wanted[-1:]
+        wanted = [index for index in wanted if messages[index].get("weight", 1)]
+        if self.has_marks:
+            return self._marked_spans(row, messages, text, wanted)
+        return [self._difference(row, messages, text, index) for index in wanted]
+
+    def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
+        marked = self.text(row, messages, template=_with_sentinels(str(self.tokenizer.chat_template)))
+        spans, plain = _find_sentinels(marked)
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if plain != text or len(spans) != len(turns):
+            raise DataError(
+                f"{place(row)}: the generation marks of the chat template enclose {len(spans)} spans "
+                f"for {len(turns)} assistant turns",
+                hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
+            )
+        return [span for index, span in zip(turns, spans, strict=True) if index in wanted]
+
+    def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
+        before = self.text(row, messages[:index], prompt=True)
+        after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
+        if not (after.startswith(before) and text.startswith(after)):
+            raise self._rewritten(row, index)
+        return len(before), len(self._cut_after_end(after))
+
+    def _cut_after_end(self, text: str) -> str:
+        """Cut the line break that templates write after the end token: it is not generated, so it is not trained."""
+        trimmed = text.rstrip()
+        ids = self._tokenize(trimmed)[0][-1:]
+        return trimmed if ids and ids[0] in self.tokenizer.all_special_ids else text
+
+    def _rewritten(self, row: Row, index: int) -> DataError:
+        return DataError(
+            f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
+            "so the trained tokens of that turn are not what the model will see",
+            hint="set pack.loss_on: last_turn, or give a template with {% generation %} marks in model.chat_template",
+        )
+
+    def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str) -> None:
+        for index, message in enumerate(messages):
+            content = message.get("content")
+            parts = [content.strip()] if isinstance(content, str) else []
+            parts += [call["function"]["name"] for call in message.get("tool_calls") or []]
+            for part in parts:
+                if part not in text:
+                    raise DataError(
+                        f"{place(row)}: the chat template drops part of the {message['role']} turn {index}: {part!r:.60}",
+                        hint="give a template that renders it in model.chat_template, "
+                        "for example recipes/templates/chatml-tools.jinja",
+                    )
+        for tool in row.get("tools") or []:
+            name = tool.get("function", tool).get("name", "")
+            if name not in text:
+                raise DataError(
+                    f"{place(row)}: the chat template drops the tool {name!r}",
+                    hint="give a template that renders tools in model.chat_template, "
+                    "for example recipes/templates/chatml-tools.jinja",
+                )
+
+
+def place(row: Row) -> str:
+    """Return `source:line` of a row."""
+    return f"{row.get('source', 'row')}:{row.get('line', '?')}"
+
+
+def _without_weight(message: Row) -> Row:
+    return {key: value for key, value in message.items() if key != "weight"}
+
+
+def _with_sentinels(template: str) -> str:
+    """Print a sentinel where each generation mark stands; the mark itself stays, for its effect on white space."""
+
+    def replace(match: re.Match[str]) -> str:
+        sentinel = CLOSE if match["tag"].startswith("end") else OPEN
+        tag = f"{{% {match['tag']} {match['right']}%}}"
+        return f"{{%{match['left']} if true %}}{{{{ '{sentinel}' }}}}{{% endif %}}{tag}"
+
+    return GENERATION_MARK.sub(replace, template)
+
+
+def _find_sentinels(marked: str) -> tuple[list[Span], str]:
+    """Return the spans between sentinels, as places in the text without them, and that text."""
+    spans: list[Span] = []
+    length = start = 0
+    for part in re.split(f"([{OPEN}{CLOSE}])", marked):
+        if part == OPEN:
+            start = length
+        elif part == CLOSE:
+            spans.append((start, length))
+        else:
+            length += len(part)
+    return spans, marked.replace(OPEN, "").replace(CLOSE, "")
+
+
+def _mask(offsets: list[Span], spans: list[Span]) -> list[int]:
+    """Mark tokens that begin inside a span; a token that merely ends there belongs to the prompt."""
+    return [int(any(low <= start < high for low, high in spans) and end > start) for start, end in offsets]
+
+
+def _common_prefix(first: list[int], second: list[int]) -> int:
+    length = min(len(first), len(second))
+    return next((index for index in range(length) if first[index] != second[index]), length)
