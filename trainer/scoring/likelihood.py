@@ -1,0 +1,99 @@
+"""Log-likelihoods and logits of token rows.
+
+Shapes: B rows, S tokens, V words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def row_losses(
+    model: Any, rows: Sequence[tuple[Any, Any]], *, batch_size: int, progress: Callable[[int], None]
+) -> tuple[Floats, Floats]:
+    """Return the summed cross-entropy (nats) and the number of trained tokens of each row.
+
+    Args:
+        model: Causal language model.
+        rows: (ids, mask) of each row.
+        batch_size: Rows in a forward pass.
+        progress: Told the rows done.
+    """
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+    losses, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    device = next(model.parameters()).device
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        ids, attention, mask = _padded([rows[index] for index in chosen])
+        with torch.no_grad():
+            logits = model(input_ids=ids.to(device), attention_mask=attention.to(device), use_cache=False).logits
+        for row, index in enumerate(chosen):
+            trained = mask[row, 1:].bool()  # position t is predicted from t - 1
+            picked = logits[row, :-1][trained.to(device)].float()
+            targets = ids[row, 1:][trained].to(device)
+            losses[index] = float(torch.nn.functional.cross_entropy(picked, targets, reduction="sum"))
+            counts[index] = int(trained.sum())
+        progress(len(chosen))
+    return losses, counts
+
+
+def _padded(rows: Sequence[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return ids, attention and loss mask, each (B, S), padded on the right."""
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.zeros((len(rows), width), dtype=torch.int64)
+    attention, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    for row, (tokens, flags) in enumerate(rows):
+        ids[row, : len(tokens)] = torch.from_numpy(np.asarray(tokens, dtype=np.int64))
+        mask[row, : len(tokens)] = torch.from_numpy(np.asarray(flags, dtype=np.int64))
+        attention[row, : len(tokens)] = 1
+    return ids, attention, mask
+
+
+def logits_of(model: Any, rows: Sequence[Any]) -> list[torch.Tensor]:
+    """Return float32 logits, one (S, V) tensor a row, on the CPU."""
+    device = next(model.parameters()).device
+    found = []
+    for tokens in rows:
+        ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))[None].to(device)
+        with torch.no_grad():
+            found.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
+    return found
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near two models' outputs are."""
+
+    max_logit_diff: float
+    mean_kl: float
+    """Nats a token, from the first model to the second."""
+    max_kl: float
+    top1_agreement: float
+    num_positions: int
+
+
+def agreement(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
+    """Compare two models' logits on the same rows; NaN anywhere makes every figure NaN."""
+    differences, divergences, same = [], [], []
+    for first, second in zip(expected, actual, strict=True):
+        width = min(first.shape[-1], second.shape[-1])  # a padded vocabulary
+        p, q = first[:, :width].double(), second[:, :width].double()
+        log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
+        differences.append((p - q).abs().max())
+        divergences.append((log_p.exp() * (log_p - log_q)).sum(-1))
+        same.append(p.argmax(-1) == q.argmax(-1))
+    kl = torch.cat(divergences)
+    return Agreement(
+        max_logit_diff=float(torch.stack(differences).max()),
+        mean_kl=float(kl.mean()),
+        max_kl=float(kl.max()),
+        top1_agreement=float(torch.cat(same).double().mean()),
+        num_positions=len(kl),
+    )
