@@ -8,15 +8,19 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+from rich.console import Console
 
 from trainer import __version__
 from trainer.errors import StageError, TrainerError
 from trainer.pipeline import ACCEPTABLE, Pipeline
 from trainer.recipe import Recipe, load_recipe
-from trainer.rundir import RunFolder
+from trainer.render.terminal import scores_table
+from trainer.rundir import RunFolder, read_json
 from trainer.stages import STAGES
 
 EPILOG = """\
@@ -66,6 +70,10 @@ def _quiet_environment() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,11 +134,50 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _work(pipeline, options.verb)
     with pipeline.run.locked():
         pipeline.open()
-        if options.verb == "run":
-            pipeline.run_all()
-        else:
+        if options.verb != "run":
             pipeline.run_one(options.verb)
+            return 0
+        try:
+            pipeline.run_all()
+        finally:
+            _summary(pipeline)
     return 0
+
+
+def _summary(pipeline: Pipeline) -> None:
+    """Print the closing table, where everything lies and what to type next, for a run that has scores."""
+    run_dir = pipeline.run.path
+    scores_path = run_dir / "eval" / "scores.json"
+    if not scores_path.is_file() or pipeline.run.record("report") is None:
+        return
+    scores = read_json(scores_path)
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console.print()
+    console.print(scores_table(scores))
+    frequent = scores.get("most_frequent_answer")
+    if frequent:
+        console.print(
+            f"always answering {frequent['text']} would be right in {frequent['exact_match']:.1%}", markup=False
+        )
+    console.print()
+    for name, text in _PLACES.items():
+        if (run_dir / name).exists():
+            console.print(f"  {run_dir / name}  {text}", markup=False, soft_wrap=True)
+    console.print(f"next: open {run_dir}/report/index.html; change a key and compare:", markup=False, soft_wrap=True)
+    console.print(
+        f"      trainer run {pipeline.recipe_path} --set name={pipeline.recipe.name}-2 --set adapter.r=32",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+_PLACES = {
+    "report/index.html": "the whole run on one page",
+    "eval/predictions.jsonl": "every answer, base and tuned",
+    "export/adapter": "the adapter, PEFT format",
+    "export/merged": "the merged model, plain transformers",
+    "export/README.md": "the model card",
+}
 
 
 def is_worker() -> bool:

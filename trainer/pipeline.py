@@ -136,7 +136,10 @@ class Pipeline:
             files: dict[str, str | None] = {
                 f"data.sources.{index}.path": source.path for index, source in enumerate(recipe.data.sources)
             }
-            files |= {"data.split.validation_path": split.validation_path, "data.split.heldout_path": split.heldout_path}
+            files |= {
+                "data.split.validation_path": split.validation_path,
+                "data.split.heldout_path": split.heldout_path,
+            }
             files["data.system_prompt.path"] = prompt.path if prompt else None
             return {label: Path(path) for label, path in files.items() if path}
         if group == "start_adapter":
@@ -169,8 +172,10 @@ class Pipeline:
             status = self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
         train = self.recipe.train
-        yield f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "\
+        yield (
+            f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "
             f"{self.recipe.model.name_or_path}, {train.global_batch_size} items a step; run folder {self.run.path}"
+        )
 
     # Running
 

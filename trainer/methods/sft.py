@@ -34,7 +34,7 @@ class SftLoop(RecipeLoop):
         total = self.accelerator.reduce(total, reduction="sum")
         metrics = {VALIDATION_LOSS: float(total[0] / total[1].clamp(min=1))}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 

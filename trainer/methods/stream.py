@@ -37,14 +37,16 @@ def solve_plan(train: TrainSection, *, num_items: int, world_size: int, largest_
     share, rest = divmod(train.global_batch_size, world_size)
     if rest:
         raise ValueError(f"global_batch_size {train.global_batch_size} is no multiple of {world_size} processes")
-    micro = train.micro_batch_size
-    if micro == "auto":
+    named = train.micro_batch_size
+    if named == "auto":
         micro = max(size for size in range(1, share + 1) if share % size == 0 and size <= max(1, largest_micro))
-    elif share % micro:
+    elif share % named:
         raise ValueError(
-            f"micro_batch_size {micro} does not divide the {share} items a process takes in a step "
+            f"micro_batch_size {named} does not divide the {share} items a process takes in a step "
             f"(global_batch_size {train.global_batch_size} over {world_size} processes)"
         )
+    else:
+        micro = named
     steps = train.max_steps
     if steps is None:
         assert train.num_train_epochs is not None, "solve() settles the epochs"

@@ -143,7 +143,11 @@ def _model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[Any,
     covered = adapters.coverage(model)
     say(
         f"train: {covered.trained_parameters:,} of {covered.all_parameters:,} weights are trained"
-        + (f", in {covered.adapted_modules} of {covered.linear_modules} linear layers" if covered.adapted_modules else "")
+        + (
+            f", in {covered.adapted_modules} of {covered.linear_modules} linear layers"
+            if covered.adapted_modules
+            else ""
+        )
     )
     return model, dict(covered.__dict__)
 
@@ -171,9 +175,7 @@ def _plan(job: Job, inputs: Inputs, world_size: int) -> Plan:
         longest *= 2 if inputs.train.is_pairs else 1
         largest = max(1, CUDA_TOKENS_PER_MICRO_BATCH // longest)
     try:
-        return solve_plan(
-            job.recipe.train, num_items=len(inputs.plan), world_size=world_size, largest_micro=largest
-        )
+        return solve_plan(job.recipe.train, num_items=len(inputs.plan), world_size=world_size, largest_micro=largest)
     except ValueError as error:
         problem = RecipeProblem("recipe", None, "train.global_batch_size", str(error))
         raise RecipeError([problem], hint="choose a multiple, or another launch.num_processes") from error
@@ -278,7 +280,13 @@ def _sft_loop(settings: dict[str, Any], model: Any, inputs: Inputs, tokenizer: A
 
 
 def _dpo_loop(
-    job: Job, settings: dict[str, Any], model: Any, inputs: Inputs, tokenizer: Any, types: Precision, callbacks: list[Any]
+    job: Job,
+    settings: dict[str, Any],
+    model: Any,
+    inputs: Inputs,
+    tokenizer: Any,
+    types: Precision,
+    callbacks: list[Any],
 ) -> RecipeLoop:
     assert isinstance(job.recipe.method, DpoMethod)
     reference = None

@@ -120,11 +120,15 @@ def check_saved(folder: Path, *, expected: set[str] | None = None) -> dict[str, 
         raise StageError(f"{folder / WEIGHTS} cannot be read back: {error}", hint=hint) from error
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise DivergedError(f"{len(bad)} of {len(weights)} adapter tensors are not finite, the first is {bad[0]}", hint=hint)
+        raise DivergedError(
+            f"{len(bad)} of {len(weights)} adapter tensors are not finite, the first is {bad[0]}", hint=hint
+        )
     squares = [tensor.double().square().sum() for name, tensor in weights.items() if "lora_B" in name]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     if norm == 0.0:
-        raise StageError(f"the adapter in {folder} is empty: every B matrix is zero", hint="check learning_rate and data")
+        raise StageError(
+            f"the adapter in {folder} is empty: every B matrix is zero", hint="check learning_rate and data"
+        )
     if expected is not None and set(weights) != expected:
         missing = sorted(expected - set(weights))[:3]
         raise StageError(f"the saved adapter lacks tensors: {missing}", hint=hint)

@@ -5,6 +5,7 @@ A GGUF file is converted once to safetensors in the cache and is an ordinary fol
 
 from __future__ import annotations
 
+import logging as stdlib_logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -21,11 +22,17 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from trainer.errors import HardwareError, RecipeError
 from trainer.errors import Problem as RecipeProblem
 from trainer.model.source import ModelSource, locate
 from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
+
+# transformers draws a bar for every file that it opens, and bitsandbytes advises installing hub kernels, which
+# would run downloaded code; errors still come through
+logging.disable_progress_bar()
+stdlib_logging.getLogger("bitsandbytes").setLevel(stdlib_logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,12 @@ def _package_file(package: str) -> Path:
 
 def _model_folder(path: Path) -> Path:
     if not (path / "config.json").is_file():
-        what = "an adapter, not a base model" if (path / "adapter_config.json").is_file() else "no model: no config.json"
-        raise HardwareError(f"{path} is {what}", hint="point model.name_or_path at a folder with config.json and weights")
+        what = (
+            "an adapter, not a base model" if (path / "adapter_config.json").is_file() else "no model: no config.json"
+        )
+        raise HardwareError(
+            f"{path} is {what}", hint="point model.name_or_path at a folder with config.json and weights"
+        )
     if not any(file.suffix in WEIGHT_SUFFIXES for file in path.iterdir()):
         raise HardwareError(
             f"{path} holds no weights (*.safetensors)",
@@ -100,6 +104,4 @@ def weight_inputs(source: ModelSource) -> dict[str, Path]:
         return {}
     if source.kind == "gguf":
         return {"model": source.path}
-    return {
-        file.name: file for file in sorted(source.path.iterdir()) if file.suffix in (".safetensors", ".json")
-    }
+    return {file.name: file for file in sorted(source.path.iterdir()) if file.suffix in (".safetensors", ".json")}

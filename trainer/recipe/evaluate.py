@@ -38,7 +38,7 @@ class Gate(Section):
 class EvalSection(Section):
     """Base against tuned on the same held-out rows."""
 
-    arms: list[Arm] = Field(default_factory=lambda: ["base", "tuned"], min_length=1)
+    arms: list[Arm] = Field(default=["base", "tuned"], min_length=1)
     """What is measured."""
     metrics: list[Metric] | Literal["auto"] = "auto"
     """auto: all that fit the rows; valid_json where the reference answers are JSON."""
@@ -60,7 +60,10 @@ class Verify(Section):
     num_rows: int = Field(default=16, ge=1)
     """Held-out rows whose logits are compared."""
     max_logit_diff: float = Field(default=1e-4, gt=0)
-    """Largest difference in float32 between the merged model before rounding and base plus adapter."""
+    """Largest difference between the logits of the float32 merge and those of base plus adapter.
+
+    Models over 500M weights are compared in float32 arithmetic, where a tenth of the largest logit multiplies it.
+    """
     max_mean_kl: float = Field(default=0.01, gt=0)
     """Largest mean divergence, in nats a token, that rounding to a 16-bit type may add."""
 

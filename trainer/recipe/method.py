@@ -9,7 +9,18 @@ from pydantic import Field
 from trainer.recipe.base import Section
 
 DpoLoss = Literal[
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "discopop", "apo_zero", "sft"
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "discopop",
+    "apo_zero",
+    "sft",
 ]
 
 
@@ -25,7 +36,7 @@ class DpoMethod(Section):
     kind: Literal["dpo"]
     beta: float = Field(default=0.1, gt=0.0)
     """How strongly the policy is held to the reference."""
-    loss_type: list[DpoLoss] = Field(default_factory=lambda: ["sigmoid"], min_length=1)
+    loss_type: list[DpoLoss] = Field(default=["sigmoid"], min_length=1)
     """Loss, or several that are added; TRL's names."""
     loss_weights: list[float] | None = None
     """Weight of each loss in `loss_type`."""

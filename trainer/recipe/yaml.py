@@ -18,6 +18,8 @@ from trainer.errors import Problem, RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+TEXT_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"})
+TAGS = TEXT_TAGS | {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "null", "bool", "int", "float")}
 
 Key = tuple[str | int, ...]
 
@@ -94,6 +96,8 @@ def parse(text: str, *, file: str) -> Document:
         ) from error
     except YAMLError as error:
         raise RecipeError([Problem(file, None, "yaml", str(error).splitlines()[0])]) from error
+    except RecursionError as error:
+        raise RecipeError([Problem(file, None, "yaml", f"nested deeper than {MAX_DEPTH}")]) from error
     document = Document(None)
     if root is not None:
         document.values = _Builder(loader, file, document).value(root, ())
@@ -110,13 +114,15 @@ class _Builder:
         self.seen: set[int] = set()
 
     def value(self, node: Node, key: Key) -> Any:
-        place = Place(self.file, node.start_mark.line + 1)
-        self.document.places.setdefault(key, place)
+        # of an alias, the node is where its anchor stands: the key is the place to correct
+        place = self.document.places.setdefault(key, Place(self.file, node.start_mark.line + 1))
         if id(node) in self.seen or node.anchor:
             return self.problem(place, key, "anchors and aliases are not allowed; use `extends`")
         self.seen.add(id(node))
         if len(key) > MAX_DEPTH:
             return self.problem(place, key, f"nested deeper than {MAX_DEPTH}")
+        if str(node.tag) not in TAGS:
+            return self.problem(place, key, f"tag {node.tag} is not allowed")
         match node:
             case MappingNode():
                 return self.mapping(node, key)
@@ -143,15 +149,12 @@ class _Builder:
         return values
 
     def scalar(self, node: ScalarNode, key: Key, place: Place) -> Any:
-        tag = str(node.tag)
-        if tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:str"):
+        if str(node.tag) in TEXT_TAGS:
             return node.value
-        if not tag.startswith("tag:yaml.org,2002:"):
-            return self.problem(place, key, f"tag {tag} is not allowed")
         try:
             return self.constructor.construct_object(node)
         except (YAMLError, ValueError) as error:
-            return self.problem(place, key, f"cannot read {node.value!r}: {error}")
+            return self.problem(place, key, f"cannot read {node.value!r:.80}: {error}")
 
     def problem(self, place: Place, key: Key, message: str) -> None:
         self.document.problems.append(Problem(place.file, place.line, dotted(key), message))

@@ -57,13 +57,14 @@ def _padded(rows: Sequence[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor
 
 
 def logits_of(model: Any, rows: Sequence[Any]) -> list[torch.Tensor]:
-    """Return float32 logits, one (S, V) tensor a row, on the CPU."""
+    """Return logits of at least float32, one (S, V) tensor a row, on the CPU."""
     device = next(model.parameters()).device
     found = []
     for tokens in rows:
         ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))[None].to(device)
         with torch.no_grad():
-            found.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+            found.append((logits if logits.dtype == torch.float64 else logits.float()).cpu())
     return found
 
 

@@ -55,7 +55,7 @@ def paired_ratio_difference(first: Floats, second: Floats, counts: Floats, seed:
 
 def mcnemar(first: Floats, second: Floats) -> float:
     """Return the exact two-sided p-value that two arms are right equally often (https://doi.org/10.1007/BF02295996)."""
-    wins, losses = int(((first > second)).sum()), int((first < second).sum())
+    wins, losses = int((first > second).sum()), int((first < second).sum())
     n, k = wins + losses, min(wins, losses)
     if n == 0:
         return 1.0

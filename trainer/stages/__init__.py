@@ -111,9 +111,7 @@ STAGES: dict[str, Stage] = {
             help="write one page about the whole run",
             version=1,
             sections=("name",),
-            reads={
-                stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "export")
-            },
+            reads={stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "export")},
         ),
     )
 }

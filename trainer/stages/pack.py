@@ -47,12 +47,12 @@ def run(recipe: Recipe, context: StageContext) -> None:
         DataError: A row is too long, cannot be rendered or trains nothing.
     """
     tokenizer = load_tokenizer(recipe.model, cache_dir())
-    renderer = Renderer(
-        tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs
-    )
+    renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
     splits = [Split(name, _read(context.input("data", f"{name}.jsonl"))) for name in SPLITS]
     if not splits[0].rows:
-        raise DataError("data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE")
+        raise DataError(
+            "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
+        )
     is_pairs = "chosen" in splits[0].rows[0]
     for split in splits:
         for line, row in enumerate(split.rows):
@@ -87,9 +87,7 @@ def _length(tokens: Tokens | PairTokens) -> int:
 def _fit(splits: list[Split], section: PackSection) -> None:
     """Apply `pack.overlong` to rows over `pack.max_length`; a target is never cut."""
     limit = section.max_length
-    long = [
-        (split, index) for split in splits for index, (_, t) in enumerate(split.tokens) if _length(t) > limit
-    ]
+    long = [(split, index) for split in splits for index, (_, t) in enumerate(split.tokens) if _length(t) > limit]
     if not long:
         return
     if section.overlong == "error":
@@ -112,7 +110,9 @@ def _truncate_prompt(tokens: Tokens | PairTokens, limit: int) -> Tokens | PairTo
     """Drop the oldest prompt tokens; None where the target alone is too long."""
     excess = _length(tokens) - limit
     if isinstance(tokens, PairTokens):
-        return PairTokens(tokens.prompt[excess:], tokens.chosen, tokens.rejected) if excess < len(tokens.prompt) else None
+        return (
+            PairTokens(tokens.prompt[excess:], tokens.chosen, tokens.rejected) if excess < len(tokens.prompt) else None
+        )
     if excess >= tokens.mask.index(1):
         return None
     return Tokens(tokens.ids[excess:], tokens.mask[excess:])

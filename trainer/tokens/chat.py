@@ -85,9 +85,7 @@ class Renderer:
 
     # Text
 
-    def text(
-        self, row: Row, messages: Sequence[Row], *, prompt: bool = False, template: str | None = None
-    ) -> str:
+    def text(self, row: Row, messages: Sequence[Row], *, prompt: bool = False, template: str | None = None) -> str:
         """Render messages; `prompt` adds the opening of an assistant turn.
 
         Raises:

@@ -60,9 +60,7 @@ class TokenStore:
     def pair(self, index: int) -> tuple[Ints, Ints, Ints]:
         """Return prompt, chosen and rejected ids of a preference row."""
         bounds = self.offsets[3 * index : 3 * index + 4]
-        prompt, chosen, rejected = (
-            self.input_ids[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)
-        )
+        prompt, chosen, rejected = (self.input_ids[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True))
         return prompt, chosen, rejected
 
     def save(self, path: Path) -> None:
@@ -73,7 +71,11 @@ class TokenStore:
             "offsets": self.offsets,
             "row_index": self.row_index,
         }
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path, {"segments": str(self.segments)})
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
+            path,
+            {"segments": str(self.segments)},
+        )
         path.chmod(0o644)  # safetensors writes 0600, unreadable for another user of the same run
 
     @classmethod
