@@ -19,6 +19,7 @@ from trainer import __version__
 from trainer.errors import StageError, TrainerError
 from trainer.pipeline import ACCEPTABLE, Pipeline
 from trainer.recipe import Recipe, load_recipe
+from trainer.recipe.train import LAUNCHED
 from trainer.render.terminal import scores_table
 from trainer.rundir import RunFolder, read_json
 from trainer.stages import STAGES
@@ -188,6 +189,10 @@ def is_worker() -> bool:
 def _work(pipeline: Pipeline, verb: str) -> int:
     if verb != "train":
         raise StageError(f"`{verb}` is not launched by accelerate, only `train` is", hint=f"trainer {verb} RECIPE")
+    if pipeline.force:
+        raise StageError("--force is not for launched processes", hint="trainer train RECIPE --force")
+    if LAUNCHED not in os.environ and os.environ.get("RANK", "0") == "0":
+        pipeline.open()  # launched from outside: no parent has done it
     pipeline.run_one("train")
     return 0
 

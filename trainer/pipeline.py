@@ -19,6 +19,7 @@ from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
 from trainer.rundir import (
+    STARTED_JSON,
     RunFolder,
     StageContext,
     StageRecord,
@@ -30,7 +31,6 @@ from trainer.rundir import (
 )
 from trainer.stages import STAGES, Stage, load
 
-STARTED_JSON = "started.json"
 ACCEPTABLE = ("changed-recipe", "failed-gate", "world-size")
 
 

@@ -23,6 +23,9 @@ import orjson
 from trainer.errors import HardwareError, StageError
 
 STAGE_JSON = "stage.json"
+STARTED_JSON = "started.json"
+# how a training process began and ended: no result, and rewritten after `stage.json`
+PROCESS_FILES = (STARTED_JSON, "exit.json", "accelerate.yaml")
 _JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
@@ -190,9 +193,9 @@ class RunFolder:
         """Note size and sha256 of every file of a stage; checkpoints and logs of training stay out."""
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and name.name != STAGE_JSON and name.parts[0] not in ("checkpoints",):
-                if not name.name.startswith("."):
-                    record.outputs[str(name)] = {"sha256": self.hashes.file(path), "bytes": path.stat().st_size}
+            is_output = name.parts[0] not in ("checkpoints", *PROCESS_FILES) and not name.name.startswith(".")
+            if path.is_file() and name.name != STAGE_JSON and is_output:
+                record.outputs[str(name)] = {"sha256": self.hashes.file(path), "bytes": path.stat().st_size}
 
     @contextmanager
     def staged(self, record: StageRecord) -> Iterator[Path]:

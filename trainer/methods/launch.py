@@ -17,11 +17,10 @@ import torch
 import yaml
 
 from trainer.errors import HardwareError, InterruptedRunError
-from trainer.recipe.train import LaunchSection
+from trainer.recipe.train import LAUNCHED, LaunchSection
 
 STOP_TIMEOUT_S = 100
 PR_SET_PDEATHSIG = 1
-LAUNCHED = "TRAINER_LAUNCHED"
 
 
 def num_processes(section: LaunchSection) -> int:

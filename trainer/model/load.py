@@ -5,7 +5,6 @@ A GGUF file is converted once to safetensors in the cache and is an ordinary fol
 
 from __future__ import annotations
 
-import logging as stdlib_logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -29,10 +28,7 @@ from trainer.errors import Problem as RecipeProblem
 from trainer.model.source import ModelSource, locate
 from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
 
-# transformers draws a bar for every file that it opens, and bitsandbytes advises installing hub kernels, which
-# would run downloaded code; errors still come through
-logging.disable_progress_bar()
-stdlib_logging.getLogger("bitsandbytes").setLevel(stdlib_logging.ERROR)
+logging.disable_progress_bar()  # transformers draws one for every file that it opens
 
 
 @dataclass(frozen=True)

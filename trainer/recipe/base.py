@@ -12,4 +12,6 @@ class Section(BaseModel):
     fill in or coerce. `"auto"` marks a default that depends on other keys; `recipe.solve` settles it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

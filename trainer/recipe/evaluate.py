@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from trainer.recipe.base import Section
 
@@ -44,9 +44,9 @@ class EvalSection(Section):
     """auto: all that fit the rows; valid_json where the reference answers are JSON."""
     max_rows: int = Field(default=1000, ge=1)
     """Held-out rows used; above it a seeded sample."""
-    max_new_tokens: int | Literal["auto"] = "auto"
+    max_new_tokens: PositiveInt | Literal["auto"] = "auto"
     """Longest answer; auto: twice the longest reference answer, at least 32."""
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: PositiveInt | Literal["auto"] = "auto"
     """Rows generated together; auto: 32."""
     latency_rows: int = Field(default=10, ge=0)
     """Rows answered one by one for the latency figure."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
 
 from trainer.recipe.base import Section
+
+OF_START_ADAPTER = ("r", "alpha", "dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora")
+"""Settings of an adapter that `init_from` brings along."""
 
 
 class ModelSection(Section):
@@ -32,15 +35,17 @@ class NoAdapter(Section):
     """Full fine-tuning: every weight of the base model moves."""
 
     kind: Literal["none"]
+    """Full fine-tuning."""
 
 
 class LoraAdapter(Section):
     """Low-rank adapters on a frozen base model (https://arxiv.org/abs/2106.09685). PEFT's names, less `lora_`."""
 
     kind: Literal["lora"]
+    """Low-rank adapters."""
     r: int = Field(default=16, ge=1, le=1024)
     """Rank of the update."""
-    alpha: float | Literal["auto"] = "auto"
+    alpha: PositiveFloat | Literal["auto"] = "auto"
     """Scale of the update is alpha / r; auto: twice the rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout in front of the adapter."""
@@ -53,13 +58,23 @@ class LoraAdapter(Section):
     use_dora: bool = False
     """Train magnitude apart from direction (https://arxiv.org/abs/2402.09353)."""
     init_from: str | None = None
-    """Run or adapter folder to continue; r, alpha and target_modules then come from it."""
+    """Run or adapter folder to continue; r, alpha and modules come from it."""
+
+    @model_validator(mode="after")
+    def start_adapter_decides(self) -> LoraAdapter:
+        # Defaults pass although they are not used: a resolved recipe states every field.
+        default = LoraAdapter.model_construct(kind="lora")
+        stated = [name for name in OF_START_ADAPTER if getattr(self, name) != getattr(default, name)]
+        if self.init_from is not None and stated:
+            raise ValueError(f"{', '.join(stated)}: comes from the adapter in init_from; remove it here")
+        return self
 
 
 class QloraAdapter(LoraAdapter):
-    """LoRA on a base model held in 4 bits (https://arxiv.org/abs/2305.14314). bitsandbytes' names for the 4-bit part."""
+    """LoRA on a base model held in 4 bits (https://arxiv.org/abs/2305.14314). bitsandbytes' names for that part."""
 
     kind: Literal["qlora"]  # type: ignore[assignment]
+    """Low-rank adapters on a 4-bit base model."""
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     """Four-bit code of the frozen weights."""
     bnb_4bit_use_double_quant: bool = True

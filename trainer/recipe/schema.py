@@ -56,9 +56,7 @@ class Recipe(Section):
     def best_model_needs_validation_rows(self) -> Recipe:
         wanted = self.train.load_best_model_at_end or self.train.early_stopping_patience is not None
         if wanted and not (self.data.split.validation or self.data.split.validation_path):
-            raise ValueError(
-                "train.load_best_model_at_end and early_stopping_patience need validation rows; set data.split.validation"
-            )
+            raise ValueError("data.split.validation: load_best_model_at_end and early_stopping_patience need such rows")
         return self
 
     @model_validator(mode="after")

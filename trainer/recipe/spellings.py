@@ -5,7 +5,8 @@ Source: recipes and command lines of Axolotl, LLaMA-Factory, TRL, ms-swift and U
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 from difflib import get_close_matches
 
 FOREIGN: dict[str, str] = {
@@ -60,7 +61,7 @@ FOREIGN: dict[str, str] = {
     "eval_dataset": "data.split.validation_path",
     "dataset_exact_deduplication": "data.dedupe.exact",
     "system": "data.system_prompt.text",
-    "type": "format",
+    "type": "data.sources.format",
     # pack
     "sequence_len": "pack.max_length",
     "cutoff_len": "pack.max_length",
@@ -117,7 +118,7 @@ FOREIGN: dict[str, str] = {
 }
 
 
-def suggest(key: str, known: Iterable[str], everywhere: dict[str, str]) -> str:
+def suggest(key: str, known: Collection[str], everywhere: dict[str, str]) -> str:
     """Return the end of an unknown-key message: the nearest known key, or what another tool's key is called here.
 
     Args:
@@ -125,15 +126,23 @@ def suggest(key: str, known: Iterable[str], everywhere: dict[str, str]) -> str:
         known: Keys of the section in which it was found.
         everywhere: Last part of each key of the recipe to its dotted name.
     """
+    foreign = FOREIGN.get(key)
+    if foreign and _last_part(foreign) in known:
+        return f"; that is called `{foreign}` here"
     near = get_close_matches(key, list(known), n=1, cutoff=0.75)
     if near:
         return f"; did you mean `{near[0]}`?"
     if key in everywhere:
         return f"; did you mean `{everywhere[key]}`?"
-    if key in FOREIGN:
-        return f"; that is called `{FOREIGN[key]}` here"
+    if foreign:
+        return f"; that is called `{foreign}` here"
     near = get_close_matches(key, [*known, *everywhere, *FOREIGN], n=1, cutoff=0.75)
     if near:
         name = near[0] if near[0] in known else everywhere.get(near[0], FOREIGN.get(near[0], near[0]))
         return f"; did you mean `{name}`?"
     return f"; known here: {', '.join(sorted(known))}"
+
+
+def _last_part(spelling: str) -> str:
+    """Return `kind` for `adapter.kind: qlora`."""
+    return re.split(r"[: ]", spelling)[0].rpartition(".")[2]

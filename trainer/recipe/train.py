@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from trainer.recipe.base import Section
+
+LAUNCHED = "TRAINER_LAUNCHED"  # set for processes that `trainer train` itself launches: their number
 
 
 class TrainSection(Section):
@@ -14,13 +16,13 @@ class TrainSection(Section):
 
     global_batch_size: int = Field(default=16, ge=1)
     """Optimizer items a step over all processes: packs when packing, else rows or pairs. The contract."""
-    micro_batch_size: int | Literal["auto"] = "auto"
+    micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     """Items in one forward pass of one process; gradient accumulation follows."""
     num_train_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training rows; 3 when neither this nor `max_steps` is given."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps, instead of epochs."""
-    learning_rate: float | Literal["auto"] = "auto"
+    learning_rate: PositiveFloat | Literal["auto"] = "auto"
     """Peak rate; auto: 2e-4 for adapters and 1e-5 in full, a twentieth of that for dpo."""
     lr_scheduler_type: Literal[
         "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr"
@@ -84,7 +86,7 @@ class TrackSection(Section):
 class LaunchSection(Section):
     """What `accelerate launch` is told."""
 
-    num_processes: int | Literal["auto"] = "auto"
+    num_processes: PositiveInt | Literal["auto"] = "auto"
     """Training processes on this machine; auto: one for each visible card, one on the CPU."""
     num_nodes: int = Field(default=1, ge=1)
     """Machines; with more than one, start `accelerate launch -m trainer train RECIPE` on each."""

@@ -40,6 +40,12 @@ class Document:
     places: dict[Key, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def place(self, key: Key) -> Place:
+        """Return the place of a key, or of the nearest thing around it that was written."""
+        while key and key not in self.places:
+            key = key[:-1]
+        return self.places.get(key, Place("recipe", None))
+
 
 def dotted(key: Key) -> str:
     """Return `data.sources.0.path` for `("data", "sources", 0, "path")`."""

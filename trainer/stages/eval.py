@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
             f"out of memory in eval: {str(error).splitlines()[0]}", hint="--set eval.batch_size=4"
         ) from error
     scores = _scores(recipe, measured, held)
-    scores["most_frequent_answer"] = _most_frequent(context, held)
+    scores["most_frequent_answer"] = _most_frequent(held)
     write_json(context.dir / "scores.json", scores)
     write_json(context.dir / "gates.json", [judge(gate, scores["arms"]) for gate in recipe.eval.gates])
     _write_predictions(context.dir / "predictions.jsonl", held, measured)
@@ -190,13 +191,13 @@ def _scores(recipe: Recipe, measured: dict[str, Measured], held: HeldOut) -> dic
     return {"arms": arms, "comparisons": comparisons}
 
 
-def _most_frequent(context: StageContext, held: HeldOut) -> dict[str, Any] | None:
-    """Return how often the most frequent training answer would be right: the score of knowing nothing."""
-    answer = read_json(context.input("data", "report.json")).get("most_frequent_answer") or {}
-    if not answer.get("text") or not held.questions:
+def _most_frequent(held: HeldOut) -> dict[str, Any] | None:
+    """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
+    counts = Counter(question.reference.strip() for question in held.questions)
+    if not counts or max(counts.values()) == 1:
         return None
-    hits = [exact_match(answer["text"], question.reference) for question in held.questions]
-    return {"text": answer["text"], "exact_match": sum(hits) / len(hits)}
+    text, hits = counts.most_common(1)[0]
+    return {"text": text[:200], "exact_match": hits / len(held.questions)}
 
 
 def _write_predictions(path: Path, held: HeldOut, measured: dict[str, Measured]) -> None:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, StageError, TrainerError
-from trainer.methods.launch import LAUNCHED, die_with_parent, launch
+from trainer.methods.launch import die_with_parent, launch
 from trainer.recipe import Recipe
-from trainer.rundir import StageContext, cache_dir, read_json, write_json
+from trainer.recipe.train import LAUNCHED
+from trainer.rundir import STARTED_JSON, StageContext, cache_dir, read_json, write_json
 
 LOCK_WAIT_S = 120
-STARTED_JSON = "started.json"
 MIN_FREE_BYTES = 64 << 20
 
 
@@ -87,6 +87,7 @@ def _work(recipe: Recipe, context: StageContext) -> None:
         from trainer.methods.worker import Job, train  # noqa: PLC0415  heavy: only workers need it
 
         if is_first:
+            (context.dir / "exit.json").unlink(missing_ok=True)
             write_json(context.dir / STARTED_JSON, context.record.__dict__)
         context.numbers.update(
             train(

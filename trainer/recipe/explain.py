@@ -1,0 +1,154 @@
+"""What pydantic found wrong, as a person would name it: the key in the file, its line, and what is expected there."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from trainer.errors import Problem
+from trainer.recipe.schema import Recipe
+from trainer.recipe.spellings import suggest
+from trainer.recipe.yaml import Document, Key, dotted
+
+# A rule across sections names its key first: `pack.packing: preference pairs are not packed`.
+STATED_KEY = re.compile(r"(?P<key>[a-z_]+(?:\.[a-z_0-9]+)+): (?P<message>.+)", re.DOTALL)
+WRONG_KIND = ("model_type", "model_attributes_type", "dict_type")
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place of pydantic's, without the names of union members that it mixes in."""
+
+    key: Key
+    model: type[BaseModel] | None
+    """The section around the last part of the key."""
+    union: Key | None
+    """The value for which a plain union such as `int | Literal["auto"]` offers several types."""
+
+
+def explain(error: ValidationError, document: Document) -> list[Problem]:
+    """Return one problem for each wrong value; what the members of one union say about it is joined by "or"."""
+    details: dict[Key, list[tuple[Where, Any]]] = {}
+    for detail in error.errors(include_url=False):
+        where = _where(detail["loc"])
+        details.setdefault(where.key, []).append((where, detail))
+    # `target_modules: [1]`: the fault is the 1 in the list, not that a list is no 'all-linear'
+    inner = {where.union for key, found in details.items() for where, _ in found if where.union not in (None, key)}
+    return [_problem(document, found) for key, found in details.items() if key not in inner]
+
+
+def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
+    where, detail = found[0]
+    key, message = where.key, _message(where, detail)
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        key = (*key, "kind")
+    elif detail["type"] == "value_error":
+        stated = STATED_KEY.fullmatch(message) if not key else None
+        if stated:
+            key, message = tuple(stated["key"].split(".")), stated["message"]
+    elif detail["type"] not in ("missing", "extra_forbidden"):
+        message = f"{' or '.join(dict.fromkeys(_message(where, other) for where, other in found))}"
+        message += f" (got {detail['input']!r:.80})"
+    place = document.place(key)
+    return Problem(place.file, place.line, dotted(key), message)
+
+
+def _message(where: Where, detail: Any) -> str:
+    text = str(detail["msg"])
+    match detail["type"]:
+        case "extra_forbidden":
+            known = list(where.model.model_fields) if where.model else []
+            return "unknown key" + suggest(str(where.key[-1]), known, _known_keys())
+        case "missing":
+            return "required"
+        case "union_tag_not_found":
+            return f"required; one of {_tags(where)}"
+        case "union_tag_invalid":
+            return f"{detail['ctx']['tag']!r} is none of {_tags(where)}"
+        case "value_error":
+            return text.removeprefix("Value error, ")
+        case kind if kind in WRONG_KIND:
+            return "expected keys and values"
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _where(location: tuple[str | int, ...]) -> Where:
+    key: list[str | int] = []
+    model: type[BaseModel] | None = None
+    union: Key | None = None
+    members: list[Any] = [Recipe]
+    for part in location:
+        if len(members) > 1:  # the part names a member of the union, not a key
+            tagged = [member for member in members if _is_section(member) and part in _kinds(member)]
+            if not tagged:
+                union = tuple(key)
+            members = tagged or [member for member in members if str(part).startswith(_container(member))]
+            continue
+        key.append(part)
+        inner: Any = members[0] if members else Any
+        if _is_section(inner):
+            model = inner
+            field = inner.model_fields.get(part)
+            members = _members(field.annotation) if field else []
+        else:
+            members = _members(get_args(inner)[-1]) if _container(inner) else []
+    return Where(tuple(key), model, union)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the types that a value may have, None apart: pydantic puts no name of its own for that one."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for argument in get_args(annotation) for member in _members(argument)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _container(annotation: Any) -> tuple[str, ...]:
+    """Return how pydantic's name of a list or dict begins; nothing for other types."""
+    origin = get_origin(annotation)
+    return (f"{origin.__name__}[",) if origin in (list, dict) else ()
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _kinds(section: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
+
+
+def _tags(where: Where) -> str:
+    """Return the kinds that a choose-one section offers: `'none', 'lora', 'qlora'`."""
+    assert where.model is not None
+    members = _members(where.model.model_fields[str(where.key[-1])].annotation)
+    return ", ".join(repr(kind) for member in members for kind in _kinds(member))
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections inside an annotation such as `list[Source]` or `A | B`."""
+    for member in _members(annotation):
+        if _is_section(member):
+            yield member
+        elif get_origin(member) is list:
+            yield from _sections(get_args(member)[0])
+
+
+def _known_keys() -> dict[str, str]:
+    """Map the last part of every key of the recipe to its dotted name."""
+    names: dict[str, str] = {}
+
+    def visit(section: type[BaseModel], prefix: str) -> None:
+        for name, info in section.model_fields.items():
+            if name not in ("kind", "name", "seed", "path", "text"):
+                names.setdefault(name, f"{prefix}{name}")
+            for inner in _sections(info.annotation):
+                visit(inner, f"{prefix}{name}.")
+
+    visit(Recipe, "")
+    return names
