@@ -165,8 +165,10 @@ def _summary(pipeline: Pipeline) -> None:
         if (run_dir / name).exists():
             console.print(f"  {run_dir / name}  {text}", markup=False, soft_wrap=True)
     console.print(f"next: open {run_dir}/report/index.html; change a key and compare:", markup=False, soft_wrap=True)
+    rate = pipeline.recipe.train.learning_rate
+    another = "" if rate == "auto" else f" --set train.learning_rate={rate / 2:.3g}"
     console.print(
-        f"      trainer run {pipeline.recipe_path} --set name={pipeline.recipe.name}-2 --set adapter.r=32",
+        f"      trainer run {pipeline.recipe_path} --set name={pipeline.recipe.name}-2{another}",
         markup=False,
         soft_wrap=True,
     )

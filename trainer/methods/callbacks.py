@@ -90,10 +90,11 @@ class Progress(TrainerCallback):
         self.metrics = metrics
         self.say = say
         self.bar: Any = None
-        self.loss = math.nan
+        self.told = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
+        self.told = state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", leave=True)
 
@@ -105,31 +106,30 @@ class Progress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Show the last loss."""
-        self.loss = (logs or {}).get("loss", self.loss)
-        if state.is_world_process_zero and logs and VALIDATION_LOSS in logs:
-            self._tell(f"train: step {state.global_step}: validation loss {logs[VALIDATION_LOSS]:.4f}")
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move on by one step."""
+        """Show a logged loss."""
+        logs = logs or {}
         if not state.is_world_process_zero:
             return
+        if VALIDATION_LOSS in logs:
+            self._tell(f"train: step {state.global_step}: validation loss {logs[VALIDATION_LOSS]:.4f}")
+        if "loss" not in logs:
+            return
+        facts = f"loss {logs['loss']:.3f}, {self.metrics.last_rate:.0f} tokens/s"
         if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {self.loss:.3f}, {self.metrics.last_rate:.0f} tokens/s", refresh=False)
-            self.bar.update(1)
-        elif state.global_step % max(1, state.max_steps // 10) == 0:
-            elapsed = time.monotonic() - self.metrics.start_time
-            done = max(1, state.global_step - self.metrics.start_step)
-            left = elapsed / done * (state.max_steps - state.global_step)
-            self.say(
-                f"train: step {state.global_step}/{state.max_steps}, loss {self.loss:.3f}, "
-                f"{self.metrics.last_rate:.0f} tokens/s, {left:.0f} s left"
-            )
+            self.bar.set_postfix_str(facts, refresh=False)
+            self.bar.update(state.global_step - self.bar.n)
+        elif state.global_step - self.told >= state.max_steps / 10 or state.global_step == state.max_steps:
+            self.told = state.global_step
+            self.say(f"train: step {state.global_step}/{state.max_steps}, {facts}, {self._left(state):.0f} s left")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
+
+    def _left(self, state: TrainerState) -> float:
+        elapsed = time.monotonic() - self.metrics.start_time
+        return elapsed / max(1, state.global_step - self.metrics.start_step) * (state.max_steps - state.global_step)
 
     def _tell(self, text: str) -> None:
         if self.bar is None:

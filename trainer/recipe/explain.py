@@ -93,7 +93,7 @@ def _where(location: tuple[str | int, ...]) -> Where:
         inner: Any = members[0] if members else Any
         if _is_section(inner):
             model = inner
-            field = inner.model_fields.get(part)
+            field = inner.model_fields.get(str(part))
             members = _members(field.annotation) if field else []
         else:
             members = _members(get_args(inner)[-1]) if _container(inner) else []

@@ -58,7 +58,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
         for line, row in enumerate(split.rows):
             split.tokens.append((line, renderer.pair(row) if is_pairs else renderer.tokens(row)))
     _fit(splits, recipe.pack)
-    stop = _stop_token(splits, tokenizer)
+    stop = _stop_token(splits[0], renderer)
     stores = {split.name: (from_pairs if is_pairs else from_tokens)(split.tokens) for split in splits}  # type: ignore[arg-type]
     for name, store in stores.items():
         store.save(context.dir / f"{name}.safetensors")
@@ -92,18 +92,25 @@ def _fit(splits: list[Split], section: PackSection) -> None:
         return
     if section.overlong == "error":
         raise _overlong_error(splits, long, limit)
-    for split, index in reversed(long):
-        line, tokens = split.tokens[index]
-        shorter = _truncate_prompt(tokens, limit) if section.overlong == "truncate_prompt" else None
-        if shorter is None:
-            split.dropped.append(place(split.rows[line]))
-            del split.tokens[index]
-        else:
-            split.tokens[index] = (line, shorter)
+    for split in splits:
+        kept: list[tuple[int, Tokens | PairTokens]] = []
+        for line, tokens in split.tokens:
+            shorter = _shortened(tokens, section)
+            if shorter is None:
+                split.dropped.append(place(split.rows[line]))
+            else:
+                kept.append((line, shorter))
+        split.tokens = kept
     if not splits[0].tokens:
         raise DataError(
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
         )
+
+
+def _shortened(tokens: Tokens | PairTokens, section: PackSection) -> Tokens | PairTokens | None:
+    if _length(tokens) <= section.max_length:
+        return tokens
+    return _truncate_prompt(tokens, section.max_length) if section.overlong == "truncate_prompt" else None
 
 
 def _truncate_prompt(tokens: Tokens | PairTokens, limit: int) -> Tokens | PairTokens | None:
@@ -134,7 +141,7 @@ def _overlong_error(splits: list[Split], long: list[tuple[Split, int]], limit: i
 
 
 def _histogram(lengths: list[int]) -> dict[str, list[int]]:
-    counts, edges = np.histogram(lengths, bins=min(10, max(lengths) - min(lengths) + 1)) if lengths else ([], [])
+    counts, edges = np.histogram(lengths, bins=min(10, max(lengths) - min(lengths) + 1))
     return {"edges": [round(float(edge)) for edge in edges], "counts": [int(count) for count in counts]}
 
 
@@ -145,7 +152,7 @@ def _histogram_lines(lengths: list[int]) -> Iterator[str]:
         yield f"  {low:>6} - {high:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
 
 
-def _stop_token(splits: list[Split], tokenizer: Any) -> int:
+def _stop_token(split: Split, renderer: Renderer) -> int:
     """Return the token that ends the answers, checking that it is trained.
 
     Raises:
@@ -153,13 +160,13 @@ def _stop_token(splits: list[Split], tokenizer: Any) -> int:
     """
     ends = Counter(
         (t.ids[max(i for i, flag in enumerate(t.mask) if flag)] if isinstance(t, Tokens) else t.chosen[-1])
-        for _, t in splits[0].tokens
+        for _, t in split.tokens
     )
     token, _ = ends.most_common(1)[0]
-    special = set(tokenizer.all_special_ids) | {tokenizer.eos_token_id}
-    if token not in special:
+    if token not in renderer.end_ids:
         raise DataError(
-            f"answers end in {tokenizer.decode([token])!r}, which is no end token: the model would never learn to stop",
+            f"answers end in {renderer.tokenizer.decode([token])!r}, which is no end token: "
+            "the model would never learn to stop",
             hint="let the chat template close each assistant turn with the end token (model.chat_template)",
         )
     return int(token)
@@ -167,17 +174,30 @@ def _stop_token(splits: list[Split], tokenizer: Any) -> int:
 
 def _plan(split: Split, store: TokenStore, recipe: Recipe) -> tuple[PackPlan, bool]:
     """Repeat rows as their sources ask, then pack them or not."""
-    rng = random.Random(recipe.seed)
-    rows: list[int] = []
-    for index, (line, _) in enumerate(split.tokens):
-        repeat = float(split.rows[line].get("repeat", 1.0))
-        whole = int(repeat)
-        rows += [index] * (whole + (rng.random() < repeat - whole))
+    rows = _repeated([split.rows[line] for line, _ in split.tokens], recipe.seed)
+    if not rows:
+        raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
     is_packed = (len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted) and not store.is_pairs
     if is_packed:
         return pack_rows(rows, store.lengths(), capacity=recipe.pack.max_length), True
     return one_by_one(rows), False
+
+
+def _repeated(rows: list[dict[str, Any]], seed: int) -> list[int]:
+    """Return the row numbers of one epoch: 2.5 is every row of the source twice and a seeded half of them once more."""
+    sources: dict[tuple[str, float], list[int]] = {}
+    for index, row in enumerate(rows):
+        sources.setdefault((str(row.get("source")), float(row.get("repeat", 1.0))), []).append(index)
+    counts = [0] * len(rows)
+    for (source, repeat), members in sources.items():
+        # seeded by the source too: its half stays the same when another source changes
+        extra = random.Random(f"{seed} {source}").sample(members, round((repeat % 1) * len(members)))
+        for index in members:
+            counts[index] = int(repeat)
+        for index in extra:
+            counts[index] += 1
+    return [index for index, count in enumerate(counts) for _ in range(count)]
 
 
 def _report(
@@ -190,6 +210,7 @@ def _report(
 ) -> dict[str, Any]:
     train = stores["train"]
     lengths = [int(length) for length in train.lengths()]
+    epoch_tokens = int(train.lengths()[packs.rows].sum())
     return {
         "rows": len(train),
         "rows_validation": len(stores["validation"]),
@@ -200,7 +221,7 @@ def _report(
         "longest": max(lengths),
         "items": len(packs),
         "is_packed": bool(is_packed),
-        "fill": round(sum(lengths) / (len(packs) * section.max_length), 4) if is_packed else None,
+        "fill": round(epoch_tokens / (len(packs) * section.max_length), 4) if is_packed else None,
         "stop_token_id": stop,
         "histogram": _histogram(lengths),
     }

@@ -1,18 +1,19 @@
-"""Render a row with the model's chat template; token ids and loss mask side by side.
+r"""Render a row with the model's chat template; token ids and loss mask side by side.
 
 The text is rendered and tokenized once, and the trained characters are found in it: by `{% generation %}` markers if
 the template has them, else as the difference between the conversation up to a turn (with the generation prompt) and
 the conversation with that turn. The difference is only used where the first is a prefix of the second; a template that
 rewrites its history is refused by name, never guessed at.
 
-    text    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello<|im_end|>\\n
-    mask    0                               0                      1    1         0
+    text    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n
+    mask    0          0   0 0 0         0 0          0        0 1    1         0
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -23,7 +24,10 @@ Row = dict[str, Any]
 Span = tuple[int, int]
 
 GENERATION_MARK = re.compile(r"\{%(?P<left>[-+]?)\s*(?P<tag>(?:end)?generation)\s*(?P<right>[-+]?)%\}")
-OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters: no text has them
+TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+THINK_TAG = re.compile(r"</?think>")
+PRIVATE_USE = range(0xE000, 0xF900)
+RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
 class Tokenizer(Protocol):
@@ -33,6 +37,7 @@ class Tokenizer(Protocol):
     eos_token: str | None
     eos_token_id: int | None
     all_special_ids: list[int]
+    added_tokens_decoder: dict[int, Any]
     is_fast: bool
 
     def __call__(self, text: str, **settings: Any) -> Any:
@@ -81,7 +86,10 @@ class Renderer:
         self.tokenizer = tokenizer
         self.loss_on = loss_on
         self.template_kwargs = template_kwargs or {}
-        self.has_marks = bool(GENERATION_MARK.search(str(tokenizer.chat_template or "")))
+        special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+        # What may end a turn: not `all_special_ids` alone, where many tokenizers leave out the end of a turn.
+        self.end_ids = frozenset({*special, *tokenizer.all_special_ids, tokenizer.eos_token_id} - {None})
+        self.end_tokens = tuple({*special.values(), tokenizer.eos_token or ""} - {""})
 
     # Text
 
@@ -95,7 +103,7 @@ class Renderer:
             raise DataError(
                 "the tokenizer has no chat template", hint="give a Jinja file in model.chat_template of the recipe"
             )
-        kwargs = {**self.template_kwargs, **row.get("chat_template_kwargs", {})}
+        kwargs = {**self.template_kwargs, **(row.get("chat_template_kwargs") or {})}
         try:
             return str(
                 self.tokenizer.apply_chat_template(
@@ -130,8 +138,14 @@ class Renderer:
             return self._plain(row)
         messages = row["messages"]
         text = self.text(row, messages)
-        self._check_nothing_dropped(row, messages, text)
-        spans = [(0, len(text))] if self.loss_on == "all" else self._trained_spans(row, messages, text)
+        wanted = self._trained_turns(messages)
+        self._check_nothing_dropped(row, messages, text, wanted)
+        if self.loss_on == "all":
+            spans = [(0, len(self._cut_after_end(text)))]
+        elif _has_marks(self._template(row)):
+            spans = self._marked_spans(row, messages, text, wanted)
+        else:
+            spans = [self._difference(row, messages, text, index) for index in wanted]
         ids, offsets = self._tokenize(text)
         mask = _mask(offsets, spans)
         mask[0] = 0  # nothing predicts the first token
@@ -153,9 +167,9 @@ class Renderer:
         for side in ("chosen", "rejected"):
             messages = [*row["prompt"], *row[side]]
             text = self.text(row, messages)
-            self._check_nothing_dropped(row, messages, text)
+            self._check_nothing_dropped(row, messages, text, range(len(row["prompt"]), len(messages)))
             if not text.startswith(prompt):
-                raise self._rewritten(row, len(row["prompt"]))
+                raise self._prompt_differs(row, len(row["prompt"]))
             sides.append(self._tokenize(self._cut_after_end(text))[0])
         prompt_ids = self._tokenize(prompt)[0]
         length = min(_common_prefix(prompt_ids, side) for side in sides)
@@ -187,18 +201,25 @@ class Renderer:
 
     # Trained characters
 
-    def _trained_spans(self, row: Row, messages: list[Row], text: str) -> list[Span]:
-        wanted = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    def _trained_turns(self, messages: list[Row]) -> list[int]:
+        if self.loss_on == "all":
+            return list(range(len(messages)))
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if self.loss_on in ("last_turn", "completion"):
-            wanted = wanted[-1:]
-        wanted = [index for index in wanted if messages[index].get("weight", 1)]
-        if self.has_marks:
-            return self._marked_spans(row, messages, text, wanted)
-        return [self._difference(row, messages, text, index) for index in wanted]
+            turns = turns[-1:]
+        return [index for index in turns if messages[index].get("weight", 1)]
+
+    def _template(self, row: Row) -> str:
+        """Return the template that transformers takes for this row; a tokenizer may have one for tools apart."""
+        template = self.tokenizer.chat_template
+        if isinstance(template, dict):
+            template = (template.get("tool_use") if row.get("tools") else None) or template.get("default")
+        return str(template or "")
 
     def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
-        marked = self.text(row, messages, template=_with_sentinels(str(self.tokenizer.chat_template)))
-        spans, plain = _find_sentinels(marked)
+        sentinels = _sentinels(text)
+        marked = self.text(row, messages, template=_with_sentinels(self._template(row), sentinels))
+        spans, plain = _find_sentinels(marked, sentinels)
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if plain != text or len(spans) != len(turns):
             raise DataError(
@@ -206,20 +227,32 @@ class Renderer:
                 f"for {len(turns)} assistant turns",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
-        return [span for index, span in zip(turns, spans, strict=True) if index in wanted]
+        trained = []
+        for index, (low, high) in zip(turns, spans, strict=True):
+            if index not in wanted:
+                continue
+            inside = self._cut_after_end(text[low:high])
+            if not all(part in inside for part in _content_parts(messages[index])):
+                raise DataError(
+                    f"{place(row)}: the generation marks of the chat template leave out part of turn {index}",
+                    hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
+                )
+            trained.append((low, low + len(inside)))
+        return trained
 
     def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
         before = self.text(row, messages[:index], prompt=True)
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
-        if not (after.startswith(before) and text.startswith(after)):
+        if not after.startswith(before):
+            raise self._prompt_differs(row, index)
+        if not text.startswith(after):
             raise self._rewritten(row, index)
         return len(before), len(self._cut_after_end(after))
 
     def _cut_after_end(self, text: str) -> str:
         """Cut the line break that templates write after the end token: it is not generated, so it is not trained."""
         trimmed = text.rstrip()
-        ids = self._tokenize(trimmed)[0][-1:]
-        return trimmed if ids and ids[0] in self.tokenizer.all_special_ids else text
+        return trimmed if trimmed.endswith(self.end_tokens) else text
 
     def _rewritten(self, row: Row, index: int) -> DataError:
         return DataError(
@@ -228,26 +261,42 @@ class Renderer:
             hint="set pack.loss_on: last_turn, or give a template with {% generation %} marks in model.chat_template",
         )
 
-    def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str) -> None:
+    def _prompt_differs(self, row: Row, index: int) -> DataError:
+        return DataError(
+            f"{place(row)}: the chat template opens turn {index} differently from its generation prompt, "
+            "so the answer would be trained after another prompt than the model will see",
+            hint="set model.chat_template_kwargs (such as enable_thinking: false), "
+            "or give another template in model.chat_template",
+        )
+
+    def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str, wanted: Collection[int]) -> None:
+        """Look for every turn in the text, in order; only a system turn may stand elsewhere."""
+        start = 0
         for index, message in enumerate(messages):
-            content = message.get("content")
-            parts = [content.strip()] if isinstance(content, str) else []
-            parts += [call["function"]["name"] for call in message.get("tool_calls") or []]
-            for part in parts:
-                if part not in text:
-                    raise DataError(
-                        f"{place(row)}: the chat template drops part of the {message['role']} turn {index}: {part!r:.60}",
-                        hint="give a template that renders it in model.chat_template, "
-                        "for example recipes/templates/chatml-tools.jinja",
-                    )
+            is_system = message["role"] == "system"
+            ends = [start]
+            for part in _parts(message, with_reasoning=index in wanted):
+                end = _find(part, text, 0 if is_system else start)
+                if end is None:
+                    self._refuse_dropped(row, messages, index, part, is_trained=index in wanted)
+                else:
+                    ends.append(end)
+            start = start if is_system else max(ends)
         for tool in row.get("tools") or []:
             name = tool.get("function", tool).get("name", "")
             if name not in text:
-                raise DataError(
-                    f"{place(row)}: the chat template drops the tool {name!r}",
-                    hint="give a template that renders tools in model.chat_template, "
-                    "for example recipes/templates/chatml-tools.jinja",
-                )
+                raise DataError(f"{place(row)}: the chat template drops the tool {name!r}", hint=RENDERS_ALL)
+
+    def _refuse_dropped(self, row: Row, messages: list[Row], index: int, part: str, *, is_trained: bool) -> None:
+        """Raise, unless the template only shortens its history (earlier reasoning) and that turn is not trained."""
+        role = messages[index]["role"]
+        if role == "assistant" and index < len(messages) - 1 and part in self.text(row, messages[: index + 1]):
+            if is_trained:
+                raise self._rewritten(row, index)
+            return
+        raise DataError(
+            f"{place(row)}: the chat template drops part of the {role} turn {index}: {part!r:.60}", hint=RENDERS_ALL
+        )
 
 
 def place(row: Row) -> str:
@@ -259,34 +308,80 @@ def _without_weight(message: Row) -> Row:
     return {key: value for key, value in message.items() if key != "weight"}
 
 
-def _with_sentinels(template: str) -> str:
+def _content_parts(message: Row) -> list[str]:
+    """Return the texts of a turn; templates may lay out anew what is thought and what is said."""
+    content = message.get("content")
+    return [part.strip() for part in THINK_TAG.split(content)] if isinstance(content, str) else []
+
+
+def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
+    """Yield what of a turn must be in the rendered text."""
+    yield from _content_parts(message)
+    for call in message.get("tool_calls") or []:
+        yield call["function"]["name"]
+    for key in ("reasoning_content", "thinking"):
+        if with_reasoning and message.get(key):
+            yield message[key].strip()
+
+
+def _find(part: str, text: str, start: int) -> int | None:
+    """Return where a part ends in the text; some templates write tool results as JSON strings."""
+    for form in (part, json.dumps(part, ensure_ascii=False)[1:-1]):
+        at = text.find(form, start)
+        if at >= 0:
+            return at + len(form)
+    return None
+
+
+def _has_marks(template: str) -> bool:
+    return bool(GENERATION_MARK.search(TEMPLATE_COMMENT.sub("", template)))
+
+
+def _sentinels(text: str) -> tuple[str, str]:
+    """Return two characters that the text does not have."""
+    free = (chr(code) for code in PRIVATE_USE if chr(code) not in text)
+    return next(free), next(free)
+
+
+def _with_sentinels(template: str, sentinels: tuple[str, str]) -> str:
     """Print a sentinel where each generation mark stands; the mark itself stays, for its effect on white space."""
 
     def replace(match: re.Match[str]) -> str:
-        sentinel = CLOSE if match["tag"].startswith("end") else OPEN
+        sentinel = sentinels[match["tag"].startswith("end")]
         tag = f"{{% {match['tag']} {match['right']}%}}"
         return f"{{%{match['left']} if true %}}{{{{ '{sentinel}' }}}}{{% endif %}}{tag}"
 
     return GENERATION_MARK.sub(replace, template)
 
 
-def _find_sentinels(marked: str) -> tuple[list[Span], str]:
+def _find_sentinels(marked: str, sentinels: tuple[str, str]) -> tuple[list[Span], str]:
     """Return the spans between sentinels, as places in the text without them, and that text."""
     spans: list[Span] = []
+    plain: list[str] = []
     length = start = 0
-    for part in re.split(f"([{OPEN}{CLOSE}])", marked):
-        if part == OPEN:
+    for part in re.split(f"([{''.join(sentinels)}])", marked):
+        if part == sentinels[0]:
             start = length
-        elif part == CLOSE:
+        elif part == sentinels[1]:
             spans.append((start, length))
         else:
+            plain.append(part)
             length += len(part)
-    return spans, marked.replace(OPEN, "").replace(CLOSE, "")
+    return spans, "".join(plain)
 
 
 def _mask(offsets: list[Span], spans: list[Span]) -> list[int]:
-    """Mark tokens that begin inside a span; a token that merely ends there belongs to the prompt."""
-    return [int(any(low <= start < high for low, high in spans) and end > start) for start, end in offsets]
+    """Mark tokens that begin inside a span; a token that merely ends there belongs to the prompt.
+
+    GPT-2's kind of tokenizers trims spaces off the offsets, down to nothing for a token of spaces alone: such a token
+    begins where the one before it ended.
+    """
+    mask, reached = [], 0
+    for start, end in offsets:
+        begin = start if start < end else min(reached, start)
+        mask.append(int(begin < end and any(low <= begin < high for low, high in spans)))
+        reached = max(reached, end)
+    return mask
 
 
 def _common_prefix(first: list[int], second: list[int]) -> int:

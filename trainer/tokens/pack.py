@@ -70,6 +70,7 @@ def pack_rows(rows: list[int], lengths: Ints, *, capacity: int) -> PackPlan:
     rooms = 0  # bit r is set while some pack has room for exactly r more tokens
     for index in order:
         length = int(lengths[rows[index]])
+        assert length <= capacity, "rows over the capacity are dropped or cut before"
         fitting = rooms >> length
         room = capacity
         if fitting:

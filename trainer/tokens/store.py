@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ class TokenStore:
     def pair(self, index: int) -> tuple[Ints, Ints, Ints]:
         """Return prompt, chosen and rejected ids of a preference row."""
         bounds = self.offsets[3 * index : 3 * index + 4]
-        prompt, chosen, rejected = (self.input_ids[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True))
+        prompt, chosen, rejected = (self.input_ids[low:high] for low, high in pairwise(bounds))
         return prompt, chosen, rejected
 
     def save(self, path: Path) -> None:

@@ -1,0 +1,38 @@
+"""Offline, one thread, no cache of the person who runs the tests; tiny models for all."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch, transformers and huggingface_hub are imported, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["TRAINER_CACHE"] = tempfile.mkdtemp(prefix="trainer-tests-cache-")
+atexit.register(shutil.rmtree, os.environ["TRAINER_CACHE"], ignore_errors=True)
+for name in ("TRAINER_RUNS", "LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
+    os.environ.pop(name, None)
+
+import tiny  # noqa: E402  after the environment is set
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of about 600 tokens with recipes/templates/chatml-tools.jinja; do not change it."""
+    return tiny.make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A folder with a random Llama of two layers in float32, and the tokenizer; do not change it."""
+    return tiny.make_model(tmp_path_factory.mktemp("tiny-model"), tiny_tokenizer)
