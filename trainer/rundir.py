@@ -25,7 +25,7 @@ from trainer.errors import HardwareError, StageError
 STAGE_JSON = "stage.json"
 STARTED_JSON = "started.json"
 # how a training process began and ended: no result, and rewritten after `stage.json`
-PROCESS_FILES = (STARTED_JSON, "exit.json", "accelerate.yaml")
+PROCESS_FILES = (STARTED_JSON, "exit.json", "accelerate.json")
 _JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-import yaml
 
 from trainer.errors import HardwareError, InterruptedRunError
 from trainer.recipe.train import LAUNCHED, LaunchSection
@@ -83,9 +82,9 @@ def launch(
         InterruptedRunError: A signal came before any step was taken.
     """
     processes = num_processes(section)
-    config_path = Path(section.accelerate_config) if section.accelerate_config else exit_path.parent / "accelerate.yaml"
+    config_path = Path(section.accelerate_config) if section.accelerate_config else exit_path.parent / "accelerate.json"
     if not section.accelerate_config:
-        config_path.write_text(yaml.safe_dump(accelerate_config(section, processes)))
+        config_path.write_text(json.dumps(accelerate_config(section, processes), indent=2))
     exit_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_path)]
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // processes))

@@ -211,8 +211,9 @@ def _validate(document: Document, path: Path) -> Recipe:
         known = {problem.key for problem in problems}
         for problem in explain(error, document):
             # A value that could not be read, or a parent that could not, has been named: its echoes say nothing.
-            echoes = problem.key in known or ("extends" in known and problem.message == "required")
-            problems += [] if echoes else [problem]
+            unread = problem.key in known and problem.message.endswith("(got None)")
+            orphaned = "extends" in known and problem.message == "required"
+            problems += [] if unread or orphaned else [problem]
     if problems:
         problems.sort(key=lambda problem: (problem.file.startswith(SET), problem.file, problem.line or 0))
         raise RecipeError(problems, hint=f"correct the lines above, then: trainer check {path}")

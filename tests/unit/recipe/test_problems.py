@@ -86,8 +86,8 @@ ONE_PROBLEM = {
     "alias": ("seed: &s 1", "5: seed: anchors and aliases are not allowed; use `extends`"),
     "tag": ("track: !Thing {a: 1}", "5: track: tag !Thing is not allowed"),
     "too deep": (
-        f"track: {'[' * 40}{']' * 40}",
-        f"5: track{'.0' * MAX_DEPTH}: nested deeper than {MAX_DEPTH}",
+        f"train: {{lr_scheduler_kwargs: {{a: {'[' * 40}{']' * 40}}}}}",
+        f"5: train.lr_scheduler_kwargs.a{'.0' * (MAX_DEPTH - 2)}: nested deeper than {MAX_DEPTH}",
     ),
     "zero micro batch": (
         "train: {micro_batch_size: 0}",
