@@ -110,12 +110,12 @@ def write_preference_rows(path: Path, count: int = 24) -> Path:
     return write_rows(path, preference_rows(count))
 
 
-def recipe_values(model: Path | str, rows_path: Path | str, **changes: Any) -> dict[str, Any]:
+def recipe_values(model: Path | str | dict[str, Any], rows_path: Path | str, **changes: Any) -> dict[str, Any]:
     """Return the values of a tiny sft recipe; a section in `changes` is merged over it, one that is None removed."""
     values: dict[str, Any] = {
         "recipe_version": 1,
         "name": "tiny",
-        "model": {"name_or_path": str(model)},
+        "model": model if isinstance(model, dict) else {"name_or_path": str(model)},
         "adapter": {"kind": "lora", "r": 4},
         "data": {"sources": [{"path": str(rows_path)}]},
         "pack": {"max_length": 256},
@@ -125,12 +125,12 @@ def recipe_values(model: Path | str, rows_path: Path | str, **changes: Any) -> d
     return _merged(values, changes)
 
 
-def write_recipe(folder: Path, *, model: Path | str = "tiny-model", **changes: Any) -> Path:
+def write_recipe(folder: Path, *, model: Path | str | dict[str, Any] = "tiny-model", **changes: Any) -> Path:
     """Write `folder/recipe.yaml` of a tiny sft run, and its 24 rows in `folder/rows.jsonl`.
 
     Args:
         folder: Made if it is missing.
-        model: `tiny_model_dir`.
+        model: `tiny_model_dir`, or a whole `model` section.
         changes: Sections that are merged over the recipe's, such as `train={"max_steps": 2}`; None removes a key.
             With `method={"kind": "dpo"}` the rows are pairs.
     """

@@ -134,7 +134,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if pipeline.worker:
         return _work(pipeline, options.verb)
     with pipeline.run.locked():
-        pipeline.open()
+        pipeline.open(options.verb)
         if options.verb != "run":
             pipeline.run_one(options.verb)
             return 0
@@ -194,7 +194,7 @@ def _work(pipeline: Pipeline, verb: str) -> int:
     if pipeline.force:
         raise StageError("--force is not for launched processes", hint="trainer train RECIPE --force")
     if LAUNCHED not in os.environ and os.environ.get("RANK", "0") == "0":
-        pipeline.open()  # launched from outside: no parent has done it
+        pipeline.open(verb)  # launched from outside: no parent has done it
     pipeline.run_one("train")
     return 0
 

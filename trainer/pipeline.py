@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,18 +71,24 @@ class Pipeline:
         return Status("stale", tuple(differences(record, expected)))
 
     def _unfinished_status(self, stage: Stage, expected: StageRecord) -> Status:
-        path = self.run.stage_dir(stage.name) / STARTED_JSON
-        if not path.is_file():
+        started = self._started_record(stage)
+        if started is None:
             return Status("missing")
-        started = StageRecord(**read_json(path))
         if started.fingerprint == expected.fingerprint:
             return Status("started")
         return Status("stale", tuple(differences(started, expected)))
 
+    def _started_record(self, stage: Stage) -> StageRecord | None:
+        path = self.run.stage_dir(stage.name) / STARTED_JSON
+        return StageRecord(**read_json(path)) if path.is_file() else None
+
+    def _sections(self, stage: Stage) -> dict[str, Any]:
+        return dict(select(self.recipe.model_dump(mode="json"), stage))
+
     def expected_record(self, stage: Stage) -> StageRecord:
         """Return the record that the stage would get if it ran now."""
         inputs = dict(self._upstream_inputs(stage)) | dict(self._outside_inputs(stage))
-        sections = dict(select(self.recipe.model_dump(mode="json"), stage))
+        sections = self._sections(stage)
         content = {"version": stage.version, "sections": sections, "inputs": inputs}
         return StageRecord(
             stage=stage.name,
@@ -179,11 +185,11 @@ class Pipeline:
 
     # Running
 
-    def open(self) -> None:
-        """Note the recipe and the machine in the run folder.
+    def open(self, verb: str) -> None:
+        """Note the recipe and the machine in the run folder, before a verb is run.
 
         Raises:
-            StageError: The folder belongs to another recipe.
+            StageError: The folder belongs to another recipe, or `train/` was made with other settings.
         """
         resolved = self.run.path / RESOLVED_NAME
         if resolved.is_file():
@@ -193,12 +199,33 @@ class Pipeline:
                     f"{self.run.path} was made by another recipe: name changed from {name!r} to {self.recipe.name!r}",
                     hint=f"use another folder: --run-dir runs/{self.recipe.name}, or --accept changed-recipe",
                 )
+        if not (self.force and verb == "train"):
+            self._refuse_other_training()
         with disk_errors(self.run.path):
             self.run.path.mkdir(parents=True, exist_ok=True)
             if self.recipe_path.is_file():
                 shutil.copyfile(self.recipe_path, self.run.path / "recipe.yaml")
         write_json(resolved, self.recipe.model_dump(mode="json"))
-        write_json(self.run.path / "env.json", environment())
+        write_json(self.run.path / "env.json", environment() | {"accepted": sorted(self.accepted)})
+
+    def _refuse_other_training(self) -> None:
+        """Refuse changed settings before anything is written: the noted recipe stays the one of `train/`."""
+        stage = STAGES["train"]
+        made = self.run.record(stage.name) or self._started_record(stage)
+        if made is None or "changed-recipe" in self.accepted:
+            return
+        reasons = tuple(differences(made, replace(made, sections=self._sections(stage))))
+        if reasons:
+            raise self._other_training(reasons)
+
+    def _other_training(self, reasons: tuple[str, ...]) -> StageError:
+        is_data = any("pack/" in reason for reason in reasons)
+        return StageError(
+            f"{self.run.stage_dir('train')} was made from {'other data' if is_data else 'something else'}: "
+            + "; ".join(reasons),
+            hint=f"train beside it with --set name={self.recipe.name}-2, or replace it: "
+            f"trainer train {self.recipe_path} --force",
+        )
 
     def run_all(self) -> None:
         """Run every stage that is not fresh; a failed gate skips export, writes the report, then raises.
@@ -268,11 +295,7 @@ class Pipeline:
         folder = self.run.stage_dir(stage.name)
         if status.state == "stale" and not force:
             if "changed-recipe" not in self.accepted:
-                raise StageError(
-                    f"{folder} was made from something else: {'; '.join(status.reasons)}",
-                    hint=f"train beside it with --set name={self.recipe.name}-2, or replace it: "
-                    f"trainer train {self.recipe_path} --force",
-                )
+                raise self._other_training(status.reasons)
             if self.run.record(stage.name) is not None:
                 self.say("train: kept although the recipe changed (accepted)")
                 return

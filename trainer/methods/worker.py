@@ -5,8 +5,6 @@ Takes values and paths; knows no run folder. The first process alone writes.
 
 from __future__ import annotations
 
-import inspect
-import os
 import shutil
 import signal
 import time
@@ -31,6 +29,7 @@ from trainer.methods.collate import Collator, ItemDataset
 from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.preference import dpo_config, dpo_loop, pair_dataset
 from trainer.methods.probe import packing_leak
+from trainer.methods.settings import settings_of
 from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
@@ -181,56 +180,6 @@ def _plan(job: Job, inputs: Inputs, world_size: int) -> Plan:
         raise RecipeError([problem], hint="choose a multiple, or another launch.num_processes") from error
 
 
-def _settings(job: Job, plan: Plan, types: Precision, *, validates: bool) -> dict[str, Any]:
-    """Return the arguments of transformers' Trainer."""
-    train, track = job.recipe.train, job.recipe.track
-    every = max(1, plan.num_steps // 10)
-    eval_steps = train.eval_steps or every
-    on_cuda = torch.cuda.is_available()
-    recompute = on_cuda if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
-    if track.project:
-        os.environ.setdefault("WANDB_PROJECT", track.project)
-    settings: dict[str, Any] = {
-        "output_dir": str(job.out_dir / "checkpoints" / ".staged"),
-        "per_device_train_batch_size": plan.micro_batch_size,
-        "per_device_eval_batch_size": plan.micro_batch_size,
-        "gradient_accumulation_steps": plan.accumulation,
-        "num_train_epochs": 1,  # the stream holds all epochs, see methods/stream.py
-        "learning_rate": train.learning_rate,
-        "lr_scheduler_type": train.lr_scheduler_type,
-        "lr_scheduler_kwargs": train.lr_scheduler_kwargs or None,
-        "warmup_steps": train.warmup_steps,
-        "weight_decay": train.weight_decay,
-        "max_grad_norm": train.max_grad_norm,
-        "optim": train.optim,
-        "gradient_checkpointing": recompute,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if recompute else None,
-        "logging_steps": train.logging_steps,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # it would replace a NaN by the mean of earlier losses
-        "eval_strategy": "steps" if validates else "no",
-        "eval_steps": eval_steps if validates else None,
-        "save_strategy": "steps",
-        "save_steps": train.save_steps or (eval_steps if validates else every),
-        "seed": job.recipe.seed,
-        "bf16": types.autocast == torch.bfloat16,
-        "fp16": types.autocast == torch.float16,
-        "use_cpu": not on_cuda,
-        "report_to": list(track.report_to) or "none",
-        "run_name": track.run_name,
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": on_cuda,
-        "ddp_find_unused_parameters": False,
-        "average_tokens_across_devices": True,
-        "push_to_hub": False,
-    }
-    known = inspect.signature(TrainingArguments.__init__).parameters
-    missing = [name for name in settings if name not in known]
-    assert not missing, f"this transformers has no {missing}"
-    return settings
-
-
 def _loop(
     job: Job,
     model: Any,
@@ -251,7 +200,7 @@ def _loop(
     callbacks: list[Any] = [metrics, Progress(metrics, say), signals]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
-    settings = _settings(job, plan, types, validates=inputs.validation is not None)
+    settings = settings_of(recipe, job.out_dir, plan, types, validates=inputs.validation is not None)
     if settings["gradient_checkpointing"] and isinstance(model, PeftModel):
         model.enable_input_require_grads()
     match recipe.method:

@@ -6,7 +6,7 @@ the conversation with that turn. The difference is only used where the first is 
 rewrites its history is refused by name, never guessed at.
 
     text    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n
-    mask    0          0   0 0 0         0 0          0        0 1    1         0
+    mask    0           0   0 0 0         0 0           0        0 1    1         0
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from trainer.errors import DataError
+from trainer.tokens.marks import Span, find_sentinels, has_marks, mask_of, pick_sentinels, with_sentinels
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 Row = dict[str, Any]
-Span = tuple[int, int]
 
-GENERATION_MARK = re.compile(r"\{%(?P<left>[-+]?)\s*(?P<tag>(?:end)?generation)\s*(?P<right>[-+]?)%\}")
-TEMPLATE_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 THINK_TAG = re.compile(r"</?think>")
-PRIVATE_USE = range(0xE000, 0xF900)
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
@@ -142,12 +139,12 @@ class Renderer:
         self._check_nothing_dropped(row, messages, text, wanted)
         if self.loss_on == "all":
             spans = [(0, len(self._cut_after_end(text)))]
-        elif _has_marks(self._template(row)):
+        elif has_marks(self._template(row)):
             spans = self._marked_spans(row, messages, text, wanted)
         else:
             spans = [self._difference(row, messages, text, index) for index in wanted]
         ids, offsets = self._tokenize(text)
-        mask = _mask(offsets, spans)
+        mask = mask_of(offsets, spans)
         mask[0] = 0  # nothing predicts the first token
         if not any(mask):
             raise DataError(
@@ -217,9 +214,9 @@ class Renderer:
         return str(template or "")
 
     def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
-        sentinels = _sentinels(text)
-        marked = self.text(row, messages, template=_with_sentinels(self._template(row), sentinels))
-        spans, plain = _find_sentinels(marked, sentinels)
+        sentinels = pick_sentinels(text)
+        marked = self.text(row, messages, template=with_sentinels(self._template(row), sentinels))
+        spans, plain = find_sentinels(marked, sentinels)
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if plain != text or len(spans) != len(turns):
             raise DataError(
@@ -231,6 +228,9 @@ class Renderer:
         for index, (low, high) in zip(turns, spans, strict=True):
             if index not in wanted:
                 continue
+            before = self.text(row, messages[:index], prompt=True)
+            if text.startswith(before):  # marks of many templates open before the end of the generation prompt
+                low = min(max(low, len(before)), high)
             inside = self._cut_after_end(text[low:high])
             if not all(part in inside for part in _content_parts(messages[index])):
                 raise DataError(
@@ -331,57 +331,6 @@ def _find(part: str, text: str, start: int) -> int | None:
         if at >= 0:
             return at + len(form)
     return None
-
-
-def _has_marks(template: str) -> bool:
-    return bool(GENERATION_MARK.search(TEMPLATE_COMMENT.sub("", template)))
-
-
-def _sentinels(text: str) -> tuple[str, str]:
-    """Return two characters that the text does not have."""
-    free = (chr(code) for code in PRIVATE_USE if chr(code) not in text)
-    return next(free), next(free)
-
-
-def _with_sentinels(template: str, sentinels: tuple[str, str]) -> str:
-    """Print a sentinel where each generation mark stands; the mark itself stays, for its effect on white space."""
-
-    def replace(match: re.Match[str]) -> str:
-        sentinel = sentinels[match["tag"].startswith("end")]
-        tag = f"{{% {match['tag']} {match['right']}%}}"
-        return f"{{%{match['left']} if true %}}{{{{ '{sentinel}' }}}}{{% endif %}}{tag}"
-
-    return GENERATION_MARK.sub(replace, template)
-
-
-def _find_sentinels(marked: str, sentinels: tuple[str, str]) -> tuple[list[Span], str]:
-    """Return the spans between sentinels, as places in the text without them, and that text."""
-    spans: list[Span] = []
-    plain: list[str] = []
-    length = start = 0
-    for part in re.split(f"([{''.join(sentinels)}])", marked):
-        if part == sentinels[0]:
-            start = length
-        elif part == sentinels[1]:
-            spans.append((start, length))
-        else:
-            plain.append(part)
-            length += len(part)
-    return spans, "".join(plain)
-
-
-def _mask(offsets: list[Span], spans: list[Span]) -> list[int]:
-    """Mark tokens that begin inside a span; a token that merely ends there belongs to the prompt.
-
-    GPT-2's kind of tokenizers trims spaces off the offsets, down to nothing for a token of spaces alone: such a token
-    begins where the one before it ended.
-    """
-    mask, reached = [], 0
-    for start, end in offsets:
-        begin = start if start < end else min(reached, start)
-        mask.append(int(begin < end and any(low <= begin < high for low, high in spans)))
-        reached = max(reached, end)
-    return mask
 
 
 def _common_prefix(first: list[int], second: list[int]) -> int:

@@ -41,6 +41,3 @@ OPENS_THINKING = PLAIN_CHATML.replace("assistant\n' }}{% endif %}", "assistant\n
 JSON_TOOL_RESULTS = PLAIN_CHATML.replace(
     "message['content'] +", "(message['content'] if message['role'] != 'tool' else message['content'] | tojson) +"
 )
-NO_END_TOKEN = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}" + (
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +123,22 @@ def test_the_mask_is_that_of_transformers(tiny_tokenizer: Any) -> None:
         tokens = Renderer(tiny_tokenizer).tokens(row)
         assert tokens.ids == list(expected["input_ids"])
         assert tokens.mask == list(expected["assistant_masks"])
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "llama3", "lfm2", "cohere"])
+@pytest.mark.parametrize("row", [ONE_TURN, TWO_TURNS])
+def test_templates_that_trl_ships_give_the_same_mask_with_and_without_marks(
+    tiny_tokenizer: Any, name: str, row: dict[str, Any]
+) -> None:
+    spec = importlib.util.find_spec("trl")
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "chat_templates"
+    plain, marked = (
+        Renderer(with_template(tiny_tokenizer, (folder / f"{name}{kind}.jinja").read_text())).tokens(row)
+        for kind in ("", "_training")
+    )
+    assert plain == marked
+    assert any(plain.mask)
 
 
 def test_tool_calls_are_trained_and_tool_results_are_not(tiny_tokenizer: Any) -> None:

@@ -1,0 +1,285 @@
+"""The pack stage: tokens, packs and a report from data/*.jsonl, the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from trainer.errors import DataError
+from trainer.recipe import load_recipe
+from trainer.recipe.data import PackSection
+from trainer.rundir import RunFolder, StageContext, StageRecord
+from trainer.stages import pack as stage
+from trainer.tokens.chat import PairTokens, Renderer, Tokens
+from trainer.tokens.pack import PackPlan
+from trainer.tokens.store import TokenStore
+
+
+def rows_with_places(rows: list[dict[str, Any]], source: str = "a.jsonl") -> list[dict[str, Any]]:
+    return [{**row, "source": source, "line": line} for line, row in enumerate(rows, start=1)]
+
+
+def run_stage(
+    folder: Path,
+    model: Path | dict[str, Any],
+    train: list[dict[str, Any]],
+    *,
+    heldout: list[dict[str, Any]] | None = None,
+    **changes: Any,
+) -> StageContext:
+    recipe = load_recipe(tiny.write_recipe(folder, model=model, **changes))
+    run = RunFolder(folder / "run")
+    sides = {"train": train, "validation": [], "heldout": heldout or []}
+    for side, rows in sides.items():
+        tiny.write_rows(run.stage_dir("data") / f"{side}.jsonl", rows)
+    out = run.stage_dir("pack")
+    out.mkdir(parents=True, exist_ok=True)
+    record = StageRecord("pack", 1, "", {}, {})
+    context = StageContext(run=run, dir=out, numbers=record.numbers, say=lambda text: None, record=record)
+    stage.run(recipe, context)
+    return context
+
+
+def report_of(context: StageContext) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((context.dir / "report.json").read_text())
+    return value
+
+
+def bytes_of(context: StageContext) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in context.dir.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A folder that is enough for a tokenizer: no weights, no torch."""
+    folder = tmp_path_factory.mktemp("tokenizer-only")
+    tiny_tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+ROWS = rows_with_places(tiny.rows(16))
+HELDOUT = rows_with_places(tiny.rows(24)[16:], "h.jsonl")
+
+
+def test_the_stage_writes_what_the_renderer_makes(tmp_path: Path, model_dir: Path, tiny_tokenizer: Any) -> None:
+    context = run_stage(tmp_path, model_dir, ROWS, heldout=HELDOUT)
+    renderer = Renderer(tiny_tokenizer)
+    for name, rows in (("train", ROWS), ("heldout", HELDOUT), ("validation", [])):
+        store = TokenStore.load(context.dir / f"{name}.safetensors")
+        expected = [renderer.tokens(row) for row in rows]
+        assert [Tokens(list(ids), list(mask)) for ids, mask in map(store.row, range(len(store)))] == expected
+        assert list(store.row_index) == list(range(len(rows)))
+    report = report_of(context)
+    assert (report["rows"], report["rows_validation"], report["rows_heldout"], report["items"]) == (16, 0, 8, 16)
+    assert report["tokens"] == sum(len(renderer.tokens(row).ids) for row in ROWS)
+    assert report["trained_tokens"] == sum(sum(renderer.tokens(row).mask) for row in ROWS)
+    assert report["stop_token_id"] == tiny_tokenizer.eos_token_id
+    assert (report["is_packed"], report["fill"], report["dropped"]) == (False, None, {})
+    assert sum(report["histogram"]["counts"]) == 16
+    assert context.numbers["rows"] == 16 and "histogram" not in context.numbers
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path, model_dir: Path, method: str) -> None:
+    rows = rows_with_places(tiny.preference_rows(8) if method == "dpo" else tiny.rows(8))
+    rows = [{**row, "repeat": 1.5} for row in rows]
+    changes = {"method": {"kind": method}, "pack": {"packing": method == "sft"}}
+    first, second = (run_stage(tmp_path / name, model_dir, rows, **changes) for name in ("a", "b"))
+    assert bytes_of(first) == bytes_of(second)
+    assert set(bytes_of(first)) == {
+        "train.safetensors",
+        "validation.safetensors",
+        "heldout.safetensors",
+        "packs.safetensors",
+        "report.json",
+    }
+
+
+def test_packs_hold_every_row_once_and_no_more_than_max_length(tmp_path: Path, model_dir: Path) -> None:
+    context = run_stage(tmp_path, model_dir, ROWS, pack={"packing": True, "max_length": 128})
+    packs = PackPlan.load(context.dir / "packs.safetensors")
+    lengths = TokenStore.load(context.dir / "train.safetensors").lengths()
+    assert sorted(int(row) for row in packs.rows) == list(range(16))
+    assert len(packs) < 16
+    assert all(sum(int(lengths[row]) for row in packs[index]) <= 128 for index in range(len(packs)))
+    report = report_of(context)
+    assert report["is_packed"] is True and report["items"] == len(packs)
+    assert report["fill"] == pytest.approx(int(lengths.sum()) / (128 * len(packs)), abs=1e-4)
+
+
+def test_auto_packs_from_a_thousand_rows_on(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stage.PACK_FROM_ROWS == 1000
+    monkeypatch.setattr(stage, "PACK_FROM_ROWS", 17)
+    assert report_of(run_stage(tmp_path / "a", model_dir, ROWS))["is_packed"] is False
+    monkeypatch.setattr(stage, "PACK_FROM_ROWS", 16)
+    assert report_of(run_stage(tmp_path / "b", model_dir, ROWS))["is_packed"] is True
+
+
+def test_the_fill_counts_repeated_rows(tmp_path: Path, model_dir: Path) -> None:
+    rows = [{**row, "repeat": 2.0} for row in ROWS]
+    once = report_of(run_stage(tmp_path / "a", model_dir, ROWS, pack={"packing": True}))
+    twice = report_of(run_stage(tmp_path / "b", model_dir, rows, pack={"packing": True}))
+    assert twice["fill"] * twice["items"] == pytest.approx(2 * once["fill"] * once["items"], abs=1e-3)
+
+
+def test_pairs_are_stored_in_three_parts_and_never_packed(tmp_path: Path, model_dir: Path, tiny_tokenizer: Any) -> None:
+    rows = rows_with_places(tiny.preference_rows(8))
+    context = run_stage(tmp_path, model_dir, rows, method={"kind": "dpo"})
+    store = TokenStore.load(context.dir / "train.safetensors")
+    expected = [Renderer(tiny_tokenizer).pair(row) for row in rows]
+    assert [PairTokens(*map(list, store.pair(index))) for index in range(8)] == expected
+    assert report_of(context)["items"] == 8
+
+
+def test_no_training_rows_is_an_error(tmp_path: Path, model_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"data/train\.jsonl has no rows"):
+        run_stage(tmp_path, model_dir, [])
+
+
+def test_the_template_of_the_recipe_is_used(tmp_path: Path, model_dir: Path) -> None:
+    path = tmp_path / "t.jinja"
+    turns = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    path.write_text(turns + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    with pytest.raises(DataError, match="no end token: the model would never learn to stop") as caught:
+        run_stage(tmp_path, {"name_or_path": str(model_dir), "chat_template": str(path)}, ROWS)
+    assert "model.chat_template" in caught.value.hint
+
+
+def test_rows_trained_on_all_tokens_still_end_in_the_end_token(tmp_path: Path, model_dir: Path) -> None:
+    chat = run_stage(tmp_path / "a", model_dir, ROWS, pack={"loss_on": "all"})
+    text = rows_with_places([{"text": f"A text of number {n}."} for n in range(4)])
+    plain = run_stage(tmp_path / "b", model_dir, text, pack={"loss_on": "all"})
+    assert report_of(chat)["stop_token_id"] == report_of(plain)["stop_token_id"]
+
+
+# Rows over max_length
+
+
+def long_row(number_of_words: int, **message: Any) -> dict[str, Any]:
+    words = " ".join(["word"] * number_of_words)
+    return {
+        "messages": [{"role": "user", "content": words}, {"role": "assistant", "content": "Yes.", **message}],
+        "source": "long.jsonl",
+        "line": number_of_words,
+    }
+
+
+def test_overlong_rows_are_an_error_with_a_histogram_and_the_length_that_keeps_them(
+    tmp_path: Path, model_dir: Path, tiny_tokenizer: Any
+) -> None:
+    rows = [long_row(number) for number in range(1, 101)]
+    lengths = sorted(len(Renderer(tiny_tokenizer).tokens(row).ids) for row in rows)
+    with pytest.raises(DataError) as caught:
+        run_stage(tmp_path, model_dir, rows, pack={"max_length": lengths[89]})
+    message = caught.value.message.splitlines()
+    assert message[0] == (
+        f"10 of 100 rows are longer than pack.max_length {lengths[89]} tokens, the first is long.jsonl:91"
+    )
+    assert len(message) == 12 and sum(int(line.split()[3]) for line in message[1:11]) == 100
+    assert message[11] == f"max_length that keeps 95 %: {lengths[94]}, 99 %: {lengths[98]}, 100 %: {lengths[99]}"
+    assert f"--set pack.max_length={lengths[99]}" in caught.value.hint
+    run_stage(tmp_path, model_dir, rows, pack={"max_length": lengths[99]})
+
+
+def test_drop_leaves_out_overlong_rows_and_names_them(tmp_path: Path, model_dir: Path) -> None:
+    rows = [*ROWS, long_row(200), long_row(300)]
+    context = run_stage(
+        tmp_path, model_dir, rows, heldout=[*HELDOUT, long_row(400)], pack={"max_length": 64, "overlong": "drop"}
+    )
+    report = report_of(context)
+    assert report["dropped"] == {"train": ["long.jsonl:200", "long.jsonl:300"], "heldout": ["long.jsonl:400"]}
+    assert (report["rows"], report["rows_heldout"]) == (16, 8)
+
+
+def test_truncate_prompt_cuts_the_oldest_tokens_and_keeps_the_answer(
+    tmp_path: Path, model_dir: Path, tiny_tokenizer: Any
+) -> None:
+    context = run_stage(tmp_path, model_dir, [long_row(200)], pack={"max_length": 32, "overlong": "truncate_prompt"})
+    whole = Renderer(tiny_tokenizer).tokens(long_row(200))
+    ids, mask = TokenStore.load(context.dir / "train.safetensors").row(0)
+    assert (list(ids), list(mask)) == (whole.ids[-32:], whole.mask[-32:])
+    assert sum(mask) == sum(whole.mask)
+
+
+def test_every_row_too_long_is_an_error(tmp_path: Path, model_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"every training row is over pack\.max_length 8"):
+        run_stage(tmp_path, model_dir, ROWS, pack={"max_length": 8, "overlong": "drop"})
+
+
+def shortened(tokens: Tokens | PairTokens, limit: int) -> Tokens | PairTokens | None:
+    return stage._shortened(tokens, PackSection(max_length=limit, overlong="truncate_prompt"))
+
+
+def test_a_target_is_never_cut() -> None:
+    tokens = Tokens(list(range(100, 120)), [0] * 8 + [1] * 4 + [0] * 4 + [1] * 4)
+    for limit in range(8, 25):
+        short = shortened(tokens, limit)
+        if limit < 13:  # twelve tokens from the first trained one on, which needs one before it
+            assert short is None
+        else:
+            kept = min(limit, 20)
+            assert short == Tokens(tokens.ids[-kept:], tokens.mask[-kept:])
+            assert isinstance(short, Tokens) and sum(short.mask) == 8 and short.mask[0] == 0
+    assert shortened(Tokens(list(range(10)), [0] + [1] * 9), 8) is None
+
+
+def test_both_answers_of_a_pair_keep_the_same_prompt_when_it_is_cut() -> None:
+    pair = PairTokens([1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 12])
+    assert shortened(pair, 10) == pair
+    assert shortened(pair, 8) == PairTokens([3, 4, 5, 6], [7, 8], [9, 10, 11, 12])
+    assert shortened(PairTokens([1, 2], [3] * 8, [4]), 8) is None
+
+
+# repeat
+
+
+def counts(rows: list[dict[str, Any]], seed: int = 42) -> list[int]:
+    found = Counter(stage._repeated(rows, seed))
+    return [found[index] for index in range(len(rows))]
+
+
+def repeated_rows(source: str, repeat: float, count: int) -> list[dict[str, Any]]:
+    return [{"source": source, "repeat": repeat} for _ in range(count)]
+
+
+def test_a_repeat_of_one_half_is_exactly_half_of_the_source() -> None:
+    half = counts(repeated_rows("a", 0.5, 10))
+    assert sorted(half) == [0] * 5 + [1] * 5
+    assert half == counts(repeated_rows("a", 0.5, 10))
+    assert half != counts(repeated_rows("a", 0.5, 10), seed=1)
+
+
+def test_a_whole_repeat_takes_every_row_as_often() -> None:
+    assert counts(repeated_rows("a", 2.0, 3)) == [2, 2, 2]
+    assert counts([{"source": "a"}, {"source": "a"}]) == [1, 1]
+    assert sorted(counts(repeated_rows("a", 2.5, 4))) == [2, 2, 3, 3]
+
+
+def test_the_half_of_a_source_does_not_depend_on_other_sources() -> None:
+    alone = counts(repeated_rows("a", 0.5, 10))
+    assert counts(repeated_rows("b", 0.3, 7) + repeated_rows("a", 0.5, 10))[7:] == alone
+
+
+def test_repeated_rows_become_items(tmp_path: Path, model_dir: Path) -> None:
+    rows = [{**row, "repeat": 2.0} for row in ROWS[:4]] + [
+        {**row, "repeat": 0.5, "source": "b.jsonl"} for row in ROWS[4:12]
+    ]
+    context = run_stage(tmp_path, model_dir, rows)
+    found = Counter(int(row) for row in PackPlan.load(context.dir / "packs.safetensors").rows)
+    assert [found[row] for row in range(4)] == [2, 2, 2, 2]
+    assert sum(found[row] for row in range(4, 12)) == 4
+    assert report_of(context)["items"] == 12
+
+
+def test_a_repeat_that_leaves_nothing_is_an_error(tmp_path: Path, model_dir: Path) -> None:
+    rows = [{**row, "repeat": 0.01} for row in ROWS]
+    with pytest.raises(DataError, match="`repeat` leaves no training rows"):
+        run_stage(tmp_path, model_dir, rows)
