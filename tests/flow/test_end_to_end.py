@@ -301,9 +301,10 @@ def light(arguments: list[str]) -> tuple[float, str]:
 
 @pytest.mark.parametrize(
     ("arguments", "limit_s"),
-    [(["--help"], 0.3), (["run", "--help"], 0.3), (["check", str(tiny.ROOT / "recipes/qlora-sft.yaml")], 0.8)],
+    [(["--help"], 0.5), (["run", "--help"], 0.5), (["check", str(tiny.ROOT / "recipes/qlora-sft.yaml")], 1.0)],
 )
 def test_light_verbs_import_no_torch_and_answer_at_once(arguments: list[str], limit_s: float) -> None:
+    # CPU seconds: 0.25 and 0.35 on an idle machine; torch alone would cost 2
     tries = [light(arguments) for _ in range(3)]
     assert all(out.endswith("heavy []\n") for _, out in tries), tries[0][1]
     assert min(seconds for seconds, _ in tries) < limit_s

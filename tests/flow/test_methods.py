@@ -120,9 +120,8 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
     import torch
 
     from trainer.methods.preference import dpo_config, dpo_loop, pair_dataset
-    from trainer.methods.worker import load_model
     from trainer.model import adapter as adapters
-    from trainer.model.load import load_tokenizer
+    from trainer.model.load import load_model, load_tokenizer
     from trainer.recipe.method import DpoMethod
     from trainer.recipe.model import LoraAdapter, ModelSection
     from trainer.tokens.chat import PairTokens
@@ -152,8 +151,7 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
     for weight in model.parameters():  # move the policy: the reference must stay
         if weight.requires_grad:
             weight.data += 0.01
-    batch = {name: value.to("cpu") for name, value in next(iter(loop.get_train_dataloader())).items()}
-    chosen, _ = loop.compute_ref_log_probs(batch)
+    chosen, _ = loop.compute_ref_log_probs(loop.data_collator([loop.train_dataset[0]]))
     whole = torch.tensor([[5, 6, 7, 8, 9]])
     fresh = adapters.attach(load_model(section, cache, dtype=torch.float32), start)
     with torch.no_grad():

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Acceptance on a CUDA card, without network: scripts/gpu_acceptance.sh correctness|methods
+# Takes PYTHON (default python3) when it has the packages, else the environment of scripts/env.sh.
+# ACCEPTANCE_OUT: folder of the results (default benchmarks/results); ACCEPTANCE_SIZE=tiny also runs on the CPU.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+    correctness | methods) ;;
+    *)
+        echo "usage: scripts/gpu_acceptance.sh correctness|methods" >&2
+        exit 2
+        ;;
+esac
+
+missing_packages() {
+    "$1" - <<'PYTHON'
+from importlib.util import find_spec
+
+needed = "accelerate bitsandbytes datasets jinja2 numpy orjson peft pyarrow pydantic rich ruamel safetensors torch transformers trl"
+print(*(name for name in needed.split() if find_spec(name) is None))
+PYTHON
+}
+
+python=${PYTHON:-python3}
+missing=$(missing_packages "$python")
+if [ -n "$missing" ] && [ -n "${PYTHON:-}" ]; then
+    printf 'error: %s lacks %s\nfix: install them there, or put them on PYTHONPATH\n' "$python" "$missing" >&2
+    exit 5
+fi
+if [ -n "$missing" ]; then
+    echo "== $python lacks $missing; using .venv"
+    source scripts/env.sh
+    prepare gguf
+    python=$PWD/.venv/bin/python
+fi
+
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"    # the figures are of one card
+exec "$python" scripts/gpu_acceptance.py "$1"
