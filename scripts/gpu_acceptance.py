@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from acceptance import correctness, methods
@@ -19,12 +20,17 @@ def results_folder(size: str) -> Path:
     """Figures of a real size on a card go to the repository; all others only where ACCEPTANCE_OUT says."""
     out = os.environ.get("ACCEPTANCE_OUT")
     if size not in ("real", "tiny"):
-        sys.exit(f"error: ACCEPTANCE_SIZE is {size!r}\nfix: real or tiny")
+        fail(f"ACCEPTANCE_SIZE is {size!r}", "real or tiny")
     if size == "real" and not torch.cuda.is_available():
-        sys.exit("error: no CUDA card\nfix: ACCEPTANCE_SIZE=tiny ACCEPTANCE_OUT=FOLDER runs the same code on the CPU")
+        fail("no CUDA card", "ACCEPTANCE_SIZE=tiny ACCEPTANCE_OUT=FOLDER runs the same code on the CPU")
     if size == "tiny" and not out:
-        sys.exit("error: ACCEPTANCE_OUT is not set\nfix: tiny figures are no results; name a folder for them")
+        fail("ACCEPTANCE_OUT is not set", "tiny figures are no results; name a folder for them")
     return Path(out) if out else RESULTS
+
+
+def fail(message: str, fix: str) -> NoReturn:
+    print(f"error: {message}\nfix: {fix}", file=sys.stderr)
+    sys.exit(5)
 
 
 def main(part: str) -> int:

@@ -17,8 +17,8 @@ missing_packages() {
     "$1" - <<'PYTHON'
 from importlib.util import find_spec
 
-needed = "accelerate bitsandbytes datasets jinja2 numpy orjson peft pyarrow pydantic rich ruamel safetensors torch transformers trl"
-print(*(name for name in needed.split() if find_spec(name) is None))
+needed = "accelerate bitsandbytes datasets jinja2 numpy orjson peft pyarrow pydantic rich ruamel safetensors"
+print(*(name for name in [*needed.split(), "torch", "transformers", "trl"] if find_spec(name) is None))
 PYTHON
 }
 
@@ -36,6 +36,7 @@ if [ -n "$missing" ]; then
 fi
 
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 USE_HUB_KERNELS=0
+export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}"    # the figures are of one card
 exec "$python" scripts/gpu_acceptance.py "$1"

@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from trainer.errors import HardwareError, StageError
+from trainer.errors import HardwareError, StageError, TrainerError
 
 STAGE_JSON = "stage.json"
 STARTED_JSON = "started.json"
@@ -74,17 +74,34 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        reasons = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EROFS: "read-only file system"}
-        reasons |= {errno.EACCES: "no permission to write", errno.EPERM: "no permission to write"}
-        if error.errno not in reasons:
+    except Exception as error:
+        reason = _disk_reason(error)
+        if reason is None:
             raise
         where = path if path.exists() else next((parent for parent in path.parents if parent.exists()), path)
         free = shutil.disk_usage(where).free / 2**20
         raise HardwareError(
-            f"{reasons[error.errno]}: {error.filename or path} ({free:.0f} MiB free)",
+            f"{reason}: {getattr(error, 'filename', None) or path} ({free:.0f} MiB free)",
             hint="free some space, or choose another place with --run-dir DIR or TRAINER_RUNS=DIR; then run again",
         ) from error
+
+
+_DISK_REASONS = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "quota used up",
+    errno.EROFS: "read-only file system",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+}
+# safetensors, shutil.copytree and torch.save raise kinds of their own; torch's names no cause
+_FULL_DISK_TEXTS = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos ")
+
+
+def _disk_reason(error: Exception) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return _DISK_REASONS.get(error.errno)
+    is_full = not isinstance(error, TrainerError) and any(text in str(error) for text in _FULL_DISK_TEXTS)
+    return _DISK_REASONS[errno.ENOSPC] if is_full else None
 
 
 def hash_bytes(data: bytes) -> str:

@@ -1,1 +1,3 @@
 """Parts of scripts/gpu_acceptance.py."""
+
+import trainer.model  # noqa: F401  before bitsandbytes: silences its advice

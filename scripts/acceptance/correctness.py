@@ -17,6 +17,7 @@ import torch
 from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.workplace import Workplace, read_json
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from trainer.methods.collate import Collator
 from trainer.methods.sft import token_loss
@@ -81,7 +82,7 @@ def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> O
         loss = token_loss(outputs, labels)
     loss.backward()
     gradient = torch.cat([weight.grad.double().cpu().flatten() for weight in trained(model)])
-    return Outcome(float(loss), outputs.logits[real].detach().double().cpu(), gradient)
+    return Outcome(loss.item(), outputs.logits[real].detach().double().cpu(), gradient)
 
 
 def compare(found: Outcome, expected: Outcome, limit: float) -> dict[str, Any]:
@@ -114,8 +115,8 @@ def packing(bench: Bench, dtype: torch.dtype, limit: float) -> dict[str, Any]:
 
 def four_bit_weights(model: Any) -> dict[str, torch.Tensor]:
     """Return the dequantised weights of a 4-bit model, on the CPU."""
-    layers = {name: layer for name, layer in model.named_modules() if hasattr(getattr(layer, "weight", 0), "bnb_quantized")}
-    return {name: _dequantised(layer.weight.data, layer.weight.quant_state) for name, layer in layers.items()}
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is Linear4bit]
+    return {name: _dequantised(layer.weight.data, layer.weight.quant_state) for name, layer in layers}
 
 
 def _dequantised(packed: torch.Tensor, state: Any) -> torch.Tensor:
@@ -155,7 +156,7 @@ def nf4(bench: Bench) -> dict[str, Any]:
 
 def pipeline(bench: Bench, place: Workplace, kind: str) -> dict[str, Any]:
     """Train with `trainer run`, then judge verify.json and reopen the merged model with transformers alone."""
-    rows = models.write_rows(place.folder / "rows.jsonl", count=40, length=60, is_pairs=False)
+    rows = models.write_rows(place.folder / f"rows-{kind}.jsonl", count=40, length=60, is_pairs=False)
     recipe = place.write_recipe(
         f"pipeline-{kind}",
         model={"name_or_path": str(bench.folder)},
@@ -199,5 +200,6 @@ def run(report: Report, place: Workplace) -> None:
     report.case("nf4", partial(nf4, bench))
     report.case("packing float32", partial(packing, bench, torch.float32, FLOAT32_LIMIT))
     report.case("packing bfloat16", partial(packing, bench, torch.bfloat16, BFLOAT16_LIMIT))
-    report.case("pipeline lora", partial(pipeline, bench, place, "lora"))
-    report.case("pipeline qlora", partial(pipeline, bench, place, "qlora"))
+    report.cases(
+        [(f"pipeline {kind}", partial(pipeline, bench, place, kind)) for kind in ("lora", "qlora")], place.together
+    )

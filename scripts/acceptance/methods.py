@@ -25,8 +25,9 @@ def recipe_of(place: Workplace, method: str, adapter: str, **train: Any) -> Path
     is_tiny = place.size == "tiny"
     rate = RATES["none" if adapter == "none" else "adapter", method]
     settings = {"max_steps": NUM_STEPS, "global_batch_size": 4 if is_tiny else 8, "save_steps": 1000}
-    path = place.write_recipe(
-        method,
+    return place.write_recipe(
+        "-".join([method, adapter, *train]),
+        name=method,
         model={"name_or_path": str(place.folder / "model")},
         adapter={"kind": adapter} | ({} if adapter == "none" else {"r": 16}),
         data={"sources": [{"path": str(place.folder / f"{method}.jsonl")}], "split": {"heldout": 0.0}},
@@ -34,7 +35,6 @@ def recipe_of(place: Workplace, method: str, adapter: str, **train: Any) -> Path
         method={"kind": method},
         train=settings | {"learning_rate": TINY_RATE if is_tiny else rate} | train,
     )
-    return path.rename(path.with_stem("-".join([method, adapter, *train])))
 
 
 def prepare(place: Workplace, method: str) -> dict[str, Any]:
@@ -135,11 +135,10 @@ def resumed(place: Workplace) -> dict[str, Any]:
 
 def run(report: Report, place: Workplace) -> None:
     models.make_model(place.folder / "model", "methods", place.size)
-    for method in ("sft", "dpo"):
-        report.case(f"rows {method}", partial(prepare, place, method))
-    for method in ("sft", "dpo"):
-        for adapter in ("lora", "qlora", "none"):
-            report.case(f"{adapter} {method}", partial(train, place, method, adapter))
-        if method == "sft":
-            report.case("launched from outside", partial(launched_from_outside, place))
-            report.case("resumed after SIGTERM", partial(resumed, place))
+    pairs = [(method, adapter) for method in ("sft", "dpo") for adapter in ("lora", "qlora", "none")]
+    report.cases([(f"rows {method}", partial(prepare, place, method)) for method in ("sft", "dpo")], place.together)
+    report.cases(
+        [(f"{adapter} {method}", partial(train, place, method, adapter)) for method, adapter in pairs], place.together
+    )
+    others = [("resumed after SIGTERM", resumed), ("launched from outside", launched_from_outside)]
+    report.cases([(name, partial(work, place)) for name, work in others], place.together)

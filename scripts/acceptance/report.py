@@ -8,9 +8,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -50,7 +52,8 @@ class Report:
     def __init__(self, part: str, size: str, folder: Path) -> None:
         self.started = time.monotonic()
         self.facts = {"part": part, "size": size} | machine()
-        self.cases: list[dict[str, Any]] = []
+        self.lock = Lock()
+        self.found: list[dict[str, Any]] = []
         card = "".join(letter if letter.isalnum() else "-" for letter in self.facts["card"].lower())
         self.path = folder / (f"gpu-{part}-{card}.json" if self.facts["device"] == "cuda" else f"cpu-{part}.json")
 
@@ -71,17 +74,23 @@ class Report:
             case["failed"] = [key for key, limit in limits.items() if not limit.holds()]
             case["passed"] = not case["failed"]
         case["seconds"] = round(time.monotonic() - started, 2)
-        self.cases.append(case)
-        self.write()
+        with self.lock:
+            self.found.append(case)
+            self.write()
+
+    def cases(self, cases: list[tuple[str, Callable[[], dict[str, Any]]]], together: int) -> None:
+        """Run cases, several at the same time."""
+        with ThreadPoolExecutor(together) as pool:
+            list(pool.map(lambda case: self.case(*case), cases))
 
     def passed(self) -> bool:
-        return bool(self.cases) and all(case["passed"] for case in self.cases)
+        return bool(self.found) and all(case["passed"] for case in self.found)
 
     def write(self) -> None:
         """Write what is known so far, so that a run that is cut off leaves its figures."""
         seconds = round(time.monotonic() - self.started, 1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        facts = self.facts | {"seconds": seconds, "cases": self.cases, "passed": self.passed()}
+        facts = self.facts | {"seconds": seconds, "cases": self.found, "passed": self.passed()}
         self.path.write_text(json.dumps(facts, indent=2) + "\n")
 
     def close(self) -> int:
@@ -90,7 +99,7 @@ class Report:
         table = Table(title=f"{self.facts['part']} on {self.facts['card']} ({self.facts['size']})", show_lines=True)
         for column in ("case", "result", "s", "figures"):
             table.add_column(column, overflow="fold")
-        for case in self.cases:
+        for case in self.found:
             result = "passed" if case["passed"] else "FAILED"
             text = case.get("error") or "\n".join(_lines(case))
             table.add_row(case["name"], result, f"{case['seconds']:.0f}", text)
@@ -100,7 +109,8 @@ class Report:
 
 
 def _lines(case: dict[str, Any]) -> list[str]:
-    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in case["figures"].items()}
+    shown = {key: value for key, value in case["figures"].items() if not isinstance(value, list)}
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
     return [f"{key} {text}  {case['limits'].get(key, '')}".rstrip() for key, text in texts.items()]
 
 

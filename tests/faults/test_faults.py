@@ -62,7 +62,7 @@ def same_training(project: Project, other: Project) -> None:
 
 def failed(result: Result, code: int, *parts: str) -> None:
     assert result.code == code, result.text
-    assert "error:" in result.err and "fix:" in result.err and "Traceback" not in result.text
+    assert "error:" in result.err and "fix:" in result.err and "Traceback" not in result.text, result.text
     for part in parts:
         assert part in result.text
 
@@ -79,7 +79,7 @@ def test_killing_everything_loses_nothing(finished: Project, finished_run: Proje
     assert finish(process).code == -signal.SIGKILL
     assert not any(is_alive(member) for member in members)
     assert checkpoints(project) and not (project.run / "train/stage.json").exists()
-    result = project.spawn("train", str(project.recipe))
+    result = project.call("train", worker=True)
     assert result.code == 0 and "train: continued from step_0000" in result.out, result.text
     same_training(project, finished_run)
 
@@ -123,7 +123,7 @@ def test_a_killed_training_process_is_exit_5(finished: Project) -> None:
     project = prepared(finished)
     process = training(project, step=2)
     os.kill(tree(process.pid)[-1], signal.SIGKILL)
-    failed(finish(process), 5, "without a word", "out of memory", "the same command continues")
+    failed(finish(process), 5, "was killed by signal 9", "out of memory", "the same command continues")
 
 
 # Checkpoints
@@ -171,7 +171,7 @@ def test_an_unknown_or_damaged_choice_is_refused(finished: Project) -> None:
     before = contents(project.run / "train/checkpoints")
     failed(project.call("train", "--resume-from", "step_000999", worker=True), 4, "no checkpoint step_000999")
     (project.run / "train/checkpoints/step_000024/scheduler.pt").unlink()
-    result = project.spawn("train", str(project.recipe), "--resume-from", "step_000024")
+    result = project.call("train", "--resume-from", "step_000024", worker=True)
     failed(result, 4, "step_000024: scheduler.pt is missing", "step_000022")
     del before["step_000024/scheduler.pt"]
     assert contents(project.run / "train/checkpoints") == before
@@ -200,10 +200,9 @@ def test_divergence_is_exit_7_and_never_saved(tmp_path: Path, tiny_model_dir: Pa
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of 72 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("disk")
     mount = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=72m", "tmpfs", str(folder)], capture_output=True, check=False
     )
@@ -220,14 +219,17 @@ def fill(folder: Path, *, leave: int) -> None:
         (folder / "filler").write_bytes(bytes(free - leave))
 
 
-def test_a_disk_that_fills_up_while_training_is_exit_5(finished: Project, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_while_training_is_exit_5(
+    finished: Project, finished_run: Project, small_disk: Path
+) -> None:
     project = prepared(finished).copied_to(small_disk / "project")
-    process = project.start("train", str(project.recipe))
-    wait_for(lambda: trained_to(project, 2), process)
-    fill(small_disk, leave=60_000)
-    failed(finish(process), 5, "no space left")
+    fill(small_disk, leave=100_000)
+    failed(project.call("train", worker=True), 5, "no space left", "--run-dir")
+    assert json.loads((project.run / "train/exit.json").read_text())["exit_code"] == 5
+    assert not (project.run / "train/checkpoints/.staged").exists()
     (small_disk / "filler").unlink()
-    assert project.call("train", worker=True).code == 0  # what is there is whole
+    assert project.call("train", worker=True).code == 0
+    same_training(project, finished_run)
 
 
 @pytest.mark.parametrize("verb", ["data", "pack", "export"])
@@ -287,7 +289,7 @@ def test_a_broken_row_is_exit_3_with_its_line(tmp_path: Path, tiny_model_dir: Pa
 def test_empty_data_is_exit_3(tmp_path: Path, tiny_model_dir: Path, text: str) -> None:
     project = simple(tmp_path, model=tiny_model_dir)
     (tmp_path / "rows.jsonl").write_text(text)
-    failed(project.call("run"), 3, str(tmp_path / "rows.jsonl"), "no rows")
+    failed(project.call("run"), 3, str(tmp_path / "rows.jsonl"), "the file is empty")
 
 
 def test_missing_data_is_exit_3(tmp_path: Path, tiny_model_dir: Path) -> None:
@@ -342,19 +344,24 @@ def test_a_batch_that_cannot_be_divided_is_exit_2(finished: Project) -> None:
     result = finished.call(
         "train", "--set", "name=x", "--set", "train.global_batch_size=4", "--set", "train.micro_batch_size=3"
     )
-    failed(result, 2, "train.micro_batch_size")
+    failed(result, 2, "recipe.yaml:", "train: micro_batch_size 3")
 
 
-def test_a_bug_in_a_training_process_is_exit_1(finished: Project, tmp_path: Path) -> None:
+def test_a_bug_in_a_training_process_is_exit_1(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = prepared(finished)
-    hook = tmp_path / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(
-        "import os\n"
-        "if 'TRAINER_LAUNCHED' in os.environ and 'ACCELERATE_MIXED_PRECISION' in os.environ:\n"
-        "    import trainer.methods.stream as stream\n"
-        "    stream.solve_plan = lambda *_, **__: 1 / 0\n"
-    )
-    result = project.spawn("train", str(project.recipe), PYTHONPATH=str(hook))
-    assert result.code == 1, result.text
-    assert "ZeroDivisionError" in result.err and "without a word" not in result.err
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.methods.worker.solve_plan", lambda *_, **__: 1 / 0)
+        result = project.call("train", worker=True)
+    assert result.code == 1 and "ZeroDivisionError" in result.err
+    assert json.loads((project.run / "train/exit.json").read_text())["exit_code"] == 1
+    # what the launcher makes of it
+    from trainer.methods import launch
+
+    monkeypatch.setattr(launch, "_run", lambda *_: ((project.run / "train/exit.json").write_text(EXIT_1), (1, 0))[1])
+    result = project.call("train")
+    assert result.code == 1 and "a bug" in result.err and "Traceback" not in result.err
+    monkeypatch.setattr(launch, "_run", lambda *_: ((project.run / "train/exit.json").write_text(EXIT_1), (137, 0))[1])
+    failed(project.call("train"), 5, "was killed by signal 9")
+
+
+EXIT_1 = json.dumps({"exit_code": 1, "message": "a bug", "hint": "report it"})

@@ -14,6 +14,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from trainer.errors import HardwareError, InterruptedRunError
 from trainer.recipe.train import LAUNCHED, LaunchSection
@@ -86,7 +88,7 @@ def launch(
     if not section.accelerate_config:
         config_path.write_text(json.dumps(accelerate_config(section, processes), indent=2))
     exit_path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_path)]
+    command = [sys.executable, "-m", "trainer.methods.launch", "--config_file", str(config_path)]
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _cores() // processes))
     command += ["--num_cpu_threads_per_process", threads]
     if processes > 1:
@@ -95,16 +97,17 @@ def launch(
     command += [part for name in accept for part in ("--accept", name)]
     command += ["--resume-from", resume_from] if resume_from else []
     code, stopped_by = _run(command, _environment(processes, threads))
-    if exit_path.is_file():
-        facts: dict[str, Any] = json.loads(exit_path.read_text())
+    facts: dict[str, Any] = json.loads(exit_path.read_text()) if exit_path.is_file() else {}
+    was_killed = code == 128 + signal.SIGKILL  # then what the other processes met is its echo
+    if facts and not (was_killed and facts["exit_code"] == 1):
         return facts
     if stopped_by:
         raise InterruptedRunError(
             "stopped before the first step", hint="the same command continues", exit_code=128 + stopped_by
         )
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by signal {code - 128}" if code > 128 else f"ended with code {code}"
     raise HardwareError(
-        f"the training process {how} without a word; signal 9 is often the kernel, out of memory",
+        f"a training process {how} without a word; signal 9 is often the kernel, out of memory",
         hint="see the lines above; the same command continues from the last checkpoint",
     )
 
@@ -153,6 +156,29 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
     return code, stopped_by
 
 
+def accelerate_launch() -> int:
+    """Be `accelerate launch`, without its tracebacks about processes that have said themselves what is wrong.
+
+    Returns:
+        The exit code of the first process that failed, 128 + N when signal N ended it.
+    """
+    from accelerate.commands.launch import main  # noqa: PLC0415  heavy, and only for the process started here
+
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        code = error.returncode
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+    except SignalException as error:
+        code = -int(error.sigval)
+    except KeyboardInterrupt:
+        code = -signal.SIGINT
+    else:
+        return 0
+    return int(code) if code > 0 else 128 - int(code)
+
+
 def _signal_group(group: int, number: int) -> bool:
     try:
         os.killpg(group, number)
@@ -165,3 +191,7 @@ def die_with_parent() -> None:
     """Ask the kernel for SIGTERM when the parent process dies, so that no training is left alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(accelerate_launch())

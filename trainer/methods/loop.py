@@ -47,7 +47,11 @@ class RecipeLoop(Trainer):
         if self.args.should_save:
             shutil.rmtree(staged.parent, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        Trainer._save_checkpoint(self, model, trial)
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        except Exception:
+            shutil.rmtree(staged.parent, ignore_errors=True)  # on a full disk it is in the way
+            raise
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads

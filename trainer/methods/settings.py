@@ -33,7 +33,7 @@ def settings_of(recipe: Recipe, out_dir: Path, plan: Plan, types: Precision, *, 
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.lr_scheduler_type,
         "lr_scheduler_kwargs": train.lr_scheduler_kwargs or None,
-        "warmup_steps": train.warmup_steps,
+        "warmup_steps": warmup_steps(train.warmup_steps, plan.num_steps),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "optim": train.optim,
@@ -63,3 +63,8 @@ def settings_of(recipe: Recipe, out_dir: Path, plan: Plan, types: Precision, *, 
     missing = [name for name in settings if name not in known]
     assert not missing, f"this transformers has no {missing}"
     return settings
+
+
+def warmup_steps(asked: float, num_steps: int) -> int:
+    """Return whole steps; a share is rounded down, for a warm-up begins at rate 0."""
+    return int(asked * num_steps) if asked < 1 else int(asked)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -157,7 +158,7 @@ def load_model(
             f"{name} does not fit into the memory of {place}",
             hint="--set adapter.kind=qlora, or a smaller model",
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         if "attn_implementation" in str(error) or "scaled_dot_product_attention" in str(error):
             problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
             raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error

@@ -18,10 +18,11 @@ from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, Rec
 from trainer.methods.launch import die_with_parent, launch
 from trainer.recipe import Recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.rundir import STARTED_JSON, StageContext, cache_dir, read_json, write_json
+from trainer.rundir import STARTED_JSON, StageContext, cache_dir, disk_errors, read_json, write_json
 
 LOCK_WAIT_S = 120
 MIN_FREE_BYTES = 64 << 20
+BUG = 1
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -83,11 +84,12 @@ def _work(recipe: Recipe, context: StageContext) -> None:
     """Train in this process; the first one holds the folder and completes the stage."""
     die_with_parent()
     is_first = os.environ.get("RANK", "0") == "0"
-    with _reported(context.dir / "exit.json", launched=LAUNCHED in os.environ), _held(context.dir, wanted=is_first):
+    exit_path = context.dir / "exit.json"
+    with _reported(exit_path, is_first=is_first), disk_errors(context.dir), _held(context.dir, wanted=is_first):
         from trainer.methods.worker import Job, train  # noqa: PLC0415  heavy: only workers need it
 
         if is_first:
-            (context.dir / "exit.json").unlink(missing_ok=True)
+            exit_path.unlink(missing_ok=True)
             write_json(context.dir / STARTED_JSON, context.record.__dict__)
         context.numbers.update(
             train(
@@ -143,15 +145,24 @@ def _held(folder: Path, *, wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _reported(path: Path, *, launched: bool) -> Iterator[None]:
-    """Write how this process ended: launchers flatten every exit code to 1."""
+def _reported(path: Path, *, is_first: bool) -> Iterator[None]:
+    """Write how the training ended: launchers flatten every exit code to 1. The first failure counts."""
     try:
         yield
     except TrainerError as error:
-        if not path.is_file() or read_json(path)["exit_code"] == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"exit_code": error.exit_code, "message": error.message, "hint": error.hint})
-        if launched:
+        _write_failure(path, error.exit_code, error.message, error.hint)
+        if LAUNCHED in os.environ:
             raise SystemExit(error.exit_code) from error  # the launcher prints it
         raise
-    write_json(path, {"exit_code": 0})
+    except Exception:
+        _write_failure(path, BUG, "a training process met a bug; the traceback above says where", "report it")
+        raise
+    if is_first:  # the others may end well after the first one has failed
+        write_json(path, {"exit_code": 0})
+
+
+def _write_failure(path: Path, code: int, message: str, hint: str) -> None:
+    # what looks like a bug is often the echo of another process that ended
+    if not path.is_file() or read_json(path)["exit_code"] in (0, BUG):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"exit_code": code, "message": message, "hint": hint})
