@@ -1,35 +1,28 @@
 """Run one part of the acceptance on a CUDA card; started by gpu_acceptance.sh."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from acceptance import correctness, methods
 from acceptance.report import Report
 from acceptance.workplace import Workplace
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-
 
 def results_folder(size: str) -> Path:
-    """Figures of a real size on a card go to the repository; all others only where ACCEPTANCE_OUT says."""
+    """Figures of the real size on a card go to the repository; all others only where ACCEPTANCE_OUT says."""
     out = os.environ.get("ACCEPTANCE_OUT")
-    if size not in ("real", "tiny"):
-        fail(f"ACCEPTANCE_SIZE is {size!r}", "real or tiny")
-    if size == "real" and not torch.cuda.is_available():
-        fail("no CUDA card", "ACCEPTANCE_SIZE=tiny ACCEPTANCE_OUT=FOLDER runs the same code on the CPU")
-    if size == "tiny" and not out:
-        fail("ACCEPTANCE_OUT is not set", "tiny figures are no results; name a folder for them")
-    return Path(out) if out else RESULTS
-
-
-def fail(message: str, fix: str) -> NoReturn:
-    print(f"error: {message}\nfix: {fix}", file=sys.stderr)
+    if size == "real" and torch.cuda.is_available():
+        return Path(out or Path(__file__).parent.parent / "benchmarks" / "results")
+    if size == "tiny" and out:
+        return Path(out)
+    print(
+        f"error: ACCEPTANCE_SIZE={size} needs a CUDA card, tiny needs ACCEPTANCE_OUT, and there is no third size\n"
+        "fix: run it on a card, or ACCEPTANCE_SIZE=tiny ACCEPTANCE_OUT=FOLDER for the same code on the CPU",
+        file=sys.stderr,
+    )
     sys.exit(5)
 
 
@@ -37,8 +30,7 @@ def main(part: str) -> int:
     size = os.environ.get("ACCEPTANCE_SIZE", "real")
     report = Report(part, size, results_folder(size))
     with tempfile.TemporaryDirectory(prefix="acceptance-", ignore_cleanup_errors=True) as folder:
-        place = Workplace(Path(folder), size)
-        (correctness if part == "correctness" else methods).run(report, place)
+        {"correctness": correctness, "methods": methods}[part].run(report, Workplace(Path(folder), size))
     return report.close()
 
 

@@ -18,9 +18,12 @@ TRAIN = {"max_steps": 5, "global_batch_size": 8, "learning_rate": 5e-3}
 OUTSIDE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
 
 
-def losses(project: Project) -> list[float]:
-    lines = (project.run / "train/metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+VALIDATION = {"split": {"validation": 0.2}}  # five rows: two processes cannot share them evenly
+
+
+def losses(project: Project, name: str = "loss") -> list[float]:
+    lines = [json.loads(line) for line in (project.run / "train/metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
 
 
 def prepared(folder: Path, model: Path, **changes: Any) -> Project:
@@ -40,14 +43,16 @@ def adapter_of(project: Project) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Project:
-    project = prepared(tmp_path_factory.mktemp("one"), tiny_model_dir, train=TRAIN | {"micro_batch_size": 8})
+    project = prepared(
+        tmp_path_factory.mktemp("one"), tiny_model_dir, data=VALIDATION, train=TRAIN | {"micro_batch_size": 8}
+    )
     result = project.call("train", worker=True)
     assert result.code == 0, result.text
     return project
 
 
 def test_one_item_eight_times_is_eight_items_once(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
-    project = prepared(tmp_path, tiny_model_dir, train=TRAIN | {"micro_batch_size": 1})
+    project = prepared(tmp_path, tiny_model_dir, data=VALIDATION, train=TRAIN | {"micro_batch_size": 1})
     assert project.call("train", worker=True).code == 0
     assert losses(project) == pytest.approx(losses(one_process), abs=1e-5)
     for name, weight in adapter_of(one_process).items():
@@ -55,16 +60,21 @@ def test_one_item_eight_times_is_eight_items_once(one_process: Project, tmp_path
 
 
 def test_two_processes_train_what_one_does(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
-    project = prepared(tmp_path, tiny_model_dir, launch={"num_processes": 2})
+    project = prepared(tmp_path, tiny_model_dir, data=VALIDATION, launch={"num_processes": 2})
     result = project.spawn("train", str(project.recipe))
     assert result.code == 0, result.text
     numbers = json.loads((project.run / "train/stage.json").read_text())["numbers"]
     assert numbers["num_processes"] == 2
     assert losses(project) == pytest.approx(losses(one_process), abs=1e-5)
+    expected = losses(one_process, "validation_loss")
+    assert len(expected) == 5 and losses(project, "validation_loss") == pytest.approx(expected, abs=1e-5)
+    for name, weight in adapter_of(one_process).items():
+        assert torch.allclose(weight, adapter_of(project)[name], atol=1e-4), name
+    assert result.out.count("weights are trained") == 1  # one process speaks
 
 
 def test_two_processes_launched_from_outside_do_too(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
-    project = prepared(tmp_path, tiny_model_dir, launch={"num_processes": 2})
+    project = prepared(tmp_path, tiny_model_dir, data=VALIDATION, launch={"num_processes": 2})
     command = (*OUTSIDE, "-m", "trainer", "train", str(project.recipe))
     result = finish(project.start(*command, ACCELERATE_USE_CPU="true", GLOO_SOCKET_IFNAME="lo"))
     assert result.code == 0, result.text
