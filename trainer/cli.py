@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141  # what a shell reports for SIGPIPE: the work is not done
     except Exception:
         traceback.print_exc()
         print("error: this is a bug of recipe-trainer; the traceback above says where", file=sys.stderr)
@@ -127,8 +128,11 @@ def _dispatch(options: argparse.Namespace) -> int:
         force=options.force,
         accepted=frozenset(options.accept),
         resume_from=options.resume_from,
+        arguments=_arguments(options),
         worker=is_worker(),
     )
+    if options.force and options.resume_from:
+        raise StageError("--force starts anew and --resume-from goes on: give one of them", hint="leave one out")
     if options.verb == "check":
         return _check(pipeline)
     if pipeline.worker:
@@ -181,6 +185,12 @@ _PLACES = {
     "export/merged": "the merged model, plain transformers",
     "export/README.md": "the model card",
 }
+
+
+def _arguments(options: argparse.Namespace) -> str:
+    """Return the recipe and what chooses its run, as a fix must repeat them."""
+    parts = [options.recipe, *(part for text in options.sets for part in ("--set", text))]
+    return shlex.join(parts + (["--run-dir", options.run_dir] if options.run_dir else []))
 
 
 def is_worker() -> bool:

@@ -54,6 +54,8 @@ class Pipeline:
     force: bool = False
     accepted: frozenset[str] = frozenset()
     resume_from: str | None = None
+    arguments: str = "RECIPE"
+    """The command line's recipe, `--set` and `--run-dir`, for the fixes that are printed."""
     worker: bool = False
     warned: set[str] = field(default_factory=set)
 
@@ -203,7 +205,8 @@ class Pipeline:
             self._refuse_other_training()
         with disk_errors(self.run.path):
             self.run.path.mkdir(parents=True, exist_ok=True)
-            if self.recipe_path.is_file():
+            copy = self.run.path / "recipe.yaml"
+            if self.recipe_path.is_file() and not (copy.exists() and copy.samefile(self.recipe_path)):
                 shutil.copyfile(self.recipe_path, self.run.path / "recipe.yaml")
         write_json(resolved, self.recipe.model_dump(mode="json"))
         write_json(self.run.path / "env.json", environment() | {"accepted": sorted(self.accepted)})
@@ -224,7 +227,7 @@ class Pipeline:
             f"{self.run.stage_dir('train')} was made from {'other data' if is_data else 'something else'}: "
             + "; ".join(reasons),
             hint=f"train beside it with --set name={self.recipe.name}-2, or replace it: "
-            f"trainer train {self.recipe_path} --force",
+            f"trainer train {self.arguments} --force",
         )
 
     def run_all(self) -> None:
@@ -259,7 +262,7 @@ class Pipeline:
         what = "is not finished" if status.state in ("missing", "started") else f"is stale: {'; '.join(status.reasons)}"
         raise StageError(
             f"{stage.name} needs {self.run.stage_dir(needed.name)}, which {what}",
-            hint=f"trainer {needed.name} {self.recipe_path}",
+            hint=f"trainer {needed.name} {self.arguments}",
         )
 
     def run_stage(self, stage: Stage, *, force: bool) -> None:

@@ -92,6 +92,8 @@ _DISK_REASONS = {
     errno.EROFS: "read-only file system",
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
+    errno.EEXIST: "a file is in the way",
+    errno.ENOTDIR: "a file is in the way",
 }
 # safetensors, shutil.copytree and torch.save raise kinds of their own; torch's names no cause
 _FULL_DISK_TEXTS = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos ")

@@ -14,6 +14,7 @@ CMS, public domain). Standard library only; the same source gives the same bytes
    so the task is easier than ICD-10-CM coding. The data set is drawn with DATA_SEED; no row is picked by score.
 5. Declines: 48 of the phrases below, answered null and drawn alike; each theme counts as one category.
 """
+
 import hashlib
 import itertools
 import json
@@ -28,11 +29,51 @@ from statistics import fmean
 PER_CLASS, PER_CATEGORY, CHAPTERS, FOLDS, DATA_SEED, CHOICE_SEEDS = 48, 3, 7, 5, 0, range(1, 9)
 CANDIDATES = (2, 5, 7, 8, 9, 10, 11, 13, 14, 15, 17, 19)
 SYSTEM = 'Give the ICD-10-CM chapter of the condition as JSON: {"chapter": NUMBER}. Not a condition: {"chapter": null}.'
-SENSITIVE = re.compile("abort|abuse|cutting|gender|genitalia|herma|masturb|necroph|orgasm|pedoph|psychopath|retard|sex|"
-                       "subnormal|suicid|terminat", re.I)
-GENERIC = set("""acute and chronic classified complication complications condition conditions disease diseases disorder
-    disorders due elsewhere following from in left nonspecific not of or other primary related right secondary
-    specified subacute syndrome the to type unspecified with without""".split())
+SENSITIVE = re.compile(
+    "abort|abuse|cutting|gender|genitalia|herma|masturb|necroph|orgasm|pedoph|psychopath|retard|sex|"
+    "subnormal|suicid|terminat",
+    re.I,
+)
+GENERIC = set(
+    [
+        "acute",
+        "and",
+        "chronic",
+        "classified",
+        "complication",
+        "complications",
+        "condition",
+        "conditions",
+        "disease",
+        "diseases",
+        "disorder",
+        "disorders",
+        "due",
+        "elsewhere",
+        "following",
+        "from",
+        "in",
+        "left",
+        "nonspecific",
+        "not",
+        "of",
+        "or",
+        "other",
+        "primary",
+        "related",
+        "right",
+        "secondary",
+        "specified",
+        "subacute",
+        "syndrome",
+        "the",
+        "to",
+        "type",
+        "unspecified",
+        "with",
+        "without",
+    ]
+)
 DECLINES = """garden: Watering tomato plants|Pruning roses|Lawn mower; football: Who won the cup final|Football scores
     today|Penalty shoot-out rules; cars: Used car prices|Winter tyres|Where to park downtown; baking: Chocolate cake
     recipe|How to bake sourdough|Banana bread without eggs; tools: Cordless drill|Set of screwdrivers|Adjustable
@@ -50,8 +91,10 @@ DECLINES = """garden: Watering tomato plants|Pruning roses|Lawn mower; football:
 
 def pool(source):
     """Steps 1 and 2: {chapter: [(name, category), ...]}, in the source's order."""
+
     def read(file):
         return map(json.loads, (source / file).read_text(encoding="utf-8").splitlines())
+
     found = [(r["description"], r["category"], r["chapter"]) for r in read("terms.jsonl") if not r["ambiguous"]]
     found += [(r["title"], r["category"], r["chapter"]) for r in read("titles.jsonl") if len(r["code"]) == 3]
     names, kept = defaultdict(list), defaultdict(list)
@@ -84,7 +127,9 @@ def scores(drawn, seed):
     rows, count = [], defaultdict(Counter)  # count[chapter, fold]: features of the rows in the fold
     for chapter, name, cat in ((c, n, cat) for c in drawn for n, cat in drawn[c]):
         text = f" {' '.join(re.findall('[a-z]+', name.lower()))} "
-        rows.append((chapter, fold[cat], [w[:5] for w in text.split()] + [text[i:i + 4] for i in range(len(text) - 3)]))
+        rows.append(
+            (chapter, fold[cat], [w[:5] for w in text.split()] + [text[i : i + 4] for i in range(len(text) - 3)])
+        )
         count[chapter, fold[cat]].update(rows[-1][2])
     seen = {(c, f): sum((count[c, g] for g in range(FOLDS) if g != f), Counter()) for c in drawn for f in range(FOLDS)}
     size = {key: 0.1 * len(set().union(*count.values())) + seen[key].total() for key in seen}
@@ -99,16 +144,30 @@ def main(source, output):
     kept = pool(source)
     full = [c for c in CANDIDATES if len(draw(kept[c], DATA_SEED)) == PER_CLASS]
     trials = [scores({c: draw(kept[c], seed) for c in full}, seed) for seed in CHOICE_SEEDS]
-    ranked = sorted(((fmean(accuracy(t, chapters) for t in trials), chapters)
-                     for chapters in itertools.combinations(full, CHAPTERS)), reverse=True)
+    ranked = sorted(
+        (
+            (fmean(accuracy(t, chapters) for t in trials), chapters)
+            for chapters in itertools.combinations(full, CHAPTERS)
+        ),
+        reverse=True,
+    )
     drawn = {c: draw(kept[c], DATA_SEED) for c in ranked[0][1]}
     print("chapters with enough rows:", full, *(f"\nmean {m:.3f} {cs}" for m, cs in ranked[:3] + ranked[-1:]))
     print(f"the data set's conditions: accuracy {accuracy(scores(drawn, DATA_SEED), list(drawn)):.3f}")
     themes = [theme.split(": ") for theme in " ".join(DECLINES.split()).split("; ")]
     drawn[None] = draw([(p, f"none-{theme}") for theme, phrases in themes for p in phrases.split("|")], DATA_SEED)
-    rows = [{"messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": name},
-             {"role": "assistant", "content": json.dumps({"chapter": c})}], "category": cat}
-            for c in drawn for name, cat in drawn[c]]
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": SYSTEM},
+                {"role": "user", "content": name},
+                {"role": "assistant", "content": json.dumps({"chapter": c})},
+            ],
+            "category": cat,
+        }
+        for c in drawn
+        for name, cat in drawn[c]
+    ]
     random.Random(DATA_SEED).shuffle(rows)
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     output.write_bytes(data)

@@ -18,18 +18,18 @@ from command import Project, Result, call, contents
 pytestmark = pytest.mark.slow
 
 STAGES = ("data", "pack", "train", "eval", "export", "report")
-CONTRACT = """
-recipe.yaml recipe.resolved.json env.json
-data/train.jsonl data/validation.jsonl data/heldout.jsonl data/rejected.jsonl data/report.json data/stage.json
-pack/train.safetensors pack/validation.safetensors pack/heldout.safetensors pack/packs.safetensors
-pack/report.json pack/stage.json
-train/adapter/adapter_model.safetensors train/adapter/adapter_config.json train/metrics.jsonl train/stage.json
-train/exit.json train/checkpoints/step_000024/manifest.json
-eval/predictions.jsonl eval/scores.json eval/gates.json eval/stage.json
-export/adapter/adapter_model.safetensors export/adapter/tokenizer.json export/verify.json export/README.md
-export/stage.json
-report/index.html report/report.json report/stage.json
-""".split()
+CONTRACT = {
+    ".": ["recipe.yaml", "recipe.resolved.json", "env.json"],
+    "data": ["train.jsonl", "validation.jsonl", "heldout.jsonl", "rejected.jsonl", "report.json", "stage.json"],
+    "pack": ["train.safetensors", "validation.safetensors", "heldout.safetensors", "packs.safetensors"],
+    "pack/.": ["report.json", "stage.json"],
+    "train": ["metrics.jsonl", "exit.json", "stage.json", "checkpoints/step_000024/manifest.json"],
+    "train/adapter": ["adapter_model.safetensors", "adapter_config.json"],
+    "eval": ["predictions.jsonl", "scores.json", "gates.json", "stage.json"],
+    "export": ["verify.json", "README.md", "stage.json"],
+    "export/adapter": ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json"],
+    "report": ["index.html", "report.json", "stage.json"],
+}
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -56,7 +56,8 @@ def refused(result: Result, *parts: str) -> None:
 
 
 def test_every_file_of_the_contract_is_there(finished_run: Project) -> None:
-    assert [name for name in CONTRACT if not (finished_run.run / name).is_file()] == []
+    wanted = [f"{folder}/{name}" for folder, names in CONTRACT.items() for name in names]
+    assert [name for name in wanted if not (finished_run.run / name).is_file()] == []
     leftovers = [path for path in finished_run.run.rglob("*") if path.suffix in (".partial", ".old", ".tmp")]
     assert leftovers == [] and not (finished_run.run / "train/checkpoints/.staged").exists()
     for path in finished_run.run.rglob("*"):

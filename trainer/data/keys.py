@@ -21,10 +21,11 @@ def normalise(text: str) -> str:
 
 
 def content_key(record: dict[str, Any]) -> str:
-    """Return the digest of all that a row teaches; the system turn is left out."""
+    """Return the digest of all that a row teaches, the system turn included: it may hold the document asked about."""
     if "text" in record:
         return digest("text", normalise(record["text"]))
-    parts = [said(record[name]) for name in ("messages", "prompt", "chosen", "rejected") if name in record]
+    names = ("messages", "prompt", "chosen", "rejected")
+    parts = [said(record[name], system=True) for name in names if name in record]
     return digest("turns", dump([parts, record.get("tools")]))
 
 
@@ -52,9 +53,10 @@ def _turns_key(turns: Iterable[Message]) -> str:
     return digest("turns", dump(said(turns)))
 
 
-def said(turns: Iterable[Message]) -> list[dict[str, Any]]:
-    """Return what the turns say, without the system turn."""
-    return [{key: turn[key] for key in SAID if turn.get(key)} for turn in turns if turn["role"] != "system"]
+def said(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
+    """Return what the turns say, without the system turn unless it is asked for."""
+    kept = [turn for turn in turns if system or turn["role"] != "system"]
+    return [{key: turn[key] for key in SAID if turn.get(key)} for turn in kept]
 
 
 def dump(value: object) -> str:

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import orjson
 import pyarrow
@@ -224,7 +224,14 @@ def _read_parquet(path: Path) -> Iterator[RawRow]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for value in batch.to_pylist():
                     line += 1
-                    yield RawRow(line, value)
+                    yield RawRow(line, {name: _without_nulls(cell) for name, cell in value.items()})
     except (pyarrow.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
         raise DataError(f"{path}: not a readable parquet file: {message}", hint="write the file again") from error
+
+
+def _without_nulls(cell: Any) -> Any:
+    """Drop the keys that Arrow filled with null so that all rows have the same ones: no row of the file wrote them."""
+    if isinstance(cell, dict):
+        return {name: _without_nulls(value) for name, value in cell.items() if value is not None}
+    return [_without_nulls(value) for value in cell] if isinstance(cell, list) else cell

@@ -45,7 +45,10 @@ class Columns:
     """The columns of one row; remembers which were used, so that the others can be kept as metadata."""
 
     def __init__(self, raw: Mapping[str, Any], mapping: Mapping[str, str]) -> None:
-        mapped = {name: raw[column] for name, column in mapping.items() if column in raw}
+        missing = [column for column in mapping.values() if column not in raw]
+        if missing:
+            raise RowError("unknown_format", f"no column {missing[0]!r}, which `mapping` names")
+        mapped = {name: raw[column] for name, column in mapping.items()}
         rest = {name: value for name, value in raw.items() if name not in mapping.values()}
         self.values: dict[str, Any] = {**rest, **mapped}
         self.shadowed = {name: value for name, value in rest.items() if name in mapped}

@@ -123,18 +123,27 @@ def _field_of(record: dict[str, Any], by: str) -> str:
     return str(value)
 
 
-def find_leaks(records: Sequence[dict[str, Any]], protected: Sequence[dict[str, Any]]) -> dict[int, int]:
-    """Find rows that train an answer to a prompt on which a protected row is tested.
+def find_leaks(
+    records: Sequence[dict[str, Any]], protected: Sequence[dict[str, Any]], *, by: str | None = None
+) -> dict[int, int]:
+    """Find rows that train an answer to a prompt on which a protected row is tested, or share its value of `by`.
 
     Returns:
-        Index of each such row -> index of the first protected row with that prompt.
+        Index of each such row -> index of the first protected row with that prompt or value.
     """
     first: dict[str, int] = {}
     for index, record in enumerate(protected):
-        first.setdefault(prompt_key(record), index)
+        for key in [prompt_key(record), *_value_keys(record, by)]:
+            first.setdefault(key, index)
     found = {}
     for index, record in enumerate(records):
-        hits = [first[key] for key in prompt_keys(record) if key in first]
+        hits = [first[key] for key in [*prompt_keys(record), *_value_keys(record, by)] if key in first]
         if hits:
             found[index] = min(hits)
     return found
+
+
+def _value_keys(record: dict[str, Any], by: str | None) -> list[str]:
+    """Return the value of the field `by` as a key, where the row has it."""
+    value = record.get("metadata", {}).get(by) if by else None
+    return [] if value is None else [f"by\x1f{value}"]

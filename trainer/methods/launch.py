@@ -85,6 +85,8 @@ def launch(
     """
     processes = num_processes(section)
     config_path = Path(section.accelerate_config) if section.accelerate_config else exit_path.parent / "accelerate.json"
+    if section.accelerate_config and not config_path.is_file():
+        raise HardwareError(f"launch.accelerate_config: no such file: {config_path}", hint="correct the path")
     if not section.accelerate_config:
         config_path.write_text(json.dumps(accelerate_config(section, processes), indent=2))
     exit_path.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 
+from trainer.errors import Problem, RecipeError
 from trainer.methods.stream import Plan
 from trainer.model.load import Precision
 from trainer.recipe import Recipe
@@ -63,6 +64,27 @@ def settings_of(recipe: Recipe, out_dir: Path, plan: Plan, types: Precision, *, 
     missing = [name for name in settings if name not in known]
     assert not missing, f"this transformers has no {missing}"
     return settings
+
+
+def check_schedule(recipe: Recipe, plan: Plan) -> None:
+    """Build the schedule once, before anything is spent.
+
+    Raises:
+        RecipeError: `lr_scheduler_kwargs` do not suit `lr_scheduler_type`.
+    """
+    train = recipe.train
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=float(train.learning_rate))
+    try:
+        get_scheduler(
+            train.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=warmup_steps(train.warmup_steps, plan.num_steps),
+            num_training_steps=plan.num_steps,
+            scheduler_specific_kwargs=train.lr_scheduler_kwargs or None,
+        )
+    except (TypeError, ValueError) as error:
+        problem = Problem("recipe", None, "train.lr_scheduler_kwargs", f"{train.lr_scheduler_type}: {error}")
+        raise RecipeError([problem], hint="see the arguments of this schedule in transformers") from error
 
 
 def warmup_steps(asked: float, num_steps: int) -> int:

@@ -29,7 +29,7 @@ from trainer.methods.collate import Collator, ItemDataset
 from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.preference import dpo_config, dpo_loop, pair_dataset
 from trainer.methods.probe import packing_leak
-from trainer.methods.settings import settings_of
+from trainer.methods.settings import check_schedule, settings_of
 from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
@@ -200,14 +200,23 @@ def _loop(
     callbacks: list[Any] = [metrics, Progress(metrics, say), signals]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
+    check_schedule(recipe, plan)
     settings = settings_of(recipe, job.out_dir, plan, types, validates=inputs.validation is not None)
     if settings["gradient_checkpointing"] and isinstance(model, PeftModel):
         model.enable_input_require_grads()
-    match recipe.method:
-        case SftMethod():
-            loop: RecipeLoop = _sft_loop(settings, model, inputs, tokenizer, callbacks)
-        case DpoMethod():
-            loop = _dpo_loop(job, settings, model, inputs, tokenizer, types, callbacks)
+    try:
+        match recipe.method:
+            case SftMethod():
+                loop: RecipeLoop = _sft_loop(settings, model, inputs, tokenizer, callbacks)
+            case DpoMethod():
+                loop = _dpo_loop(job, settings, model, inputs, tokenizer, types, callbacks)
+    except (RuntimeError, ImportError) as error:
+        if not recipe.track.report_to or "install" not in str(error):
+            raise
+        raise HardwareError(
+            f"track.report_to {recipe.track.report_to}: {str(error).splitlines()[0]}",
+            hint="install the tracker's package, or --set track.report_to=[]",
+        ) from error
     loop.remove_callback(PrinterCallback)
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit

@@ -53,6 +53,15 @@ class EvalSection(Section):
     gates: list[Gate] = Field(default_factory=list)
     """Conditions for export."""
 
+    @model_validator(mode="after")
+    def gates_have_their_arms(self) -> EvalSection:
+        for gate in self.gates:
+            compares = gate.min_gain is not None or gate.max_drop is not None
+            missing = {"tuned", *([gate.vs] if compares else [])} - set(self.arms)
+            if missing:
+                raise ValueError(f"a gate on {gate.metric} needs the arm {sorted(missing)[0]}, which `arms` leaves out")
+        return self
+
 
 class Verify(Section):
     """Limits of the proof that follows every export."""

@@ -64,6 +64,15 @@ class TrainSection(Section):
         return self
 
     @model_validator(mode="after")
+    def best_weights_are_saved(self) -> TrainSection:
+        if self.load_best_model_at_end and self.save_steps is not None and self.save_steps != self.eval_steps:
+            raise ValueError(
+                f"load_best_model_at_end needs a checkpoint at every validation; save_steps is {self.save_steps}, "
+                f"eval_steps is {self.eval_steps}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def micro_divides_global(self) -> TrainSection:
         if self.micro_batch_size != "auto" and self.global_batch_size % self.micro_batch_size:
             raise ValueError(

@@ -14,6 +14,7 @@ from trainer.scoring.generate import Answer, Generator
 from trainer.scoring.graders import exact_match, is_json
 from trainer.scoring.likelihood import Floats, row_losses
 
+EPSILON = 1e-9  # 0.7 - 0.3 is less than 0.4 in binary
 LOWER_IS_BETTER = ("loss", "latency_p50_s")
 
 
@@ -128,12 +129,12 @@ def judge(gate: Gate, arms: dict[str, dict[str, statistics.Score]]) -> dict[str,
         (gate.max, gate.max is None or value <= gate.max, f"{gate.metric} {value:.4g} against at most {gate.max}"),
         (
             gate.min_gain,
-            gate.min_gain is None or gain >= gate.min_gain,
+            gate.min_gain is None or gain >= gate.min_gain - EPSILON,
             f"{gate.metric} gains {gain:.4g} over {gate.vs} against at least {gate.min_gain}",
         ),
         (
             gate.max_drop,
-            gate.max_drop is None or -gain <= gate.max_drop,
+            gate.max_drop is None or -gain <= gate.max_drop + EPSILON,
             f"{gate.metric} drops {-gain:.4g} under {gate.vs} against at most {gate.max_drop}",
         ),
     ]

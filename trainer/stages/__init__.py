@@ -84,7 +84,7 @@ STAGES: dict[str, Stage] = {
                     "train.save_total_limit",
                 }
             ),
-            needs=("pack",),
+            needs=("data", "pack"),
             reads={"pack": ("train.safetensors", "validation.safetensors", "packs.safetensors")},
             outside=("weights", "start_adapter"),
         ),
@@ -102,7 +102,7 @@ STAGES: dict[str, Stage] = {
             help="write adapter or merged weights, reopened and proven equal",
             version=1,
             sections=("export", "model.dtype", "adapter.kind", "name"),
-            needs=("pack", "train", "eval"),
+            needs=("data", "pack", "train", "eval"),
             reads={"pack": ("heldout.safetensors",), "train": ("@weights",), "eval": ("scores.json", "gates.json")},
             outside=("weights", "tokenizer"),
         ),

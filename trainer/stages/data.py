@@ -56,15 +56,32 @@ def run(recipe: Recipe, run: StageContext) -> None:
     run.say(f"read {ledger.num_read} rows, {len(ledger.rejected)} malformed")
     _check_kinds([*trained, *heldout, *validation], recipe.method.kind, data)
     trained, heldout, validation = (_drop_duplicates(rows, data, ledger) for rows in (trained, heldout, validation))
-    trained = _drop_leaks(trained, heldout, "in_heldout", ledger)
-    validation = _drop_leaks(validation, heldout, "in_heldout", ledger)
-    trained = _drop_leaks(trained, validation, "in_validation", ledger)
+    by = data.split.by
+    trained = _drop_leaks(trained, heldout, "in_heldout", ledger, by)
+    validation = _drop_leaks(validation, heldout, "in_heldout", ledger, by)
+    trained = _drop_leaks(trained, validation, "in_validation", ledger, by)
     sides = divide(trained, heldout, validation, data.split)
     if not sides["train"]:
         raise DataError(
             "no training rows are left", hint="see data.sources and data.split; every row was dropped or set aside"
         )
+    _check_sides(sides, data.split)
     _write_results(run, sides, ledger)
+
+
+def _check_sides(sides: dict[str, list[Record]], split: Split) -> None:
+    """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
+
+    Raises:
+        DataError: A side is empty.
+    """
+    for side, share in (("heldout", split.heldout), ("validation", split.validation)):
+        if share and not sides[side]:
+            raise DataError(
+                f"data.split.{side} is {share:g} and no row could be set aside: all {len(sides['train'])} rows ask the "
+                "same prompt (system turns do not count) or share one value of data.split.by",
+                hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
+            )
 
 
 def _name_files(data: DataSection) -> dict[str, str]:
@@ -194,8 +211,10 @@ def _drop_duplicates(records: list[Record], data: DataSection, ledger: Ledger) -
     )
 
 
-def _drop_leaks(records: list[Record], protected: list[Record], reason: Reason, ledger: Ledger) -> list[Record]:
-    return drop(records, find_leaks(records, protected), protected, reason, ledger)
+def _drop_leaks(
+    records: list[Record], protected: list[Record], reason: Reason, ledger: Ledger, by: str | None
+) -> list[Record]:
+    return drop(records, find_leaks(records, protected, by=by), protected, reason, ledger)
 
 
 def drop(

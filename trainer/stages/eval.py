@@ -84,8 +84,8 @@ def _held_out(recipe: Recipe, context: StageContext, tokenizer: Any) -> HeldOut:
     questions = []
     for index in chosen:
         row = orjson.loads(lines[int(store.row_index[index])])
-        if "text" not in row:
-            questions.append(_question(row, renderer, tokenizer, store, index))
+        if "text" not in row and _answer(row).get("weight", 1):
+            questions.append(_question(row, renderer, tokenizer))
     if store.is_pairs:
         pairs = [store.pair(index) for index in chosen]
         return HeldOut(questions, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs])
@@ -96,21 +96,21 @@ def _side(prompt: Any, answer: Any) -> tuple[Any, Any]:
     return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
 
 
-def _question(row: dict[str, Any], renderer: Renderer, tokenizer: Any, store: TokenStore, index: int) -> Question:
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the message that is the reference: the last one, of preference rows the chosen one."""
+    message: dict[str, Any] = (row["chosen"] if "chosen" in row else row["messages"])[-1]
+    return message
+
+
+def _question(row: dict[str, Any], renderer: Renderer, tokenizer: Any) -> Question:
     messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
-    answer = row["chosen"][-1] if "chosen" in row else row["messages"][-1]
+    answer = _answer(row)
     reference = answer.get("content") or ""
     if answer.get("tool_calls"):  # as the template writes them
-        ids, mask = store.row(index)
-        reference = tokenizer.decode(_last_run(ids, mask), skip_special_tokens=True)
+        whole = renderer.text(row, [*messages, answer])
+        ids = tokenizer(whole[len(renderer.prompt_text(row)) :], add_special_tokens=False)["input_ids"]
+        reference = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
     return Question(row["source"], row["line"], messages, renderer.prompt_ids(row), reference)
-
-
-def _last_run(ids: Any, mask: Any) -> Any:
-    """Return the ids of the last unbroken run of trained tokens."""
-    trained = np.flatnonzero(mask)
-    breaks = np.flatnonzero(np.diff(trained) > 1)
-    return ids[trained[breaks[-1] + 1 if len(breaks) else 0] : trained[-1] + 1]
 
 
 def _decoding(recipe: Recipe, context: StageContext, tokenizer: Any, held: HeldOut) -> dict[str, Any]:

@@ -8,7 +8,7 @@ The reference of every proof is the trained adapter on the same unquantised base
 from __future__ import annotations
 
 import gc
-import json
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
 
 import trainer
 from trainer.errors import GateError, HardwareError
@@ -277,7 +278,7 @@ def _card(recipe: Recipe, context: StageContext, proofs: dict[str, Any]) -> str:
             formats=list(proofs),
             adapter_kind=recipe.adapter.kind,
             method_kind=recipe.method.kind,
-            recipe_yaml=_recipe_text(recipe, context),
+            recipe_yaml=_recipe_text(recipe),
             trainer_version=trainer.__version__,
             data_report=read_json(context.input("data", "report.json")),
             train_numbers=record.numbers if record else {},
@@ -293,9 +294,17 @@ def _public_name(name_or_path: str) -> str:
     return Path(name_or_path).name if Path(name_or_path).is_absolute() else name_or_path
 
 
-def _recipe_text(recipe: Recipe, context: StageContext) -> str:
-    """Return the recipe as it was written, or the resolved one where the run was made from a folder."""
-    path = context.run.path / "recipe.yaml"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    return json.dumps(recipe.model_dump(mode="json"), indent=2)
+def _recipe_text(recipe: Recipe) -> str:
+    """Return what was run, parents and `--set` included, as YAML without the paths of this machine."""
+    values = recipe.model_dump(mode="json", exclude_defaults=True)
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(_without_folders(values), text)
+    return text.getvalue()
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return _public_name(value) if isinstance(value, str) else value

@@ -145,6 +145,10 @@ class Renderer:
             spans = [self._difference(row, messages, text, index) for index in wanted]
         ids, offsets = self._tokenize(text)
         mask = mask_of(offsets, spans)
+        if self.loss_on == "all":
+            out = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
+            excluded = mask_of(offsets, [self._difference(row, messages, text, index) for index in out])
+            mask = [flag & ~left_out for flag, left_out in zip(mask, excluded, strict=True)]
         mask[0] = 0  # nothing predicts the first token
         if not any(mask):
             raise DataError(

@@ -16,9 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from trainer.errors import StageError
 from trainer.tokens.chat import PairTokens, Tokens
 
 Ints = np.ndarray[tuple[int], np.dtype[np.integer]]
@@ -81,10 +82,17 @@ class TokenStore:
 
     @classmethod
     def load(cls, path: Path) -> TokenStore:
-        """Open a file."""
-        with safe_open(path, framework="numpy") as file:
-            segments = int(file.metadata()["segments"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        """Open a file.
+
+        Raises:
+            StageError: It is damaged.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                segments = int(file.metadata()["segments"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        except (SafetensorError, OSError) as error:
+            raise StageError(f"{path} is damaged: {error}", hint="trainer pack RECIPE --force") from error
         return cls(**arrays, segments=segments)
 
 

@@ -131,7 +131,7 @@ def test_leaks_are_found_in_longer_conversations_too() -> None:
     ("again", "repeated"),
     [
         (row("Q  one", "ANSWER"), True),
-        (apply_system_prompt(row("q one", "answer"), "be kind", when="replace"), True),
+        (apply_system_prompt(row("q one", "answer"), "be kind", when="replace"), False),
         (row("q one", "other"), False),
         ({**row("q one", "answer"), "tools": [{"name": "f"}]}, False),
     ],
