@@ -162,5 +162,5 @@ def run(report: Report, place: Workplace) -> None:
         report.case(f"packing {name}", packing, folder, dtype)
     report.case("nf4 weights", nf4_weights, folder)
     report.case("nf4", nf4, folder)
-    for kind in ("lora", "qlora"):
+    for kind in ("lora", "qlora") if place.size == "real" else ("qlora",):
         report.case(f"pipeline {kind}", pipeline, folder, place, kind)

@@ -14,6 +14,8 @@ NUM_STEPS = 20
 SAME_LOSS = {True: 5e-3, False: 1e-6}
 RATES = {("none", "sft"): 1e-4, ("none", "dpo"): 2e-5, ("lora", "sft"): 1e-3, ("lora", "dpo"): 5e-4}
 TINY_RATE = 2e-3
+ADAPTERS = ("lora", "qlora", "none")
+TINY_ADAPTERS = {"sft": ("lora",), "dpo": ("qlora", "none")}  # each once, for time
 
 
 def recipe_of(place: Workplace, method: str, adapter: str, **train: Any) -> Path:
@@ -119,7 +121,7 @@ def run(report: Report, place: Workplace) -> None:
     models.make_model(place.folder / "model", "methods", place.size)
     for method in ("sft", "dpo"):
         report.case(f"rows {method}", prepare, place, method)
-        for adapter in ("lora", "qlora", "none"):
+        for adapter in ADAPTERS if place.size == "real" else TINY_ADAPTERS[method]:
             report.case(f"{adapter} {method}", trained, place, method, adapter)
     report.case("launched from outside", launched_from_outside, place)
     report.case("resumed after SIGTERM", resumed, place)
