@@ -14,14 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from rich.console import Console
-
 from trainer import __version__
 from trainer.errors import StageError, TrainerError
 from trainer.pipeline import ACCEPTABLE, Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.render.terminal import scores_table
 from trainer.rundir import RunFolder, read_json
 from trainer.stages import STAGES
 
@@ -151,6 +148,10 @@ def _dispatch(options: argparse.Namespace) -> int:
 
 def _summary(pipeline: Pipeline) -> None:
     """Print the closing table, where everything lies and what to type next, for a run that has scores."""
+    from rich.console import Console  # noqa: PLC0415  costs half of `--help`
+
+    from trainer.render.terminal import scores_table  # noqa: PLC0415
+
     run_dir = pipeline.run.path
     scores_path = run_dir / "eval" / "scores.json"
     if not scores_path.is_file() or pipeline.run.record("report") is None:

@@ -272,6 +272,11 @@ class Pipeline:
             StageError: `train/` was made from something else.
         """
         status = self.status(stage)
+        if status.state == "fresh" and stage.name == "train" and self.resume_from and not force:
+            raise StageError(
+                f"{self.run.stage_dir(stage.name)} is finished: there is nothing to resume",
+                hint=f"leave --resume-from out, or train anew: trainer train {self.arguments} --force",
+            )
         if status.state == "fresh" and not force:
             self.say(f"{stage.name}: up to date")
             if stage.name == "eval":
