@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PARTS = {
     "correctness": {"float32", "bfloat16", "packing float32", "nf4 weights", "nf4", "pipeline qlora"},
-    "methods": {"lora sft", "qlora dpo", "none dpo", "launched from outside", "resumed after SIGTERM"},
+    "methods": {"lora sft", "none dpo", "launched from outside", "resumed after SIGTERM"},
 }
 
 
