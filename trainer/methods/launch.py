@@ -123,10 +123,22 @@ def _environment(processes: int, threads: str) -> dict[str, str]:
     environment["PYTHONSAFEPATH"] = "1"  # a folder `trainer/` in the working directory would shadow this package
     environment[LAUNCHED] = str(processes)
     environment["OMP_NUM_THREADS"] = threads
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        environment["CUDA_VISIBLE_DEVICES"] = visible_cards(processes)
+    else:
         environment["ACCELERATE_USE_CPU"] = "true"
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment
+
+
+def visible_cards(processes: int) -> str:
+    """Return as many cards as there are processes: one process that sees two makes transformers use DataParallel.
+
+    That would multiply the batch behind the recipe's back.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+    return ",".join(cards[:processes])
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:

@@ -80,6 +80,11 @@ def start_processes(expected: int | None) -> PartialState:
             hint="on the CPU: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N ...; "
             "or set launch.num_processes; or --accept world-size",
         )
+    if state.num_processes == 1 and torch.cuda.device_count() > 1:
+        raise HardwareError(
+            f"one process sees {torch.cuda.device_count()} cards: transformers would split its batches over them",
+            hint="CUDA_VISIBLE_DEVICES=0 accelerate launch ..., or one process for each card",
+        )
     return state
 
 
