@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from trainer import __version__
 from trainer.errors import StageError, TrainerError
@@ -88,18 +89,14 @@ def _parser() -> argparse.ArgumentParser:
         _recipe_verb(verbs, stage.name, stage.help)
     _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
     _recipe_verb(verbs, "check", "everything that can be known before spending time")
+    _inspect_verb(verbs)
     schema = verbs.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def _recipe_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str) -> None:
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.add_argument("recipe", metavar="RECIPE", help="recipe file, or a run folder (its resolved recipe)")
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY.PATH=VALUE", help="override one key"
-    )
-    parser.add_argument("--run-dir", metavar="DIR", help="run folder; runs/NAME by default")
+    parser = _on_recipe(verbs, name, text)
     parser.add_argument("--force", action="store_true", help="do the stage again although it is up to date")
     parser.add_argument(
         "--accept",
@@ -109,7 +106,31 @@ def _recipe_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], nam
         help="override one refusal; it is recorded",
     )
     parser.add_argument("--resume-from", metavar="step_N", help="checkpoint to continue from; the newest by default")
+
+
+def _on_recipe(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument("recipe", metavar="RECIPE", help="recipe file, or a run folder (its resolved recipe)")
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="KEY.PATH=VALUE", help="override one key"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="run folder; runs/NAME by default")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _inspect_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _on_recipe(verbs, "inspect", "show rows as the model sees them, what is trained standing out")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--row", metavar="ID", help="place of a row, FILE:LINE, or LINE alone")
+    chosen.add_argument("--rule", metavar="RULE", help="rows that break a rule of data/report.json, such as Q008")
+    chosen.add_argument("--flag", metavar="NAME", help="kind of row, such as refusal, or label-errors after a training")
+    chosen.add_argument(
+        "--rejected", nargs="?", const="", metavar="REASON", help="rows left out, beside the rows that were kept"
+    )
+    parser.add_argument("--limit", type=int, default=5, metavar="N", help="rows shown; 5 by default")
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -117,6 +138,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _print_schema()
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
+    if options.verb == "inspect":
+        return _inspect(options, recipe, run_dir)
     pipeline = Pipeline(
         recipe,
         RunFolder(run_dir),
@@ -143,6 +166,13 @@ def _dispatch(options: argparse.Namespace) -> int:
             pipeline.run_all()
         finally:
             _summary(pipeline)
+    return 0
+
+
+def _inspect(options: argparse.Namespace, recipe: Recipe, run_dir: Path) -> int:
+    command: Any = importlib.import_module("trainer.inspect.command")  # the libraries of the data floor are slow
+    wanted = command.Wanted(options.row, options.rule, options.flag, options.rejected, options.limit)
+    command.inspect(recipe, RunFolder(run_dir), wanted, arguments=_arguments(options))
     return 0
 
 

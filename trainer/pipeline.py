@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import trainer
+from trainer.data.inputs import row_inputs
 from trainer.errors import DataError, GateError, StageError
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
@@ -140,16 +141,7 @@ class Pipeline:
         """Return the files of a group, or for a hub model the text that identifies it."""
         recipe = self.recipe
         if group == "rows":
-            split, prompt = recipe.data.split, recipe.data.system_prompt
-            files: dict[str, str | None] = {
-                f"data.sources.{index}.path": source.path for index, source in enumerate(recipe.data.sources)
-            }
-            files |= {
-                "data.split.validation_path": split.validation_path,
-                "data.split.heldout_path": split.heldout_path,
-            }
-            files["data.system_prompt.path"] = prompt.path if prompt else None
-            return {label: Path(path) for label, path in files.items() if path}
+            return dict(row_inputs(recipe.data))
         if group == "start_adapter":
             start = getattr(recipe.adapter, "init_from", None)
             return {} if not start else {"adapter.init_from": self._adapter_hash(Path(start))}

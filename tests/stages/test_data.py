@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ class Context:
     numbers: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
+    def input(self, stage: str, name: str) -> Path:
+        return self.dir.with_name(f"{self.dir.name}-before") / name
+
     def say(self, text: str) -> None:
         self.said.append(text)
 
@@ -37,8 +41,13 @@ def written(path: Path, rows: list[Any]) -> str:
     return str(path)
 
 
+def word(number: int) -> str:
+    """Return a word that resembles no other."""
+    return hashlib.blake2b(str(number).encode(), digest_size=8).hexdigest()
+
+
 def qa(number: int, **more: object) -> dict[str, Any]:
-    return {"prompt": f"question {number}", "completion": f"answer {number}", **more}
+    return {"prompt": f"question {word(number)}", "completion": f"answer {word(-1 - number)}", **more}
 
 
 def run_stage(out: Path, *paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Context:
@@ -69,6 +78,8 @@ def test_every_row_is_on_one_side_or_in_rejected(tmp_path: Path) -> None:
         "rows_heldout": 20,
         "rows_rejected": 3,
         "duplicates": 2,
+        "near_duplicates": 0,
+        "conflicts": 0,
     }
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["rejected"] == {"exact_duplicate": 2, "invalid_json": 1}
@@ -148,7 +159,7 @@ def test_the_system_prompt_of_a_file_is_put_in_front(tmp_path: Path) -> None:
 
 
 def test_the_most_frequent_answer_and_its_share(tmp_path: Path) -> None:
-    rows = [{"text": f"query {n}", "label": "yes" if n % 4 else "x" * 201} for n in range(40)]
+    rows = [{"text": f"query {word(n)}", "label": "yes" if n % 4 else "x" * 201} for n in range(40)]
     source = {"path": written(tmp_path / "a.jsonl", rows), "mapping": {"prompt": "text", "completion": "label"}}
     run_stage(tmp_path / "out", sources=[source], split={"heldout": 0.0})
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -171,7 +182,7 @@ def test_rows_that_do_not_fit_the_method_are_named(tmp_path: Path, rows: list[An
 
 
 def test_pairs_go_through_for_dpo(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", [{**PAIR, "prompt": f"p{n}"} for n in range(10)])
+    path = written(tmp_path / "a.jsonl", [{**PAIR, "prompt": word(n)} for n in range(10)])
     assert run_stage(tmp_path / "out", path, kind="dpo").numbers["rows_heldout"] == 2
     assert set(lines(tmp_path / "out/train.jsonl")[0]) == {"prompt", "chosen", "rejected", "source", "line"}
 

@@ -1,25 +1,48 @@
-"""Repeated rows: the first copy is kept."""
+"""Repeated rows and contradictions, told from the keys of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import numpy as np
+from numpy.typing import NDArray
 
-from trainer.data.keys import content_key
+Keys = NDArray[np.uint64]
+Rows = NDArray[np.int64]
 
 
-def find_exact_duplicates(records: Sequence[dict[str, Any]]) -> dict[int, int]:
+def find_exact_duplicates(content: Keys) -> dict[int, int]:
     """Find rows whose normalised content an earlier row already has.
 
-    Any other finder (near duplicates) returns the same shape, so that the stage can chain them.
+    Args:
+        content: (rows,) content keys.
 
     Returns:
-        Index of each repeated row -> index of the row that is kept.
+        Index of each repeated row -> index of the row that is kept, the first one.
     """
-    first: dict[str, int] = {}
-    repeated: dict[int, int] = {}
-    for index, record in enumerate(records):
-        kept = first.setdefault(content_key(record), index)
-        if kept != index:
-            repeated[index] = kept
-    return repeated
+    _, first, inverse = np.unique(content, return_index=True, return_inverse=True)
+    kept = first[inverse]
+    repeated = np.flatnonzero(kept != np.arange(content.size))
+    return dict(zip(repeated.tolist(), kept[repeated].tolist(), strict=True))
+
+
+def find_conflicts(prompt: Keys, context: Keys, answer: Keys) -> list[list[int]]:
+    """Find rows that ask the same in the same context and answer differently.
+
+    Args:
+        prompt: (rows,) key of the last prompt.
+        context: (rows,) key of system turn and tools.
+        answer: (rows,) key of the last answer.
+
+    Returns:
+        Groups of rows, in the order of their first rows.
+    """
+    asked = np.stack([prompt, context], axis=1)
+    _, first, group_of, sizes = np.unique(asked, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    group_of = group_of.reshape(-1)
+    differs = answer != answer[first[group_of]]
+    is_conflict = np.zeros(sizes.size, np.bool_)
+    is_conflict[group_of[differs]] = True
+    rows = np.flatnonzero(is_conflict[group_of])
+    groups: dict[int, list[int]] = {}
+    for row, group in zip(rows.tolist(), group_of[rows].tolist(), strict=True):
+        groups.setdefault(group, []).append(row)
+    return list(groups.values())

@@ -17,16 +17,19 @@ SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
 
 def normalise(text: str) -> str:
     """Fold what people do not see as a difference: Unicode form (NFKC), case and runs of space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split())
 
 
 def content_key(record: dict[str, Any]) -> str:
     """Return the digest of all that a row teaches, the system turn included: it may hold the document asked about."""
     if "text" in record:
         return digest("text", normalise(record["text"]))
-    names = ("messages", "prompt", "chosen", "rejected")
+    if "input_ids" in record:
+        return digest("ids", dump([record["input_ids"], record.get("labels")]))
+    names = ("messages", "prompt", "completion", "chosen", "rejected")
     parts = [said(record[name], system=True) for name in names if name in record]
-    return digest("turns", dump([parts, record.get("tools")]))
+    return digest("turns", dump([parts, record.get("tools"), *([record["label"]] if "label" in record else [])]))
 
 
 def prompt_key(record: dict[str, Any]) -> str:
@@ -37,20 +40,20 @@ def prompt_key(record: dict[str, Any]) -> str:
 def prompt_keys(record: dict[str, Any]) -> list[str]:
     """Return the digests of every prompt that a row trains an answer to, the last one last.
 
-    A conversation `u1 a1 u2 a2` trains on the prompts `u1` and `u1 a1 u2`. A row without any prompt (text, or
-    an assistant turn alone) is its own prompt.
+    A conversation `u1 a1 u2 a2` trains on the prompts `u1` and `u1 a1 u2`. A row without any prompt (text, token
+    ids, or an assistant turn alone) is its own prompt.
     """
     if "text" in record:
         return [digest("text", normalise(record["text"]))]
+    if "input_ids" in record:
+        return [digest("ids", dump(record["input_ids"]))]
     if "prompt" in record:
-        return [_turns_key(record["prompt"])]
-    messages = [message for message in record["messages"] if message["role"] != "system"]
-    ends = [index for index, message in enumerate(messages) if message["role"] == "assistant" and index > 0]
-    return [_turns_key(messages[:end]) for end in ends] or [_turns_key(messages)]
-
-
-def _turns_key(turns: Iterable[Message]) -> str:
-    return digest("turns", dump(said(turns)))
+        return [digest("turns", dump(said(record["prompt"])))]
+    turns = [turn for turn in record["messages"] if turn["role"] != "system"]
+    # Each turn is folded once; the prompts are prefixes of one list.
+    folded = [dump(turn) for turn in said(turns)]
+    ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
+    return [digest("turns", f"[{','.join(folded[:end])}]") for end in ends or [len(folded)]]
 
 
 def said(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
@@ -75,3 +78,8 @@ def _folded(value: Any) -> Any:
 def digest(kind: str, text: str) -> str:
     """Return 32 hex digits; `kind` keeps a text from equalling a conversation."""
     return hashlib.blake2b(f"{kind}\x1f{text}".encode(), digest_size=16).hexdigest()
+
+
+def number(key: str) -> int:
+    """Return the first 64 bits of a digest: among a million rows two collide with probability 3e-8."""
+    return int(key[:16], 16)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 Malformed = Literal[
     "invalid_json",
     "invalid_csv",
+    "row_too_long",
     "not_an_object",
     "unknown_format",
     "empty_messages",
@@ -21,13 +22,18 @@ Malformed = Literal[
     "invalid_tools",
     "invalid_weight",
     "invalid_text",
+    "invalid_label",
+    "invalid_tokens",
 ]
 """Faults of a row alone; these count towards `data.max_rejected`."""
 
-Redundant = Literal["exact_duplicate", "in_heldout", "in_validation"]
+Redundant = Literal["exact_duplicate", "near_duplicate", "in_heldout", "in_validation", "contaminated"]
 """The row is sound, but another row already says it."""
 
-Reason = Malformed | Redundant
+Private = Literal["personal_data"]
+"""The row is sound, but holds what must not be trained on."""
+
+Reason = Malformed | Redundant | Private
 
 MALFORMED: frozenset[str] = frozenset(get_args(Malformed))
 
@@ -35,7 +41,11 @@ MALFORMED: frozenset[str] = frozenset(get_args(Malformed))
 class RowError(Exception):
     """One row cannot be used. The stage writes it down and goes on; it never reaches the user as an exception."""
 
-    def __init__(self, reason: Malformed, detail: str) -> None:
+    def __init__(self, reason: Malformed | Private, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason: Malformed = reason
+        self.reason: Malformed | Private = reason
         self.detail = detail
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[Malformed | Private, str]]:
+        """Travel between processes: the default would call us with the joined message alone."""
+        return type(self), (self.reason, self.detail)

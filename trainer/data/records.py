@@ -4,34 +4,36 @@ A canonical row is one of
 
     {"messages": [...], "tools"?, "chat_template_kwargs"?}
     {"prompt": [...], "chosen": [...], "rejected": [...], "tools"?, "chat_template_kwargs"?}
+    {"prompt": [...], "completion": [...], "label": true | false, "tools"?, "chat_template_kwargs"?}
     {"text": "..."}
+    {"input_ids": [...], "labels": [...]}
 
 followed by "metadata" (every other column), "source" and "line".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, assert_never
 
 from trainer.data.checks import check_record
+from trainer.data.columns import (
+    COMPLETION_COLUMNS,
+    INPUT_COLUMNS,
+    OUTPUT_COLUMNS,
+    PROMPT_COLUMNS,
+    TURN_COLUMNS,
+    Columns,
+)
+from trainer.data.labelled import parse_verdict, split_answer
 from trainer.data.preference import split_pair
 from trainer.data.reasons import RowError
-from trainer.data.turns import Message, canonical_tools, canonical_turns, kind_of, shorten
+from trainer.data.shape import check_shape
+from trainer.data.token_rows import parse_tokens
+from trainer.data.turns import Message, canonical_tools, canonical_turns, kind_of, shorten, text_of
 from trainer.recipe.data import Format
 
 Record = dict[str, Any]
-
-TURN_COLUMNS = ("messages", "conversations", "conversation")
-PROMPT_COLUMNS = ("prompt", "question", "query", "input")
-COMPLETION_COLUMNS = ("completion", "response", "answer", "output")
-INPUT_COLUMNS = ("input", "context")
-OUTPUT_COLUMNS = ("output", "response")
-MAPPABLE = frozenset(
-    {*TURN_COLUMNS, *PROMPT_COLUMNS, *COMPLETION_COLUMNS, *INPUT_COLUMNS, "instruction", "history", "system"}
-    | {"chosen", "rejected", "text", "tools", "chat_template_kwargs"}
-)
-"""Names that `data.sources[].mapping` may give a column."""
 
 
 class Parsed(NamedTuple):
@@ -41,56 +43,14 @@ class Parsed(NamedTuple):
     record: Record
 
 
-class Columns:
-    """The columns of one row; remembers which were used, so that the others can be kept as metadata."""
-
-    def __init__(self, raw: Mapping[str, Any], mapping: Mapping[str, str]) -> None:
-        missing = [column for column in mapping.values() if column not in raw]
-        if missing:
-            raise RowError("unknown_format", f"no column {missing[0]!r}, which `mapping` names")
-        mapped = {name: raw[column] for name, column in mapping.items()}
-        rest = {name: value for name, value in raw.items() if name not in mapping.values()}
-        self.values: dict[str, Any] = {**rest, **mapped}
-        self.shadowed = {name: value for name, value in rest.items() if name in mapped}
-        self.used: set[str] = set()
-
-    def has(self, name: str) -> bool:
-        return self.values.get(name) is not None
-
-    def take(self, name: str) -> Any:
-        """Return the column, or None, and mark it as used."""
-        self.used.add(name)
-        return self.values.get(name)
-
-    def one_of(self, names: tuple[str, ...]) -> str:
-        """Return the one of `names` that the row has; the first name wins, of the others only one may be there.
-
-        Raises:
-            RowError: none of them, or several.
-        """
-        found = [name for name in names if self.has(name)]
-        if not found:
-            raise RowError("unknown_format", f"none of {', '.join(names)} in a row with {self.described()}")
-        if len(found) > 1 and found[0] != names[0]:
-            raise RowError("unknown_format", f"both {' and '.join(found)}; say which by mapping: {{{names[0]}: ...}}")
-        return found[0]
-
-    def described(self) -> str:
-        return shorten("columns " + ", ".join(map(str, self.values)), 200)
-
-    def metadata(self) -> dict[str, Any]:
-        """Return the columns that were not used; a `metadata` column is merged in, so that our own files read back."""
-        rest = {
-            name: value
-            for name, value in self.values.items()
-            if name not in self.used and not (value is None and name in MAPPABLE)
-        }
-        own = rest.pop("metadata") if isinstance(rest.get("metadata"), dict) else {}
-        return {**own, **rest, **self.shadowed}
-
-
 def parse_row(
-    raw: object, *, source: str, line: int, format: Format = "auto", mapping: Mapping[str, str] | None = None
+    raw: object,
+    *,
+    source: str,
+    line: int,
+    format: Format = "auto",
+    mapping: Mapping[str, str] | None = None,
+    check: bool = True,
 ) -> Parsed:
     """Make one raw row canonical and check it.
 
@@ -99,19 +59,22 @@ def parse_row(
         source: name of its file, kept in the row.
         line: 1-based line or row number in the file.
         format: layout; auto tells it from the columns.
-        mapping: our name -> column of the file.
+        mapping: our name -> column of the file, or a dotted path into it.
+        check: False leaves the check of the turns to the cleaning that follows, which may put them right.
 
     Raises:
         RowError: the row cannot be used; it says why.
     """
     if not isinstance(raw, dict):
         raise RowError("not_an_object", f"the row is {kind_of(raw)}, not an object")
+    check_shape(raw)
     columns = Columns(raw, mapping or {})
     layout = detect_format(columns.values) if format == "auto" else format
     record = _parse_layout(columns, layout)
     if metadata := columns.metadata():
         record["metadata"] = metadata
-    check_record(record)
+    if check:
+        check_record(record)
     return Parsed(layout, {**record, "source": source, "line": line})
 
 
@@ -123,14 +86,12 @@ def detect_format(row: Mapping[str, Any]) -> Format:
     """
     present = {name for name, value in row.items() if value is not None}
     if "input_ids" in present:
-        raise RowError("unknown_format", "tokenised rows (`input_ids`) are not read; give the text")
-    if {"chosen", "rejected"} <= present:
+        return "tokens"
+    if {"chosen", "rejected"} <= present or ("rejected_response" in present and _conversation_format(present)):
         return "preference"
     layout = _conversation_format(present)
     if layout and ("kto_tag" in present or isinstance(row.get("label"), bool)):
-        raise RowError(
-            "unknown_format", f"a true/false label beside the answer (KTO rows); set format: {layout} to train on all"
-        )
+        return "kto"
     if layout:
         return layout
     if "text" in present and not present & {"label", "labels"}:
@@ -164,16 +125,16 @@ def _parse_layout(columns: Columns, layout: Format) -> Record:
         RowError: a column is missing or broken.
     """
     match layout:
-        case "messages" | "sharegpt":
-            record: Record = {"messages": _parse_turns(columns)}
-        case "alpaca":
-            record = {"messages": _parse_alpaca(columns)}
-        case "prompt_completion":
-            record = {"messages": _parse_prompt_completion(columns)}
+        case "messages" | "sharegpt" | "alpaca" | "prompt_completion":
+            record: Record = {"messages": _PARSERS[layout](columns)}
         case "preference":
             record = _parse_preference(columns)
+        case "kto":
+            record = _parse_kto(columns)
         case "text":
             return {"text": _parse_text(columns)}
+        case "tokens":
+            return parse_tokens(columns)
         case "auto":
             raise AssertionError("the layout is settled before")
         case _:
@@ -183,12 +144,10 @@ def _parse_layout(columns: Columns, layout: Format) -> Record:
 
 
 def _add_extras(columns: Columns, record: Record) -> None:
-    opening = record["prompt" if "chosen" in record else "messages"]
+    opening = record["prompt" if "prompt" in record else "messages"]
     # A system turn of the conversation wins over the column, which then stays in the metadata (as LLaMA-Factory does).
     if columns.has("system") and opening and opening[0]["role"] != "system":
-        system = columns.take("system")
-        if not isinstance(system, str):
-            raise RowError("unsupported_content", f"system: {kind_of(system)} where text is expected")
+        system = text_of(columns.take("system"), "system")
         if system.strip():
             opening.insert(0, {"role": "system", "content": system})
     if columns.has("tools") and (tools := canonical_tools(columns.take("tools"))):
@@ -245,10 +204,30 @@ def _history_turns(history: object) -> list[Message]:
     return turns
 
 
+def _parse_kto(columns: Columns) -> Record:
+    verdict = parse_verdict(columns)
+    layout = _conversation_format({name for name in columns.values if columns.has(name)})
+    if layout is None:
+        raise RowError("unknown_format", f"no answer to judge in a row with {columns.described()}")
+    prompt, completion = split_answer(_PARSERS[layout](columns))
+    return {"prompt": prompt, "completion": completion, "label": verdict}
+
+
 def _parse_preference(columns: Columns) -> Record:
+    if columns.has("rejected_response") and not columns.has("rejected"):  # ms-swift: the other answer is the good one
+        return _parse_second_answer(columns)
     prompt, chosen, rejected = _preference_prompt(columns), columns.take("chosen"), columns.take("rejected")
     turns = split_pair(prompt, chosen, rejected)
     return dict(zip(("prompt", "chosen", "rejected"), turns, strict=True))
+
+
+def _parse_second_answer(columns: Columns) -> Record:
+    layout = _conversation_format({name for name in columns.values if columns.has(name)})
+    if layout is None:
+        raise RowError("unknown_format", f"no chosen answer in a row with {columns.described()}")
+    prompt, chosen = split_answer(_PARSERS[layout](columns))
+    rejected = _turns_of(columns.take("rejected_response"), "assistant", "rejected_response")
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
 def _preference_prompt(columns: Columns) -> list[Message] | None:
@@ -266,3 +245,12 @@ def _parse_text(columns: Columns) -> str:
     if not isinstance(text, str):
         raise RowError("unknown_format", f"`text` is {kind_of(text)} in a row with {columns.described()}")
     return text
+
+
+_PARSERS: dict[Format, Callable[[Columns], list[Message]]] = {
+    "messages": _parse_turns,
+    "sharegpt": _parse_turns,
+    "alpaca": _parse_alpaca,
+    "prompt_completion": _parse_prompt_completion,
+}
+"""The layouts of one conversation."""

@@ -1,149 +1,249 @@
-"""Train, validation and held-out rows: no prompt stands on two sides."""
+"""Train, validation and held-out rows: no prompt, and nothing that resembles it, stands on two sides."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from trainer.data.keys import prompt_key, prompt_keys
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.near import Edges
 from trainer.errors import DataError
 
 Side = Literal["train", "validation", "heldout"]
+Keys = NDArray[np.uint64]
+Rows = NDArray[np.int64]
+
+MIN_LIMIT = 10
+CLUSTER_SHARE, FLAGGED_SHARE = 0.1, 0.02
+"""Largest group, as a share of the rows, that near duplicates (or rows merely flagged) may grow to: similarity is
+not transitive, and chains of it would tie half of the rows together."""
 
 
-def split_rows(
-    records: Sequence[dict[str, Any]], *, validation: float, heldout: float, seed: int, by: str | None = None
-) -> list[Side]:
-    """Give every row a side.
+class Groups(NamedTuple):
+    """Rows that stay together."""
 
-    Rows with the same prompt, and with the same value of `by`, form a group that stays together. Groups are taken
-    in the order of a seeded hash of their content, so that the order of the rows does not matter.
-
-    Args:
-        records: canonical rows.
-        validation: share of the rows, 0 to 1.
-        heldout: share of the rows, 0 to 1.
-        seed: changes which groups are taken.
-        by: field of the rows whose values stay on one side.
-
-    Raises:
-        DataError: a row lacks the field `by`, `by` puts all rows into one group, or no training rows are left.
-    """
-    group_of = group_rows(records, by)
-    sizes: dict[str, int] = defaultdict(int)
-    for group in group_of:
-        sizes[group] += 1
-    waiting = sorted(sizes, key=lambda group: hashlib.blake2b(f"{seed}:{group}".encode()).digest())
-    may_force = len(waiting) >= 2
-    if by and not may_force and len(records) > 1 and validation + heldout > 0:
-        raise DataError(
-            f"data.split.by {by!r}: shared values and prompts tie all {len(records)} rows together; none can go",
-            hint="choose a field with more values, remove data.split.by, or give data.split.heldout_path",
-        )
-    side_of: dict[str, Side] = dict.fromkeys(waiting, "train")
-    shares: tuple[tuple[Side, float], ...] = (("heldout", heldout), ("validation", validation))
-    for side, share in shares:
-        taken = _take_groups(waiting, sizes, share, len(records), may_force=may_force)
-        side_of.update(dict.fromkeys(taken, side))
-        waiting = [group for group in waiting if side_of[group] == "train"]
-    _check_training_left(records, waiting, len(sizes), by)
-    return [side_of[group] for group in group_of]
+    of: Rows
+    """(rows,) number of each row's group, 0 to `names.size - 1`."""
+    names: Keys
+    """(groups,) the least key of the group's rows: no name depends on the order of rows."""
+    sizes: Rows
+    """(groups,) rows."""
+    num_cut: int
+    """Pairs of near duplicates left apart because their group would have grown too large."""
 
 
-def _take_groups(
-    waiting: list[str], sizes: dict[str, int], share: float, num_rows: int, *, may_force: bool
-) -> list[str]:
-    """Choose groups, in order, until their rows come to `share` of all; too large ones are passed over."""
-    target, filled, taken = round(num_rows * share), 0, list[str]()
-    for group in waiting:
-        # Taken only when it brings the count closer: one huge group must not swallow a small share.
-        if filled < target and sizes[group] <= 2 * (target - filled):
-            taken.append(group)
-            filled += sizes[group]
-    if share > 0 and not taken and may_force and waiting:
-        taken = [min(waiting, key=lambda group: sizes[group])]
-    return taken
+@dataclass
+class Prompts:
+    """Prompt keys of rows: `flat` holds those of row 0, then of row 1, and so on, each row's last prompt last."""
+
+    flat: Keys
+    counts: Rows
+
+    def last(self) -> Keys:
+        """Return (rows,): what the last answer of each row answers."""
+        return self.flat[np.cumsum(self.counts) - 1]
+
+    def owner(self) -> Rows:
+        """Return the row of each key."""
+        return np.repeat(np.arange(self.counts.size), self.counts)
+
+    def chosen(self, rows: NDArray[np.bool_]) -> Prompts:
+        """Return the keys of the rows where `rows` is true."""
+        return Prompts(self.flat[np.repeat(rows, self.counts)], self.counts[rows])
 
 
-def _check_training_left(
-    records: Sequence[dict[str, Any]], waiting: list[str], num_groups: int, by: str | None
-) -> None:
-    if records and not waiting:
-        kind = f"values of {by!r} or prompts" if by else "prompts"
-        raise DataError(
-            f"data.split leaves no training rows: {len(records)} rows with only {num_groups} different {kind}",
-            hint="lower data.split.heldout and validation, or add rows",
-        )
-
-
-def group_rows(records: Sequence[dict[str, Any]], by: str | None = None) -> list[str]:
-    """Return the group of each row, named by the least key in it, so that no name depends on the order of rows.
+def group_rows(prompts: Prompts, by: Keys | None = None, edges: Edges | None = None, *, drop: float = 0.7) -> Groups:
+    """Group rows with the same prompt, with the same value of `by`, and that resemble each other.
 
     A prompt that occurs inside a longer conversation joins that conversation's group: training on the longer one
     would train the answer that the shorter one is tested on.
 
-    Raises:
-        DataError: a row lacks the field `by`.
+    Args:
+        prompts: keys of all rows.
+        by: (rows,) key of the field whose values stay on one side.
+        edges: pairs of similar rows.
+        drop: similarity from which a pair counts as near duplicates, and not merely as flagged.
     """
-    last = {prompt_key(record) for record in records}
-    parents: dict[str, str] = {}
-    keys_of = []
-    for record in records:
-        keys = [key for key in prompt_keys(record) if key in last]
-        keys_of.append([*keys, f"by:{_field_of(record, by)}"] if by else keys)
-        join(parents, keys_of[-1])
-    return [root(parents, keys[0]) for keys in keys_of]
+    last = prompts.last()
+    parents = Parents(last.size)
+    is_last = np.isin(prompts.flat, last)
+    parents.join_equal(prompts.flat[is_last], prompts.owner()[is_last])
+    if by is not None:
+        parents.join_equal(by, np.arange(by.size))
+    num_cut = _join_similar(parents, edges, drop) if edges is not None else 0
+    _, of = np.unique(parents.roots(), return_inverse=True)
+    sizes = np.bincount(of)
+    names = np.full(sizes.size, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(names, of, last)
+    return Groups(of, names, sizes, num_cut)
 
 
-def join(parents: dict[str, str], keys: Iterable[str]) -> None:
-    """Put the keys into one group (union-find), whose root is the least key."""
-    roots = {root(parents, parents.setdefault(key, key)) for key in keys}
-    least = min(roots)
-    parents.update(dict.fromkeys(roots, least))
+class Parents:
+    """Union-find over rows."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.of = list(range(num_rows))
+        self.sizes = [1] * num_rows
+
+    def root(self, row: int) -> int:
+        while self.of[row] != row:
+            self.of[row] = row = self.of[self.of[row]]
+        return row
+
+    def roots(self) -> Rows:
+        return np.array([self.root(row) for row in range(len(self.of))], np.int64)
+
+    def join(self, left: int, right: int, limit: int | None = None) -> bool:
+        """Put two rows into one group, unless it would have more than `limit` rows; return whether they are in one."""
+        low, high = sorted((self.root(left), self.root(right)))
+        if low == high:
+            return True
+        if limit is not None and self.sizes[low] + self.sizes[high] > limit:
+            return False
+        self.of[high] = low
+        self.sizes[low] += self.sizes[high]
+        return True
+
+    def join_equal(self, keys: Keys, rows: Rows) -> None:
+        """Join the rows that have a key in common."""
+        order = np.argsort(keys, kind="stable")
+        keys, rows = keys[order], rows[order]
+        same = np.flatnonzero(keys[1:] == keys[:-1])
+        for left, right in zip(rows[same].tolist(), rows[same + 1].tolist(), strict=True):
+            self.join(left, right)
 
 
-def root(parents: dict[str, str], key: str) -> str:
-    """Return the root of the group that holds `key`."""
-    while parents[key] != key:
-        parents[key] = key = parents[parents[key]]
-    return key
+def _join_similar(parents: Parents, edges: Edges, drop: float) -> int:
+    """Join similar rows, the most similar first; return how many near duplicates had to stay apart."""
+    num_rows = len(parents.of)
+    limits = [max(MIN_LIMIT, int(share * num_rows)) for share in (FLAGGED_SHARE, CLUSTER_SHARE)]
+    num_cut = 0
+    for place in np.argsort(-edges.score, kind="stable").tolist():
+        is_near = bool(edges.score[place] >= drop)
+        left, right = edges.pairs[place].tolist()
+        joined = parents.join(left, right, limits[is_near])
+        num_cut += is_near and not joined
+    return num_cut
 
 
-def _field_of(record: dict[str, Any], by: str) -> str:
-    metadata = record.get("metadata", {})
-    value = metadata[by] if by in metadata else record.get(by)
-    if value is None:
-        known = ", ".join(sorted(map(str, metadata))) or "none"
+def split_rows(
+    groups: Groups,
+    *,
+    validation: float,
+    heldout: float,
+    seed: int,
+    by: str | None = None,
+    labels: Keys | None = None,
+) -> list[Side]:
+    """Give every row a side; a group stays together.
+
+    Groups are taken in the order of a seeded hash of their names, so that the order of the rows does not matter.
+
+    Args:
+        groups: which rows stay together.
+        validation: share of the rows, 0 to 1.
+        heldout: share of the rows, 0 to 1.
+        seed: changes which groups are taken.
+        by: name of the field whose values stay on one side, for messages.
+        labels: (rows,) keys whose shares each side repeats (stratified), as far as the groups allow.
+
+    Raises:
+        DataError: `by` puts all rows into one group, or no training rows are left.
+    """
+    num_groups, num_rows = groups.sizes.size, groups.of.size
+    may_force = num_groups >= 2
+    if by and not may_force and num_rows > 1 and validation + heldout > 0:
         raise DataError(
-            f"{record['source']}:{record['line']}: no field {by!r}, which data.split.by asks for",
-            hint=f"give every row the field, or set data.split.by to another; this row's fields: {known}",
+            f"data.split.by {by!r}: shared values and prompts tie all {num_rows} rows together; none can go",
+            hint="choose a field with more values, remove data.split.by, or give data.split.heldout_path",
         )
-    return str(value)
+    hashes = [hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest() for name in groups.names.tolist()]
+    waiting = sorted(range(num_groups), key=hashes.__getitem__)
+    stratum = _strata(groups, labels)
+    side_of: list[Side] = ["train"] * num_groups
+    shares: tuple[tuple[Side, float], ...] = (("heldout", heldout), ("validation", validation))
+    for side, share in shares:
+        for group in _take_groups(waiting, groups.sizes, stratum, share, may_force=may_force):
+            side_of[group] = side
+        waiting = [group for group in waiting if side_of[group] == "train"]
+    if num_rows and not waiting:
+        kind = f"values of {by!r} or prompts" if by else "prompts"
+        raise DataError(
+            f"data.split leaves no training rows: {num_rows} rows with only {num_groups} different {kind}",
+            hint="lower data.split.heldout and validation, or add rows",
+        )
+    return [side_of[group] for group in groups.of.tolist()]
+
+
+def _strata(groups: Groups, labels: Keys | None) -> list[int]:
+    """Return the stratum of each group: the label that most of its rows have."""
+    if labels is None:
+        return [0] * groups.sizes.size
+    _, of = np.unique(labels, return_inverse=True)
+    pairs, counts = np.unique(np.stack([groups.of, of.reshape(-1)], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    _, first = np.unique(pairs[order, 0], return_index=True)
+    return [int(value) for value in pairs[order][first, 1]]
+
+
+def _take_groups(
+    waiting: Sequence[int], sizes: Rows, stratum: Sequence[int], share: float, *, may_force: bool
+) -> list[int]:
+    """Choose groups, in order, until each stratum's rows come to `share` of all; too large ones are passed over."""
+    targets = _targets(sizes, stratum, share)
+    filled, taken = dict.fromkeys(targets, 0), list[int]()
+    for group in waiting:
+        size, kind = int(sizes[group]), stratum[group]
+        # Taken only when it brings the count closer: one huge group must not swallow a small share.
+        if filled[kind] < targets[kind] and size <= 2 * (targets[kind] - filled[kind]):
+            taken.append(group)
+            filled[kind] += size
+    if share > 0 and not taken and may_force and waiting:
+        taken = [min(waiting, key=lambda group: int(sizes[group]))]
+    return taken
+
+
+def _targets(sizes: Rows, stratum: Sequence[int], share: float) -> dict[int, int]:
+    """Return the rows wanted of each stratum: together the share of all, the rounding given to the largest rests."""
+    totals = np.bincount(stratum, weights=sizes) if len(stratum) else np.zeros(0)
+    wanted = totals * share
+    targets = np.floor(wanted).astype(int)
+    missing = round(float(totals.sum()) * share) - int(targets.sum())
+    targets[np.argsort(targets - wanted, kind="stable")[: max(missing, 0)]] += 1
+    return dict(enumerate(targets.tolist()))
 
 
 def find_leaks(
-    records: Sequence[dict[str, Any]], protected: Sequence[dict[str, Any]], *, by: str | None = None
+    prompts: Prompts, protected: Prompts, by: Keys | None = None, protected_by: Keys | None = None
 ) -> dict[int, int]:
     """Find rows that train an answer to a prompt on which a protected row is tested, or share its value of `by`.
+
+    Args:
+        prompts: keys of the rows.
+        protected: keys of the rows that are tested on; of each the last prompt counts.
+        by: (rows,) key of the field whose values stay on one side, 0 where a row has none.
+        protected_by: the same of the protected rows.
 
     Returns:
         Index of each such row -> index of the first protected row with that prompt or value.
     """
-    first: dict[str, int] = {}
-    for index, record in enumerate(protected):
-        for key in [prompt_key(record), *_value_keys(record, by)]:
-            first.setdefault(key, index)
-    found = {}
-    for index, record in enumerate(records):
-        hits = [first[key] for key in [*prompt_keys(record), *_value_keys(record, by)] if key in first]
-        if hits:
-            found[index] = min(hits)
-    return found
+    found: dict[int, int] = {}
+    _note_hits(found, prompts.flat, prompts.owner(), protected.last())
+    if by is not None and protected_by is not None:
+        _note_hits(found, by, np.arange(by.size), protected_by)
+    return dict(sorted(found.items()))
 
 
-def _value_keys(record: dict[str, Any], by: str | None) -> list[str]:
-    """Return the value of the field `by` as a key, where the row has it."""
-    value = record.get("metadata", {}).get(by) if by else None
-    return [] if value is None else [f"by\x1f{value}"]
+def _note_hits(found: dict[int, int], keys: Keys, owner: Rows, wanted: Keys) -> None:
+    """Note, for each owner of a key, the first place at which it is wanted; key 0 stands for no value."""
+    values, first = np.unique(wanted, return_index=True)
+    if not values.size:
+        return
+    place = np.minimum(np.searchsorted(values, keys), values.size - 1)
+    hits = np.flatnonzero((values[place] == keys) & (keys != 0))
+    for row, other in zip(owner[hits].tolist(), first[place[hits]].tolist(), strict=True):
+        found[row] = min(found.get(row, other), other)

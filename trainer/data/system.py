@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 
 def apply_system_prompt(record: dict[str, Any], text: str, *, when: Literal["missing", "replace"]) -> dict[str, Any]:
-    """Return the row with the system prompt in front of its turns; `text` rows have no turns and stay as they are."""
-    key = "prompt" if "chosen" in record else "messages"
+    """Return the row with the system prompt in front of its turns; rows without turns stay as they are."""
+    key = "prompt" if "prompt" in record else "messages"
     if key not in record:
         return record
     turns = record[key]

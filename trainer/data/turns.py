@@ -6,28 +6,35 @@ from typing import Any
 
 import orjson
 
+from trainer.data.blocks import TEXT_PARTS, has_blocks, unfold_blocks
 from trainer.data.reasons import RowError
+from trainer.data.shape import check_shape
 
 Message = dict[str, Any]
 
-FUNCTION_CALL = "function_call"
+CALLING_ROLES = ("function_call", "tool_call")
+"""Turns of ShareGPT's kind whose text is a call: LLaMA-Factory's and ms-swift's word for it."""
 ROLES = {
     "system": "system",
     "developer": "system",
     "human": "user",
     "user": "user",
     "input": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "assistant": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "chatgpt": "assistant",
     "output": "assistant",
-    FUNCTION_CALL: "assistant",
+    "ai": "assistant",
+    **dict.fromkeys(CALLING_ROLES, "assistant"),
     "tool": "tool",
+    "ipython": "tool",
     "observation": "tool",
     "function": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
 }
 """Role as written in the file -> role that chat templates know. A template renders `human` wrongly without a word."""
 
@@ -52,7 +59,18 @@ def canonical_turns(value: object, place: str) -> list[Message]:
         raise RowError("empty_messages", f"`{place}` has no turns")
     if not isinstance(value, list):
         raise RowError("unknown_format", f"`{place}` is {kind_of(value)}, not a list of turns")
-    return [canonical_turn(turn, f"{place}[{index}]") for index, turn in enumerate(value)]
+    return [message for index, turn in enumerate(value) for message in _messages_of(turn, f"{place}[{index}]")]
+
+
+def _messages_of(turn: object, place: str) -> list[Message]:
+    """Read one entry of a conversation, which may stand for several turns."""
+    if isinstance(turn, dict):
+        if has_blocks(turn.get("content")):
+            return [canonical_turn(part, place) for part in unfold_blocks(turn, place)]
+        if "human" in turn and "assistant" in turn:  # ms-swift's pairs
+            pair = (("user", turn["human"]), ("assistant", turn["assistant"]))
+            return [{"role": role, "content": text_of(said, place)} for role, said in pair]
+    return [canonical_turn(turn, place)]
 
 
 def canonical_turn(turn: object, place: str) -> Message:
@@ -64,12 +82,13 @@ def canonical_turn(turn: object, place: str) -> Message:
     if not isinstance(turn, dict):
         raise RowError("unknown_role", f"{place} is {kind_of(turn)}, not an object with role and content")
     written = turn.get("from") or turn.get("role")
-    role = ROLES.get(written.strip().lower()) if isinstance(written, str) else None
+    name = written.strip().lower() if isinstance(written, str) else ""
+    role = ROLES.get(name)
     if role is None:
         raise RowError("unknown_role", f"{place}: role {written!r}; known are {', '.join(sorted(set(ROLES.values())))}")
     content = turn["value"] if turn.get("value") is not None else turn.get("content")
     calls = turn.get("tool_calls") or turn.get("function_call")
-    if isinstance(written, str) and written.strip().lower() == FUNCTION_CALL:
+    if name in CALLING_ROLES:
         calls, content = content or {}, None
     message: Message = {"role": role, "content": text_of(content, place)}
     message |= {key: turn[key] for key in KEPT_KEYS if turn.get(key) is not None}
@@ -98,8 +117,10 @@ def text_of(content: object, place: str) -> str:
 def _part_text(part: object, place: str) -> str:
     if isinstance(part, str):
         return part
-    if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
+    if isinstance(part, dict):
+        text = part.get(TEXT_PARTS.get(part.get("type", "text"), ""))
+        if isinstance(text, str):
+            return text
     name = part.get("type") if isinstance(part, dict) else kind_of(part)
     raise RowError("unsupported_content", f"{place}: content part {name!r}; only text parts are trained on")
 
@@ -155,15 +176,22 @@ def _canonical_tool(tool: object, index: int) -> dict[str, Any]:
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RowError("invalid_tools", f"tools[{index}] has no name")
+    if "input_schema" in function and "parameters" not in function:  # Anthropic's word for it
+        function = {("parameters" if key == "input_schema" else key): value for key, value in function.items()}
     return {"type": "function", "function": function}
 
 
 def parse_json(text: str) -> object:
-    """Return the JSON value of `text`, or None where it is not JSON."""
+    """Return the JSON value of `text`, or None where it is not JSON.
+
+    Raises:
+        RowError: it is nested too deeply.
+    """
     try:
         value: object = orjson.loads(text)
     except ValueError:
         return None
+    check_shape(value)
     return value
 
 

@@ -7,21 +7,42 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
+from trainer.recipe.clean import Clean
+from trainer.recipe.lint import Lint
+from trainer.recipe.pii import Pii
 
-Format = Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "text"]
+Format = Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "kto", "text", "tokens"]
+
+HUB_PREFIX = "hub:"
 
 
 class Source(Section):
-    """One file of rows."""
+    """Rows of one file, folder or data set."""
 
     path: str
-    """`.jsonl`, `.json`, `.csv` or `.parquet` file."""
+    """`.jsonl`, `.json` or `.csv` file (`.gz` or `.zst` may follow), `.parquet` file, a folder of them, a folder
+    written by `save_to_disk`, or `hub:OWNER/NAME`."""
+    subset: str | None = None
+    """Configuration of a data set of the hub."""
+    split: str | None = None
+    """Split of a data set of the hub or of a saved one; needed where it has several."""
+    revision: str | None = None
+    """Commit, tag or branch of a data set of the hub; a commit makes the run repeatable."""
     format: Format = "auto"
-    """Layout of the rows; auto: told from each row's keys."""
+    """Layout of the rows; auto: told from each row's keys. tokens: `input_ids` and `labels`, taken as they are."""
     mapping: dict[str, str] = Field(default_factory=dict)
-    """Other column names, as `our name: column in the file`, for example `prompt: question`."""
+    """Other column names, as `our name: column in the file`, for example `prompt: question`; dots lead into objects
+    and lists: `completion: answers.0.text`."""
     repeat: float = Field(default=1.0, gt=0.0, le=100.0)
     """Passes over this source in one epoch; 0.5 is a seeded half. Training rows only."""
+
+    @model_validator(mode="after")
+    def data_set_keys_fit(self) -> Source:
+        is_hub = self.path.startswith(HUB_PREFIX)
+        for name in () if is_hub else ("subset", "revision"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is for data sets of the hub, and path does not begin with {HUB_PREFIX}")
+        return self
 
 
 class SystemPrompt(Section):
@@ -46,6 +67,34 @@ class Dedupe(Section):
 
     exact: bool = True
     """Drop rows whose normalised content (Unicode, case and space) is the same."""
+    near: bool = True
+    """Drop rows that say nearly the same, and keep similar rows on one side of the split. Rows with nearly the same
+    prompt and another answer are listed, not dropped."""
+    threshold: float = Field(default=0.7, ge=0.5, le=1.0)
+    """Jaccard similarity from which rows count as near duplicates."""
+    group_threshold: float = Field(default=0.5, ge=0.3, le=1.0)
+    """Similarity from which rows stay on one side of the split."""
+
+    @model_validator(mode="after")
+    def groups_hold_duplicates(self) -> Dedupe:
+        if self.group_threshold > self.threshold:
+            raise ValueError(f"group_threshold {self.group_threshold} is above threshold {self.threshold}")
+        return self
+
+
+class Contamination(Section):
+    """Training rows that give away what the model is tested on."""
+
+    files: list[str] = Field(default_factory=list)
+    """Files of benchmarks and suites that training rows must not repeat."""
+    exact: bool = True
+    """Look for the same prompt."""
+    near: bool = True
+    """Look for near duplicates (`data.dedupe.threshold`), in the held-out file too."""
+    ngram: int = Field(default=13, ge=0, le=100)
+    """Look for runs of so many words; 0 for not at all. Runs shared with held-out rows are reported only."""
+    action: Literal["error", "drop", "report"] = "error"
+    """Stop, leave the training row out, or only report."""
 
 
 class Split(Section):
@@ -61,6 +110,8 @@ class Split(Section):
     """File of held-out rows, instead of a share."""
     by: str | None = None
     """Field of the row (customer, document, category) whose values stay on one side."""
+    stratify: str | None = None
+    """Field of the row (label, class) whose shares are the same on every side, as far as groups allow."""
     seed: int = 0
     """Seed of the split alone, so that seed sweeps keep the same held-out rows."""
 
@@ -78,10 +129,18 @@ class DataSection(Section):
     """Files that are read, in this order."""
     system_prompt: SystemPrompt | None = None
     """One system prompt for all rows, so that training and serving agree."""
+    clean: Clean = Clean()
+    """Repairs of text and turns."""
+    pii: Pii = Pii()
+    """Personal data and secrets."""
     dedupe: Dedupe = Dedupe()
     """Removal of repeated rows."""
     split: Split = Split()
     """How rows are divided."""
+    contamination: Contamination = Contamination()
+    """Training rows against what the model is tested on."""
+    lint: Lint = Lint()
+    """Checks of the rows."""
     max_rejected: float = Field(default=0.05, ge=0.0, le=1.0)
     """Largest share of rows that may be unreadable or malformed before the stage fails; duplicates do not count."""
 

@@ -11,6 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from trainer.errors import Problem, RecipeError
+from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.explain import explain
 from trainer.recipe.schema import Recipe, solve
 from trainer.recipe.yaml import Document, Key, Place, dotted, parse_scalar, read
@@ -24,6 +25,8 @@ PATH_KEYS = {
     "data.system_prompt.path",
     "data.split.validation_path",
     "data.split.heldout_path",
+    "data.contamination.files.*",
+    "data.pii.name_model.model_dir",
     "model.name_or_path",
     "model.chat_template",
     "adapter.init_from",
@@ -182,6 +185,8 @@ def _resolve_path(document: Document, key: Key, text: str) -> str:
     for name in missing:
         document.problems.append(Problem(place.file, place.line, dotted(key), f"${{{name}}} is not set"))
     expanded = _expand(text)
+    if expanded.startswith(HUB_PREFIX):
+        return expanded
     joined = (Path.cwd() if is_set else Path(place.file).parent) / expanded
     if key == ("model", "name_or_path") and not _is_local_model(expanded, joined):
         return expanded

@@ -236,7 +236,7 @@ def _tick_text(value: float, step: float) -> str:
     """Write a tick with the decimals its step needs; thousands as 12k, millions as 3M."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
-            return f"{value / (1e3 if suffix == 'k' else size):g}{suffix}".replace("-", MINUS)
+            return f"{value / (1e3 if suffix == 'k' else size):.3g}{suffix}".replace("-", MINUS)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
     return (f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.2g}").replace("-", MINUS)
 

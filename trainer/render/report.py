@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trainer.render import sections
+from trainer.render.data import data_view
 from trainer.render.format import write_duration, write_number
 from trainer.render.metrics import score_rows, verdict, write_difference, write_interval, write_value
 
@@ -31,7 +32,8 @@ class ReportFacts:
         trainer_version: version of this package.
         recipe: resolved recipe.
         stages: all stages in their order.
-        data_report: data/report.json: rows_read, rows_train, rows_validation, rows_heldout, rejected {reason: rows}.
+        data_report: data/report.json, see `trainer.render.data`.
+        previous_data: data/previous.json, the report of the data's previous version.
         pack_report: pack/report.json: counts, and a histogram of lengths {"edges", "counts"} under any key.
         metrics: lines of train/metrics.jsonl.
         scores: eval/scores.json.
@@ -46,6 +48,7 @@ class ReportFacts:
     recipe: dict[str, Any]
     stages: list[StageFacts] = field(default_factory=list)
     data_report: dict[str, Any] | None = None
+    previous_data: dict[str, Any] | None = None
     pack_report: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, Any] | None = None
@@ -57,11 +60,11 @@ class ReportFacts:
 
 def render_report(facts: ReportFacts) -> str:
     """Render the page; the text can always be encoded as UTF-8, whatever a model has answered."""
-    page = _environment().get_template("report.html.j2").render(facts=facts, **_context(facts))
+    page = page_environment().get_template("report.html.j2").render(facts=facts, **_context(facts))
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
     """Return an environment that escapes everything: prompts and answers are not to be trusted."""
     environment = Environment(
         loader=PackageLoader("trainer.render"),
@@ -90,7 +93,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "time_chart": sections.time_chart([(stage.name, stage.state, stage.seconds) for stage in facts.stages]),
         "stage_numbers": [(stage.name, sections.pairs(stage.numbers)) for stage in facts.stages if stage.numbers],
         "data_pairs": sections.data_pairs(facts.data_report),
-        "rejected_chart": sections.rejected_chart(facts.data_report),
+        "data_view": data_view(facts.data_report or {}, facts.previous_data),
         "pack_pairs": sections.scalar_pairs(facts.pack_report),
         "length_chart": sections.length_chart(facts.pack_report),
         "examples": [sections.example(item) for item in facts.examples],

@@ -139,16 +139,6 @@ def scalar_pairs(report: Mapping[str, Any] | None) -> list[Pair]:
     ]
 
 
-def rejected_chart(report: Mapping[str, Any] | None) -> Markup:
-    """Draw the rejected rows by reason, most frequent first."""
-    rejected = (report or {}).get("rejected")
-    counts = rejected if isinstance(rejected, Mapping) else {}
-    known = [(title_of(str(reason)), number) for reason, rows in counts.items() if (number := finite(rows))]
-    return bar_chart(
-        [Bar(reason, rows, write_number(rows)) for reason, rows in sorted(known, key=lambda item: -item[1])]
-    )
-
-
 def length_chart(report: Mapping[str, Any] | None) -> Markup:
     """Draw the histogram that pack/report.json holds: the value with `edges` and `counts`."""
     for value in (report or {}).values():

@@ -48,7 +48,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="data",
             help="read, clean, dedupe and split the rows",
-            version=1,
+            version=2,
             sections=("data", "method.kind"),
             ignored=frozenset(
                 {
@@ -56,6 +56,7 @@ STAGES: dict[str, Stage] = {
                     "data.system_prompt.path",
                     "data.split.validation_path",
                     "data.split.heldout_path",
+                    "data.contamination.files",
                 }
             ),
             outside=("rows",),

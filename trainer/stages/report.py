@@ -44,6 +44,7 @@ def _facts(recipe: Recipe, context: StageContext) -> ReportFacts:
         recipe=recipe.model_dump(mode="json"),
         stages=[_stage(context, name) for name in STAGE_NAMES],
         data_report=_json(context.input("data", "report.json")),
+        previous_data=_json(context.input("data", "previous.json")),
         pack_report=_json(context.input("pack", "report.json")),
         metrics=_lines(context.input("train", "metrics.jsonl")),
         scores=_json(context.input("eval", "scores.json")),

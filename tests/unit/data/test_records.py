@@ -145,6 +145,84 @@ CONVERSATIONS: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ("prompt_completion", {"question": "hi", "answer": "hello", "system": ""}, [USER, ASSISTANT]),
     ("prompt_completion", {"query": "hi", "response": "hello"}, [USER, ASSISTANT]),
     ("prompt_completion", {"prompt": [SYSTEM, USER], "completion": [ASSISTANT]}, [SYSTEM, USER, ASSISTANT]),
+    (
+        "messages",
+        {
+            "system": [{"type": "text", "text": "be kind"}],
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "hm", "signature": "s"},
+                        {"type": "text", "text": "let me see"},
+                        {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "2"}]},
+                        {"type": "text", "text": "hi"},
+                    ],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "hello"}]},
+            ],
+        },
+        [
+            SYSTEM,
+            USER,
+            {
+                "role": "assistant",
+                "content": "let me see",
+                "reasoning_content": "hm",
+                "tool_calls": [{"id": "c1", **CALL}],
+            },
+            {**TOOL, "tool_call_id": "c1"},
+            USER,
+            ASSISTANT,
+        ],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "content": [{"type": "tool_use", "name": "add", "input": {"a": 1}}]},
+                {"role": "user", "content": [{"type": "tool_result", "content": "2"}]},
+                ASSISTANT,
+            ]
+        },
+        [USER, CALLING, TOOL, ASSISTANT],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "hello"}]},
+            ]
+        },
+        [USER, ASSISTANT],
+    ),
+    (
+        "messages",
+        {
+            "messages": [
+                USER,
+                {"role": "tool_call", "content": '{"name": "add", "arguments": {"a": 1}}'},
+                {"role": "tool_response", "content": "2"},
+                ASSISTANT,
+            ]
+        },
+        [USER, CALLING, TOOL, ASSISTANT],
+    ),
+    (
+        "sharegpt",
+        {"system": "be kind", "conversation": [{"human": "hi", "assistant": "hello"}] * 2},
+        [SYSTEM, USER, ASSISTANT, USER, ASSISTANT],
+    ),
+    ("sharegpt", {"conversations": [share("hi", "prompter"), share("hello", "ai")]}, [USER, ASSISTANT]),
 ]
 
 
@@ -155,6 +233,12 @@ def test_every_layout_becomes_the_same_messages(
     assert detect_format(row) == layout
     assert parse(row)["messages"] == messages
     assert parse(row, format=layout) == parse(row)
+
+
+def test_anthropic_tools_have_their_schema_under_the_usual_name() -> None:
+    schema = {"type": "object", "properties": {}}
+    tools = parse({"messages": [USER, ASSISTANT], "tools": [{"name": "add", "input_schema": schema}]})["tools"]
+    assert tools == [{"type": "function", "function": {"name": "add", "parameters": schema}}]
 
 
 @pytest.mark.parametrize("tools", [[{"name": "add"}], TOOLS, '[{"name": "add"}]'])
@@ -175,6 +259,8 @@ PAIRS: list[dict[str, Any]] = [
     {"chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]},
     {"conversations": [share("hi")], "chosen": share("hello", "gpt"), "rejected": share("go away", "gpt")},
     {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "go away"},
+    {"query": "hi", "response": "hello", "rejected_response": "go away"},
+    {"messages": [USER, ASSISTANT], "rejected_response": "go away"},
     {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
 ]
 
@@ -183,6 +269,65 @@ PAIRS: list[dict[str, Any]] = [
 def test_every_preference_layout_becomes_the_same_pair(row: dict[str, Any]) -> None:
     assert detect_format(row) == "preference"
     assert parse(row) == PAIR
+
+
+JUDGED = {"prompt": [USER], "completion": [ASSISTANT], "label": True}
+VERDICTS: list[dict[str, Any]] = [
+    {"prompt": "hi", "completion": "hello", "label": True},
+    {"messages": [USER, ASSISTANT], "label": True},
+    {"messages": [USER, ASSISTANT], "kto_tag": True},
+    {"instruction": "hi", "input": "", "output": "hello", "kto_tag": True},
+    {"conversations": [share("hi"), share("hello", "gpt")], "kto_tag": "true"},
+]
+
+
+@pytest.mark.parametrize("row", VERDICTS)
+def test_every_layout_of_a_judged_answer_becomes_the_same_row(row: dict[str, Any]) -> None:
+    assert detect_format(row) == "kto"
+    assert parse(row) == JUDGED
+
+
+@pytest.mark.parametrize(("written", "verdict"), [(1, True), (0, False), ("False", False), ("TRUE ", True)])
+def test_a_stated_verdict_is_read_as_other_tools_write_it(written: object, verdict: bool) -> None:
+    row = {"prompt": "hi", "completion": "hello", "label": written}
+    assert parse(row, format="kto")["label"] is verdict
+
+
+def test_an_answer_that_calls_tools_is_judged_as_a_whole() -> None:
+    record = parse({"messages": [SYSTEM, USER, ASSISTANT, USER, CALLING, TOOL, ASSISTANT], "kto_tag": False})
+    assert record["prompt"] == [SYSTEM, USER, ASSISTANT, USER]
+    assert record["completion"] == [CALLING, TOOL, ASSISTANT]
+
+
+def test_our_own_judged_rows_read_back() -> None:
+    assert parse(JUDGED) == JUDGED
+
+
+def test_tokens_are_taken_as_they_are() -> None:
+    row = {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "attention_mask": [1, 1, 1], "id": 1}
+    assert detect_format(row) == "tokens"
+    assert parse(row) == {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "metadata": {"id": 1}}
+    assert parse({"input_ids": "[5]", "labels": "[5]"}) == {"input_ids": [5], "labels": [5]}
+
+
+BROKEN_TOKENS: list[tuple[dict[str, Any], str]] = [
+    ({"input_ids": [1]}, "`labels` is null"),
+    ({"input_ids": [], "labels": []}, "`input_ids`"),
+    ({"input_ids": [1, 2], "labels": [1]}, "2 input_ids, 1 labels"),
+    ({"input_ids": [1, 2], "labels": [2, 1]}, "neither -100 nor input_ids"),
+    ({"input_ids": [1, 2], "labels": [-100, -100]}, "nothing is trained"),
+    ({"input_ids": [1, True], "labels": [1, 1]}, "True"),
+    ({"input_ids": [1, 2.0], "labels": [1, 2]}, "2.0"),
+    ({"input_ids": [1, -1], "labels": [1, 1]}, "-1"),
+    ({"input_ids": [1, 0], "labels": [1, -100], "attention_mask": [1, 0]}, "padding"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BROKEN_TOKENS)
+def test_tokens_that_train_something_else_are_refused(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message) as caught:
+        parse(row)
+    assert caught.value.reason == "invalid_tokens"
 
 
 def test_a_system_turn_inside_the_answers_of_a_pair_is_kept() -> None:
@@ -198,6 +343,51 @@ def test_mapping_renames_and_hides_nothing() -> None:
     row = {"q": "hi", "sql": "hello", "prompt": "old", "id": 1}
     record = parse(row, mapping={"prompt": "q", "completion": "sql"})
     assert record == {"messages": [USER, ASSISTANT], "metadata": {"id": 1, "prompt": "old"}}
+
+
+def test_a_mapping_leads_into_objects_and_lists() -> None:
+    row = {"data": {"q": "hi", "lang": "en"}, "answers": [{"text": "hello", "by": "x"}, {"text": "no"}], "a.b": 1}
+    record = parse(row, mapping={"prompt": "data.q", "completion": "answers.0.text"})
+    rest = {"data": {"lang": "en"}, "answers": [{"by": "x"}, {"text": "no"}], "a.b": 1}
+    assert record == {"messages": [USER, ASSISTANT], "metadata": rest}
+    assert row["data"] == {"q": "hi", "lang": "en"}
+    assert parse({"a.b": "hi", "c": "hello"}, mapping={"prompt": "a.b", "completion": "c"})["messages"][0] == USER
+
+
+@pytest.mark.parametrize("path", ["data.x", "data.q.y", "answers.7", "answers.-1", "none"])
+def test_a_mapping_that_leads_nowhere_is_named(path: str) -> None:
+    with pytest.raises(RowError, match=f"no column '{path}'"):
+        parse({"data": {"q": "hi"}, "answers": ["a"]}, mapping={"prompt": path, "completion": "answers"})
+
+
+def test_an_unchecked_row_is_parsed_with_its_faults() -> None:
+    turns = [USER, {"role": "assistant", "content": ""}, USER]
+    assert parse_row({"messages": turns}, source="f", line=1, check=False).record["messages"] == turns
+
+
+def nested(levels: int) -> object:
+    value: object = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "hi", "completion": "hello", "note": nested(500)},
+        {"messages": "[" * 900 + "]" * 900},
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "function_call": {"name": "f", "arguments": f'{{"a": {"[" * 500 + "]" * 500}}}'}},
+            ]
+        },
+    ],
+)
+def test_deep_nesting_is_refused_before_a_later_step_fails(row: dict[str, Any]) -> None:
+    with pytest.raises(RowError, match="levels deep"):
+        parse(row)
 
 
 def test_our_own_rows_read_back() -> None:
@@ -222,9 +412,23 @@ FAULTS: list[tuple[str, object]] = [
     ("not_an_object", "hi"),
     ("unknown_format", {}),
     ("unknown_format", {"question": "a", "sql": "b"}),
-    ("unknown_format", {"input_ids": [1]}),
     ("unknown_format", {"text": "a", "label": "b"}),
-    ("unknown_format", {"messages": [USER, ASSISTANT], "label": True}),
+    ("invalid_label", {"messages": [USER, ASSISTANT], "kto_tag": "maybe"}),
+    ("no_assistant_turn", {"messages": [USER], "kto_tag": True}),
+    ("bad_role_order", {"messages": [ASSISTANT], "kto_tag": True}),
+    ("empty_content", {"prompt": "hi", "completion": " ", "label": True}),
+    (
+        "bad_role_order",
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "tool_result", "content": "2"}, {"type": "tool_use", "name": "f"}],
+                }
+            ]
+        },
+    ),
+    ("invalid_tool_arguments", {"messages": [USER, {"role": "assistant", "content": [{"type": "tool_use"}]}]}),
     ("unknown_format", {"question": "a", "query": "b", "answer": "c"}),
     ("unknown_format", {"chosen": "a", "rejected": "b"}),
     ("empty_messages", {"messages": []}),
@@ -265,6 +469,21 @@ def test_every_fault_has_its_reason(reason: str, row: object) -> None:
         parse(row)
     assert caught.value.reason == reason
     assert caught.value.detail
+
+
+def test_the_written_name_of_a_forbidden_character_is_allowed() -> None:
+    text = "\\u0000 and \\ud800 are no characters"
+    assert parse({"text": text}) == {"text": text}
+
+
+def test_a_file_may_mix_layouts_and_late_columns_are_kept() -> None:
+    rows = [
+        {"prompt": "hi", "completion": "hello"},
+        {"messages": [USER, ASSISTANT], "id": 9},
+        {"text": "abc", "z": [1]},
+    ]
+    assert [parse_row(row, source="f", line=1).format for row in rows] == ["prompt_completion", "messages", "text"]
+    assert [parse(row).get("metadata") for row in rows] == [None, {"id": 9}, {"z": [1]}]
 
 
 def test_a_part_that_is_not_text_is_named() -> None:

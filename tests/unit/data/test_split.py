@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
-from trainer.data.dedupe import find_exact_duplicates
+from trainer.data import dedupe, split
+from trainer.data.compared import keys_of
 from trainer.data.keys import prompt_key, prompt_keys
-from trainer.data.split import find_leaks, split_rows
+from trainer.data.near import Edges
+from trainer.data.prepare import field_key
+from trainer.data.split import Groups, Prompts, Side, group_rows
 from trainer.data.system import apply_system_prompt
 from trainer.errors import DataError
 
@@ -17,6 +21,40 @@ from trainer.errors import DataError
 def row(*said: str, line: int = 1, **metadata: object) -> dict[str, Any]:
     turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
     return {"messages": turns, **({"metadata": metadata} if metadata else {}), "source": "f", "line": line}
+
+
+def keys(records: list[dict[str, Any]]) -> Prompts:
+    found = [keys_of(record).prompts for record in records]
+    flat = np.array([key for row in found for key in row], np.uint64)
+    return Prompts(flat, np.array([len(row) for row in found], np.int64))
+
+
+def values(records: list[dict[str, Any]], name: str | None) -> Any:
+    return None if name is None else np.array([field_key(record, name) for record in records], np.uint64)
+
+
+def grouped(records: list[dict[str, Any]], by: str | None = None, edges: Edges | None = None) -> Groups:
+    return group_rows(keys(records), values(records, by), edges)
+
+
+def split_rows(
+    records: list[dict[str, Any]], *, by: str | None = None, label: str | None = None, **shares: Any
+) -> list[Side]:
+    return split.split_rows(grouped(records, by), by=by, labels=values(records, label), **shares)
+
+
+def find_leaks(records: list[dict[str, Any]], protected: list[dict[str, Any]]) -> dict[int, int]:
+    return split.find_leaks(keys(records), keys(protected))
+
+
+def find_exact_duplicates(records: list[dict[str, Any]]) -> dict[int, int]:
+    return dedupe.find_exact_duplicates(np.array([keys_of(record).content for record in records], np.uint64))
+
+
+def similar(pairs: list[tuple[int, int, float]]) -> Edges:
+    score = np.array([pair[2] for pair in pairs])
+    no = np.zeros(len(pairs), np.bool_)
+    return Edges(np.array([pair[:2] for pair in pairs], np.int64), score, no, no)
 
 
 def rows(num_prompts: int, copies: int = 1) -> list[dict[str, Any]]:
@@ -87,12 +125,6 @@ def test_split_by_keeps_a_customer_and_a_prompt_on_one_side() -> None:
     assert all(len(found) == 1 for found in of_customer) and sides.count("heldout") == 40
 
 
-def test_a_row_without_the_split_field_is_named() -> None:
-    with pytest.raises(DataError, match="f:8: no field 'customer'") as caught:
-        split_rows([row("q", "a", line=8, id=1)], validation=0.0, heldout=0.2, seed=0, by="customer")
-    assert "id" in caught.value.hint
-
-
 def test_a_small_share_still_gets_one_group() -> None:
     assert split_rows(rows(3), validation=0.0, heldout=0.01, seed=0).count("heldout") == 1
 
@@ -150,3 +182,46 @@ def test_a_system_prompt_is_added_or_replaced(when: Any, kept: str) -> None:
     pair = {"prompt": plain["messages"][:1], "chosen": [], "rejected": []}
     assert apply_system_prompt(pair, "new", when=when)["prompt"][0]["content"] == "new"
     assert apply_system_prompt({"text": "t"}, "new", when=when) == {"text": "t"}
+
+
+def test_similar_rows_are_on_one_side() -> None:
+    records = rows(100)
+    edges = similar([(n, n + 1, 0.8) for n in range(0, 100, 2)])
+    sides = split.split_rows(grouped(records, edges=edges), validation=0.1, heldout=0.2, seed=0)
+    assert all(sides[n] == sides[n + 1] for n in range(0, 100, 2))
+    assert (sides.count("heldout"), sides.count("validation")) == (20, 10)
+
+
+def test_a_chain_of_similar_rows_does_not_tie_everything_together() -> None:
+    records = rows(1000)
+    groups = grouped(records, edges=similar([(n, n + 1, 0.55) for n in range(999)]))
+    assert 2 <= groups.sizes.max() <= 20 and groups.num_cut == 0
+    groups = grouped(records, edges=similar([(n, n + 1, 0.75) for n in range(999)]))
+    assert 50 <= groups.sizes.max() <= 100 and groups.num_cut > 0
+
+
+def test_the_most_similar_rows_are_joined_first() -> None:
+    records = rows(40)
+    chain = [(n, n + 1, 0.55) for n in range(39)]
+    chain[20] = (20, 21, 0.69)
+    groups = grouped(records, edges=similar(chain))
+    assert groups.of[20] == groups.of[21]
+
+
+def test_a_stratified_split_repeats_the_shares_of_the_labels() -> None:
+    records = [row(f"q{n}", "a", line=n, label="rare" if n % 10 == 0 else "common") for n in range(500)]
+    sides = split_rows(records, validation=0.1, heldout=0.2, seed=0, label="label")
+    of = {label: [sides[n] for n in range(500) if (n % 10 == 0) == (label == "rare")] for label in ("rare", "common")}
+    assert (of["rare"].count("heldout"), of["rare"].count("validation")) == (10, 5)
+    assert (of["common"].count("heldout"), of["common"].count("validation")) == (90, 45)
+
+
+def test_many_small_classes_still_fill_the_share() -> None:
+    records = [row(f"q{n}", "a", line=n, label=n // 3) for n in range(300)]
+    assert split_rows(records, validation=0.0, heldout=0.2, seed=0, label="label").count("heldout") == 60
+
+
+def test_conflicts_are_rows_with_one_prompt_and_several_answers() -> None:
+    prompt, context = np.array([1, 2, 1, 3, 2, 1], np.uint64), np.array([0, 0, 0, 0, 9, 0], np.uint64)
+    answer = np.array([5, 6, 7, 6, 8, 5], np.uint64)
+    assert dedupe.find_conflicts(prompt, context, answer) == [[0, 2, 5]]

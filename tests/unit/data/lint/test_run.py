@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import random
+import re
+from typing import Any, get_args
+
+import pytest
+
+from trainer.data.lint.facts import row_facts
+from trainer.data.lint.findings import LintContext, PersonalData, Seen
+from trainer.data.lint.frequent import Frequent
+from trainer.data.lint.rules import REASONS, RULES
+from trainer.data.lint.run import Linter, has_errors, histogram, severity_of
+from trainer.data.reasons import Malformed
+from trainer.errors import DataError
+from trainer.recipe.lint import Lint
+
+from .rows import ENOUGH, PROSE, chat, found, linted, pair
+
+WORDS = re.findall(r"\w+", "apple bread cloud dream eagle flame grape house igloo jelly knife lemon mouse night ocean")
+
+
+def answers(count: int, *, seed: int = 0, words: int = 12) -> list[str]:
+    """Return sentences that do not resemble each other."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=words)).capitalize() + "." for _ in range(count)]
+
+
+def test_sound_rows_have_no_finding_but_what_they_lack() -> None:
+    rows = [chat(text, f"I cannot help with {text}" if at < 3 else text[::-1]) for at, text in enumerate(answers(60))]
+    assert linted(rows) == []
+
+
+def test_few_rows_and_few_held_out_rows_are_reported() -> None:
+    few = linted([], LintContext(rows_read=40, rows_train=36, rows_heldout=4))
+    assert [(one.rule, severity_of(one)) for one in few] == [("B001", "warning"), ("S005", "warning")]
+    many = linted([], LintContext(rows_read=9000, rows_train=7500, rows_heldout=1319))
+    assert [(one.rule, severity_of(one)) for one in many] == [("S005", "info")]
+    assert linted([], ENOUGH) == []
+
+
+def test_refusals_are_too_many_or_none() -> None:
+    plain = [chat(text, PROSE * 3) for text in answers(80)]
+    refusals = [chat(text, "I'm sorry, but I can't help with that.") for text in answers(40, seed=1)]
+    (none,) = found(linted(plain), "B003")
+    assert severity_of(none) == "info" and none.count == 0
+    (many,) = found(linted([*plain, *refusals]), "B003")
+    assert severity_of(many) == "warning" and many.count == 40 and many.rows[0] == "a.jsonl:81"
+    assert found(linted([*plain, *refusals[:8]]), "B003") == []
+
+
+def test_classes_are_told_and_their_balance_is_checked() -> None:
+    prompts = answers(130)
+    labels = ["refund"] * 100 + ["lost_card"] * 28 + ["fee"] * 2
+    ratio, few = found(linted([chat(*row) for row in zip(prompts, labels, strict=True)]), "B004")[:2]
+    assert ratio.count == 2 and "50 to 1" in ratio.detail and "'fee'" in few.detail
+    even = [chat(text, ("refund", "lost_card", "fee")[at % 3]) for at, text in enumerate(prompts)]
+    assert [one.rule for one in linted(even)] == ["B003"]  # no class for what belongs to none
+    other = [chat(text, ("refund", "lost_card", "other")[at % 3]) for at, text in enumerate(prompts)]
+    assert linted(other) == []
+
+
+def test_short_answers_that_differ_are_no_classes() -> None:
+    linter = Linter(Lint())
+    for at, text in enumerate(answers(50, words=3)):
+        linter.add(f"a.jsonl:{at}", row_facts(chat(text, text)))
+    assert linter.stats()["classes"] == {}
+
+
+def test_one_answer_to_everything_is_reported() -> None:
+    rows = [chat(text, "ok" if at % 3 else f"no {at}") for at, text in enumerate(answers(60))]
+    assert any("40 of 60 answers are 'ok'" in one.detail for one in found(linted(rows), "B004"))
+
+
+def test_system_prompts_that_differ_are_reported() -> None:
+    helper = "You are a helper for customers of the bank. Answer briefly and politely."
+    rows = [chat(text, "Yes.", system=helper) for text in answers(90)]
+    assert found(linted(rows), "B002") == []
+    (missing,) = found(linted([*rows, chat("Hi", "Yes.")]), "B002")
+    assert missing.count == 1 and missing.rows == ("a.jsonl:91",)
+    (variants,) = found(linted([*rows, chat("Hi", "Yes.", system=helper + " ")]), "B002")
+    assert "2 different" in variants.detail and "1 of them nearly the same" in variants.detail
+    (served,) = found(linted(rows, serving_system_prompt="You are a pirate."), "B002")
+    assert served.count == 90 and found(linted(rows, serving_system_prompt=helper), "B002") == []
+
+
+def test_system_prompts_that_hold_documents_are_no_finding() -> None:
+    rows = [chat("Summarise it.", "Yes.", system=f"Document: {text}") for text in answers(60)]
+    assert found(linted(rows), "B002") == []
+
+
+def test_json_answers_with_other_keys_are_reported() -> None:
+    rows = [chat(text, f'{{"name": "{at}", "price": {at}}}') for at, text in enumerate(answers(60))]
+    assert found(linted(rows), "Q017") == []
+    odd = [*rows, chat("x", '{"nmae": "a", "price": 1}'), chat("y", "It costs five.")]
+    text, keys = found(linted(odd), "Q017")
+    assert (text.count, text.rows) == (1, ("a.jsonl:62",))
+    assert (keys.count, keys.rows) == (1, ("a.jsonl:61",)) and "nmae" in keys.detail
+
+
+def test_answers_cut_at_a_limit_are_reported() -> None:
+    long = [(text + " word" * 99)[: 500 if at % 2 else 300 + at] for at, text in enumerate(answers(60))]
+    assert any("exactly 500" in one.detail for one in found(linted([chat("Go", text) for text in long]), "Q008"))
+    done = [f"{text[:499]}." if len(text) == 500 else text for text in long]
+    assert not any("exactly" in one.detail for one in found(linted([chat("Go", text) for text in done]), "Q008"))
+
+
+def test_prose_without_an_end_is_style_when_most_of_it_is() -> None:
+    done, cut = PROSE * 3, PROSE * 2 + "and then all of them went home without a word"
+    few = linted([chat(text, done if at else cut) for at, text in enumerate(answers(50))])
+    assert [one.count for one in found(few, "Q008")] == [1]
+    assert found(linted([chat(text, f"{text} {at * 'x'} {cut}") for at, text in enumerate(answers(50))]), "Q008") == []
+
+
+def test_an_answer_of_unusual_length_is_named() -> None:
+    rows = [chat(text, text[: 40 + at % 20]) for at, text in enumerate(answers(150))] + [chat("Hi", PROSE * 80)]
+    (outlier,) = found(linted(rows), "Q009")
+    assert outlier.count == 1 and outlier.rows == ("a.jsonl:151",)
+
+
+def test_a_common_ending_is_a_stray_token() -> None:
+    rows = [chat("Go", f"{text} {text} [[end of answer 7]]") for text in answers(40)]
+    (ending,) = found(linted(rows), "Q015")
+    assert severity_of(ending) == "warning" and "end with" in ending.detail
+
+
+def test_the_longer_answer_is_always_chosen() -> None:
+    pairs = [pair(text, text * 3, text) for text in answers(40)]
+    assert [one.count for one in found(linted(pairs), "B008")] == [40]
+    mixed = [pair(text, text * (1 + at % 2), text * (2 - at % 2)) for at, text in enumerate(answers(40))]
+    assert found(linted(mixed), "B008") == []
+
+
+def test_languages_that_do_not_match_are_reported() -> None:
+    german = "Die Bibliothek öffnet um neun Uhr morgens und schließt um sechs, nur am Sonntag ist niemand dort."
+    rows = [chat(PROSE, PROSE) for _ in range(60)] + [chat(PROSE, german)]
+    mismatch, rare = found(linted(rows), "Q012")
+    assert mismatch.rows == rare.rows == ("a.jsonl:61",)
+    translation = [chat(PROSE, german) for _ in range(60)]
+    assert found(linted(translation), "Q012") == []
+
+
+def test_special_tokens_are_an_error_when_they_are_everywhere() -> None:
+    plain = [chat(text, text[::-1]) for text in answers(200)]
+    spoiled = [chat(text, text[::-1] + "</s>") for text in answers(200, seed=1)]
+    few, many = linted([*plain, spoiled[0]]), linted([*plain, *spoiled])
+    assert [severity_of(one) for one in found(few, "F019")] == ["warning"] and not has_errors(few)
+    assert found(many, "F019")[0].count == 200 and has_errors(many)
+    assert not has_errors(linted(spoiled, severity={"F019": "info"}))
+    assert found(linted(spoiled, ignore=["F019"]), "F019") == []
+
+
+def test_what_other_steps_counted_is_reported() -> None:
+    context = LintContext(
+        rows_read=1000,
+        rows_train=700,
+        rows_heldout=200,
+        formats={"a.jsonl": {"messages": 990, "alpaca": 10}},
+        rejected={"invalid_json": Seen(2, ("a.jsonl:4",)), "invalid_csv": Seen(1, ("b.csv:2",)), "in_heldout": Seen(9)},
+        near_duplicates=Seen(5, ("a.jsonl:3 = a.jsonl:1",)),
+        leaks={"exact": Seen(3, ("a.jsonl:7 = t.jsonl:1",))},
+        pii={
+            "email": PersonalData(Seen(4), "report"),
+            "api_key": PersonalData(Seen(2), "redact"),
+            "jwt": PersonalData(Seen(1, ("a.jsonl:9",)), "report"),
+            "de_tax_id": PersonalData(Seen(1), "redact"),
+        },
+    )
+    findings = linted([], context)
+    said = [(one.rule, severity_of(one), one.count) for one in findings]
+    assert said == [
+        ("P100", "error", 1),
+        ("S001", "error", 3),
+        ("F001", "warning", 3),
+        ("P001", "warning", 4),
+        ("F004", "info", 10),
+        ("P006", "info", 1),
+        ("P100", "info", 2),
+        ("Q002", "info", 5),
+    ]
+    (unread,) = found(findings, "F001")
+    assert unread.rows == ("b.csv:2", "a.jsonl:4") and unread.share == 0.003
+
+
+def test_a_finding_is_written_with_title_and_fix() -> None:
+    (finding,) = linted([], LintContext(rows_read=9, rows_train=9, rows_heldout=10), min_heldout_share=0.0)
+    assert finding.to_json() == {
+        "rule": "B001",
+        "severity": "warning",
+        "title": RULES["B001"].title,
+        "detail": "9 training rows (at least 50)",
+        "count": 9,
+        "share": None,
+        "rows": [],
+        "fix": RULES["B001"].fix,
+    }
+
+
+def test_texts_that_are_shown_are_masked() -> None:
+    linter = Linter(Lint(), mask=lambda text: text.replace("ann@example.org", "[EMAIL]"))
+    for at, text in enumerate(answers(60)):
+        linter.add(f"a.jsonl:{at}", row_facts(chat(text, "ann@example.org", system="Ask ann@example.org")))
+    said = str([finding.to_json() for finding in linter.finish(ENOUGH)]) + str(linter.stats())
+    assert "[EMAIL]" in said and "ann@" not in said
+
+
+@pytest.mark.parametrize("section", [{"ignore": ["Q999"]}, {"severity": {"F777": "info"}}])
+def test_a_rule_that_does_not_exist_is_refused(section: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="no rule"):
+        Linter(Lint(**section))
+
+
+def test_every_reason_of_a_malformed_row_has_a_rule() -> None:
+    assert set(get_args(Malformed)) == set(REASONS) and set(REASONS.values()) <= set(RULES)
+
+
+def test_rules_are_named_in_order_and_say_what_to_do() -> None:
+    assert all(rule.id == name and rule.title and rule.fix for name, rule in RULES.items())
+    kinds = [name[0] for name in RULES]
+    assert kinds == sorted(kinds, key="FSQBP".index)
+
+
+def test_rows_are_listed_up_to_the_limit() -> None:
+    rows = [chat("Hi", " x ") for _ in range(30)]
+    assert found(linted(rows, max_rows_listed=2), "Q007")[0].rows == ("a.jsonl:1", "a.jsonl:2")
+    assert found(linted(rows, max_rows_listed=0), "Q007")[0].rows == ()
+
+
+def test_the_worst_rows_break_the_most_rules() -> None:
+    linter = Linter(Lint())
+    for at, answer in enumerate(["fine", " x</s>", " caf\u0065\u0301 <br></s>", *["ok"] * 20]):
+        linter.add(f"a.jsonl:{at}", row_facts(chat("Hi", answer)))
+    worst = linter.stats()["worst_rows"]
+    assert [row["row"] for row in worst] == ["a.jsonl:2", "a.jsonl:1"]
+    assert worst[0]["rules"] == ["F019", "Q005", "Q006", "Q007"]
+
+
+def test_frequent_values_survive_in_bounded_memory() -> None:
+    table, rng = Frequent(limit=50), random.Random(0)
+    values = ["often"] * 3_000 + [f"rare {at}" for at in range(3_000)]
+    rng.shuffle(values)
+    for value in values:
+        table.add(value)
+    (value, count), *_ = table.most_common(1)
+    assert value == "often" and 3_000 - table.error <= count <= 3_000
+    assert len(table.counts) <= 50 and not table.is_exact and table.total == 6_000
+
+
+def test_a_histogram_counts_every_length_once() -> None:
+    import numpy as np
+
+    lengths = np.array([0, 7, 8, 15, 16, 1000])
+    drawn = histogram(lengths)
+    assert drawn["edges"][:4] == [0, 8, 16, 32] and drawn["counts"][:3] == [2, 2, 1]
+    assert sum(drawn["counts"]) == 6 and drawn["quantiles"][0] == 0 and drawn["quantiles"][-1] == 1000
+    assert histogram(np.array([], dtype=np.int64)) == {}

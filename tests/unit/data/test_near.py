@@ -1,0 +1,125 @@
+"""Near duplicates: what is dropped, what is only told, and which copy stays."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainer.data.near import Edges, Index, Said, band_texts, compare, judge, keep_best
+from trainer.data.shingles import normalise_words
+
+WORDS = [
+    f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("alo", "eni", "iru", "ota", "ubi") for c in ("", "n", "ster", "ly")
+]
+
+
+def prose(seed: int, num_words: int = 60) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=num_words))
+
+
+def changed(text: str, seed: int, count: int) -> str:
+    words, rng = text.split(), random.Random(seed)
+    for place in rng.sample(range(len(words)), count):
+        words[place] = f"other{rng.randrange(10**6)}"
+    return " ".join(words)
+
+
+def found(rows: list[tuple[str, ...]], *, shared: bool = False) -> tuple[Edges, Any]:
+    said = [Said(*map(normalise_words, (*row, "")[:3])) for row in rows]
+    index = Index()
+    index.add(band_texts(said), 0)
+    everything = np.ones(len(said), np.bool_)
+    pairs, crowded = index.pairs(prompt=everything, whole=everything & (not shared))
+    same = np.array([said[left].answer == said[right].answer for left, right in pairs.tolist()], np.bool_)
+    edges = judge(pairs, compare(said, pairs), same_answer=same, shared_answer=same & shared, drop=0.7, flag=0.5)
+    return edges, crowded
+
+
+def duplicates(edges: Edges) -> set[tuple[int, int]]:
+    return {(left, right) for left, right in edges.pairs[edges.duplicate].tolist()}
+
+
+def test_edited_copies_are_found_and_others_are_not() -> None:
+    rows = [(prose(n, 30), prose(n + 1000, 60)) for n in range(200)]
+    copies = [(changed(prompt, n, 1), changed(answer, n, 3)) for n, (prompt, answer) in enumerate(rows[:100])]
+    edges, _ = found(rows + copies)
+    expected = {(n, n + 200) for n in range(100)}
+    assert len(duplicates(edges) & expected) >= 97 and duplicates(edges) <= expected
+
+
+def test_short_rows_are_compared_by_characters() -> None:
+    rows = [("How do I track the card you sent me?", "ok then, thanks a lot for telling me about it my friend")]
+    rows.append(("How do I track the card you sent to me?", rows[0][1]))
+    rows.append(("What is the fee of a transfer abroad?", "There is none."))
+    assert duplicates(found(rows)[0]) == {(0, 1)}
+
+
+def test_a_script_without_spaces_is_compared_by_characters() -> None:
+    rng = random.Random(3)
+    text = "".join(chr(rng.randrange(0x4E00, 0x5E00)) for _ in range(80))
+    copy = text[:30] + "\u6f22\u5b57" + text[32:]
+    assert duplicates(found([(text[:40], text[40:]), (copy[:40], copy[40:])])[0]) == {(0, 1)}
+
+
+def test_a_shared_answer_does_not_make_prompts_alike() -> None:
+    answer = prose(5, 40)
+    rows = [(prose(n, 6), answer) for n in range(20)]
+    assert duplicates(found(rows)[0]) and not duplicates(found(rows, shared=True)[0])
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_copy"),
+    [
+        (("42", "43"), False),
+        (("42", "42."), True),
+        ((prose(1), prose(2)), False),
+        ((prose(1), changed(prose(1), 0, 2)), True),
+    ],
+)
+def test_other_answers_to_one_prompt_are_a_conflict_and_no_copy(answers: tuple[str, str], is_copy: bool) -> None:
+    prompt = prose(0, 60)
+    edges, _ = found([(prompt, answers[0]), (changed(prompt, 1, 1), answers[1])])
+    assert (edges.duplicate.tolist(), edges.conflict.tolist()) == ([is_copy], [not is_copy])
+
+
+def test_a_conflict_is_found_however_much_the_answers_differ_in_length() -> None:
+    prompt = prose(0, 20)
+    edges, _ = found([(prompt, "no"), (changed(prompt, 1, 1), prose(3, 300)), (prose(9, 20), "no")])
+    assert edges.pairs[edges.conflict].tolist() == [[0, 1]]
+
+
+def test_rows_about_other_documents_are_unrelated() -> None:
+    question = "Is the claim supported by the document? Say yes or no."
+    documents = [prose(n, 80) for n in range(2)]
+    edges, _ = found([(question, "yes", document) for document in documents])
+    assert not edges.pairs.size
+    edges, _ = found([(question, "yes", documents[0]), (question, "yes", changed(documents[0], 1, 2))])
+    assert duplicates(edges) == {(0, 1)}
+
+
+def test_texts_without_words_are_left_alone() -> None:
+    assert not found([("?!", "..."), ("--", "!!"), ("", "")])[0].pairs.size
+
+
+def test_a_crowded_bucket_is_named() -> None:
+    rows = [(changed(prose(0, 60), n, 1), prose(1)) for n in range(60)]
+    edges, crowded = found(rows)
+    assert crowded.size == 60 and len(duplicates(edges)) > 60
+
+
+def links(*pairs: tuple[int, int, float]) -> Edges:
+    yes = np.ones(len(pairs), np.bool_)
+    return Edges(np.array([pair[:2] for pair in pairs]), np.array([pair[2] for pair in pairs]), yes, ~yes)
+
+
+def test_the_best_copy_stays_and_each_other_one_names_a_row_that_stays() -> None:
+    rank = np.array([2, 0, 1, 3])
+    assert keep_best(links((0, 1, 0.8), (0, 2, 0.9), (2, 3, 0.75)), rank) == {0: (2, 0.9), 3: (2, 0.75)}
+
+
+def test_a_chain_keeps_rows_that_are_not_alike() -> None:
+    # 0 ~ 1 ~ 2, but 0 and 2 are not alike: only the row between them goes.
+    assert keep_best(links((0, 1, 0.7), (1, 2, 0.8)), np.arange(3)) == {1: (0, 0.7)}

@@ -1,0 +1,61 @@
+"""Processes change nothing but the time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from trainer.data.workers import INLINE_CHUNKS, Workers, num_workers
+from trainer.errors import HardwareError, StageError
+
+
+def square(number: int) -> tuple[int, int]:
+    time.sleep(0.02 * (number % 3))  # later chunks are done first
+    return number * number, os.getpid()
+
+
+def die(number: int) -> int:
+    if number > 4:
+        os._exit(1)
+    return number
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_order(count: int) -> None:
+    with Workers(count) as workers:
+        results = list(workers.map(square, range(12)))
+    assert [result for result, _ in results] == [number * number for number in range(12)]
+    others = [process for _, process in results if process != os.getpid()]
+    assert len(others) == (0 if count == 1 else 12 - INLINE_CHUNKS)
+
+
+def test_only_a_few_chunks_are_in_flight() -> None:
+    drawn = []
+
+    def chunks() -> Iterator[int]:
+        for number in range(40):
+            drawn.append(number)
+            yield number
+
+    with Workers(2) as workers:
+        results = workers.map(square, chunks())
+        for _ in range(10):
+            next(results)
+        assert len(drawn) <= 15
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_a_process_that_dies_is_an_error_with_a_way_out() -> None:
+    with Workers(2) as workers, pytest.raises(HardwareError) as caught:
+        list(workers.map(die, range(20)))
+    assert "TRAINER_WORKERS=1" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1"])
+def test_a_wrong_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TRAINER_WORKERS", text)
+    with pytest.raises(StageError, match="TRAINER_WORKERS"):
+        num_workers()

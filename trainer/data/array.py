@@ -1,0 +1,122 @@
+"""The items of a JSON array, one at a time: an array of any length takes the memory of its longest item."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.data.raw import MAX_ROW_BYTES, RawRow
+from trainer.errors import DataError
+
+CHUNK_BYTES = 2**20
+TAIL_CHARS = 64
+"""An error this near to the end of what was read may only mean that the rest is still to come."""
+WRAPPED = re.compile(r'\s*\{\s*"data"\s*:\s*(?=\[)')
+SPACE = re.compile(r"[ \t\r\n]*")
+HINT = "correct the file: a JSON array of rows, or one row on each line"
+
+
+def bounded_int(digits: str) -> int | float:
+    """Read an integer as orjson does: beyond 64 bits it becomes a float."""
+    value = int(digits) if len(digits) <= 20 else float(digits)
+    return value if -(2**63) <= value < 2**64 else float(value)
+
+
+class ArrayReader:
+    """A window on the text of a file that holds `[...]` or `{"data": [...], ...}`."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self.path, self.stream = path, stream
+        self.decoder = json.JSONDecoder(parse_int=bounded_int)
+        self.utf8 = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.position, self.is_end = "", 0, False
+        self.passed_lines = 0
+
+    def rows(self) -> Iterator[RawRow]:
+        """Yield the items of the array.
+
+        Raises:
+            DataError: what stands there is no JSON array, with the line.
+        """
+        self._fill()
+        opening = WRAPPED.match(self.text)
+        self.position = opening.end() if opening else 0
+        self._expect("[")
+        index = 0
+        while self._next() != "]":
+            if index:
+                self._expect(",")
+            index += 1
+            self._next()
+            yield RawRow(index, self._value())
+        self._expect("]")
+        self._check_rest(is_wrapped=opening is not None)
+
+    def _fill(self) -> None:
+        """Read on; at least as much again as is waiting, so that a long item is not parsed over and over."""
+        self.passed_lines += self.text.count("\n", 0, self.position)
+        waiting = self.text[self.position :]
+        try:
+            content = self.stream.read(max(CHUNK_BYTES, len(waiting)))
+            more = self.utf8.decode(content, final=not content)
+        except UnicodeDecodeError as error:
+            line = self.passed_lines + waiting.count("\n") + error.object.count(b"\n", 0, error.start) + 1
+            message = f"{self.path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x})"
+            raise DataError(message, hint="convert the file, for example: iconv -f CP1252 -t UTF-8") from None
+        self.text, self.position, self.is_end = waiting + more, 0, not content
+
+    def _next(self) -> str:
+        """Go to the next character that is not space and return it; empty at the end of the file."""
+        while True:
+            match = SPACE.match(self.text, self.position)
+            self.position = match.end() if match else self.position
+            if self.position < len(self.text) or self.is_end:
+                return self.text[self.position : self.position + 1]
+            self._fill()
+
+    def _expect(self, character: str) -> None:
+        if self._next() != character:
+            raise self._error(f"Expecting {character!r}", self.position)
+        self.position += 1
+
+    def _value(self) -> object:
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.text, self.position)
+            except json.JSONDecodeError as error:
+                if self.is_end or self._is_broken(error):
+                    raise self._error(error.msg, error.pos) from None
+            except RecursionError:
+                raise self._error("nested too deeply", self.position) from None
+            else:
+                # A number at the very end of the window may go on.
+                if end < len(self.text) or self.is_end:
+                    self.position = end
+                    return value
+            self._fill()
+
+    def _is_broken(self, error: json.JSONDecodeError) -> bool:
+        """Tell an error from an item that is not read to its end yet."""
+        is_complete = error.pos < len(self.text) - TAIL_CHARS and not error.msg.startswith("Unterminated string")
+        return is_complete or len(self.text) - self.position > MAX_ROW_BYTES
+
+    def _check_rest(self, *, is_wrapped: bool) -> None:
+        rest = ""
+        while not self.is_end and len(rest) <= MAX_ROW_BYTES:
+            rest += self.text[self.position :]
+            self.position = len(self.text)
+            self._fill()
+        rest += self.text[self.position :]
+        try:
+            json.loads('{"data": []' + rest if is_wrapped else "[]" + rest)
+        except (json.JSONDecodeError, RecursionError):
+            raise self._error("text after the array", self.position) from None
+
+    def _error(self, message: str, position: int) -> DataError:
+        line = self.passed_lines + self.text.count("\n", 0, position) + 1
+        column = position - self.text.rfind("\n", 0, position)
+        return DataError(f"{self.path}:{line}: invalid_json: {message} at column {column}", hint=HINT)

@@ -1,0 +1,113 @@
+"""A walk through the strings of a row that repairs them, and keeps count and samples of what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Record = dict[str, Any]
+Step = tuple[str, Callable[[str], str]]
+"""Id of a change, and the repair that makes it."""
+
+SPOKEN = ("content", "reasoning_content", "thinking")
+"""What of a turn is text."""
+CONTEXT_CHARS = 24
+"""Kept around a change in a sample."""
+
+
+class Sample(NamedTuple):
+    """A short piece of a text before and after one change. It may hold what the row holds, personal data too."""
+
+    change: str
+    before: str
+    after: str
+
+
+class Repairs:
+    """What was done to one row; every method returns the same object where nothing was to do."""
+
+    def __init__(self, data: list[Step]) -> None:
+        self.data = data
+        """Steps for what programs wrote: tool results and arguments of calls."""
+        self.changes, self.samples = Counter[str](), list[Sample]()
+        self.settled: dict[str, int] = {}
+        """String -> number of steps that found nothing in it: a second round need not look again."""
+
+    def text(self, text: str, steps: list[Step]) -> str:
+        """Take a string through the steps."""
+        if self.settled.get(text) == len(steps):
+            return text
+        first = text
+        for change, repair in steps:
+            repaired = repair(text)
+            if repaired != text:
+                if change not in self.changes:
+                    self.samples.append(sample(change, text, repaired))
+                self.changes[change] += 1
+                text = repaired
+        if text != first:
+            return text
+        self.settled[first] = len(steps)
+        return first
+
+    def turns(self, turns: list[Record], steps: list[Step]) -> list[Record]:
+        """Repair each turn; what a tool returned is data, whose spaces and entities may be meant."""
+        repaired = [self._turn(turn, self.data if turn["role"] == "tool" else steps) for turn in turns]
+        return turns if _are_same(repaired, turns) else repaired
+
+    def _turn(self, turn: Record, steps: list[Step]) -> Record:
+        changed: Record = {}
+        for name in SPOKEN:
+            if isinstance(old := turn.get(name), str) and (new := self.text(old, steps)) is not old:
+                changed[name] = new
+        if calls := turn.get("tool_calls"):
+            repaired = [self._call(call) for call in calls]
+            if not _are_same(repaired, calls):
+                changed["tool_calls"] = repaired
+        return {**turn, **changed} if changed else turn
+
+    def _call(self, call: Record) -> Record:
+        old = call["function"]["arguments"]
+        new = self._value(old)
+        return call if new is old else {**call, "function": {**call["function"], "arguments": new}}
+
+    def _value(self, value: Any) -> Any:
+        """Repair the strings inside a JSON value; keys are names that a program knows, and stay."""
+        if isinstance(value, str):
+            return self.text(value, self.data)
+        if isinstance(value, dict):
+            items = {key: self._value(item) for key, item in value.items()}
+            return value if _are_same(list(items.values()), list(value.values())) else items
+        if isinstance(value, list):
+            repaired = [self._value(item) for item in value]
+            return value if _are_same(repaired, value) else repaired
+        return value
+
+
+def _are_same(left: list[Any], right: list[Any]) -> bool:
+    return all(one is other for one, other in zip(left, right, strict=True))
+
+
+def sample(change: str, before: str, after: str) -> Sample:
+    """Cut both texts down to where they first and last differ."""
+    start = _length_shared(before, after)
+    end = _length_shared(before[start:][::-1], after[start:][::-1])
+    return Sample(change, _window(before, start, len(before) - end), _window(after, start, len(after) - end))
+
+
+def _length_shared(left: str, right: str) -> int:
+    """Return the length of the longest common opening, by halving: slices compare far faster than characters."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _window(text: str, start: int, end: int) -> str:
+    end = min(end, start + 4 * CONTEXT_CHARS)
+    return text[max(start - CONTEXT_CHARS, 0) : end + CONTEXT_CHARS]

@@ -1,0 +1,151 @@
+"""Repairs of one text, each a function from text to text that leaves code alone where it could do harm."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable
+
+import ftfy
+from ftfy.badness import is_bad
+
+# What damages code is off: quotes, ligatures, wide characters and entities stay as written. What ftfy would do
+# beyond the encoding is done, and counted, by the steps below.
+ENCODING = ftfy.TextFixerConfig(
+    unescape_html=False,
+    remove_terminal_escapes=False,
+    fix_latin_ligatures=False,
+    fix_character_width=False,
+    uncurl_quotes=False,
+    fix_line_breaks=False,
+    fix_surrogates=False,
+    remove_control_chars=False,
+    normalization=None,
+    explain=False,
+)
+CODE = re.compile(
+    r"^[ \t>]*+(`{3,}+|~{3,}+)[^\n]*+\n(?:.*?^[ \t>]*\1[`~]*[ \t]*\r?$|.*\Z)"  # fenced; an open fence lasts to the end
+    r"|(?<!`)(`{1,2})(?!`)[^`\n]+\2(?!`)"  # inline
+    r"|<(pre|code|script|style)\b.*?(?:</\3>|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+MAY_BE_BAD = re.compile("[^\x00-\x7f]{2}|[^\x00-\x7fà-ÿ‘’“”–—…]")
+"""ftfy finds nothing bad in a text without this: lone small letters with accents, lone typographic signs."""
+LINE_ENDS = re.compile(r"\r\n?|[\u0085\u2028\u2029]")
+TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++(?=\n)")
+EMPTY_LINES = re.compile(r"\A(?:[ \t]*+\n)+")
+TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+UNSEEN = re.compile("[\ufeff\u2060\u00ad\u200b-\u200d]")
+INVISIBLE = re.compile(
+    r"[\ufeff\u2060\u00ad]"
+    # Thai, Lao, Myanmar and Khmer write no spaces: there a zero-width space tells where a line may break.
+    r"|(?<![\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b"
+    # Between Latin letters the joiners of Arabic, Indic scripts and emoji mean nothing.
+    r"|(?<=[\x00-\x7f])[\u200c\u200d]+(?=[\x00-\x7f]|\Z)"
+)
+
+
+def outside_code(repair: Callable[[str], str]) -> Callable[[str], str]:
+    """Restrict a repair to what is neither a code block nor inline code."""
+
+    def repaired(text: str) -> str:
+        if "`" not in text and "~~~" not in text and "<" not in text:
+            return repair(text)
+        parts, end = [], 0
+        for match in CODE.finditer(text):
+            parts += [repair(text[end : match.start()]), match[0]]
+            end = match.end()
+        return "".join([*parts, repair(text[end:])])
+
+    return repaired
+
+
+def fix_encoding(text: str) -> str:
+    """Undo a decoding in the wrong encoding, with ftfy (https://ftfy.readthedocs.io), line by line."""
+    is_suspect = not text.isascii() and MAY_BE_BAD.search(text) and is_bad(text)
+    return ftfy.fix_text(text, ENCODING) if is_suspect else text
+
+
+def compose(text: str) -> str:
+    """Return NFC. Never NFKC, which would change what is read: full-width forms, ligatures, superscripts."""
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def drop_control(text: str) -> str:
+    """Remove control characters but line ends and tabs, and the colours of terminals as a whole."""
+    return CONTROL.sub("", TERMINAL.sub("", text)) if CONTROL.search(text) else text
+
+
+def drop_invisible(text: str) -> str:
+    """Remove characters that show nothing and join nothing."""
+    return INVISIBLE.sub("", text) if not text.isascii() and UNSEEN.search(text) else text
+
+
+def unify_line_ends(text: str) -> str:
+    """Make every line end a line feed, in code too: what ends a line is no part of what it says."""
+    return LINE_ENDS.sub("\n", text)
+
+
+def drop_trailing_space(text: str) -> str:
+    """Remove spaces before line ends."""
+    return TRAILING_SPACE.sub("", text) if " \n" in text or "\t\n" in text else text
+
+
+def drop_outer_space(text: str) -> str:
+    """Remove empty lines before what a turn says, whose first indentation stays, and all space after it."""
+    text = text.rstrip(" \t\n")
+    return EMPTY_LINES.sub("", text) if text[:1].isspace() else text
+
+
+WORD = re.compile(r"[a-z]+")
+MARKUP_WORDS = frozenset(
+    WORD.findall(
+        "html xhtml xml xpath css markup markdown java javascript typescript js jsx tsx php svg rss dom json yaml "
+        "webpage tag tags entity entities escape escapes escaped escaping unescape encode encodes encoded encoding "
+        "decode decoded decoding sanitize sanitise regex code function script scripts"
+    )
+)
+LOOKS_LIKE_CODE = re.compile(
+    r"[`{}]|=>|==|[;{][ \t]*$|\w\([\"']|[\"'](?:&#?\w+;|<[^<>]*>)[\"']|</(?!(?:p|div|span|font|center)>)\w"
+    r"|^[ \t]*+(?:import|from|def|class|return|#include|const|let|var|SELECT|INSERT|UPDATE|CREATE)\b.*[(;:=*]",
+    re.MULTILINE,
+)
+RESIDUE = re.compile(r"&(?:#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[A-Za-z]{2,8});|<br\s*/?>|</?(?:p|div|span|font|center)\b")
+ENTITY = re.compile(
+    r"&(?:#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|amp|quot|apos|nbsp|[lr][sd]quo|[mn]dash|hellip|bull|middot|copy|reg|trade"
+    r"|euro|pound|deg|times|macr|[lr]aquo|[A-Za-z](?:acute|grave|uml|circ|tilde|cedil|ring)|szlig|[ao]elig|oslash);"
+    r"|&lt;(?=[\s\d])|(?<=\s)&gt;"
+)
+BREAK = re.compile(r"(?<![ \t])[ \t]*+<br\s*/?>[ \t]*\n?", re.IGNORECASE)
+BLOCK_END = re.compile(r"(?<![ \t])[ \t]*+</(?:p|div)>[ \t]*\n*", re.IGNORECASE)
+TAG = re.compile(r"<(?:p|div|span|font|center)(?:\s[^<>]*)?>|</(?:span|font|center)>", re.IGNORECASE)
+
+
+def may_hold_markup(texts: list[str]) -> bool:
+    """Tell whether entities and tags may be what a row is about: any sign of code or of talk about markup."""
+    return any(
+        not MARKUP_WORDS.isdisjoint(WORD.findall(text.lower())) or LOOKS_LIKE_CODE.search(text) for text in texts
+    )
+
+
+def drop_html(text: str) -> str:
+    """Turn entities and tags left over from a web page into the characters and line ends they stand for.
+
+    Only for texts that cannot be about markup (`may_hold_markup`). `&lt;` becomes `<` only where no tag can arise.
+    """
+    if not RESIDUE.search(text):
+        return text
+    # An entity may hide another: `&amp;amp;`. Each round makes the text shorter.
+    while (unescaped := ENTITY.sub(_character, text)) != text:
+        text = unescaped
+    return TAG.sub("", BLOCK_END.sub("\n\n", BREAK.sub("\n", text)))
+
+
+def _character(match: re.Match[str]) -> str:
+    character = html.unescape(match[0])
+    # Markup signs given by number could open a tag, and control characters would have to be removed again.
+    if len(character) != 1 or (character in "<>`" and match[0].startswith("&#")) or not character.isprintable():
+        return " " if character == "\xa0" else match[0]
+    return character

@@ -1,0 +1,109 @@
+"""What of a row is compared with other rows: its texts, and the keys under which it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from trainer.data.keys import content_key, digest, dump, normalise, number, prompt_keys
+from trainer.data.near import Said
+from trainer.data.shingles import normalise_words
+from trainer.data.turns import Message
+
+Record = dict[str, Any]
+
+
+class Keys(NamedTuple):
+    """Digests of one row, 64 bits each; 0 stands for nothing."""
+
+    content: int
+    """All that the row teaches."""
+    prompts: tuple[int, ...]
+    """Every prompt that it trains an answer to, the last one last."""
+    answer: int
+    """The last answer, normalised."""
+    reply: int
+    """The last answer, letter by letter."""
+    context: int
+    """System turn, results of tools, and tools."""
+
+
+def keys_of(record: Record) -> Keys:
+    """Return the digests of a canonical row."""
+    answer, context = answer_text(record), _context_text(record)
+    return Keys(
+        content=number(content_key(record)),
+        prompts=tuple(number(key) for key in prompt_keys(record)),
+        answer=number(digest("answer", normalise(answer))) if answer else 0,
+        reply=number(digest("reply", reply_text(record))) if "text" not in record and "input_ids" not in record else 0,
+        context=number(digest("context", normalise(context))) if context else 0,
+    )
+
+
+def said_of(record: Record) -> Said:
+    """Return the texts by which a row is compared with others."""
+    prompt = " ".join(_turn_text(turn) for turn in _parts(record)[0] if turn["role"] in ("user", "assistant"))
+    return Said(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
+
+
+def pack_said(said: Said) -> bytes:
+    """Return the texts on one line; normalised texts hold no control characters."""
+    return "\t".join(said).encode() + b"\n"
+
+
+def unpack_said(line: bytes) -> Said:
+    """Undo `pack_said`."""
+    return Said(*line[:-1].decode().split("\t"))
+
+
+def _parts(record: Record) -> tuple[Sequence[Message], Sequence[Message]]:
+    """Return the turns before the last answer, and the turns of the answer."""
+    if "messages" in record:
+        turns = record["messages"]
+        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
+        return turns[:last], turns[last:]
+    answers = [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
+    return record.get("prompt", ()), answers
+
+
+def answer_text(record: Record) -> str:
+    """Return what the last answer says, tool calls included; of a pair both answers; of a text the text."""
+    if "text" in record:
+        return str(record["text"])
+    return "\n".join(_turn_text(turn) for turn in _parts(record)[1] if turn["role"] != "tool")
+
+
+def prompt_text(record: Record) -> str:
+    """Return what is asked: every turn before the last answer but the system turn."""
+    return "\n".join(_turn_text(turn) for turn in _parts(record)[0] if turn["role"] != "system")
+
+
+def reply_text(record: Record) -> str:
+    """Return the content of the final answer, of a pair the chosen one."""
+    turns = record.get("messages") or record.get("chosen") or record.get("completion") or [{"content": ""}]
+    return str(turns[-1]["content"]).strip()
+
+
+def _context_text(record: Record) -> str:
+    prompt, answers = _parts(record)
+    shown = [turn["content"] for turn in (*prompt, *answers) if turn["role"] in ("system", "tool")]
+    if record.get("tools"):
+        shown.append(dump(record["tools"]))
+    if "label" in record:  # the same answer judged good and bad is no copy
+        shown.append(f"label {record['label']}")
+    return "\n".join(shown)
+
+
+def _turn_text(turn: Message) -> str:
+    calls = turn.get("tool_calls")
+    return f"{turn['content']} {dump(calls)}" if calls else str(turn["content"])
+
+
+def num_turns(record: Record) -> int:
+    """Count the turns of a row, without the system turn; of a pair, the prompt's and the chosen answer's."""
+    turns = record["messages"] if "messages" in record else [*record.get("prompt", ()), *_last(record)]
+    return sum(turn["role"] != "system" for turn in turns)
+
+
+def _last(record: Record) -> Sequence[Message]:
+    return record.get("chosen") or record.get("completion") or ()

@@ -1,0 +1,125 @@
+"""Training rows that give away what the model is tested on: held-out rows, suites, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.near import Said
+from trainer.data.shingles import word_windows
+from trainer.data.similar import read_said
+from trainer.data.spool import Spool
+from trainer.data.workers import Workers
+
+COMMON_ROWS = 10
+"""Word runs in more training rows, or in more protected rows, than this are phrases of a template, not a test item."""
+ROWS_PER_CHUNK = 2000
+
+Kind = Literal["exact", "near", "ngram"]
+Rows = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+
+
+class Hit(NamedTuple):
+    """A training row and the protected row that it gives away."""
+
+    row: int
+    other: int
+    kind: Kind
+    score: float
+    """Similarity; of word runs their number."""
+
+
+@dataclass(frozen=True)
+class GramChunk:
+    """Training rows to be searched for word runs."""
+
+    path: Path
+    spans: NDArray[np.int64]
+    rows: Rows
+    hashes_path: Path
+    """Sorted hashes of the word runs that are looked for, a .npy file."""
+    num_words: int
+
+
+def find_shared_runs(
+    said: Spool, workers: Workers, rows: Rows, protected: Rows, *, num_words: int, folder: Path
+) -> list[Hit]:
+    """Find rows that repeat a run of words of a protected row.
+
+    Args:
+        said: texts of all rows.
+        workers: processes to search with.
+        rows: training rows.
+        protected: rows that are tested on.
+        num_words: length of a run; rows with fewer words have none.
+        folder: where the hashes are put meanwhile.
+
+    Returns:
+        One hit for each such row, with the protected row it shares most runs with; the score is their number.
+
+    Source:
+        13-grams and the leaving out of common ones: Brown et al., Language Models are Few-Shot Learners, appendix C.
+    """
+    hashes, owner = _protected_runs(read_said(said.path, said.spans(protected)), num_words)
+    if not hashes.size:
+        return []
+    path = folder / "runs.npy"
+    np.save(path, hashes)
+    try:
+        chunks = _chunks(said, rows, path, num_words)
+        found = [np.zeros((0, 2), np.int64), *workers.map(search_chunk, chunks)]
+    finally:
+        path.unlink()
+    return list(_best_hits(np.concatenate(found), owner, protected))
+
+
+def _run_sets(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
+    """Return the distinct word runs of each row, prompt and answer apart, and the row of each."""
+    hashes, owners = [], []
+    for texts in ([text.prompt for text in said], [text.answer for text in said]):
+        runs = word_windows(texts, num_words)
+        hashes.append(runs.hashes)
+        owners.append(np.repeat(np.arange(len(texts)), np.diff(runs.offsets)))
+    both = np.stack([np.concatenate(hashes), np.concatenate(owners).astype(np.uint64)], axis=1)
+    both = np.unique(both, axis=0)
+    return both[:, 0], both[:, 1].astype(np.int64)
+
+
+def _protected_runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
+    """Return the word runs that stand for few protected rows, sorted, and the first row of each."""
+    hashes, owner = _run_sets(said, num_words)
+    values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+    rare = counts <= COMMON_ROWS
+    return values[rare], owner[first[rare]]
+
+
+def _chunks(said: Spool, rows: Rows, path: Path, num_words: int) -> Iterator[GramChunk]:
+    for begin in range(0, rows.size, ROWS_PER_CHUNK):
+        chosen = rows[begin : begin + ROWS_PER_CHUNK]
+        yield GramChunk(said.path, said.spans(chosen), chosen, path, num_words)
+
+
+def search_chunk(chunk: GramChunk) -> NDArray[np.int64]:
+    """Return (hits, 2): training row, and place of the word run in the sorted hashes."""
+    wanted = np.load(chunk.hashes_path, mmap_mode="r")
+    hashes, owner = _run_sets(read_said(chunk.path, chunk.spans), chunk.num_words)
+    place = np.minimum(np.searchsorted(wanted, hashes), wanted.size - 1)
+    hits = wanted[place] == hashes
+    return np.stack([chunk.rows[owner[hits]], place[hits]], axis=1).astype(np.int64)
+
+
+def _best_hits(found: NDArray[np.int64], owner: Rows, protected: Rows) -> Iterator[Hit]:
+    times = np.bincount(found[:, 1], minlength=owner.size)
+    found = found[times[found[:, 1]] <= COMMON_ROWS]
+    pairs, counts = np.unique(np.stack([found[:, 0], owner[found[:, 1]]], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    _, first = np.unique(pairs[order, 0], return_index=True)
+    for place in order[first].tolist():
+        row, other = pairs[place].tolist()
+        yield Hit(row, int(protected[other]), "ngram", float(counts[place]))

@@ -1,0 +1,158 @@
+"""Physical lines of a file, packed or not, with bounded memory whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import zstandard
+
+from trainer.data.raw import MAX_ROW_BYTES
+from trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BOM = b"\xef\xbb\xbf"
+UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BUFFER_BYTES = 2**20
+ZSTD_INPUT_BYTES = 1024
+"""One block of 4 bytes may unfold to 128 KiB: this bounds what a hostile file unfolds to at once to 32 MiB."""
+SHOWN_BYTES = 200
+
+
+class Line(NamedTuple):
+    """One physical line."""
+
+    number: int
+    """From 1."""
+    content: bytes
+    """With its line end; only the opening of a line that is too long."""
+    is_cut: bool = False
+
+
+class GzipMembers(io.RawIOBase):
+    """Bytes of a gzip file, given as soon as they are unpacked: `GzipFile` keeps what came before damage to itself."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        return self.file.readinto1(buffer)
+
+
+class ZstdFrames(io.RawIOBase):
+    """Bytes of a zstd file; unlike zstandard's own reader it tells a file that ends too early from a whole one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.frame: zstandard.ZstdDecompressionObj | None = None
+        self.ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self.ready and (packed := self.file.read(ZSTD_INPUT_BYTES)):
+            self.ready = memoryview(self._unpacked(packed))
+        if not self.ready and self.frame is not None:
+            raise EOFError("zstd data ends early")
+        view = memoryview(buffer).cast("B")
+        size = min(len(view), len(self.ready))
+        view[:size], self.ready = self.ready[:size], self.ready[size:]
+        return size
+
+    def _unpacked(self, packed: bytes) -> bytes:
+        parts = []
+        while packed:
+            self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+            parts.append(self.frame.decompress(packed))
+            packed = self.frame.unused_data if self.frame.eof else b""
+            self.frame = None if self.frame.eof else self.frame
+        return b"".join(parts)
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file at its first character; gzip and zstd are told by their first bytes, a byte order mark is passed.
+
+    Raises:
+        DataError: it cannot be read, is UTF-16, or holds no text.
+    """
+    try:
+        with path.open("rb") as file:
+            stream = _unpack(file)
+            opening = stream.peek(4)[:4]
+            if opening.startswith(UTF16_BOMS) or b"\x00" in opening:
+                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=_hint("UTF-16"))
+            if opening.startswith(BOM):
+                stream.read(len(BOM))
+            yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise DataError(f"{path}: damaged or cut short: {error}", hint="bring the file again") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}", hint="make the file readable") from error
+
+
+def _unpack(file: io.BufferedReader) -> io.BufferedReader:
+    magic = file.peek(4)[:4]
+    if magic.startswith(GZIP_MAGIC):
+        return io.BufferedReader(GzipMembers(file), BUFFER_BYTES)
+    if magic.startswith(ZSTD_MAGIC):
+        return io.BufferedReader(ZstdFrames(file), BUFFER_BYTES)
+    return file
+
+
+def read_lines(path: Path, *, longest: int = MAX_ROW_BYTES) -> Iterator[Line]:
+    """Read the lines of a file; one of `longest` bytes or more comes cut, and its rest is passed over.
+
+    Raises:
+        DataError: the file cannot be read or unpacked; the message carries the line.
+    """
+    number = 0
+    with open_unpacked(path) as stream:
+        try:
+            while content := stream.readline(longest):
+                number += 1
+                is_cut = len(content) == longest and not content.endswith(b"\n")
+                if is_cut:
+                    _pass_rest(stream)
+                yield Line(number, content[:SHOWN_BYTES] if is_cut else content, is_cut)
+        except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+            raise DataError(
+                f"{path}:{number + 1}: damaged or cut short: {error}", hint="bring the file again: this copy is broken"
+            ) from error
+
+
+def _pass_rest(stream: io.BufferedReader) -> None:
+    while (part := stream.readline(BUFFER_BYTES)) and not part.endswith(b"\n"):
+        pass
+
+
+def decode(path: Path, line: int, text: bytes) -> str:
+    """Decode a line.
+
+    Raises:
+        DataError: it is not UTF-8; the message carries the place of the byte.
+    """
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        encoding = "UTF-16" if text.startswith(UTF16_BOMS) else "CP1252"
+        raise DataError(
+            f"{path}:{line}: not UTF-8 (byte 0x{text[error.start]:02x} at column {error.start + 1})",
+            hint=_hint(encoding),
+        ) from None
+
+
+def _hint(encoding: str) -> str:
+    return f"convert the file, for example: iconv -f {encoding} -t UTF-8"

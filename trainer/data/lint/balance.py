@@ -1,0 +1,160 @@
+"""Findings about what the rows are made of: how many, which classes, which system prompts, how they decline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+
+from trainer.data.lint.facts import EDGE_CHARS
+from trainer.data.lint.findings import Finding, LintContext
+from trainer.data.lint.phrases import NONE_OF_THEM
+from trainer.data.lint.tally import Tally
+from trainer.recipe.lint import Lint
+
+MIN_TABLE_ROWS = 20
+MIN_LABEL_SHARE = 0.9
+"""From so many short answers on, the rows may be a classification."""
+MAX_LABELS_SHARE = 0.2
+MAX_SINGLE_SHARE = 0.05
+"""More answers than this share that occur once are no classes but other rows among them."""
+MAX_COMPARED_SYSTEMS = 20
+SAME_SYSTEM_RATIO = 0.9
+FEW_SYSTEMS_SHARE = 0.05
+"""More different system prompts than this share of the rows are meant so: each holds a document or a persona."""
+
+
+def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
+    """Yield findings of the rules B."""
+    if context.rows_train < section.min_rows:
+        said = f"{context.rows_train} training rows (at least {section.min_rows})"
+        yield Finding("B001", said, context.rows_train)
+    yield from _systems(tally, section)
+    yield from _declining(tally, section)
+    yield from _classes(tally, section)
+    yield from _turns(tally)
+    yield from _openings(tally)
+    yield from _pairs(tally, section)
+
+
+def classes(tally: Tally) -> dict[str, int]:
+    """Return class -> rows where the rows are a classification: short answers, many rows for each; else nothing."""
+    counts, asked = tally.labels, len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
+    if asked < MIN_TABLE_ROWS or counts.total < MIN_LABEL_SHARE * asked or not counts.is_exact:
+        return {}
+    distinct = len(counts.counts)
+    if distinct > max(2, MAX_LABELS_SHARE * asked):
+        return {}
+    single = sum(rows == 1 for rows in counts.counts.values())
+    least = 2 if single > max(1, MAX_SINGLE_SHARE * distinct) else 1
+    return {name: rows for name, rows in counts.most_common() if rows >= least}
+
+
+def _systems(tally: Tally, section: Lint) -> Iterator[Finding]:
+    asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
+    missing = tally.systems[""] - tally.kinds["text"] - tally.kinds["tokens"]
+    variants = [(key, rows) for key, rows in tally.systems.most_common() if key]
+    if not asked or len(variants) > max(3, FEW_SYSTEMS_SHARE * asked):
+        return
+    if variants and missing:
+        said = f"{missing} of {asked} rows have no system prompt, the others do"
+        yield Finding("B002", said, missing, missing / asked, tuple(tally.first["system "]))
+    if len(variants) > 1:
+        rare = sum(rows for _, rows in variants[1:])
+        alike = _near_identical(tally, variants)
+        said = f"{len(variants)} different system prompts" + (f"; {alike} of them nearly the same" if alike else "")
+        rows = [ref for key, _ in variants[1:] for ref in tally.first[f"system {key}"]][: section.max_rows_listed]
+        yield Finding("B002", said, rare, rare / asked, tuple(rows))
+    yield from _served(tally, section, asked)
+
+
+def _near_identical(tally: Tally, variants: list[tuple[str, int]]) -> int:
+    """Count the variants that hardly differ from a more frequent one: slips of the pen, most likely."""
+    texts = [tally.system_texts[key] for key, _ in variants[:MAX_COMPARED_SYSTEMS]]
+    return sum(
+        any(SequenceMatcher(None, text, other).ratio() >= SAME_SYSTEM_RATIO for other in texts[:index])
+        for index, text in enumerate(texts)
+    )
+
+
+def _served(tally: Tally, section: Lint, asked: int) -> Iterator[Finding]:
+    if section.serving_system_prompt is None:
+        return
+    served = section.serving_system_prompt.strip()
+    excerpt = {key for key, text in tally.system_texts.items() if _is_beginning(text, served)}
+    other = asked - sum(tally.systems[key] for key in excerpt if key)
+    if other > 0:
+        said = f"{other} of {asked} rows have another system prompt than data.lint.serving_system_prompt"
+        yield Finding("B002", said, other, other / asked)
+
+
+def _is_beginning(excerpt: str, text: str) -> bool:
+    return bool(excerpt.strip()) and text[: len(excerpt.strip())] == excerpt.strip()
+
+
+def _declining(tally: Tally, section: Lint) -> Iterator[Finding]:
+    """Report conversations that never decline or ask back, and those that do it too often."""
+    if named := classes(tally):
+        if len(named) > 2 and not any(NONE_OF_THEM.search(name) for name in named):
+            yield Finding("B003", f"none of the {len(named)} classes is for prompts that belong to no class", 0, 0.0)
+        return
+    prose, refusals, questions = (tally.counts[name] for name in ("prose", "refusal", "clarification"))
+    if tally.kinds["turns"] < MIN_TABLE_ROWS:
+        return
+    share = (refusals + questions) / tally.kinds["turns"]
+    rows = tuple((tally.first["refusal"] + tally.first["clarification"])[: section.max_rows_listed])
+    said = f"{refusals} answers decline, {questions} ask back ({share:.1%} of {tally.kinds['turns']})"
+    if share > section.max_refusal_share:
+        yield Finding("B003", f"{said}: the model will decline too often", refusals + questions, share, rows, "warning")
+    elif refusals + questions == 0 and prose >= 0.3 * tally.kinds["turns"]:
+        yield Finding("B003", "no answer declines or asks back: the model will never say that it cannot know", 0, 0.0)
+
+
+def _classes(tally: Tally, section: Lint) -> Iterator[Finding]:
+    named = classes(tally)
+    total = sum(named.values())
+    if len(named) > 1:
+        by_size = list(named.items())
+        (largest, most), (smallest, least) = by_size[0], by_size[-1]
+        few = [name for name, rows in named.items() if rows < section.min_class_rows]
+        if most > section.max_class_ratio * least:
+            said = f"{most} rows of {largest!r}, {least} of {smallest!r} ({most / least:.0f} to 1)"
+            yield Finding("B004", said, least, least / total)
+        if few:
+            said = (
+                f"{len(few)} of {len(named)} classes have fewer than {section.min_class_rows} rows, such as {few[-1]!r}"
+            )
+            yield Finding("B004", said, sum(named[name] for name in few))
+    if tally.labels.total >= MIN_TABLE_ROWS:
+        text, count = tally.labels.most_common(1)[0]
+        if count > section.max_same_answer * len(tally):
+            yield Finding("B004", f"{count} of {len(tally)} answers are {text!r}", count, count / len(tally))
+
+
+def _turns(tally: Tally) -> Iterator[Finding]:
+    single = sum(rows for turns, rows in tally.turns.items() if turns <= 2)
+    several = sum(rows for turns, rows in tally.turns.items() if turns > 2)
+    if single and several:
+        rarer = min(single, several)
+        yield Finding("B005", f"{single} single-turn, {several} multi-turn rows", rarer, rarer / (single + several))
+
+
+def _openings(tally: Tally) -> Iterator[Finding]:
+    table = tally.prompt_openings
+    if table.total >= MIN_TABLE_ROWS and table.total >= 0.5 * len(tally) and table.top_share() > 0.8:
+        text, count = table.most_common(1)[0]
+        said = f"{count} of {table.total} longer prompts begin with {text!r} ({EDGE_CHARS} characters compared)"
+        yield Finding("B007", said, count, count / table.total)
+
+
+def _pairs(tally: Tally, section: Lint) -> Iterator[Finding]:
+    pairs = tally.num_longer.total()
+    for side in ("chosen", "rejected"):
+        count = tally.num_longer[side]
+        if pairs >= MIN_TABLE_ROWS and count > section.max_chosen_longer * pairs:
+            said = f"the {side} answer is longer in {count / pairs:.0%} of {pairs} pairs: length alone tells them apart"
+            yield Finding("B008", said, count, count / pairs)
+    labelled = tally.num_good.total()
+    rarer = min(tally.num_good[True], tally.num_good[False])
+    if labelled and rarer < section.min_label_share * labelled:
+        said = f"{tally.num_good[True]} good, {tally.num_good[False]} bad answers"
+        yield Finding("B009", said, rarer, rarer / labelled)

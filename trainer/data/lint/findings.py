@@ -1,0 +1,83 @@
+"""What the linter returns, and what it is told by the rest of the stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainer.data.lint.rules import RULES
+from trainer.recipe.lint import Severity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that the rows break."""
+
+    rule: str
+    detail: str
+    """What was found, where title and count do not say it; of texts only labels and openings that many rows share."""
+    count: int = 0
+    """Rows concerned."""
+    share: float | None = None
+    """`count` over the rows that could have been concerned."""
+    rows: tuple[str, ...] = ()
+    """`source:line` of the first of them."""
+    severity: Severity | None = None
+    """Where it differs from the rule's."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `report.json`, with title and fix of the rule."""
+        rule = RULES[self.rule]
+        known = asdict(self) | {"rows": list(self.rows), "severity": self.severity or rule.severity}
+        return known | {"title": rule.title, "fix": rule.fix}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many rows, and `source:line` of the first ones; of pairs, both places as `a = b`."""
+
+    count: int = 0
+    rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """Rows that hold one type of personal data, and what was done about it."""
+
+    rows: Seen
+    action: str
+    """report, redact, pseudonymise, mask, drop or error."""
+
+
+@dataclass(frozen=True)
+class LintContext:
+    """What other steps of `trainer data` know about all rows together; whatever is left out is not reported.
+
+    Args:
+        rows_read: rows of all sources.
+        rows_train: training rows, after everything that removes rows.
+        rows_heldout: held-out rows.
+        formats: source -> layout -> rows.
+        rejected: reason in rejected.jsonl -> rows; reasons of duplicates and leaks may be among them and are skipped.
+        exact_duplicates: removed copies.
+        near_duplicates: removed near copies, each as `removed = kept`.
+        conflicts: rows whose prompt has another answer too, each as `one = other`.
+        same_prompt: rows that share their prompt with an earlier row.
+        leaks: exact, near, prompt or ngram -> training rows that remain beside held-out or benchmark rows.
+        missing_classes: classes that stand on one side of the split only.
+        pii: type -> rows and action, types as in `data.pii`.
+    """
+
+    rows_read: int = 0
+    rows_train: int = 0
+    rows_heldout: int = 0
+    formats: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rejected: Mapping[str, Seen] = field(default_factory=dict)
+    exact_duplicates: Seen = Seen()
+    near_duplicates: Seen = Seen()
+    conflicts: Seen = Seen()
+    same_prompt: Seen = Seen()
+    leaks: Mapping[str, Seen] = field(default_factory=dict)
+    missing_classes: tuple[str, ...] = ()
+    pii: Mapping[str, PersonalData] = field(default_factory=dict)

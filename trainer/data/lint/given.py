@@ -1,0 +1,113 @@
+"""Findings about what other steps of the stage have counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import get_args
+
+from trainer.data.lint.findings import Finding, LintContext, Seen
+from trainer.data.lint.rules import REASONS, RULES
+from trainer.recipe.lint import Lint, Severity
+from trainer.recipe.pii import SecretType
+
+LEAKS = {"exact": "S001", "near": "S002", "prompt": "S003", "ngram": "S004"}
+NO_FAULTS = ("exact_duplicate", "near_duplicate", "in_heldout", "in_validation", "contaminated", "personal_data")
+"""Beginnings of reasons in rejected.jsonl that say nothing against the form of a row."""
+PII = {
+    "email": "P001",
+    "phone": "P002",
+    "card": "P003",
+    "iban": "P004",
+    "ip": "P005",
+    "mac": "P005",
+    "address": "P007",
+    "person": "P008",
+    "crypto": "P099",
+}
+"""Types that have a rule of their own; every other type of personal data is a number that identifies a person."""
+NAMED = frozenset(("email", "phone", "card", "iban", "address"))
+"""Types that the title of their rule names."""
+SECRETS = frozenset(get_args(SecretType))
+ENOUGH_HELDOUT = 1_000
+"""So many held-out rows give a share to within 3 points (95 %), whatever part of the data they are."""
+
+
+def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
+    """Yield findings about rejected rows, sides, copies and personal data."""
+    yield from _rejected(context)
+    yield from _formats(context)
+    yield from _sides(context, section)
+    yield from _copies(context)
+    yield from _personal(context)
+
+
+def _rejected(context: LintContext) -> Iterator[Finding]:
+    faults = {reason: seen for reason, seen in context.rejected.items() if not reason.startswith(NO_FAULTS)}
+    by_rule = sorted((REASONS.get(reason, "F001"), reason, seen) for reason, seen in faults.items() if seen.count)
+    for rule, group in groupby(by_rule, key=lambda item: item[0]):
+        members = list(group)
+        count = sum(seen.count for _, _, seen in members)
+        said = ", ".join(f"{seen.count} {reason}" for _, reason, seen in members)
+        rows = tuple(ref for _, _, seen in members for ref in seen.rows)
+        yield Finding(rule, f"left out: {said}", count, _share(count, context.rows_read), rows)
+
+
+def _formats(context: LintContext) -> Iterator[Finding]:
+    mixed = {source: counts for source, counts in context.formats.items() if len(counts) > 1}
+    for source, counts in mixed.items():
+        common, *others = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        said = ", ".join(f"{rows} {name}" for name, rows in (common, *others))
+        yield Finding("F004", f"{source}: {said}", sum(rows for _, rows in others))
+
+
+def _sides(context: LintContext, section: Lint) -> Iterator[Finding]:
+    for kind, rule in LEAKS.items():
+        if (seen := context.leaks.get(kind)) and seen.count:
+            yield _counted(rule, seen, context.rows_train, f"{seen.count} training rows")
+    total = context.rows_train + context.rows_heldout
+    share = context.rows_heldout / total if total else 0.0
+    if total and (share < section.min_heldout_share - 0.005 or context.rows_heldout < section.min_heldout_rows):
+        is_enough = context.rows_heldout >= ENOUGH_HELDOUT
+        said = (
+            f"{context.rows_heldout} held-out rows, {share:.1%} of {total} (at least {section.min_heldout_share:.0%})"
+        )
+        severity: Severity | None = "info" if is_enough else None
+        yield Finding("S005", said, context.rows_heldout, share, severity=severity)
+    if context.missing_classes:
+        names = ", ".join(context.missing_classes[:5])
+        yield Finding("S006", f"{len(context.missing_classes)} classes: {names}", len(context.missing_classes))
+
+
+def _copies(context: LintContext) -> Iterator[Finding]:
+    said = {
+        "Q001": (context.exact_duplicates, "removed"),
+        "Q002": (context.near_duplicates, "removed"),
+        "Q003": (context.conflicts, "kept"),
+        "B006": (context.same_prompt, "share their prompt with an earlier row"),
+    }
+    for rule, (seen, what) in said.items():
+        if seen.count:
+            yield _counted(rule, seen, context.rows_read, f"{seen.count} rows {what}")
+
+
+def _personal(context: LintContext) -> Iterator[Finding]:
+    for kind, found in sorted(context.pii.items()):
+        if not found.rows.count:
+            continue
+        rule = "P100" if kind in SECRETS else PII.get(kind, "P006")
+        is_left = found.action in ("report", "error")
+        what = "left in the rows" if is_left else f"action {found.action}"
+        severity: Severity | None = None if is_left else "info"
+        seen, total = found.rows, context.rows_read
+        said = what if kind in NAMED else f"{kind}, {what}"
+        yield Finding(rule, said, seen.count, _share(seen.count, total), seen.rows, severity)
+
+
+def _counted(rule: str, seen: Seen, total: int, said: str) -> Finding:
+    assert rule in RULES
+    return Finding(rule, said, seen.count, _share(seen.count, total), seen.rows)
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None

@@ -1,0 +1,134 @@
+"""The table of rules: stable ids, which recipes, `report.json` and people's scripts rely on.
+
+F: form of the rows. S: separation of the sides. Q: quality. B: balance. P: personal data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.recipe.lint import Severity
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One check: what it is called, how bad it is and what to do about it."""
+
+    id: str
+    severity: Severity
+    title: str
+    fix: str
+
+
+_SEE_REJECTED = "correct the rows at their source: trainer inspect RECIPE --rejected lists them"
+
+RULES: dict[str, Rule] = {
+    rule.id: rule
+    for rule in (
+        Rule("F001", "warning", "rows that cannot be read", _SEE_REJECTED),
+        Rule("F002", "warning", "rows that are no objects", _SEE_REJECTED),
+        Rule("F003", "warning", "rows of an unknown layout", "set data.sources[].format or mapping"),
+        Rule("F004", "info", "rows of several layouts in one source", "give each layout a source of its own"),
+        Rule("F005", "warning", "rows without turns", _SEE_REJECTED),
+        Rule("F006", "warning", "values of a wrong type", _SEE_REJECTED),
+        Rule("F007", "warning", "turns of an unknown role", _SEE_REJECTED),
+        Rule("F008", "warning", "rows without an assistant turn", _SEE_REJECTED),
+        Rule("F010", "warning", "turns in an order that no chat template renders", _SEE_REJECTED),
+        Rule("F011", "warning", "empty turns", _SEE_REJECTED),
+        Rule("F012", "warning", "tool calls that their schema does not allow", "correct the calls, or the row's tools"),
+        Rule("F013", "warning", "characters that no tokenizer takes", _SEE_REJECTED),
+        Rule("F016", "warning", "chosen equals rejected", _SEE_REJECTED),
+        Rule("F017", "warning", "chosen and rejected answer different prompts", _SEE_REJECTED),
+        Rule("F018", "warning", "labels that are not true or false", _SEE_REJECTED),
+        Rule(
+            "F019",
+            "warning",
+            "special tokens inside the text",
+            "let data.clean remove them, or take them out of the rows",
+        ),
+        Rule("S001", "error", "training rows that also stand in held-out data", "drop them: data.contamination"),
+        Rule("S002", "error", "training rows nearly equal to held-out rows", "drop them: data.contamination"),
+        Rule("S003", "error", "prompts that are trained and also tested", "drop them: data.contamination"),
+        Rule("S004", "error", "long passages shared with test data", "drop them: data.contamination"),
+        Rule("S005", "warning", "few held-out rows", "set data.split.heldout: 0.2, or give data.split.heldout_path"),
+        Rule("S006", "warning", "classes missing from one side", "add rows of these classes, or merge classes"),
+        Rule("Q001", "info", "exact duplicates", "nothing to do: one copy of each is kept"),
+        Rule("Q002", "info", "near duplicates", "look at them: trainer inspect RECIPE --rejected near_duplicate"),
+        Rule(
+            "Q003", "warning", "different answers to the same prompt", "decide which answer is right, delete the others"
+        ),
+        Rule(
+            "Q004",
+            "warning",
+            "text decoded wrongly (mojibake)",
+            "switch data.clean on, or read the file as it is coded",
+        ),
+        Rule("Q005", "info", "invisible or decomposed characters", "switch data.clean on"),
+        Rule("Q006", "info", "HTML residue outside code", "switch data.clean on, or strip the tags at the source"),
+        Rule("Q007", "info", "white space around the text or many empty lines", "switch data.clean on"),
+        Rule("Q008", "warning", "answers that look cut off", "complete the answers, or delete these rows"),
+        Rule("Q009", "info", "answers of unusual length", "read them; delete what is not meant so"),
+        Rule("Q012", "info", "languages that do not match", "check the rows; give each language enough of them"),
+        Rule("Q013", "warning", "answers that repeat the prompt", "replace these answers"),
+        Rule("Q014", "warning", "answers that repeat themselves", "replace these answers"),
+        Rule("Q015", "warning", "boilerplate in answers", "remove it: the model will say it in every answer"),
+        Rule("Q016", "warning", "placeholders in answers", "fill them in, or delete these rows"),
+        Rule("Q017", "warning", "answers that differ in form from the other JSON answers", "use one form for all"),
+        Rule("B001", "warning", "few training rows", "add rows: 50 good ones are the least, 100 and more are usual"),
+        Rule("B002", "warning", "system prompts that differ", "set data.system_prompt with when: replace"),
+        Rule("B003", "info", "answers that decline or ask back", "add, or remove, some of them"),
+        Rule("B004", "warning", "unbalanced classes", "add rows of the small classes, or merge classes"),
+        Rule("B005", "info", "single and multi-turn rows mixed", "nothing to do if the model will serve both"),
+        Rule("B006", "info", "prompts that occur several times", "check that their answers agree"),
+        Rule(
+            "B007",
+            "info",
+            "prompts that all begin alike",
+            "vary the wording, or put the instruction into the system prompt",
+        ),
+        Rule(
+            "B008", "warning", "one side of the pairs is longer", "add pairs whose better answer is shorter (or longer)"
+        ),
+        Rule(
+            "B009", "warning", "good and bad answers are unbalanced", "add rows, or weigh them: method.desirable_weight"
+        ),
+        Rule("P001", "warning", "e-mail addresses", "set data.pii.types: {email: redact}"),
+        Rule("P002", "warning", "phone numbers", "set data.pii.types: {phone: redact}"),
+        Rule("P003", "warning", "payment cards", "set data.pii.types: {card: redact}"),
+        Rule("P004", "warning", "bank accounts (IBAN)", "set data.pii.types: {iban: redact}"),
+        Rule("P005", "warning", "network addresses", "set data.pii.types: {ip: redact}"),
+        Rule(
+            "P006",
+            "warning",
+            "numbers that identify a person",
+            "set data.pii.types: {us_ssn: redact}, or whichever it is",
+        ),
+        Rule("P007", "warning", "postal addresses", "set data.pii.types: {address: redact}"),
+        Rule("P008", "info", "names of persons", "look at them: a name model is never sure"),
+        Rule("P099", "warning", "other personal data", "set data.pii.action: redact"),
+        Rule("P100", "error", "secrets", "revoke them, and leave data.pii.secrets: redact"),
+    )
+}
+
+REASONS: dict[str, str] = {
+    "invalid_json": "F001",
+    "invalid_csv": "F001",
+    "not_an_object": "F002",
+    "unknown_format": "F003",
+    "empty_messages": "F005",
+    "unsupported_content": "F006",
+    "invalid_weight": "F006",
+    "unknown_role": "F007",
+    "no_assistant_turn": "F008",
+    "bad_role_order": "F010",
+    "empty_content": "F011",
+    "invalid_tool_arguments": "F012",
+    "invalid_tools": "F012",
+    "invalid_text": "F013",
+    "chosen_equals_rejected": "F016",
+    "prompt_mismatch": "F017",
+    "invalid_label": "F018",
+    "invalid_tokens": "F006",
+    "row_too_long": "F001",
+}
+"""Reason in `rejected.jsonl` -> rule that reports it; a reason that is not named here is reported as F001."""

@@ -1,0 +1,102 @@
+"""The linter: facts of rows in, one at a time, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trainer.data.lint.balance import balance_findings, classes
+from trainer.data.lint.facts import RowFacts
+from trainer.data.lint.findings import Finding, LintContext
+from trainer.data.lint.given import given_findings
+from trainer.data.lint.quality import quality_findings
+from trainer.data.lint.rules import RULES
+from trainer.data.lint.tally import Ints, Tally
+from trainer.errors import DataError
+from trainer.recipe.lint import Lint, Severity
+
+RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+MAX_STATS = 20
+EXCERPT_CHARS = 120
+
+
+class Linter:
+    """Findings about a stream of rows; the order of the rows decides only which of them are named.
+
+    Args:
+        section: `data.lint`.
+        mask: hides personal data in the few texts that are shown (labels, openings, system prompts).
+
+    Raises:
+        DataError: `data.lint` names a rule that does not exist.
+    """
+
+    def __init__(self, section: Lint, *, mask: Callable[[str], str] = str) -> None:
+        if unknown := sorted({*section.ignore, *section.severity} - set(RULES)):
+            raise DataError(f"data.lint: no rule {unknown[0]}", hint=f"the rules are {', '.join(RULES)}")
+        self.section, self.mask = section, mask
+        self.tally = Tally(section.max_rows_listed)
+
+    def add(self, ref: str, facts: RowFacts) -> None:
+        """Take in one row; `ref` is its `source:line`."""
+        self.tally.add(ref, facts)
+
+    def finish(self, context: LintContext) -> list[Finding]:
+        """Return the findings, errors first, then by rule."""
+        found = [*given_findings(context, self.section), *balance_findings(self.tally, context, self.section)]
+        if len(self.tally):
+            found += quality_findings(self.tally, self.section)
+        kept = [self._weighed(finding) for finding in found if finding.rule not in self.section.ignore]
+        return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
+
+    def _weighed(self, finding: Finding) -> Finding:
+        listed = finding.rows[: self.section.max_rows_listed]
+        severity = self.section.severity.get(finding.rule, finding.severity)
+        return Finding(finding.rule, self.mask(finding.detail), finding.count, finding.share, listed, severity)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the distributions that the report draws."""
+        tally = self.tally
+        return {
+            "prompt_chars": histogram(tally.lengths("prompt")),
+            "answer_chars": histogram(tally.lengths("answer")),
+            "turns": {str(turns): rows for turns, rows in sorted(tally.turns.items()) if turns},
+            "languages": dict(sorted(tally.languages.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]),
+            "classes": {self.mask(name): rows for name, rows in list(classes(tally).items())[:MAX_STATS]},
+            "system_prompts": [
+                {"text": self.mask(tally.system_texts[key])[:EXCERPT_CHARS], "rows": rows}
+                for key, rows in sorted(tally.systems.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]
+                if key
+            ],
+            "worst_rows": [
+                {"row": ref, "rules": list(rules)} for _, _, ref, rules in sorted(tally.worst, reverse=True)
+            ],
+            "traits": {
+                name: tally.counts[name] for name in ("refusal", "clarification", "tools") if tally.counts[name]
+            },
+        }
+
+
+def severity_of(finding: Finding) -> Severity:
+    """Return how bad a finding is."""
+    return finding.severity or RULES[finding.rule].severity
+
+
+def has_errors(findings: list[Finding]) -> bool:
+    """Tell whether `trainer data` has to end with exit code 3."""
+    return any(severity_of(finding) == "error" for finding in findings)
+
+
+def histogram(lengths: Ints) -> dict[str, list[int]]:
+    """Count lengths in bins whose edges double, 0 to 8 first, with quartiles and extremes."""
+    if not len(lengths):
+        return {}
+    longest = int(lengths.max())
+    edges = [0, 8]
+    while edges[-1] <= longest:
+        edges.append(2 * edges[-1])
+    counts, _ = np.histogram(lengths, bins=edges)
+    marks = np.quantile(lengths, [0, 0.05, 0.5, 0.95, 1], method="nearest")
+    return {"edges": edges, "counts": counts.tolist(), "quantiles": [int(mark) for mark in marks]}

@@ -1,0 +1,132 @@
+"""What is remembered of a stream of rows: counts, four numbers a row, the first rows of each kind. No texts of rows."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from trainer.data.lint.facts import RowFacts
+from trainer.data.lint.frequent import Frequent
+
+Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+MAX_SYSTEMS = 1_000
+MAX_WORST = 10
+
+
+class Tally:
+    """Facts of all rows, added in their order; a million rows take about 30 MB."""
+
+    def __init__(self, max_rows_listed: int) -> None:
+        self.max_rows_listed = max_rows_listed
+        self.kinds: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        """Rows of each rule that a row breaks by itself, and of each trait."""
+        self.first: defaultdict[str, list[str]] = defaultdict(list)
+        """`source:line` of the first rows of each kind of thing."""
+        self.turns: Counter[int] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.mismatched: Counter[tuple[str, str]] = Counter()
+        self.num_language_pairs = 0
+        self.systems: Counter[str] = Counter()
+        self.system_texts: dict[str, str] = {}
+        self.labels, self.prompt_openings = Frequent(), Frequent()
+        self.answer_openings, self.answer_endings, self.keys = Frequent(), Frequent(), Frequent()
+        self.worst: list[tuple[int, int, str, tuple[str, ...]]] = []
+        """Heap of the rows that break the most rules: (rules, -number of the row, place, rules by name)."""
+        self.num_longer: Counter[str] = Counter()
+        self.num_good: Counter[bool] = Counter()
+        self.sources: dict[str, int] = {}
+        self.places = array("I"), array("I")
+        self.prompt_lengths, self.answer_lengths, self.is_open = array("I"), array("I"), array("B")
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.answer_lengths)
+
+    def add(self, ref: str, facts: RowFacts) -> None:
+        """Count one row; `ref` is its `source:line`."""
+        source, _, line = ref.rpartition(":")
+        self.places[0].append(self.sources.setdefault(source, len(self.sources)))
+        self.places[1].append(int(line))
+        self.prompt_lengths.append(facts.prompt_chars)
+        self.answer_lengths.append(facts.answer_chars)
+        self.is_open.append("open" in facts.traits)
+        self.kinds[facts.kind] += 1
+        self.turns[facts.turns] += 1
+        for name in {*facts.flags, *facts.traits}:
+            self.note(name, ref)
+        if len(facts.flags) > 1:
+            self._add_worst(ref, tuple(sorted(set(facts.flags))))
+        self._add_texts(facts)
+        self._add_languages(ref, facts)
+        if facts.kind != "text":
+            self._add_form(ref, facts)
+
+    def note(self, name: str, ref: str) -> None:
+        """Count a row under a name, and remember the first ones."""
+        self.counts[name] += 1
+        if len(self.first[name]) < self.max_rows_listed:
+            self.first[name].append(ref)
+
+    def _add_worst(self, ref: str, rules: tuple[str, ...]) -> None:
+        heappush(self.worst, (len(rules), -len(self), ref, rules))
+        if len(self.worst) > MAX_WORST:
+            heappop(self.worst)
+
+    def _add_texts(self, facts: RowFacts) -> None:
+        if facts.label:
+            self.labels.add(facts.label)
+        if facts.prompt_opening:
+            self.prompt_openings.add(facts.prompt_opening)
+        if facts.answer_opening:
+            self.answer_openings.add(facts.answer_opening)
+            self.answer_endings.add(facts.answer_ending)
+        if facts.system_key in self.systems or len(self.systems) < MAX_SYSTEMS:
+            self.systems[facts.system_key] += 1
+            self.system_texts.setdefault(facts.system_key, facts.system)
+
+    def _add_languages(self, ref: str, facts: RowFacts) -> None:
+        known = facts.answer_language or facts.language
+        if known:
+            self.languages[known] += 1
+            self._remember(f"language {known}", ref)
+        if facts.language and facts.answer_language:
+            self.num_language_pairs += 1
+            if facts.language != facts.answer_language:
+                self.mismatched[facts.language, facts.answer_language] += 1
+                self._remember("mismatch", ref)
+
+    def _add_form(self, ref: str, facts: RowFacts) -> None:
+        self.keys.add("no JSON" if facts.keys is None else facts.keys)
+        self._remember(f"keys {facts.keys}", ref)
+        if facts.kind == "pair":
+            longer = facts.answer_chars - facts.rejected_chars
+            self.num_longer["chosen" if longer > 0 else "rejected" if longer < 0 else "equal"] += 1
+        if facts.is_good is not None:
+            self.num_good[facts.is_good] += 1
+        if facts.system_key:
+            self._remember(f"system {facts.system_key}", ref)
+        elif facts.kind != "tokens":
+            self._remember("system ", ref)
+
+    def _remember(self, name: str, ref: str) -> None:
+        """Keep the first rows of things that may turn out to be rare, for as many things as a table holds."""
+        if name in self.first or len(self.first) < 5 * MAX_SYSTEMS:
+            kept = self.first[name]
+            if len(kept) < self.max_rows_listed:
+                kept.append(ref)
+
+    def refs(self, indices: Iterable[int]) -> tuple[str, ...]:
+        """Return `source:line` of rows by their number."""
+        names = list(self.sources)
+        return tuple(f"{names[self.places[0][index]]}:{self.places[1][index]}" for index in indices)
+
+    def lengths(self, side: str) -> Ints:
+        """Return the characters of each row's prompt or answer, shape (rows,)."""
+        values: Any = self.prompt_lengths if side == "prompt" else self.answer_lengths
+        return np.asarray(values, dtype=np.int64)

@@ -1,0 +1,90 @@
+"""Faults of a text that show without knowing what it means: one pass over all the strings of a row."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ftfy.badness import is_bad
+
+SPECIAL_TOKEN = re.compile(
+    r"<\|[a-zA-Z][\w-]{1,40}\|>|<｜[^｜\n]{1,40}｜>|<(?:start_of_turn|end_of_turn|bos|eos|pad|unk)>|</s>"
+    r"|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|MASK)\]|#{2,}\s?e(?:os|nd)_?(?:of_text|token)\s?#{2,}"
+)
+SPECIAL_CUES = (
+    "<|",
+    "<｜",
+    "_of_turn>",
+    "<bos>",
+    "<eos>",
+    "<pad>",
+    "<unk>",
+    "</s>",
+    "INST]",
+    "SYS>>",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "###e",
+    "##e",
+    "# e",
+)
+"""How the chat templates of common models write the tokens that end turns and texts."""
+MOJIBAKE = re.compile(
+    "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
+)
+"""UTF-8 read as Windows-1252: a first byte of two to four, then a following one; ftfy has the last word."""
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e]")
+"""Soft hyphen, zero-width space, word joiner, byte order mark, direction overrides; not the joiners of scripts."""
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+HTML = re.compile(
+    r"</?(?:p|br|div|span|td|tr|th|table|li|ul|ol|b|i|u|strong|em|h[1-6]|font|img|a)(?:\s[^<>]{0,200})?/?>"
+    r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,4});",
+    re.IGNORECASE,
+)
+ABOUT_MARKUP = re.compile(
+    r"\b(?:html|xml|css|markup|tags?|jsx|svg|markdown|web ?page|website)\b|<!doctype", re.IGNORECASE
+)
+WHITE_SPACE = re.compile(r"\n[ \t]*\n[ \t]*\n[ \t]*\n[ \t]*\n")
+
+
+def text_flags(texts: list[str]) -> list[str]:
+    """Return the rules that the strings of a row break."""
+    joined = "\x1f".join(texts)
+    flags = []
+    if _has_special_token(joined):
+        flags.append("F019")
+    if not joined.isascii():
+        flags += _unicode_flags(joined)
+    if ("<" in joined or "&" in joined) and _has_html(joined):
+        flags.append("Q006")
+    if any(text != text.strip() for text in texts) or WHITE_SPACE.search(joined):
+        flags.append("Q007")
+    return flags
+
+
+def _has_special_token(text: str) -> bool:
+    if not any(cue in text for cue in SPECIAL_CUES):
+        return False
+    found = {match.group() for match in SPECIAL_TOKEN.finditer(text)}
+    if "</s>" in found and "<s>" in text and ABOUT_MARKUP.search(text):
+        found.discard("</s>")  # struck-through text of a page
+    return bool(found)
+
+
+def _unicode_flags(text: str) -> list[str]:
+    flags = []
+    candidate = MOJIBAKE.search(text)
+    if "\ufffd" in text or (candidate and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])):
+        flags.append("Q004")
+    if INVISIBLE.search(text) or not unicodedata.is_normalized("NFC", text):
+        flags.append("Q005")
+    return flags
+
+
+def _has_html(text: str) -> bool:
+    found = HTML.search(text)
+    if not found or ABOUT_MARKUP.search(text):
+        return False
+    return "`" not in text or bool(HTML.search(CODE.sub("", text)))

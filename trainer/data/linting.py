@@ -1,0 +1,99 @@
+"""The linter's round over all rows: facts read back from disk, and what the other steps have counted."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+
+from trainer.data.desk import Desk, Rows
+from trainer.data.ledger import NUM_LISTED
+from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.run import Linter
+from trainer.data.prepare import MESSAGES
+
+
+def lint(desk: Desk, sides: dict[str, Rows], contamination: dict[str, Any]) -> tuple[list[Finding], dict[str, Any]]:
+    """Check the training rows.
+
+    Args:
+        desk: everything about the rows.
+        sides: rows of each side.
+        contamination: that section of report.json.
+
+    Returns:
+        Findings, and the distributions for the report.
+    """
+    linter = Linter(desk.data.lint, mask=desk.mask)
+    is_train = desk.table.mask(sides["train"])
+    begin = 0
+    for size, blob in zip(desk.table.chunk_sizes, desk.facts.lines(np.arange(len(desk.facts))), strict=True):
+        chosen = np.flatnonzero(is_train[begin : begin + size]).tolist()
+        facts = pickle.loads(blob) if chosen else []
+        for place in chosen:
+            linter.add(desk.table.ref(begin + place), facts[place])
+        begin += size
+    return linter.finish(lint_context(desk, sides, contamination)), linter.stats()
+
+
+def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, Any]) -> LintContext:
+    """Return what the other steps know about all rows together."""
+    ledger, copies, table = desk.ledger, desk.copies, desk.table
+    exact = [f"{table.ref(row)} = {table.ref(kept)}" for row, kept in list(copies.exact.items())[:NUM_LISTED]]
+    near = [f"{table.ref(row)} = {table.ref(kept)}" for row, (kept, _) in list(copies.near.items())[:NUM_LISTED]]
+    groups = [f"{table.ref(group[0])} = {table.ref(group[1])}" for group in copies.conflicts[:NUM_LISTED]]
+    return LintContext(
+        rows_read=ledger.num_read,
+        rows_train=int(sides["train"].size),
+        rows_heldout=int(sides["heldout"].size),
+        formats=ledger.formats,
+        rejected={reason: Seen(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
+        exact_duplicates=Seen(len(copies.exact), tuple(exact)),
+        near_duplicates=Seen(len(copies.near), tuple(near)),
+        conflicts=Seen(len(set().union(*copies.conflicts)), tuple(groups)),
+        same_prompt=_same_prompt(desk, sides["train"]),
+        leaks=_leaks(contamination),
+        missing_classes=_missing_classes(desk, sides),
+        pii={
+            kind: PersonalData(Seen(found.num_rows, tuple(found.rows)), found.action)
+            for kind, found in ledger.pii.items()
+        },
+    )
+
+
+def _same_prompt(desk: Desk, rows: Rows) -> Seen:
+    rows = rows[(desk.table.columns["kind"][rows] == MESSAGES) & (desk.table.columns["prompt_chars"][rows] > 0)]
+    prompts = desk.table.columns["prompt"][rows]
+    _, first, inverse = np.unique(prompts, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[inverse] != np.arange(rows.size))
+    return Seen(int(again.size), tuple(desk.table.ref(int(rows[place])) for place in again[:NUM_LISTED]))
+
+
+def _leaks(contamination: dict[str, Any]) -> dict[str, Seen]:
+    if contamination["action"] != "report":
+        return {}
+    pairs = contamination["samples"]
+    return {
+        kind: Seen(
+            count, tuple(f"{pair['row']} = {pair['of']}" for pair in pairs if pair["reason"] == kind)[:NUM_LISTED]
+        )
+        for kind, count in contamination["hits"].items()
+    }
+
+
+def _missing_classes(desk: Desk, sides: dict[str, Rows]) -> tuple[str, ...]:
+    """Return the classes of the field that stratifies which held-out or training rows lack."""
+    if not desk.data.split.stratify or not sides["heldout"].size:
+        return ()
+    labels = desk.table.columns["label"]
+    train, heldout = labels[sides["train"]], labels[sides["heldout"]]
+    lonely, rows = np.unique(np.concatenate([train, heldout]), return_index=True)
+    both = np.concatenate([sides["train"], sides["heldout"]])
+    one_sided = ~(np.isin(lonely, train) & np.isin(lonely, heldout))
+    return tuple(sorted(_field(desk, int(both[row])) for row in rows[one_sided]))
+
+
+def _field(desk: Desk, row: int) -> str:
+    record, name = desk.spool.row(row), desk.data.split.stratify or ""
+    return desk.mask(str(record.get("metadata", {}).get(name, record.get(name))))

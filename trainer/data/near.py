@@ -1,0 +1,306 @@
+"""Near duplicates: MinHash proposes pairs, exact Jaccard similarity decides.
+
+What is compared is what user and assistant said. System prompts and tools are left out, because rows that share a
+long one would all look alike; they are compared on their own. The answer is left out too where many rows share it
+(class labels): it says nothing about two rows being copies. The prompt alone is indexed beside the whole row, so that
+conflicts are found: nearly the same prompt, another answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rensa import RMinHash
+
+from trainer.data.shingles import Sets, Shingle, is_unspaced, kind_for_pair, kinds_for, shingle, similarities, united
+
+NUM_PERMUTATIONS, NUM_BANDS, SEED = 128, 32, 1
+ROWS_PER_BAND = NUM_PERMUTATIONS // NUM_BANDS
+"""Pairs of similarity s meet in a band with probability 1 - (1 - s^4)^32: 0.9998 at 0.7, 0.87 at 0.5."""
+WINDOW = 7
+"""Rows of one bucket that each row is compared with; buckets up to one more are compared completely."""
+SHARED_ANSWER_ROWS = 10
+"""An answer that so many rows give is a label, not a text to compare."""
+SHORT_ANSWER_WORDS = 8
+"""Answers below this length must be equal: "42" and "43" are near as text and contradict each other."""
+SAME_ANSWER = 0.5
+"""Longer answers below this similarity are different answers."""
+
+Rows = NDArray[np.int64]
+Pairs = NDArray[np.int64]
+
+
+class Said(NamedTuple):
+    """The texts of a row that are compared, normalised by `normalise_words`."""
+
+    prompt: str
+    """User and assistant turns before the last answer."""
+    answer: str
+    """The last answer, its tool calls included; of a pair both answers."""
+    context: str
+    """System turn, results of tools, and tools: compared on their own."""
+
+
+class Keys(NamedTuple):
+    """Band keys of texts; a text between two kinds of shingle has two entries."""
+
+    rows: Rows
+    """(entries,): index of the text."""
+    bands: NDArray[np.uint32]
+    """(entries, 32)"""
+
+
+class Bands(NamedTuple):
+    """Two ways to find similar rows: by the prompt alone, and by prompt and answer."""
+
+    prompt: Keys
+    whole: Keys
+
+
+def band_texts(said: Sequence[Said]) -> Bands:
+    """Index texts; those without a word have no entry."""
+    prompts, wholes = [text.prompt for text in said], [_whole(text) for text in said]
+    answers = [text.answer for text in said]
+    return Bands(_band(prompts, [""] * len(said), prompts), _band(prompts, answers, wholes))
+
+
+def _whole(text: Said) -> str:
+    return f"{text.prompt} {text.answer}".strip()
+
+
+def _band(lefts: Sequence[str], rights: Sequence[str], wholes: Sequence[str]) -> Keys:
+    """Index texts of two parts, whose shingles are joined; `wholes` decides the kind of shingle."""
+    by_kind: dict[Shingle, list[int]] = {kind: [] for kind in Shingle}
+    for index, text in enumerate(wholes):
+        for kind in kinds_for(num_words(text), unspaced=is_unspaced(text)) if text else ():
+            by_kind[kind].append(index)
+    rows, bands = [np.zeros(0, np.int64)], [np.zeros((0, NUM_BANDS), np.uint32)]
+    for kind, chosen in by_kind.items():
+        if chosen:
+            sets = united(*(shingle([part[row] for row in chosen], kind) for part in (lefts, rights)))
+            rows.append(np.array(chosen, np.int64))
+            bands.append(_band_keys(_signatures(sets)))
+    return Keys(np.concatenate(rows), np.concatenate(bands))
+
+
+def num_words(text: str) -> int:
+    """Count the words of a normalised text."""
+    return text.count(" ") + bool(text)
+
+
+def _signatures(sets: Sets) -> NDArray[np.uint32]:
+    """Return MinHash signatures, (texts, 128) uint32."""
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+        sets.hashes, sets.offsets.astype(np.uint64), NUM_PERMUTATIONS, SEED
+    )
+    return np.array(matrix.to_rows(), np.uint32).reshape(-1, NUM_PERMUTATIONS)
+
+
+def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Hash each band of 4 values to 32 bits; a chance collision only costs one exact comparison."""
+    bands = signatures.reshape(-1, NUM_BANDS, ROWS_PER_BAND).astype(np.uint64)
+    keys = np.zeros(bands.shape[:2], np.uint64)
+    for place in range(ROWS_PER_BAND):
+        keys = (keys ^ bands[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return (keys >> np.uint64(32)).astype(np.uint32)
+
+
+@dataclass
+class Index:
+    """Band keys of all rows, in the chunks in which they were made: 256 bytes a row."""
+
+    chunks: list[Bands] = field(default_factory=list)
+
+    def add(self, bands: Bands, first_row: int) -> None:
+        """Add the texts of a chunk whose text 0 is row `first_row`."""
+        self.chunks.append(Bands(*(keys._replace(rows=keys.rows + first_row) for keys in bands)))
+
+    def pairs(self, *, prompt: NDArray[np.bool_], whole: NDArray[np.bool_]) -> tuple[Pairs, Rows]:
+        """Return the pairs of rows that share a bucket, and the rows of buckets too large to compare completely.
+
+        Args:
+            prompt: (rows,) rows whose prompt is compared.
+            whole: (rows,) rows that are compared as a whole.
+
+        Returns:
+            (pairs, 2) with the lesser row first, each pair once, sorted.
+        """
+        found, crowded = np.zeros(0, np.uint64), np.zeros(prompt.size, np.bool_)
+        for way, chosen in (("prompt", prompt), ("whole", whole)):
+            parts = [getattr(chunk, way) for chunk in self.chunks]
+            masks = [chosen[keys.rows] for keys in parts]
+            rows = _joined([keys.rows[mask] for keys, mask in zip(parts, masks, strict=True)], np.int64)
+            for band in range(NUM_BANDS):
+                column = [keys.bands[:, band][mask] for keys, mask in zip(parts, masks, strict=True)]
+                pairs, cut = _bucket_pairs(_joined(column, np.uint32), rows, band)
+                found, crowded[cut] = np.union1d(found, pairs), True
+        both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1)
+        return both.astype(np.int64), np.flatnonzero(crowded)
+
+
+def _joined(parts: list[NDArray[np.generic]], kind: type) -> NDArray[np.generic]:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)
+
+
+def _bucket_pairs(keys: NDArray[np.generic], rows: NDArray[np.generic], band: int) -> tuple[NDArray[np.uint64], Rows]:
+    """Pair each row with the next rows of its bucket and with the bucket's first, as `row << 32 | row`.
+
+    Returns:
+        The pairs, and the rows of buckets with more rows than that.
+    """
+    # Another order in each band: a large bucket that recurs then gives other neighbours each time.
+    shuffled = np.random.default_rng(band).permutation(keys.size)
+    order = shuffled[np.argsort(keys[shuffled], kind="stable")]
+    keys, rows = keys[order], rows[order].astype(np.uint64)
+    first = np.searchsorted(keys, keys, side="left")
+    places = np.arange(keys.size)
+    left, right = [first[places - first > WINDOW]], [places[places - first > WINDOW]]
+    for step in range(1, WINDOW + 1):
+        same = np.flatnonzero(keys[step:] == keys[:-step])
+        left.append(same)
+        right.append(same + step)
+    one, two = rows[np.concatenate(left)], rows[np.concatenate(right)]
+    pairs = (np.minimum(one, two) << np.uint64(32)) | np.maximum(one, two)
+    crowded = np.isin(first, first[places - first > WINDOW])
+    return np.unique(pairs[one != two]), rows[crowded].astype(np.int64)
+
+
+class Compared(NamedTuple):
+    """Exact similarities of pairs of rows."""
+
+    prompt: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    answer: NDArray[np.float64]
+    context: NDArray[np.float64]
+    short_answer: NDArray[np.bool_]
+    """One of the answers is too short for a similarity to mean anything."""
+
+    @classmethod
+    def of(cls, num_pairs: int) -> Compared:
+        """Make room for so many pairs."""
+        prompt, whole, answer, context = (np.zeros(num_pairs) for _ in range(4))
+        return cls(prompt, whole, answer, context, np.zeros(num_pairs, np.bool_))
+
+
+def compare(said: Sequence[Said], pairs: Pairs) -> Compared:
+    """Return the exact Jaccard similarities of pairs.
+
+    Args:
+        said: texts.
+        pairs: (pairs, 2) indices into `said`.
+    """
+    lefts, rights = ([said[row] for row in column] for column in pairs.T.tolist())
+    empty = [""] * len(pairs)
+
+    def alike(name: str) -> NDArray[np.float64]:
+        one, two = ([getattr(text, name) for text in side] for side in (lefts, rights))
+        return _compare((one, empty), (two, empty))
+
+    whole = _compare(*(([text.prompt for text in side], [text.answer for text in side]) for side in (lefts, rights)))
+    short = [
+        min(num_words(left.answer), num_words(right.answer)) < SHORT_ANSWER_WORDS and not is_unspaced(left.answer)
+        for left, right in zip(lefts, rights, strict=True)
+    ]
+    return Compared(alike("prompt"), whole, alike("answer"), alike("context"), np.array(short, np.bool_))
+
+
+Parts = tuple[Sequence[str], Sequence[str]]
+
+
+def _compare(left: Parts, right: Parts) -> NDArray[np.float64]:
+    """Compare texts of two parts each, place by place; equal ones without shingling."""
+    wholes = [[f"{one} {two}".strip() for one, two in zip(*side, strict=True)] for side in (left, right)]
+    result = np.ones(len(wholes[0]))
+    kinds = np.array([-1 if one == two else _pair_kind(one, two) for one, two in zip(*wholes, strict=True)], np.int64)
+    for kind in Shingle:
+        chosen = np.flatnonzero(kinds == kind).tolist()
+        if chosen:
+            sets = (
+                united(*(shingle([part[place] for place in chosen], kind) for part in side)) for side in (left, right)
+            )
+            result[chosen] = similarities(*sets)
+    return result
+
+
+def _pair_kind(left: str, right: str) -> Shingle:
+    return kind_for_pair(min(num_words(left), num_words(right)), unspaced=is_unspaced(left) or is_unspaced(right))
+
+
+class Edges(NamedTuple):
+    """Pairs of rows that have something in common."""
+
+    pairs: Pairs
+    """(edges, 2) rows."""
+    score: NDArray[np.float64]
+    """Similarity that decided."""
+    duplicate: NDArray[np.bool_]
+    """The rows say the same: one of them can go."""
+    conflict: NDArray[np.bool_]
+    """Nearly the same prompt, another answer."""
+
+    def chosen(self, places: NDArray[Any]) -> Edges:
+        """Return some of the pairs: by number, or where `places` is true."""
+        return Edges(self.pairs[places], self.score[places], self.duplicate[places], self.conflict[places])
+
+
+def judge(
+    pairs: Pairs,
+    compared: Compared,
+    *,
+    same_answer: NDArray[np.bool_],
+    shared_answer: NDArray[np.bool_],
+    drop: float,
+    flag: float,
+) -> Edges:
+    """Decide what each pair is, and leave out those that have too little in common.
+
+    Args:
+        pairs: (pairs, 2) rows.
+        compared: their similarities.
+        same_answer: (pairs,) the answers are equal.
+        shared_answer: (pairs,) and many rows give that answer: only the prompts are compared.
+        drop: similarity from which rows with the same answer are duplicates.
+        flag: similarity from which rows belong on one side of the split.
+    """
+    same = same_answer | ((compared.answer >= SAME_ANSWER) & ~compared.short_answer)
+    score = np.where(shared_answer, compared.prompt, np.maximum(compared.whole, 0.0))
+    related = compared.context >= drop
+    duplicate = related & same & (score >= drop)
+    conflict = related & ~same & (compared.prompt >= drop)
+    score = np.where(same, score, np.maximum(compared.prompt, compared.whole))
+    chosen = duplicate | conflict | (related & (score >= flag))
+    return Edges(pairs[chosen], score[chosen], duplicate[chosen], conflict[chosen])
+
+
+def keep_best(edges: Edges, rank: Rows) -> dict[int, tuple[int, float]]:
+    """Choose among duplicates: the best row stays, and each row that goes has a direct copy that stays.
+
+    Args:
+        edges: pairs; only duplicates count.
+        rank: (rows,) place of each row when the best come first.
+
+    Returns:
+        Row that goes -> (row that stays, similarity).
+    """
+    gone: dict[int, tuple[int, float]] = {}
+    for row, others in _by_rank(edges, rank):
+        staying = [(score, -int(rank[other]), other) for other, score in others if other not in gone]
+        if staying:
+            score, _, other = max(staying)
+            gone[row] = (other, score)
+    return gone
+
+
+def _by_rank(edges: Edges, rank: Rows) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+    """Yield each row that has a better copy, best rows first, with its better copies."""
+    better: dict[int, list[tuple[int, float]]] = {}
+    for (left, right), score in zip(edges.pairs[edges.duplicate].tolist(), edges.score[edges.duplicate], strict=True):
+        worse, best = (right, left) if rank[left] < rank[right] else (left, right)
+        better.setdefault(worse, []).append((best, float(score)))
+    for row in sorted(better, key=lambda row: int(rank[row])):
+        yield row, better[row]

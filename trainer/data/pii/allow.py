@@ -1,0 +1,103 @@
+"""Values that may stay: reserved for examples, of no person, or named in the recipe."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from trainer.data.pii.checksums import digits_of
+
+EXAMPLE_HOST = re.compile(r"(?:.+\.)?(?:example(?:\.(?:com|net|org|edu))?|test|invalid|localhost)", re.IGNORECASE)
+"""Source: RFC 2606 and RFC 6761."""
+
+EXAMPLE_NETWORKS = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20"),
+        *("0.0.0.0/8", "127.0.0.0/8", "::/127", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "ff00::/8"),
+        *("240.0.0.0/4", "198.18.0.0/15"),
+    )
+)
+"""Documentation (RFC 5737, 3849, 9637); this network, loopback, link-local, multicast; reserved and benchmarks."""
+
+PUBLIC_RESOLVERS = frozenset(("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222"))
+FICTION_MAC = ("ffffffffffff", "00005e0053", "02005e")
+"""Broadcast, the documentation range (RFC 7042), and the range of our own stand-ins."""
+
+# Values whose case is part of them.
+CASE_SENSITIVE = frozenset(("api_key", "jwt", "credential", "private_key", "url_credentials", "crypto"))
+
+
+def normalise(type_: str, value: str) -> str:
+    """Return the form in which two spellings of one value are equal."""
+    if type_ == "email":
+        return value.lower()
+    if type_ == "phone":
+        return "".join(map(str, digits_of(value.replace("(0)", "")))).lstrip("0")
+    if type_ == "ip":
+        address = ip_of(value)
+        return address.compressed if address else value
+    if type_ in CASE_SENSITIVE:
+        return value
+    return re.sub(r"[\W_]+", "", value).upper() if type_ != "address" else re.sub(r"[\W_]+", " ", value).upper().strip()
+
+
+def ip_of(value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address, or None for a range that was widened or cut."""
+    try:
+        return ipaddress.ip_address(value)
+    except ValueError:
+        return None
+
+
+def is_reserved(type_: str, value: str) -> bool:
+    """Tell whether a value belongs to a range that is kept for examples or names no single machine."""
+    match type_:
+        case "email":
+            return EXAMPLE_HOST.fullmatch(value.rpartition("@")[2]) is not None
+        case "phone":
+            return is_fictional_phone(value)
+        case "ip":
+            address = ip_of(value)
+            return value in PUBLIC_RESOLVERS or (
+                address is not None and any(address in network for network in EXAMPLE_NETWORKS)
+            )
+        case "mac":
+            return re.sub(r"\W", "", value).lower().startswith(FICTION_MAC)
+    return False
+
+
+def is_fictional_phone(value: str) -> bool:
+    """Tell whether a number is kept for fiction: 555-0100 to 555-0199, or Ofcom's 07700 900000 to 900999.
+
+    Source: NANPA, 555 line numbers; Ofcom, telephone numbers for use in TV and radio drama programmes.
+    """
+    digits = normalise("phone", re.split(r"[ ,]*(?:x|ext)", value, maxsplit=1, flags=re.IGNORECASE)[0])
+    return re.search(r"55501\d\d$|^(?:44)?7700900\d{3}$", digits) is not None
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The values of the recipe, and the reserved ones.
+
+    Args:
+        values: `data.pii.allow`; `@host` stands for every address there.
+    """
+
+    values: tuple[str, ...]
+
+    def __call__(self, type_: str, value: str) -> bool:
+        """Tell whether `value` may stay."""
+        return is_reserved(type_, value) or (bool(self.values) and self._is_own(type_, value))
+
+    def _is_own(self, type_: str, value: str) -> bool:
+        if type_ == "email" and "@" + value.rpartition("@")[2].lower() in map(str.lower, self.values):
+            return True
+        plain = loose(value)
+        return any(loose(own) == plain for own in self.values)
+
+
+def loose(value: str) -> str:
+    """Return `value` without case and punctuation, so that `+1 (202) 456-1111` is `+12024561111`."""
+    return re.sub(r"[\W_]+", "", value).lower()

@@ -1,0 +1,69 @@
+"""The words that stand in for redacted values, and how they keep away from the tokens of a chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainer.data.pii.rule import Match
+from trainer.data.pii.rules import TYPES
+from trainer.errors import DataError
+
+BRACKETS = (("[", "]"), ("<", ">"), ("{", "}"), ("__", "__"))
+"""Forms that are tried in turn: some templates own `[EMAIL]`-like tokens, others `<...>` ones."""
+
+
+@dataclass(frozen=True)
+class Placeholders:
+    """Typed placeholders such as `[EMAIL]`.
+
+    Args:
+        opening: what stands before the name.
+        closing: what stands after it.
+        tokens: pattern of the template's special tokens, or None.
+    """
+
+    opening: str
+    closing: str
+    tokens: re.Pattern[str] | None
+
+    def of(self, type_: str, suffix: str = "") -> str:
+        """Return the placeholder of a type, with a suffix that tells values apart."""
+        return f"{self.opening}{type_.upper()}{'_' + suffix if suffix else ''}{self.closing}"
+
+    def outside_tokens(self, text: str, found: list[Match]) -> list[Match]:
+        """Cut the special tokens out of the ranges, so that no replacement touches one."""
+        if self.tokens is None or not found:
+            return found
+        taken = [match.span() for match in self.tokens.finditer(text)]
+        return [piece for match in found for piece in _without(match, taken)] if taken else found
+
+
+def _without(match: Match, taken: list[tuple[int, int]]) -> list[Match]:
+    pieces, start = [], match.start
+    for first, last in taken:
+        if first < match.end and last > start:
+            pieces.append((start, first))
+            start = last
+    pieces.append((start, match.end))
+    return [Match(start, end, match.type) for start, end in pieces if end > start]
+
+
+def placeholders(special_tokens: Iterable[str]) -> Placeholders:
+    """Choose brackets with which no placeholder holds, equals or is part of a special token.
+
+    Raises:
+        DataError: the template uses every form.
+    """
+    tokens = sorted((token for token in special_tokens if token), key=lambda token: (-len(token), token))
+    pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
+    for opening, closing in BRACKETS:
+        style = Placeholders(opening, closing, pattern)
+        words = [style.of(name) for name in TYPES]
+        if not any(token in word or word in token for token in tokens for word in words):
+            return style
+    raise DataError(
+        "the special tokens of the chat template use every form of placeholder that data.pii knows",
+        hint="set data.pii.action: mask, which writes no placeholders",
+    )

@@ -1,0 +1,104 @@
+"""All rules behind their gates, and what happens where two of them see the same characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import get_args
+
+from trainer.data.pii.address import ADDRESS_GATE, BOX_RULES, STREET_RULES, names_a_box
+from trainer.data.pii.contact import EMAIL_RULE, contact_detectors
+from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
+from trainer.data.pii.national_europe import EUROPEAN_RULES
+from trainer.data.pii.national_world import DOCUMENT_RULES, WORLD_RULES, names_a_document
+from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
+from trainer.data.pii.rule import Family, Holds, Match
+from trainer.data.pii.secrets import (
+    ASSIGNED_RULE,
+    JWT_RULE,
+    PRIVATE_KEY_RULE,
+    TOKEN_RULE,
+    names_a_secret,
+)
+from trainer.recipe.pii import PersonalType, SecretType
+
+LONG_NUMBER = re.compile(r"\d(?:[ \u00a0.\-/()]{0,3}\d){6}")
+"""Seven digits with at most some separators between: no telephone, card or identity number has fewer."""
+MIXED_ID = re.compile(r"\d\d(?: ?\d\d ?\d\d|[A-Za-z]\d\d|\d\d[A-Za-z])")
+"""What every identity number of letters and digits holds."""
+DOTTED = re.compile(r"\.\d{1,3}\.\d")
+LONG_WORD = re.compile(r"[\w-]{18}")
+"""No key or coin address has a shorter longest piece."""
+
+MIXED_TYPES = frozenset({"uk_nino", "it_codice_fiscale", "in_pan", "fi_hetu"})
+
+SECRETS: frozenset[str] = frozenset(get_args(SecretType))
+TYPES: tuple[str, ...] = (*get_args(SecretType), *get_args(PersonalType))
+
+PRIORITY = {
+    name: rank
+    for rank, name in enumerate(
+        ("private_key", "jwt", "api_key", "url_credentials", "credential", "email", "iban", "card", "crypto", "mac")
+    )
+} | {"us_ssn": 10, "us_itin": 11, "phone": 101, "address": 102}
+"""Whose claim wins on shared characters; types not named come after, then `phone`, `address` and the extras."""
+
+
+def has_hex_groups(text: str) -> bool:
+    """Tell whether `text` may hold an IP or a card's address."""
+    return text.count(":") > 1 or text.count("-") > 4 or DOTTED.search(text) is not None
+
+
+def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
+    """Build every rule, grouped by the cheap test that must hold before they run."""
+    national = (*EUROPEAN_RULES, *WORLD_RULES)
+    numeric = tuple(rule for rule in national if rule.type not in MIXED_TYPES)
+    mixed = tuple(rule for rule in national if rule.type in MIXED_TYPES)
+    return (
+        Family(LONG_NUMBER.search, (CardDetector(), IbanDetector(), *numeric, *contact_detectors(phone_regions))),
+        Family(MIXED_ID.search, mixed),
+        Family(names_a_document, DOCUMENT_RULES),
+        Family(Holds("@"), (EMAIL_RULE,)),
+        Family(Holds("://"), (URL_RULE,)),
+        Family(has_hex_groups, (IpDetector(), MAC_RULE)),
+        Family(LONG_WORD.search, (*CRYPTO_RULES, TOKEN_RULE, JWT_RULE)),
+        Family(ADDRESS_GATE.search, STREET_RULES),
+        Family(names_a_box, BOX_RULES),
+        Family(Holds("PRIVATE KEY"), (PRIVATE_KEY_RULE,)),
+        Family(names_a_secret, (ASSIGNED_RULE,)),
+    )
+
+
+def find_all(text: str, rules: Sequence[Family]) -> list[Match]:
+    """Return what the rules find in `text`, in order and without overlap."""
+    found: list[Match] = []
+    for family in rules:
+        if family.gate(text):
+            for detector in family.detectors:
+                found += detector.find(text)
+    return settle(found) if len(found) > 1 else found
+
+
+def _rank(match: Match) -> tuple[int, int, int]:
+    usual = 103 if ":" in match.type else 100
+    return PRIORITY.get(match.type, usual), match.start - match.end, match.start
+
+
+def settle(found: Sequence[Match]) -> list[Match]:
+    """Resolve overlaps: the stronger type keeps the range, widened over what the weaker one adds.
+
+    Nothing that any rule saw stays behind in clear.
+    """
+    kept: list[Match] = []
+    for match in sorted(found, key=_rank):
+        touching = [other for other in kept if other.start < match.end and match.start < other.end]
+        if not touching:
+            kept.append(match)
+            continue
+        if match.type == "email" and touching[0].type == "url_credentials":
+            # `password@host.org` of a URL: the host may stay.
+            continue
+        start = min(match.start, *(other.start for other in touching))
+        end = max(match.end, *(other.end for other in touching))
+        kept = [other for other in kept if other not in touching] + [Match(start, end, touching[0].type)]
+    return sorted(kept)

@@ -1,0 +1,313 @@
+"""From raw rows to finished ones: what is done to each row alone, a chunk at a time and in any process."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from trainer.data.checks import strings_of
+from trainer.data.clean import Cleaner
+from trainer.data.clean_strings import Sample
+from trainer.data.compared import Keys, Record, answer_text, keys_of, num_turns, pack_said, prompt_text, said_of
+from trainer.data.keys import digest, number
+from trainer.data.lint.facts import row_facts
+from trainer.data.mask import Mask
+from trainer.data.near import Bands, band_texts
+from trainer.data.pii.scan import Finding, Scanned, Scanner, refusal
+from trainer.data.raw import RawRow
+from trainer.data.reasons import RowError
+from trainer.data.records import parse_row
+from trainer.data.system import apply_system_prompt
+from trainer.errors import DataError
+from trainer.recipe.data import DataSection, Format
+
+CHUNK_ROWS, CHUNK_CHARS = 1000, 8_000_000
+SAMPLES_PER_CHUNK = 3
+MESSAGES, PAIR, TEXT, KTO, TOKENS = range(5)
+"""Kinds of row."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done to every row, in a form that travels to other processes cheaply."""
+
+    data: str
+    """The recipe's data section, as JSON."""
+    system: str | None
+    """Text of the system prompt."""
+    scanner: bytes = field(repr=False)
+    """The pickled scanner: all processes must draw pseudonyms with one key, which is never written down."""
+
+    @classmethod
+    def of(cls, data: DataSection, system: str | None) -> Rules:
+        """Take the rules from a recipe.
+
+        Raises:
+            HardwareError: The key of the pseudonyms is not there.
+        """
+        return cls(data.model_dump_json(), system, pickle.dumps(Scanner(data.pii)))
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What works on rows; made once in each process."""
+
+    data: DataSection
+    clean: Cleaner
+    scan: Scanner
+    mask: Mask
+
+
+@lru_cache(maxsize=1)
+def tools_for(rules: Rules) -> Tools:
+    """Make the tools that a recipe asks for."""
+    data = DataSection.model_validate_json(rules.data)
+    return Tools(data, Cleaner(data.clean), pickle.loads(rules.scanner), Mask(data.pii))
+
+
+class Origin(NamedTuple):
+    """Where rows come from."""
+
+    label: str
+    """Name of the file, as rows carry it."""
+    format: Format
+    mapping: tuple[tuple[str, str], ...]
+    is_benchmark: bool = False
+    """Rows to compare with, in any layout: one that is not known is compared by its longest text."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Raw rows of one file, to be prepared in one go."""
+
+    rules: Rules
+    origin: Origin
+    rows: list[RawRow]
+
+
+@dataclass
+class Prepared:
+    """What became of a chunk: lines, and a column for each fact that later steps compare."""
+
+    num_read: int
+    rejected: list[dict[str, object]] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    lines: bytes = b""
+    """JSON lines of the finished rows."""
+    said: bytes = b""
+    """The texts of each row that are compared, see `compared.pack_said`."""
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Name -> (rows,), see `COLUMNS`."""
+    prompts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    """Prompt keys of all rows, `columns["num_prompts"]` for each."""
+    bands: Bands | None = None
+    changes: Counter[str] = field(default_factory=Counter)
+    """Change by cleaning -> strings changed."""
+    changed_rows: Counter[str] = field(default_factory=Counter)
+    """Change by cleaning, or fault that is only counted -> rows."""
+    samples: list[Sample] = field(default_factory=list)
+    """Changes by cleaning, a few of each kind."""
+    facts: bytes = b""
+    """Pickled list: what the linter has to know about each row."""
+    pii: list[tuple[str, Finding]] = field(default_factory=list)
+    """`source:line` and each value found, masked."""
+    refusal: tuple[str, str] | None = None
+    """Message and hint where a row must stop the stage."""
+
+
+COLUMNS: dict[str, type] = {
+    "line": np.int64,
+    "size": np.int64,
+    "said_size": np.int64,
+    "kind": np.uint8,
+    "content": np.uint64,
+    "prompt": np.uint64,
+    "num_prompts": np.int64,
+    "answer": np.uint64,
+    "reply": np.uint64,
+    "context": np.uint64,
+    "by": np.uint64,
+    "label": np.uint64,
+    "num_turns": np.int64,
+    "prompt_chars": np.int64,
+    "answer_chars": np.int64,
+}
+"""Facts of a row; `size` is the bytes of its line, `said_size` those of its texts to compare, `by` and `label` are
+digests of the fields that the split names."""
+
+
+def chunks(rows: Iterable[RawRow], rules: Rules, origin: Origin) -> Iterator[Chunk]:
+    """Cut the rows of a file into chunks of bounded size, so that memory does not grow with the length of rows."""
+    waiting: list[RawRow] = []
+    num_chars = 0
+    for row in rows:
+        waiting.append(row)
+        num_chars += _num_chars(row.value)
+        if len(waiting) >= CHUNK_ROWS or num_chars >= CHUNK_CHARS:
+            yield Chunk(rules, origin, waiting)
+            waiting, num_chars = [], 0
+    if waiting:
+        yield Chunk(rules, origin, waiting)
+
+
+def _num_chars(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_num_chars, value.values()))
+    return sum(map(_num_chars, value)) if isinstance(value, list) else 8
+
+
+def prepare(chunk: Chunk) -> Prepared:
+    """Parse, clean, scan and describe the rows of a chunk."""
+    tools = tools_for(chunk.rules)
+    result = Prepared(num_read=len(chunk.rows))
+    records = []
+    for raw in chunk.rows:
+        try:
+            records.append(_finish(raw, chunk, tools, result))
+        except RowError as error:
+            detail = tools.mask(error.detail)
+            result.rejected.append(rejected(chunk.origin.label, raw.line, error.reason, detail=detail))
+        except DataError as error:
+            result.refusal = (error.message, error.hint)
+            break
+    _describe(records, tools.data, result)
+    return result
+
+
+def rejected(source: str, line: int, reason: str, *, of: str | None = None, detail: str = "") -> dict[str, object]:
+    """Return the line of `rejected.jsonl` about a row."""
+    return {"source": source, "line": line, "reason": reason, "of": of, "detail": detail}
+
+
+def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record:
+    """Return the finished row.
+
+    Raises:
+        RowError: The row cannot be used.
+        DataError: The row holds what the recipe calls an error.
+    """
+    if raw.error:
+        raise raw.error
+    if chunk.origin.is_benchmark:
+        return _parse_benchmark(raw, chunk.origin.label)
+    origin, prompt = chunk.origin, tools.data.system_prompt
+    # The cleaner checks the turns: it may put right what the check would refuse.
+    layout, record = parse_row(
+        raw.value,
+        source=origin.label,
+        line=raw.line,
+        format=origin.format,
+        mapping=dict(origin.mapping),
+        check=False,
+    )
+    result.formats[layout] += 1
+    if prompt and chunk.rules.system is not None:
+        record = apply_system_prompt(record, chunk.rules.system, when=prompt.when)
+    cleaned = tools.clean(record)
+    result.changes.update(cleaned.changes)
+    result.changed_rows.update([*cleaned.changes, *cleaned.flags])
+    if cleaned.record is None:
+        assert cleaned.error is not None
+        raise cleaned.error
+    scanned = tools.scan(cleaned.record)
+    if not scanned.counts:  # a sample is cut anywhere: of a row with personal data it might show half a value
+        _keep_samples(cleaned.samples, result)
+    return _scanned(scanned, record, result)
+
+
+def _keep_samples(samples: list[Sample], result: Prepared) -> None:
+    for sample in samples:
+        if sum(sample.change == known.change for known in result.samples) < SAMPLES_PER_CHUNK:
+            result.samples.append(sample)
+
+
+def _scanned(scanned: Scanned, record: Record, result: Prepared) -> Record:
+    """Note what a scan found and return the row.
+
+    Raises:
+        RowError: The row is left out.
+        DataError: The row stops the stage.
+    """
+    source, line = record["source"], record["line"]
+    result.pii += [(f"{source}:{line}", finding) for finding in scanned.findings]
+    if scanned.verdict == "error":
+        raise refusal(source, line, scanned.findings)
+    if scanned.record is None:
+        raise RowError("personal_data", ", ".join(sorted(scanned.counts)))
+    return scanned.record
+
+
+def _parse_benchmark(raw: RawRow, label: str) -> Record:
+    try:
+        return parse_row(raw.value, source=label, line=raw.line).record
+    except RowError:
+        longest = max(strings_of(raw.value), key=len, default="")
+        if not longest.strip():
+            raise
+        return {"messages": [{"role": "user", "content": longest}], "source": label, "line": raw.line}
+
+
+def _describe(records: list[Record], data: DataSection, result: Prepared) -> None:
+    lines, keys = [write_line(record) for record in records], [keys_of(record) for record in records]
+    said = [said_of(record) for record in records]
+    packed = [pack_said(texts) for texts in said]
+    result.lines, result.said = b"".join(lines), b"".join(packed)
+    facts = [_facts(record, key, data) for record, key in zip(records, keys, strict=True)]
+    values = {name: [fact[name] for fact in facts] for name in COLUMNS if name not in ("size", "said_size")}
+    values |= {"size": list(map(len, lines)), "said_size": list(map(len, packed))}
+    result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
+    result.prompts = np.array([prompt for key in keys for prompt in key.prompts], np.uint64)
+    if data.dedupe.near:
+        result.bands = band_texts(said)
+    result.facts = pickle.dumps([row_facts(record) for record in records], pickle.HIGHEST_PROTOCOL)
+
+
+def write_line(row: Record) -> bytes:
+    """Return a row as a line of JSON."""
+    # Parquet columns may hold dates, decimals and bytes: kept as text, they are metadata only.
+    return orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+
+
+def _facts(record: Record, keys: Keys, data: DataSection) -> dict[str, int]:
+    return {
+        "line": record["line"],
+        "kind": kind_of_row(record),
+        "content": keys.content,
+        "prompt": keys.prompts[-1],
+        "num_prompts": len(keys.prompts),
+        "answer": keys.answer,
+        "reply": keys.reply,
+        "context": keys.context,
+        "by": field_key(record, data.split.by),
+        "label": field_key(record, data.split.stratify),
+        "num_turns": 0 if "text" in record or "input_ids" in record else num_turns(record),
+        "prompt_chars": len(prompt_text(record)),
+        "answer_chars": len(answer_text(record)),
+    }
+
+
+def kind_of_row(record: Record) -> int:
+    """Tell the kind of a canonical row."""
+    for name, kind in (("chosen", PAIR), ("text", TEXT), ("input_ids", TOKENS), ("label", KTO)):
+        if name in record:
+            return kind
+    return MESSAGES
+
+
+def field_key(record: Record, name: str | None) -> int:
+    """Return the digest of a field of a row, 0 where there is none."""
+    if name is None:
+        return 0
+    metadata = record.get("metadata", {})
+    value = metadata[name] if name in metadata else record.get(name)
+    return 0 if value is None else number(digest("field", str(value)))

@@ -1,0 +1,101 @@
+"""Similar rows among all rows on disk: candidates from the index, verified by reading the rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.compared import unpack_said
+from trainer.data.near import SHARED_ANSWER_ROWS, Compared, Edges, Pairs, Said, compare, judge
+from trainer.data.spool import Spool, read_spans
+from trainer.data.table import Table
+from trainer.data.workers import Workers
+
+PAIRS_PER_CHUNK = 4000
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairChunk:
+    """Pairs of rows to compare."""
+
+    path: Path
+    spans: NDArray[np.int64]
+    """(distinct rows, 2) parts of the file."""
+    pairs: Pairs
+    """(pairs, 2) places in `spans`."""
+
+
+def read_said(path: Path, spans: NDArray[np.int64]) -> list[Said]:
+    """Read the texts by which rows are compared."""
+    return [unpack_said(line) for line in read_spans(path, spans)]
+
+
+def compare_chunk(chunk: PairChunk) -> Compared:
+    """Compare pairs of rows on disk exactly."""
+    return compare(read_said(chunk.path, chunk.spans), chunk.pairs)
+
+
+def find_similar(
+    table: Table, said: Spool, workers: Workers, rows: Rows, *, drop: float, flag: float
+) -> tuple[Edges, Rows]:
+    """Find the pairs among `rows` that are near duplicates, contradict each other, or belong together.
+
+    Returns:
+        The pairs, and the rows whose neighbours were too many to compare all of them.
+    """
+    shared = shared_answers(table, rows)
+    pairs, crowded = table.index.pairs(prompt=_one_of_each_prompt(table, rows), whole=table.mask(rows) & ~shared)
+    parts = [Compared.of(0), *workers.map(compare_chunk, _chunks(said, pairs))]
+    compared = Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    answers = table.columns["answer"]
+    same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
+    is_shared = same_answer & shared[pairs[:, 0]]
+    edges = judge(pairs, compared, same_answer=same_answer, shared_answer=is_shared, drop=drop, flag=flag)
+    return edges, crowded
+
+
+def shared_answers(table: Table, rows: Rows) -> NDArray[np.bool_]:
+    """Return (all rows,): true where many of `rows` give the same answer, which then tells nothing about copies."""
+    answers = table.columns["answer"]
+    values, counts = np.unique(answers[rows], return_counts=True)
+    often = values[(counts >= SHARED_ANSWER_ROWS) & (values != 0)]
+    return np.isin(answers, often) & (table.columns["prompt_chars"] > 0)
+
+
+def _one_of_each_prompt(table: Table, rows: Rows) -> NDArray[np.bool_]:
+    """Choose the first row of each prompt: rows with the very same prompt are told by its key.
+
+    Rows whose answers differ are one each, so that a copy of any of them is found.
+    """
+    columns = table.columns
+    asked = rows[columns["prompt_chars"][rows] > 0]
+    of_side = columns["prompt"] + columns["side"].astype(np.uint64)
+    said = np.stack([of_side[asked], columns["answer"][asked], columns["context"][asked]], axis=1)
+    _, first = np.unique(said, axis=0, return_index=True)
+    return table.mask(_capped(asked[np.sort(first)], of_side))
+
+
+def _capped(rows: Rows, prompt: NDArray[np.uint64], limit: int = 8) -> Rows:
+    """Keep the first `limit` rows of each prompt."""
+    order = np.argsort(prompt[rows], kind="stable")
+    keys = prompt[rows][order]
+    nth = np.arange(keys.size) - np.searchsorted(keys, keys, side="left")
+    return np.sort(rows[order[nth < limit]])
+
+
+def _chunks(said: Spool, pairs: Pairs) -> Iterator[PairChunk]:
+    for begin in range(0, len(pairs), PAIRS_PER_CHUNK):
+        rows, places = np.unique(pairs[begin : begin + PAIRS_PER_CHUNK], return_inverse=True)
+        yield PairChunk(said.path, said.spans(rows), places.reshape(-1, 2))
+
+
+def join_edges(parts: Sequence[Edges]) -> Edges:
+    """Put the pairs of several rounds together, each pair once."""
+    joined = Edges(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    _, first = np.unique(joined.pairs, axis=0, return_index=True)
+    return joined.chosen(first)

@@ -1,0 +1,102 @@
+"""Tokens of chat templates that stand in the text of rows: left over from a rendering, they would be trained twice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+END_TOKENS = (
+    "###eos_token###",
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<end_of_turn>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|end|>",
+    "<|return|>",
+    "<|endofprompt|>",
+    "<｜end▁of▁sentence｜>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<pad>",
+    "<|pad|>",
+    "[PAD]",
+)
+BEGIN_TOKENS = (
+    "<s>",
+    "<bos>",
+    "[BOS]",
+    "<|begin_of_text|>",
+    "<|startoftext|>",
+    "<｜begin▁of▁sentence｜>",
+    "<|im_start|>assistant\n",
+    "<|im_start|>user\n",
+    "<start_of_turn>model\n",
+    "<start_of_turn>user\n",
+)
+INSIDE_TOKENS = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]")
+"""Found in the middle of a text only: nothing tells where their turn would begin."""
+
+
+class SpecialTokens:
+    """What is cut from the ends of a text, and what is only counted inside."""
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        more = tuple(token for token in extra if token.strip())
+        self.ends, self.begins = (*END_TOKENS, *more), (*BEGIN_TOKENS, *more)
+        known = (*END_TOKENS, *BEGIN_TOKENS, *INSIDE_TOKENS, *more)
+        self.mark = re.compile(_any_of({token.strip() for token in known}))
+
+    def strip(self, text: str) -> str:
+        """Remove tokens at both ends, and the space around them.
+
+        A `</s>` whose `<s>` stands inside the text is HTML's strike-through and stays.
+        """
+        if not self.mark.search(text):
+            return text
+        start = self._start(text)
+        end = self._end(text, start)
+        if "</s>" in text[end:] and "<s>" in text[start:end]:
+            end = len(text)
+        return text[start:end]
+
+    def _start(self, text: str) -> int:
+        """Return where the text begins after its begin tokens; 0 where it has none."""
+        begin = 0
+        while True:
+            start = _past_space(text, begin)
+            token = next((token for token in self.begins if text.startswith(token, start)), None)
+            if token is None:
+                return start if begin else 0
+            begin = start + len(token)
+
+    def _end(self, text: str, start: int) -> int:
+        """Return where the text ends before its end tokens; its length where it has none."""
+        end, has_token = len(text), False
+        while True:
+            while end > start and text[end - 1].isspace():
+                end -= 1
+            token = next((token for token in self.ends if text.endswith(token, start, end)), None)
+            if token is None:
+                return end if has_token else len(text)
+            end, has_token = end - len(token), True
+
+    def is_inside(self, text: str) -> bool:
+        """Whether a token stands in a text whose ends were cut."""
+        return self.mark.search(text) is not None
+
+
+def _past_space(text: str, start: int) -> int:
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start
+
+
+def _any_of(tokens: Iterable[str]) -> str:
+    # The longest first, so that none is taken for the opening of another.
+    return "|".join(re.escape(token) for token in sorted(tokens, key=lambda token: (-len(token), token)))

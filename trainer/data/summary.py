@@ -1,0 +1,98 @@
+"""`report.json` of the data stage: what was read, changed, left out and found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from trainer.data.compared import reply_text
+from trainer.data.desk import Desk, Rows
+from trainer.data.guard import excerpt
+from trainer.data.ledger import Ledger
+from trainer.data.prepare import TEXT, TOKENS
+
+MAX_LISTED, MAX_GROUPS = 20, 1000
+MAX_ANSWER_CHARS = 200
+
+
+def build_report(desk: Desk, sides: dict[str, Rows], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return `report.json`; the same rows give the same report.
+
+    Args:
+        desk: everything about the rows.
+        sides: rows of each side.
+        facts: further sections.
+    """
+    columns, ledger = desk.table.columns, desk.ledger
+    kept = np.concatenate(list(sides.values()))
+    turns = Counter(columns["num_turns"][kept[~np.isin(columns["kind"][kept], (TEXT, TOKENS))]].tolist())
+    return {
+        "rows_read": ledger.num_read,
+        **{f"rows_{side}": int(rows.size) for side, rows in sides.items()},
+        "rejected": dict(sorted(ledger.reasons.items())),
+        "formats": {source: dict(sorted(counts.items())) for source, counts in sorted(ledger.formats.items())},
+        "turns": {str(number): turns[number] for number in sorted(turns)},
+        "most_frequent_answer": _most_frequent_answer(desk, sides["train"]),
+        "clean": _cleaned(ledger),
+        "pii": _personal(ledger),
+        "duplicates": _duplicates(desk),
+        "conflicts": _conflicts(desk),
+        **facts,
+    }
+
+
+def _cleaned(ledger: Ledger) -> dict[str, Any]:
+    return {
+        change: {
+            "count": ledger.changed_rows[change],
+            "strings": ledger.changes[change],
+            "samples": ledger.samples.get(change, []),
+        }
+        for change in sorted(ledger.changed_rows)
+    }
+
+
+def _personal(ledger: Ledger) -> dict[str, Any]:
+    return {
+        kind: {"count": found.num_values, "rows": found.num_rows, "action": found.action, "samples": found.samples}
+        for kind, found in sorted(ledger.pii.items())
+    }
+
+
+def _duplicates(desk: Desk) -> dict[str, Any]:
+    copies = desk.copies
+    samples = [
+        _pair(desk, row, kept) | {"similarity": round(score, 3)}
+        for row, (kept, score) in list(copies.near.items())[:MAX_LISTED]
+    ]
+    return {"exact": len(copies.exact), "near": len(copies.near), "samples": samples}
+
+
+def _conflicts(desk: Desk) -> dict[str, Any]:
+    groups = desk.copies.conflicts
+    samples = [
+        _pair(desk, *group[:2]) | {"reason": f"{len(group)} rows with this prompt"} for group in groups[:MAX_LISTED]
+    ]
+    places = [[desk.table.ref(row) for row in group] for group in groups[:MAX_GROUPS]]
+    return {"groups": len(groups), "rows": len(set().union(*groups)), "places": places, "samples": samples}
+
+
+def _pair(desk: Desk, row: int, of: int) -> dict[str, Any]:
+    table = desk.table
+    return {"row": table.ref(row), "of": table.ref(of), "text": excerpt(desk, row), "of_text": excerpt(desk, of)}
+
+
+def _most_frequent_answer(desk: Desk, rows: Rows) -> dict[str, object] | None:
+    """Return the final answer that most rows share: what a model would score by always saying it."""
+    replies = desk.table.columns["reply"][rows]
+    rows, replies = rows[replies != 0], replies[replies != 0]
+    if not rows.size:
+        return None
+    values, first, counts = np.unique(replies, return_index=True, return_counts=True)
+    # Of equally frequent answers the one that comes first.
+    best = min(range(values.size), key=lambda place: (-int(counts[place]), int(first[place])))
+    text = desk.mask(reply_text(desk.spool.row(int(rows[first[best]]))))
+    shown = {"text": text} if len(text) <= MAX_ANSWER_CHARS else {}
+    return {**shown, "share": int(counts[best]) / rows.size}

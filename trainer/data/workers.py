@@ -1,0 +1,105 @@
+"""Work on chunks in several processes, with results in the order of the chunks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import TypeVar
+
+from trainer.errors import HardwareError, StageError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+VARIABLE = "TRAINER_WORKERS"
+INLINE_CHUNKS = 2
+"""Starting processes costs about a second, so this many chunks are done without."""
+
+
+def num_workers() -> int:
+    """Return `TRAINER_WORKERS`, or the number of processors this process may use.
+
+    Raises:
+        StageError: The variable is no positive number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return len(os.sched_getaffinity(0))
+    if not text.isdigit() or int(text) == 0:
+        raise StageError(f"{VARIABLE} is {text!r}, not a number from 1", hint=f"export {VARIABLE}=2")
+    return int(text)
+
+
+class Workers:
+    """Processes that are started when there is enough to do for them, and ended with the `with` block.
+
+    Results come in the order of the chunks and do not depend on the number of processes.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = num_workers() if count is None else count
+        self._pool: ProcessPoolExecutor | None = None
+        self._num_inline = 0
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[In], Out], chunks: Iterable[In]) -> Iterator[Out]:
+        """Yield `function(chunk)` for each chunk, in order; only a few chunks are in flight at a time.
+
+        Raises:
+            HardwareError: A process died.
+        """
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for chunk in chunks:
+                if self.count == 1 or self._num_inline < INLINE_CHUNKS:
+                    self._num_inline += 1
+                    yield function(chunk)
+                    continue
+                waiting.append(self._started().submit(function, chunk))
+                if len(waiting) > self.count + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise HardwareError(
+                "a process that prepares rows died; the system may have ended it for want of memory",
+                hint=f"use fewer processes: {VARIABLE}=1, or free memory",
+            ) from error
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Not forked from this process: libraries may have started threads in it.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["trainer.data.prepare"])
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin)
+        return self._pool
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, end when it ends, and keep libraries to one thread in each process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker that waits for chunks holds both ends of their pipe, and would never see that its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
