@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "trainer").rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"}
-OPTIONS = {"--help", "--set", "--run-dir", "--force", "--accept", "--resume-from", "--debug"}
+OPTIONS = {
+    "run": {"--help", "--set", "--run-dir", "--force", "--accept", "--resume-from", "--debug"},
+    "bench": {"--help", "--quick", "--json", "--rows", "--shape", "--debug"},
+}
 WATCHED = """
 import json, sys
 from trainer.cli import main
@@ -57,11 +60,12 @@ def test_help_and_check_are_light(arguments: list[str], limit_s: float, monkeypa
     assert min(seconds for *_, seconds in runs) < limit_s
 
 
-def test_the_command_line_does_not_grow() -> None:
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_the_command_line_does_not_grow(verb: str) -> None:
     text = subprocess.run(
-        [sys.executable, "-m", "trainer", "run", "--help"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "trainer", verb, "--help"], capture_output=True, text=True, timeout=60, check=True
     ).stdout
-    assert set(re.findall(r"--[a-z-]+", text)) == OPTIONS
+    assert set(re.findall(r"--[a-z-]+", text)) == OPTIONS[verb]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -83,7 +87,7 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
 
 
 def test_readme_and_docs_name_only_verbs_and_files_that_exist() -> None:
-    verbs = {*STAGES, "run", "check", "schema"}
+    verbs = {*STAGES, "run", "check", "schema", "bench"}
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = page.read_text()
         assert set(re.findall(r"(?:^ {4}|`|-m )trainer ([a-z]+)", text, re.MULTILINE)) <= verbs, page.name

@@ -189,9 +189,9 @@ def _check_kinds(records: Sequence[Record], method: str, data: DataSection) -> N
         )
     if pair and method == "sft":
         raise DataError(f"{pair}: a preference pair, but method.kind is sft", hint="set method.kind: dpo")
-    if single and method == "dpo":
+    if single and method != "sft":
         raise DataError(
-            f"{single}: no preference pair, but method.kind is dpo",
+            f"{single}: no preference pair, but method.kind is {method}",
             hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
         )
     if text and data.system_prompt:
