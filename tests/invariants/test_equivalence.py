@@ -72,6 +72,28 @@ def test_two_processes_train_what_one_does(one_process: Project, tmp_path: Path,
     assert result.out.count("weights are trained") == 1  # one process speaks
 
 
+def test_two_processes_prefer_what_one_does(tmp_path: Path, tiny_model_dir: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        project = prepared(
+            tmp_path / str(processes),
+            tiny_model_dir,
+            method={"kind": "dpo"},
+            data=VALIDATION,
+            launch={"num_processes": processes},
+            train=TRAIN | {"micro_batch_size": 4 // processes},
+        )
+        result = project.spawn("train", str(project.recipe), TRAINER_CACHE=str(tmp_path / f"cache-{processes}"))
+        assert result.code == 0, result.text
+        assert "pairs computed once" in result.out
+        found.append(project)
+    for name in ("loss", "validation_loss", "rewards/margins", "eval_rewards/margins", "logps/chosen"):
+        one, two = (losses(project, name) for project in found)
+        assert len(one) > 1 and two == pytest.approx(one, abs=1e-4), name
+    for name, weight in adapter_of(found[0]).items():
+        assert torch.allclose(weight, adapter_of(found[1])[name], atol=1e-4), name
+
+
 def test_two_processes_launched_from_outside_do_too(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
     project = prepared(tmp_path, tiny_model_dir, data=VALIDATION, launch={"num_processes": 2})
     command = (*OUTSIDE, "-m", "trainer", "train", str(project.recipe))

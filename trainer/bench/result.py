@@ -11,7 +11,7 @@ from trainer.bench.compare import Comparison
 from trainer.bench.engines import OURS
 from trainer.bench.machine import machine, versions
 from trainer.bench.process import THREADS
-from trainer.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, MAX_LENGTH, SHAPES
+from trainer.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, MAX_LENGTH, SHAPES, What
 from trainer.bench.verdict import LOSS_TOLERANCE, NORM_TOLERANCE, Measured, problems, rates, ratios
 
 Result = dict[str, Any]
@@ -32,7 +32,7 @@ def result_of(comparison: Comparison) -> Result:
         "gemm": comparison.gemms[0] | {"flops": flops},
         "engines": engines,
         "not_compared": comparison.left_out,
-        "ratios": {accounting: _ratios(engines, accounting) for accounting in comparison.accountings},
+        "ratios": {accounting: _ratios(engines, accounting, comparison.what) for accounting in comparison.accountings},
     }
 
 
@@ -96,6 +96,7 @@ def _round(answer: Result) -> Result:
     return {name: answer[name] for name in names}
 
 
-def _ratios(engines: dict[str, Result], accounting: str) -> dict[str, float]:
-    """Return our speed over that of each engine whose row is valid."""
-    return ratios({name: one[accounting] for name, one in engines.items() if one["valid"]}, OURS)
+def _ratios(engines: dict[str, Result], accounting: str, what: What) -> dict[str, float]:
+    """Return our speed over that of each engine whose row is valid: in pairs, or in tokens."""
+    valid = {name: one[accounting] for name, one in engines.items() if one["valid"]}
+    return ratios(valid, OURS, by="rows_per_s" if what == "dpo" else "tokens_per_s")

@@ -108,8 +108,8 @@ def deviation(values: list[float], expected: list[float]) -> float:
     return max(abs(value - other) / max(abs(other), 1e-12) for value, other in zip(values, expected, strict=True))
 
 
-def ratios(rates_of: dict[str, dict[str, float]], ours: str) -> dict[str, float]:
-    """Return our rows a second over those of each other engine."""
+def ratios(rates_of: dict[str, dict[str, float]], ours: str, *, by: str) -> dict[str, float]:
+    """Return our rate over that of each other engine; `by` names the rate."""
     if ours not in rates_of:
         return {}
-    return {name: rates_of[ours]["rows_per_s"] / of["rows_per_s"] for name, of in rates_of.items() if name != ours}
+    return {name: rates_of[ours][by] / of[by] for name, of in rates_of.items() if name != ours}

@@ -85,5 +85,5 @@ def test_rates_are_those_of_the_median_round() -> None:
 
 
 def test_ratios_are_ours_over_each_other() -> None:
-    assert ratios({"ours": {"rows_per_s": 6.0}, "peer": {"rows_per_s": 2.0}}, "ours") == {"peer": 3.0}
-    assert ratios({"peer": {"rows_per_s": 2.0}}, "ours") == {}
+    assert ratios({"ours": {"rows_per_s": 6.0}, "peer": {"rows_per_s": 2.0}}, "ours", by="rows_per_s") == {"peer": 3.0}
+    assert ratios({"peer": {}}, "ours", by="rows_per_s") == {}
