@@ -30,8 +30,8 @@ from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
 
-CUDA_TOKENS_PER_MICRO_BATCH = 8192
-CPU_ITEMS_PER_MICRO_BATCH = 8
+TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
+"""A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 PROBE_ROWS = 3
 
 
@@ -129,10 +129,8 @@ def build_plan(job: Job, inputs: Inputs, world_size: int) -> Plan:
     Raises:
         RecipeError: The batch sizes do not fit the number of processes.
     """
-    largest = CPU_ITEMS_PER_MICRO_BATCH
-    if inputs.is_packed or torch.cuda.is_available():
-        longest = job.recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
-        largest = max(1, CUDA_TOKENS_PER_MICRO_BATCH // longest)
+    longest = job.recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
+    largest = max(1, TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"] // longest)
     try:
         return solve_plan(job.recipe.train, num_items=len(inputs.plan), world_size=world_size, largest_micro=largest)
     except ValueError as error:
