@@ -29,6 +29,7 @@ examples:
   trainer run recipes/lora-sft.yaml --set train.learning_rate=1e-4 --set name=lr-1e-4
   trainer check recipes/qlora-sft.yaml                    what can be known before spending time
   accelerate launch -m trainer train recipes/lora-sft.yaml
+  trainer bench sft --quick                               this engine against TRL, on this machine
 
 exit codes: 0 done, 1 our bug, 2 recipe, 3 data, 4 stage, 5 hardware or environment, 6 quality gate,
 7 diverged, 130 interrupted, 143 terminated (both with the state saved)
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
     _recipe_verb(verbs, "check", "everything that can be known before spending time")
     _inspect_verb(verbs)
+    _bench_verb(verbs)
     schema = verbs.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -133,9 +135,28 @@ def _inspect_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="rows shown; 5 by default")
 
 
+def _bench_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "compare training engines on this machine: same model, rows and step"
+    parser = verbs.add_parser("bench", help=text, description=text)
+    parser.add_argument("what", choices=("sft", "dpo", "pack"), help="what is compared")
+    parser.add_argument("--quick", action="store_true", help="ours and TRL's default only, in less than a minute")
+    parser.add_argument(
+        "--json", dest="json_path", metavar="FILE", help="write the result there instead of printing it"
+    )
+    parser.add_argument(
+        "--rows", dest="rows_path", metavar="FILE", help="JSONL rows to train on; random words by default"
+    )
+    parser.add_argument(
+        "--shape", choices=("tiny", "1b", "8b"), default="tiny", help="size of the model; tiny by default"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
 def _dispatch(options: argparse.Namespace) -> int:
     if options.verb == "schema":
         return _print_schema()
+    if options.verb == "bench":
+        return _bench(options)
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
     if options.verb == "inspect":
@@ -244,6 +265,11 @@ def _check(pipeline: Pipeline) -> int:
     for line in pipeline.check():
         print(line)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    run = importlib.import_module("trainer.bench.run")  # by name: the command line itself needs none of it
+    return int(run.run(run.Options(options.what, options.quick, options.json_path, options.rows_path, options.shape)))
 
 
 def _say(message: str) -> None:

@@ -16,8 +16,9 @@ from bitsandbytes.nn import Linear4bit
 from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.workplace import Workplace
-from trainer.methods.collate import Collator
-from trainer.methods.sft import token_loss
+from trainer.engine.batch import of_rows
+from trainer.engine.prepare import prepare
+from trainer.methods.collate import moved
 from trainer.model.adapter import attach
 from trainer.model.load import load_model
 from trainer.recipe.model import LoraAdapter, ModelSection, QloraAdapter
@@ -55,17 +56,18 @@ def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> O
     """Run five seeded rows of different lengths forward and backward, their first quarter not trained."""
     generator, place = np.random.default_rng(0), next(model.parameters()).device
     rows = [(generator.integers(5, 260, size), np.arange(size) >= size // 4) for size in (96, 17, 64, 40, 75)]
-    batch = Collator(pad_id=0, is_packed=is_packed)([rows] if is_packed else [[row] for row in rows])
-    inputs = {name: value.to(place) for name, value in batch.items()}
-    labels = inputs.pop("labels")
-    real = inputs.get("attention_mask", torch.ones_like(labels)).bool()
+    engine = prepare(model, [ids for ids, _ in rows], attention="auto" if is_packed else "sdpa", say=print)
+    assert engine.layout == ("flat" if is_packed else "padded"), "this model is covered"
+    batch = moved(of_rows([[row] for row in rows], engine.layout, 0), place)
+    inputs = batch["inputs"]
+    real = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
     model.zero_grad()
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=autocast):
-        outputs = model(**inputs, use_cache=False)
-        loss = token_loss(outputs, labels)
+        logits = model(**inputs, use_cache=False).logits[real]
+        loss = -engine.score(model, batch)[0].mean()
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in trained(model)])
-    return Outcome(*(value.detach().double().cpu() for value in (loss, outputs.logits[real], gradient)))
+    return Outcome(*(value.detach().double().cpu() for value in (loss, logits, gradient)))
 
 
 def compare(found: Outcome, expected: Outcome, largest_error: float) -> dict[str, Any]:

@@ -118,43 +118,26 @@ def test_dpo_continues_an_adapter_and_is_measured_against_it(
 
 def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project, tiny_model_dir: Path) -> None:
     import torch
+    from accelerate import Accelerator
 
-    from trainer.methods.preference import dpo_config, dpo_loop, pair_dataset
+    from trainer.engine.prepare import prepare
+    from trainer.methods.reference import reference_log_probs
     from trainer.model import adapter as adapters
-    from trainer.model.load import load_model, load_tokenizer
-    from trainer.recipe.method import DpoMethod
+    from trainer.model.load import load_model
     from trainer.recipe.model import LoraAdapter, ModelSection
     from trainer.tokens.chat import PairTokens
-    from trainer.tokens.pack import one_by_one
     from trainer.tokens.store import from_pairs
 
-    section = ModelSection(name_or_path=str(tiny_model_dir))
-    cache = tool_calls.folder
+    section, cache = ModelSection(name_or_path=str(tiny_model_dir)), tool_calls.folder
     start = LoraAdapter(kind="lora", init_from=str(tool_calls.run))
-    model = adapters.attach(load_model(section, cache, dtype=torch.float32), start)
-    ids = torch.arange(10, 40)[None]
-    with torch.no_grad():
-        expected = model(input_ids=ids).logits
-        with model.disable_adapter():
-            base = model(input_ids=ids).logits
-    pairs = from_pairs([(0, PairTokens([5, 6, 7], [8, 9], [10, 11]))])
-    settings = {"output_dir": str(cache / "unused"), "use_cpu": True, "bf16": False, "report_to": "none"}
-    loop = dpo_loop(
-        model=model,
-        reference=None,
-        config=dpo_config(DpoMethod(kind="dpo"), settings, max_length=64),
-        tokenizer=load_tokenizer(section, cache),
-        train=pair_dataset(pairs, one_by_one([0])),
-        validation=None,
-        callbacks=[],
-    )
-    for name, weight in model.named_parameters():  # move the policy: the reference must stay
-        if ".default." in name:
-            weight.data += 0.01
-    chosen, _ = loop.compute_ref_log_probs(model, loop.data_collator([loop.train_dataset[0]]))
+    policy = adapters.attach(load_model(section, cache, dtype=torch.float32), start).eval()
     whole = torch.tensor([[5, 6, 7, 8, 9]])
-    fresh = adapters.attach(load_model(section, cache, dtype=torch.float32), start)
     with torch.no_grad():
-        logs = fresh(input_ids=whole).logits.log_softmax(-1)[0]
-    assert float(chosen[0]) == pytest.approx(float(logs[2, 8] + logs[3, 9]), abs=1e-4)
-    assert not torch.allclose(expected, base, atol=1e-3)
+        logs = policy(input_ids=whole).logits.log_softmax(-1)[0]
+        with policy.disable_adapter():
+            base = policy(input_ids=whole).logits.log_softmax(-1)[0]
+    store = from_pairs([(0, PairTokens([5, 6, 7], [8, 9], [10, 11]))])
+    engine = prepare(policy, [whole[0].numpy()], attention="auto", say=lambda _: None)
+    found = reference_log_probs(policy, engine, store, pad_id=0, accelerator=Accelerator(cpu=True))
+    assert float(found[0, 0]) == pytest.approx(float(logs[2, 8] + logs[3, 9]), abs=1e-4)
+    assert abs(float(found[0, 0]) - float(base[2, 8] + base[3, 9])) > 1e-3

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PARTS = {
     "correctness": {"float32", "bfloat16", "packing float32", "nf4 weights", "nf4", "pipeline qlora"},
+    "engine": {"attention", "head", "gradients"},
     "methods": {"lora sft", "none dpo", "launched from outside", "resumed after SIGTERM"},
 }
 
@@ -37,7 +38,7 @@ def check(part: str, process: subprocess.Popen[str], out: Path, device: str) -> 
 
 
 @pytest.mark.slow
-def test_both_parts_pass_at_tiny_size_on_the_cpu(tmp_path: Path) -> None:
+def test_all_parts_pass_at_tiny_size_on_the_cpu(tmp_path: Path) -> None:
     tiny = {"ACCEPTANCE_SIZE": "tiny", "CUDA_VISIBLE_DEVICES": ""}
     processes = {part: start(part, tmp_path, **tiny) for part in PARTS}
     for part, process in processes.items():
@@ -46,7 +47,7 @@ def test_both_parts_pass_at_tiny_size_on_the_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("part", PARTS)
-def test_both_parts_pass_on_a_card(part: str, tmp_path: Path) -> None:
+def test_all_parts_pass_on_a_card(part: str, tmp_path: Path) -> None:
     import torch
 
     if not torch.cuda.is_available():

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -73,6 +72,28 @@ def test_two_processes_train_what_one_does(one_process: Project, tmp_path: Path,
     assert result.out.count("weights are trained") == 1  # one process speaks
 
 
+def test_two_processes_prefer_what_one_does(tmp_path: Path, tiny_model_dir: Path) -> None:
+    found = []
+    for processes in (1, 2):
+        project = prepared(
+            tmp_path / str(processes),
+            tiny_model_dir,
+            method={"kind": "dpo"},
+            data=VALIDATION,
+            launch={"num_processes": processes},
+            train=TRAIN | {"micro_batch_size": 4 // processes},
+        )
+        result = project.spawn("train", str(project.recipe), TRAINER_CACHE=str(tmp_path / f"cache-{processes}"))
+        assert result.code == 0, result.text
+        assert "pairs computed once" in result.out
+        found.append(project)
+    for name in ("loss", "validation_loss", "rewards/margins", "eval_rewards/margins", "logps/chosen"):
+        one, two = (losses(project, name) for project in found)
+        assert len(one) > 1 and two == pytest.approx(one, abs=1e-4), name
+    for name, weight in adapter_of(found[0]).items():
+        assert torch.allclose(weight, adapter_of(found[1])[name], atol=1e-4), name
+
+
 def test_two_processes_launched_from_outside_do_too(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
     project = prepared(tmp_path, tiny_model_dir, data=VALIDATION, launch={"num_processes": 2})
     command = (*OUTSIDE, "-m", "trainer", "train", str(project.recipe))
@@ -108,50 +129,6 @@ def test_packed_rows_give_the_loss_of_the_rows_alone(tmp_path: Path, tiny_model_
     assert losses(packed) == pytest.approx(losses(alone), abs=1e-5)
 
 
-def test_a_row_of_a_pack_does_not_see_its_neighbours(tiny_model_dir: Path) -> None:
-    from trainer.methods.collate import Collator
-    from trainer.methods.probe import packing_leak
-    from trainer.model.load import load_model
-    from trainer.recipe.model import ModelSection
-
-    model = load_model(ModelSection(name_or_path=str(tiny_model_dir)), tiny_model_dir, dtype=torch.float32).eval()
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(5, 200, size=size) for size in (13, 7, 21)]
-    masks = [np.ones_like(row) for row in rows]
-    collate = Collator(pad_id=0, is_packed=True)
-
-    def logits(first: Any) -> torch.Tensor:
-        batch = collate([list(zip([first, *rows[1:]], masks, strict=True))])
-        batch.pop("labels")
-        with torch.no_grad():
-            return model(**batch, use_cache=False).logits[0]
-
-    changed = rng.integers(5, 200, size=13)
-    assert torch.equal(logits(rows[0])[13:], logits(changed)[13:])
-    assert not torch.allclose(logits(rows[0])[:13], logits(changed)[:13])
-    assert packing_leak(model, rows) is None
-
-
-def test_the_probe_notices_a_model_whose_rows_leak() -> None:
-    from types import SimpleNamespace
-
-    from trainer.methods.probe import packing_leak
-
-    class Recurrent(torch.nn.Module):
-        """Carries a state along the sequence, whatever the positions."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = torch.nn.Embedding(50, 8)
-
-        def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
-            return SimpleNamespace(logits=self.embed(input_ids).cumsum(1))
-
-    torch.manual_seed(0)
-    leak = packing_leak(Recurrent(), [np.arange(5), np.arange(7), np.arange(4)])
-    assert leak is not None and "see each other" in leak
-
-
 def test_a_fresh_adapter_changes_nothing(tiny_model_dir: Path) -> None:
     from trainer.model.adapter import attach
     from trainer.model.load import load_model
@@ -165,26 +142,36 @@ def test_a_fresh_adapter_changes_nothing(tiny_model_dir: Path) -> None:
     assert torch.equal(before, after)
 
 
-def test_loss_is_the_mean_over_trained_tokens_in_float64() -> None:
-    from types import SimpleNamespace
+def test_a_forward_pass_without_gradient_leaves_four_bit_gradients_alone(tiny_model_dir: Path) -> None:
+    from trainer.model.adapter import attach
+    from trainer.model.load import load_model
+    from trainer.recipe.model import ModelSection, QloraAdapter
 
+    adapter = QloraAdapter(kind="qlora", r=4, alpha=8.0)
+    section = ModelSection(name_or_path=str(tiny_model_dir))
+    model = attach(load_model(section, tiny_model_dir, adapter=adapter, dtype=torch.float32), adapter)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.fill_(0.01)
+    ids = torch.arange(5, 40)[None]
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        model.train()(input_ids=ids, use_cache=False).logits.square().mean().backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    assert float(before.norm()) > 0 and torch.equal(gradient(), before)
+
+
+def test_loss_is_the_mean_over_the_steps_trained_tokens() -> None:
     from trainer.methods.sft import token_loss
 
-    torch.manual_seed(0)
-    logits = torch.randn(3, 9, 17)
-    labels = torch.randint(0, 17, (3, 9))
-    labels[:, :3] = -100
-    labels[1] = -100
-    total = sum(
-        -logits[b, t - 1].double().log_softmax(-1)[labels[b, t]]
-        for b in range(3)
-        for t in range(1, 9)
-        if labels[b, t] >= 0
-    )
-    count = (labels != -100).sum()
-    assert float(token_loss(SimpleNamespace(logits=logits), labels)) == pytest.approx(float(total / count), abs=1e-6)
-    nothing = token_loss(SimpleNamespace(logits=logits), torch.full_like(labels, -100))
-    assert float(nothing) == 0.0
+    logs = torch.tensor([-1.0, -2.0, -4.0], dtype=torch.float64)
+    assert float(token_loss(logs, torch.tensor(14))) == pytest.approx(0.5)
+    assert float(token_loss(logs[:0], torch.tensor(0))) == 0.0
 
 
 def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:

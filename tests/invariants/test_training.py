@@ -111,31 +111,34 @@ def test_packed_and_unpacked_training_agree(project: Callable[..., Project]) -> 
     assert_same(trained(plain), trained(packed, f"train.global_batch_size={packs}"))
 
 
-def test_a_row_of_a_pack_sees_no_other_row(tiny_model_dir: Path) -> None:
+@pytest.mark.parametrize("layout", ["flat", "positions"])
+def test_a_row_of_a_pack_sees_no_other_row(tiny_model_dir: Path, layout: Any) -> None:
     import torch
 
-    from trainer.methods.collate import Collator
+    from trainer.engine.batch import of_rows
+    from trainer.engine.prepare import prepare
 
     model, random = base_model(tiny_model_dir), np.random.default_rng(0)
     rows = [(random.integers(5, 600, size), np.ones(size, dtype=np.uint8)) for size in (17, 5, 30)]
-    collate = Collator(pad_id=0, is_packed=True)
+    attention = "auto" if layout == "flat" else "sdpa"
+    engine = prepare(model, [ids for ids, _ in rows], attention=attention, say=lambda _: None)
+    assert engine.packed_layout == layout
 
-    def logits(*items: list[tuple[Any, Any]]) -> Any:
-        batch = collate(list(items))
-        del batch["labels"]
+    def scores(*items: list[tuple[Any, Any]]) -> Any:
         with torch.no_grad():
-            return model(**batch, use_cache=False).logits
+            return engine.score(model, of_rows(items, layout, 0))[0]
 
-    alone = torch.cat([logits([row])[0] for row in rows])
-    packed = logits(rows)[0]
+    alone = torch.cat([scores([row]) for row in rows])
+    packed = scores(rows)
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-5)
-    changed = logits([rows[0], ((rows[1][0] + 7) % 600, rows[1][1]), rows[2]])[0]
-    torch.testing.assert_close(changed[:17], packed[:17], rtol=0, atol=0)
-    torch.testing.assert_close(changed[22:], packed[22:], rtol=0, atol=0)
-    assert not torch.equal(changed[17:22], packed[17:22])
-    # beside a longer pack, and so padded
-    padded = logits(rows[:2], rows)[0, :22]
-    torch.testing.assert_close(padded, packed[:22], rtol=0, atol=1e-5)
+    changed = scores([rows[0], ((rows[1][0] + 7) % 600, rows[1][1]), rows[2]])
+    # the first token of a row has no target: 16, 4 and 29 log-probabilities
+    torch.testing.assert_close(changed[:16], packed[:16], rtol=0, atol=0)
+    torch.testing.assert_close(changed[20:], packed[20:], rtol=0, atol=0)
+    assert not torch.equal(changed[16:20], packed[16:20])
+    # beside a longer pack, and so padded where the layout pads
+    padded = scores(rows[:2], rows)[:20]
+    torch.testing.assert_close(padded, packed[:20], rtol=0, atol=1e-5)
 
 
 # Adapters
@@ -197,11 +200,11 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
     attach(base_model(tiny_model_dir), LoraAdapter(kind="lora", r=4, alpha=8.0)).save_pretrained(start)
     made = project(
         adapter={"r": None, "init_from": str(start)},
-        train={"max_steps": 8, "micro_batch_size": 4, "warmup_steps": 2, "lr_scheduler_type": "linear"},
+        train={"max_steps": 20, "micro_batch_size": 4, "warmup_steps": 2, "lr_scheduler_type": "linear"},
     )
     ours = trained(made)
     store = TokenStore.load(made.run / "pack/train.safetensors")
-    rows = [store.row(index) for index in order(Plan(len(store), 8, 8, 4, 2), 42)]
+    rows = [store.row(index) for index in order(Plan(len(store), 8, 20, 4, 2), 42)]
     dataset = Dataset.from_dict(
         {"input_ids": [ids.tolist() for ids, _ in rows], "completion_mask": [mask.tolist() for _, mask in rows]}
     )
@@ -215,7 +218,7 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
         model=model,
         args=SFTConfig(
             output_dir=str(tmp_path / "trl"),
-            max_steps=8,
+            max_steps=20,
             per_device_train_batch_size=4,
             gradient_accumulation_steps=2,
             learning_rate=5e-3,

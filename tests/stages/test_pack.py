@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
-from trainer.errors import DataError
+from trainer.errors import DataError, HardwareError
 from trainer.recipe import load_recipe
-from trainer.recipe.data import PackSection
 from trainer.rundir import RunFolder, StageContext, StageRecord
 from trainer.stages import pack as stage
 from trainer.tokens.chat import PairTokens, Renderer, Tokens
@@ -31,6 +31,7 @@ def run_stage(
     train: list[dict[str, Any]],
     *,
     heldout: list[dict[str, Any]] | None = None,
+    say: Callable[[str], None] = lambda text: None,
     **changes: Any,
 ) -> StageContext:
     recipe = load_recipe(tiny.write_recipe(folder, model=model, **changes))
@@ -41,7 +42,7 @@ def run_stage(
     out = run.stage_dir("pack")
     out.mkdir(parents=True, exist_ok=True)
     record = StageRecord("pack", 1, "", {}, {})
-    context = StageContext(run=run, dir=out, numbers=record.numbers, say=lambda text: None, record=record)
+    context = StageContext(run=run, dir=out, numbers=record.numbers, say=say, record=record)
     stage.run(recipe, context)
     return context
 
@@ -160,6 +161,104 @@ def test_rows_trained_on_all_tokens_still_end_in_the_end_token(tmp_path: Path, m
     assert report_of(chat)["stop_token_id"] == report_of(plain)["stop_token_id"]
 
 
+# Rows of token ids
+
+
+def test_rows_of_token_ids_are_packed_as_they_are_and_may_end_anywhere(
+    tmp_path: Path, model_dir: Path, tiny_tokenizer: Any
+) -> None:
+    rows = rows_with_places([{"input_ids": [9, 10, 11 + n], "labels": [-100, 10, 11 + n]} for n in range(4)])
+    context = run_stage(tmp_path, model_dir, rows)
+    store = TokenStore.load(context.dir / "train.safetensors")
+    assert [store.row(index)[0].tolist() for index in range(4)] == [row["input_ids"] for row in rows]
+    assert [store.row(index)[1].tolist() for index in range(4)] == [[0, 1, 1]] * 4
+    assert report_of(context)["stop_token_id"] == tiny_tokenizer.eos_token_id
+    closed = rows_with_places([{"input_ids": [9, 2], "labels": [-100, 2]}])
+    assert report_of(run_stage(tmp_path / "closed", model_dir, closed))["stop_token_id"] == 2
+
+
+# The cache
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tokens"
+
+
+def count_tokenized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    tokenize = stage.tokenize_file
+
+    def counted(source: Path, *arguments: Any, **settings: Any) -> int:
+        names.append(source.stem)
+        return tokenize(source, *arguments, **settings)
+
+    monkeypatch.setattr(stage, "tokenize_file", counted)
+    return names
+
+
+def test_another_run_takes_the_tokens_of_the_same_rows_and_says_so(
+    tmp_path: Path, model_dir: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized = count_tokenized(monkeypatch)
+    first = run_stage(tmp_path / "a", model_dir, ROWS, heldout=HELDOUT)
+    assert tokenized == ["train", "validation", "heldout"]
+    tokenized.clear()
+    said: list[str] = []
+    second = run_stage(tmp_path / "b", model_dir, ROWS, heldout=HELDOUT, say=said.append)
+    assert tokenized == ["validation"]  # which has no rows
+    assert said[0] == f"pack: tokens of train, heldout taken from {own_cache}, where an earlier run left them"
+    assert bytes_of(first) == bytes_of(second)
+    assert all(path.is_file() and not path.is_symlink() for path in second.dir.iterdir())
+
+
+def test_what_changes_no_token_leaves_the_cache_good_and_what_does_leaves_it_alone(
+    tmp_path: Path, model_dir: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized = count_tokenized(monkeypatch)
+    rows = [*ROWS, long_row(200)]
+    with pytest.raises(DataError, match="1 of 17 rows are longer"):
+        run_stage(tmp_path / "a", model_dir, rows, pack={"max_length": 64})
+    tokenized.clear()
+    dropped = run_stage(tmp_path / "b", model_dir, rows, pack={"max_length": 64, "overlong": "drop"})
+    whole = run_stage(tmp_path / "c", model_dir, rows, pack={"max_length": 1024, "packing": True}, seed=7)
+    assert tokenized == ["validation", "heldout"] * 2
+    assert (report_of(dropped)["rows"], report_of(whole)["rows"]) == (16, 17)
+    run_stage(tmp_path / "d", model_dir, rows, pack={"max_length": 1024, "loss_on": "all"})
+    run_stage(tmp_path / "e", model_dir, [*rows, ROWS[0]], pack={"max_length": 1024})
+    assert tokenized[4:] == ["train", "validation", "heldout"] * 2
+
+
+def test_a_damaged_entry_is_made_again(
+    tmp_path: Path, model_dir: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_stage(tmp_path / "a", model_dir, ROWS)
+    expected = bytes_of(first)
+    [entry] = own_cache.iterdir()
+    damaged = bytearray(entry.read_bytes())
+    damaged[-1] ^= 1
+    entry.unlink()
+    entry.write_bytes(damaged)
+    tokenized = count_tokenized(monkeypatch)
+    assert bytes_of(run_stage(tmp_path / "b", model_dir, ROWS)) == expected
+    assert "train" in tokenized and [path.name for path in own_cache.iterdir()] == [entry.name]
+    tokenized.clear()
+    run_stage(tmp_path / "c", model_dir, ROWS)
+    assert "train" not in tokenized
+
+
+def test_the_cache_can_be_turned_off(
+    tmp_path: Path, model_dir: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(stage.CACHE_GIB, "0")
+    run_stage(tmp_path / "a", model_dir, ROWS)
+    assert not own_cache.exists()
+    monkeypatch.setenv(stage.CACHE_GIB, "much")
+    with pytest.raises(HardwareError, match="TRAINER_TOKEN_CACHE_GIB is 'much'"):
+        run_stage(tmp_path / "b", model_dir, ROWS)
+
+
 # Rows over max_length
 
 
@@ -212,30 +311,6 @@ def test_truncate_prompt_cuts_the_oldest_tokens_and_keeps_the_answer(
 def test_every_row_too_long_is_an_error(tmp_path: Path, model_dir: Path) -> None:
     with pytest.raises(DataError, match=r"every training row is over pack\.max_length 8"):
         run_stage(tmp_path, model_dir, ROWS, pack={"max_length": 8, "overlong": "drop"})
-
-
-def shortened(tokens: Tokens | PairTokens, limit: int) -> Tokens | PairTokens | None:
-    return stage._shortened(tokens, PackSection(max_length=limit, overlong="truncate_prompt"))
-
-
-def test_a_target_is_never_cut() -> None:
-    tokens = Tokens(list(range(100, 120)), [0] * 8 + [1] * 4 + [0] * 4 + [1] * 4)
-    for limit in range(8, 25):
-        short = shortened(tokens, limit)
-        if limit < 13:  # twelve tokens from the first trained one on, which needs one before it
-            assert short is None
-        else:
-            kept = min(limit, 20)
-            assert short == Tokens(tokens.ids[-kept:], tokens.mask[-kept:])
-            assert isinstance(short, Tokens) and sum(short.mask) == 8 and short.mask[0] == 0
-    assert shortened(Tokens(list(range(10)), [0] + [1] * 9), 8) is None
-
-
-def test_both_answers_of_a_pair_keep_the_same_prompt_when_it_is_cut() -> None:
-    pair = PairTokens([1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11, 12])
-    assert shortened(pair, 10) == pair
-    assert shortened(pair, 8) == PairTokens([3, 4, 5, 6], [7, 8], [9, 10, 11, 12])
-    assert shortened(PairTokens([1, 2], [3] * 8, [4]), 8) is None
 
 
 # repeat

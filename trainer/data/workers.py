@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -70,7 +72,8 @@ class Workers:
                     self._num_inline += 1
                     yield function(chunk)
                     continue
-                waiting.append(self._started().submit(function, chunk))
+                with _main_hidden():
+                    waiting.append(self._started().submit(function, chunk))
                 if len(waiting) > self.count + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -88,6 +91,23 @@ class Workers:
             context.set_forkserver_preload(["trainer.data.prepare"])
             self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin)
         return self._pool
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep new processes from running the program that started us once more: what they need is in modules.
+
+    A script without `if __name__ == "__main__"` would otherwise begin its work again in each of them.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 def _begin() -> None:

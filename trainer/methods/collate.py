@@ -1,24 +1,20 @@
-"""Rows to tensors: padded, or packed without attention between rows.
-
-Shapes: B items, S the longest of them.
-"""
+"""Items of training, and the batches made of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from trainer.engine.batch import Batch, Layout, Pair, Row, of_pairs, of_rows
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
-IGNORED = -100
 
-
-class ItemDataset(Dataset[list[tuple[Any, Any]]]):
-    """Training items: the (ids, mask) of the rows of one pack."""
+class RowDataset(Dataset[list[Row]]):
+    """Supervised items: the (ids, mask) of the rows of one pack."""
 
     def __init__(self, store: TokenStore, plan: PackPlan) -> None:
         self.store = store
@@ -28,45 +24,71 @@ class ItemDataset(Dataset[list[tuple[Any, Any]]]):
         """Return the number of items."""
         return len(self.plan)
 
-    def __getitem__(self, index: int) -> list[tuple[Any, Any]]:
+    def __getitem__(self, index: int) -> list[Row]:
         """Return the rows of one item."""
         return [self.store.row(row) for row in self.plan[index]]
 
 
-class Collator:
-    """Builds a batch from items.
+class PairItem(NamedTuple):
+    """A preference pair and what the reference says about it."""
 
-    Unpacked, rows are padded on the right under an attention mask. Packed, rows follow each other, `position_ids`
-    begin anew at each, and there is no mask: transformers then keeps attention inside each row.
+    pair: Pair
+    reference: torch.Tensor
+    """(2,): summed log-probabilities of the chosen and the rejected answer."""
 
-        rows [a a a], [b b]   packed   ids  a a a b b   position_ids  0 1 2 0 1
-    """
 
-    def __init__(self, *, pad_id: int, is_packed: bool) -> None:
+class PairDataset(Dataset[PairItem]):
+    """Preference items, one pair each."""
+
+    def __init__(self, store: TokenStore, rows: Sequence[int], reference: torch.Tensor | None = None) -> None:
+        """Take the pairs `rows` of the store; `reference` is (rows of the store, 2), None stands for zeros."""
+        self.store = store
+        self.rows = rows
+        self.reference = torch.zeros(len(store), 2) if reference is None else reference
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> PairItem:
+        """Return one pair."""
+        row = self.rows[index]
+        return PairItem(self.store.pair(row), self.reference[row])
+
+
+class RowCollator:
+    """Builds a batch from supervised items; `counts` is (1,): its trained tokens."""
+
+    def __init__(self, *, layout: Layout, pad_id: int) -> None:
+        self.layout = layout
         self.pad_id = pad_id
-        self.is_packed = is_packed
 
-    def __call__(self, items: list[list[tuple[Any, Any]]]) -> dict[str, torch.Tensor]:
-        """Return input_ids, labels and attention_mask or position_ids, each (B, S) int64."""
-        ids = [np.concatenate([ids for ids, _ in item]) for item in items]
-        labels = [np.concatenate([np.where(mask, ids, IGNORED) for ids, mask in item]) for item in items]
-        width = max(len(row) for row in ids)
-        batch = {"input_ids": _stack(ids, width, self.pad_id), "labels": _stack(labels, width, IGNORED)}
-        if self.is_packed:
-            positions = [np.concatenate([np.arange(len(ids)) for ids, _ in item]) for item in items]
-            batch["position_ids"] = torch.stack([_positions(row, width) for row in positions])
-        else:
-            batch["attention_mask"] = _stack([np.ones(len(row), dtype=np.int64) for row in ids], width, 0)
-        return batch
+    def __call__(self, items: Sequence[Sequence[Row]]) -> Batch:
+        """Return inputs, targets and counts."""
+        batch = of_rows(items, self.layout, self.pad_id)
+        return batch | {"counts": batch["targets"].lengths.sum()[None]}
 
 
-def _stack(rows: list[Any], width: int, fill: int) -> torch.Tensor:
-    padded = np.full((len(rows), width), fill, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return torch.from_numpy(padded)
+class PairCollator:
+    """Builds a batch from pairs; `counts` is (3,): pairs, tokens of chosen answers, those and their prompts' tokens."""
+
+    def __init__(self, *, layout: Layout, pad_id: int, with_prompts: bool = False) -> None:
+        self.layout = layout
+        self.pad_id = pad_id
+        self.with_prompts = with_prompts
+
+    def __call__(self, items: Sequence[PairItem]) -> Batch:
+        """Return inputs, targets, reference (pairs, 2) and counts."""
+        batch = of_pairs([item.pair for item in items], self.layout, self.pad_id, with_prompts=self.with_prompts)
+        lengths = batch["targets"].lengths
+        chosen, prompts = lengths[: 2 * len(items) : 2].sum(), lengths[2 * len(items) :].sum()
+        counts = torch.stack([torch.tensor(len(items)), chosen, chosen + prompts])
+        return batch | {"reference": torch.stack([item.reference for item in items]), "counts": counts}
 
 
-def _positions(row: Any, width: int) -> torch.Tensor:
-    """Pad positions with a segment of its own, so that padding attends to no row."""
-    return torch.from_numpy(np.concatenate([row, np.arange(width - len(row))]).astype(np.int64))
+def moved(batch: Batch, device: Any) -> Batch:
+    """Return the batch on a device."""
+    return {
+        name: {key: tensor.to(device) for key, tensor in value.items()} if isinstance(value, dict) else value.to(device)
+        for name, value in batch.items()
+    }

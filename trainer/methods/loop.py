@@ -1,6 +1,7 @@
-"""What both trainers share: item order, checkpoints, validation loss.
+"""What all methods share: item order, log-probabilities, checkpoints, validation.
 
-transformers' Trainer carries the loop; the parts where it is silent about faults are replaced here.
+transformers' Trainer carries the loop; its batches, its loss and the parts where it is silent about faults are
+replaced here. A method says what a batch counts, what its loss is and what is measured on validation rows.
 """
 
 from __future__ import annotations
@@ -13,25 +14,108 @@ import torch
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from trainer.engine.batch import Batch
+from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
 from trainer.methods import checkpoints
+from trainer.methods.collate import moved
 from trainer.methods.stream import StreamSampler
 
 VALIDATION_LOSS = "eval_loss"
 
 
 class RecipeLoop(Trainer):
-    """A Trainer whose data order is given and whose checkpoints are whole."""
+    """A Trainer with a given order, losses that are functions of log-probabilities, and whole checkpoints.
+
+    The collator's batches hold `inputs`, `targets` and `counts`: what the loss is a mean over, added up over all
+    micro-batches and processes of a step, so that neither changes a result.
+    """
 
     stream: StreamSampler
     checkpoint_dir: Path
     keep: int
+    engine: Engine
+    loss_is_scaled_for_ga = True
+    """Losses here are shares of the whole step's mean already."""
+
+    def __init__(self, *, engine: Engine, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.engine = engine
+        self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.20
+        config = self.accelerator.unwrap_model(self.model).config.get_text_config()
+        self.router_share = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
 
     def configure(self, *, stream: StreamSampler, checkpoint_dir: Path, keep: int) -> None:
-        """Set what the constructors of transformers and TRL have no room for."""
+        """Set what the constructor of transformers has no room for."""
         self.stream = stream
         self.checkpoint_dir = checkpoint_dir
         self.keep = keep
+
+    def loss(self, batch: Batch, log_probs: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+        """Return the batch's share of the step's loss.
+
+        Args:
+            batch: From the collator.
+            log_probs: (N,) of its targets.
+            totals: `counts` of the whole step.
+        """
+        raise NotImplementedError
+
+    def measure(self, batch: Batch, log_probs: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """Return sums over the items of a validation batch, (measures,) float64; see `validation`.
+
+        Args:
+            batch: From the collator.
+            log_probs: (N,) of its targets.
+            counted: (items,) float64: 0 for items that only fill up a process.
+        """
+        raise NotImplementedError
+
+    def validation(self, sums: torch.Tensor) -> dict[str, float]:
+        """Return metrics from the sums of `measure` over all validation rows."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Return the micro-batch's share of the step's loss; a router's auxiliary loss is a mean over micro-batches."""
+        assert not return_outputs, "validation is our own"
+        log_probs, router_loss = self.engine.score(model, inputs)
+        loss = self.loss(inputs, log_probs, num_items_in_batch)
+        if router_loss is not None and self.router_share:
+            parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            loss = loss + self.router_share * router_loss / parts
+        return loss * self.accelerator.num_processes  # gradients are averaged over the processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
+        counts = torch.stack([batch["counts"].to(device) for batch in batch_samples]).sum(0)
+        total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
+        return total
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Count nothing: the estimate of transformers knows neither adapters nor packs."""
+        return 0
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return means over all validation rows of all processes, each row counted once."""
+        dataset: Any = self.eval_dataset
+        world, size = self.args.world_size, self.args.per_device_eval_batch_size
+        places = range(self.args.process_index, -(-len(dataset) // world) * world, world)
+        self.model.eval()
+        sums: Any = 0.0
+        for start in range(0, len(places), size):
+            part = places[start : start + size]
+            batch = moved(self.data_collator([dataset[place % len(dataset)] for place in part]), self.args.device)
+            counted = torch.tensor([place < len(dataset) for place in part], dtype=torch.float64)
+            with torch.no_grad(), self.accelerator.autocast():
+                log_probs, _ = self.engine.score(self.model, batch)
+            sums = sums + self.measure(batch, log_probs, counted.to(self.args.device))
+        metrics = self.validation(self.accelerator.reduce(sums, "sum"))
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StreamSampler:
         return self.stream

@@ -28,6 +28,17 @@ class Coverage:
     all_parameters: int
 
 
+def _keep_four_bit_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to rearrange 4-bit weights on the CPU when a forward pass needs no gradient.
+
+    The first such pass (a validation, say) stores them for a kernel of inference; the backward passes after it read
+    them in the old order and give wrong gradients, without a word (bitsandbytes 0.50).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def adapter_folder(start: str) -> Path:
     """Return the adapter inside a run folder, or the adapter folder itself.
 
@@ -51,6 +62,7 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
         HardwareError: No module of the model matches `target_modules`.
         StageError: `init_from` holds no adapter.
     """
+    _keep_four_bit_layout(model)
     if adapter.init_from:
         folder = adapter_folder(adapter.init_from)
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)

@@ -18,8 +18,11 @@ DpoLoss = Literal[
     "bco_pair",
     "sppo_hard",
     "aot",
+    "aot_unpaired",
     "discopop",
     "apo_zero",
+    "apo_down",
+    "sigmoid_norm",
     "sft",
 ]
 
@@ -51,5 +54,49 @@ class DpoMethod(Section):
             raise ValueError(f"{len(self.loss_weights)} loss_weights for {len(self.loss_type)} losses in loss_type")
         return self
 
+    @model_validator(mode="after")
+    def exo_needs_smoothing(self) -> DpoMethod:
+        if "exo_pair" in self.loss_type and not self.label_smoothing:
+            raise ValueError("loss_type exo_pair takes the logarithm of label_smoothing; set it above 0, such as 0.001")
+        return self
 
-Method = Annotated[SftMethod | DpoMethod, Field(discriminator="kind")]
+
+class CpoMethod(Section):
+    """Contrastive preference optimisation (https://arxiv.org/abs/2401.08417); no reference."""
+
+    kind: Literal["cpo"]
+    """Contrastive preference optimisation."""
+    beta: float = Field(default=0.1, gt=0.0)
+    """Scale of the difference of log-probabilities."""
+    loss_type: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    """Loss of the difference; TRL's names."""
+    cpo_alpha: float = Field(default=1.0, ge=0.0)
+    """Weight of the likelihood of the chosen answers."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels."""
+
+
+class SimpoMethod(Section):
+    """Simple preference optimisation (https://arxiv.org/abs/2405.14734): log-probabilities a token, no reference."""
+
+    kind: Literal["simpo"]
+    """Simple preference optimisation."""
+    beta: float = Field(default=2.0, gt=0.0)
+    """Scale of the difference of mean log-probabilities."""
+    simpo_gamma: float = Field(default=1.0, ge=0.0)
+    """Margin that the chosen answer must lead by."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Assumed share of flipped labels."""
+
+
+class OrpoMethod(Section):
+    """Odds ratio preference optimisation (https://arxiv.org/abs/2403.07691): likelihood and odds, no reference."""
+
+    kind: Literal["orpo"]
+    """Odds ratio preference optimisation."""
+    beta: float = Field(default=0.1, gt=0.0)
+    """Weight of the odds ratio; lambda in the paper."""
+
+
+PairedMethod = DpoMethod | CpoMethod | SimpoMethod | OrpoMethod
+Method = Annotated[SftMethod | PairedMethod, Field(discriminator="kind")]

@@ -69,7 +69,7 @@ class Recipe(Section):
     def preference_accuracy_needs_pairs(self) -> Recipe:
         named = self.eval.metrics if self.eval.metrics != "auto" else []
         if "preference_accuracy" in named and self.method.kind == "sft":
-            raise ValueError("eval.metrics: preference_accuracy needs preference rows (method.kind dpo)")
+            raise ValueError("eval.metrics: preference_accuracy needs preference rows, and method.kind is sft")
         return self
 
 

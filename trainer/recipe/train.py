@@ -23,7 +23,7 @@ class TrainSection(Section):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps, instead of epochs."""
     learning_rate: PositiveFloat | Literal["auto"] = "auto"
-    """Peak rate; auto: 2e-4 for adapters and 1e-5 in full, a twentieth of that for dpo."""
+    """Peak rate; auto: 2e-4 for adapters and 1e-5 in full, a twentieth of that on preference pairs."""
     lr_scheduler_type: Literal[
         "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr"
     ] = "cosine"

@@ -212,9 +212,9 @@ def _check_kinds(desk: Desk, method: str) -> None:
         )
     if pair and method == "sft":
         raise DataError(f"{pair}: a preference pair, but method.kind is sft", hint="set method.kind: dpo")
-    if single and method == "dpo":
+    if single and method != "sft":
         raise DataError(
-            f"{single}: no preference pair, but method.kind is dpo",
+            f"{single}: no preference pair, but method.kind is {method}",
             hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
         )
     if judged := first.get(KTO):

@@ -1,43 +1,61 @@
 """pack: rows to token ids, loss masks and packs.
 
 Reads `data/*.jsonl`; writes `{train,validation,heldout}.safetensors`, `packs.safetensors` (training items),
-`report.json`.
+`report.json`. Tokens are kept by content in `tokens/` of the cache folder, up to TRAINER_TOKEN_CACHE_GIB GiB (10; 0
+turns it off), so that another run or recipe with the same rows and tokenizer has them at once.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from trainer.errors import DataError
+from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.data import PackSection
 from trainer.rundir import StageContext, cache_dir, write_json
-from trainer.tokens.chat import PairTokens, Renderer, Tokens, place
+from trainer.tokens.arrays import Ints
+from trainer.tokens.batch import tokenize_file
+from trainer.tokens.cache import TokenCache, cache_key
+from trainer.tokens.chat import Renderer
+from trainer.tokens.encode import place
+from trainer.tokens.limit import write_shortened
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
-from trainer.tokens.store import TokenStore, from_pairs, from_tokens
+from trainer.tokens.store import TokenStore
 
 SPLITS = ("train", "validation", "heldout")
 PACK_FROM_ROWS = 1000
+CACHE_GIB = "TRAINER_TOKEN_CACHE_GIB"
 
 
 @dataclass
 class Split:
-    """One split while it is tokenized."""
+    """One split: its rows and their tokens."""
 
     name: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tokens: list[tuple[int, Tokens | PairTokens]] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
+    rows_path: Path
+    tokens_path: Path
+    store: TokenStore
+
+    def rows(self, lines: Ints) -> Iterator[bytes]:
+        """Read some rows as they stand in the file; `lines` rise."""
+        wanted = iter(lines.tolist())
+        number = next(wanted, None)
+        with self.rows_path.open("rb") as file:
+            for line, text in enumerate(file):
+                if line == number:
+                    yield text
+                    number = next(wanted, None)
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -48,23 +66,13 @@ def run(recipe: Recipe, context: StageContext) -> None:
     """
     tokenizer = load_tokenizer(recipe.model, cache_dir())
     renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
-    splits = [Split(name, _read(context.input("data", f"{name}.jsonl"))) for name in SPLITS]
-    if not splits[0].rows:
-        raise DataError(
-            "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
-        )
-    is_pairs = "chosen" in splits[0].rows[0]
-    for split in splits:
-        for line, row in enumerate(split.rows):
-            split.tokens.append((line, renderer.pair(row) if is_pairs else renderer.tokens(row)))
-    _fit(splits, recipe.pack)
-    stop = _stop_token(splits[0], renderer)
-    stores = {split.name: (from_pairs if is_pairs else from_tokens)(split.tokens) for split in splits}  # type: ignore[arg-type]
-    for name, store in stores.items():
-        store.save(context.dir / f"{name}.safetensors")
-    packs, is_packed = _plan(splits[0], stores["train"], recipe)
+    splits = _tokenized(context, renderer)
+    dropped = _fit(splits, recipe.pack)
+    train = splits[0]
+    stop = _stop_token(train, renderer)
+    packs, is_packed = _plan(train, recipe)
     packs.save(context.dir / "packs.safetensors")
-    report = _report(splits, stores, packs, is_packed, stop, recipe.pack)
+    report = _report(splits, dropped, packs, is_packed, stop, recipe.pack)
     write_json(context.dir / "report.json", report)
     context.numbers.update({key: value for key, value in report.items() if not isinstance(value, dict | list)})
     context.say(
@@ -73,65 +81,76 @@ def run(recipe: Recipe, context: StageContext) -> None:
     )
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
+    """Tokenize every split, or take its tokens from the cache."""
+    paths = {name: context.input("data", f"{name}.jsonl") for name in SPLITS}
+    first = _first_row(paths["train"])
+    # all keys before the first text: transformers changes settings of the tokenizer that are part of them
+    cache = TokenCache(cache_dir() / "tokens", limit_bytes=_cache_bytes())
+    keys = {name: cache_key(renderer, context.run.hashes.file(paths[name]), today=date.today()) for name in SPLITS}
+    splits, cached = [], []
+    for name in SPLITS:
+        target = context.dir / f"{name}.safetensors"
+        if cache.fetch(keys[name], target):
+            cached.append(name)
+        elif tokenize_file(paths[name], renderer, target, is_pairs="chosen" in first):
+            cache.publish(keys[name], target)
+        splits.append(Split(name, paths[name], target, TokenStore.load(target)))
+    if cached:
+        context.say(f"pack: tokens of {', '.join(cached)} taken from {cache.folder}, where an earlier run left them")
+    return splits
+
+
+def _first_row(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return [orjson.loads(line) for line in file]
+        line = file.readline()
+    if not line:
+        raise DataError(
+            "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
+        )
+    row: dict[str, Any] = orjson.loads(line)
+    return row
 
 
-def _length(tokens: Tokens | PairTokens) -> int:
-    if isinstance(tokens, Tokens):
-        return len(tokens.ids)
-    return len(tokens.prompt) + max(len(tokens.chosen), len(tokens.rejected))
+def _cache_bytes() -> int:
+    text = os.environ.get(CACHE_GIB, "10")
+    try:
+        return int(float(text) * 2**30)
+    except (ValueError, OverflowError) as error:
+        raise HardwareError(f"{CACHE_GIB} is {text!r}, no number of GiB", hint=f"export {CACHE_GIB}=10") from error
 
 
-def _fit(splits: list[Split], section: PackSection) -> None:
-    """Apply `pack.overlong` to rows over `pack.max_length`; a target is never cut."""
+def _fit(splits: list[Split], section: PackSection) -> dict[str, list[str]]:
+    """Apply `pack.overlong` to rows over `pack.max_length`; return the places of dropped rows."""
     limit = section.max_length
-    long = [(split, index) for split in splits for index, (_, t) in enumerate(split.tokens) if _length(t) > limit]
-    if not long:
-        return
-    if section.overlong == "error":
-        raise _overlong_error(splits, long, limit)
-    for split in splits:
-        kept: list[tuple[int, Tokens | PairTokens]] = []
-        for line, tokens in split.tokens:
-            shorter = _shortened(tokens, section)
-            if shorter is None:
-                split.dropped.append(place(split.rows[line]))
-            else:
-                kept.append((line, shorter))
-        split.tokens = kept
-    if not splits[0].tokens:
+    long = [split for split in splits if split.store.sequence_lengths().max(initial=0) > limit]
+    if long and section.overlong == "error":
+        raise _overlong_error(splits, long[0], limit)
+    dropped = {}
+    for split in long:
+        shorter = split.tokens_path.with_suffix(".partial")
+        truncate = section.overlong == "truncate_prompt"
+        write_shortened(split.store, shorter, max_length=limit, truncate_prompt=truncate)
+        lost = np.setdiff1d(split.store.row_index, TokenStore.load(shorter).row_index)
+        shorter.replace(split.tokens_path)  # the cache keeps the long one
+        split.store = TokenStore.load(split.tokens_path)
+        if len(lost):
+            dropped[split.name] = [place(orjson.loads(row)) for row in split.rows(lost)]
+    if not len(splits[0].store):
         raise DataError(
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
         )
+    return dropped
 
 
-def _shortened(tokens: Tokens | PairTokens, section: PackSection) -> Tokens | PairTokens | None:
-    if _length(tokens) <= section.max_length:
-        return tokens
-    return _truncate_prompt(tokens, section.max_length) if section.overlong == "truncate_prompt" else None
-
-
-def _truncate_prompt(tokens: Tokens | PairTokens, limit: int) -> Tokens | PairTokens | None:
-    """Drop the oldest prompt tokens; None where the target alone is too long."""
-    excess = _length(tokens) - limit
-    if isinstance(tokens, PairTokens):
-        return (
-            PairTokens(tokens.prompt[excess:], tokens.chosen, tokens.rejected) if excess < len(tokens.prompt) else None
-        )
-    if excess >= tokens.mask.index(1):
-        return None
-    return Tokens(tokens.ids[excess:], tokens.mask[excess:])
-
-
-def _overlong_error(splits: list[Split], long: list[tuple[Split, int]], limit: int) -> DataError:
-    lengths = sorted(_length(tokens) for split in splits for _, tokens in split.tokens)
-    keeps = {share: lengths[math.ceil(len(lengths) * share / 100) - 1] for share in (95, 99, 100)}
-    split, index = long[0]
-    first = place(split.rows[split.tokens[index][0]])
+def _overlong_error(splits: list[Split], split: Split, limit: int) -> DataError:
+    lengths = np.sort(np.concatenate([each.store.sequence_lengths() for each in splits]))
+    keeps = {share: int(lengths[math.ceil(len(lengths) * share / 100) - 1]) for share in (95, 99, 100)}
+    first = split.store.row_index[np.argmax(split.store.sequence_lengths() > limit)]
+    [row] = split.rows(np.array([first]))
     lines = [
-        f"{len(long)} of {len(lengths)} rows are longer than pack.max_length {limit} tokens, the first is {first}",
+        f"{np.count_nonzero(lengths > limit)} of {len(lengths)} rows are longer than pack.max_length {limit} tokens, "
+        f"the first is {place(orjson.loads(row))}",
         *_histogram_lines(lengths),
         "max_length that keeps " + ", ".join(f"{share} %: {length}" for share, length in keeps.items()),
     ]
@@ -140,12 +159,12 @@ def _overlong_error(splits: list[Split], long: list[tuple[Split, int]], limit: i
     )
 
 
-def _histogram(lengths: list[int]) -> dict[str, list[int]]:
-    counts, edges = np.histogram(lengths, bins=min(10, max(lengths) - min(lengths) + 1))
-    return {"edges": [round(float(edge)) for edge in edges], "counts": [int(count) for count in counts]}
+def _histogram(lengths: Ints) -> dict[str, list[int]]:
+    counts, edges = np.histogram(lengths, bins=min(10, int(lengths.max() - lengths.min()) + 1))
+    return {"edges": [round(float(edge)) for edge in edges], "counts": counts.tolist()}
 
 
-def _histogram_lines(lengths: list[int]) -> Iterator[str]:
+def _histogram_lines(lengths: Ints) -> Iterator[str]:
     histogram = _histogram(lengths)
     most = max(histogram["counts"])
     for low, high, count in zip(histogram["edges"], histogram["edges"][1:], histogram["counts"], strict=False):
@@ -153,72 +172,73 @@ def _histogram_lines(lengths: list[int]) -> Iterator[str]:
 
 
 def _stop_token(split: Split, renderer: Renderer) -> int:
-    """Return the token that ends the answers, checking that it is trained.
+    """Return the token that ends the answers, checking that it is trained; rows of token ids may end anywhere.
 
     Raises:
         DataError: Answers end in ordinary text, so that the model would never learn to stop.
     """
-    ends = Counter(
-        (t.ids[max(i for i, flag in enumerate(t.mask) if flag)] if isinstance(t, Tokens) else t.chosen[-1])
-        for _, t in split.tokens
+    ends, first, counts = np.unique(split.store.last_trained(), return_index=True, return_counts=True)
+    token = int(ends[np.lexsort((first, -counts))[0]])
+    if token in renderer.end_ids:
+        return token
+    tokenizer = renderer.tokenizer
+    if "input_ids" in _first_row(split.rows_path) and tokenizer.eos_token_id is not None:
+        return tokenizer.eos_token_id
+    raise DataError(
+        f"answers end in {tokenizer.decode([token])!r}, which is no end token: the model would never learn to stop",
+        hint="let the chat template close each assistant turn with the end token (model.chat_template)",
     )
-    token, _ = ends.most_common(1)[0]
-    if token not in renderer.end_ids:
-        raise DataError(
-            f"answers end in {renderer.tokenizer.decode([token])!r}, which is no end token: "
-            "the model would never learn to stop",
-            hint="let the chat template close each assistant turn with the end token (model.chat_template)",
-        )
-    return int(token)
 
 
-def _plan(split: Split, store: TokenStore, recipe: Recipe) -> tuple[PackPlan, bool]:
-    """Repeat rows as their sources ask, then pack them or not."""
-    rows = _repeated([split.rows[line] for line, _ in split.tokens], recipe.seed)
-    if not rows:
+def _plan(split: Split, recipe: Recipe) -> tuple[PackPlan, bool]:
+    """Repeat rows as their sources ask, then pack them or not.
+
+    A pair stays an item of its own: it counts for `train.global_batch_size`, and its lengths are packed in the batch.
+    """
+    texts = split.rows(split.store.row_index)
+    rows = _repeated((orjson.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
+    if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
-    is_packed = (len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted) and not store.is_pairs
+    is_packed = (len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted) and not split.store.is_pairs
     if is_packed:
-        return pack_rows(rows, store.lengths(), capacity=recipe.pack.max_length), True
+        return pack_rows(rows, split.store.lengths(), capacity=recipe.pack.max_length), True
     return one_by_one(rows), False
 
 
-def _repeated(rows: list[dict[str, Any]], seed: int) -> list[int]:
+def _repeated(rows: Iterable[dict[str, Any]], seed: int) -> Ints:
     """Return the row numbers of one epoch: 2.5 is every row of the source twice and a seeded half of them once more."""
     sources: dict[tuple[str, float], list[int]] = {}
     for index, row in enumerate(rows):
         sources.setdefault((str(row.get("source")), float(row.get("repeat", 1.0))), []).append(index)
-    counts = [0] * len(rows)
+    counts = np.zeros(sum(map(len, sources.values())), dtype=np.int64)
     for (source, repeat), members in sources.items():
         # seeded by the source too: its half stays the same when another source changes
         extra = random.Random(f"{seed} {source}").sample(members, round((repeat % 1) * len(members)))
-        for index in members:
-            counts[index] = int(repeat)
-        for index in extra:
-            counts[index] += 1
-    return [index for index, count in enumerate(counts) for _ in range(count)]
+        counts[members] = int(repeat)
+        counts[extra] += 1
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
 def _report(
     splits: list[Split],
-    stores: dict[str, TokenStore],
+    dropped: dict[str, list[str]],
     packs: PackPlan,
     is_packed: bool,
     stop: int,
     section: PackSection,
 ) -> dict[str, Any]:
-    train = stores["train"]
-    lengths = [int(length) for length in train.lengths()]
-    epoch_tokens = int(train.lengths()[packs.rows].sum())
+    train, validation, heldout = (split.store for split in splits)
+    lengths = train.lengths()
+    epoch_tokens = int(lengths[packs.rows].sum())
     return {
         "rows": len(train),
-        "rows_validation": len(stores["validation"]),
-        "rows_heldout": len(stores["heldout"]),
-        "dropped": {split.name: split.dropped for split in splits if split.dropped},
-        "tokens": sum(lengths),
+        "rows_validation": len(validation),
+        "rows_heldout": len(heldout),
+        "dropped": dropped,
+        "tokens": int(lengths.sum()),
         "trained_tokens": int(train.num_trained().sum()),
-        "longest": max(lengths),
+        "longest": int(lengths.max()),
         "items": len(packs),
         "is_packed": bool(is_packed),
         "fill": round(epoch_tokens / (len(packs) * section.max_length), 4) if is_packed else None,

@@ -86,7 +86,8 @@ def _work(recipe: Recipe, context: StageContext) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     exit_path = context.dir / "exit.json"
     with _reported(exit_path, is_first=is_first), disk_errors(context.dir), _held(context.dir, wanted=is_first):
-        from trainer.methods.worker import Job, train  # noqa: PLC0415  heavy: only workers need it
+        from trainer.methods.setup import Job  # noqa: PLC0415  heavy: only workers need it
+        from trainer.methods.worker import train  # noqa: PLC0415
 
         if is_first:
             exit_path.unlink(missing_ok=True)
@@ -98,6 +99,7 @@ def _work(recipe: Recipe, context: StageContext) -> None:
                     pack_dir=context.input("pack"),
                     out_dir=context.dir,
                     cache=cache_dir(),
+                    weights={name: digest for name, digest in context.record.inputs.items() if "pack/" not in name},
                     say=context.say,
                     resume_from=context.resume_from,
                     expected_world_size=_expected_processes(recipe, context),

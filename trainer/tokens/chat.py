@@ -1,6 +1,6 @@
-r"""Render a row with the model's chat template; token ids and loss mask side by side.
+r"""Render a row with the model's chat template, and find the characters that are trained.
 
-The text is rendered and tokenized once, and the trained characters are found in it: by `{% generation %}` markers if
+The whole conversation is rendered once, and the trained characters are found in it: by `{% generation %}` markers if
 the template has them, else as the difference between the conversation up to a turn (with the generation prompt) and
 the conversation with that turn. The difference is only used where the first is a prefix of the second; a template that
 rewrites its history is refused by name, never guessed at.
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from trainer.errors import DataError
-from trainer.tokens.marks import Span, find_sentinels, has_marks, mask_of, pick_sentinels, with_sentinels
+from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
+from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
-Row = dict[str, Any]
 
 THINK_TAG = re.compile(r"</?think>")
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
@@ -34,11 +34,16 @@ class Tokenizer(Protocol):
     eos_token: str | None
     eos_token_id: int | None
     all_special_ids: list[int]
+    special_tokens_map: dict[str, Any]
     added_tokens_decoder: dict[int, Any]
+    backend_tokenizer: Any
     is_fast: bool
 
-    def __call__(self, text: str, **settings: Any) -> Any:
-        """Return ids and offsets."""
+    def __len__(self) -> int:
+        """Return the number of token ids."""
+
+    def __call__(self, text: list[str], **settings: Any) -> Any:
+        """Return ids and encodings."""
 
     def apply_chat_template(self, conversation: Any, **settings: Any) -> Any:
         """Return rendered text."""
@@ -123,14 +128,16 @@ class Renderer:
         messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
         return self.text(row, messages, prompt=True)
 
-    # Tokens
+    # Rows before they are tokenized
 
-    def tokens(self, row: Row) -> Tokens:
-        """Return ids and mask of one supervised row.
+    def render(self, row: Row) -> Rendered:
+        """Return the text of a supervised row and its trained characters; a row of token ids passes as it is.
 
         Raises:
-            DataError: The template drops a turn, rewrites its history or leaves no trained token.
+            DataError: The template drops a turn or rewrites its history.
         """
+        if "input_ids" in row:
+            return Rendered(row, "ids")
         if "text" in row:
             return self._plain(row)
         messages = row["messages"]
@@ -138,27 +145,15 @@ class Renderer:
         wanted = self._trained_turns(messages)
         self._check_nothing_dropped(row, messages, text, wanted)
         if self.loss_on == "all":
-            spans = [(0, len(self._cut_after_end(text)))]
-        elif has_marks(self._template(row)):
-            spans = self._marked_spans(row, messages, text, wanted)
-        else:
-            spans = [self._difference(row, messages, text, index) for index in wanted]
-        ids, offsets = self._tokenize(text)
-        mask = mask_of(offsets, spans)
-        if self.loss_on == "all":
             out = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
-            excluded = mask_of(offsets, [self._difference(row, messages, text, index) for index in out])
-            mask = [flag & ~left_out for flag, left_out in zip(mask, excluded, strict=True)]
-        mask[0] = 0  # nothing predicts the first token
-        if not any(mask):
-            raise DataError(
-                f"{place(row)}: no token of this row would be trained",
-                hint="check pack.loss_on and the `weight` of its messages, or drop the row",
-            )
-        return Tokens(ids, mask)
+            left_out = [self._difference(row, messages, text, index) for index in out]
+            return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out)
+        if has_marks(self._template(row)):
+            return Rendered(row, "chat", text, self._marked_spans(row, messages, text, wanted))
+        return Rendered(row, "chat", text, [self._difference(row, messages, text, index) for index in wanted])
 
-    def pair(self, row: Row) -> PairTokens:
-        """Return prompt, chosen and rejected ids of one preference row.
+    def render_pair(self, row: Row) -> RenderedPair:
+        """Return the texts of a preference row.
 
         Raises:
             DataError: The template drops a turn, or changes the prompt once the answer is known.
@@ -171,34 +166,39 @@ class Renderer:
             self._check_nothing_dropped(row, messages, text, range(len(row["prompt"]), len(messages)))
             if not text.startswith(prompt):
                 raise self._prompt_differs(row, len(row["prompt"]))
-            sides.append(self._tokenize(self._cut_after_end(text))[0])
-        prompt_ids = self._tokenize(prompt)[0]
-        length = min(_common_prefix(prompt_ids, side) for side in sides)
-        chosen, rejected = (side[length:] for side in sides)
-        if not chosen or not rejected or not length:
-            raise DataError(f"{place(row)}: an answer of this pair has no tokens", hint="drop the row")
-        return PairTokens(prompt_ids[:length], chosen, rejected)
+            sides.append(self._cut_after_end(text))
+        return RenderedPair(row, prompt, *sides)
 
-    def prompt_ids(self, row: Row) -> list[int]:
-        """Return the ids that a served model is given before the last answer."""
-        return self._tokenize(self.prompt_text(row))[0]
-
-    def _plain(self, row: Row) -> Tokens:
+    def _plain(self, row: Row) -> Rendered:
         if self.loss_on != "all":
             raise DataError(
                 f"{place(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
             )
-        ids = list(self.tokenizer(row["text"])["input_ids"])
-        if self.tokenizer.eos_token_id is not None and (not ids or ids[-1] != self.tokenizer.eos_token_id):
-            ids.append(self.tokenizer.eos_token_id)
-        if len(ids) < 2:
-            raise DataError(f"{place(row)}: no token of this row would be trained", hint="drop the row")
-        return Tokens(ids, [0] + [1] * (len(ids) - 1))
+        return Rendered(row, "text", row["text"])
 
-    def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
-        """Tokenize rendered text; the template has already written the special tokens."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    # Tokens of one row
+
+    def tokens(self, row: Row) -> Tokens:
+        """Return ids and mask of one supervised row.
+
+        Raises:
+            DataError: It cannot be rendered, or has no trained token.
+        """
+        [(ids, mask)] = encode_rows(self.tokenizer, [self.render(row)])
+        return Tokens(ids.tolist(), mask.tolist())
+
+    def pair(self, row: Row) -> PairTokens:
+        """Return prompt, chosen and rejected ids of one preference row.
+
+        Raises:
+            DataError: It cannot be rendered, or an answer has no tokens.
+        """
+        return PairTokens(*(ids.tolist() for ids, _ in encode_pairs(self.tokenizer, [self.render_pair(row)])))
+
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Return the ids that a served model is given before the last answer."""
+        ids: list[int] = encode(self.tokenizer, [self.prompt_text(row)]).ids.tolist()
+        return ids
 
     # Trained characters
 
@@ -303,11 +303,6 @@ class Renderer:
         )
 
 
-def place(row: Row) -> str:
-    """Return `source:line` of a row."""
-    return f"{row.get('source', 'row')}:{row.get('line', '?')}"
-
-
 def _without_weight(message: Row) -> Row:
     return {key: value for key, value in message.items() if key != "weight"}
 
@@ -335,8 +330,3 @@ def _find(part: str, text: str, start: int) -> int | None:
         if at >= 0:
             return at + len(form)
     return None
-
-
-def _common_prefix(first: list[int], second: list[int]) -> int:
-    length = min(len(first), len(second))
-    return next((index for index in range(length) if first[index] != second[index]), length)

@@ -1,4 +1,4 @@
-"""Where `{% generation %}` marks of a chat template stand in the rendered text, and the mask that follows from it.
+"""Where `{% generation %}` marks of a chat template stand in the rendered text.
 
 transformers reports such places only together with ids of its own; printing a character at each mark gives them for any
 text, and shows that nothing else was changed.
@@ -51,18 +51,3 @@ def find_sentinels(marked: str, sentinels: tuple[str, str]) -> tuple[list[Span],
             plain.append(part)
             length += len(part)
     return spans, "".join(plain)
-
-
-def mask_of(offsets: list[Span], spans: list[Span]) -> list[int]:
-    """Return 1 for tokens that begin inside a span; a token that merely ends there belongs to the prompt.
-
-    GPT-2's kind of tokenizers trims spaces off the offsets, down to nothing for a token of spaces alone: such a token
-    begins where the one before it ended.
-    """
-    mask: list[int] = []
-    reached = 0
-    for start, end in offsets:
-        begin = start if start < end else min(reached, start)
-        mask.append(int(begin < end and any(low <= begin < high for low, high in spans)))
-        reached = max(reached, end)
-    return mask

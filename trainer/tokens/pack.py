@@ -1,25 +1,30 @@
-"""Which rows share a sequence: best-fit-decreasing, every row whole and once.
+"""Which rows share a sequence: best-fit-decreasing over all rows at once, every row whole and once.
 
     capacity 8, lengths [5, 3, 4, 4, 6]   ->   [[6], [5, 3], [4, 4]]
 
-Longest rows first, each into the fullest pack that still takes it.
+Longest rows first, each into the fullest pack that still takes it. Rows of one length are placed together: a pack that
+took one of them is now the fullest that takes the next, so it takes as many as fit, and packs of equal room are served
+at once. The packs are those of row after row; the time grows with the number of lengths, not of rows.
+
 Source: https://arxiv.org/abs/2404.10830 (best-fit packing, no truncation).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from trainer.tokens.store import Ints
+from trainer.tokens.arrays import Ints, damaged, map_arrays, write_arrays
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """Rows of each training item: pack i holds rows[offsets[i]:offsets[i + 1]]."""
+    """Rows of each training item: pack i holds rows[offsets[i]:offsets[i + 1]]; int32 and int64."""
 
     rows: Ints
     offsets: Ints
@@ -34,54 +39,95 @@ class PackPlan:
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        save_file({"rows": self.rows, "offsets": self.offsets}, path)
-        path.chmod(0o644)
+        write_arrays(path, {"rows": self.rows, "offsets": self.offsets}, {})
 
     @classmethod
     def load(cls, path: Path) -> PackPlan:
-        """Read the file."""
-        return cls(**load_file(path))
+        """Open the file.
+
+        Raises:
+            StageError: It is damaged.
+        """
+        arrays, _ = map_arrays(path)
+        if arrays.keys() != {"rows", "offsets"} or arrays["offsets"][-1:].tolist() != [len(arrays["rows"])]:
+            raise damaged(path, "it is no plan of packs")
+        return cls(**arrays)
 
 
-def plan(packs: list[list[int]]) -> PackPlan:
-    """Build a plan from lists of rows."""
-    return PackPlan(
-        rows=np.array([row for pack in packs for row in pack], dtype=np.int32),
-        offsets=np.concatenate([[0], np.cumsum([len(pack) for pack in packs])]).astype(np.int64),
-    )
-
-
-def one_by_one(rows: list[int]) -> PackPlan:
+def one_by_one(rows: Sequence[int] | Ints) -> PackPlan:
     """Return the plan in which every row is its own item."""
-    return plan([[row] for row in rows])
+    return PackPlan(np.asarray(rows, dtype=np.int32), np.arange(len(rows) + 1, dtype=np.int64))
 
 
-def pack_rows(rows: list[int], lengths: Ints, *, capacity: int) -> PackPlan:
+def pack_rows(rows: Sequence[int] | Ints, lengths: Ints, *, capacity: int) -> PackPlan:
     """Plan packs of at most `capacity` tokens.
 
     Args:
         rows: Row numbers; one that occurs twice is packed twice.
-        lengths: Tokens of every row of the store.
+        lengths: Tokens of every row of the store, at least one each.
         capacity: Tokens of a pack; no row is longer.
     """
-    order = sorted(range(len(rows)), key=lambda index: (-int(lengths[rows[index]]), index))
-    packs: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0  # bit r is set while some pack has room for exactly r more tokens
-    for index in order:
-        length = int(lengths[rows[index]])
-        assert length <= capacity, "rows over the capacity are dropped or cut before"
-        fitting = rooms >> length
-        room = capacity
-        if fitting:
-            room = length + (fitting & -fitting).bit_length() - 1
-            pack = by_room[room].pop()
-            if not by_room[room]:
-                rooms &= ~(1 << room)
+    numbers = np.asarray(rows, dtype=np.int32)
+    sizes = np.asarray(lengths)[numbers]
+    assert not len(sizes) or 0 < sizes.min() <= sizes.max() <= capacity, "rows over the capacity are dropped or cut"
+    order = np.argsort(-sizes, kind="stable")
+    packs = _best_fit_decreasing(sizes[order], capacity)
+    rows_of_pack = np.bincount(packs)
+    return PackPlan(
+        rows=numbers[order[np.argsort(packs, kind="stable")]],
+        offsets=np.concatenate([[0], np.cumsum(rows_of_pack)]).astype(np.int64),
+    )
+
+
+@dataclass
+class _OpenPacks:
+    """Packs by the room that they still have."""
+
+    rooms: list[int] = field(default_factory=list)
+    packs: dict[int, list[Ints]] = field(default_factory=dict)
+
+    def take_tightest(self, size: int) -> tuple[int, Ints] | None:
+        """Remove and return the smallest room of at least `size`, and all packs that have it."""
+        at = bisect_left(self.rooms, size)
+        if at == len(self.rooms):
+            return None
+        room = self.rooms.pop(at)
+        groups = self.packs.pop(room)
+        return room, groups[0] if len(groups) == 1 else np.concatenate(groups)
+
+    def put(self, room: int, packs: Ints) -> None:
+        """Add packs; full ones take nothing more and are left out."""
+        if room == 0 or not len(packs):
+            return
+        if room in self.packs:
+            self.packs[room].append(packs)
         else:
-            pack = len(packs)
-            packs.append([])
-        packs[pack].append(rows[index])
-        by_room[room - length].append(pack)
-        rooms |= 1 << (room - length)
-    return plan(packs)
+            insort(self.rooms, room)
+            self.packs[room] = [packs]
+
+
+def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
+    """Return the pack of each row; `sizes` fall."""
+    result = np.empty(len(sizes), dtype=np.int32)
+    bounds = np.flatnonzero(np.diff(sizes, prepend=-1, append=-1)).tolist()
+    open_packs = _OpenPacks()
+    num_packs = 0
+    for first, last in pairwise(bounds):
+        size = int(sizes[first])
+        while first < last:
+            found = open_packs.take_tightest(size)
+            if found is None:
+                num_new = -(-(last - first) // (capacity // size))
+                found = capacity, np.arange(num_packs, num_packs + num_new, dtype=np.int32)
+                num_packs += num_new
+            room, packs = found
+            each = room // size
+            num_used = min(len(packs), -(-(last - first) // each))
+            count = min(last - first, num_used * each)
+            result[first : first + count] = np.repeat(packs[:num_used], each)[:count]
+            in_last = count - (num_used - 1) * each
+            open_packs.put(room - each * size, packs[: num_used - 1])
+            open_packs.put(room - in_last * size, packs[num_used - 1 : num_used])
+            open_packs.put(room, packs[num_used:])
+            first += count
+    return result

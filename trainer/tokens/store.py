@@ -1,4 +1,4 @@
-"""Token files: flat arrays with offsets, in safetensors, which can be memory-mapped.
+"""Token files: flat arrays with offsets, in safetensors, memory-mapped.
 
     input_ids  int32  all tokens of all rows, one after another
     loss_mask  uint8  1 where the token is trained
@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from trainer.errors import StageError
+from trainer.tokens.arrays import Ints, Spool, damaged, map_arrays, write_arrays
 from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.encode import Piece
 
-Ints = np.ndarray[tuple[int], np.dtype[np.integer]]
+ARRAYS = {"input_ids", "loss_mask", "offsets", "row_index"}
+TOKENS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,18 @@ class TokenStore:
     row_index: Ints
     segments: int
     """Segments a row: 1, or 3 for preference rows."""
+    path: Path | None = None
+    """The file that the arrays are views of."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.row_index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send another process the path: it maps the same pages."""
+        if self.path is not None:
+            return TokenStore.load, (self.path,)
+        return TokenStore, (self.input_ids, self.loss_mask, self.offsets, self.row_index, self.segments)
 
     @property
     def is_pairs(self) -> bool:
@@ -49,51 +59,120 @@ class TokenStore:
         """Return the number of tokens of each row, shape (rows,)."""
         return np.diff(self.offsets[:: self.segments])
 
+    def sequence_lengths(self) -> Ints:
+        """Return the tokens of the longest sequence of each row: of a pair, the prompt and its longer answer."""
+        parts = np.diff(self.offsets).reshape(-1, self.segments)
+        longest: Ints = parts[:, 0] + parts[:, 1:].max(axis=1, initial=0)
+        return longest
+
     def num_trained(self) -> Ints:
         """Return the number of trained tokens of each row, shape (rows,)."""
-        total = np.concatenate([[0], np.cumsum(self.loss_mask, dtype=np.int64)])
-        return np.diff(total[self.offsets[:: self.segments]])
+        counts = np.zeros(len(self), dtype=np.int64)
+        for rows, bounds, mask in self._masks():
+            total = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
+            counts[rows] = np.diff(total[bounds])
+        return counts
 
-    def row(self, index: int) -> tuple[Ints, Ints]:
+    def last_trained(self) -> Ints:
+        """Return the last trained token of each row, of a pair that of the chosen answer; shape (rows,)."""
+        if self.is_pairs:
+            return self.input_ids[self.offsets[2::3] - 1]
+        places = np.zeros(len(self), dtype=np.int64)
+        for rows, bounds, mask in self._masks():
+            trained = np.flatnonzero(mask)
+            places[rows] = self.offsets[rows.start] + trained[np.searchsorted(trained, bounds[1:]) - 1]
+        return self.input_ids[places]
+
+    def _masks(self) -> Iterator[tuple[slice, Ints, Ints]]:
+        """Yield some rows at a time: which, their bounds in the mask, and the mask."""
+        bounds = self.offsets[:: self.segments]
+        first = 0
+        while first < len(self):
+            last = int(np.searchsorted(bounds, bounds[first] + TOKENS_AT_ONCE, side="right")) - 1
+            rows = slice(first, max(first + 1, last))
+            inside = bounds[rows.start : rows.stop + 1]
+            yield rows, inside - inside[0], self.loss_mask[inside[0] : inside[-1]]
+            first = rows.stop
+
+    def row(self, index: int) -> Piece:
         """Return ids and mask of a supervised row."""
         low, high = self.offsets[index], self.offsets[index + 1]
         return self.input_ids[low:high], self.loss_mask[low:high]
 
     def pair(self, index: int) -> tuple[Ints, Ints, Ints]:
         """Return prompt, chosen and rejected ids of a preference row."""
-        bounds = self.offsets[3 * index : 3 * index + 4]
-        prompt, chosen, rejected = (self.input_ids[low:high] for low, high in pairwise(bounds))
+        prompt, chosen, rejected = (ids for ids, _ in self.pieces(index))
         return prompt, chosen, rejected
+
+    def pieces(self, index: int) -> list[Piece]:
+        """Return ids and mask of each segment of a row."""
+        bounds = self.offsets[self.segments * index : self.segments * (index + 1) + 1]
+        return [(self.input_ids[low:high], self.loss_mask[low:high]) for low, high in pairwise(bounds)]
 
     def save(self, path: Path) -> None:
         """Write the file."""
-        arrays = {
-            "input_ids": self.input_ids,
-            "loss_mask": self.loss_mask,
-            "offsets": self.offsets,
-            "row_index": self.row_index,
-        }
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in arrays.items()},
-            path,
-            {"segments": str(self.segments)},
-        )
-        path.chmod(0o644)  # safetensors writes 0600, unreadable for another user of the same run
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        write_arrays(path, arrays, {"segments": str(self.segments)})
 
     @classmethod
     def load(cls, path: Path) -> TokenStore:
-        """Open a file.
+        """Map a file; nothing is read before it is used.
 
         Raises:
             StageError: It is damaged.
         """
-        try:
-            with safe_open(path, framework="numpy") as file:
-                segments = int(file.metadata()["segments"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        except (SafetensorError, OSError) as error:
-            raise StageError(f"{path} is damaged: {error}", hint="trainer pack RECIPE --force") from error
-        return cls(**arrays, segments=segments)
+        arrays, metadata = map_arrays(path)
+        if arrays.keys() != ARRAYS or metadata.get("segments") not in ("1", "3"):
+            raise damaged(path, "it is no token file")
+        store = cls(**arrays, segments=int(metadata["segments"]), path=path.absolute())
+        num_tokens = (len(store.input_ids), len(store.loss_mask), *store.offsets[-1:].tolist())
+        if len(store.offsets) != store.segments * len(store) + 1 or len(set(num_tokens)) != 1:
+            raise damaged(path, "its arrays do not fit each other")
+        return store
+
+
+class TokenWriter:
+    """Writes a token file row by row; the tokens wait on disk, not in memory.
+
+    Used in a `with` block; the file is there when it ends without an error.
+    """
+
+    def __init__(self, path: Path, *, segments: int) -> None:
+        self.path = path
+        self.segments = segments
+        self.input_ids = Spool(path.parent, np.dtype(np.int32))
+        self.loss_mask = Spool(path.parent, np.dtype(np.uint8))
+        self.lengths: list[Ints] = []
+        self.lines: list[Ints] = []
+
+    def add(self, lines: Sequence[int], pieces: Sequence[Piece]) -> None:
+        """Add rows: their lines, and their segments one after another."""
+        assert len(pieces) == self.segments * len(lines)
+        if not pieces:
+            return
+        self.input_ids.append(np.concatenate([ids for ids, _ in pieces]))
+        self.loss_mask.append(np.concatenate([mask for _, mask in pieces]))
+        self.lengths.append(np.array([len(ids) for ids, _ in pieces], dtype=np.int64))
+        self.lines.append(np.array(lines, dtype=np.int32))
+
+    def __enter__(self) -> TokenWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Write the file, unless there was an error."""
+        with self.input_ids.file, self.loss_mask.file:
+            if kind is None:
+                write_arrays(self.path, self._arrays(), {"segments": str(self.segments)})
+
+    def _arrays(self) -> dict[str, Ints | Spool]:
+        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self.lengths])
+        return {
+            "input_ids": self.input_ids,
+            "loss_mask": self.loss_mask,
+            "offsets": np.cumsum(lengths, dtype=np.int64),
+            "row_index": np.concatenate([np.empty(0, dtype=np.int32), *self.lines]),
+        }
 
 
 def from_tokens(rows: Sequence[tuple[int, Tokens]]) -> TokenStore:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,20 @@ def test_a_wrong_number_of_workers_is_refused(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("TRAINER_WORKERS", text)
     with pytest.raises(StageError, match="TRAINER_WORKERS"):
         num_workers()
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\nfrom trainer.data.workers import Workers\nprint('begun')\n"
+        "with Workers(2) as workers:\n    print(list(workers.map(math.sqrt, [1, 4, 9, 16])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert done.stdout == "begun\n[1.0, 2.0, 3.0, 4.0]\n" and not done.stderr

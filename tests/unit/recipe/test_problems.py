@@ -120,7 +120,7 @@ ONE_PROBLEM = {
     ),
     "accuracy without pairs": (
         "eval: {metrics: [preference_accuracy]}",
-        "5: eval.metrics: preference_accuracy needs preference rows (method.kind dpo)",
+        "5: eval.metrics: preference_accuracy needs preference rows, and method.kind is sft",
     ),
     "a weight for each loss": (
         "method: {kind: dpo, loss_type: [sigmoid, sft], loss_weights: [1.0]}",

@@ -1,0 +1,111 @@
+"""What each family of models can use, and that what it cannot use is left out with a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import families
+import numpy as np
+import pytest
+import torch
+
+from trainer.engine.batch import of_pairs, of_rows
+from trainer.engine.prepare import Engine, prepare, release
+
+ROWS = [np.random.default_rng(0).integers(3, families.VOCABULARY, size) for size in (40, 17, 25)]
+PAIRS = [(ROWS[0][:20], ROWS[0][20:], ROWS[1]), (ROWS[2][:5], ROWS[2][5:9], ROWS[1][:3])]
+
+
+def prepared(family: str, **changes: Any) -> tuple[Any, Any, list[str]]:
+    model, said = families.make(family, **changes), list[str]()
+    return model, prepare(model, ROWS, attention="auto", say=said.append), said
+
+
+def pair_results(model: Any, engine: Any, layout: Any) -> list[torch.Tensor]:
+    """Return the answers' log-probabilities and the gradients of a DPO-like loss."""
+    batch = of_pairs(PAIRS, layout, 0)
+    log_probs, _ = engine.score(model, batch)
+    sums = batch["targets"].sums(log_probs)
+    loss = -torch.nn.functional.logsigmoid(0.1 * (sums[0::2] - sums[1::2])).sum()
+    model.zero_grad()
+    loss.backward()
+    return [sums.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
+
+
+@pytest.mark.parametrize("family", families.COVERED)
+def test_flat_batches_with_shared_prefixes_are_the_model_itself(family: str) -> None:
+    model, engine, said = prepared(family)
+    assert engine.layout == engine.packed_layout == "flat" and engine.scorer is not None, said
+    flat = pair_results(model, engine, "flat")
+    release(model)  # its own attention, its own logits
+    padded = pair_results(model, Engine("padded", None, None, None), "padded")
+    assert len(flat) == len(padded) > 5
+    for found, expected in zip(flat, padded, strict=True):
+        size = float(expected.abs().max()) or 1.0
+        torch.testing.assert_close(found / size, expected / size, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", families.FALLBACKS)
+def test_other_models_fall_back_to_padding_and_say_so(family: str) -> None:
+    model, engine, said = prepared(family)
+    assert engine.layout == "padded" and any("rows are padded" in line for line in said), said
+    batch = of_rows([[(row, np.ones(len(row), dtype=np.uint8))] for row in ROWS], "padded", 0)
+    found, _ = engine.score(model, batch)
+    alone = []
+    fresh = families.make(family)
+    for row in ROWS:
+        logs = fresh(input_ids=torch.from_numpy(row)[None]).logits[0].log_softmax(-1)
+        alone.append(logs[:-1].gather(1, torch.from_numpy(row)[1:, None])[:, 0])
+    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_with_a_running_state_is_not_packed() -> None:
+    _, engine, said = prepared("Mamba")
+    assert engine.packed_layout is None and "see each other" in str(engine.leak), said
+
+
+def test_an_attention_that_the_recipe_names_is_left_in_place() -> None:
+    model, said = families.make("Llama"), list[str]()
+    engine = prepare(model, ROWS, attention="eager", say=said.append)
+    assert engine.layout == "padded" and engine.packed_layout == "positions"
+    assert "model.attn_implementation is eager" in said[-1]
+
+
+def test_a_model_is_prepared_twice_as_once() -> None:
+    model, first, _ = prepared("Llama")
+    batch = of_rows([[(row, np.ones(len(row), dtype=np.uint8)) for row in ROWS]], "flat", 0)
+    before, _ = first.score(model, batch)
+    second = prepare(model, ROWS, attention="auto", say=lambda _: None)
+    assert torch.equal(second.score(model, batch)[0], before)
+    release(model)
+    assert model.config._attn_implementation == "sdpa" and "forward" not in vars(model)
+
+
+def test_a_routers_loss_is_kept() -> None:
+    model, engine, _ = prepared("Mixtral")
+    rows = [(row, np.ones(len(row), dtype=np.uint8)) for row in ROWS[:1]]
+    _, router = engine.score(model, of_rows([rows], "flat", 0))
+    fresh = families.make("Mixtral")
+    own = fresh(input_ids=torch.from_numpy(ROWS[0])[None], output_router_logits=True).aux_loss
+    assert float(own) > 0
+    torch.testing.assert_close(router, own)
+
+
+def test_half_precision_passes_the_probe() -> None:
+    model, said = families.make("Llama").bfloat16(), list[str]()
+    assert prepare(model, ROWS, attention="auto", say=said.append).layout == "flat", said
+
+
+def test_the_probe_notices_attention_that_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.engine import attention
+    from trainer.engine.segments import Segment, Segments
+
+    original = attention.by_segment
+
+    def leaking(q: Any, k: Any, v: Any, segments: Any, **options: Any) -> torch.Tensor:
+        return original(q, k, v, Segments.of([Segment(0, q.shape[2])]), **options)
+
+    monkeypatch.setattr(attention, "by_segment", leaking)
+    model, engine, said = prepared("Llama")
+    assert engine.layout == "padded" and "do not agree" in said[-1]
+    assert model.config._attn_implementation == "sdpa"

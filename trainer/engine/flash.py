@@ -1,0 +1,153 @@
+"""Variable-length attention by the FlashAttention that torch ships for CUDA: no wheel, no hub.
+
+Its signature moved between torch 2.10, 2.11 and 2.13, so it is called through one function here, and is used on a
+card only after it has agreed with plain attention there.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+from typing import Any
+
+import torch
+
+from trainer.engine.plain import by_segment
+from trainer.engine.segments import Segment, Segments
+
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # a torch built without it
+    varlen = None
+varlen_attn: Any = getattr(varlen, "varlen_attn", None)
+
+HALF = (torch.float16, torch.bfloat16)
+MAX_HEAD_DIM = 256
+TOLERANCE = 0.02
+"""Largest difference to float32 attention of unit-normal inputs: three bfloat16 roundings of values below 2."""
+
+
+def covers(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Tell whether the kernel takes these tensors, each (1, heads, tokens, head size), on this card."""
+    size = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype == key.dtype == value.dtype
+        and query.dtype in HALF
+        and size <= MAX_HEAD_DIM
+        and size % 8 == 0
+        and value.shape[-1] == size
+        and agrees(query.device.index, query.dtype)
+    )
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Return causal attention inside each segment.
+
+    Args:
+        query: (1, heads, T, head size), half precision, on CUDA.
+        key: (1, key heads, T, head size).
+        value: Like `key`.
+        segments: On the same device.
+        scale: Of the scores; None: 1 / sqrt(head size).
+        window: Keys that a query sees at most, itself included; None: all.
+
+    Returns:
+        (1, T, heads, head size).
+    """
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, heads, head size)
+    if segments.key_index is not None:
+        k, v = k.index_select(0, segments.key_index), v.index_select(0, segments.key_index)
+    return _call(q, k, v, segments, scale, window)[None]
+
+
+def _call(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments, scale: float | None, window: int | None
+) -> torch.Tensor:
+    options: dict[str, Any] = {"scale": scale}
+    if "window_size" in _parameters():
+        options["window_size"] = (-1 if window is None else window - 1, 0)
+    elif window is None:
+        options["is_causal"] = True
+    else:
+        raise RuntimeError("this torch's varlen_attn has no sliding window")
+    if "enable_gqa" in _parameters():
+        options["enable_gqa"] = q.shape[1] != k.shape[1]
+    return varlen_attn(q, k, v, segments.starts_q, segments.starts_k, segments.longest_q, segments.longest_k, **options)
+
+
+@functools.cache
+def _parameters() -> frozenset[str]:
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+@functools.cache
+def agrees(device: int, dtype: torch.dtype) -> bool:
+    """Compare the kernel with plain float32 attention on this card: forward and gradients, once a process.
+
+    The segments have fewer queries than keys, grouped heads and a window, so that alignment, grouping and window
+    are what they should be.
+    """
+    if varlen_attn is None:
+        return False
+    try:
+        return max(differences(torch.device("cuda", device), dtype)) <= TOLERANCE
+    except (RuntimeError, TypeError, ValueError):
+        return False  # another signature, or a card that FlashAttention does not know
+
+
+def differences(device: torch.device, dtype: torch.dtype) -> list[float]:
+    """Return the largest difference to float32 attention of the output and each gradient, with and without a window.
+
+    The differences are relative to the largest value of each.
+    """
+    spans = [Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 101), Segment(101, 133)]
+    segments = Segments.of(spans).to(device)
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for window in (None, 16):
+        inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]
+        weight = torch.randn(1, 133, 4, 64, generator=generator).to(device)
+        results = []
+        for kind in (torch.float32, dtype):
+            leaves = [tensor.to(device, dtype).to(kind).requires_grad_() for tensor in inputs]
+            function: Any = attend if kind == dtype else by_segment
+            output = function(*leaves, segments, scale=None, window=window)
+            results.append([output, *torch.autograd.grad((output.float() * weight).sum(), leaves)])
+        found += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
+    return found
+
+
+def fastest() -> str:
+    """Switch to FlashAttention 3 or 4 where torch can activate it; return what is used."""
+    activate: Any = getattr(torch.nn.attention, "activate_flash_attention_impl", None)
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+    wanted = {9: (("FA3", "flash_attn_interface"), ("FA4", "flash_attn.cute")), 10: (("FA4", "flash_attn.cute"),)}
+    for name, package in wanted.get(capability[0], ()) if activate else ():
+        if _is_installed(package):
+            try:
+                activate(name)
+            except (RuntimeError, ValueError, ImportError):
+                continue
+            agrees.cache_clear()
+            if agrees(torch.cuda.current_device(), torch.bfloat16):
+                return name
+            torch.nn.attention.restore_flash_attention_impl()
+            agrees.cache_clear()
+    return "FA2"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
