@@ -14,6 +14,8 @@ import pytest
 import tiny
 from command import Project, Result, call, contents
 
+from trainer.stages import STAGES as VERSIONS
+
 pytestmark = pytest.mark.slow
 
 STAGES = ("data", "pack", "train", "eval", "export", "report")
@@ -67,7 +69,7 @@ def test_stage_records_name_inputs_and_outputs_by_hash(finished_run: Project) ->
     for name in STAGES:
         record = read(finished_run.run / name / "stage.json")
         assert isinstance(record, dict)
-        assert (record["stage"], record["version"], record["accepted"]) == (name, STAGES[name].version, [])
+        assert (record["stage"], record["version"], record["accepted"]) == (name, VERSIONS[name].version, [])
         assert re.fullmatch(r"[0-9a-f]{64}", record["fingerprint"])
         assert 0 < record["started"] <= record["ended"]
         assert record["sections"] and record["inputs"] and isinstance(record["numbers"], dict)
