@@ -1,0 +1,265 @@
+"""From an arm and a question to the conversation that the model is given.
+
+system prompt   the arm's own, else the row's
+shots           fixed examples, then the most similar ones, the most similar last
+question        passages of documents, then what was asked
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from trainer.data.shingles import normalise_words
+from trainer.errors import DataError
+from trainer.recipe.arms import Arm, Documents, Prompt, Shots
+from trainer.scoring.question import Message, Question
+from trainer.scoring.questions import last_user_text
+from trainer.scoring.retrieval import Retriever, near_copies, retriever_of
+
+SPARE_CANDIDATES = 8
+"""Further neighbours looked at, in place of those that give the question away."""
+MIN_LEAK_CHARS = 12
+"""A shorter question may stand in a prompt by chance."""
+DOCUMENT_TYPES = (".txt", ".md", ".jsonl")
+PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is sent to a model for one question."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        """Return what a renderer takes."""
+        return {"tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+def build(
+    arm: Arm,
+    questions: Sequence[Question],
+    *,
+    train_rows: Callable[[], Sequence[dict[str, Any]]],
+    read_rows: Callable[[Path], Sequence[dict[str, Any]]],
+    seed: int,
+    fits: Callable[[Asked], bool],
+) -> list[Asked]:
+    """Return what the arm sends for each question.
+
+    Args:
+        arm: Its prompt, shots and documents.
+        questions: Held-out questions.
+        train_rows: Gives the rows that dynamic and seeded shots come from.
+        read_rows: Reads `shots.path`.
+        seed: Of the choice of fixed shots.
+        fits: Tells whether a prompt leaves room for the answer; dynamic shots are left out, the least similar first,
+            until it does.
+
+    Raises:
+        DataError: The prompt or a fixed example gives away a question, or a file cannot be used.
+    """
+    system = _system_prompt(arm.prompt, questions)
+    fixed = _fixed_shots(arm.shots, questions, train_rows, read_rows, seed)
+    dynamic = _dynamic_shots(arm.shots, questions, train_rows)
+    passages = _passages(arm.documents, questions)
+    found = []
+    for place, question in enumerate(questions):
+        shots = dynamic[place]
+        asked = _asked(question, system, [*fixed, *shots], passages[place])
+        while shots and not fits(asked):
+            shots = shots[1:]
+            asked = _asked(question, system, [*fixed, *shots], passages[place])
+        found.append(asked)
+    return found
+
+
+def _asked(question: Question, system: str | None, shots: Sequence[list[Message]], passages: Sequence[str]) -> Asked:
+    own = [message for message in question.messages if message["role"] == "system"]
+    rest = [message for message in question.messages if message["role"] != "system"]
+    head = own if system is None else [{"role": "system", "content": system}]
+    if passages:
+        rest = _with_passages(rest, passages)
+    return Asked(
+        [*head, *(message for shot in shots for message in shot), *rest],
+        question.row.get("tools") or [],
+        question.row.get("chat_template_kwargs") or {},
+    )
+
+
+# The prompt
+
+
+def _system_prompt(prompt: Prompt | None, questions: Sequence[Question]) -> str | None:
+    if prompt is None:
+        return None
+    text = prompt.text if prompt.path is None else Path(prompt.path).read_text(encoding="utf-8").strip()
+    assert text is not None
+    said = f" {normalise_words(text)} "
+    for question in questions:
+        asked = normalise_words(last_user_text(question.messages))
+        if len(asked) >= MIN_LEAK_CHARS and f" {asked} " in said:
+            raise _leak(f"the prompt {prompt.path or ''}".strip(), question)
+    return text
+
+
+def _leak(where: str, question: Question) -> DataError:
+    return DataError(
+        f"{where} holds the held-out question {question.id} ({last_user_text(question.messages)!r:.80}): "
+        "the arm would be shown what it is tested on",
+        hint="take another example, from data/train.jsonl of the run",
+    )
+
+
+def without_reasoning(text: str, tag: str | None) -> str:
+    """Cut what an answer says inside `<tag>`; reasoning that was never closed is all there is."""
+    if tag is None:
+        return text
+    closed = re.sub(rf"<{tag}>.*?</{tag}>", "", text, flags=re.DOTALL)
+    return re.sub(rf"<{tag}>.*\Z", "", closed, flags=re.DOTALL).strip()
+
+
+# Examples
+
+
+def _shot(row: dict[str, Any]) -> list[Message] | None:
+    """Return a row as an example without its system turn; None for rows that are no conversation."""
+    if "messages" not in row and "prompt" not in row:
+        return None
+    messages = row["messages"] if "messages" in row else [*row["prompt"], *row["chosen"]]
+    return [
+        {key: value for key, value in message.items() if key != "weight"}
+        for message in messages
+        if message["role"] != "system"
+    ]
+
+
+def _shots_of(rows: Sequence[dict[str, Any]]) -> list[list[Message]]:
+    return [shot for shot in map(_shot, rows) if shot]
+
+
+def _fixed_shots(
+    shots: Shots | None,
+    questions: Sequence[Question],
+    train_rows: Callable[[], Sequence[dict[str, Any]]],
+    read_rows: Callable[[Path], Sequence[dict[str, Any]]],
+    seed: int,
+) -> list[list[Message]]:
+    if shots is None or not shots.fixed:
+        return []
+    if shots.path is not None:
+        pool = _shots_of(read_rows(Path(shots.path)))
+        chosen = pool[: shots.fixed]
+        _refuse_leaks(chosen, questions, shots.path)
+    else:
+        pool = _shots_of(train_rows())
+        chosen = random.Random(seed).sample(pool, min(shots.fixed, len(pool)))
+        chosen = [shot for shot in chosen if _leaked(shot, questions) is None]
+    if not chosen:
+        raise DataError("there is no row to take examples from", hint="correct shots.path, or leave `shots` out")
+    return chosen
+
+
+def _refuse_leaks(shots: Sequence[list[Message]], questions: Sequence[Question], where: str) -> None:
+    for number, shot in enumerate(shots, start=1):
+        question = _leaked(shot, questions)
+        if question is not None:
+            raise _leak(f"example {number} of {where}", question)
+
+
+def _leaked(shot: list[Message], questions: Sequence[Question]) -> Question | None:
+    """Return the question that an example nearly repeats."""
+    asked = [last_user_text(question.messages) for question in questions]
+    copies = near_copies(last_user_text(shot), asked)
+    return questions[int(copies.argmax())] if copies.any() else None
+
+
+def _dynamic_shots(
+    shots: Shots | None, questions: Sequence[Question], train_rows: Callable[[], Sequence[dict[str, Any]]]
+) -> list[list[list[Message]]]:
+    """Return for each question its nearest examples, the nearest last; never the question itself or a near copy."""
+    if shots is None or not shots.dynamic:
+        return [[] for _ in questions]
+    pool = _shots_of(train_rows())
+    if not pool:
+        raise DataError("there are no training rows to take examples from", hint="leave `shots.dynamic` out")
+    texts = [last_user_text(shot) for shot in pool]
+    asked = [last_user_text(question.messages) for question in questions]
+    places = retriever_of(shots.retriever, texts).nearest(asked, shots.dynamic + SPARE_CANDIDATES)
+    found = []
+    for query, near in zip(asked, places, strict=True):
+        copies = near_copies(query, [texts[place] for place in near])
+        kept = [place for place, is_copy in zip(near, copies, strict=True) if not is_copy][: shots.dynamic]
+        found.append([pool[place] for place in reversed(kept)])
+    return found
+
+
+# Documents
+
+
+def _passages(documents: Documents | None, questions: Sequence[Question]) -> list[list[str]]:
+    if documents is None:
+        return [[] for _ in questions]
+    texts = read_passages(Path(documents.path), documents.passage_words)
+    retriever: Retriever = retriever_of(documents.retriever, texts)
+    near = retriever.nearest([last_user_text(question.messages) for question in questions], documents.num_passages)
+    return [[texts[place] for place in places] for places in near]
+
+
+def read_passages(path: Path, max_words: int) -> list[str]:
+    """Cut documents into passages at paragraphs, none longer than `max_words`.
+
+    Raises:
+        DataError: There is no document, or one cannot be read.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in DOCUMENT_TYPES)
+    passages = [passage for file in files for text in _documents(file) for passage in _cut(text, max_words)]
+    if not passages:
+        raise DataError(
+            f"no documents in {path}", hint=f"give a file or a folder of {', '.join(DOCUMENT_TYPES)} in documents.path"
+        )
+    return passages
+
+
+def _documents(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".jsonl":
+            return [text]
+        return [str(orjson.loads(line)["text"]) for line in text.splitlines() if line.strip()]
+    except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} cannot be read as documents: {error}", hint="UTF-8 text, or JSONL rows with the key `text`"
+        ) from error
+
+
+def _cut(text: str, max_words: int) -> list[str]:
+    """Join paragraphs up to the limit; a longer one is cut between words."""
+    passages: list[str] = []
+    held: list[str] = []
+    for paragraph in PARAGRAPH.split(text):
+        words = paragraph.split()
+        if held and len(held) + len(words) > max_words:
+            passages.append(" ".join(held))
+            held = []
+        held += words
+        while len(held) > max_words:
+            passages.append(" ".join(held[:max_words]))
+            held = held[max_words:]
+    return passages + ([" ".join(held)] if held else [])
+
+
+def _with_passages(messages: list[Message], passages: Sequence[str]) -> list[Message]:
+    """Put passages before what was asked last."""
+    last = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    listed = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, start=1))
+    content = f"Use these passages if they help.\n\n{listed}\n\n{messages[last].get('content') or ''}"
+    return [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]

@@ -1,0 +1,65 @@
+"""What is asked, what was answered, and how good that was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = dict[str, Any]
+Failure = Literal["format", "style", "knowledge", "refusal", "other"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One conversation to answer, with the answer that is right."""
+
+    id: str
+    """`source:line` of a held-out row (`#turn` may follow), `suite/item` of a suite."""
+    messages: list[Message]
+    """The conversation before the answer."""
+    reference: str | None
+    """The right answer as text; None where only a grader's own keys say what is right."""
+    row: dict[str, Any] = field(default_factory=dict)
+    """The whole row or item: metadata, `tools`, `chat_template_kwargs`, keys that graders read."""
+    group: str = ""
+    """Rows that share a prompt or a named field; statistics resample groups, not rows."""
+    reference_message: Message | None = None
+    """The right answer as a message, with its tool calls."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    text: str
+    num_tokens: int
+    finished: bool
+    """It ended by itself, not at the limit."""
+    prompt_tokens: int = 0
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """Calls as an endpoint reports them; local models write theirs into the text."""
+    repaired: bool = False
+    """The first answer was invalid and this is the second attempt."""
+    first_text: str | None = None
+    """The invalid first answer, where there was a second attempt."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One request answered alone, in seconds."""
+
+    first_token_s: float
+    total_s: float
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One grader's mark of one answer."""
+
+    score: float
+    """0 (wrong) to 1 (right); other scales where the grader's docstring says so."""
+    reason: str = ""
+    """What is wrong; empty at full score."""
+    failure: Failure | None = None
+    """Kind of failure, None at full score."""

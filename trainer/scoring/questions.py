@@ -1,0 +1,86 @@
+"""Held-out rows as questions, each with the true conversation before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from trainer.data.keys import prompt_keys
+from trainer.scoring.question import Message, Question
+
+Row = dict[str, Any]
+
+
+def questions_of(
+    rows: Sequence[Row],
+    *,
+    turns: Literal["last", "all"],
+    by: str | None,
+    write_calls: Callable[[Row, list[Message], Message], str],
+) -> list[Question]:
+    """Return the answers that rows ask for; rows of plain text or token ids ask for none.
+
+    Args:
+        rows: Lines of data/heldout.jsonl.
+        turns: Only the last answer of a conversation, or every trained one after its true history.
+        by: Field whose rows belong together, as in `data.split.by`.
+        write_calls: Writes a turn with tool calls as the model would: (row, history, turn) -> text.
+    """
+    return [question for row in rows for question in _of_row(row, turns, by, write_calls)]
+
+
+def _of_row(
+    row: Row,
+    turns: Literal["last", "all"],
+    by: str | None,
+    write_calls: Callable[[Row, list[Message], Message], str],
+) -> list[Question]:
+    if "text" in row or "input_ids" in row:
+        return []
+    messages = [*row["prompt"], row["chosen"][-1]] if "prompt" in row else row["messages"]
+    places = _answer_places(messages)
+    if turns == "last":
+        places = [place for place in places if place == len(messages) - 1]
+    group = _group(row, by)
+    name = f"{row.get('source', '')}:{row.get('line', 0)}"
+    found = []
+    for place in places:
+        answer = messages[place]
+        calls = write_calls(row, messages[:place], answer) if answer.get("tool_calls") else None
+        found.append(
+            Question(
+                id=name if place == len(messages) - 1 else f"{name}#{place}",
+                messages=[_plain(message) for message in messages[:place]],
+                reference=calls if calls is not None else answer.get("content") or "",
+                row=row,
+                group=group,
+                reference_message=_plain(answer),
+            )
+        )
+    return found
+
+
+def _answer_places(messages: Sequence[Message]) -> list[int]:
+    """Return the turns that are trained and follow something."""
+    return [
+        place
+        for place, message in enumerate(messages)
+        if place and message["role"] == "assistant" and message.get("weight", 1)
+    ]
+
+
+def _plain(message: Message) -> Message:
+    return {key: value for key, value in message.items() if key != "weight"}
+
+
+def _group(row: Row, by: str | None) -> str:
+    """Return what rows of one cluster share: the field of the split, else the prompt."""
+    if by is not None and row.get(by) is not None:
+        return f"{by}={row[by]}"
+    return prompt_keys(row)[0]
+
+
+def last_user_text(messages: Sequence[Message]) -> str:
+    """Return what was asked last."""
+    said = (message.get("content") for message in reversed(messages) if message["role"] == "user")
+    return next((text for text in said if isinstance(text, str)), "")

@@ -1,0 +1,131 @@
+"""The forgetting meter: how far tuning moved the model on prompts that have nothing to do with the task.
+
+The base model answers general prompts. Its own answers are the yardstick: how differently the tuned model would go on
+at each of their tokens (KL divergence), how much less likely it finds them (loss), and how often its own answers to
+the same prompts come in the form of the task (format leak).
+
+Source: forward KL to the base as measure of forgetting: Kalajdzievski, arXiv 2401.05605; Shenfeld et al., RL's Razor,
+arXiv 2509.04259.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer.errors import DataError
+from trainer.scoring.graders import mostly_json
+from trainer.scoring.likelihood import Floats
+
+MAX_LABELS = 50
+"""Up to so many different answers a task counts as choosing from a closed set."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the tuned model sees the base's answers; one value a prompt."""
+
+    kl: Floats
+    """Summed KL(base || tuned) over the answer's tokens, in nats."""
+    loss_change: Floats
+    """Summed loss of the tuned model less that of the base, in nats."""
+    counts: Floats
+    """Tokens of the answer."""
+
+
+def general_prompts(path: Path | None, count: int) -> list[str]:
+    """Return the first `count` prompts of a text file with one prompt a line, or of the shipped one.
+
+    Raises:
+        DataError: The file holds no prompt.
+    """
+    shipped = resources.files("trainer.scoring").joinpath("general_prompts.txt")
+    text = (shipped if path is None else path).read_text(encoding="utf-8")
+    prompts = [line.strip() for line in text.splitlines() if line.strip()][:count]
+    if not prompts:
+        raise DataError(f"{path} holds no prompt", hint="one prompt a line, in eval.retention.prompts")
+    return prompts
+
+
+class Yardstick:
+    """The base's distributions on its own answers, kept on disk: positions times vocabulary is much."""
+
+    def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path) -> None:
+        """Take (prompt ids, answer ids) of each prompt; `path` is a file to keep distributions in."""
+        self.rows = [(prompt, answer) for prompt, answer in rows if answer]
+        self.path = path
+        self.counts = np.array([len(answer) for _, answer in self.rows], dtype=np.float64)
+        self.losses = np.zeros(len(self.rows))
+        self._shape = (0, 0)
+
+    def record(self, base: Any) -> None:
+        """Write the base's log-probabilities, (all answer tokens, V) float32."""
+        kept: np.memmap[Any, Any] | None = None
+        start = 0
+        for index, (prompt, answer) in enumerate(self.rows):
+            log_probs = _answer_log_probs(base, prompt, answer)
+            self.losses[index] = _loss(log_probs, answer)
+            if kept is None:
+                self._shape = (int(self.counts.sum()), log_probs.shape[1])
+                kept = np.memmap(self.path, dtype=np.float32, mode="w+", shape=self._shape)
+            kept[start : start + len(answer)] = log_probs.cpu().numpy()
+            start += len(answer)
+
+    def drift(self, tuned: Any) -> Drift:
+        """Compare another model with what was recorded."""
+        kept = np.memmap(self.path, dtype=np.float32, mode="r", shape=self._shape)
+        kl, losses = np.zeros(len(self.rows)), np.zeros(len(self.rows))
+        start = 0
+        for index, (prompt, answer) in enumerate(self.rows):
+            log_q = _answer_log_probs(tuned, prompt, answer)
+            log_p = torch.from_numpy(np.array(kept[start : start + len(answer)])).to(log_q.device)
+            width = min(log_p.shape[1], log_q.shape[1])  # new tokens may have widened the tuned vocabulary
+            log_p, log_q_shared = log_p[:, :width].double(), log_q[:, :width].double()
+            kl[index] = float((log_p.exp() * (log_p - log_q_shared)).sum())
+            losses[index] = _loss(log_q, answer)
+            start += len(answer)
+        return Drift(kl, losses - self.losses, self.counts)
+
+
+def _answer_log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """Return (T, V) float32 log-probabilities at the tokens of the answer."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([[*prompt, *answer]], device=device)
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def _loss(log_probs: torch.Tensor, answer: list[int]) -> float:
+    picked = log_probs[torch.arange(len(answer)), torch.tensor(answer, device=log_probs.device)]
+    return -float(picked.double().sum())
+
+
+def task_format(references: Sequence[str]) -> Callable[[str], bool] | None:
+    """Return a test for the task's form: JSON with its keys, or one of its few labels; None for free text."""
+    if mostly_json(references):
+        found = [keys for keys in map(_keys, references) if keys]
+        keys = frozenset.intersection(*found) if found else frozenset()
+        return lambda text: bool(_keys(text)) and keys <= _keys(text)
+    labels = {text.strip() for text in references}
+    if references and len(labels) <= min(MAX_LABELS, len(references) / 2):
+        return lambda text: text.strip() in labels
+    return None
+
+
+def _keys(text: str) -> frozenset[str]:
+    """Return the keys of a JSON object, of a list those of its objects; `[]` stands for a list itself."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return frozenset()
+    if isinstance(value, list):
+        return frozenset({"[]"}.union(*(item for item in value if isinstance(item, dict))))
+    return frozenset(value) if isinstance(value, dict) else frozenset()
