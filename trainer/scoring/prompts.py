@@ -21,7 +21,7 @@ from trainer.errors import DataError
 from trainer.recipe.arms import Arm, Documents, Prompt, Shots
 from trainer.scoring.question import Message, Question
 from trainer.scoring.questions import last_user_text
-from trainer.scoring.retrieval import Retriever, near_copies, retriever_of
+from trainer.scoring.retrieval import Copies, Retriever, retriever_of
 
 SPARE_CANDIDATES = 8
 """Further neighbours looked at, in place of those that give the question away."""
@@ -162,24 +162,24 @@ def _fixed_shots(
     else:
         pool = _shots_of(train_rows())
         chosen = random.Random(seed).sample(pool, min(shots.fixed, len(pool)))
-        chosen = [shot for shot in chosen if _leaked(shot, questions) is None]
+        chosen = [shot for shot, leaked in zip(chosen, _leaks(chosen, questions), strict=True) if leaked is None]
     if not chosen:
         raise DataError("there is no row to take examples from", hint="correct shots.path, or leave `shots` out")
     return chosen
 
 
 def _refuse_leaks(shots: Sequence[list[Message]], questions: Sequence[Question], where: str) -> None:
-    for number, shot in enumerate(shots, start=1):
-        question = _leaked(shot, questions)
+    for number, question in enumerate(_leaks(shots, questions), start=1):
         if question is not None:
             raise _leak(f"example {number} of {where}", question)
 
 
-def _leaked(shot: list[Message], questions: Sequence[Question]) -> Question | None:
-    """Return the question that an example nearly repeats."""
+def _leaks(shots: Sequence[list[Message]], questions: Sequence[Question]) -> list[Question | None]:
+    """Return for each example the question that it nearly repeats."""
     asked = [last_user_text(question.messages) for question in questions]
-    copies = near_copies(last_user_text(shot), asked)
-    return questions[int(copies.argmax())] if copies.any() else None
+    copies = Copies(asked)
+    found = [copies.of(last_user_text(shot), asked) for shot in shots]
+    return [questions[int(which.argmax())] if which.any() else None for which in found]
 
 
 def _dynamic_shots(
@@ -194,10 +194,11 @@ def _dynamic_shots(
     texts = [last_user_text(shot) for shot in pool]
     asked = [last_user_text(question.messages) for question in questions]
     places = retriever_of(shots.retriever, texts).nearest(asked, shots.dynamic + SPARE_CANDIDATES)
+    copies = Copies(asked)
     found = []
     for query, near in zip(asked, places, strict=True):
-        copies = near_copies(query, [texts[place] for place in near])
-        kept = [place for place, is_copy in zip(near, copies, strict=True) if not is_copy][: shots.dynamic]
+        is_copy = copies.of(query, [texts[place] for place in near])
+        kept = [place for place, leaks in zip(near, is_copy, strict=True) if not leaks][: shots.dynamic]
         found.append([pool[place] for place in reversed(kept)])
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.embedding import embedder_available, load_embedder
-from trainer.data.shingles import kind_for_pair, normalise_words, shingle, similarities
+from trainer.data.shingles import is_unspaced, kind_for_pair, normalise_words, shingle, similarities
 
 Floats = NDArray[np.float32]
-NEAR_COPY = 0.7
-"""Jaccard similarity from which a training row gives the question away, as in `data.dedupe.threshold`."""
+NEAR_COPY = 0.8
+"""Jaccard similarity from which an example gives the question away."""
+TEMPLATE_SHARE = 0.8
+"""A word in so many of the questions belongs to their template and tells none of them apart."""
+MIN_TEMPLATE_QUESTIONS = 5
 
 
 class Retriever(Protocol):
@@ -77,13 +81,27 @@ def _largest(scores: Floats, count: int) -> list[int]:
     return [int(place) for place in np.argsort(-scores, kind="stable")[:count]]
 
 
-def near_copies(query: str, texts: Sequence[str]) -> NDArray[np.bool_]:
-    """Return (N,): which texts say nearly what the query says (exact Jaccard of shingles)."""
-    if not texts:
-        return np.zeros(0, np.bool_)
-    wanted, others = normalise_words(query), [normalise_words(text) for text in texts]
-    kind = kind_for_pair(len(wanted.split()), unspaced=False)
-    return similarities(shingle([wanted] * len(others), kind), shingle(others, kind)) >= NEAR_COPY
+class Copies:
+    """Tells texts that say nearly what a question says, whatever template all questions share."""
+
+    def __init__(self, questions: Sequence[str]) -> None:
+        """Learn the words of the template from all questions that are asked."""
+        counts = Counter(word for text in questions for word in set(_words(text)))
+        enough = len(questions) >= MIN_TEMPLATE_QUESTIONS
+        self.template = {word for word, count in counts.items() if enough and count >= TEMPLATE_SHARE * len(questions)}
+
+    def of(self, question: str, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (N,): which texts nearly repeat the question (exact Jaccard of shingles)."""
+        if not texts:
+            return np.zeros(0, np.bool_)
+        wanted, others = self._own(question), [self._own(text) for text in texts]
+        kind = kind_for_pair(len(wanted.split()), unspaced=is_unspaced(wanted))
+        return similarities(shingle([wanted] * len(others), kind), shingle(others, kind)) >= NEAR_COPY
+
+    def _own(self, text: str) -> str:
+        """Return a text without the template; all of it where nothing else is left."""
+        words = _words(text)
+        return " ".join([word for word in words if word not in self.template] or words)
 
 
 def _words(text: str) -> list[str]:
