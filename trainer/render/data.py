@@ -6,7 +6,7 @@
            {NAME: rows}, "system_prompts": [{"text", "rows"}], "worst_rows": [{"row", "rules"}]},
  "clean": {CHANGE: {"count": rows, "strings", "samples": [[before, after]]}},
  "pii": {TYPE: {"rows", "count": values, "action", "samples": [masked text]}},
- "duplicates" | "conflicts" | "contamination" | "contamination": {"heldout_ngram"}:
+ "duplicates" | "conflicts" | "semantic" | "contamination" | "contamination": {"heldout_ngram"}:
      {"samples": [{"row", "of", "text", "of_text", "similarity" or "reason" or "kind"}]}}
 """
 
@@ -104,7 +104,14 @@ def headline(report: Mapping[str, Any]) -> str:
     rejected = report.get("rejected")
     lost = sum(int(finite(rows) or 0) for rows in rejected.values()) if isinstance(rejected, Mapping) else 0
     read = f"{counts['rows read']:,} rows read: " if "rows read" in counts else ""
-    return f"{read}{', '.join(sides)}{f'; {lost:,} left out' if lost else ''}." if sides else ""
+    return f"{read}{', '.join(sides)}{f'; {lost:,} left out' if lost else ''}.{_alike(report)}" if sides else ""
+
+
+def _alike(report: Mapping[str, Any]) -> str:
+    found = report.get("semantic") or {}
+    pairs, across = (int(finite(found.get(name)) or 0) for name in ("pairs", "pairs_across_sides"))
+    said = f", {across:,} of them on different sides" if across else ""
+    return f" {pairs:,} pair{'s' if pairs > 1 else ''} of rows alike in meaning{said}." if pairs else ""
 
 
 def finding_rows(report: Mapping[str, Any]) -> list[FindingRow]:
@@ -187,6 +194,7 @@ def _compared(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("Near duplicates, and the rows that were kept", report.get("duplicates")),
         ("One prompt, several answers", report.get("conflicts")),
+        ("Rows alike in meaning, both kept", report.get("semantic")),
         ("Training rows beside rows that are tested", leaks),
         ("Passages shared with held-out rows", leaks.get("heldout_ngram")),
     ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 from trainer.render.format import DASH, MINUS, finite, title_of
 
-Unit = Literal["share", "nats", "seconds", "number"]
+Unit = Literal["share", "nats", "seconds", "number", "gib", "tokens"]
 Standing = Literal["better", "worse", "unclear"]
 
 
@@ -27,12 +27,31 @@ METRICS = {
     for metric in (
         Metric("exact_match", "exact match", "share", "higher"),
         Metric("preference_accuracy", "preference accuracy", "share", "higher"),
+        Metric("preference_margin", "preference margin (nats)", "nats", "higher"),
         Metric("valid_json", "valid JSON", "share", "higher"),
         Metric("loss", "loss (nats/token)", "nats", "lower"),
+        Metric("perplexity", "perplexity", "number", "lower"),
+        Metric("clean_stop", "ended by itself", "share", "higher"),
+        Metric("prompt_tokens", "prompt tokens", "tokens", None),
+        Metric("answer_tokens", "answer tokens", "tokens", None),
         Metric("latency_p50_s", "latency p50 (s)", "seconds", "lower"),
+        Metric("latency_p95_s", "latency p95 (s)", "seconds", "lower"),
+        Metric("ttft_p50_s", "first token p50 (s)", "seconds", "lower"),
+        Metric("throughput_rps", "requests per second", "number", "higher"),
+        Metric("peak_memory_gib", "peak memory (GiB)", "gib", "lower"),
     )
 }
-"""In the order of the tables; the first one measured in both arms gives the verdict. Latency never does."""
+"""In the order of the tables."""
+OPERATIONAL = (
+    "prompt_tokens",
+    "answer_tokens",
+    "latency_p50_s",
+    "latency_p95_s",
+    "ttft_p50_s",
+    "throughput_rps",
+    "peak_memory_gib",
+)
+"""What an answer takes, not how good it is: no verdict rests on it."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,24 @@ class ScoreRow:
     standing: Standing
 
 
-def metric_of(key: str) -> Metric:
-    """Return the metric called `key`; an unknown one is written as a plain number with no good direction."""
-    return METRICS.get(key) or Metric(key, title_of(key), "number", None)
+def metric_of(key: str, scores: Mapping[str, Any] | None = None) -> Metric:
+    """Return the metric called `key`: a known one, or as `scores["metrics"]` describes it.
+
+    Without a description it is a plain number with no good direction.
+    """
+    if key in METRICS:
+        return METRICS[key]
+    facts = ((scores or {}).get("metrics") or {}).get(key) or {}
+    return Metric(key, title_of(key), facts.get("unit", "number"), facts.get("better"))
+
+
+def ordered_metrics(scores: Mapping[str, Any] | None, arms: Iterable[str]) -> list[Metric]:
+    """Return what was measured of some arms: the primary metric, other quality, then what an answer takes."""
+    measured = dict.fromkeys(key for arm in arms for key in ((scores or {}).get("arms") or {}).get(arm) or {})
+    graders = list((scores or {}).get("metrics") or {})
+    order = [(scores or {}).get("primary"), *graders, *METRICS, *measured]
+    keys = sorted(measured, key=order.index)
+    return [metric_of(key, scores) for key in keys]
 
 
 def write_value(metric: Metric, value: float | None) -> str:
@@ -72,7 +106,9 @@ def write_value(metric: Metric, value: float | None) -> str:
             text = f"{value * 100:.1f}%"
         case "nats" | "number":
             text = f"{value:.3f}"
-        case "seconds":
+        case "tokens":
+            text = f"{value:,.1f}"
+        case "seconds" | "gib":
             text = f"{value:.2f}"
         case _:
             assert_never(metric.unit)
@@ -91,7 +127,7 @@ def write_interval(metric: Metric, low: float | None, high: float | None, *, sig
     """Write an interval without its unit, such as `81.9 to 87.0`; empty where a bound is missing."""
     if low is None or high is None or finite(low) is None or finite(high) is None:
         return ""
-    scale, digits = {"share": (100, 1), "seconds": (1, 2)}.get(metric.unit, (1, 3))
+    scale, digits = {"share": (100, 1), "seconds": (1, 2), "gib": (1, 2), "tokens": (1, 1)}.get(metric.unit, (1, 3))
     sign = "+" if signed else ""
     return " to ".join(f"{bound * scale:{sign}.{digits}f}" for bound in (low, high)).replace("-", MINUS)
 
@@ -104,11 +140,14 @@ def score_rows(scores: Mapping[str, Any] | None) -> list[ScoreRow]:
     """
     arms = (scores or {}).get("arms") or {}
     base, tuned = arms.get("base") or {}, arms.get("tuned") or {}
-    measured = list(dict.fromkeys([*base, *tuned]))
-    ordered = [key for key in METRICS if key in measured] + [key for key in measured if key not in METRICS]
-    comparisons = {item.get("metric"): item for item in (scores or {}).get("comparisons") or []}
+    comparisons = {
+        item.get("metric"): item
+        for item in (scores or {}).get("comparisons") or []
+        if (item.get("arm", "tuned"), item.get("vs", "base")) == ("tuned", "base")
+    }
     rows = (
-        _row(metric_of(key), _score(base.get(key)), _score(tuned.get(key)), comparisons.get(key)) for key in ordered
+        _row(metric, score_of(base.get(metric.key)), score_of(tuned.get(metric.key)), comparisons.get(metric.key))
+        for metric in ordered_metrics(scores, ("base", "tuned"))
     )
     return [row for row in rows if row.base or row.tuned]
 
@@ -118,7 +157,7 @@ def verdict(scores: Mapping[str, Any] | None) -> str:
     rows = score_rows(scores)
     if not rows:
         return "Not scored yet."
-    row = next((row for row in rows if row.difference is not None and row.metric.key in _DECIDING), None)
+    row = next((row for row in rows if row.difference is not None and row.metric.key not in OPERATIONAL), None)
     if row is None or row.base is None or row.tuned is None:
         return "There is no metric with both a base and a tuned score, so the two cannot be compared."
     name = {"loss": "loss in nats a token"}.get(row.metric.key, row.metric.title)
@@ -128,7 +167,6 @@ def verdict(scores: Mapping[str, Any] | None) -> str:
     return f"{_OPENING[row.standing]}: {numbers}, {gain}."
 
 
-_DECIDING = [key for key in METRICS if key != "latency_p50_s"]
 _OPENING: dict[Standing, str] = {
     "better": "The tuned model beats the base model",
     "worse": "The tuned model is worse than the base model",
@@ -136,7 +174,8 @@ _OPENING: dict[Standing, str] = {
 }
 
 
-def _score(entry: Mapping[str, Any] | None) -> Score | None:
+def score_of(entry: Mapping[str, Any] | None) -> Score | None:
+    """Read one entry of eval/scores.json; None where the value is missing or not finite."""
     value = finite((entry or {}).get("value"))
     if entry is None or value is None:
         return None

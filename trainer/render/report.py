@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trainer.render import sections
+from trainer.render.arms import arm_table, comparison_sentences, retention_sentences, slice_tables, suite_tables
 from trainer.render.data import data_view
 from trainer.render.format import write_duration, write_number
 from trainer.render.metrics import score_rows, verdict, write_difference, write_interval, write_value
@@ -88,6 +89,13 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "total_seconds": sections.total_seconds([stage.seconds for stage in facts.stages]),
         "score_rows": score_rows(facts.scores),
         "strip": sections.score_strip,
+        "arms": arm_table(facts.scores),
+        "sentences": [
+            item["sentence"] for item in (facts.scores or {}).get("comparisons") or [] if item.get("sentence")
+        ],
+        "slices": slice_tables(facts.scores),
+        "suites": suite_tables(facts.scores),
+        "retention": retention_sentences(facts.scores),
         "loss_chart": sections.loss_chart(facts.metrics),
         "loss_sentence": sections.loss_sentence(facts.metrics),
         "time_chart": sections.time_chart([(stage.name, stage.state, stage.seconds) for stage in facts.stages]),

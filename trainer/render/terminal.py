@@ -8,8 +8,18 @@ from typing import Any, Literal, assert_never
 from rich.table import Table
 from rich.text import Text
 
+from trainer.render.arms import arm_table
 from trainer.render.format import write_duration
-from trainer.render.metrics import Metric, Score, ScoreRow, score_rows, write_difference, write_interval, write_value
+from trainer.render.metrics import (
+    OPERATIONAL,
+    Metric,
+    Score,
+    ScoreRow,
+    score_rows,
+    write_difference,
+    write_interval,
+    write_value,
+)
 
 StageState = Literal["done", "skipped", "running", "missing", "stale", "failed"]
 _STYLE = {"better": "green", "worse": "red", "unclear": ""}
@@ -23,6 +33,24 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in score_rows(scores):
         table.add_row(row.metric.title, _score(row.metric, row.base), _score(row.metric, row.tuned), _difference(row))
+    return table
+
+
+def arms_table(scores: Mapping[str, Any]) -> Table:
+    """Return a table with one line an arm: the first quality metrics with dim intervals, tokens and latency."""
+    found = arm_table(scores, max_quality=2)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    table.add_column("arm")
+    for metric in found.metrics:
+        table.add_column(metric.title, justify="right")
+    for arm, entries in found.lines:
+        cells = (
+            Text(write_value(metric, entry.value if entry else None))
+            if metric.key in OPERATIONAL
+            else _score(metric, entry)
+            for metric, entry in zip(found.metrics, entries, strict=True)
+        )
+        table.add_row(arm, *cells)
     return table
 
 

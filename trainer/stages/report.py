@@ -15,7 +15,7 @@ from trainer.recipe import Recipe
 from trainer.render.report import ReportFacts, StageFacts, render_report
 from trainer.rundir import StageContext, read_json, write_json
 
-STAGE_NAMES = ("data", "pack", "train", "eval", "export")
+STAGE_NAMES = ("data", "pack", "train", "eval", "decide", "export")
 MAX_EXAMPLES = 12
 
 
@@ -73,13 +73,18 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _examples(path: Path) -> list[dict[str, Any]]:
     """Return some answers: those where the arms differ in being right come first."""
     rows = _lines(path)
-    rows.sort(key=lambda row: len({answer["exact_match"] for answer in row["answers"].values()}), reverse=True)
+    rows.sort(key=lambda row: len({_is_right(answer) for answer in row["answers"].values()}), reverse=True)
     return [
         {
             "prompt": row["messages"],
             "reference": row["reference"],
             "answers": {arm: answer["text"] for arm, answer in row["answers"].items()},
-            "correct": {arm: answer["exact_match"] for arm, answer in row["answers"].items()},
+            "correct": {arm: _is_right(answer) for arm, answer in row["answers"].items()},
         }
         for row in rows[:MAX_EXAMPLES]
     ]
+
+
+def _is_right(answer: dict[str, Any]) -> bool:
+    """Tell whether the first grader gave an answer its full mark."""
+    return next(iter(answer.get("grades", {"": answer.get("exact_match")}).values()), 0.0) == 1.0
