@@ -11,7 +11,7 @@ check() {
     .venv/bin/"$@"
 }
 
-prepare gguf,dev
+prepare gguf,semantic,dev
 check ruff check .
 check ruff format --check .
 check mypy

@@ -62,6 +62,17 @@ class SystemPrompt(Section):
         return self
 
 
+class Semantic(Section):
+    """Rows that say the same in other words, found by sentence embeddings; only reported."""
+
+    model: str = "auto"
+    """Folder of a sentence-transformers model; auto: the one that the extra `semantic` brings."""
+    threshold: float = Field(default=0.9, ge=0.5, le=1.0)
+    """Cosine similarity from which two rows are listed."""
+    max_rows: int = Field(default=20_000, ge=2, le=200_000)
+    """Rows that are compared; of more, evenly spaced ones."""
+
+
 class Dedupe(Section):
     """Removal of repeated rows."""
 
@@ -74,6 +85,8 @@ class Dedupe(Section):
     """Jaccard similarity from which rows count as near duplicates."""
     group_threshold: float = Field(default=0.5, ge=0.3, le=1.0)
     """Similarity from which rows stay on one side of the split."""
+    semantic: Semantic | None = None
+    """Also list pairs of rows that mean the same, `{}` for the defaults; needs the extra `semantic`."""
 
     @model_validator(mode="after")
     def groups_hold_duplicates(self) -> Dedupe:

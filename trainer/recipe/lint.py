@@ -8,12 +8,12 @@ from pydantic import Field, StringConstraints
 
 from trainer.recipe.base import Section
 
-RuleId = Annotated[str, StringConstraints(pattern=r"^[FSQBP]\d{3}$")]
+RuleId = Annotated[str, StringConstraints(pattern=r"^[FSQBPT]\d{3}$")]
 Severity = Literal["error", "warning", "info"]
 
 
 class Lint(Section):
-    """Checks of the rows; a finding of severity `error` ends `trainer data` with exit code 3."""
+    """Checks of the rows; a finding of severity `error` ends `trainer data`, or `trainer pack`, with exit code 3."""
 
     ignore: list[RuleId] = Field(default_factory=list)
     """Rules that are not reported, such as `[Q007]`."""
@@ -49,5 +49,11 @@ class Lint(Section):
     """Up to this share, prose that ends in mid-sentence is reported; more of it is the style of the data."""
     min_json_share: float = Field(default=0.8, ge=0.0, le=1.0)
     """From this share of JSON answers on, the others are reported."""
+    max_overlong_share: float = Field(default=0.02, ge=0.0, le=1.0)
+    """Largest share of training rows that `pack.overlong` drops or cuts without a warning."""
+    min_pack_fill: float = Field(default=0.85, ge=0.0, le=1.0)
+    """Smallest share of the packs that holds tokens without a warning."""
+    min_steps: int = Field(default=20, ge=0)
+    """Fewest optimizer steps of the training without a warning."""
     max_rows_listed: int = Field(default=5, ge=0, le=100)
     """Rows named beside each finding."""

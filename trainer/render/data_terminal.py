@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,22 @@ from trainer.render.difference import changes_of_findings, changes_of_rows
 STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 MAX_PLACES = 3
 MAX_CHANGES = 8
+
+
+def summary_text(report: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> str:
+    """Return `data_summary` as lines of plain text."""
+    return _as_text(data_summary(report, previous))
+
+
+def findings_text(report: Mapping[str, Any]) -> str:
+    """Return the findings of a report as lines of plain text."""
+    return _as_text(findings_table(finding_rows(report)))
+
+
+def _as_text(shown: Group | Table) -> str:
+    console = Console(width=100, file=io.StringIO(), highlight=False)
+    console.print(shown)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).rstrip()  # type: ignore[attr-defined]
 
 
 def data_summary(report: Mapping[str, Any], previous: Mapping[str, Any] | None = None) -> Group:

@@ -90,9 +90,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "score_rows": score_rows(facts.scores),
         "strip": sections.score_strip,
         "arms": arm_table(facts.scores),
-        "sentences": [
-            item["sentence"] for item in (facts.scores or {}).get("comparisons") or [] if item.get("sentence")
-        ],
+        "sentences": comparison_sentences(facts.scores),
         "slices": slice_tables(facts.scores),
         "suites": suite_tables(facts.scores),
         "retention": retention_sentences(facts.scores),

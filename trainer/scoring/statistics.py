@@ -1,67 +1,158 @@
-"""Values with 95 % intervals, and paired comparisons."""
+"""Values with intervals: shares, means, ratios, F1 and quantiles, honest about rows that belong together."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from scipy.special import bdtr, betaincinv
 
-from trainer.scoring.likelihood import Floats
+from trainer.scoring.bootstrap import quantile_bounds, ratio_bounds
+from trainer.scoring.clusters import Floats, Groups, cluster_index, critical, effective_rows
 
-Z = 1.959963984540054  # 97.5 % point of the normal distribution
-RESAMPLES = 2000
-Score = dict[str, float | int]
+Score = dict[str, float | int | None]
+"""value, low, high, n (rows). A bound is None where so few rows cannot give one."""
 
 
-def proportion(marks: Floats) -> Score:
-    """Return a share with its Wilson interval (https://doi.org/10.1080/01621459.1927.10502953)."""
-    n = len(marks)
+def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return a share with its Wilson interval.
+
+    Clusters enter through the number of effective rows and Student's t.
+
+    Args:
+        marks: One mark in 0..1 a row.
+        groups: One key a row, where rows belong together.
+        confidence: Of the two-sided interval.
+
+    Source: Wilson, https://doi.org/10.1080/01621459.1927.10502953; with effective rows: Dean and Pagano,
+        https://doi.org/10.1093/jssam/smv024.
+    """
+    index = cluster_index(groups, len(marks))
     p = float(np.mean(marks))
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n)) / (1 + Z * Z / n)
-    return {"value": p, "low": max(0.0, centre - half), "high": min(1.0, centre + half), "n": n}
+    n = effective_rows(marks, min(p, 1 - p), index)
+    z = critical((1 - confidence) / 2, index)
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # rounding must not leave the value itself outside
+    return _score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), len(marks))
 
 
-def ratio(totals: Floats, counts: Floats, seed: int) -> Score:
-    """Return sum(totals) / sum(counts) with a seeded bootstrap over rows."""
-    picks = _resamples(len(totals), seed)
-    samples = totals[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return {"value": float(totals.sum() / counts.sum()), "low": float(low), "high": float(high), "n": len(totals)}
+def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the lower and the upper one-sided bound of a share; each holds with at least this confidence.
+
+    This is what a gate uses: 59 marks of 1 give a lower bound of 0.95, as `rows_needed` says.
+
+    Source: Clopper and Pearson, https://doi.org/10.1093/biomet/26.4.404; with effective rows: Korn and Graubard,
+        Survey Methodology 24, 1998.
+    """
+    index = cluster_index(groups, len(marks))
+    p = float(np.mean(marks))
+    n = effective_rows(marks, min(p, 1 - p), index)
+    if int(index.max()) + 1 < len(marks):  # the same widening as Student's t gives a mean
+        n *= (critical(1 - confidence, np.arange(len(marks))) / critical(1 - confidence, index)) ** 2
+    right, wrong, tail = p * n, (1 - p) * n, 1 - confidence
+    low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, wrong, confidence)) if wrong > 0 else 1.0
+    return low, high
 
 
-def median(values: Floats, seed: int) -> Score:
-    """Return the median with a seeded bootstrap."""
-    low, high = np.quantile(np.median(values[_resamples(len(values), seed)], axis=1), [0.025, 0.975])
-    return {"value": float(np.median(values)), "low": float(low), "high": float(high), "n": len(values)}
+def mean(values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return the mean with a seeded bootstrap by cluster."""
+    return ratio(values, np.ones(len(values)), seed, groups, confidence=confidence)
 
 
-def paired_difference(first: Floats, second: Floats, seed: int) -> dict[str, Any]:
-    """Return mean(first - second) over the same rows, with a seeded paired bootstrap."""
-    change = first - second
-    low, high = np.quantile(change[_resamples(len(change), seed)].mean(1), [0.025, 0.975])
-    return {"difference": float(change.mean()), "low": float(low), "high": float(high), "n": len(change)}
+def ratio(totals: Floats, counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return sum(totals) / sum(counts) with a seeded bootstrap by cluster; what lies in 0..1 stays in it."""
+    bottom = float(counts.sum())
+    value = float(totals.sum()) / bottom if bottom else 0.0
+    index = cluster_index(groups, len(totals))
+    low, high = ratio_bounds(np.stack([totals, counts], -1)[:, None], index, (1 - confidence) / 2, seed)
+    if is_share(totals, counts):
+        low, high = max(0.0, low), min(1.0, high)
+    return _score(value, low, high, len(totals))
 
 
-def paired_ratio_difference(first: Floats, second: Floats, counts: Floats, seed: int) -> dict[str, Any]:
-    """Return the difference of two ratios over the same rows, with a seeded paired bootstrap."""
-    picks = _resamples(len(counts), seed)
-    change = (first - second)[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.quantile(change, [0.025, 0.975])
-    value = float((first - second).sum() / counts.sum())
-    return {"difference": value, "low": float(low), "high": float(high), "n": len(counts)}
+def micro_f1(counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return F1 over all rows together, 2 tp / (2 tp + fp + fn), with a seeded bootstrap by cluster.
+
+    Args:
+        counts: (rows, 3) true positives, false positives, false negatives.
+        seed: Of the resamples.
+        groups: One key a row, where rows belong together.
+        confidence: Of the two-sided interval.
+    """
+    return ratio(*f1_parts(counts), seed, groups, confidence=confidence)
 
 
-def mcnemar(first: Floats, second: Floats) -> float:
-    """Return the exact two-sided p-value that two arms are right equally often (https://doi.org/10.1007/BF02295996)."""
-    wins, losses = int((first > second).sum()), int((first < second).sum())
-    n, k = wins + losses, min(wins, losses)
-    if n == 0:
-        return 1.0
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
+def median(values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return the median with a seeded bootstrap by cluster."""
+    return quantile(values, 0.5, seed, groups, confidence=confidence)
 
 
-def _resamples(n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.random.default_rng(seed).integers(0, n, size=(RESAMPLES, n))
+def quantile(values: Floats, at: float, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+    """Return a quantile with a seeded bootstrap by cluster.
+
+    A bound is None where even the smallest or largest value does not bound it: 10 values say nothing about how high
+    the 95th percentile may be, since all ten lie below it in 60 % of cases.
+    """
+    index = cluster_index(groups, len(values))
+    tail = (1 - confidence) / 2
+    clusters = int(index.max()) + 1
+    low, high = quantile_bounds(values[:, None], np.ones(1), at, index, tail, seed)
+    bounded = ((1 - at) ** clusters <= tail, at**clusters <= tail)
+    return {
+        "value": float(np.quantile(values, at)),
+        "low": float(low) if bounded[0] else None,
+        "high": float(high) if bounded[1] else None,
+        "n": len(values),
+    }
+
+
+def f1_parts(counts: Floats) -> tuple[Floats, Floats]:
+    """Return numerator and denominator of F1 for each row of (rows, 3) tp, fp, fn."""
+    return 2 * counts[:, 0], 2 * counts[:, 0] + counts[:, 1] + counts[:, 2]
+
+
+def is_share(totals: Floats, counts: Floats) -> bool:
+    """Tell whether each total lies between 0 and its count."""
+    return bool((totals >= 0).all() and (totals <= counts).all())
+
+
+def rows_needed(min_rate: float, failures: int = 0, *, confidence: float = 0.95) -> int:
+    """Return the fewest rows with so many failures that prove a share of at least `min_rate`.
+
+    Example: 95 % at 95 % confidence: 59 rows without a failure, 93 with one, 124 with two.
+
+    Raises:
+        ValueError: `min_rate` is not between 0 and 1.
+    """
+    if not 0 < min_rate < 1:
+        raise ValueError(f"min_rate must lie between 0 and 1, not {min_rate}")
+    low, high = failures, failures + 1
+
+    def proves(n: int) -> bool:
+        return bool(bdtr(failures, n, 1 - min_rate) <= 1 - confidence)
+
+    while not proves(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if proves(middle) else (middle, high)
+    return high
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for as many comparisons as there are.
+
+    Source: Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def _score(value: float, low: float, high: float, n: int) -> Score:
+    return {"value": value, "low": low, "high": high, "n": n}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -11,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from rich.console import Console
 
 from trainer.data.columns import MAPPABLE
 from trainer.data.desk import Desk, Rows
+from trainer.data.embedding import find_model
 from trainer.data.files import find_files, is_saved_dataset
 from trainer.data.guard import compare_with_heldout, guard
 from trainer.data.ledger import FileCount, Ledger
-from trainer.data.lint.run import has_errors
+from trainer.data.lint.run import raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
 from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, prepare
 from trainer.data.read import open_source
+from trainer.data.semantic import find_semantic
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
 from trainer.data.workers import Workers
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, DataSection, Source, Split
-from trainer.render.data_terminal import data_summary
+from trainer.render.data_terminal import summary_text
 from trainer.rundir import read_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def run(recipe: Recipe, run: StageContext) -> None:
             away what is tested, or none are left.
     """
     data = recipe.data
+    if data.dedupe.semantic:
+        find_model(data.dedupe.semantic.model)
     with (
         Workers() as workers,
         Spool(run.dir / "rows.partial") as spool,
@@ -65,7 +67,7 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     """Take out copies and leaks, and give every row a side.
 
     Returns:
-        Rows of each side, and what `report.json` says about the split and contamination.
+        Rows of each side, and what `report.json` says about the split, contamination and rows alike in meaning.
     """
     dedupe = desk.data.dedupe
     if dedupe.exact:
@@ -79,7 +81,10 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     contamination |= compare_with_heldout(desk, sides, run.dir)
     largest = int(groups.sizes.max()) if groups.sizes.size else 0
     split = {"groups": groups.sizes.size, "largest_group": largest, "near_pairs_cut": groups.num_cut}
-    return sides, {"split": split, "contamination": contamination}
+    sections = {"split": split, "contamination": contamination}
+    if dedupe.semantic:
+        sections["semantic"] = find_semantic(desk, sides, dedupe.semantic)
+    return sides, sections
 
 
 def _check_sides(sides: dict[str, Rows], split: Split) -> None:
@@ -245,15 +250,8 @@ def _write_results(run: StageContext, desk: Desk, sides: dict[str, Rows], sectio
     (run.dir / "report.json").write_bytes(write_report(report))
     previous = _keep_previous(run, report)
     _note_numbers(run, desk, sides)
-    console = Console(width=100, file=io.StringIO(), highlight=False)
-    console.print(data_summary(report, previous))
-    run.say(console.file.getvalue().rstrip())  # type: ignore[attr-defined]
-    if has_errors(findings):
-        errors = [finding for finding in report["lint"] if finding["severity"] == "error"]
-        raise DataError(
-            "\n".join(f"{finding['rule']}: {finding['title']}: {finding['detail']}" for finding in errors),
-            hint=f"{errors[0]['fix']}; or weigh it otherwise: data.lint.severity: {{{errors[0]['rule']}: warning}}",
-        )
+    run.say(summary_text(report, previous))
+    raise_errors(report["lint"])
 
 
 def _note_numbers(run: StageContext, desk: Desk, sides: dict[str, Rows]) -> None:

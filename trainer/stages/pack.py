@@ -1,7 +1,7 @@
 """pack: rows to token ids, loss masks and packs.
 
 Reads `data/*.jsonl`; writes `{train,validation,heldout}.safetensors`, `packs.safetensors` (training items),
-`report.json`. Tokens are kept by content in `tokens/` of the cache folder, up to TRAINER_TOKEN_CACHE_GIB GiB (10; 0
+`report.json` with the findings of the checks that need tokens. Tokens are kept by content in `tokens/` of the cache folder, up to TRAINER_TOKEN_CACHE_GIB GiB (10; 0
 turns it off), so that another run or recipe with the same rows and tokenizer has them at once.
 """
 
@@ -13,28 +13,37 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
+from trainer.data.lint.findings import Finding, Seen
+from trainer.data.lint.rules import RULES
+from trainer.data.lint.run import raise_errors, settled
+from trainer.data.lint.tokens import LongRows, TokenFacts, token_findings
 from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.data import PackSection
+from trainer.render.data import short_places
+from trainer.render.data_terminal import findings_text
 from trainer.rundir import StageContext, cache_dir, write_json
 from trainer.tokens.arrays import Ints
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import place
+from trainer.tokens.encode import encode_pairs, encode_rows, place
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
 from trainer.tokens.store import TokenStore
 
 SPLITS = ("train", "validation", "heldout")
 PACK_FROM_ROWS = 1000
+MAX_TRIED, NUM_LISTED = 2000, 5
+"""Rows looked at once one of them has failed, and rows named."""
 CACHE_GIB = "TRAINER_TOKEN_CACHE_GIB"
 
 
@@ -67,18 +76,25 @@ def run(recipe: Recipe, context: StageContext) -> None:
     tokenizer = load_tokenizer(recipe.model, cache_dir())
     renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
     splits = _tokenized(context, renderer)
+    whole = splits[0].store
     dropped = _fit(splits, recipe.pack)
     train = splits[0]
     stop = _stop_token(train, renderer)
     packs, is_packed = _plan(train, recipe)
     packs.save(context.dir / "packs.safetensors")
     report = _report(splits, dropped, packs, is_packed, stop, recipe.pack)
+    report["steps"] = _num_steps(recipe, report["items"])
+    long = _long_rows(train, whole, recipe)
+    findings = settled(token_findings(_facts(report, long, train, recipe), recipe.data.lint), recipe.data.lint)
+    report["lint"] = [finding.to_json() for finding in findings]
     write_json(context.dir / "report.json", report)
     context.numbers.update({key: value for key, value in report.items() if not isinstance(value, dict | list)})
     context.say(
         f"pack: {report['rows']} training rows in {report['items']} "
         f"{'packs' if is_packed else 'items'}, {report['tokens']} tokens, {report['trained_tokens']} trained"
     )
+    context.say(findings_text(report))
+    raise_errors(report["lint"])
 
 
 def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
@@ -93,12 +109,53 @@ def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
         target = context.dir / f"{name}.safetensors"
         if cache.fetch(keys[name], target):
             cached.append(name)
-        elif tokenize_file(paths[name], renderer, target, is_pairs="chosen" in first):
+        elif _tokenize(paths[name], renderer, target, is_pairs="chosen" in first):
             cache.publish(keys[name], target)
         splits.append(Split(name, paths[name], target, TokenStore.load(target)))
     if cached:
         context.say(f"pack: tokens of {', '.join(cached)} taken from {cache.folder}, where an earlier run left them")
     return splits
+
+
+def _tokenize(path: Path, renderer: Renderer, target: Path, *, is_pairs: bool) -> int:
+    """Write the token file of a split.
+
+    Raises:
+        DataError: Of the first row that cannot be tokenized, with how many others there are.
+    """
+    try:
+        return tokenize_file(path, renderer, target, is_pairs=is_pairs)
+    except DataError as error:
+        found = [finding for finding in _unusable(path, renderer, is_pairs=is_pairs) if finding.count]
+        if not found:
+            raise
+        lines = [
+            f"{finding.rule}: {RULES[finding.rule].title}: {finding.detail}: "
+            + ", ".join(short_places(list(finding.rows)))
+            for finding in found
+        ]
+        raise DataError("\n".join([error.message, *lines]), hint=error.hint) from error
+
+
+def _unusable(path: Path, renderer: Renderer, *, is_pairs: bool) -> list[Finding]:
+    """Try the first rows one by one: F014 for those that are not rendered, F015 for those that train nothing."""
+    places: dict[str, list[str]] = {"F014": [], "F015": []}
+    tried = 0
+    with path.open("rb") as file:
+        for line in islice(file, MAX_TRIED):
+            row = orjson.loads(line)
+            tried += 1
+            rule = "F014"
+            try:
+                rendered = [renderer.render_pair(row) if is_pairs else renderer.render(row)]
+                rule = "F015"
+                (encode_pairs if is_pairs else encode_rows)(renderer.tokenizer, rendered)  # type: ignore[arg-type]
+            except DataError:
+                places[rule].append(place(row))
+    return [
+        Finding(rule, f"{len(found)} of the first {tried}", len(found), rows=tuple(found[:NUM_LISTED]))
+        for rule, found in places.items()
+    ]
 
 
 def _first_row(path: Path) -> dict[str, Any]:
@@ -231,6 +288,7 @@ def _report(
     train, validation, heldout = (split.store for split in splits)
     lengths = train.lengths()
     epoch_tokens = int(lengths[packs.rows].sum())
+    quantiles = np.quantile(lengths, [0, 0.05, 0.5, 0.95, 1], method="nearest").tolist()
     return {
         "rows": len(train),
         "rows_validation": len(validation),
@@ -244,4 +302,49 @@ def _report(
         "fill": round(epoch_tokens / (len(packs) * section.max_length), 4) if is_packed else None,
         "stop_token_id": stop,
         "histogram": _histogram(lengths),
+        "quantiles": quantiles,
     }
+
+
+# Checks
+
+
+def _num_steps(recipe: Recipe, num_items: int) -> int:
+    train = recipe.train
+    if train.max_steps is not None or train.num_train_epochs is None:
+        return train.max_steps or 0
+    return max(1, math.ceil(round(num_items * train.num_train_epochs, 6) / train.global_batch_size))
+
+
+def _long_rows(train: Split, whole: TokenStore, recipe: Recipe) -> LongRows:
+    """Describe the training rows that `pack.overlong` dropped or cut; `whole` is as they were before."""
+    limit = recipe.pack.max_length
+    long = np.flatnonzero(whole.sequence_lengths() > limit)
+    filled = np.array([row for row in long.tolist() if _num_prompt_tokens(whole, row) >= limit], dtype=np.int64)
+    dropped = np.setdiff1d(whole.row_index, train.store.row_index)
+    lost = int(whole.lengths().sum()) - int(train.store.lengths().sum())
+    return LongRows(_seen(train, whole, long, recipe), len(dropped), lost, _seen(train, whole, filled, recipe))
+
+
+def _num_prompt_tokens(store: TokenStore, row: int) -> int:
+    ids, mask = store.pieces(row)[0]
+    return int(mask.argmax()) if mask.any() else len(ids)
+
+
+def _seen(train: Split, whole: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
+    listed = whole.row_index[rows[: recipe.data.lint.max_rows_listed]]
+    return Seen(len(rows), tuple(place(orjson.loads(text)) for text in train.rows(listed)))
+
+
+def _facts(report: dict[str, Any], long: LongRows, train: Split, recipe: Recipe) -> TokenFacts:
+    return TokenFacts(
+        max_length=recipe.pack.max_length,
+        lengths=train.store.lengths(),
+        num_trained=report["trained_tokens"],
+        long=long,
+        num_packs=report["items"] if report["is_packed"] else 0,
+        fill=report["fill"] or 0.0,
+        num_items=report["items"],
+        batch_size=recipe.train.global_batch_size,
+        num_steps=report["steps"],
+    )

@@ -55,7 +55,7 @@ ONE_PROBLEM = {
     ),
     "nothing near": (
         "data: {sources: [{path: a}], dedupe: {qqqq: 1}}",
-        "5: data.dedupe.qqqq: unknown key; known here: exact, group_threshold, near, threshold",
+        "5: data.dedupe.qqqq: unknown key; known here: exact, group_threshold, near, semantic, threshold",
     ),
     "wrong type": ("seed: '42'", "5: seed: input should be a valid integer (got '42')"),
     "a number is no text": ("track: {project: 7}", "5: track.project: input should be a valid string (got 7)"),

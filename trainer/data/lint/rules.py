@@ -1,6 +1,7 @@
 """The table of rules: stable ids, which recipes, `report.json` and people's scripts rely on.
 
-F: form of the rows. S: separation of the sides. Q: quality. B: balance. P: personal data.
+F: form of the rows. S: separation of the sides. Q: quality. B: balance. P: personal data. T: tokens. F014, F015, Q010,
+Q011 and T need a tokenizer: `trainer pack` reports them, all others `trainer data`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,18 @@ RULES: dict[str, Rule] = {
         Rule("F006", "warning", "values of a wrong type", _SEE_REJECTED),
         Rule("F007", "warning", "turns of an unknown role", _SEE_REJECTED),
         Rule("F008", "warning", "rows without an assistant turn", _SEE_REJECTED),
+        Rule("F009", "info", "turns after the last answer", "nothing to do: data.clean leaves them out"),
         Rule("F010", "warning", "turns in an order that no chat template renders", _SEE_REJECTED),
         Rule("F011", "warning", "empty turns", _SEE_REJECTED),
         Rule("F012", "warning", "tool calls that their schema does not allow", "correct the calls, or the row's tools"),
         Rule("F013", "warning", "characters that no tokenizer takes", _SEE_REJECTED),
+        Rule(
+            "F014",
+            "error",
+            "rows that the chat template does not render as they are",
+            "change the rows, or give a template that takes them in model.chat_template",
+        ),
+        Rule("F015", "error", "rows that train no token", "remove them, or see pack.loss_on and the weights of turns"),
         Rule("F016", "warning", "chosen equals rejected", _SEE_REJECTED),
         Rule("F017", "warning", "chosen and rejected answer different prompts", _SEE_REJECTED),
         Rule("F018", "warning", "labels that are not true or false", _SEE_REJECTED),
@@ -68,12 +77,25 @@ RULES: dict[str, Rule] = {
         Rule("Q007", "info", "white space around the text or many empty lines", "switch data.clean on"),
         Rule("Q008", "warning", "answers that look cut off", "complete the answers, or delete these rows"),
         Rule("Q009", "info", "answers of unusual length", "read them; delete what is not meant so"),
+        Rule("Q010", "info", "rows over the longest length", "raise pack.max_length, or shorten the rows"),
+        Rule(
+            "Q011",
+            "warning",
+            "prompts that fill the longest length alone",
+            "raise pack.max_length, or shorten the prompts",
+        ),
         Rule("Q012", "info", "languages that do not match", "check the rows; give each language enough of them"),
         Rule("Q013", "warning", "answers that repeat the prompt", "replace these answers"),
         Rule("Q014", "warning", "answers that repeat themselves", "replace these answers"),
         Rule("Q015", "warning", "boilerplate in answers", "remove it: the model will say it in every answer"),
         Rule("Q016", "warning", "placeholders in answers", "fill them in, or delete these rows"),
         Rule("Q017", "warning", "answers that differ in form from the other JSON answers", "use one form for all"),
+        Rule(
+            "Q018",
+            "warning",
+            "answers that are chosen in one pair and rejected in another",
+            "decide which of the pairs is right, delete the other",
+        ),
         Rule("B001", "warning", "few training rows", "add rows: 50 good ones are the least, 100 and more are usual"),
         Rule("B002", "warning", "system prompts that differ", "set data.system_prompt with when: replace"),
         Rule("B003", "info", "answers that decline or ask back", "add, or remove, some of them"),
@@ -107,6 +129,14 @@ RULES: dict[str, Rule] = {
         Rule("P008", "info", "names of persons", "look at them: a name model is never sure"),
         Rule("P099", "warning", "other personal data", "set data.pii.action: redact"),
         Rule("P100", "error", "secrets", "revoke them, and leave data.pii.secrets: redact"),
+        Rule("T001", "info", "tokens", "nothing to do"),
+        Rule("T002", "info", "packs", "choose a pack.max_length that several rows fill, or set pack.packing: false"),
+        Rule(
+            "T003",
+            "info",
+            "optimizer steps",
+            "lower train.global_batch_size, or raise train.num_train_epochs: the schedule needs steps",
+        ),
     )
 }
 

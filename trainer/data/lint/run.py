@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,7 @@ class Linter:
         found = [*given_findings(context, self.section), *balance_findings(self.tally, context, self.section)]
         if len(self.tally):
             found += quality_findings(self.tally, self.section)
-        kept = [self._weighed(finding) for finding in found if finding.rule not in self.section.ignore]
-        return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
-
-    def _weighed(self, finding: Finding) -> Finding:
-        listed = finding.rows[: self.section.max_rows_listed]
-        severity = self.section.severity.get(finding.rule, finding.severity)
-        return Finding(finding.rule, self.mask(finding.detail), finding.count, finding.share, listed, severity)
+        return settled(found, self.section, mask=self.mask)
 
     def stats(self) -> dict[str, Any]:
         """Return the distributions that the report draws."""
@@ -79,6 +73,18 @@ class Linter:
         }
 
 
+def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], str] = str) -> list[Finding]:
+    """Leave out the rules that the recipe ignores and weigh the others as it says; errors first, then by rule."""
+
+    def weighed(finding: Finding) -> Finding:
+        listed = finding.rows[: section.max_rows_listed]
+        severity = section.severity.get(finding.rule, finding.severity)
+        return Finding(finding.rule, mask(finding.detail), finding.count, finding.share, listed, severity)
+
+    kept = [weighed(finding) for finding in found if finding.rule not in section.ignore]
+    return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
+
+
 def severity_of(finding: Finding) -> Severity:
     """Return how bad a finding is."""
     return finding.severity or RULES[finding.rule].severity
@@ -87,6 +93,20 @@ def severity_of(finding: Finding) -> Severity:
 def has_errors(findings: list[Finding]) -> bool:
     """Tell whether `trainer data` has to end with exit code 3."""
     return any(severity_of(finding) == "error" for finding in findings)
+
+
+def raise_errors(findings: list[dict[str, Any]]) -> None:
+    """End the stage where a finding, as the report holds it, is an error.
+
+    Raises:
+        DataError: Naming each of them, with the fix of the first.
+    """
+    errors = [finding for finding in findings if finding["severity"] == "error"]
+    if errors:
+        raise DataError(
+            "\n".join(f"{finding['rule']}: {finding['title']}: {finding['detail']}" for finding in errors),
+            hint=f"{errors[0]['fix']}; or weigh it otherwise: data.lint.severity: {{{errors[0]['rule']}: warning}}",
+        )
 
 
 def histogram(lengths: Ints) -> dict[str, list[int]]:
