@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -165,7 +166,8 @@ class Pipeline:
         )
 
     def check(self) -> Iterator[str]:
-        """Yield what can be known before spending time: the files are there, and what `run` would do."""
+        """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
+        importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
         for stage in STAGES.values():
             if stage.name == "report":
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,13 +53,16 @@ def qa(number: int, **more: object) -> dict[str, Any]:
 
 def run_stage(out: Path, *paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Context:
     out.mkdir()
+    context = Context(out)
+    stage.run(recipe_of(*paths, kind=kind, repeat=repeat, **section), context)  # type: ignore[arg-type]
+    return context
+
+
+def recipe_of(*paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Any:
     sources = [{"path": path, "repeat": repeat} for path in paths]
-    recipe = SimpleNamespace(
+    return SimpleNamespace(
         name="x", seed=1, method=SimpleNamespace(kind=kind), data=DataSection(**{"sources": sources, **section})
     )
-    context = Context(out)
-    stage.run(recipe, context)  # type: ignore[arg-type]
-    return context
 
 
 def test_every_row_is_on_one_side_or_in_rejected(tmp_path: Path) -> None:
@@ -206,3 +210,42 @@ def test_a_misspelt_mapping_name_is_refused(tmp_path: Path) -> None:
     source = {"path": written(tmp_path / "a.jsonl", [qa(1)]), "mapping": {"promt": "q"}}
     with pytest.raises(DataError, match="promt"):
         run_stage(tmp_path / "out", sources=[source])
+
+
+# Before any time is spent
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "message"),
+    [
+        ({"prompt": "a", "completion": "b", "label": True}, "sft", "a.jsonl:1: an answer with a true/false label"),
+        ({"prompt": "a", "completion": "b", "label": True}, "dpo", "a.jsonl:1: an answer with a true/false label"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "sft", "a.jsonl:1: a preference pair"),
+        ({"prompt": "a", "completion": "b"}, "dpo", "a.jsonl:1: no preference pair"),
+    ],
+)
+def test_rows_that_do_not_fit_the_method_are_known_beforehand(
+    tmp_path: Path, row: dict[str, Any], kind: str, message: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", [row, "{broken"])
+    with pytest.raises(DataError, match=re.escape(message)):
+        stage.check_first_rows(recipe_of(path, kind=kind))
+
+
+def test_rows_that_fit_or_cannot_be_known_pass(tmp_path: Path) -> None:
+    stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
+    stage.check_first_rows(recipe_of("hub:owner/name"))
+
+
+def test_why_no_row_is_usable_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"left": "a", "right": "b"}] * 3)
+    with pytest.raises(DataError, match=r"no usable rows: 3 unknown_format \(a\.jsonl:1\)"):
+        run_stage(tmp_path / "out", path, max_rejected=1.0)
+
+
+def test_the_page_is_written_and_holds_no_personal_data(tmp_path: Path) -> None:
+    rows = [qa(n, note="x") for n in range(40)] + [{"prompt": "who?", "completion": "ask maria.lopez@acme-widgets.com"}]
+    context = run_stage(tmp_path / "data.partial", written(tmp_path / "a.jsonl", rows))
+    page = (tmp_path / "data.partial/index.html").read_text()
+    assert "e-mail addresses" in page and "m***@a***.com" in page and "maria.lopez" not in page
+    assert context.said[-1] == f"page: {tmp_path / 'data' / 'index.html'}"

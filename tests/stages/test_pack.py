@@ -28,7 +28,7 @@ def rows_with_places(rows: list[dict[str, Any]], source: str = "a.jsonl") -> lis
 def run_stage(
     folder: Path,
     model: Path | dict[str, Any],
-    train: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
     *,
     heldout: list[dict[str, Any]] | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -36,9 +36,9 @@ def run_stage(
 ) -> StageContext:
     recipe = load_recipe(tiny.write_recipe(folder, model=model, **changes))
     run = RunFolder(folder / "run")
-    sides = {"train": train, "validation": [], "heldout": heldout or []}
-    for side, rows in sides.items():
-        tiny.write_rows(run.stage_dir("data") / f"{side}.jsonl", rows)
+    sides = {"train": rows, "validation": [], "heldout": heldout or []}
+    for side, given in sides.items():
+        tiny.write_rows(run.stage_dir("data") / f"{side}.jsonl", given)
     out = run.stage_dir("pack")
     out.mkdir(parents=True, exist_ok=True)
     record = StageRecord("pack", 1, "", {}, {})
@@ -358,3 +358,73 @@ def test_a_repeat_that_leaves_nothing_is_an_error(tmp_path: Path, model_dir: Pat
     rows = [{**row, "repeat": 0.01} for row in ROWS]
     with pytest.raises(DataError, match="`repeat` leaves no training rows"):
         run_stage(tmp_path, model_dir, rows)
+
+
+# Findings
+
+
+def findings_of(context: StageContext) -> dict[str, dict[str, Any]]:
+    return {finding["rule"]: finding for finding in report_of(context)["lint"]}
+
+
+def test_tokens_and_steps_are_told(tmp_path: Path, model_dir: Path) -> None:
+    said: list[str] = []
+    train = {"global_batch_size": 5, "num_train_epochs": 2, "max_steps": None}
+    context = run_stage(tmp_path, model_dir, ROWS, say=said.append, train=train)
+    report, found = report_of(context), findings_of(context)
+    assert set(found) == {"T001", "T003"}
+    assert report["steps"] == found["T003"]["count"] == 7  # 32 rows, five at a time
+    assert found["T003"]["severity"] == "warning" and "7 of 5 items" in found["T003"]["detail"]
+    assert found["T001"]["detail"].startswith(f"{report['tokens']:,}, of them {report['trained_tokens']:,} trained")
+    assert report["quantiles"][-1] == report["longest"] and report["quantiles"][0] <= report["quantiles"][2]
+    assert any("T003" in text and "fix: " in text for text in said)
+    enough = run_stage(tmp_path / "b", model_dir, ROWS, train=train, data={"lint": {"min_steps": 7}})
+    assert findings_of(enough)["T003"]["severity"] == "info"
+    assert report_of(run_stage(tmp_path / "c", model_dir, ROWS, train={"max_steps": 9}))["steps"] == 9
+
+
+def test_dropped_and_cut_rows_are_counted_with_their_tokens(tmp_path: Path, model_dir: Path) -> None:
+    rows = [*ROWS, long_row(200), long_row(300)]
+    whole = report_of(run_stage(tmp_path / "a", model_dir, rows, pack={"max_length": 1024}))["tokens"]
+    dropped = run_stage(tmp_path / "b", model_dir, rows, pack={"max_length": 64, "overlong": "drop"})
+    cut = run_stage(tmp_path / "c", model_dir, rows, pack={"max_length": 64, "overlong": "truncate_prompt"})
+    for context, what in ((dropped, "2 dropped"), (cut, "2 cut")):
+        lost, found = whole - report_of(context)["tokens"], findings_of(context)
+        assert (found["Q010"]["count"], found["Q010"]["rows"]) == (2, ["long.jsonl:200", "long.jsonl:300"])
+        assert f"{what}, {lost:,} tokens lost" in found["Q010"]["detail"]
+        assert found["Q010"]["severity"] == "warning" and found["Q011"]["count"] == 2
+    lenient = {"lint": {"max_overlong_share": 0.2, "ignore": ["Q011"]}}
+    found = findings_of(
+        run_stage(tmp_path / "d", model_dir, rows, pack={"max_length": 64, "overlong": "drop"}, data=lenient)
+    )
+    assert found["Q010"]["severity"] == "info" and "Q011" not in found
+
+
+def test_packs_that_stay_half_empty_are_reported(tmp_path: Path, model_dir: Path) -> None:
+    longest = report_of(run_stage(tmp_path / "a", model_dir, ROWS))["longest"]
+    loose = run_stage(tmp_path / "b", model_dir, ROWS, pack={"packing": True, "max_length": int(1.5 * longest)})
+    assert report_of(loose)["fill"] < 0.85 and findings_of(loose)["T002"]["severity"] == "warning"
+    tight = run_stage(tmp_path / "c", model_dir, ROWS, pack={"packing": True, "max_length": 6 * longest})
+    assert findings_of(tight)["T002"]["severity"] == "info"
+
+
+def test_a_finding_made_an_error_ends_the_stage_after_its_report(tmp_path: Path, model_dir: Path) -> None:
+    with pytest.raises(DataError, match="T003: optimizer steps: 4 of 4 items") as caught:
+        run_stage(tmp_path, model_dir, ROWS, data={"lint": {"severity": {"T003": "error"}}})
+    assert "data.lint.severity: {T003: warning}" in caught.value.hint
+    assert (tmp_path / "run/pack/report.json").is_file()
+
+
+def test_rows_that_cannot_be_tokenized_are_counted_by_rule(tmp_path: Path, model_dir: Path) -> None:
+    silent = [{**row, "messages": [*row["messages"][:-1], {**row["messages"][-1], "weight": 0}]} for row in ROWS[3:5]]
+    with pytest.raises(DataError) as caught:
+        run_stage(tmp_path, model_dir, [*ROWS[:3], *silent, *ROWS[5:]])
+    last = caught.value.message.splitlines()[-1]
+    assert last == "F015: rows that train no token: 2 of the first 16: a.jsonl:4, 5"
+    path = tmp_path / "t.jinja"
+    path.write_text("{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}</s>{% endif %}{% endfor %}")
+    model = {"name_or_path": str(model_dir), "chat_template": str(path)}
+    spoken = [{**row, "messages": [{"role": "system", "content": "Be kind."}, *row["messages"]]} for row in ROWS[:2]]
+    with pytest.raises(DataError, match=r"F014: .*: 2 of the first 4: a\.jsonl:1, 2") as caught:
+        run_stage(tmp_path / "b", model, [*spoken, *ROWS[2:4]])
+    assert "drops part of the system turn" in caught.value.message.splitlines()[0]

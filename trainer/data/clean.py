@@ -68,6 +68,7 @@ class Cleaner:
         repairs = Repairs(self.data)
         for _ in range(MAX_ROUNDS):
             before = record
+            repairs.num_rounds += 1
             record = self._round(record, repairs)
             if record is before:
                 break

@@ -31,6 +31,11 @@ class Repairs:
         self.data = data
         """Steps for what programs wrote: tool results and arguments of calls."""
         self.changes, self.samples = Counter[str](), list[Sample]()
+        self.num_rounds = 0
+        self.counted: dict[tuple[str, str], int] = {}
+        """Change, string as the row held it -> round in which it was counted: a later one undoes another layer."""
+        self.origins: dict[str, str] = {}
+        """Repaired string -> string as the row held it."""
         self.settled: dict[str, int] = {}
         """String -> number of steps that found nothing in it: a second round need not look again."""
 
@@ -44,12 +49,17 @@ class Repairs:
             if repaired != text:
                 if change not in self.changes:
                     self.samples.append(sample(change, text, repaired))
-                self.changes[change] += 1
+                self._count(change, self.origins.get(first, first))
                 text = repaired
         if text != first:
+            self.origins[text] = self.origins.get(first, first)
             return text
         self.settled[first] = len(steps)
         return first
+
+    def _count(self, change: str, origin: str) -> None:
+        if self.counted.setdefault((change, origin), self.num_rounds) == self.num_rounds:
+            self.changes[change] += 1
 
     def turns(self, turns: list[Record], steps: list[Step]) -> list[Record]:
         """Repair each turn; what a tool returned is data, whose spaces and entities may be meant."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trainer.data.keys import content_key, digest, dump, normalise, number, prompt_keys
-from trainer.data.near import Said
 from trainer.data.shingles import normalise_words
 from trainer.data.turns import Message
+from trainer.data.verify import Said
 
 Record = dict[str, Any]
 

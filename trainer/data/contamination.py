@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.near import Said
 from trainer.data.shingles import word_windows
 from trainer.data.similar import read_said
 from trainer.data.spool import Spool
+from trainer.data.verify import Said
 from trainer.data.workers import Workers
 
 COMMON_ROWS = 10

@@ -42,7 +42,7 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
     ledger, copies, table = desk.ledger, desk.copies, desk.table
     exact = [f"{table.ref(row)} = {table.ref(kept)}" for row, kept in list(copies.exact.items())[:NUM_LISTED]]
     near = [f"{table.ref(row)} = {table.ref(kept)}" for row, (kept, _) in list(copies.near.items())[:NUM_LISTED]]
-    groups = [f"{table.ref(group[0])} = {table.ref(group[1])}" for group in copies.conflicts[:NUM_LISTED]]
+    same, near_same = _conflicts(desk)
     return LintContext(
         rows_read=ledger.num_read,
         rows_train=int(sides["train"].size),
@@ -51,7 +51,9 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         rejected={reason: Seen(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
         exact_duplicates=Seen(len(copies.exact), tuple(exact)),
         near_duplicates=Seen(len(copies.near), tuple(near)),
-        conflicts=Seen(len(set().union(*copies.conflicts)), tuple(groups)),
+        conflicts=same,
+        near_conflicts=near_same,
+        cleaned=ledger.changed_rows,
         same_prompt=_same_prompt(desk, sides["train"]),
         leaks=_leaks(contamination),
         missing_classes=_missing_classes(desk, sides),
@@ -60,6 +62,18 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
             for kind, found in ledger.pii.items()
         },
     )
+
+
+def _conflicts(desk: Desk) -> tuple[Seen, Seen]:
+    """Tell conflicts of the very same prompt from those of prompts that only look alike and may ask something else."""
+    prompts, table = desk.table.columns["prompt"], desk.table
+    is_same = [len({int(prompts[row]) for row in group}) == 1 for group in desk.copies.conflicts]
+    found = []
+    for wanted in (True, False):
+        groups = [group for group, same in zip(desk.copies.conflicts, is_same, strict=True) if same == wanted]
+        listed = tuple(f"{table.ref(group[0])} = {table.ref(group[1])}" for group in groups[:NUM_LISTED])
+        found.append(Seen(len(set().union(*groups)), listed))
+    return found[0], found[1]
 
 
 def _same_prompt(desk: Desk, rows: Rows) -> Seen:

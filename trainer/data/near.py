@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from trainer.data.shingles import Sets, Shingle, is_unspaced, kind_for_pair, kinds_for, shingle, similarities, united
+from trainer.data.bounds import Marks, mark, no_marks, upper_bounds
+from trainer.data.shingles import Sets, Shingle, is_unspaced, kinds_for, shingle, united
+from trainer.data.verify import Compared, Pairs, Said, num_words, whole_text
 
 NUM_PERMUTATIONS, NUM_BANDS, SEED = 128, 32, 1
 ROWS_PER_BAND = NUM_PERMUTATIONS // NUM_BANDS
@@ -25,24 +27,10 @@ WINDOW = 7
 """Rows of one bucket that each row is compared with; buckets up to one more are compared completely."""
 SHARED_ANSWER_ROWS = 10
 """An answer that so many rows give is a label, not a text to compare."""
-SHORT_ANSWER_WORDS = 8
-"""Answers below this length must be equal: "42" and "43" are near as text and contradict each other."""
 SAME_ANSWER = 0.5
 """Longer answers below this similarity are different answers."""
 
 Rows = NDArray[np.int64]
-Pairs = NDArray[np.int64]
-
-
-class Said(NamedTuple):
-    """The texts of a row that are compared, normalised by `normalise_words`."""
-
-    prompt: str
-    """User and assistant turns before the last answer."""
-    answer: str
-    """The last answer, its tool calls included; of a pair both answers."""
-    context: str
-    """System turn, results of tools, and tools: compared on their own."""
 
 
 class Keys(NamedTuple):
@@ -52,6 +40,7 @@ class Keys(NamedTuple):
     """(entries,): index of the text."""
     bands: NDArray[np.uint32]
     """(entries, 32)"""
+    marks: Marks
 
 
 class Bands(NamedTuple):
@@ -63,33 +52,31 @@ class Bands(NamedTuple):
 
 def band_texts(said: Sequence[Said]) -> Bands:
     """Index texts; those without a word have no entry."""
-    prompts, wholes = [text.prompt for text in said], [_whole(text) for text in said]
+    prompts, wholes = [text.prompt for text in said], [whole_text(text) for text in said]
     answers = [text.answer for text in said]
     return Bands(_band(prompts, [""] * len(said), prompts), _band(prompts, answers, wholes))
-
-
-def _whole(text: Said) -> str:
-    return f"{text.prompt} {text.answer}".strip()
 
 
 def _band(lefts: Sequence[str], rights: Sequence[str], wholes: Sequence[str]) -> Keys:
     """Index texts of two parts, whose shingles are joined; `wholes` decides the kind of shingle."""
     by_kind: dict[Shingle, list[int]] = {kind: [] for kind in Shingle}
+    words = [num_words(text) for text in wholes]
     for index, text in enumerate(wholes):
-        for kind in kinds_for(num_words(text), unspaced=is_unspaced(text)) if text else ():
+        for kind in kinds_for(words[index], unspaced=is_unspaced(text)) if text else ():
             by_kind[kind].append(index)
-    rows, bands = [np.zeros(0, np.int64)], [np.zeros((0, NUM_BANDS), np.uint32)]
+    entries = [Keys(np.zeros(0, np.int64), np.zeros((0, NUM_BANDS), np.uint32), no_marks())]
     for kind, chosen in by_kind.items():
         if chosen:
             sets = united(*(shingle([part[row] for row in chosen], kind) for part in (lefts, rights)))
-            rows.append(np.array(chosen, np.int64))
-            bands.append(_band_keys(_signatures(sets)))
-    return Keys(np.concatenate(rows), np.concatenate(bands))
+            marks = mark(sets, kind, [words[row] for row in chosen])
+            entries.append(Keys(np.array(chosen, np.int64), _band_keys(_signatures(sets)), marks))
+    return _joined(entries)
 
 
-def num_words(text: str) -> int:
-    """Count the words of a normalised text."""
-    return text.count(" ") + bool(text)
+def _joined(parts: Sequence[Keys]) -> Keys:
+    rows, bands, marks = zip(*parts, strict=True)
+    columns = (np.concatenate(column) for column in zip(*marks, strict=True))
+    return Keys(np.concatenate(rows), np.concatenate(bands), Marks(*columns))
 
 
 def _signatures(sets: Sets) -> NDArray[np.uint32]:
@@ -112,7 +99,7 @@ def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 @dataclass
 class Index:
-    """Band keys of all rows, in the chunks in which they were made: 256 bytes a row."""
+    """Band keys of all rows, in the chunks in which they were made: 400 bytes a row."""
 
     chunks: list[Bands] = field(default_factory=list)
 
@@ -120,12 +107,13 @@ class Index:
         """Add the texts of a chunk whose text 0 is row `first_row`."""
         self.chunks.append(Bands(*(keys._replace(rows=keys.rows + first_row) for keys in bands)))
 
-    def pairs(self, *, prompt: NDArray[np.bool_], whole: NDArray[np.bool_]) -> tuple[Pairs, Rows]:
+    def pairs(self, *, prompt: NDArray[np.bool_], whole: NDArray[np.bool_], least: float) -> tuple[Pairs, Rows]:
         """Return the pairs of rows that share a bucket, and the rows of buckets too large to compare completely.
 
         Args:
             prompt: (rows,) rows whose prompt is compared.
             whole: (rows,) rows that are compared as a whole.
+            least: pairs whose prompts, and who as a whole, are certainly less alike are left out.
 
         Returns:
             (pairs, 2) with the lesser row first, each pair once, sorted.
@@ -134,29 +122,46 @@ class Index:
         for way, chosen in (("prompt", prompt), ("whole", whole)):
             parts = [getattr(chunk, way) for chunk in self.chunks]
             masks = [chosen[keys.rows] for keys in parts]
-            rows = _joined([keys.rows[mask] for keys, mask in zip(parts, masks, strict=True)], np.int64)
+            rows = _chosen([keys.rows for keys in parts], masks, np.int64)
             for band in range(NUM_BANDS):
-                column = [keys.bands[:, band][mask] for keys, mask in zip(parts, masks, strict=True)]
-                pairs, cut = _bucket_pairs(_joined(column, np.uint32), rows, band)
+                keys = _chosen([keys.bands[:, band] for keys in parts], masks, np.uint32)
+                pairs, cut = _bucket_pairs(keys, rows, band)
                 found, crowded[cut] = np.union1d(found, pairs), True
-        both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1)
-        return both.astype(np.int64), np.flatnonzero(crowded)
+        both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+        return self._possible(both, prompt.size, least), np.flatnonzero(crowded)
+
+    def _possible(self, pairs: Pairs, num_rows: int, least: float) -> Pairs:
+        """Leave out pairs that met by chance."""
+        possible = np.zeros(len(pairs), np.bool_)
+        for way in Bands._fields:
+            parts = [getattr(chunk, way) for chunk in self.chunks]
+            rows = np.concatenate([np.zeros(0, np.int64), *(keys.rows for keys in parts)])
+            columns = zip(no_marks(), *(keys.marks for keys in parts), strict=True)
+            marks = Marks(*(np.concatenate(column) for column in columns))
+            possible |= upper_bounds(marks, rows, pairs, num_rows) >= least
+        return pairs[possible]
 
 
-def _joined(parts: list[NDArray[np.generic]], kind: type) -> NDArray[np.generic]:
-    return np.concatenate(parts) if parts else np.zeros(0, kind)
+def _chosen(parts: list[NDArray[Any]], masks: list[NDArray[np.bool_]], kind: type) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, kind), *(part[mask] for part, mask in zip(parts, masks, strict=True))])
 
 
-def _bucket_pairs(keys: NDArray[np.generic], rows: NDArray[np.generic], band: int) -> tuple[NDArray[np.uint64], Rows]:
+def _bucket_pairs(keys: NDArray[np.uint32], rows: Rows, band: int) -> tuple[NDArray[np.uint64], Rows]:
     """Pair each row with the next rows of its bucket and with the bucket's first, as `row << 32 | row`.
 
     Returns:
         The pairs, and the rows of buckets with more rows than that.
     """
+    if keys.size < 2:
+        return np.zeros(0, np.uint64), rows[:0]
     # Another order in each band: a large bucket that recurs then gives other neighbours each time.
     shuffled = np.random.default_rng(band).permutation(keys.size)
-    order = shuffled[np.argsort(keys[shuffled], kind="stable")]
-    keys, rows = keys[order], rows[order].astype(np.uint64)
+    packed = np.sort((keys[shuffled].astype(np.uint64) << np.uint64(32)) | np.arange(keys.size, dtype=np.uint64))
+    keys = (packed >> np.uint64(32)).astype(np.uint32)
+    meets = np.concatenate([keys[1:] == keys[:-1], [False]])
+    meets[1:] |= meets[:-1].copy()  # rows alone in their bucket, the most, are put aside
+    keys, packed = keys[meets], packed[meets]
+    rows = rows[shuffled[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]].astype(np.uint64)
     first = np.searchsorted(keys, keys, side="left")
     places = np.arange(keys.size)
     left, right = [first[places - first > WINDOW]], [places[places - first > WINDOW]]
@@ -168,67 +173,6 @@ def _bucket_pairs(keys: NDArray[np.generic], rows: NDArray[np.generic], band: in
     pairs = (np.minimum(one, two) << np.uint64(32)) | np.maximum(one, two)
     crowded = np.isin(first, first[places - first > WINDOW])
     return np.unique(pairs[one != two]), rows[crowded].astype(np.int64)
-
-
-class Compared(NamedTuple):
-    """Exact similarities of pairs of rows."""
-
-    prompt: NDArray[np.float64]
-    whole: NDArray[np.float64]
-    answer: NDArray[np.float64]
-    context: NDArray[np.float64]
-    short_answer: NDArray[np.bool_]
-    """One of the answers is too short for a similarity to mean anything."""
-
-    @classmethod
-    def of(cls, num_pairs: int) -> Compared:
-        """Make room for so many pairs."""
-        prompt, whole, answer, context = (np.zeros(num_pairs) for _ in range(4))
-        return cls(prompt, whole, answer, context, np.zeros(num_pairs, np.bool_))
-
-
-def compare(said: Sequence[Said], pairs: Pairs) -> Compared:
-    """Return the exact Jaccard similarities of pairs.
-
-    Args:
-        said: texts.
-        pairs: (pairs, 2) indices into `said`.
-    """
-    lefts, rights = ([said[row] for row in column] for column in pairs.T.tolist())
-    empty = [""] * len(pairs)
-
-    def alike(name: str) -> NDArray[np.float64]:
-        one, two = ([getattr(text, name) for text in side] for side in (lefts, rights))
-        return _compare((one, empty), (two, empty))
-
-    whole = _compare(*(([text.prompt for text in side], [text.answer for text in side]) for side in (lefts, rights)))
-    short = [
-        min(num_words(left.answer), num_words(right.answer)) < SHORT_ANSWER_WORDS and not is_unspaced(left.answer)
-        for left, right in zip(lefts, rights, strict=True)
-    ]
-    return Compared(alike("prompt"), whole, alike("answer"), alike("context"), np.array(short, np.bool_))
-
-
-Parts = tuple[Sequence[str], Sequence[str]]
-
-
-def _compare(left: Parts, right: Parts) -> NDArray[np.float64]:
-    """Compare texts of two parts each, place by place; equal ones without shingling."""
-    wholes = [[f"{one} {two}".strip() for one, two in zip(*side, strict=True)] for side in (left, right)]
-    result = np.ones(len(wholes[0]))
-    kinds = np.array([-1 if one == two else _pair_kind(one, two) for one, two in zip(*wholes, strict=True)], np.int64)
-    for kind in Shingle:
-        chosen = np.flatnonzero(kinds == kind).tolist()
-        if chosen:
-            sets = (
-                united(*(shingle([part[place] for place in chosen], kind) for part in side)) for side in (left, right)
-            )
-            result[chosen] = similarities(*sets)
-    return result
-
-
-def _pair_kind(left: str, right: str) -> Shingle:
-    return kind_for_pair(min(num_words(left), num_words(right)), unspaced=is_unspaced(left) or is_unspaced(right))
 
 
 class Edges(NamedTuple):

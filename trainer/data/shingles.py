@@ -167,6 +167,29 @@ def similarities(left: Sets, right: Sets) -> NDArray[np.float64]:
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
 
 
+def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the exact Jaccard similarity of pairs of texts; 1 where both are empty.
+
+    Args:
+        sets: shingles of texts.
+        pairs: (pairs, 2) indices into `sets`.
+    """
+    num_texts = sets.offsets.size - 1
+    shift = np.uint64(64 - max(num_texts - 1, 1).bit_length())
+    owner = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(sets.offsets))
+    # The text's number before what is left of the hash: of few thousand texts at least 50 bits.
+    members = np.unique((owner << shift) | (sets.hashes >> (np.uint64(64) - shift)))
+    sizes = np.bincount((members >> shift).astype(np.int64), minlength=num_texts)
+    left, right = pairs.T
+    place = np.repeat(offsets_of(sizes)[left] - offsets_of(sizes[left])[:-1], sizes[left])
+    wanted = members[place + np.arange(place.size)] & ((np.uint64(1) << shift) - np.uint64(1))
+    wanted |= np.repeat(right.astype(np.uint64), sizes[left]) << shift
+    found = np.minimum(np.searchsorted(members, wanted), max(members.size - 1, 0))
+    shared = np.bincount(np.repeat(np.arange(len(pairs)), sizes[left])[members[found] == wanted], minlength=len(pairs))
+    union = sizes[left] + sizes[right] - shared
+    return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+
+
 def _tagged(sets: Sets) -> tuple[Hashes, Counts]:
     """Return the distinct (text, shingle) pairs as sorted hashes, and the text of each."""
     owner = np.repeat(np.arange(sets.offsets.size - 1), np.diff(sets.offsets))

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.compared import unpack_said
-from trainer.data.near import SHARED_ANSWER_ROWS, Compared, Edges, Pairs, Said, compare, judge
+from trainer.data.near import SAME_ANSWER, SHARED_ANSWER_ROWS, Edges, judge
 from trainer.data.spool import Spool, read_spans
 from trainer.data.table import Table
+from trainer.data.verify import Compared, Pairs, Said, compare
 from trainer.data.workers import Workers
 
-PAIRS_PER_CHUNK = 4000
+CHUNK_PAIRS, CHUNK_BYTES = 2000, 2_000_000
+"""Pairs to compare in one go, and the bytes of their texts: as sets of shingles they take fifty times as much."""
 Rows = NDArray[np.int64]
 
 
@@ -28,6 +30,8 @@ class PairChunk:
     """(distinct rows, 2) parts of the file."""
     pairs: Pairs
     """(pairs, 2) places in `spans`."""
+    least: float
+    """See `verify.compare`."""
 
 
 def read_said(path: Path, spans: NDArray[np.int64]) -> list[Said]:
@@ -37,7 +41,7 @@ def read_said(path: Path, spans: NDArray[np.int64]) -> list[Said]:
 
 def compare_chunk(chunk: PairChunk) -> Compared:
     """Compare pairs of rows on disk exactly."""
-    return compare(read_said(chunk.path, chunk.spans), chunk.pairs)
+    return compare(read_said(chunk.path, chunk.spans), chunk.pairs, least=chunk.least)
 
 
 def find_similar(
@@ -49,8 +53,11 @@ def find_similar(
         The pairs, and the rows whose neighbours were too many to compare all of them.
     """
     shared = shared_answers(table, rows)
-    pairs, crowded = table.index.pairs(prompt=_one_of_each_prompt(table, rows), whole=table.mask(rows) & ~shared)
-    parts = [Compared.of(0), *workers.map(compare_chunk, _chunks(said, pairs))]
+    least = min(drop, flag, SAME_ANSWER)
+    pairs, crowded = table.index.pairs(
+        prompt=_one_of_each_prompt(table, rows), whole=table.mask(rows) & ~shared, least=least
+    )
+    parts = [Compared.of(0), *workers.map(compare_chunk, _chunks(said, pairs, least))]
     compared = Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     answers = table.columns["answer"]
     same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
@@ -88,10 +95,17 @@ def _capped(rows: Rows, prompt: NDArray[np.uint64], limit: int = 8) -> Rows:
     return np.sort(rows[order[nth < limit]])
 
 
-def _chunks(said: Spool, pairs: Pairs) -> Iterator[PairChunk]:
-    for begin in range(0, len(pairs), PAIRS_PER_CHUNK):
-        rows, places = np.unique(pairs[begin : begin + PAIRS_PER_CHUNK], return_inverse=True)
-        yield PairChunk(said.path, said.spans(rows), places.reshape(-1, 2))
+def _chunks(said: Spool, pairs: Pairs, least: float) -> Iterator[PairChunk]:
+    spans = said.spans(pairs.reshape(-1))
+    ends = np.cumsum((spans[:, 1] - spans[:, 0]).reshape(-1, 2).sum(axis=1))
+    begin = 0
+    while begin < len(pairs):
+        passed = ends[begin - 1] if begin else 0
+        full = int(np.searchsorted(ends, passed + CHUNK_BYTES, side="right"))
+        end = max(min(full, begin + CHUNK_PAIRS), begin + 1)
+        rows, places = np.unique(pairs[begin:end], return_inverse=True)
+        yield PairChunk(said.path, said.spans(rows), places.reshape(-1, 2), least)
+        begin = end
 
 
 def join_edges(parts: Sequence[Edges]) -> Edges:

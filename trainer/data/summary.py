@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.compared import reply_text
+from trainer.data.compared import answer_text, prompt_text, reply_text
 from trainer.data.desk import Desk, Rows
-from trainer.data.guard import excerpt
 from trainer.data.ledger import Ledger
 from trainer.data.prepare import TEXT, TOKENS
 
 MAX_LISTED, MAX_GROUPS = 20, 1000
 MAX_ANSWER_CHARS = 200
+MAX_SAMPLE_CHARS, SHARED_CHARS = 500, 120
 
 
 def build_report(desk: Desk, sides: dict[str, Rows], facts: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def build_report(desk: Desk, sides: dict[str, Rows], facts: dict[str, Any]) -> d
         "rows_read": ledger.num_read,
         **{f"rows_{side}": int(rows.size) for side, rows in sides.items()},
         "rejected": dict(sorted(ledger.reasons.items())),
+        "rejected_rows": dict(sorted(ledger.listed.items())),
         "formats": {source: dict(sorted(counts.items())) for source, counts in sorted(ledger.formats.items())},
         "turns": {str(number): turns[number] for number in sorted(turns)},
         "most_frequent_answer": _most_frequent_answer(desk, sides["train"]),
@@ -72,16 +73,44 @@ def _duplicates(desk: Desk) -> dict[str, Any]:
 
 def _conflicts(desk: Desk) -> dict[str, Any]:
     groups = desk.copies.conflicts
-    samples = [
-        _pair(desk, *group[:2]) | {"reason": f"{len(group)} rows with this prompt"} for group in groups[:MAX_LISTED]
-    ]
+    samples = [_pair(desk, *group[:2]) | {"reason": _asked(desk, group)} for group in groups[:MAX_LISTED]]
     places = [[desk.table.ref(row) for row in group] for group in groups[:MAX_GROUPS]]
     return {"groups": len(groups), "rows": len(set().union(*groups)), "places": places, "samples": samples}
 
 
+def _asked(desk: Desk, group: list[int]) -> str:
+    is_same = len(set(desk.table.columns["prompt"][group].tolist())) == 1
+    return f"{len(group)} rows with this prompt" if is_same else "nearly the same prompt"
+
+
 def _pair(desk: Desk, row: int, of: int) -> dict[str, Any]:
     table = desk.table
-    return {"row": table.ref(row), "of": table.ref(of), "text": excerpt(desk, row), "of_text": excerpt(desk, of)}
+    text, of_text = windows(said_by(desk, row), said_by(desk, of))
+    return {"row": table.ref(row), "of": table.ref(of), "text": text, "of_text": of_text}
+
+
+def said_by(desk: Desk, row: int) -> str:
+    """Return what a row says, personal data masked: before it is cut, so that no half of a value is left."""
+    record = desk.spool.row(row)
+    said = " \u2192 ".join(part for part in (prompt_text(record), answer_text(record)) if part)
+    return desk.mask(" ".join(said.split()))
+
+
+def windows(left: str, right: str) -> tuple[str, str]:
+    """Cut two texts to the same length, from shortly before they begin to differ."""
+    shared = next(
+        (place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other),
+        min(len(left), len(right)),
+    )
+    start = 0
+    if max(len(left), len(right)) > MAX_SAMPLE_CHARS and shared > SHARED_CHARS:
+        start = left.rfind(" ", 0, shared - SHARED_CHARS) + 1
+    return _window(left, start), _window(right, start)
+
+
+def _window(text: str, start: int) -> str:
+    end = start + MAX_SAMPLE_CHARS
+    return ("\u2026 " if start else "") + text[start:end] + (" \u2026" if len(text) > end else "")
 
 
 def _most_frequent_answer(desk: Desk, rows: Rows) -> dict[str, object] | None:

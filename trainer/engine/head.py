@@ -184,7 +184,9 @@ def log_probs(
         return result
     chunk = functools.partial(_trained_chunk, project, logits)
     if torch.is_grad_enabled():
-        chunk = functools.partial(checkpoint, chunk, use_reentrant=False, preserve_rng_state=False)
+        # an adapter on the head may have dropout: the second forward pass must drop what the first one did
+        drops = any(isinstance(part, torch.nn.Dropout) and part.training and part.p for part in head.modules())
+        chunk = functools.partial(checkpoint, chunk, use_reentrant=False, preserve_rng_state=drops)
     # Summed over no rows: a batch without trained tokens still reaches every weight, with gradient zero.
     pieces = [hidden[:0].sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))]
     pieces += [chunk(hidden[rows], ids[rows]) for rows in _chunks(len(ids), vocabulary, hidden.device)]

@@ -142,6 +142,12 @@ def _label_errors(recipe: Recipe, run: RunFolder, limit: int) -> list[Row]:
 
 
 def _suspicion(entry: dict[str, Any], tokens: Any) -> str:
+    if "margin" in entry:
+        preferred = "; it prefers the rejected answer" if entry["margin"] < 0 else ""
+        return (
+            f"the model prefers chosen to rejected by {entry['margin']:+.3f} nats, "
+            f"{entry['score']:+.1f} deviations less than in the median pair{preferred}"
+        )
     said = f"loss {entry['loss']:.3f} nats a token, {entry['score']:+.1f} deviations from the median"
     if entry["says"] is None or tokens is None:
         return said

@@ -1,4 +1,5 @@
-"""Label errors of a finished training: its rows ranked by the loss of the tuned model, and by what it says instead.
+"""Label errors of a finished training: its rows ranked by the loss of the tuned model, and by what it says instead;
+pairs by how much less it prefers the chosen answer than it does in other pairs.
 
 The ranking is kept in `inspect/label_errors.json` of the run, until the weights or the packed rows change.
 """
@@ -6,7 +7,8 @@ The ranking is kept in `inspect/label_errors.json` of the run, until the weights
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -30,10 +32,10 @@ TokenRow = tuple[Any, Any]
 
 
 def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
-    """Return the most suspicious training rows: {"row": line in train.jsonl, "loss", "score", "ids", "says", ...}.
+    """Return the most suspicious training rows: {"row": line in train.jsonl, "score", "loss" or "margin", ...}.
 
     Raises:
-        StageError: The run has no trained weights or no packed rows, or its rows are pairs.
+        StageError: The run has no trained weights or no packed rows.
     """
     records = [run.record(stage) for stage in ("pack", "train")]
     for stage, record in zip(("pack", "train"), records, strict=True):
@@ -46,9 +48,8 @@ def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
     if path.is_file() and (kept := read_json(path)).get("made_from") == made_from:
         return list(kept["rows"])
     store = TokenStore.load(run.stage_dir("pack") / "train.safetensors")
-    if store.is_pairs:
-        raise StageError("label errors are ranked for supervised rows, and these are pairs", hint="use --flag refusal")
-    ranked = rank(_trained_model(recipe, run), store)
+    model = _trained_model(recipe, run)
+    ranked = rank_pairs(model, store, reference=_reference(recipe, model)) if store.is_pairs else rank(model, store)
     write_json(path, {"made_from": made_from, "rows": ranked})
     return ranked
 
@@ -60,6 +61,46 @@ def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
         return load_on(base, run.stage_dir("train") / "adapter").eval()
     section = recipe.model.model_copy(update={"name_or_path": str((run.stage_dir("train") / "model").absolute())})
     return load_model(section, cache_dir(), dtype=types.weights).eval()
+
+
+def _reference(recipe: Recipe, model: Any) -> Callable[[], AbstractContextManager[Any]] | None:
+    """Return what turns the model into the reference of the training while it is entered; None where there is none."""
+    is_adapter = isinstance(recipe.adapter, LoraAdapter) and not recipe.adapter.init_from
+    return model.disable_adapter if is_adapter and recipe.method.kind == "dpo" else None
+
+
+def rank_pairs(
+    model: Any, store: TokenStore, *, reference: Callable[[], AbstractContextManager[Any]] | None
+) -> list[dict[str, Any]]:
+    """Rank pairs by their margin, the lowest first: the log-probability of chosen over rejected, in nats.
+
+    With a reference it is what training has moved it by, as in DPO; without one it is taken a token, so that the longer
+    answer is not the less likely one by its length.
+    """
+    pairs = [store.pair(index) for index in range(len(store))]
+    rows = [_side(prompt, answer) for prompt, *answers in pairs for answer in answers]
+    losses, counts = _losses(model, rows, "margins")
+    if reference is None:
+        margins = _margins(losses / np.maximum(counts, 1))
+    else:
+        with reference():
+            margins = _margins(losses) - _margins(_losses(model, rows, "reference")[0])
+    scores = unusual_loss(-margins, np.ones(len(margins)))
+    return [
+        {"row": int(store.row_index[index]), "margin": float(margins[index]), "score": float(scores[index])}
+        for index in np.argsort(margins, kind="stable")[:MAX_RANKED]
+    ]
+
+
+def _margins(losses: Any) -> Any:
+    """Return (pairs,): loss of the rejected answer less that of the chosen one, which stands before it."""
+    chosen, rejected = losses.reshape(-1, 2).T
+    return rejected - chosen
+
+
+def _side(prompt: Any, answer: Any) -> TokenRow:
+    flags = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(answer), np.uint8)])
+    return np.concatenate([prompt, answer]), flags
 
 
 def rank(model: Any, store: TokenStore) -> list[dict[str, Any]]:
@@ -137,5 +178,4 @@ def _other_classes(
 def _with_answer(row: TokenRow, answer: tuple[int, ...]) -> TokenRow:
     ids, mask = row
     prompt = ids[: int(np.argmax(mask))]
-    flags = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(answer), np.uint8)])
-    return np.concatenate([prompt, np.array(answer, ids.dtype)]), flags
+    return _side(prompt, np.array(answer, ids.dtype))

@@ -142,7 +142,9 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
             return torch.sigmoid(beta * chosen) + 1 - torch.sigmoid(margin)
         case "discopop":
             gate = torch.sigmoid(margin / DISCOPOP_TAU)
-            return -F.logsigmoid(margin) * (1 - gate) + torch.exp(-margin) * gate
+            # exp(-margin) alone overflows where the gate is 0
+            gated = torch.exp(F.logsigmoid(margin / DISCOPOP_TAU) - margin)
+            return -F.logsigmoid(margin) * (1 - gate) + gated
         case "sft":
             raise AssertionError("a loss of tokens, not of pairs")
         case _:
@@ -181,7 +183,10 @@ def _log_odds(scores: PairScores) -> torch.Tensor:
 
 
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
-    """Return log(1 - exp(x)) for x < 0, precisely on both sides of -log 2."""
-    near = torch.log(-torch.expm1(x.clamp(min=-0.6931471805599453)))
+    """Return log(1 - exp(x)) for x <= 0, precisely on both sides of -log 2.
+
+    An answer that is certain rounds to x = 0, where the odds have no end: it counts as certain up to one rounding.
+    """
+    near = torch.log(-torch.expm1(x.clamp(min=-0.6931471805599453, max=-torch.finfo(x.dtype).eps)))
     far = torch.log1p(-torch.exp(x.clamp(max=-0.6931471805599453)))
     return torch.where(x > -0.6931471805599453, near, far)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,10 @@ def reference_key(store: TokenStore, weights: dict[str, Any]) -> str:
 def remembered(
     folder: Path, key: str, compute: Callable[[], torch.Tensor], *, accelerator: Any, say: Callable[[str], None]
 ) -> torch.Tensor:
-    """Return the numbers kept under `key`, or compute and keep them; a damaged file is computed again."""
+    """Return the numbers kept under `key`, or compute and keep them.
+
+    A damaged file is computed again, and a folder that cannot be written is no error: it only saves time.
+    """
     path = folder / "reference" / f"{key}.safetensors"
     kept = _read(path)
     # all processes compute or none: they need each other for it
@@ -98,13 +101,25 @@ def remembered(
         say(f"train: reference log-probabilities of {len(kept)} pairs from the cache")
         return kept
     found = compute()
-    if accelerator.is_main_process:
+    problem = _write(path, found) if accelerator.is_main_process else None
+    say(f"train: reference log-probabilities of {len(found)} pairs computed once")
+    if problem:
+        say(f"train: they are not kept for other runs: {problem}")
+    return found
+
+
+def _write(path: Path, found: torch.Tensor) -> str | None:
+    """Keep the numbers; return why they cannot be."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
         save_file({"reference": found}, staged)
         staged.replace(path)
-    say(f"train: reference log-probabilities of {len(found)} pairs computed once")
-    return found
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
+        return str(error)
+    return None
 
 
 def _read(path: Path) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from trainer.methods.settings import check_schedule, settings_of
 from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
-from trainer.model.load import Precision, load_model
+from trainer.model.load import Precision, commit, load_model
 from trainer.recipe import Recipe
 from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
 from trainer.recipe.model import LoraAdapter, QloraAdapter
@@ -33,6 +34,8 @@ from trainer.tokens.store import TokenStore
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 PROBE_ROWS = 3
+PACKAGES = ("peft", "torch", "transformers")
+"""Their releases may change what a model computes."""
 
 
 @dataclass(frozen=True)
@@ -232,11 +235,15 @@ def _add_reference(parts: Parts, dataset: Dataset[Any], accelerator: Any) -> Non
 
 def _policy(parts: Parts) -> dict[str, Any]:
     """Return all that decides what the policy at step 0 says; a fresh adapter changes nothing."""
-    adapter = parts.job.recipe.adapter
+    adapter, model = parts.job.recipe.adapter, parts.job.recipe.model
     quantised = adapter.model_dump(include=set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"})
     return {
         "weights": parts.job.weights,
-        "commit": getattr(parts.model.config, "_commit_hash", None),
+        "commit": commit(model.name_or_path, model.revision),
+        "start": adapters.settings(adapter.init_from)
+        if isinstance(adapter, LoraAdapter) and adapter.init_from
+        else None,
+        "packages": {name: version(name) for name in PACKAGES},
         "quantised": quantised if isinstance(adapter, QloraAdapter) else None,
         "types": [str(parts.types.weights), str(parts.types.autocast)],
         "device": next(parts.model.parameters()).device.type,
@@ -246,10 +253,14 @@ def _policy(parts: Parts) -> dict[str, Any]:
 
 def _switch_dropout_off(model: Any) -> float:
     """Set every dropout to 0; return the largest that there was."""
-    found = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    largest = max((module.p for module in found), default=0.0)
-    for module in found:
-        module.p = 0.0
+    largest = 0.0
+    for module in model.modules():
+        names = ["p"] if isinstance(module, torch.nn.Dropout) else []
+        # attention layers of transformers keep their rate as a number
+        names += [name for name, value in vars(module).items() if "drop" in name and type(value) is float]
+        for name in names:
+            largest = max(largest, getattr(module, name))
+            setattr(module, name, 0.0)
     return largest
 
 

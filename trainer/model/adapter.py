@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -49,6 +50,12 @@ def adapter_folder(start: str) -> Path:
         if (folder / WEIGHTS).is_file():
             return folder
     raise StageError(f"no {WEIGHTS} in {start}", hint="train that run first, or correct adapter.init_from")
+
+
+def settings(start: str) -> dict[str, Any]:
+    """Return the settings of the adapter in a run folder or adapter folder, without the place of its base model."""
+    text = (adapter_folder(start) / "adapter_config.json").read_text(encoding="utf-8")
+    return {name: value for name, value in json.loads(text).items() if name != "base_model_name_or_path"}
 
 
 def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
@@ -135,7 +142,8 @@ def check_saved(folder: Path, *, expected: set[str] | None = None) -> dict[str, 
         raise DivergedError(
             f"{len(bad)} of {len(weights)} adapter tensors are not finite, the first is {bad[0]}", hint=hint
         )
-    squares = [tensor.double().square().sum() for name, tensor in weights.items() if "lora_B" in name]
+    # of an embedding layer, A is the matrix that begins at zero
+    squares = [weights[name].double().square().sum() for name in weights if "lora_B" in name or "embedding_A" in name]
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     if norm == 0.0:
         raise StageError(

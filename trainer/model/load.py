@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -76,6 +77,14 @@ def model_folder(section: ModelSection, cache: Path) -> tuple[str, dict[str, Any
     if source.path is not None:
         return str(source.path), common
     return source.name, common | ({"revision": source.revision} if source.revision else {})
+
+
+def commit(name_or_path: str, revision: str | None) -> str | None:
+    """Return the commit of a hub model in the local cache, to which a branch such as main points now."""
+    if locate(name_or_path, revision=revision).kind != "hub":
+        return None
+    found = try_to_load_from_cache(name_or_path, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _converted(source: ModelSource, cache: Path) -> Path:

@@ -94,10 +94,14 @@ class Arm(Section):
     """One second attempt for an answer that breaks the format, shown what is wrong."""
 
     @property
+    def is_plain(self) -> bool:
+        """Tell whether it asks as the rows do, with nothing added."""
+        return self.prompt is None and self.shots is None and self.documents is None
+
+    @property
     def is_prompted(self) -> bool:
         """Tell whether it is an alternative to tuning: untuned weights with more than the rows' own prompt."""
-        plain = self.prompt is None and self.shots is None and self.documents is None
-        return self.model != "tuned" and (not plain or isinstance(self.model, Endpoint))
+        return self.model not in ("tuned", "start") and (not self.is_plain or isinstance(self.model, Endpoint))
 
 
 ArmName = Literal["base", "start", "tuned", "few_shot", "dynamic_few_shot", "tuned_few_shot"]

@@ -7,32 +7,10 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from trainer.recipe.base import Section
+from trainer.recipe.gates import BEST_PROMPTED, Gate
 
 Arm = Literal["base", "tuned"]
 Metric = Literal["loss", "exact_match", "valid_json", "preference_accuracy", "latency_p50_s"]
-
-
-class Gate(Section):
-    """A condition that the tuned model must meet before it is exported."""
-
-    metric: Metric
-    """Name of the metric, as in eval/scores.json."""
-    vs: Arm = "base"
-    """Arm that `min_gain` and `max_drop` compare with."""
-    min: float | None = None
-    """Smallest allowed value."""
-    max: float | None = None
-    """Largest allowed value."""
-    min_gain: float | None = None
-    """Smallest allowed improvement over `vs`."""
-    max_drop: float | None = None
-    """Largest allowed loss against `vs`."""
-
-    @model_validator(mode="after")
-    def states_a_limit(self) -> Gate:
-        if self.min is self.max is self.min_gain is self.max_drop is None:
-            raise ValueError("give at least one of `min`, `max`, `min_gain` and `max_drop`")
-        return self
 
 
 class EvalSection(Section):
@@ -56,8 +34,7 @@ class EvalSection(Section):
     @model_validator(mode="after")
     def gates_have_their_arms(self) -> EvalSection:
         for gate in self.gates:
-            compares = gate.min_gain is not None or gate.max_drop is not None
-            missing = {"tuned", *([gate.vs] if compares else [])} - set(self.arms)
+            missing = {gate.arm, *([gate.vs] if gate.compares else [])} - {*self.arms, BEST_PROMPTED}
             if missing:
                 raise ValueError(f"a gate on {gate.metric} needs the arm {sorted(missing)[0]}, which `arms` leaves out")
         return self

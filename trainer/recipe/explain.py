@@ -31,11 +31,17 @@ class Where:
     """The value for which a plain union such as `int | Literal["auto"]` offers several types."""
 
 
-def explain(error: ValidationError, document: Document) -> list[Problem]:
-    """Return one problem for each wrong value; what the members of one union say about it is joined by "or"."""
+def explain(error: ValidationError, document: Document, root: type[BaseModel] = Recipe) -> list[Problem]:
+    """Return one problem for each wrong value; what the members of one union say about it is joined by "or".
+
+    Args:
+        error: As pydantic raised it.
+        document: What was validated.
+        root: The section that the whole document is.
+    """
     details: dict[Key, list[tuple[Where, Any]]] = {}
     for detail in error.errors(include_url=False):
-        where = _where(detail["loc"])
+        where = _where(detail["loc"], root)
         details.setdefault(where.key, []).append((where, detail))
     # `target_modules: [1]`: the fault is the 1 in the list, not that a list is no 'all-linear'
     inner = {where.union for key, found in details.items() for where, _ in found if where.union not in (None, key)}
@@ -77,14 +83,17 @@ def _message(where: Where, detail: Any) -> str:
     return f"{text[0].lower()}{text[1:]}"
 
 
-def _where(location: tuple[str | int, ...]) -> Where:
+def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
     key: list[str | int] = []
     model: type[BaseModel] | None = None
     union: Key | None = None
-    members: list[Any] = [Recipe]
+    members: list[Any] = [root]
     for part in location:
         if len(members) > 1:  # the part names a member of the union, not a key
-            tagged = [member for member in members if _is_section(member) and part in _kinds(member)]
+            if str(part).startswith("tagged-union["):
+                members = [member for member in members if _is_section(member)]
+                continue
+            tagged = [member for member in members if _is_section(member) and part in (*_kinds(member), member.__name__)]
             if not tagged:
                 union = tuple(key)
             members = tagged or [member for member in members if str(part).startswith(_container(member))]

@@ -119,3 +119,13 @@ class Pii(Section):
             # The value is not shown: people paste the key itself here.
             raise ValueError("is the name of an environment variable, never the key itself")
         return self
+
+
+def pseudonymises(section: Pii) -> bool:
+    """Tell whether some type gets pseudonyms."""
+    return "pseudonymise" in {section.action, section.secrets, *section.types.values()}
+
+
+def pseudonyms_pass_away(section: Pii) -> bool:
+    """Tell whether the next run would draw other pseudonyms: no key is named."""
+    return pseudonymises(section) and section.key_env is None

@@ -12,17 +12,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from trainer.render.difference import Change, changes_of_findings, changes_of_rows, num_rows
 from trainer.render.format import DASH, finite, title_of, write_number
 from trainer.render.plots import Bar, bar_chart, histogram
 
 MAX_BARS = 20
+MIN_COMMON = 0.3
+SPACES = re.compile(r"(\s+)")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Said:
 
     place: str
     note: str
-    text: str
+    text: Markup
+    """Words that the other row does not say are marked."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class DataView:
     has_previous: bool
     charts: list[tuple[str, Markup]]
     rejected: Markup
+    rejected_rows: list[tuple[str, str]]
     system_prompts: list[tuple[str, str]]
     worst: list[tuple[str, str]]
     compared: list[tuple[str, list[tuple[Said, Said]]]]
@@ -89,6 +95,10 @@ def data_view(report: Mapping[str, Any], previous: Mapping[str, Any] | None = No
         has_previous=previous is not None,
         charts=_charts(stats),
         rejected=_bars(report.get("rejected")),
+        rejected_rows=[
+            (title_of(str(reason)), ", ".join(short_places([str(place) for place in places])))
+            for reason, places in _items(report.get("rejected_rows"))
+        ],
         system_prompts=[(str(one["text"]), write_number(one["rows"])) for one in stats.get("system_prompts") or []],
         worst=[(str(one["row"]), ", ".join(one["rules"])) for one in stats.get("worst_rows") or []],
         compared=[(title, pairs) for title, section in _compared(report) if (pairs := _pairs(section))],
@@ -100,7 +110,7 @@ def data_view(report: Mapping[str, Any], previous: Mapping[str, Any] | None = No
 def headline(report: Mapping[str, Any]) -> str:
     """Say in one sentence what became of the rows."""
     counts = num_rows(report)
-    sides = [f"{rows:,} {name.removesuffix(' rows')}" for name, rows in counts.items() if name != "rows read"]
+    sides = [f"{rows:,} {name.removesuffix(' rows')}" for name, rows in counts.items() if rows and name != "rows read"]
     rejected = report.get("rejected")
     lost = sum(int(finite(rows) or 0) for rows in rejected.values()) if isinstance(rejected, Mapping) else 0
     read = f"{counts['rows read']:,} rows read: " if "rows read" in counts else ""
@@ -201,13 +211,29 @@ def _compared(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _pairs(section: Mapping[str, Any] | None) -> list[tuple[Said, Said]]:
-    return [
-        (
-            Said(str(pair.get("row")), _note(pair), str(pair.get("text") or "")),
-            Said(str(pair.get("of")), "", str(pair.get("of_text") or "")),
-        )
-        for pair in (section or {}).get("samples") or []
-    ]
+    pairs = []
+    for pair in (section or {}).get("samples") or []:
+        text, of_text = mark_differences(str(pair.get("text") or ""), str(pair.get("of_text") or ""))
+        pairs.append((Said(str(pair.get("row")), _note(pair), text), Said(str(pair.get("of")), "", of_text)))
+    return pairs
+
+
+def mark_differences(left: str, right: str) -> tuple[Markup, Markup]:
+    """Return two texts as HTML in which the words that differ are marked; texts with little in common stay plain."""
+    words = SPACES.split(left), SPACES.split(right)
+    matcher = SequenceMatcher(None, *words, autojunk=False)
+    if matcher.ratio() < MIN_COMMON:
+        return escape(left), escape(right)
+    codes = matcher.get_opcodes()
+    return (
+        Markup("").join(_marked(words[0][begin:end], code != "equal") for code, begin, end, _, _ in codes),
+        Markup("").join(_marked(words[1][begin:end], code != "equal") for code, _, _, begin, end in codes),
+    )
+
+
+def _marked(words: list[str], differs: bool) -> Markup:
+    text = escape("".join(words))
+    return Markup("<mark>") + text + Markup("</mark>") if differs and text.strip() else text
 
 
 def _note(pair: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer.recipe.evaluate import Gate
-from trainer.scoring import statistics
+from trainer.recipe.gates import Gate
+from trainer.scoring import comparisons, statistics
 from trainer.scoring.generate import Answer, Generator
 from trainer.scoring.graders import exact_match, is_json
 from trainer.scoring.likelihood import Floats, row_losses
@@ -103,15 +103,14 @@ def compare(
 ) -> dict[str, Any] | None:
     """Return tuned minus base on the same rows, paired."""
     if metric == "loss" and len(tuned.losses):
-        return {"metric": metric, **statistics.paired_ratio_difference(tuned.losses, base.losses, tuned.counts, seed)}
+        return {"metric": metric, **comparisons.paired_ratio_difference(tuned.losses, base.losses, tuned.counts, seed)}
     if metric == "latency_p50_s" and tuned.latencies:
         first, second = np.array(tuned.latencies), np.array(base.latencies)
-        return {"metric": metric, **statistics.paired_difference(first, second, seed)}
+        return {"metric": metric, **comparisons.paired_difference(first, second, seed)}
     first_marks, second_marks = marks(metric, tuned, questions), marks(metric, base, questions)
     if first_marks is None or second_marks is None or not len(first_marks):
         return None
-    found = statistics.paired_difference(first_marks, second_marks, seed)
-    return {"metric": metric, **found, "p_value": statistics.mcnemar(first_marks, second_marks)}
+    return {"metric": metric, **comparisons.share_difference(first_marks, second_marks)}
 
 
 def judge(gate: Gate, arms: dict[str, dict[str, statistics.Score]]) -> dict[str, Any]:

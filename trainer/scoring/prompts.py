@@ -65,7 +65,8 @@ def build(
             until it does.
 
     Raises:
-        DataError: The prompt or a fixed example gives away a question, or a file cannot be used.
+        DataError: The prompt or a fixed example gives away a question, a file cannot be used, or the prompt is too
+            long for the model.
     """
     system = _system_prompt(arm.prompt, questions)
     fixed = _fixed_shots(arm.shots, questions, train_rows, read_rows, seed)
@@ -78,6 +79,11 @@ def build(
         while shots and not fits(asked):
             shots = shots[1:]
             asked = _asked(question, system, [*fixed, *shots], passages[place])
+        if not arm.is_plain and not fits(asked):
+            raise DataError(
+                f"the prompt of the arm {arm.name} for {question.id} leaves no room for an answer",
+                hint="fewer fixed shots, fewer or shorter passages, or a shorter prompt",
+            )
         found.append(asked)
     return found
 

@@ -26,7 +26,12 @@ def questions_of(
         by: Field whose rows belong together, as in `data.split.by`.
         write_calls: Writes a turn with tool calls as the model would: (row, history, turn) -> text.
     """
-    return [question for row in rows for question in _of_row(row, turns, by, write_calls)]
+    return [question for row in rows for question in _of_row(_flat(row), turns, by, write_calls)]
+
+
+def _flat(row: Row) -> Row:
+    """Put the columns that rows carry along beside the others: graders and slices name them."""
+    return {**(row.get("metadata") or {}), **row}
 
 
 def _of_row(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from trainer.errors import DataError
+from trainer.scoring.evidence import Evidence
 from trainer.scoring.graders import mostly_json
 from trainer.scoring.likelihood import Floats
 
@@ -92,6 +93,43 @@ class Yardstick:
             losses[index] = _loss(log_q, answer)
             start += len(answer)
         return Drift(kl, losses - self.losses, self.counts)
+
+
+class Retention:
+    """The forgetting meter of one run: first the base, then the tuned model."""
+
+    def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path) -> None:
+        """Take (prompt ids, ids of the base's answer); `path` holds distributions until the end."""
+        self.yardstick = Yardstick(rows, path)
+        self.drift: Drift | None = None
+        self.answers: dict[str, list[str]] = {}
+        """By model, its own answers to the prompts."""
+
+    def record(self, base: Any) -> None:
+        """Keep what the base model says."""
+        self.yardstick.record(base)
+
+    def compare(self, tuned: Any) -> None:
+        """Measure how the tuned model differs."""
+        self.drift = self.yardstick.drift(tuned)
+        self.yardstick.path.unlink(missing_ok=True)
+
+    def evidence(self, is_task: Callable[[str], bool] | None) -> dict[str, dict[str, Evidence]]:
+        """Return what was found, by metric and arm.
+
+        Args:
+            is_task: Tells whether an answer has the form of the task; None where the task has none of its own.
+        """
+        found: dict[str, dict[str, Evidence]] = {}
+        if self.drift is not None:
+            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts)}
+            found["loss_change"] = {"tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts)}
+        if is_task is not None:
+            found["format_leak_rate"] = {
+                arm: Evidence("share", np.array([float(is_task(text)) for text in answers]))
+                for arm, answers in self.answers.items()
+            }
+        return found
 
 
 def _answer_log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:

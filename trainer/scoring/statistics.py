@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, betaincinv
+from scipy.special import bdtr, betaincinv, ndtri
 
 from trainer.scoring.bootstrap import quantile_bounds, ratio_bounds
-from trainer.scoring.clusters import Floats, Groups, cluster_index, critical, effective_rows
+from trainer.scoring.clusters import Floats, Groups, cluster_index, effective
 
-Score = dict[str, float | int | None]
+Score = dict[str, Any]
 """value, low, high, n (rows). A bound is None where so few rows cannot give one."""
 
 
 def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> Score:
     """Return a share with its Wilson interval.
 
-    Clusters enter through the number of effective rows and Student's t.
+    Clusters enter through `clusters.effective`: fewer effective rows, and Student's t.
 
     Args:
         marks: One mark in 0..1 a row.
@@ -29,8 +30,8 @@ def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95
     """
     index = cluster_index(groups, len(marks))
     p = float(np.mean(marks))
-    n = effective_rows(marks, min(p, 1 - p), index)
-    z = critical((1 - confidence) / 2, index)
+    worth = effective(marks, min(p, 1 - p), index)
+    n, z = worth.rows, worth.critical((1 - confidence) / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # rounding must not leave the value itself outside
@@ -45,11 +46,10 @@ def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.
     Source: Clopper and Pearson, https://doi.org/10.1093/biomet/26.4.404; with effective rows: Korn and Graubard,
         Survey Methodology 24, 1998.
     """
-    index = cluster_index(groups, len(marks))
     p = float(np.mean(marks))
-    n = effective_rows(marks, min(p, 1 - p), index)
-    if int(index.max()) + 1 < len(marks):  # the same widening as Student's t gives a mean
-        n *= (critical(1 - confidence, np.arange(len(marks))) / critical(1 - confidence, index)) ** 2
+    worth = effective(marks, min(p, 1 - p), cluster_index(groups, len(marks)))
+    # the same widening as Student's t gives a mean
+    n = worth.rows * (float(ndtri(confidence)) / worth.critical(1 - confidence)) ** 2
     right, wrong, tail = p * n, (1 - p) * n, 1 - confidence
     low = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
     high = float(betaincinv(right + 1, wrong, confidence)) if wrong > 0 else 1.0
@@ -67,7 +67,7 @@ def ratio(totals: Floats, counts: Floats, seed: int, groups: Groups = None, *, c
     value = float(totals.sum()) / bottom if bottom else 0.0
     index = cluster_index(groups, len(totals))
     low, high = ratio_bounds(np.stack([totals, counts], -1)[:, None], index, (1 - confidence) / 2, seed)
-    if is_share(totals, counts):
+    if low is not None and high is not None and is_share(totals, counts):
         low, high = max(0.0, low), min(1.0, high)
     return _score(value, low, high, len(totals))
 
@@ -92,18 +92,20 @@ def median(values: Floats, seed: int, groups: Groups = None, *, confidence: floa
 def quantile(values: Floats, at: float, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
     """Return a quantile with a seeded bootstrap by cluster.
 
-    A bound is None where even the smallest or largest value does not bound it: 10 values say nothing about how high
-    the 95th percentile may be, since all ten lie below it in 60 % of cases.
+    Resamples only repeat values that were seen, so each bound moves one value outwards: without it 95 % intervals of
+    the 95th percentile of 80 values hold it 91 % of the time. A bound is None where even the smallest or largest
+    value does not bound it: 10 values say nothing about how high the 95th percentile may be, since all ten lie below
+    it in 60 % of cases.
     """
     index = cluster_index(groups, len(values))
-    tail = (1 - confidence) / 2
-    clusters = int(index.max()) + 1
+    tail, clusters, ordered = (1 - confidence) / 2, int(index.max()) + 1, np.sort(values)
     low, high = quantile_bounds(values[:, None], np.ones(1), at, index, tail, seed)
-    bounded = ((1 - at) ** clusters <= tail, at**clusters <= tail)
+    below = max(int(np.searchsorted(ordered, low, "left")) - 1, 0)
+    above = min(int(np.searchsorted(ordered, high, "right")), len(values) - 1)
     return {
         "value": float(np.quantile(values, at)),
-        "low": float(low) if bounded[0] else None,
-        "high": float(high) if bounded[1] else None,
+        "low": float(ordered[below]) if (1 - at) ** clusters <= tail else None,
+        "high": float(ordered[above]) if at**clusters <= tail else None,
         "n": len(values),
     }
 
@@ -154,5 +156,5 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def _score(value: float, low: float, high: float, n: int) -> Score:
+def _score(value: float, low: float | None, high: float | None, n: int) -> Score:
     return {"value": value, "low": low, "high": high, "n": n}

@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from trainer.data.columns import MAPPABLE
+import trainer
+from trainer.data.cluster import open_workers
 from trainer.data.desk import Desk, Rows
 from trainer.data.embedding import find_model
-from trainer.data.files import find_files, is_saved_dataset
 from trainer.data.guard import compare_with_heldout, guard
 from trainer.data.ledger import FileCount, Ledger
 from trainer.data.lint.run import raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
-from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, prepare
-from trainer.data.read import open_source
+from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, kind_of_row, prepare
+from trainer.data.raw import RawRow
+from trainer.data.reasons import RowError
+from trainer.data.records import parse_row
 from trainer.data.semantic import find_semantic
+from trainer.data.sources import open_inputs, system_text
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
-from trainer.data.workers import Workers
 from trainer.errors import DataError
-from trainer.recipe.data import HUB_PREFIX, DataSection, Source, Split
+from trainer.recipe.data import HUB_PREFIX, Split
+from trainer.recipe.pii import pseudonyms_pass_away
+from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
 from trainer.rundir import read_json
 
 if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
     from trainer.rundir import StageContext
+
+NUM_PEEKED = 20
+"""Rows of each file that `trainer check` reads."""
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
@@ -48,19 +55,21 @@ def run(recipe: Recipe, run: StageContext) -> None:
     if data.dedupe.semantic:
         find_model(data.dedupe.semantic.model)
     with (
-        Workers() as workers,
+        open_workers(data, run.dir) as workers,
         Spool(run.dir / "rows.partial") as spool,
         Spool(run.dir / "said.partial") as said,
         Spool(run.dir / "facts.partial") as facts,
         Ledger(run.dir / "rejected.jsonl") as ledger,
     ):
         desk = Desk(data, Table(), spool, said, facts, workers, ledger, Mask(data.pii))
+        if pseudonyms_pass_away(data.pii):
+            run.say("pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again")
         _read_all(desk)
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
-        _check_kinds(desk, recipe.method.kind)
+        _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
         _check_sides(sides, data.split)
-        _write_results(run, desk, sides, sections)
+        _write_results(run, desk, sides, sections, recipe.name)
 
 
 def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, Any]]:
@@ -111,20 +120,12 @@ def _check_sides(sides: dict[str, Rows], split: Split) -> None:
 
 def _read_all(desk: Desk) -> None:
     """Read every file of the recipe, and put its finished rows into the table and onto disk."""
-    data = desk.data
-    inputs = [(source, Side.SOURCE) for source in data.sources]
-    for side, path in ((Side.HELDOUT, data.split.heldout_path), (Side.VALIDATION, data.split.validation_path)):
-        inputs += [(Source(path=path), side)] if path else []
-    inputs += [(Source(path=path), Side.BENCHMARK) for path in data.contamination.files]
-    names = _name_files([source for source, _ in inputs])
-    rules = Rules.of(data, _system_text(data))
-    for source, side in inputs:
-        _check_mapping(source)
-        for path, rows in open_source(source):
-            is_benchmark = side == Side.BENCHMARK
-            origin = Origin(names[path], source.format, tuple(source.mapping.items()), is_benchmark)
-            desk.repeat_of[names[path]] = source.repeat
-            _read_file(desk, path, side, origin.label, desk.workers.map(prepare, chunks(rows, rules, origin)))
+    rules = Rules.of(desk.data, system_text(desk.data))
+    for given in open_inputs(desk.data):
+        label = given.origin.label
+        desk.repeat_of[label] = given.repeat
+        results = desk.workers.map(prepare, chunks(given.rows, rules, given.origin))
+        _read_file(desk, given.path, given.side, label, results)
     desk.spool.close_writing()
     desk.said.close_writing()
     desk.facts.close_writing()
@@ -146,44 +147,6 @@ def _read_file(desk: Desk, path: str, side: Side, label: str, results: Iterator[
     _check_malformed(path, counted, desk.data.max_rejected)
 
 
-def _name_files(sources: list[Source]) -> dict[str, str]:
-    """Name each file as rows carry it: its base name, with as many folders as tell it from the others.
-
-    Absolute paths would make the same data differ between machines.
-    """
-    paths = sorted({path for source in sources for path in _paths(source)})
-    names = {path: path if path.startswith(HUB_PREFIX) else Path(path).name for path in paths}
-    depth = 1
-    while shared := {name for name, times in Counter(names.values()).items() if times > 1}:
-        depth += 1
-        names = {path: "/".join(Path(path).parts[-depth:]) if name in shared else name for path, name in names.items()}
-    return names
-
-
-def _paths(source: Source) -> list[str]:
-    if source.path.startswith(HUB_PREFIX) or is_saved_dataset(Path(source.path)):
-        return [source.path]
-    return [str(path) for path in find_files(Path(source.path))]
-
-
-def _check_mapping(source: Source) -> None:
-    if unknown := sorted(set(source.mapping) - MAPPABLE):
-        raise DataError(
-            f"data.sources: {source.path}: mapping: unknown name {unknown[0]!r}",
-            hint=f"mapping is `our name: column`; our names: {', '.join(sorted(MAPPABLE))}",
-        )
-
-
-def _system_text(data: DataSection) -> str | None:
-    if data.system_prompt is None or data.system_prompt.path is None:
-        return data.system_prompt.text if data.system_prompt else None
-    path = data.system_prompt.path
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.system_prompt.path: {path}: {error}", hint="name a readable UTF-8 file") from error
-
-
 def _check_malformed(path: str, counted: FileCount, limit: float) -> None:
     """Check that a file has rows, and not more malformed ones than the recipe allows."""
     num_read, num_malformed = counted.num_read, counted.num_malformed
@@ -199,8 +162,45 @@ def _check_malformed(path: str, counted: FileCount, limit: float) -> None:
     )
 
 
-def _check_kinds(desk: Desk, method: str) -> None:
-    """Check that the rows are all of one kind, and fit the method.
+def check_first_rows(recipe: Recipe) -> None:
+    """Check, before any time is spent, that the first rows of each local file fit the method.
+
+    Raises:
+        DataError: naming the first row that does not fit, or a file that cannot be read.
+    """
+    local = [source for source in recipe.data.sources if not source.path.startswith(HUB_PREFIX)]
+    if not local:
+        return
+    first: dict[int, str] = {}
+    for given in open_inputs(recipe.data.model_copy(update={"sources": local})):
+        if given.side != Side.SOURCE:
+            break
+        for raw in islice(given.rows, NUM_PEEKED):
+            if (kind := _kind_of(raw, given.origin)) is not None:
+                first.setdefault(kind, f"{given.origin.label}:{raw.line}")
+    _check_fit(first, recipe)
+
+
+def _kind_of(raw: RawRow, origin: Origin) -> int | None:
+    """Return the kind of a row, None where it cannot be read: the stage itself counts such rows."""
+    if raw.error:
+        return None
+    try:
+        parsed = parse_row(
+            raw.value,
+            source=origin.label,
+            line=raw.line,
+            format=origin.format,
+            mapping=dict(origin.mapping),
+            check=False,
+        )
+    except RowError:
+        return None
+    return kind_of_row(parsed.record)
+
+
+def _check_kinds(desk: Desk, recipe: Recipe) -> None:
+    """Check that there are rows, all of one kind, and that they fit the method.
 
     Raises:
         DataError: naming the first row that does not fit.
@@ -208,7 +208,24 @@ def _check_kinds(desk: Desk, method: str) -> None:
     kinds = desk.table.columns["kind"][desk.table.columns["side"] != Side.BENCHMARK]
     first = {kind: desk.table.ref(int(np.argmax(kinds == kind))) for kind in np.unique(kinds).tolist()}
     if not first:
-        raise DataError("no usable rows", hint="see data.sources and data.max_rejected: every row was malformed")
+        known = desk.ledger
+        reasons = ", ".join(f"{rows} {why} ({known.listed[why][0]})" for why, rows in known.reasons.most_common())
+        raise DataError(
+            f"no usable rows: {reasons}",
+            hint=f"read {known.path}, which says why, then set data.sources[].format or mapping",
+        )
+    _check_fit(first, recipe)
+
+
+def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
+    """Check the kinds of row that there are, each with the place of its first row."""
+    method = recipe.method.kind
+    if judged := first.get(KTO):
+        raise DataError(
+            f"{judged}: an answer with a true/false label (KTO), and no method.kind uses such labels",
+            hint="to train on every answer, set data.sources[].format: prompt_completion or messages; to learn from "
+            "the labels, join good and bad answers of one prompt to pairs (chosen, rejected) and set method.kind: dpo",
+        )
     pair = first.get(PAIR)
     single = next((ref for kind, ref in sorted(first.items()) if kind != PAIR), None)
     if pair and single:
@@ -222,12 +239,7 @@ def _check_kinds(desk: Desk, method: str) -> None:
             f"{single}: no preference pair, but method.kind is {method}",
             hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
         )
-    if judged := first.get(KTO):
-        raise DataError(
-            f"{judged}: an answer with a true/false label, which method.kind {method} does not use",
-            hint="to train on every answer, set data.sources[].format: prompt_completion (or messages)",
-        )
-    if TEXT in first and desk.data.system_prompt:
+    if TEXT in first and recipe.data.system_prompt:
         raise DataError(
             f"{first[TEXT]}: a text row has no place for data.system_prompt", hint="remove data.system_prompt"
         )
@@ -236,8 +248,10 @@ def _check_kinds(desk: Desk, method: str) -> None:
 # Writing
 
 
-def _write_results(run: StageContext, desk: Desk, sides: dict[str, Rows], sections: dict[str, Any]) -> None:
-    """Write the sides and the report, show the findings.
+def _write_results(
+    run: StageContext, desk: Desk, sides: dict[str, Rows], sections: dict[str, Any], recipe_name: str
+) -> None:
+    """Write the sides, the report and the page, show the findings.
 
     Raises:
         DataError: a finding is an error; the report is there all the same.
@@ -249,9 +263,18 @@ def _write_results(run: StageContext, desk: Desk, sides: dict[str, Rows], sectio
     report = build_report(desk, sides, sections)
     (run.dir / "report.json").write_bytes(write_report(report))
     previous = _keep_previous(run, report)
+    page = render_data_page(report, previous, name=recipe_name, trainer_version=trainer.__version__)
+    (run.dir / "index.html").write_text(page, encoding="utf-8")
     _note_numbers(run, desk, sides)
     run.say(summary_text(report, previous))
+    run.say(f"page: {_final(run.dir, report) / 'index.html'}")
     raise_errors(report["lint"])
+
+
+def _final(folder: Path, report: dict[str, Any]) -> Path:
+    """Return where the files will be: a stage with errors leaves them in its partial folder."""
+    has_errors = any(finding["severity"] == "error" for finding in report["lint"])
+    return folder if has_errors else folder.with_name(folder.name.removesuffix(".partial"))
 
 
 def _note_numbers(run: StageContext, desk: Desk, sides: dict[str, Rows]) -> None:

@@ -1,8 +1,9 @@
 """pack: rows to token ids, loss masks and packs.
 
 Reads `data/*.jsonl`; writes `{train,validation,heldout}.safetensors`, `packs.safetensors` (training items),
-`report.json` with the findings of the checks that need tokens. Tokens are kept by content in `tokens/` of the cache folder, up to TRAINER_TOKEN_CACHE_GIB GiB (10; 0
-turns it off), so that another run or recipe with the same rows and tokenizer has them at once.
+`report.json` with the findings of the checks that need tokens. Tokens are kept by content in `tokens/` of the cache
+folder, up to TRAINER_TOKEN_CACHE_GIB GiB (10; 0 turns it off), so that another run or recipe with the same rows and
+tokenizer has them at once.
 """
 
 from __future__ import annotations

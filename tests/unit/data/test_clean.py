@@ -296,3 +296,15 @@ def test_hostile_text_takes_no_more_than_linear_time(piece: str) -> None:
     for ending in ("x", "x \n<br>"):
         CLEANER(chat("hi", piece * (50_000 // len(piece)) + ending))
     assert time.process_time() - started < 1.0
+
+
+def test_a_string_repaired_in_several_rounds_counts_once_for_each_change() -> None:
+    twice = "für".encode().decode("latin-1").encode().decode("latin-1")
+    row = {"text": f"Ein Buch {twice} alle &amp;amp;lt; 3  \nZeilen", "source": "a", "line": 1}
+    cleaned = Cleaner(Clean())(row)
+    assert cleaned.record is not None and cleaned.changes and set(cleaned.changes.values()) == {1}, cleaned.changes
+
+
+def test_equal_strings_of_one_row_count_each() -> None:
+    turns = [{"role": role, "content": "same "} for role in ("user", "assistant")]
+    assert Cleaner(Clean())({"messages": turns, "source": "a", "line": 1}).changes["trailing_space"] == 2

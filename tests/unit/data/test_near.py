@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.data.near import Edges, Index, Said, band_texts, compare, judge, keep_best
+from trainer.data.near import Edges, Index, band_texts, judge, keep_best
 from trainer.data.shingles import normalise_words
+from trainer.data.verify import Said, compare
 
 WORDS = [
     f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("alo", "eni", "iru", "ota", "ubi") for c in ("", "n", "ster", "ly")
@@ -32,9 +33,10 @@ def found(rows: list[tuple[str, ...]], *, shared: bool = False) -> tuple[Edges, 
     index = Index()
     index.add(band_texts(said), 0)
     everything = np.ones(len(said), np.bool_)
-    pairs, crowded = index.pairs(prompt=everything, whole=everything & (not shared))
+    pairs, crowded = index.pairs(prompt=everything, whole=everything & (not shared), least=0.5)
     same = np.array([said[left].answer == said[right].answer for left, right in pairs.tolist()], np.bool_)
-    edges = judge(pairs, compare(said, pairs), same_answer=same, shared_answer=same & shared, drop=0.7, flag=0.5)
+    compared = compare(said, pairs, least=0.5)
+    edges = judge(pairs, compared, same_answer=same, shared_answer=same & shared, drop=0.7, flag=0.5)
     return edges, crowded
 
 

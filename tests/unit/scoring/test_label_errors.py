@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.inspect.losses import classes_of, rank
+from trainer.inspect.losses import classes_of, rank, rank_pairs
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
-from trainer.tokens.chat import Tokens
-from trainer.tokens.store import from_tokens
+from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.store import from_pairs, from_tokens
 
 CLASSES, WORDS, END, VOCABULARY = 3, 12, 20, 24
 
@@ -91,3 +93,42 @@ def test_unusual_loss_is_measured_by_robust_deviations() -> None:
     assert scores[5] > 100 and np.abs(scores[:5]).max() < 2
     assert unusual_loss(losses * 4, counts * 4) == pytest.approx(scores)
     assert unusual_loss(np.ones(4), np.ones(4)).tolist() == [0, 0, 0, 0]
+
+
+# Pairs
+
+
+def packed_pairs(turned: list[int], longer: int = 0) -> Any:
+    """Return pairs `word, separator -> right class, end | another class, end`; those in `turned` the other way round.
+
+    `longer` end tokens follow each chosen answer.
+    """
+    rows = []
+    for at in range(60):
+        right, wrong = WORDS + at % WORDS % CLASSES, WORDS + (at + 1) % WORDS % CLASSES
+        chosen, rejected = (wrong, right) if at in turned else (right, wrong)
+        rows.append(PairTokens([at % WORDS, 22], [chosen, END, *[END] * longer], [rejected, END]))
+    return from_pairs(list(enumerate(rows)))
+
+
+@pytest.mark.parametrize("longer", [0, 3])
+def test_turned_pairs_come_first(longer: int) -> None:
+    ranked = rank_pairs(Oracle(), packed_pairs([3, 17, 42], longer), reference=None)
+    assert {entry["row"] for entry in ranked[:3]} == {3, 17, 42}
+    assert all(entry["margin"] < 0 and entry["score"] > 3 for entry in ranked[:3])
+    assert all(entry["margin"] > 0 for entry in ranked[3:])
+
+
+def test_with_a_reference_only_what_training_moved_counts() -> None:
+    model = Oracle()
+
+    @contextmanager
+    def half_as_sure() -> Iterator[None]:
+        model.scale.data *= 0.5
+        yield
+        model.scale.data *= 2
+
+    ranked = rank_pairs(model, packed_pairs([3]), reference=half_as_sure)
+    # log-odds of right to wrong: 4 after training, 2 before
+    assert ranked[0]["row"] == 3 and ranked[0]["margin"] == pytest.approx(-2.0, abs=1e-5)
+    assert ranked[1]["margin"] == pytest.approx(2.0, abs=1e-5)

@@ -61,7 +61,7 @@ def test_every_turn_is_asked_with_the_true_history_before_it():
 
 
 def test_rows_of_one_named_field_are_one_group():
-    first, second = asked_of(row("a", "b", customer="x"), row("c", "d", customer="x"), by="customer")
+    first, second = asked_of(row("a", "b", metadata={"customer": "x"}), row("c", "d", metadata={"customer": "x"}), by="customer")
     assert first.group == second.group
     first, second = asked_of(row("a", "b"), row("c", "d"))
     assert first.group != second.group
@@ -166,6 +166,6 @@ def test_reasoning_is_cut_before_grading(text, kept):
 
 
 def test_a_question_knows_its_row():
-    [question] = asked_of(row("q", "a", product="phone"))
+    [question] = asked_of(row("q", "a", metadata={"product": "phone"}))
     assert isinstance(question, Question)
     assert question.row["product"] == "phone"

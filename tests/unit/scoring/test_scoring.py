@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.recipe.evaluate import Gate
-from trainer.scoring import statistics
+from trainer.recipe.gates import Gate
+from trainer.scoring import comparisons, statistics
 from trainer.scoring.arms import judge
 from trainer.scoring.graders import exact_match, is_json, mostly_json
 from trainer.scoring.likelihood import agreement
@@ -53,7 +53,7 @@ def test_wilson_interval_has_the_published_values() -> None:
 def test_mcnemar_is_the_exact_binomial(wins: int, losses: int, p: float) -> None:
     first = np.array([1.0] * wins + [0.0] * losses + [1.0, 0.0])
     second = np.array([0.0] * wins + [1.0] * losses + [1.0, 0.0])
-    assert statistics.mcnemar(first, second) == pytest.approx(p)
+    assert comparisons.mcnemar(first, second) == pytest.approx(p)
 
 
 def test_ratio_weighs_tokens_and_not_rows() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from trainer.data.lint.facts import EDGE_CHARS
 from trainer.data.lint.findings import Finding, LintContext
 from trainer.data.lint.phrases import NONE_OF_THEM
@@ -34,6 +36,7 @@ def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Itera
     yield from _turns(tally)
     yield from _openings(tally)
     yield from _pairs(tally, section)
+    yield from _contradictions(tally, section)
 
 
 def classes(tally: Tally) -> dict[str, int]:
@@ -144,6 +147,22 @@ def _openings(tally: Tally) -> Iterator[Finding]:
         text, count = table.most_common(1)[0]
         said = f"{count} of {table.total} longer prompts begin with {text!r} ({EDGE_CHARS} characters compared)"
         yield Finding("B007", said, count, count / table.total)
+
+
+def _contradictions(tally: Tally, section: Lint) -> Iterator[Finding]:
+    """Report pairs whose chosen answer another pair with the same prompt rejects."""
+    chosen, rejected = (np.asarray(keys, dtype=np.uint64) for keys in (tally.chosen, tally.rejected))
+    both = np.intersect1d(chosen, rejected)
+    if not both.size:
+        return
+    rows = np.flatnonzero(np.isin(chosen, both) | np.isin(rejected, both))
+    of_rejected = {int(key): row for row, key in reversed(list(enumerate(rejected.tolist())))}
+    places = np.asarray(tally.pair_rows, dtype=np.int64)
+    named = []
+    for row in np.flatnonzero(np.isin(chosen, both))[: section.max_rows_listed].tolist():
+        one, other = tally.refs(places[[row, of_rejected[int(chosen[row])]]].tolist())
+        named.append(f"{one} = {other}")
+    yield Finding("Q018", "", len(rows), len(rows) / chosen.size, tuple(named))
 
 
 def _pairs(tally: Tally, section: Lint) -> Iterator[Finding]:

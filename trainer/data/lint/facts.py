@@ -47,6 +47,9 @@ class RowFacts(NamedTuple):
     answer_language: str = ""
     is_good: bool | None = None
     """The true/false label of a row that has one."""
+    chosen_key: int = 0
+    """Of a pair: digest of the prompt with the chosen answer; 0 for others."""
+    rejected_key: int = 0
 
 
 def row_facts(record: dict[str, Any]) -> RowFacts:
@@ -75,7 +78,19 @@ def _pair_facts(record: dict[str, Any]) -> RowFacts:
     facts = _answered(record, "pair", record["prompt"], record["chosen"])
     rejected = [turn["content"] for turn in record["rejected"]]
     more = [flag for flag in text_flags(rejected) if flag not in facts.flags]
-    return facts._replace(rejected_chars=sum(map(len, rejected)), flags=(*facts.flags, *more))
+    return facts._replace(
+        rejected_chars=sum(map(len, rejected)),
+        flags=(*facts.flags, *more),
+        chosen_key=_pair_key(record["prompt"], record["chosen"]),
+        rejected_key=_pair_key(record["prompt"], record["rejected"]),
+    )
+
+
+def _pair_key(prompt: list[Any], answer: list[Any]) -> int:
+    """Digest what is asked and answered, up to case and space."""
+    turns = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in prompt]
+    said = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in answer]
+    return int(_digest(repr((turns, said))), 16)
 
 
 def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: list[Any]) -> RowFacts:

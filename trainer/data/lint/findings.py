@@ -25,12 +25,14 @@ class Finding:
     """`source:line` of the first of them."""
     severity: Severity | None = None
     """Where it differs from the rule's."""
+    fix: str | None = None
+    """Where it differs from the rule's; empty where all is done."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `report.json`, with title and fix of the rule."""
         rule = RULES[self.rule]
         known = asdict(self) | {"rows": list(self.rows), "severity": self.severity or rule.severity}
-        return known | {"title": rule.title, "fix": rule.fix}
+        return known | {"title": rule.title, "fix": rule.fix if self.fix is None else self.fix}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class LintContext:
         exact_duplicates: removed copies.
         near_duplicates: removed near copies, each as `removed = kept`.
         conflicts: rows whose prompt has another answer too, each as `one = other`.
+        near_conflicts: rows whose prompt is nearly that of a row with another answer, each as `one = other`.
+        cleaned: change by cleaning -> rows.
         same_prompt: rows that share their prompt with an earlier row.
         leaks: exact, near, prompt or ngram -> training rows that remain beside held-out or benchmark rows.
         missing_classes: classes that stand on one side of the split only.
@@ -77,6 +81,8 @@ class LintContext:
     exact_duplicates: Seen = Seen()
     near_duplicates: Seen = Seen()
     conflicts: Seen = Seen()
+    near_conflicts: Seen = Seen()
+    cleaned: Mapping[str, int] = field(default_factory=dict)
     same_prompt: Seen = Seen()
     leaks: Mapping[str, Seen] = field(default_factory=dict)
     missing_classes: tuple[str, ...] = ()

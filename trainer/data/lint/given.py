@@ -33,6 +33,23 @@ ENOUGH_HELDOUT = 1_000
 """So many held-out rows give a share to within 3 points (95 %), whatever part of the data they are."""
 
 
+CLEANED = {
+    "encoding": "Q004",
+    "control_characters": "F013",
+    "invisible_characters": "Q005",
+    "unicode_form": "Q005",
+    "line_ends": "Q007",
+    "trailing_space": "Q007",
+    "outer_space": "Q007",
+    "html": "Q006",
+    "special_tokens": "F019",
+    "empty_turns": "F011",
+    "trailing_turns": "F009",
+    "joined_turns": "F010",
+}
+"""Change by `data.clean` -> rule that the row broke."""
+
+
 def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
     """Yield findings about rejected rows, sides, copies and personal data."""
     yield from _rejected(context)
@@ -40,6 +57,15 @@ def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
     yield from _sides(context, section)
     yield from _copies(context)
     yield from _personal(context)
+    yield from _cleaned(context)
+
+
+def _cleaned(context: LintContext) -> Iterator[Finding]:
+    """Report what `data.clean` has put right: it is well now, and its source will bring it again."""
+    for change, rows in sorted(context.cleaned.items()):
+        if change in CLEANED and rows:
+            said = f"{change.replace('_', ' ')}: put right by data.clean"
+            yield Finding(CLEANED[change], said, rows, _share(rows, context.rows_read), severity="info", fix="")
 
 
 def _rejected(context: LintContext) -> Iterator[Finding]:
@@ -84,11 +110,17 @@ def _copies(context: LintContext) -> Iterator[Finding]:
         "Q001": (context.exact_duplicates, "removed"),
         "Q002": (context.near_duplicates, "removed"),
         "Q003": (context.conflicts, "kept"),
-        "B006": (context.same_prompt, "share their prompt with an earlier row"),
+        "B006": (context.same_prompt, "rows that share their prompt with an earlier row"),
     }
     for rule, (seen, what) in said.items():
         if seen.count:
-            yield _counted(rule, seen, context.rows_read, f"{seen.count} rows {what}")
+            yield _counted(rule, seen, context.rows_read, what)
+    near = context.near_conflicts
+    if near.count:
+        said_near = "the prompts are only nearly the same, and may rightly have different answers; kept"
+        share = _share(near.count, context.rows_read)
+        fix = "look at them; where two ask the same, delete one"
+        yield Finding("Q003", said_near, near.count, share, near.rows, "info", fix)
 
 
 def _personal(context: LintContext) -> Iterator[Finding]:
@@ -101,7 +133,8 @@ def _personal(context: LintContext) -> Iterator[Finding]:
         severity: Severity | None = None if is_left else "info"
         seen, total = found.rows, context.rows_read
         said = what if kind in NAMED else f"{kind}, {what}"
-        yield Finding(rule, said, seen.count, _share(seen.count, total), seen.rows, severity)
+        fix = None if is_left else ""
+        yield Finding(rule, said, seen.count, _share(seen.count, total), seen.rows, severity, fix)
 
 
 def _counted(rule: str, seen: Seen, total: int, said: str) -> Finding:

@@ -46,7 +46,7 @@ def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
     if count:
         yield Finding(
             "Q008",
-            f"{count} answers with a code fence or JSON that is never closed",
+            "a code fence or JSON that is never closed",
             count,
             count / len(tally),
             tuple(tally.first["Q008"]),

@@ -34,7 +34,7 @@ RULES: dict[str, Rule] = {
         Rule("F006", "warning", "values of a wrong type", _SEE_REJECTED),
         Rule("F007", "warning", "turns of an unknown role", _SEE_REJECTED),
         Rule("F008", "warning", "rows without an assistant turn", _SEE_REJECTED),
-        Rule("F009", "info", "turns after the last answer", "nothing to do: data.clean leaves them out"),
+        Rule("F009", "info", "turns after the last answer", ""),
         Rule("F010", "warning", "turns in an order that no chat template renders", _SEE_REJECTED),
         Rule("F011", "warning", "empty turns", _SEE_REJECTED),
         Rule("F012", "warning", "tool calls that their schema does not allow", "correct the calls, or the row's tools"),
@@ -61,7 +61,7 @@ RULES: dict[str, Rule] = {
         Rule("S004", "error", "long passages shared with test data", "drop them: data.contamination"),
         Rule("S005", "warning", "few held-out rows", "set data.split.heldout: 0.2, or give data.split.heldout_path"),
         Rule("S006", "warning", "classes missing from one side", "add rows of these classes, or merge classes"),
-        Rule("Q001", "info", "exact duplicates", "nothing to do: one copy of each is kept"),
+        Rule("Q001", "info", "exact duplicates", ""),
         Rule("Q002", "info", "near duplicates", "look at them: trainer inspect RECIPE --rejected near_duplicate"),
         Rule(
             "Q003", "warning", "different answers to the same prompt", "decide which answer is right, delete the others"
@@ -129,7 +129,7 @@ RULES: dict[str, Rule] = {
         Rule("P008", "info", "names of persons", "look at them: a name model is never sure"),
         Rule("P099", "warning", "other personal data", "set data.pii.action: redact"),
         Rule("P100", "error", "secrets", "revoke them, and leave data.pii.secrets: redact"),
-        Rule("T001", "info", "tokens", "nothing to do"),
+        Rule("T001", "info", "tokens", ""),
         Rule("T002", "info", "packs", "choose a pack.max_length that several rows fill, or set pack.packing: false"),
         Rule(
             "T003",

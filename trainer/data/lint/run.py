@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], st
     def weighed(finding: Finding) -> Finding:
         listed = finding.rows[: section.max_rows_listed]
         severity = section.severity.get(finding.rule, finding.severity)
-        return Finding(finding.rule, mask(finding.detail), finding.count, finding.share, listed, severity)
+        return replace(finding, detail=mask(finding.detail), rows=listed, severity=severity)
 
     kept = [weighed(finding) for finding in found if finding.rule not in section.ignore]
     return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
@@ -88,11 +89,6 @@ def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], st
 def severity_of(finding: Finding) -> Severity:
     """Return how bad a finding is."""
     return finding.severity or RULES[finding.rule].severity
-
-
-def has_errors(findings: list[Finding]) -> bool:
-    """Tell whether `trainer data` has to end with exit code 3."""
-    return any(severity_of(finding) == "error" for finding in findings)
 
 
 def raise_errors(findings: list[dict[str, Any]]) -> None:

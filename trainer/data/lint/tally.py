@@ -42,6 +42,9 @@ class Tally:
         self.num_good: Counter[bool] = Counter()
         self.sources: dict[str, int] = {}
         self.places = array("I"), array("I")
+        self.chosen, self.rejected = array("Q"), array("Q")
+        """Of each pair: digests of the prompt with either answer."""
+        self.pair_rows = array("I")
         self.prompt_lengths, self.answer_lengths, self.is_open = array("I"), array("I"), array("B")
 
     def __len__(self) -> int:
@@ -106,6 +109,9 @@ class Tally:
         self._remember(f"keys {facts.keys}", ref)
         if facts.kind == "pair":
             longer = facts.answer_chars - facts.rejected_chars
+            self.chosen.append(facts.chosen_key)
+            self.rejected.append(facts.rejected_key)
+            self.pair_rows.append(len(self) - 1)
             self.num_longer["chosen" if longer > 0 else "rejected" if longer < 0 else "equal"] += 1
         if facts.is_good is not None:
             self.num_good[facts.is_good] += 1

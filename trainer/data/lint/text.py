@@ -7,6 +7,8 @@ import unicodedata
 
 from ftfy.badness import is_bad
 
+from trainer.data.clean_text import drop_outer_space
+
 SPECIAL_TOKEN = re.compile(
     r"<\|[a-zA-Z][\w-]{1,40}\|>|<｜[^｜\n]{1,40}｜>|<(?:start_of_turn|end_of_turn|bos|eos|pad|unk)>|</s>"
     r"|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|MASK)\]|#{2,}\s?e(?:os|nd)_?(?:of_text|token)\s?#{2,}"
@@ -59,7 +61,7 @@ def text_flags(texts: list[str]) -> list[str]:
         flags += _unicode_flags(joined)
     if ("<" in joined or "&" in joined) and _has_html(joined):
         flags.append("Q006")
-    if any(text != text.strip() for text in texts) or WHITE_SPACE.search(joined):
+    if any(text != drop_outer_space(text) for text in texts) or WHITE_SPACE.search(joined):
         flags.append("Q007")
     return flags
 

@@ -154,6 +154,22 @@ def parse_phone(value: str, region: str | None) -> PhoneNumber | None:
         return None
 
 
+def e164(value: str, regions: Sequence[str]) -> str | None:
+    """Return the one international spelling of a number; None where no region is known to give out such numbers.
+
+    A national number is read as one of the first region where it is assigned, else of the first where it is possible.
+    Source: ITU-T E.164.
+    """
+    plain = re.split(r"[ ,]*(?:x|ext)", value, maxsplit=1, flags=re.IGNORECASE)[0].lstrip("(")
+    if plain.startswith(("+", "00")):
+        number = parse_phone("+" + plain.lstrip("+0"), None)
+    else:
+        where = next((region for region in regions if is_valid(plain, region)), None)
+        where = where or next((region for region in regions if is_possible(plain, region)), None)
+        number = parse_phone(plain, where) if where else None
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else None
+
+
 def contact_detectors(regions: Sequence[str]) -> tuple[PhoneDetector]:
     """Build the detectors of telephone numbers of these countries."""
     return (PhoneDetector(tuple(regions)),)

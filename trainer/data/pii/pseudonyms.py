@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
 from trainer.data.pii.checksums import digits_of
+from trainer.data.pii.contact import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
 from trainer.data.pii.rule import Family, Rule
 from trainer.data.pii.rules import SECRETS, find_all
@@ -46,13 +47,18 @@ class Pseudonyms:
             if isinstance(detector, Rule):
                 own.setdefault(detector.type, []).append(detector)
         self._own = own
+        detectors = [detector for family in rules for detector in family.detectors]
+        self._regions = next((found.regions for found in detectors if isinstance(found, PhoneDetector)), ())
 
     def __repr__(self) -> str:
         return "Pseudonyms(key hidden)"
 
     def stand_in(self, type_: str, value: str) -> str:
-        """Return the stand-in of a value; equal after `normalise` means the same stand-in, in the value's own form."""
-        normal = normalise(type_, value)
+        """Return the stand-in of a value, in the value's own form; spellings of one value get the same stand-in.
+
+        Telephone numbers are compared by their international form, all others by `normalise`.
+        """
+        normal = (type_ == "phone" and e164(value, self._regions)) or normalise(type_, value)
         draw = self._stream(type_, normal)
         match type_:
             case "email":

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 
+from trainer.data.clean import Cleaner
+from trainer.data.clean_turns import EMPTY, JOINED, TRAILING
 from trainer.data.lint.facts import row_facts
 from trainer.data.lint.findings import LintContext, PersonalData, Seen
 from trainer.data.lint.frequent import Frequent
+from trainer.data.lint.given import CLEANED
 from trainer.data.lint.rules import REASONS, RULES
-from trainer.data.lint.run import Linter, has_errors, histogram, severity_of
+from trainer.data.lint.run import Linter, histogram, raise_errors, severity_of
 from trainer.data.reasons import Malformed
 from trainer.errors import DataError
+from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
 
 from .rows import ENOUGH, PROSE, chat, found, linted, pair
@@ -144,9 +149,12 @@ def test_special_tokens_are_an_error_when_they_are_everywhere() -> None:
     plain = [chat(text, text[::-1]) for text in answers(200)]
     spoiled = [chat(text, text[::-1] + "</s>") for text in answers(200, seed=1)]
     few, many = linted([*plain, spoiled[0]]), linted([*plain, *spoiled])
-    assert [severity_of(one) for one in found(few, "F019")] == ["warning"] and not has_errors(few)
-    assert found(many, "F019")[0].count == 200 and has_errors(many)
-    assert not has_errors(linted(spoiled, severity={"F019": "info"}))
+    assert [severity_of(one) for one in found(few, "F019")] == ["warning"]
+    raise_errors([one.to_json() for one in few])
+    assert found(many, "F019")[0].count == 200
+    with pytest.raises(DataError, match="F019: special tokens inside the text"):
+        raise_errors([one.to_json() for one in many])
+    raise_errors([one.to_json() for one in linted(spoiled, severity={"F019": "info"})])
     assert found(linted(spoiled, ignore=["F019"]), "F019") == []
 
 
@@ -215,9 +223,10 @@ def test_every_reason_of_a_malformed_row_has_a_rule() -> None:
 
 
 def test_rules_are_named_in_order_and_say_what_to_do() -> None:
-    assert all(rule.id == name and rule.title and rule.fix for name, rule in RULES.items())
+    assert all(rule.id == name and rule.title for name, rule in RULES.items())
+    assert all(rule.fix for rule in RULES.values() if rule.severity != "info")
     kinds = [name[0] for name in RULES]
-    assert kinds == sorted(kinds, key="FSQBP".index)
+    assert kinds == sorted(kinds, key="FSQBPT".index)
 
 
 def test_rows_are_listed_up_to_the_limit() -> None:
@@ -228,11 +237,11 @@ def test_rows_are_listed_up_to_the_limit() -> None:
 
 def test_the_worst_rows_break_the_most_rules() -> None:
     linter = Linter(Lint())
-    for at, answer in enumerate(["fine", " x</s>", " caf\u0065\u0301 <br></s>", *["ok"] * 20]):
+    for at, answer in enumerate(["fine", "x</s> ", " caf\u0065\u0301 <br></s>", *["ok"] * 20]):
         linter.add(f"a.jsonl:{at}", row_facts(chat("Hi", answer)))
     worst = linter.stats()["worst_rows"]
     assert [row["row"] for row in worst] == ["a.jsonl:2", "a.jsonl:1"]
-    assert worst[0]["rules"] == ["F019", "Q005", "Q006", "Q007"]
+    assert worst[0]["rules"] == ["F019", "Q005", "Q006"]
 
 
 def test_frequent_values_survive_in_bounded_memory() -> None:
@@ -254,3 +263,37 @@ def test_a_histogram_counts_every_length_once() -> None:
     assert drawn["edges"][:4] == [0, 8, 16, 32] and drawn["counts"][:3] == [2, 2, 1]
     assert sum(drawn["counts"]) == 6 and drawn["quantiles"][0] == 0 and drawn["quantiles"][-1] == 1000
     assert histogram(np.array([], dtype=np.int64)) == {}
+
+
+def test_pairs_that_contradict_each_other_are_named() -> None:
+    rows = [pair(text, f"{text} Good.", f"{text} Bad.") for text in answers(30)]
+    assert found(linted(rows), "Q018") == []
+    first = answers(30)[4]
+    turned = pair(first, f"{first}  bad.", "Something else.")
+    (one,) = found(linted([*rows, turned]), "Q018")
+    assert (one.count, one.rows, severity_of(one)) == (2, ("a.jsonl:31 = a.jsonl:5",), "warning")
+    other_prompt = pair(answers(1, seed=9)[0], f"{first} Bad.", "Something else.")
+    assert found(linted([*rows, other_prompt]), "Q018") == []
+
+
+def test_prompts_that_are_only_alike_are_no_more_than_a_note() -> None:
+    context = replace(ENOUGH, conflicts=Seen(2, ("a:1 = a:2",)), near_conflicts=Seen(90, ("a:3 = a:4",)))
+    same, alike = found(linted([], context), "Q003")
+    assert (same.count, severity_of(same)) == (2, "warning") and (alike.count, severity_of(alike)) == (90, "info")
+
+
+def test_what_was_put_right_is_reported_under_the_rule_it_broke() -> None:
+    context = replace(ENOUGH, cleaned={"special_tokens": 108, "trailing_turns": 3, "special_token_inside": 2})
+    listed = [(one.rule, one.count, severity_of(one)) for one in linted([], context)]
+    assert listed == [("F009", 3, "info"), ("F019", 108, "info")]
+
+
+def test_every_change_by_cleaning_has_a_rule() -> None:
+    cleaner = Cleaner(Clean())
+    steps = {change for change, _ in cleaner.spoken + cleaner.ends + cleaner.html}
+    assert steps | {EMPTY, TRAILING, JOINED} == set(CLEANED)
+
+
+def test_indentation_that_cleaning_keeps_is_no_fault() -> None:
+    assert found(linted([chat("Complete it.", "    return 1") for _ in range(60)]), "Q007") == []
+    assert found(linted([chat("Complete it.", "\n\nreturn 1 ")]), "Q007")[0].count == 1

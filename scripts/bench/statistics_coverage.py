@@ -1,0 +1,197 @@
+"""Coverage of the intervals and error rates of the gates over synthetic experiments with known truth.
+
+    python scripts/bench/statistics_coverage.py                      # everything, about 5 minutes on one core
+    python scripts/bench/statistics_coverage.py --experiments 200
+
+A row correlates with the others of its cluster through a shared part of a normal variable (`rho` of its variance).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from trainer.scoring import comparisons, statistics
+from trainer.scoring.clusters import Floats
+
+RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+EXPERIMENTS = 1000
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rows, clusters (as many as rows: all independent) and the correlation within them."""
+
+    rows: int
+    clusters: int
+    rho: float = 0.0
+
+    def draw(self, generator: np.random.Generator) -> tuple[Floats, list[int] | None]:
+        """Return (rows,) standard normal values and the cluster of each row; sizes differ from cluster to cluster."""
+        if self.clusters == self.rows:
+            return generator.standard_normal(self.rows), None
+        extra = generator.integers(0, self.clusters, self.rows - self.clusters)
+        index = np.concatenate([np.arange(self.clusters), extra])
+        shared, own = generator.standard_normal(self.clusters)[index], generator.standard_normal(self.rows)
+        return np.sqrt(self.rho) * shared + np.sqrt(1 - self.rho) * own, index.tolist()
+
+    def __str__(self) -> str:
+        return f"{self.rows:4d} {self.clusters:4d} {self.rho:4.1f}"
+
+
+INDEPENDENT = tuple(Design(rows, rows) for rows in (80, 100, 150, 200, 400))
+CLUSTERED = (
+    Design(80, 30, 0.0),
+    Design(80, 30, 0.2),
+    Design(80, 30, 0.5),
+    Design(150, 30, 0.2),
+    Design(200, 60, 0.2),
+    Design(200, 60, 0.5),
+    Design(400, 30, 0.2),
+    Design(400, 100, 0.2),
+    Design(400, 100, 0.5),
+)
+
+
+def proportion_coverage(design: Design, rate: float, experiments: int, seed: int) -> float:
+    """Return how often the interval of a share holds the true rate."""
+    generator = np.random.default_rng(seed)
+    hits = 0
+    for _ in range(experiments):
+        values, groups = design.draw(generator)
+        score = statistics.proportion((values < ndtri(rate)).astype(float), groups)
+        hits += score["low"] <= rate <= score["high"]
+    return hits / experiments
+
+
+def pairs(
+    design: Design, rate: float, drop: float, generator: np.random.Generator
+) -> tuple[Floats, Floats, list | None]:
+    """Return marks of two arms, the first right by `drop` less often; their answers agree more than by chance."""
+    shared, groups = design.draw(generator)
+    own = generator.standard_normal((2, design.rows))
+    first, second = np.sqrt(0.6) * shared + np.sqrt(0.4) * own
+    return (first < ndtri(rate - drop)).astype(float), (second < ndtri(rate)).astype(float), groups
+
+
+def difference_rates(design: Design, rate: float, drop: float, experiments: int, seed: int) -> tuple[float, float]:
+    """Return the coverage of the paired interval, and how often the 95 % bound proves a drop under the true one."""
+    generator = np.random.default_rng(seed)
+    hits = passes = 0
+    for _ in range(experiments):
+        first, second, groups = pairs(design, rate, drop, generator)
+        found = comparisons.share_difference(first, second, groups)
+        hits += found["low"] <= -drop <= found["high"]
+        passes += comparisons.share_difference_bounds(first, second, groups)[0] > -drop
+    return hits / experiments, passes / experiments
+
+
+def min_rate_passes(design: Design, rate: float, experiments: int, seed: int) -> float:
+    """Return how often the lower bound of a share reaches the true rate."""
+    generator = np.random.default_rng(seed)
+    passes = 0
+    for _ in range(experiments):
+        values, groups = design.draw(generator)
+        passes += statistics.exact_bounds((values < ndtri(rate)).astype(float), groups)[0] >= rate
+    return passes / experiments
+
+
+def _graded(values: Floats) -> Floats:
+    """Return marks between 0 and 1 with heaps at both ends, as of ROUGE or of fields that are partly right."""
+    shares = ndtr(values)
+    return np.where(shares < 0.6, 1.0, np.where(shares < 0.76, 0.0, (1 - shares) / 0.3))
+
+
+def _counts(values: Floats, generator: np.random.Generator) -> Floats:
+    wanted = 1 + generator.poisson(2, len(values))
+    rate = ndtr(1 + 0.7 * values)
+    true = generator.binomial(wanted, rate)
+    return np.stack([true, generator.binomial(2, 1 - rate), wanted - true], 1).astype(float)
+
+
+def score_coverage(design: Design, experiments: int, seed: int) -> dict[str, float]:
+    """Return the coverage of means, ratios (loss), medians, 95th percentiles, micro F1 and paired loss differences."""
+    generator = np.random.default_rng(seed)
+    many = np.random.default_rng(0).standard_normal(1_000_000)
+    right = float(ndtr(1 + 0.7 * many).mean())  # 3 wanted and 2 not wanted a row, on average
+    truths = {
+        "mean": float(_graded(many).mean()),
+        "ratio": float(np.exp(0.32 - 1)),
+        "median": float(np.exp(-1)),
+        "p95": float(np.exp(0.8 * ndtri(0.95) - 1)),
+        "micro_f1": 2 * 3 * right / (2 * 3 * right + 5 * (1 - right)),
+        "paired": -0.1,
+    }
+    hits = dict.fromkeys(truths, 0)
+    for run in range(experiments):
+        values, groups = design.draw(generator)
+        losses, tokens = np.exp(0.8 * values - 1), 1.0 + generator.poisson(8, design.rows)
+        other = losses + 0.1 + 0.2 * generator.standard_normal(design.rows)
+        scores = {
+            "mean": statistics.mean(_graded(values), run, groups),
+            "ratio": statistics.ratio(losses * tokens, tokens, run, groups),
+            "median": statistics.median(losses, run, groups),
+            "p95": statistics.quantile(losses, 0.95, run, groups),
+            "micro_f1": statistics.micro_f1(_counts(values, generator), run, groups),
+            "paired": comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, run, groups),
+        }
+        for name, score in scores.items():
+            low, high = score["low"], score["high"]
+            hits[name] += (low is None or low <= truths[name]) and (high is None or truths[name] <= high)
+    return {name: count / experiments for name, count in hits.items()}
+
+
+def table(title: str, columns: list[str], lines: Iterator[tuple[object, list[float]]]) -> None:
+    """Print one line a design."""
+    print(f"\n{title}\nrows  cl.  rho  " + "  ".join(f"{column:>8}" for column in columns))
+    for design, values in lines:
+        print(f"{design}  " + "  ".join(f"{value:8.3f}" for value in values), flush=True)
+
+
+def by_rate(
+    found: Callable[[Design, float], float], designs: tuple[Design, ...]
+) -> Iterator[tuple[object, list[float]]]:
+    """Yield one line a design, one value a rate."""
+    for design in designs:
+        yield design, [found(design, rate) for rate in RATES]
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiments", type=int, default=EXPERIMENTS)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    n, seed = given.experiments, given.seed
+    start = time.process_time()
+    designs = INDEPENDENT + CLUSTERED
+    rates = [f"{rate:.2f}" for rate in RATES]
+    table(
+        "95 % interval of a share, coverage by rate",
+        rates,
+        by_rate(lambda d, r: proportion_coverage(d, r, n, seed), designs),
+    )
+    table("min gate at its limit: passes", rates, by_rate(lambda d, r: min_rate_passes(d, r, n, seed), designs))
+    for drop in (0.0, 0.05):
+        title = f"true drop {drop:g}: coverage of the paired 95 % interval"
+        table(title, rates, by_rate(lambda d, r, gap=drop: difference_rates(d, r, gap, n, seed)[0], designs))
+        name = "max_drop gate at its limit" if drop else "min_gain: 0 gate of equal models"
+        table(
+            f"{name}: passes", rates, by_rate(lambda d, r, gap=drop: difference_rates(d, r, gap, n, seed)[1], designs)
+        )
+    names = ["mean", "ratio", "median", "p95", "micro_f1", "paired"]
+    found = (
+        (design, list(score_coverage(design, n, seed).values()))
+        for design in (INDEPENDENT[0], INDEPENDENT[3], *CLUSTERED)
+    )
+    table("other scores, coverage of the 95 % interval", names, found)
+    print(f"\n{n} experiments a cell, {time.process_time() - start:.0f} cpu-s")
+
+
+if __name__ == "__main__":
+    main()

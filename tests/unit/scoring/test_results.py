@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from trainer.recipe.gates import Gate
+from trainer.recipe.metrics import ExactMatch, JsonFields, ValidJson
+from trainer.scoring.evidence import Evidence
+from trainer.scoring.question import Answer, Grade, Question, Timing
+from trainer.scoring.results import ArmResults, Panel, answer_evidence, latency_evidence
+from trainer.scoring.speakers import shared_prefix
+from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
+
+NUM = 40
+
+
+def question(place, **row):
+    return Question(f"rows:{place}", [{"role": "user", "content": f"q{place}"}], "yes", row, group=f"g{place}")
+
+
+def arm(right, *, model="base", prompted=False, failure="knowledge"):
+    answers = [Answer("yes" if ok else "no", 3, True, 10) for ok in right]
+    grades = [Grade(1.0) if ok else Grade(0.0, "wrong", failure) for ok in right]
+    results = ArmResults(answers, [answer.text for answer in answers], {"exact_match": grades})
+    results.measured = answer_evidence(answers, [f"g{place}" for place in range(len(right))])
+    results.facts = {"model": model, "prompted": prompted}
+    return results
+
+
+def panel(**arms):
+    found = Panel([question(place, topic="a" if place < 10 else "b") for place in range(NUM)], {}, seed=0)
+    found.graders = {"exact_match": ExactMatch()}
+    found.arms = arms
+    return found
+
+
+def measured(found, **more):
+    return Measured(found, (), more.pop("retention", {}), "exact_match", NUM, ["topic"])
+
+
+def three_arms():
+    return panel(
+        base=arm([place < 10 for place in range(NUM)]),
+        few_shot=arm([place < 20 for place in range(NUM)], prompted=True),
+        tuned=arm([place < 36 for place in range(NUM)], model="tuned"),
+    )
+
+
+def test_scores_have_a_value_and_an_interval_for_every_arm():
+    scores = scores_of(measured(three_arms()))
+    assert {name: found["exact_match"]["value"] for name, found in scores["arms"].items()} == {
+        "base": 0.25,
+        "few_shot": 0.5,
+        "tuned": 0.9,
+    }
+    tuned = scores["arms"]["tuned"]["exact_match"]
+    assert tuned["low"] < 0.9 < tuned["high"] and tuned["n"] == NUM
+    assert scores["arms"]["tuned"]["prompt_tokens"]["value"] == 10
+
+
+def test_each_arm_is_compared_with_base_and_the_tuned_one_with_every_prompt():
+    scores = scores_of(measured(three_arms()))
+    pairs = [(item["arm"], item["vs"]) for item in scores["comparisons"] if item["metric"] == "exact_match"]
+    assert pairs == [("few_shot", "base"), ("tuned", "base"), ("tuned", "few_shot")]
+    gain = scores["comparisons"][0]
+    assert gain["difference"] == pytest.approx(0.25) and "few_shot" in gain["sentence"]
+
+
+def test_slices_are_scored_apart():
+    topics = scores_of(measured(three_arms()))["slices"]["topic"]
+    assert {value: entry["n"] for value, entry in topics.items()} == {"b": 30, "a": 10}
+    assert topics["a"]["arms"]["base"]["exact_match"]["value"] == 1.0
+    assert topics["b"]["arms"]["base"]["exact_match"]["value"] == 0.0
+
+
+def test_questions_that_a_metric_does_not_apply_to_do_not_count():
+    found = panel(base=arm([True] * NUM), tuned=arm([True] * NUM, model="tuned"))
+    found.arms["base"].grades["exact_match"][:30] = [None] * 30
+    assert scores_of(measured(found))["arms"]["base"]["exact_match"]["n"] == 10
+    both = found.pair("tuned", "base", "exact_match")
+    assert both is not None and len(both[0].values) == len(both[1].values) == 10
+
+
+def test_a_gate_on_rows_that_only_some_arms_were_graded_on_is_judged_on_the_common_ones():
+    found = panel(base=arm([False] * NUM), tuned=arm([True] * NUM, model="tuned"))
+    found.arms["base"].grades["exact_match"][0] = None
+    facts = measured(found)
+    [entry] = judge_gates([Gate(metric="exact_match", min_gain=0.5)], facts, scores_of(facts), [])
+    assert entry["verdict"] == "pass"
+
+
+def test_the_best_prompt_is_what_a_gate_compares_with():
+    facts = measured(three_arms())
+    gate = Gate(metric="exact_match", vs="best_prompted", min_gain=0.1)
+    [entry] = judge_gates([gate], facts, scores_of(facts), ["few_shot"])
+    assert entry["verdict"] == "pass" and "few_shot" in entry["sentence"]
+
+
+def test_retention_is_a_score_and_a_gate():
+    drift = Evidence("ratio", np.full(20, 3.0), np.full(20, 10.0))
+    leak = {"base": Evidence("share", np.zeros(20)), "tuned": Evidence("share", np.ones(20))}
+    facts = measured(three_arms(), retention={"kl": {"tuned": drift}, "format_leak_rate": leak})
+    scores = scores_of(facts)
+    assert scores["retention"]["kl"]["value"] == pytest.approx(0.3)
+    assert scores["retention"]["format_leak_rate"]["tuned"]["value"] == 1.0
+    entries = judge_gates([Gate(metric="kl", max=0.5), Gate(metric="format_leak_rate", max=0.2)], facts, scores, [])
+    assert [(entry["verdict"], entry["layer"]) for entry in entries] == [("pass", "retention"), ("fail", "retention")]
+
+
+def test_micro_f1_counts_fields_and_not_rows():
+    found = Panel([question(0), question(1)], {"json_fields": JsonFields()}, seed=0)
+    results = arm([True, False])
+    results.grades = {"json_fields": [Grade(1.0), Grade(0.0, "", "knowledge")]}
+    results.counts = {"json_fields": np.array([[9.0, 0, 0], [0, 1, 0]])}
+    found.arms = {"base": results}
+    assert found.scores()["base"]["json_fields"]["value"] == pytest.approx(18 / 19)
+
+
+def test_an_answer_of_the_wrong_form_fails_on_form():
+    found = Panel([question(0), question(1)], {"exact_match": ExactMatch(), "valid_json": ValidJson()}, seed=0)
+    results = arm([False, False])
+    results.grades["valid_json"] = [Grade(0.0, "no JSON", "format"), Grade(1.0)]
+    found.arms = {"base": results}
+    assert found.failures("base") == {"format": 1, "style": 0, "knowledge": 1, "refusal": 0, "other": 0}
+    assert found.valid("base") == 0.5
+
+
+def test_predictions_say_what_each_arm_answered_and_why_it_is_wrong():
+    first, *_, last = predictions(three_arms(), ["topic"])
+    assert first["answers"]["base"]["grades"] == {"exact_match": 1.0}
+    assert last["answers"]["tuned"] == {
+        "text": "no",
+        "num_tokens": 3,
+        "prompt_tokens": 10,
+        "finished": True,
+        "grades": {"exact_match": 0.0},
+        "reasons": {"exact_match": "wrong"},
+        "failure": "knowledge",
+    }
+    assert last["slices"] == {"topic": "b"}
+
+
+def test_ten_waits_say_nothing_about_the_slowest_twentieth():
+    found = latency_evidence([Timing(0.1, 0.2 + place / 100, 5) for place in range(10)])
+    scored = panel(base=arm([True] * NUM))
+    scored.arms["base"].measured |= found
+    latency = scored.scores()["base"]["latency_p95_s"]
+    assert latency["high"] is None and latency["value"] > 0.28
+
+
+def test_the_shared_prefix_ends_where_two_prompts_differ():
+    assert shared_prefix([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3]]) == 2
+    assert shared_prefix([[1, 2], [1, 2, 3]]) == 2
+    assert shared_prefix([[1, 2, 3]]) == 0

@@ -1,0 +1,103 @@
+"""Every file that a recipe's data section names, opened in one order on every machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.data.columns import MAPPABLE
+from trainer.data.files import find_files, is_saved_dataset
+from trainer.data.prepare import Origin
+from trainer.data.raw import RawRow
+from trainer.data.read import open_source
+from trainer.data.table import Side
+from trainer.errors import DataError
+from trainer.recipe.data import HUB_PREFIX, DataSection, Source
+
+
+class Input(NamedTuple):
+    """One file, its rows not yet read."""
+
+    path: str
+    rows: Iterator[RawRow]
+    side: Side
+    origin: Origin
+    repeat: float
+    """Passes over it in one epoch."""
+
+
+def open_inputs(data: DataSection) -> Iterator[Input]:
+    """Yield the files of rows, held-out and validation files and benchmarks; each is opened when it is asked for.
+
+    Raises:
+        DataError: a path, a mapping or a file is wrong.
+    """
+    sources = _sources(data)
+    names = _name_files([source for source, _ in sources])
+    for source, side in sources:
+        _check_mapping(source)
+        mapping = tuple(source.mapping.items())
+        for path, rows in open_source(source):
+            origin = Origin(names[path], source.format, mapping, is_benchmark=side == Side.BENCHMARK)
+            yield Input(path, rows, side, origin, source.repeat)
+
+
+def num_files(data: DataSection) -> int:
+    """Count the files that `open_inputs` yields.
+
+    Raises:
+        DataError: a path is wrong.
+    """
+    return sum(len(_paths(source)) for source, _ in _sources(data))
+
+
+def _sources(data: DataSection) -> list[tuple[Source, Side]]:
+    sources = [(source, Side.SOURCE) for source in data.sources]
+    for side, path in ((Side.HELDOUT, data.split.heldout_path), (Side.VALIDATION, data.split.validation_path)):
+        sources += [(Source(path=path), side)] if path else []
+    return sources + [(Source(path=path), Side.BENCHMARK) for path in data.contamination.files]
+
+
+def _name_files(sources: list[Source]) -> dict[str, str]:
+    """Name each file as rows carry it: its base name, with as many folders as tell it from the others.
+
+    Absolute paths would make the same data differ between machines.
+    """
+    paths = sorted({path for source in sources for path in _paths(source)})
+    names = {path: path if path.startswith(HUB_PREFIX) else Path(path).name for path in paths}
+    depth = 1
+    while shared := {name for name, times in Counter(names.values()).items() if times > 1}:
+        depth += 1
+        names = {path: "/".join(Path(path).parts[-depth:]) if name in shared else name for path, name in names.items()}
+    return names
+
+
+def _paths(source: Source) -> list[str]:
+    if source.path.startswith(HUB_PREFIX) or is_saved_dataset(Path(source.path)):
+        return [source.path]
+    return [str(path) for path in find_files(Path(source.path))]
+
+
+def _check_mapping(source: Source) -> None:
+    if unknown := sorted(set(source.mapping) - MAPPABLE):
+        raise DataError(
+            f"data.sources: {source.path}: mapping: unknown name {unknown[0]!r}",
+            hint=f"mapping is `our name: column`; our names: {', '.join(sorted(MAPPABLE))}",
+        )
+
+
+def system_text(data: DataSection) -> str | None:
+    """Return the text of the system prompt.
+
+    Raises:
+        DataError: its file cannot be read.
+    """
+    if data.system_prompt is None or data.system_prompt.path is None:
+        return data.system_prompt.text if data.system_prompt else None
+    path = data.system_prompt.path
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.system_prompt.path: {path}: {error}", hint="name a readable UTF-8 file") from error

@@ -1,0 +1,105 @@
+"""What one arm scored on each row, whatever the kind of metric, and the statistics that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trainer.scoring import comparisons, statistics
+from trainer.scoring.clusters import Floats
+from trainer.scoring.comparisons import Difference
+from trainer.scoring.statistics import Score
+
+Kind = Literal["share", "mean", "ratio", "f1", "quantile"]
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One metric of one arm, row by row.
+
+    Two arms are compared row by row: both hold the same rows in the same order.
+    """
+
+    kind: Kind
+    """share: marks of 0 or 1; mean: other scores; ratio: totals over `counts`; f1: tp, fp, fn; quantile: `at`."""
+    values: Floats
+    """(rows,), or (rows, 3) for f1."""
+    counts: Floats | None = None
+    """(rows,) denominators of a ratio, for example answer tokens of a loss."""
+    groups: Sequence[Hashable] | None = None
+    """One key a row, where rows belong together."""
+    ids: Sequence[str] | None = None
+    """Names of the rows, for failures that are told by name."""
+    at: float = 0.5
+    """The quantile."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Tell whether it is a mean of marks that all lie in 0..1."""
+        return self.kind in ("share", "mean") and statistics.is_share(self.values, np.ones(len(self.values)))
+
+
+def score(evidence: Evidence, seed: int, *, confidence: float = 0.95) -> Score:
+    """Return value, low, high and n."""
+    values, groups = evidence.values, evidence.groups
+    match evidence.kind:
+        case "share":
+            return statistics.proportion(values, groups, confidence=confidence)
+        case "mean":
+            return statistics.mean(values, seed, groups, confidence=confidence)
+        case "ratio":
+            return statistics.ratio(values, _counts(evidence), seed, groups, confidence=confidence)
+        case "f1":
+            return statistics.micro_f1(values, seed, groups, confidence=confidence)
+        case "quantile":
+            return statistics.quantile(values, evidence.at, seed, groups, confidence=confidence)
+
+
+def difference(first: Evidence, second: Evidence, seed: int, *, confidence: float = 0.95) -> Difference:
+    """Return first minus second over the same rows.
+
+    Raises:
+        ValueError: The two are not the same metric on the same number of rows.
+    """
+    if (first.kind, len(first.values)) != (second.kind, len(second.values)):
+        found = f"{len(first.values)} rows ({first.kind}) against {len(second.values)} rows ({second.kind})"
+        raise ValueError(f"a paired comparison needs the same rows in both arms: {found}")
+    one, other, groups = first.values, second.values, first.groups
+    match first.kind:
+        case "share":
+            return comparisons.share_difference(one, other, groups, confidence=confidence)
+        case "mean":
+            return comparisons.paired_difference(one, other, seed, groups, confidence=confidence)
+        case "ratio":
+            counts = _counts(first)
+            return comparisons.paired_ratio_difference(one, other, counts, seed, groups, confidence=confidence)
+        case "f1":
+            return comparisons.paired_f1_difference(one, other, seed, groups, confidence=confidence)
+        case "quantile":
+            return comparisons.paired_quantile_difference(one, other, first.at, seed, groups, confidence=confidence)
+
+
+def value_bounds(evidence: Evidence, seed: int, confidence: float) -> Bounds:
+    """Return the lower and the upper one-sided bound of the value."""
+    if evidence.is_bounded:
+        return statistics.exact_bounds(evidence.values, evidence.groups, confidence=confidence)
+    found = score(evidence, seed, confidence=2 * confidence - 1)
+    return found["low"], found["high"]
+
+
+def difference_bounds(first: Evidence, second: Evidence, seed: int, confidence: float) -> Bounds:
+    """Return the lower and the upper one-sided bound of first minus second."""
+    found = difference(first, second, seed, confidence=2 * confidence - 1)
+    if first.is_bounded and second.is_bounded:
+        return comparisons.share_difference_bounds(first.values, second.values, first.groups, confidence=confidence)
+    return found["low"], found["high"]
+
+
+def _counts(evidence: Evidence) -> Floats:
+    if evidence.counts is None:
+        raise ValueError("a ratio needs `counts`")
+    return evidence.counts

@@ -1,0 +1,92 @@
+"""Marks for tool calls."""
+
+from __future__ import annotations
+
+from trainer.errors import DataError
+from trainer.recipe.metrics import ToolCall
+from trainer.scoring.graders.calls import Call, calls_of, read_calls
+from trainer.scoring.graders.expected import expected
+from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.refusal import refuses
+from trainer.scoring.graders.structured import equal_values
+from trainer.scoring.question import Answer, Failure, Grade, Question
+
+
+def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Grade:
+    """Mark the calls of an answer: all of the expected ones, and no other.
+
+    Raises:
+        DataError: The expected value cannot be read as calls.
+    """
+    wanted = expected_calls(grader, question)
+    found = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text)
+    if found.broken:
+        return Grade(0.0, f"a call that cannot be read: {shown(found.broken)}", _cut_or(answer, "format"))
+    if not wanted:
+        names = ", ".join(call.name for call in found.calls)
+        return Grade(0.0, f"no call expected, got {names}", "knowledge") if found.calls else Grade(1.0)
+    if not found.calls:
+        failure: Failure = "refusal" if refuses(answer.text) else "format"
+        return Grade(0.0, f"no call in {shown(answer.text)}", _cut_or(answer, failure))
+    fault = _fault(grader, list(found.calls), list(wanted))
+    return Grade(0.0, fault, "knowledge") if fault else Grade(1.0)
+
+
+def _cut_or(answer: Answer, failure: Failure) -> Failure:
+    return failure if answer.finished and answer.text.strip() else "other"
+
+
+def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
+    """Return the calls of the metric's field, of the reference message, or of the reference text.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    message = question.reference_message or {}
+    if grader.key is None and message.get("tool_calls"):
+        read = calls_of(message["tool_calls"])
+    else:
+        value = expected(grader, question)
+        read = read_calls(value) if isinstance(value, str) else calls_of(value if isinstance(value, list) else [value])
+    if read.broken:
+        raise DataError(
+            f"{question.id}: metric {grader.title} cannot read the expected call {shown(read.broken)}",
+            hint='write calls as {"name": NAME, "arguments": {...}}',
+        )
+    return read.calls
+
+
+def _fault(grader: ToolCall, found: list[Call], wanted: list[Call]) -> str:
+    """Return the first difference; empty if the calls are the same."""
+    if grader.ordered:
+        faults = [_difference(grader, *pair) for pair in zip(found, wanted, strict=False)]
+        left = wanted[len(found) :], found[len(wanted) :]
+    else:
+        rest = list(found)
+        faults, missing = [], []
+        for call in wanted:
+            match = next((other for other in rest if not _difference(grader, other, call)), None)
+            if match is None:
+                missing.append(call)
+            else:
+                rest.remove(match)
+        pairs = [(other, call) for call in missing for other in rest if other.name == call.name][:1]
+        faults = [_difference(grader, *pair) for pair in pairs]
+        left = missing, rest
+    said = [f"missing: {call.name}" for call in left[0]] + [f"extra: {call.name}" for call in left[1]]
+    return next((fault for fault in [*faults, *said] if fault), "")
+
+
+def _difference(grader: ToolCall, found: Call, wanted: Call) -> str:
+    if found.name != wanted.name:
+        return f"expected a call of {wanted.name}, got {found.name}"
+    if grader.arguments == "ignore":
+        return ""
+    for name in {**wanted.arguments, **found.arguments}:
+        if name in grader.ignore:
+            continue
+        if name not in found.arguments or name not in wanted.arguments:
+            return f"{wanted.name}: {'extra' if name in found.arguments else 'missing'} argument {name}"
+        if not equal_values(found.arguments[name], wanted.arguments[name], grader.arguments):
+            return f"{wanted.name}: {name}: expected {wanted.arguments[name]!r}, got {found.arguments[name]!r}"[:200]
+    return ""

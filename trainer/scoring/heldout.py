@@ -1,0 +1,95 @@
+"""The held-out rows that are used: as they stand in data/heldout.jsonl, and as tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trainer.data.read import read_rows
+from trainer.data.reasons import RowError
+from trainer.data.records import parse_row
+from trainer.errors import DataError
+from trainer.scoring.evidence import Evidence
+from trainer.scoring.likelihood import row_losses
+from trainer.tokens.store import TokenStore
+
+LOSS_BATCH = 8
+"""Rows in a forward pass that needs all logits."""
+TokenRow = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows."""
+
+    rows: list[dict[str, Any]]
+    tokens: list[TokenRow]
+    """(ids, mask); of preference rows the chosen side."""
+    rejected: list[TokenRow] | None
+    """Of preference rows the rejected side."""
+
+    def evidence(self, model: Any) -> dict[str, Evidence]:
+        """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
+        groups = [f"{row.get('source')}:{row.get('line')}" for row in self.rows]
+        losses, counts = row_losses(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
+        found = {"loss": Evidence("ratio", losses, counts, groups=groups)}
+        if self.rejected is not None:
+            other, _ = row_losses(model, self.rejected, batch_size=LOSS_BATCH, progress=_quiet)
+            found["preference_accuracy"] = Evidence("share", (losses < other).astype(np.float64), groups=groups)
+            found["preference_margin"] = Evidence("mean", other - losses, groups=groups)
+        return found
+
+
+def read_held_out(store: TokenStore, lines: Sequence[bytes], *, max_rows: int, seed: int) -> HeldOut:
+    """Return the held-out rows, above `max_rows` a seeded sample.
+
+    Args:
+        store: Their tokens.
+        lines: data/heldout.jsonl.
+        max_rows: Most rows.
+        seed: Of the sample.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not len(store):
+        raise DataError("there are no held-out rows to evaluate on", hint="set data.split.heldout, for example 0.2")
+    chosen = list(range(len(store)))
+    if len(chosen) > max_rows:
+        chosen = sorted(random.Random(seed).sample(chosen, max_rows))
+    rows = [orjson.loads(lines[int(store.row_index[index])]) for index in chosen]
+    if store.is_pairs:
+        pairs = [store.pair(index) for index in chosen]
+        return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs])
+    return HeldOut(rows, [store.row(index) for index in chosen], None)
+
+
+def _side(prompt: Any, answer: Any) -> TokenRow:
+    return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
+
+
+def read_examples(path: Path) -> list[dict[str, Any]]:
+    """Read rows from a file in any layout that a source may have.
+
+    Raises:
+        DataError: A row cannot be used.
+    """
+    found = []
+    for raw in read_rows(path):
+        try:
+            if raw.error is not None:
+                raise raw.error
+            found.append(parse_row(raw.value, source=path.name, line=raw.line).record)
+        except RowError as error:
+            raise DataError(f"{path}:{raw.line}: {error}", hint="correct the row, or leave it out") from error
+    return found
+
+
+def _quiet(_: int) -> None:
+    pass

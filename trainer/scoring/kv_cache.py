@@ -1,0 +1,128 @@
+"""A batch's keys and values while its rows come and go.
+
+Shapes: B rows, H heads, T columns, D head size. A column holds one token of each row, or padding that the attention
+mask hides: rows of several lengths share columns.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+BLOCK = 64
+"""Columns by which a layer grows: copying all keys for every new token would cost as much as attention itself."""
+
+
+class BlockLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's (B, H, T, D) keys and values, as views of tensors with spare columns."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stores: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Append columns and return all."""
+        if self.stores is None:
+            self.lazy_initialization(key_states, value_states)
+        used = self.get_seq_length()
+        new = (key_states, value_states)
+        old = self.stores or (None, None)
+        self.hold(
+            *(_appended(store, used, states) for store, states in zip(old, new, strict=True)),
+            used + key_states.shape[-2],
+        )
+        return self.keys, self.values
+
+    def hold(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
+        """Take over tensors of which the first `used` columns count."""
+        self.stores = (keys, values)
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
+
+
+def _appended(store: torch.Tensor | None, used: int, states: torch.Tensor) -> torch.Tensor:
+    end = used + states.shape[-2]
+    if store is None or store.shape[-2] < end:
+        room = states.new_zeros((*states.shape[:2], end + BLOCK, states.shape[-1]))
+        if store is not None:
+            room[:, :, :used] = store[:, :, :used]
+        store = room
+    store[:, :, used:end] = states
+    return store
+
+
+def empty() -> Cache:
+    """Return a cache without columns."""
+    return Cache(layer_class_to_replicate=BlockLayer)
+
+
+def _from_layers(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Cache:
+    cache = empty()
+    for keys, values in pairs:
+        layer = BlockLayer()
+        layer.lazy_initialization(keys, values)
+        layer.hold(keys, values, keys.shape[-2])
+        cache.layers.append(layer)
+    return cache
+
+
+def repeated(cache: Cache, count: int) -> Cache:
+    """Return a cache of one row as `count` equal rows; the first update copies it."""
+    return _from_layers(
+        [(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1)) for layer in cache.layers]
+    )
+
+
+def selected(cache: Cache, rows: torch.Tensor, columns: torch.Tensor) -> Cache:
+    """Return some rows and columns (index tensors), in that order."""
+    return _from_layers(
+        [(layer.keys[rows][:, :, columns], layer.values[rows][:, :, columns]) for layer in cache.layers]
+    )
+
+
+def joined(first: Cache, second: Cache, at: int) -> Cache:
+    """Return the rows of both; the narrower one gets empty columns before column `at`, which the mask must hide."""
+    pairs = []
+    for one, two in zip(first.layers, second.layers, strict=True):
+        width = max(one.keys.shape[-2], two.keys.shape[-2])
+        keys = torch.cat([widened(one.keys, at, width, -2), widened(two.keys, at, width, -2)])
+        values = torch.cat([widened(one.values, at, width, -2), widened(two.values, at, width, -2)])
+        pairs.append((keys, values))
+    return _from_layers(pairs)
+
+
+def widened(tensor: torch.Tensor, at: int, width: int, dim: int) -> torch.Tensor:
+    """Insert zeros before place `at` of dimension `dim`, up to `width`."""
+    missing = width - tensor.shape[dim]
+    if not missing:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    head, tail = tensor.split([at, tensor.shape[dim] - at], dim)
+    return torch.cat([head, tensor.new_zeros(shape), tail], dim)
+
+
+def max_shared_width(model: Any) -> int | None:
+    """Return the most columns up to which prefixes can be shared; None where rows cannot come and go at all.
+
+    Padding between a shared prefix and the rest is as far as masks are concerned a distance: a sliding window that is
+    narrower than the batch would hide tokens. Recurrent states and states shared between layers cannot be cut by
+    columns; models that do not take positions would count padding.
+    """
+    config = getattr(model, "config", None)
+    forward = inspect.signature(model.forward).parameters
+    known = type(model).__module__.startswith("transformers.") and "position_ids" in forward
+    if not known or config is None or config.get_text_config(decoder=True) is not config or config.is_encoder_decoder:
+        return None
+    layers = DynamicCache(config=config).layers
+    if {type(layer) for layer in layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
+        return None
+    if getattr(config, "num_kv_shared_layers", 0) or "chunked_attention" in (
+        getattr(config, "layer_types", None) or []
+    ):
+        return None
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    return min(windows, default=1 << 30)

@@ -1,0 +1,176 @@
+"""One arm on one set of questions: asked, repaired where wanted, timed and graded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trainer.recipe.arms import Arm, Endpoint
+from trainer.recipe.metrics import Grader, MultipleChoice
+from trainer.scoring.graders import Help, grade, micro
+from trainer.scoring.prompts import Asked, without_reasoning
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.scoring.results import ArmResults, answer_evidence, latency_evidence
+from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
+
+NO_ANSWER = Answer("", 0, finished=True)
+PREFIX_PROMPTS = 64
+"""Prompts whose common beginning is looked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an arm is measured."""
+
+    latency_rows: int
+    concurrency: int
+
+
+def measure(
+    arm: Arm,
+    speaker: Speaker,
+    questions: Sequence[Question],
+    asked: Sequence[Asked],
+    graders: Sequence[Sequence[Grader]],
+    *,
+    helps: Help,
+    tokens: Tokens,
+    settings: Settings,
+    told: Told,
+) -> ArmResults:
+    """Measure an arm.
+
+    Args:
+        arm: Its prompt says how reasoning is cut off and whether answers are repaired.
+        speaker: The model.
+        questions: What is asked.
+        asked: The prompts, one a question.
+        graders: Graders of each question, the deciding one first.
+        helps: What graders need beside the answer.
+        tokens: The run's tokenizer and template.
+        settings: Latency rows and concurrency.
+        told: Called once an answer.
+    """
+    tag = arm.prompt.reasoning_tag if arm.prompt else None
+    answers = _generated(speaker, asked, graders, told)
+    texts = [without_reasoning(answer.text, tag) for answer in answers]
+    if arm.repair:
+        answers = _repaired(speaker, questions, asked, graders, answers, texts, helps, told)
+        texts = [without_reasoning(answer.text, tag) for answer in answers]
+    results = ArmResults(list(answers), texts)
+    _grade(results, questions, graders, replace_help(helps, speaker))
+    results.measured = answer_evidence(answers, [question.group for question in questions])
+    timed = [one for one, needed in zip(asked, map(_is_generated, graders), strict=True) if needed]
+    if settings.latency_rows and timed:
+        results.measured |= latency_evidence(speaker.timings(timed[: settings.latency_rows]))
+        results.figures = speaker.figures(
+            timed[: max(settings.concurrency, settings.latency_rows)], settings.concurrency
+        )
+    results.facts = _facts(arm, answers, [tokens.ids(one) for one in timed[:PREFIX_PROMPTS]], settings)
+    return results
+
+
+def replace_help(helps: Help, speaker: Speaker) -> Help:
+    """Let graders ask the arm's own model for the log-probabilities of choices."""
+    return replace(helps, choice_scores=speaker.choice_scores)
+
+
+def _is_generated(graders: Sequence[Grader]) -> bool:
+    """Tell whether any grader reads an answer; multiple choice goes by log-probabilities."""
+    return not all(isinstance(grader, MultipleChoice) for grader in graders)
+
+
+def _generated(
+    speaker: Speaker, asked: Sequence[Asked], graders: Sequence[Sequence[Grader]], told: Told
+) -> list[Answer]:
+    places = [place for place, own in enumerate(graders) if _is_generated(own)]
+    for _ in range(len(asked) - len(places)):
+        told()
+    found = dict(zip(places, speaker.answers([asked[place] for place in places], told), strict=True))
+    return [found.get(place, NO_ANSWER) for place in range(len(asked))]
+
+
+# Repair
+
+
+def _repaired(
+    speaker: Speaker,
+    questions: Sequence[Question],
+    asked: Sequence[Asked],
+    graders: Sequence[Sequence[Grader]],
+    answers: Sequence[Answer],
+    texts: Sequence[str],
+    helps: Help,
+    told: Told,
+) -> list[Answer]:
+    """Give each answer that breaks the form a second attempt, shown what is wrong."""
+    form = [
+        [grader for grader in own if grader.is_format and not isinstance(grader, MultipleChoice)] for own in graders
+    ]
+    results = ArmResults(list(answers), list(texts))
+    _grade(results, questions, form, helps)
+    wrong: dict[int, str] = {}
+    for grades in results.grades.values():
+        for place, found in enumerate(grades):
+            if found is not None and found.score < 1:
+                wrong.setdefault(place, found.reason)
+    again = [_second_prompt(asked[place], texts[place], reason) for place, reason in wrong.items()]
+    second = speaker.answers(again, told) if again else []
+    repaired = list(answers)
+    for place, answer in zip(wrong, second, strict=True):
+        first = answers[place]
+        repaired[place] = replace(
+            answer,
+            num_tokens=first.num_tokens + answer.num_tokens,
+            prompt_tokens=first.prompt_tokens + answer.prompt_tokens,
+            repaired=True,
+            first_text=first.text,
+        )
+    return repaired
+
+
+def _second_prompt(asked: Asked, text: str, reason: str) -> Asked:
+    wanted = f"That answer cannot be used: {reason}. Give the corrected answer and nothing else."
+    turns = [{"role": "assistant", "content": text}, {"role": "user", "content": wanted}]
+    return replace(asked, messages=[*asked.messages, *turns])
+
+
+# Grading
+
+
+def _grade(
+    results: ArmResults, questions: Sequence[Question], graders: Sequence[Sequence[Grader]], helps: Help
+) -> None:
+    """Let every grader mark the questions that name it."""
+    named: dict[str, tuple[Grader, list[int]]] = {}
+    for place, own in enumerate(graders):
+        for grader in own:
+            named.setdefault(grader.title, (grader, []))[1].append(place)
+    for title, (grader, places) in named.items():
+        answers = [replace(results.answers[place], text=results.texts[place]) for place in places]
+        asked = [questions[place] for place in places]
+        marks: list[Grade | None] = [None] * len(questions)
+        for place, found in zip(places, grade(grader, answers, asked, helps), strict=True):
+            marks[place] = found
+        results.grades[title] = marks
+        counts = micro(grader, answers, asked)
+        if counts is not None:
+            results.counts[title] = np.zeros((len(questions), 3))
+            results.counts[title][places] = counts
+
+
+def _facts(
+    arm: Arm, answers: Sequence[Answer], prompts: Sequence[Sequence[int]], settings: Settings
+) -> dict[str, object]:
+    return {
+        "model": "endpoint" if isinstance(arm.model, Endpoint) else arm.model,
+        "shots": arm.shots.fixed + arm.shots.dynamic if arm.shots else 0,
+        "documents": arm.documents is not None,
+        "prompted": arm.is_prompted,
+        "shared_prefix_tokens": shared_prefix(prompts),
+        "concurrency": settings.concurrency,
+        "repairs": sum(answer.repaired for answer in answers),
+    }
+

@@ -1,0 +1,163 @@
+"""Who answers: a model in this process, or one behind an address. Both take the same prompts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+
+from trainer.scoring.answers import AnswerStore
+from trainer.scoring.choice_likelihood import choice_log_probs
+from trainer.scoring.endpoint import ChatPrompt, EndpointModel
+from trainer.scoring.generate import LocalModel
+from trainer.scoring.prompts import Asked
+from trainer.scoring.question import Answer, Question, Timing
+from trainer.scoring.timing import peak_memory_gib, throughput, timings
+from trainer.tokens.chat import Renderer
+from trainer.tokens.encode import encode
+
+Told = Callable[[], None]
+Keep = Callable[[int, Answer], None]
+
+
+class Speaker(Protocol):
+    """A model that answers."""
+
+    def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
+        """Answer all prompts; `told` is called once an answer."""
+
+    def fits(self, asked: Asked) -> bool:
+        """Tell whether the prompt leaves room for an answer."""
+
+    def timings(self, asked: Sequence[Asked]) -> list[Timing]:
+        """Answer some prompts one by one."""
+
+    def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+        """Return throughput, and peak memory where it can be known."""
+
+    def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]] | None:
+        """Return the log-probability of each choice as answer; None where the model does not tell."""
+
+
+class Tokens:
+    """Prompts as token ids, with the run's template."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+
+    def ids(self, asked: Asked) -> list[int]:
+        """Return what a served model is given."""
+        text = self.renderer.text(asked.as_row(), asked.messages, prompt=True)
+        found: list[int] = encode(self.renderer.tokenizer, [text]).ids.tolist()
+        return found
+
+    def of_text(self, text: str) -> list[int]:
+        """Return the ids of a text that goes on where the prompt ends."""
+        found: list[int] = self.renderer.tokenizer([text], add_special_tokens=False)["input_ids"][0]
+        return found
+
+
+class LocalSpeaker:
+    """A model in this process."""
+
+    def __init__(self, model: LocalModel, tokens: Tokens, *, store: Path, max_context: int | None) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.store = AnswerStore(store)
+        self.max_context = max_context
+
+    def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
+        prompts = [self.tokens.ids(one) for one in asked]
+        return _with_store(self.store, prompts, prompts, self._answer, told)
+
+    def _answer(self, prompts: list[Any], keep: Keep) -> None:
+        self.model.answers(prompts, on_answer=keep)
+
+    def fits(self, asked: Asked) -> bool:
+        return self.max_context is None or len(self.tokens.ids(asked)) + self.model.max_new_tokens <= self.max_context
+
+    def timings(self, asked: Sequence[Asked]) -> list[Timing]:
+        return timings(self.model, [self.tokens.ids(one) for one in asked])
+
+    def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+        rate = throughput(self.model, [self.tokens.ids(one) for one in asked], concurrency)
+        return {"throughput_rps": rate.requests_per_s, "peak_memory_gib": peak_memory_gib()}
+
+    def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]] | None:
+        contexts = [self.tokens.ids(Asked(question.messages)) for question in questions]
+        continuations = [[self.tokens.of_text(choice) for choice in row] for row in choices]
+        found = choice_log_probs(self.model.model, self.model.tokenizer, contexts, continuations, batch_size=8)
+        return [[log_prob for log_prob, _ in row] for row in found]
+
+
+class EndpointSpeaker:
+    """A model behind an OpenAI-compatible address."""
+
+    def __init__(self, model: EndpointModel, tokens: Tokens, *, store: Path, max_context: int | None) -> None:
+        self.model = model
+        self.tokens = tokens
+        self.store = AnswerStore(store)
+        self.max_context = max_context
+
+    def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
+        prompts = [ChatPrompt(one.messages, one.tools) for one in asked]
+        keys = [[one.messages, one.tools] for one in asked]
+        return _with_store(self.store, keys, prompts, self._answer, told)
+
+    def _answer(self, prompts: list[Any], keep: Keep) -> None:
+        self.model.answers(prompts, on_answer=keep)
+
+    def fits(self, asked: Asked) -> bool:
+        """Estimate by the run's own tokenizer: an endpoint does not tell its own."""
+        return self.max_context is None or len(self.tokens.ids(asked)) + self.model.max_new_tokens <= self.max_context
+
+    def timings(self, asked: Sequence[Asked]) -> list[Timing]:
+        return timings(self.model, [ChatPrompt(one.messages, one.tools) for one in asked])
+
+    def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+        prompts = [ChatPrompt(one.messages, one.tools) for one in asked]
+        return {"throughput_rps": throughput(self.model, prompts, concurrency).requests_per_s}
+
+    def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]] | None:
+        return None
+
+
+def _with_store(
+    store: AnswerStore,
+    keyed_by: Sequence[Any],
+    prompts: Sequence[Any],
+    answer: Callable[[list[Any], Keep], None],
+    told: Told,
+) -> list[Answer]:
+    """Answer what the store does not hold yet; what was finished before an interruption is not asked again."""
+    keys = [hashlib.sha256(orjson.dumps(value)).hexdigest() for value in keyed_by]
+    wanted: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        if store.get(key) is None:
+            wanted.setdefault(key, place)
+        else:
+            told()
+    names = list(wanted)
+
+    def keep(index: int, found: Answer) -> None:
+        store.put(names[index], found)
+        told()
+
+    if names:
+        answer([prompts[place] for place in wanted.values()], keep)
+    kept = [store.get(key) for key in keys]
+    assert all(found is not None for found in kept), "every prompt has an answer"
+    return [found for found in kept if found is not None]
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with in common: what a server can cache."""
+    if len(prompts) < 2:
+        return 0
+    shortest, longest = min(prompts), max(prompts)  # in the order of lists the two that share least
+    same = np.equal(shortest[: len(longest)], longest[: len(shortest)])
+    return int(same.argmin()) if not same.all() else len(same)

@@ -1,0 +1,165 @@
+"""Everything that was measured as eval/scores.json, eval/predictions.jsonl and the evidence of the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainer.recipe.gates import Gate
+from trainer.scoring.clusters import Floats
+from trainer.scoring.evidence import Evidence, score
+from trainer.scoring.gates import judge
+from trainer.scoring.results import Panel
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the eval stage has found."""
+
+    panel: Panel
+    """The held-out rows."""
+    suites: Sequence[tuple[str, bool, Panel]]
+    """(name, every item must pass, panel)."""
+    retention: Mapping[str, Mapping[str, Evidence]]
+    """By metric and arm."""
+    primary: str
+    heldout_rows: int
+    slices: Sequence[str]
+    """Fields that are scored apart."""
+
+
+def scores_of(measured: Measured) -> dict[str, Any]:
+    """Return eval/scores.json."""
+    panel = measured.panel
+    return {
+        "primary": measured.primary,
+        "heldout_rows": measured.heldout_rows,
+        "metrics": _descriptions(panel),
+        "arms": panel.scores(),
+        "facts": {arm: _facts(panel, arm) for arm in panel.arms},
+        "comparisons": panel.comparisons(_pairs(panel)),
+        "slices": panel.slices(measured.slices),
+        "suites": {name: _suite(suite, must_pass) for name, must_pass, suite in measured.suites},
+        "retention": _retention(panel, measured.retention),
+    }
+
+
+def _descriptions(panel: Panel) -> dict[str, dict[str, str]]:
+    """Tell reports how each grader's mark is written and which way is good."""
+    return {
+        name: {
+            "unit": "share" if grader.is_share or name in _shares(panel) else "number",
+            "better": "higher" if grader.higher_is_better else "lower",
+        }
+        for name, grader in panel.graders.items()
+    }
+
+
+def _shares(panel: Panel) -> set[str]:
+    """Return the metrics that are an F1 over all rows."""
+    return {name for results in panel.arms.values() for name in results.counts}
+
+
+def _facts(panel: Panel, arm: str) -> dict[str, Any]:
+    results = panel.arms[arm]
+    if not results.answers:
+        return dict(results.facts)
+    return results.facts | {"valid": panel.valid(arm), "failures": panel.failures(arm)}
+
+
+def _pairs(panel: Panel) -> list[tuple[str, str]]:
+    """Return the arms that are compared: each with base, and what is tuned with every prompted one."""
+    arms = list(panel.arms)
+    found = [(arm, "base") for arm in arms if arm != "base" and "base" in arms]
+    is_prompted = {arm: bool(panel.arms[arm].facts.get("prompted")) for arm in arms}
+    tuned = [arm for arm in arms if panel.arms[arm].facts.get("model") == "tuned"]
+    return found + [(arm, other) for arm in tuned for other in arms if is_prompted[other]]
+
+
+def _suite(panel: Panel, must_pass: bool) -> dict[str, Any]:
+    return {
+        "must_pass": must_pass,
+        "n": len(panel.questions),
+        "metrics": _descriptions(panel),
+        "arms": panel.scores(),
+        "comparisons": panel.comparisons(_pairs(panel)),
+    }
+
+
+def _retention(panel: Panel, evidence: Mapping[str, Mapping[str, Evidence]]) -> dict[str, Any] | None:
+    if not evidence:
+        return None
+    found: dict[str, Any] = {}
+    for metric, arms in evidence.items():
+        scored = {arm: score(rows, panel.seed) for arm, rows in arms.items()}
+        found[metric] = scored if metric == "format_leak_rate" else scored["tuned"]
+    return found
+
+
+def judge_gates(
+    gates: Sequence[Gate], measured: Measured, scores: Mapping[str, Any], prompted: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return eval/gates.json.
+
+    Args:
+        gates: Of the recipe.
+        measured: What was found.
+        scores: The same as eval/scores.json.
+        prompted: Arms among which `best_prompted` chooses.
+    """
+    suites = {name: panel for name, _, panel in measured.suites}
+
+    def lookup(arm: str, metric: str, suite: str | None, where: dict[str, str] | None) -> Evidence | None:
+        panel = measured.panel if suite is None else suites.get(suite)
+        if panel is None:
+            return None
+        if suite is None and where is None and metric in measured.retention:
+            return measured.retention[metric].get(arm)
+        rows = _common(panel, metric)
+        for name, value in (where or {}).items():
+            rows = panel.rows_of(name, value) if rows is None else rows & panel.rows_of(name, value)
+        return panel.evidence(arm, metric, rows)
+
+    lower = measured.panel.lower_is_better.union(*(panel.lower_is_better for panel in suites.values()))
+    seed = measured.panel.seed
+    return judge(gates, scores, lookup, prompted=prompted, lower_is_better=lower, seed=seed)
+
+
+def _common(panel: Panel, metric: str) -> Floats | None:
+    """Return the questions on which every arm has a mark, so that arms can be compared; None where all have."""
+    marks = [results.marks(metric) for results in panel.arms.values() if metric in results.grades]
+    missing = np.isnan(marks).any(axis=0) if marks else np.zeros(0, bool)
+    return ~missing if missing.any() else None
+
+
+def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield one line a question with the answer and the grades of every arm."""
+    for place, question in enumerate(panel.questions):
+        yield {
+            "id": question.id,
+            "source": question.row.get("source"),
+            "line": question.row.get("line"),
+            "group": question.group,
+            "messages": question.messages,
+            "reference": question.reference,
+            "slices": {name: question.row.get(name) for name in slices},
+            "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
+        }
+
+
+def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
+    results = panel.arms[arm]
+    answer, grades = results.answers[place], {name: marks[place] for name, marks in results.grades.items()}
+    found = {
+        "text": answer.text,
+        "num_tokens": answer.num_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "finished": answer.finished,
+        "grades": {name: grade.score for name, grade in grades.items() if grade is not None},
+        "reasons": {name: grade.reason for name, grade in grades.items() if grade is not None and grade.reason},
+        "failure": panel.failure(arm, place),
+    }
+    return found | ({"first_text": answer.first_text} if answer.repaired else {})

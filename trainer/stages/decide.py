@@ -1,0 +1,243 @@
+"""decide: prompting against tuning, from what eval has measured and the prices of the recipe.
+
+Generates nothing. Writes `decision.json`, `index.html`, and `providers/*.jsonl` for the services that the recipe names.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+import trainer
+from trainer.errors import StageError
+from trainer.recipe import Recipe
+from trainer.recipe.arms import Arm, Endpoint
+from trainer.recipe.decide import DecideSection
+from trainer.render.decide import decide_summary, render_decide_page
+from trainer.rundir import StageContext, read_json, write_json
+from trainer.scoring import budget as budgets
+from trainer.scoring import decision, explanation, grounds, providers
+from trainer.scoring.budget import ArmUse, Budget
+from trainer.scoring.decision import Choice
+from trainer.scoring.grounds import ArmGrounds, Grounds, Interval, Resamples
+
+OPERATIONS = (
+    "latency_p50_s",
+    "latency_p95_s",
+    "ttft_p50_s",
+    "throughput_rps",
+    "prompt_tokens",
+    "answer_tokens",
+    "peak_memory_gib",
+    "clean_stop",
+)
+NOT_QUALITY = frozenset({"loss", "perplexity", *OPERATIONS})
+SECONDS_PER_HOUR = 3600
+Json = dict[str, Any]
+
+
+def run(recipe: Recipe, context: StageContext) -> None:
+    """Decide, and say why.
+
+    Raises:
+        StageError: eval/scores.json lacks the metric that the recipe names.
+    """
+    section = recipe.decide or DecideSection()
+    scores = read_json(context.input("eval", "scores.json"))
+    predictions = _lines(context.input("eval", "predictions.jsonl"))
+    metric = _metric(section, scores)
+    uses = _uses(scores, metric, _endpoint_names(recipe))
+    hours = _training_hours(section, context)
+    budget = budgets.make_budget(section, budgets.with_assumed_tuning(uses), hours)
+    measured, resamples = _grounds(section, scores, predictions, metric, budget, recipe.seed)
+    value = _decision(measured, resamples, scores, budget) | {"providers": _providers(section, context)}
+    write_json(context.dir / "decision.json", value)
+    page = render_decide_page(value, name=recipe.name, trainer_version=trainer.__version__)
+    (context.dir / "index.html").write_text(page, encoding="utf-8")
+    context.numbers.update(verdict=value["verdict"], confidence=value["confidence"])
+    _show(value, context)
+
+
+def _metric(section: DecideSection, scores: Json) -> str | None:
+    """Return the quality metric that decides; None where eval has none."""
+    if section.metric == "auto":
+        primary = scores.get("primary")
+        return None if primary in NOT_QUALITY else primary
+    known = sorted({metric for metrics in scores["arms"].values() for metric in metrics} - NOT_QUALITY)
+    if section.metric not in known:
+        raise StageError(
+            f"decide.metric: eval/scores.json has no quality metric {section.metric!r}; it has {', '.join(known)}",
+            hint="name one of them, or leave decide.metric out",
+        )
+    return section.metric
+
+
+def _endpoint_names(recipe: Recipe) -> dict[str, str]:
+    """Return the model's name of each arm that is an endpoint: prices may be stated for it."""
+    arms = [arm for arm in recipe.eval.arms if isinstance(arm, Arm)]
+    return {arm.name: arm.model.name for arm in arms if isinstance(arm.model, Endpoint)}
+
+
+def _model_of(scores: Json, arm: str) -> str:
+    default = arm if arm in ("base", "start", "tuned") else "base"
+    return str(((scores.get("facts") or {}).get(arm) or {}).get("model", default))
+
+
+def _number(metrics: Mapping[str, Any], metric: str | None) -> float | None:
+    value = (metrics.get(metric or "") or {}).get("value")
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _uses(scores: Json, metric: str | None, endpoints: Mapping[str, str]) -> dict[str, ArmUse]:
+    uses = {}
+    for name, metrics in scores["arms"].items():
+        facts = (scores.get("facts") or {}).get(name) or {}
+        valid = facts.get("valid")
+        uses[name] = ArmUse(
+            name=name,
+            model=_model_of(scores, name),
+            endpoint=endpoints.get(name),
+            prompt_tokens=_number(metrics, "prompt_tokens"),
+            shared_prefix_tokens=float(facts.get("shared_prefix_tokens") or 0.0),
+            answer_tokens=_number(metrics, "answer_tokens"),
+            throughput_rps=_number(metrics, "throughput_rps"),
+            valid=1.0 if valid is None else float(valid),
+            correct=_number(metrics, metric),
+        )
+    return uses
+
+
+def _training_hours(section: DecideSection, context: StageContext) -> float:
+    """Return the GPU hours of the training; 0 before it."""
+    if section.training_hours != "auto":
+        return section.training_hours
+    record = context.run.record("train")
+    if record is None:
+        return 0.0
+    seconds = record.numbers.get("train_seconds", record.seconds)
+    return float(seconds) * int(record.numbers.get("num_processes", 1)) / SECONDS_PER_HOUR
+
+
+def _grounds(
+    section: DecideSection, scores: Json, predictions: list[Json], metric: str | None, budget: Budget, seed: int
+) -> tuple[Grounds, Resamples | None]:
+    scored = [arm for arm, metrics in scores["arms"].items() if _number(metrics, metric) is not None]
+    table = grounds.make_table(predictions, metric or "", scored)
+    resamples = grounds.resample(table, seed) if scored else None
+    pairs = grounds.reported_differences(scores.get("comparisons") or [], metric or "")
+    if resamples is not None:
+        pairs |= grounds.paired_differences(table, resamples)
+    measured = Grounds(
+        metric=metric or "quality",
+        target=section.target,
+        num_rows=table.num_rows or int(scores.get("heldout_rows") or 0),
+        arms={arm: _arm_grounds(scores, arm, metric or "") for arm in scored},
+        differences=pairs,
+        requests_per_day=section.requests_per_day,
+        latency_limit_s=section.latency_limit_s,
+        cost_per_day=budgets.cost_at_volume(budget),
+    )
+    return measured, resamples
+
+
+def _arm_grounds(scores: Json, arm: str, metric: str) -> ArmGrounds:
+    metrics, facts = scores["arms"][arm], (scores.get("facts") or {}).get(arm) or {}
+    value, entry = _number(metrics, metric), metrics[metric]
+    assert value is not None
+    low, high = (entry.get(key) if isinstance(entry.get(key), int | float) else None for key in ("low", "high"))
+    return ArmGrounds(
+        name=arm,
+        model=_model_of(scores, arm),
+        quality=Interval(value, 0.0 if low is None else float(low), 1.0 if high is None else float(high)),
+        failures={kind: float(count) for kind, count in (facts.get("failures") or {}).items()},
+        documents=bool(facts.get("documents")),
+        shots=int(facts.get("shots") or 0),
+        latency_p95_s=_number(metrics, "latency_p95_s"),
+    )
+
+
+def _decision(measured: Grounds, resamples: Resamples | None, scores: Json, budget: Budget) -> Json:
+    choice = decision.decide(measured)
+    share, shares = decision.confidence(measured, resamples, choice.verdict)
+    costs = budgets.arm_costs(budget)
+    tuned = choice.tuned or (budgets.ASSUMED if budgets.ASSUMED in budget.uses else None)
+    crossings = budgets.break_evens(budget, tuned)
+    crossing = crossings.get(choice.prompted or "")
+    at = crossing["requests_per_day"] if crossing else None
+    return {
+        "verdict": choice.verdict,
+        "headline": explanation.headline(measured, choice),
+        "because": explanation.because(measured, choice, costs),
+        "would_change": explanation.would_change(measured, choice, crossing),
+        "confidence": share,
+        "confidence_by_verdict": shares,
+        "metric": measured.metric,
+        "target": measured.target,
+        "heldout_rows": measured.num_rows,
+        "best_prompted": choice.prompted,
+        "best_tuned": choice.tuned,
+        "arms": _arms(measured, choice, scores, costs),
+        "assumed_tuned": costs.get(budgets.ASSUMED),
+        "break_even_requests_per_day": at,
+        "break_even_by_arm": crossings,
+        "sensitivity": budgets.sensitivity(budget, tuned, choice.prompted),
+        "curve": budgets.curve(budget, at),
+        "assumptions": _assumptions(budget),
+    }
+
+
+def _arms(measured: Grounds, choice: Choice, scores: Json, costs: Mapping[str, Json]) -> Json:
+    """Return every number of every arm, with its difference to the best prompted one."""
+    arms = {}
+    for name, metrics in scores["arms"].items():
+        quality = measured.arms.get(name)
+        against = decision.difference(measured, name, choice.prompted or "") if name != choice.prompted else None
+        facts = (scores.get("facts") or {}).get(name) or {}
+        arms[name] = {
+            "model": _model_of(scores, name),
+            "quality": quality.quality.__dict__ if quality else None,
+            "against_best_prompted": against.__dict__ if against else None,
+            **{metric: _number(metrics, metric) for metric in OPERATIONS},
+            **{key: facts.get(key) for key in ("shots", "documents", "concurrency", "valid", "repairs", "failures")},
+            "shared_prefix_tokens": facts.get("shared_prefix_tokens"),
+            "cost": costs.get(name),
+        }
+    return arms
+
+
+def _assumptions(budget: Budget) -> Json:
+    section = budget.section
+    keys = {"prices", "hosting", "requests_per_day", "lifetime_days", "cache_prompts", "batch_discount", "fallback"}
+    stated: Json = section.model_dump(mode="json", include=keys | {"latency_limit_s"})
+    return stated | {"training_hours": budget.training_hours}
+
+
+def _providers(section: DecideSection, context: StageContext) -> Json:
+    """Check the training rows against each service, and write the files of those that the recipe names."""
+    known = providers.services()
+    names = list(known) if section.providers == "auto" else section.providers
+    sides = {side: _lines(context.input("data", f"{side}.jsonl")) for side in ("train", "validation")}
+    for name in section.export_providers:
+        folder = context.dir / "providers"
+        folder.mkdir(exist_ok=True)
+        for side, rows in sides.items():
+            if rows:
+                (folder / f"{name}.{side}.jsonl").write_bytes(providers.export(known[name], rows))
+    return {name: providers.readiness(known[name], sides["train"]) for name in names}
+
+
+def _lines(path: Path) -> list[Json]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+
+
+def _show(value: Json, context: StageContext) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    with console.capture() as shown:
+        console.print(decide_summary(value))
+    context.say(shown.get().rstrip())
