@@ -50,7 +50,7 @@ def watched(*arguments: str) -> tuple[int, list[str], float]:
 
 def test_a_verb_is_a_file_is_a_folder() -> None:
     files = {path.stem for path in (ROOT / "trainer" / "stages").glob("*.py")} - {"__init__"}
-    assert list(STAGES) == ["data", "pack", "train", "eval", "export", "report"] and set(STAGES) == files
+    assert list(STAGES) == ["data", "pack", "train", "eval", "decide", "export", "report"] and set(STAGES) == files
 
 
 @pytest.mark.parametrize(("arguments", "limit_s"), [(["--help"], 0.3), (["check", "recipes/lora-sft.yaml"], 0.8)])

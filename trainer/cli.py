@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recipe-trainer {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for stage in STAGES.values():
-        _recipe_verb(verbs, stage.name, stage.help)
+        parser_of = _recipe_verb(verbs, stage.name, stage.help)
+        if stage.name == "eval":
+            _eval_alone(parser_of)
     _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
     _recipe_verb(verbs, "check", "everything that can be known before spending time")
     _inspect_verb(verbs)
@@ -97,7 +99,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str) -> None:
+def _eval_alone(parser: argparse.ArgumentParser) -> None:
+    alone = parser.add_argument_group(
+        "without a recipe", "RECIPE is a model, an adapter folder or an http(s) address; or a run, with --against"
+    )
+    alone.add_argument("--suite", action="append", default=[], metavar="FILE", help="suite to run on it")
+    alone.add_argument("--against", metavar="RUN", help="compare the tuned answers of RECIPE, a run, with this run's")
+    alone.add_argument("--base", metavar="MODEL", help="base model of an adapter folder")
+    alone.add_argument("--model", metavar="NAME", help="name of the model at an address")
+    alone.add_argument("--out", metavar="DIR", help="folder for scores.json and every answer")
+
+
+def _recipe_verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
     parser = _on_recipe(verbs, name, text)
     parser.add_argument("--force", action="store_true", help="do the stage again although it is up to date")
     parser.add_argument(
@@ -108,6 +123,7 @@ def _recipe_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], nam
         help="override one refusal; it is recorded",
     )
     parser.add_argument("--resume-from", metavar="step_N", help="checkpoint to continue from; the newest by default")
+    return parser
 
 
 def _on_recipe(
@@ -157,6 +173,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _print_schema()
     if options.verb == "bench":
         return _bench(options)
+    if options.verb == "eval" and (options.suite or options.against):
+        return _alone(options)
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
     if options.verb == "inspect":
@@ -190,6 +208,17 @@ def _dispatch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _alone(options: argparse.Namespace) -> int:
+    alone: Any = importlib.import_module("trainer.inspect.alone")
+    if options.against:
+        for found in alone.compare_runs(Path(options.recipe), Path(options.against)):
+            print(f"{found['metric']}: {found['sentence']}")
+        return 0
+    target = alone.Target(options.recipe, base=options.base, name=options.model)
+    alone.evaluate_alone(target, options.suite, Path(options.out) if options.out else None)
+    return 0
+
+
 def _inspect(options: argparse.Namespace, recipe: Recipe, run_dir: Path) -> int:
     command: Any = importlib.import_module("trainer.inspect.command")  # the libraries of the data floor are slow
     wanted = command.Wanted(options.row, options.rule, options.flag, options.rejected, options.limit)
@@ -201,7 +230,7 @@ def _summary(pipeline: Pipeline) -> None:
     """Print the closing table, where everything lies and what to type next, for a run that has scores."""
     from rich.console import Console  # noqa: PLC0415  costs half of `--help`
 
-    from trainer.render.terminal import scores_table  # noqa: PLC0415
+    from trainer.render.terminal import arms_table, scores_table  # noqa: PLC0415
 
     run_dir = pipeline.run.path
     scores_path = run_dir / "eval" / "scores.json"
@@ -211,6 +240,9 @@ def _summary(pipeline: Pipeline) -> None:
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     console.print()
     console.print(scores_table(scores))
+    if len(scores["arms"]) > 2:
+        console.print()
+        console.print(arms_table(scores))
     frequent = scores.get("most_frequent_answer")
     if frequent:
         console.print(
@@ -232,7 +264,8 @@ def _summary(pipeline: Pipeline) -> None:
 
 _PLACES = {
     "report/index.html": "the whole run on one page",
-    "eval/predictions.jsonl": "every answer, base and tuned",
+    "eval/predictions.jsonl": "every answer of every arm",
+    "decide/index.html": "prompting against tuning",
     "export/adapter": "the adapter, PEFT format",
     "export/merged": "the merged model, plain transformers",
     "export/README.md": "the model card",

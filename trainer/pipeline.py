@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +23,12 @@ from trainer.rundir import (
     StageContext,
     StageRecord,
     disk_errors,
-    hash_bytes,
+    environment,
     hash_value,
     read_json,
     write_json,
 )
+from trainer.scoring.inputs import eval_inputs
 from trainer.stages import STAGES, Stage, load
 
 ACCEPTABLE = ("changed-recipe", "failed-gate", "world-size")
@@ -143,6 +141,8 @@ class Pipeline:
         recipe = self.recipe
         if group == "rows":
             return dict(row_inputs(recipe.data))
+        if group == "eval_files":
+            return dict(eval_inputs(recipe.eval))
         if group == "start_adapter":
             start = getattr(recipe.adapter, "init_from", None)
             return {} if not start else {"adapter.init_from": self._adapter_hash(Path(start))}
@@ -169,7 +169,7 @@ class Pipeline:
         """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
         importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
         for stage in STAGES.values():
-            if stage.name == "report":
+            if stage.name == "report" or (stage.name == "decide" and self.recipe.decide is None):
                 continue
             status = self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
@@ -232,6 +232,8 @@ class Pipeline:
         """
         failed: GateError | None = None
         for stage in STAGES.values():
+            if stage.name == "decide" and self.recipe.decide is None:
+                continue
             if failed and stage.name == "export":
                 self.say("export: skipped, a gate failed")
                 continue
@@ -245,15 +247,30 @@ class Pipeline:
     def run_one(self, name: str) -> None:
         """Run one stage whose inputs must be there and fresh."""
         stage = STAGES[name]
+        if name == "decide":
+            self._measure_what_decides(stage)
         for needed in stage.needs:
             self._require(stage, STAGES[needed])
         self.run_stage(stage, force=self.force)
+
+    def _measure_what_decides(self, decide: Stage) -> None:
+        """Bring rows and answers up to date; before training the arms that need none are all that there is."""
+        if self.is_trained:
+            self._require(decide, STAGES["train"])
+        for name in ("data", "pack", "eval"):
+            with suppress(GateError):  # the decision explains a failed gate, it does not stop at it
+                self.run_stage(STAGES[name], force=False)
+
+    @property
+    def is_trained(self) -> bool:
+        """Tell whether training has finished."""
+        return self.run.record("train") is not None
 
     def _require(self, stage: Stage, needed: Stage) -> None:
         status = self.status(needed)
         if status.state == "fresh" or (needed.name == "train" and "changed-recipe" in self.accepted):
             return
-        what = "is not finished" if status.state in ("missing", "started") else f"is stale: {'; '.join(status.reasons)}"
+        what = "is not finished" if status.state in ("missing", "started") else f"is stale: {_briefly(status.reasons)}"
         raise StageError(
             f"{stage.name} needs {self.run.stage_dir(needed.name)}, which {what}",
             hint=f"trainer {needed.name} {self.arguments}",
@@ -284,7 +301,7 @@ class Pipeline:
             self._check_gates()
 
     def _run_short(self, stage: Stage, status: Status) -> None:
-        why = f" ({'; '.join(status.reasons)})" if status.reasons else ""
+        why = f" ({_briefly(status.reasons)})" if status.reasons else ""
         self.say(f"{stage.name}: {stage.help}{why}")
         if stage.name == "export":
             self._check_gates()
@@ -324,7 +341,7 @@ class Pipeline:
 
     def _check_gates(self) -> None:
         path = self.run.stage_dir("eval") / "gates.json"
-        gates = read_json(path) if path.is_file() else []
+        gates = read_json(path) if path.is_file() and self.is_trained else []
         failed = [gate["sentence"] for gate in gates if not gate["passed"]]
         if failed and "failed-gate" not in self.accepted:
             raise GateError(
@@ -342,7 +359,7 @@ def select(values: dict[str, Any], stage: Stage) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
             for name in sorted(value):
                 yield from leaves(f"{key}.{name}", value[name], f"{pattern}.{name}")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             for index, item in enumerate(value):
                 yield from leaves(f"{key}.{index}", item, f"{pattern}.*")
         else:
@@ -372,22 +389,7 @@ def differences(old: StageRecord, new: StageRecord) -> Iterator[str]:
             yield f"the content of {label} changed"
 
 
-def environment() -> dict[str, Any]:
-    """Return the facts about machine and packages that a result may depend on."""
-    names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
-    return {
-        "recipe-trainer": trainer.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_count": os.cpu_count(),
-        "packages": {name: _version(name) for name in names},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "code": hash_bytes(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _briefly(reasons: tuple[str, ...], most: int = 4) -> str:
+    """Join the first few reasons: a new version of a stage may bring a hundred keys."""
+    more = len(reasons) - most
+    return "; ".join(reasons[:most]) + (f"; and {more} more" if more > 0 else "")

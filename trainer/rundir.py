@@ -10,16 +10,20 @@ import errno
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+import trainer
 from trainer.errors import HardwareError, StageError, TrainerError
 
 STAGE_JSON = "stage.json"
@@ -279,3 +283,24 @@ class StageContext:
     def input(self, stage: str, name: str = "") -> Path:
         """Return the path of an input file made by another stage."""
         return self.run.stage_dir(stage) / name
+
+
+def environment() -> dict[str, Any]:
+    """Return the facts about machine and packages that a result may depend on."""
+    names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
+    return {
+        "recipe-trainer": trainer.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in names},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "code": hash_bytes(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

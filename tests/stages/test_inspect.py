@@ -124,3 +124,16 @@ def test_tokens_and_label_errors_of_a_finished_run(finished: Project) -> None:
     assert call("inspect", str(finished.run), "--flag", "label-errors", "--limit", "3").out == first.out
     assert before == {path: path.read_bytes() for path in finished.run.glob("*/stage.json")}
     assert call("check", str(finished.run)).code == 0
+
+
+@pytest.mark.slow
+def test_label_errors_of_pairs_are_ranked_by_their_margin(tmp_path: Path, tiny_model_dir: Path) -> None:
+    recipe = tiny.write_recipe(tmp_path, model=tiny_model_dir, method={"kind": "dpo"}, train={"max_steps": 2})
+    for verb in ("data", "pack", "train"):
+        done = call(verb, str(recipe), "--run-dir", str(tmp_path / "run"))
+        assert done.code == 0, done.text
+    said = inspected(tmp_path, "--flag", "label-errors", "--limit", "2")
+    assert said.count("the model prefers chosen to rejected by") == 2 and "⟦" in said
+    ranked = json.loads((tmp_path / "run/inspect/label_errors.json").read_text())["rows"]
+    assert [entry["margin"] for entry in ranked] == sorted(entry["margin"] for entry in ranked)
+    assert any(entry["margin"] for entry in ranked)  # training has moved the model off its reference

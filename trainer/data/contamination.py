@@ -79,21 +79,24 @@ def find_shared_runs(
     return list(_best_hits(np.concatenate(found), owner, protected))
 
 
-def _run_sets(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
-    """Return the distinct word runs of each row, prompt and answer apart, and the row of each."""
+def _runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
+    """Return the word runs of each row, prompt and answer apart, and the row of each; repeated ones again."""
     hashes, owners = [], []
     for texts in ([text.prompt for text in said], [text.answer for text in said]):
         runs = word_windows(texts, num_words)
         hashes.append(runs.hashes)
         owners.append(np.repeat(np.arange(len(texts)), np.diff(runs.offsets)))
-    both = np.stack([np.concatenate(hashes), np.concatenate(owners).astype(np.uint64)], axis=1)
-    both = np.unique(both, axis=0)
-    return both[:, 0], both[:, 1].astype(np.int64)
+    return np.concatenate(hashes), np.concatenate(owners)
 
 
 def _protected_runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
     """Return the word runs that stand for few protected rows, sorted, and the first row of each."""
-    hashes, owner = _run_sets(said, num_words)
+    hashes, owner = _runs(said, num_words)
+    order = np.lexsort((owner, hashes))
+    hashes, owner = hashes[order], owner[order]
+    is_new = np.ones(hashes.size, np.bool_)
+    is_new[1:] = (hashes[1:] != hashes[:-1]) | (owner[1:] != owner[:-1])
+    hashes, owner = hashes[is_new], owner[is_new]
     values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
     rare = counts <= COMMON_ROWS
     return values[rare], owner[first[rare]]
@@ -108,10 +111,11 @@ def _chunks(said: Spool, rows: Rows, path: Path, num_words: int) -> Iterator[Gra
 def search_chunk(chunk: GramChunk) -> NDArray[np.int64]:
     """Return (hits, 2): training row, and place of the word run in the sorted hashes."""
     wanted = np.load(chunk.hashes_path, mmap_mode="r")
-    hashes, owner = _run_sets(read_said(chunk.path, chunk.spans), chunk.num_words)
+    hashes, owner = _runs(read_said(chunk.path, chunk.spans), chunk.num_words)
     place = np.minimum(np.searchsorted(wanted, hashes), wanted.size - 1)
     hits = wanted[place] == hashes
-    return np.stack([chunk.rows[owner[hits]], place[hits]], axis=1).astype(np.int64)
+    found = np.stack([chunk.rows[owner[hits]], place[hits]], axis=1).astype(np.int64)
+    return np.unique(found, axis=0)
 
 
 def _best_hits(found: NDArray[np.int64], owner: Rows, protected: Rows) -> Iterator[Hit]:

@@ -14,6 +14,7 @@ from trainer.data.raw import RawRow
 from trainer.data.read_parquet import without_nulls
 from trainer.errors import DataError, HardwareError
 
+COMMIT = re.compile(r"^hf://datasets/[^@]+@([0-9a-f]{40})/")
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 
@@ -42,7 +43,26 @@ def read_hub(name: str, *, subset: str | None, split: str | None, revision: str 
         ) from error
     except Exception as error:  # a data set may fail in the ways of every file format
         raise DataError(f"hub:{name}: {_first_line(error)}", hint="see data.sources[].subset and revision") from error
+    _commits[name] = commit_of(loaded)
     return _rows(f"hub:{name}", loaded, split)
+
+
+_commits: dict[str, str] = {}
+
+
+def resolved_commit(name: str) -> str:
+    """Return the commit at which this process has read a data set of the hub, "" where it is not known."""
+    return _commits.get(name, "")
+
+
+def commit_of(loaded: Any) -> str:
+    """Return the commit in the addresses that `datasets` has downloaded, "" where it says none."""
+    for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
+        info = getattr(part, "info", None)
+        for address in getattr(info, "download_checksums", None) or {}:
+            if found := COMMIT.match(address):
+                return found[1]
+    return ""
 
 
 def read_saved(path: Path, *, split: str | None) -> Iterator[RawRow]:

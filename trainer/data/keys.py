@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
 """What of a turn is compared; ids, names and weights are not."""
 
 
+@lru_cache(maxsize=64)  # the keys of one row fold the same few strings again and again
 def normalise(text: str) -> str:
     """Fold what people do not see as a difference: Unicode form (NFKC), case and runs of space."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

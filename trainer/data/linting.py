@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from trainer.data.desk import Desk, Rows
+from trainer.data.hub import resolved_commit
 from trainer.data.ledger import NUM_LISTED
 from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
 from trainer.data.lint.run import Linter
 from trainer.data.prepare import MESSAGES
+from trainer.recipe.data import HUB_PREFIX
 
 
 def lint(desk: Desk, sides: dict[str, Rows], contamination: dict[str, Any]) -> tuple[list[Finding], dict[str, Any]]:
@@ -54,6 +56,7 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         conflicts=same,
         near_conflicts=near_same,
         cleaned=ledger.changed_rows,
+        unpinned=_unpinned(desk),
         same_prompt=_same_prompt(desk, sides["train"]),
         leaks=_leaks(contamination),
         missing_classes=_missing_classes(desk, sides),
@@ -62,6 +65,11 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
             for kind, found in ledger.pii.items()
         },
     )
+
+
+def _unpinned(desk: Desk) -> dict[str, str]:
+    named = [source for source in desk.data.sources if source.path.startswith(HUB_PREFIX) and not source.revision]
+    return {source.path: resolved_commit(source.path.removeprefix(HUB_PREFIX)) for source in named}
 
 
 def _conflicts(desk: Desk) -> tuple[Seen, Seen]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 from trainer.data.bounds import Marks, mark, no_marks, upper_bounds
-from trainer.data.shingles import Sets, Shingle, is_unspaced, kinds_for, shingle, united
+from trainer.data.shingles import Sets, Shingle, distinct, is_unspaced, kinds_for, shingle, united
 from trainer.data.verify import Compared, Pairs, Said, num_words, whole_text
 
 NUM_PERMUTATIONS, NUM_BANDS, SEED = 128, 32, 1
@@ -84,7 +85,8 @@ def _signatures(sets: Sets) -> NDArray[np.uint32]:
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         sets.hashes, sets.offsets.astype(np.uint64), NUM_PERMUTATIONS, SEED
     )
-    return np.array(matrix.to_rows(), np.uint32).reshape(-1, NUM_PERMUTATIONS)
+    values = chain.from_iterable(matrix.to_rows())
+    return np.fromiter(values, np.uint32, (sets.offsets.size - 1) * NUM_PERMUTATIONS).reshape(-1, NUM_PERMUTATIONS)
 
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -126,7 +128,7 @@ class Index:
             for band in range(NUM_BANDS):
                 keys = _chosen([keys.bands[:, band] for keys in parts], masks, np.uint32)
                 pairs, cut = _bucket_pairs(keys, rows, band)
-                found, crowded[cut] = np.union1d(found, pairs), True
+                found, crowded[cut] = distinct(np.concatenate([found, pairs])), True
         both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
         return self._possible(both, prompt.size, least), np.flatnonzero(crowded)
 
@@ -172,7 +174,7 @@ def _bucket_pairs(keys: NDArray[np.uint32], rows: Rows, band: int) -> tuple[NDAr
     one, two = rows[np.concatenate(left)], rows[np.concatenate(right)]
     pairs = (np.minimum(one, two) << np.uint64(32)) | np.maximum(one, two)
     crowded = np.isin(first, first[places - first > WINDOW])
-    return np.unique(pairs[one != two]), rows[crowded].astype(np.int64)
+    return distinct(pairs[one != two]), rows[crowded].astype(np.int64)
 
 
 class Edges(NamedTuple):

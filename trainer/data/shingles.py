@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ UNSPACED_SHARE = 0.3
 """From this share of Chinese, Japanese, Thai and the like, spaces no longer bound words."""
 UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 NOT_WORD = re.compile(r"\W+")
+ASCII_WORDS = "".join(NOT_WORD.sub(" ", chr(code)).lower() for code in range(128))
+"""For `str.translate`: letters in lower case, space for what stands between words."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -50,8 +52,9 @@ class Sets(NamedTuple):
 
 def normalise_words(text: str) -> str:
     """Fold Unicode form (NFKC) and case, and put one space for everything between words."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return NOT_WORD.sub(" ", folded).strip()
+    if text.isascii():
+        return " ".join(text.translate(ASCII_WORDS).split())
+    return NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def is_unspaced(text: str) -> bool:
@@ -97,12 +100,31 @@ def shingle(texts: Sequence[str], kind: Shingle) -> Sets:
 
 
 def word_windows(texts: Sequence[str], num_words: int) -> Sets:
-    """Hash every run of `num_words` words; texts with fewer words have none."""
+    """Hash every run of `num_words` words; texts with fewer words have none.
+
+    The hash of a run is the sum of its words' hashes, each times a power of one odd number: a difference of two sums
+    from the beginning, so that long runs cost no more than short ones.
+    """
     units, lengths = _words(*_characters(texts))
-    windows = _windows(units, lengths, num_words)
-    long_enough = np.repeat(lengths >= num_words, np.diff(windows.offsets))
-    sizes = np.where(lengths >= num_words, np.diff(windows.offsets), 0)
-    return Sets(windows.hashes[long_enough], offsets_of(sizes))
+    powers, inverse = _powers(int(_STEP), units.size), _powers(pow(int(_STEP), -1, 2**64), units.size)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(units * powers, dtype=np.uint64)])
+    sizes = np.maximum(lengths - num_words + 1, 0)
+    offsets = offsets_of(sizes)
+    start = np.repeat(offsets_of(lengths)[:-1] - offsets[:-1], sizes) + np.arange(offsets[-1])
+    return Sets(_mix((sums[start + num_words] - sums[start]) * inverse[start]), offsets)
+
+
+def _powers(base: int, count: int) -> Hashes:
+    """Return base^0, base^1, ... modulo 2^64."""
+    factors = np.full(count, base, np.uint64)
+    factors[:1] = 1
+    return np.multiply.accumulate(factors)
+
+
+def distinct(values: Hashes) -> Hashes:
+    """Return the distinct values, sorted; `np.unique` hashes, which takes four times as long where most differ."""
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])] if values.size else values
 
 
 def offsets_of(sizes: Counts) -> Counts:
@@ -120,31 +142,46 @@ def _words(codes: Hashes, lengths: Counts) -> tuple[Hashes, Counts]:
     """Return one hash for each word, and the number of words of each text; words are split by single spaces."""
     if not codes.size:
         return codes, np.zeros_like(lengths)
-    text_of = np.repeat(np.arange(lengths.size), lengths)
     is_letter = codes != ord(" ")
-    starts = is_letter & np.concatenate([[True], ~is_letter[:-1] | (text_of[1:] != text_of[:-1])])
-    first = np.flatnonzero(starts)
-    letters = np.flatnonzero(is_letter)
-    word_of = np.cumsum(starts)[letters] - 1
-    place = (letters - first[word_of]).astype(np.uint64)
-    mixed = _mix(codes[letters] + place * _STEP)
-    sums = np.add.reduceat(mixed, np.searchsorted(word_of, np.arange(first.size))) if first.size else mixed
-    return _mix(sums), np.bincount(text_of[first], minlength=lengths.size).astype(np.int64)
+    starts = is_letter.copy()
+    starts[1:] &= ~is_letter[:-1]
+    begins = offsets_of(lengths)[:-1][lengths > 0]
+    starts[begins] = is_letter[begins]
+    first, letters = np.flatnonzero(starts), np.flatnonzero(is_letter)
+    if not first.size:
+        return codes[:0], np.zeros_like(lengths)
+    nth = np.cumsum(is_letter)[first] - 1
+    place = letters - np.repeat(first, np.diff(nth, append=letters.size))
+    mixed = _mix(codes[letters] + place.astype(np.uint64) * _STEP)
+    counted = offsets_of(starts)
+    ends = offsets_of(lengths)
+    return _mix(np.add.reduceat(mixed, nth)), counted[ends[1:]] - counted[ends[:-1]]
 
 
 def _windows(units: Hashes, lengths: Counts, width: int) -> Sets:
     """Hash each run of `width` units that lies within one text; a text of fewer units is one run."""
     sizes = np.where(lengths > 0, np.maximum(lengths - width + 1, 1), 0)
     offsets, begins = offsets_of(sizes), offsets_of(lengths)[:-1]
-    text_of = np.repeat(np.arange(lengths.size), sizes)
-    start = begins[text_of] + np.arange(offsets[-1]) - offsets[text_of]
-    hashes = np.zeros(start.size, np.uint64)
-    padded = np.concatenate([units, np.zeros(width, np.uint64)])
-    left = lengths[text_of] - (start - begins[text_of])
-    for place in range(width):
-        unit = np.where(place < left, padded[start + place] + np.uint64(1), np.uint64(0))
-        hashes = _mix(hashes * _STEP + unit)
+    shifted = np.concatenate([units, np.zeros(width, np.uint64)]) + np.uint64(1)
+    # Runs from every place, those that reach into the next text too, which are then left out.
+    runs = _fold(shifted[place : place + units.size] for place in range(width))
+    start = np.repeat(begins - offsets[:-1], sizes) + np.arange(offsets[-1])
+    hashes = runs[start]
+    short = np.flatnonzero((lengths > 0) & (lengths < width))
+    inside = np.arange(width) < lengths[short, None]
+    padded = np.where(inside, shifted[begins[short, None] + np.arange(width)], np.uint64(0))
+    hashes[offsets[short]] = _fold(iter(padded.T))
     return Sets(hashes, offsets)
+
+
+def _fold(columns: Iterator[Hashes]) -> Hashes:
+    """Hash rows of a table that is given column by column."""
+    hashes = _mix(next(columns))
+    for column in columns:
+        hashes *= _STEP
+        hashes += column
+        hashes = _mix(hashes)
+    return hashes
 
 
 def _mix(values: Hashes) -> Hashes:
@@ -152,9 +189,13 @@ def _mix(values: Hashes) -> Hashes:
 
     Source: finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
     """
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    spare = values >> np.uint64(30)
+    mixed = values ^ spare
+    for factor, shift in ((0xBF58476D1CE4E5B9, 27), (0x94D049BB133111EB, 31)):
+        mixed *= np.uint64(factor)
+        np.right_shift(mixed, np.uint64(shift), out=spare)
+        mixed ^= spare
+    return mixed
 
 
 def similarities(left: Sets, right: Sets) -> NDArray[np.float64]:
@@ -178,7 +219,7 @@ def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float6
     shift = np.uint64(64 - max(num_texts - 1, 1).bit_length())
     owner = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(sets.offsets))
     # The text's number before what is left of the hash: of few thousand texts at least 50 bits.
-    members = np.unique((owner << shift) | (sets.hashes >> (np.uint64(64) - shift)))
+    members = distinct((owner << shift) | (sets.hashes >> (np.uint64(64) - shift)))
     sizes = np.bincount((members >> shift).astype(np.int64), minlength=num_texts)
     left, right = pairs.T
     place = np.repeat(offsets_of(sizes)[left] - offsets_of(sizes[left])[:-1], sizes[left])

@@ -56,8 +56,16 @@ def num_files(data: DataSection) -> int:
 def _sources(data: DataSection) -> list[tuple[Source, Side]]:
     sources = [(source, Side.SOURCE) for source in data.sources]
     for side, path in ((Side.HELDOUT, data.split.heldout_path), (Side.VALIDATION, data.split.validation_path)):
-        sources += [(Source(path=path), side)] if path else []
+        sources += [(beside(data, path), side)] if path else []
     return sources + [(Source(path=path), Side.BENCHMARK) for path in data.contamination.files]
+
+
+def beside(data: DataSection, path: str) -> Source:
+    """Return a held-out or validation file as a source: its columns are those of the sources, where all agree."""
+    layouts = {(source.format, tuple(sorted(source.mapping.items()))) for source in data.sources}
+    if len(layouts) > 1:
+        return Source(path=path)
+    return Source(path=path, format=data.sources[0].format, mapping=data.sources[0].mapping)
 
 
 def _name_files(sources: list[Source]) -> dict[str, str]:

@@ -71,6 +71,25 @@ def prepare(model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[s
         model.train(was_training)
 
 
+def rope_limit(config: Any) -> int | None:
+    """Return the length from which rows of one batch turn each other's positions; None where none does.
+
+    Frequencies of "dynamic" and "longrope" positions follow the longest row of a batch once it is over this length.
+
+    Source: transformers' `dynamic_rope_update`; https://arxiv.org/abs/2402.13753 (LongRoPE).
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    for settings in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        match settings.get("rope_type"):
+            case "dynamic":
+                return int(text.max_position_embeddings)
+            case "longrope":
+                original = settings.get("original_max_position_embeddings")
+                return int(original or getattr(text, "original_max_position_embeddings", text.max_position_embeddings))
+    return None
+
+
 def release(base: Any) -> None:
     """Put a prepared model back as transformers made it; one that was never prepared stays as it is."""
     if hasattr(base, "_scorer"):

@@ -106,7 +106,7 @@ def _chosen(recipe: Recipe, run: RunFolder, folder: Path, wanted: Wanted) -> lis
     if wanted.row is not None:
         return _rows_at(folder, wanted.row)[: wanted.limit]
     if wanted.rule is not None:
-        return rows_with_rule(folder, read_json(folder / "report.json"), wanted.rule, wanted.limit)
+        return rows_with_rule(folder, _findings(run, folder), wanted.rule, wanted.limit)
     if wanted.flag == LABEL_ERRORS:
         return _label_errors(recipe, run, wanted.limit)
     if wanted.flag is not None:
@@ -117,6 +117,14 @@ def _chosen(recipe: Recipe, run: RunFolder, folder: Path, wanted: Wanted) -> lis
             raise DataError(f"no row has the flag {wanted.flag}", hint=f"other flags are {', '.join(FLAGS)}")
         return found
     return [row for _, row in zip(range(wanted.limit), read_rows(folder), strict=False)]
+
+
+def _findings(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
+    """Return the findings of the data stage, and those of pack where it was made from the same rows."""
+    reports = [folder / "report.json"]
+    if not missing_tokens(run, folder):
+        reports.append(run.stage_dir("pack") / "report.json")
+    return [finding for path in reports for finding in read_json(path).get("lint") or []]
 
 
 def _rows_at(folder: Path, place: str) -> list[Row]:

@@ -13,6 +13,7 @@ import orjson
 from trainer.data.files import find_files
 from trainer.data.prepare import Chunk, Origin, Rules, prepare
 from trainer.data.read import read_rows
+from trainer.data.sources import beside
 from trainer.errors import DataError
 from trainer.inspect.rows import Row, rows_at
 from trainer.recipe.data import DataSection, Source
@@ -86,7 +87,7 @@ def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tup
 
 def _files_of(label: str, data: DataSection) -> Iterator[tuple[Source, Path]]:
     """Yield the one file that rows of this label come from, if it is still there."""
-    extra = [Source(path=path) for path in (data.split.heldout_path, data.split.validation_path) if path]
+    extra = [beside(data, path) for path in (data.split.heldout_path, data.split.validation_path) if path]
     for source in [*data.sources, *extra]:
         path = Path(source.path)
         if not path.exists():

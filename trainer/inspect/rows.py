@@ -57,8 +57,8 @@ def rows_at(folder: Path, places: list[str]) -> list[Row]:
     return [row for _, row in sorted(found, key=lambda item: item[0])]
 
 
-def rows_with_rule(folder: Path, report: dict[str, Any], rule: str, limit: int) -> list[Row]:
-    """Return rows that break a rule by themselves, else those that the report names.
+def rows_with_rule(folder: Path, findings: list[dict[str, Any]], rule: str, limit: int) -> list[Row]:
+    """Return rows that break a rule by themselves, else those that the findings name.
 
     Raises:
         DataError: There is no such rule, or no row of the run breaks it.
@@ -67,7 +67,7 @@ def rows_with_rule(folder: Path, report: dict[str, Any], rule: str, limit: int) 
         raise DataError(f"no rule {rule}", hint=f"the rules are {', '.join(RULES)}")
     also = "unfinished" if rule == "Q008" else None
     found = _matching(folder, lambda facts: rule in facts.flags or (also in facts.traits), limit)
-    findings = [finding for finding in report.get("lint") or [] if finding.get("rule") == rule]
+    findings = [finding for finding in findings if finding.get("rule") == rule]
     if not found:
         named = [part for finding in findings for place in finding.get("rows") or [] for part in place.split(" = ")]
         found = rows_at(folder, named)[:limit]

@@ -22,6 +22,8 @@ from trainer.methods.loop import VALIDATION_LOSS, diverged, validations
 
 RENAMED = {VALIDATION_LOSS: "validation_loss"}
 TRL_PREFIXES = ("rewards/", "logps/")
+MAX_OVERFLOWS = 16
+"""Halvings from the first scale of float16 gradients, 65536, to 1."""
 
 
 class Metrics(TrainerCallback):
@@ -34,6 +36,7 @@ class Metrics(TrainerCallback):
         self.start_step = 0
         self.start_time = 0.0
         self.last_rate = 0.0
+        self.overflows = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop lines that a resumed run writes again."""
@@ -55,7 +58,9 @@ class Metrics(TrainerCallback):
         Raises:
             DivergedError: A number is not finite.
         """
-        logs = logs or {}
+        logs = dict(logs or {})
+        if self._is_overflow(args, logs):
+            del logs["grad_norm"]
         for name in ("loss", "grad_norm", VALIDATION_LOSS):
             if name in logs and not math.isfinite(logs[name]):
                 raise diverged(state.global_step, f"{RENAMED.get(name, name)} is {logs[name]}")
@@ -74,6 +79,13 @@ class Metrics(TrainerCallback):
         line["seconds"] = round(seconds, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _is_overflow(self, args: TrainingArguments, logs: dict[str, Any]) -> bool:
+        """Tell whether a scaled float16 gradient was too large: that step is skipped, and the scale is halved."""
+        if "grad_norm" not in logs:
+            return False
+        self.overflows = 0 if math.isfinite(logs["grad_norm"]) else self.overflows + 1
+        return bool(args.fp16) and 0 < self.overflows <= MAX_OVERFLOWS
 
 
 def _step_of(line: str) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
-from trainer.engine.prepare import Engine, prepare
+from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
 from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
@@ -117,13 +117,23 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
     number = min(PROBE_ROWS, len(store))
     rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
     engine = prepare(model, rows, attention=job.recipe.model.attn_implementation, say=say)
-    if inputs.is_packed and engine.leak is not None:
+    leak = engine.leak or _turned_positions(model, store)
+    if inputs.is_packed and leak is not None:
         if job.recipe.pack.packing is True:
-            problem = Problem("recipe", None, "pack.packing", engine.leak)
-            raise RecipeError([problem], hint="--set pack.packing=false")
-        say(f"train: not packed: {engine.leak}")
+            raise RecipeError([Problem("recipe", None, "pack.packing", leak)], hint="--set pack.packing=false")
+        say(f"train: not packed: {leak}")
         inputs.plan, inputs.is_packed = one_by_one(inputs.plan.rows), False
+    elif leak is not None and engine.leak is None:
+        say(f"train: {leak}; with train.micro_batch_size: 1 each has its own")
     return engine
+
+
+def _turned_positions(model: Any, store: TokenStore) -> str | None:
+    """Return why rows of one batch are not independent, where the model's positions depend on the longest of them."""
+    limit, longest = rope_limit(model.config), int(store.sequence_lengths().max())
+    if limit is None or longest <= limit:
+        return None
+    return f"rows reach {longest} tokens: over {limit}, this model turns all rows of a batch as it turns the longest"
 
 
 def build_plan(job: Job, inputs: Inputs, world_size: int) -> Plan:

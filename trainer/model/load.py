@@ -52,19 +52,21 @@ def device() -> torch.device:
 def precision(section: ModelSection, adapter: object) -> Precision:
     """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe says otherwise.
 
-    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step.
+    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. On a
+    card, float16 is always under autocast: its gradients need a scale, or the small ones become zero.
 
     Raises:
         HardwareError: The card cannot do the type.
     """
     on_cuda = torch.cuda.is_available()
-    if section.dtype == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
+    has_bfloat16 = on_cuda and torch.cuda.is_bf16_supported()
+    if section.dtype == "bfloat16" and on_cuda and not has_bfloat16:
         raise HardwareError("this card has no bfloat16", hint="--set model.dtype=float16, or float32")
-    if section.dtype != "auto":
+    if section.dtype != "auto" and not (section.dtype == "float16" and on_cuda):
         return Precision(getattr(torch, section.dtype), None)
     if not on_cuda:
         return Precision(torch.float32, None)
-    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    half = torch.bfloat16 if has_bfloat16 and section.dtype == "auto" else torch.float16
     return Precision(torch.float32, half) if isinstance(adapter, NoAdapter) else Precision(half, half)
 
 

@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from trainer.recipe.arms import Arm, ArmName, Endpoint, written_out
 from trainer.recipe.base import Section
 from trainer.recipe.gates import BEST_PROMPTED, Gate
+from trainer.recipe.metrics import Grader, GraderName
 
-Arm = Literal["base", "tuned"]
-Metric = Literal["loss", "exact_match", "valid_json", "preference_accuracy", "latency_p50_s"]
+MeasuredMetric = Literal["loss", "preference_accuracy", "preference_margin"]
+"""Measured from likelihoods, not from answers."""
+
+
+class Sampling(Section):
+    """Answers drawn at random instead of the most likely ones."""
+
+    temperature: float = Field(default=1.0, gt=0, le=5)
+    """Above 1 more varied, below 1 less."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the most likely tokens that together have this probability."""
+    seed: int = Field(default=0, ge=0)
+    """Same seed, same answers, whatever the batch."""
+
+
+class Retention(Section):
+    """The forgetting meter: base against tuned on prompts that have nothing to do with the task."""
+
+    prompts: str | None = None
+    """Text file with one prompt a line; by default 40 that are shipped."""
+    num_prompts: int = Field(default=32, ge=0, le=1000)
+    """Prompts used; 0 for none."""
+    max_new_tokens: int = Field(default=32, ge=1, le=512)
+    """Tokens of the base's answers that are compared."""
 
 
 class EvalSection(Section):
-    """Base against tuned on the same held-out rows."""
+    """All arms on the same held-out rows, with the same template, decoding and graders."""
 
-    arms: list[Arm] = Field(default=["base", "tuned"], min_length=1)
-    """What is measured."""
-    metrics: list[Metric] | Literal["auto"] = "auto"
-    """auto: all that fit the rows; valid_json where the reference answers are JSON."""
+    arms: list[ArmName | Arm] | Literal["auto"] = "auto"
+    """What is measured; auto: base, tuned, and start where `adapter.init_from` is set."""
+    metrics: list[GraderName | MeasuredMetric | Grader] | Literal["auto"] = "auto"
+    """Graders, the first one deciding; auto: what fits the reference answers."""
+    turns: Literal["last", "all"] = "last"
+    """Answers of a conversation that are asked for, each after its true history."""
     max_rows: int = Field(default=1000, ge=1)
     """Held-out rows used; above it a seeded sample."""
     max_new_tokens: PositiveInt | Literal["auto"] = "auto"
     """Longest answer; auto: twice the longest reference answer, at least 32."""
+    sampling: Sampling | None = None
+    """Random answers; by default the most likely one."""
     batch_size: PositiveInt | Literal["auto"] = "auto"
     """Rows generated together; auto: 32."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What generates; auto: vLLM where it is installed."""
     latency_rows: int = Field(default=10, ge=0)
-    """Rows answered one by one for the latency figure."""
+    """Rows answered one by one for the latency figures."""
+    concurrency: int = Field(default=8, ge=1, le=512)
+    """Requests at a time, for throughput and for endpoints."""
+    slices: list[str] = Field(default_factory=list)
+    """Fields of the rows whose values are scored apart."""
+    suites: list[str] = Field(default_factory=list)
+    """Regression suites, files like recipes/suites/general.yaml."""
+    retention: Retention = Retention()
+    """The forgetting meter."""
+    judge: Endpoint | None = None
+    """Model that grades for `llm_judge`; never the model under test."""
     gates: list[Gate] = Field(default_factory=list)
     """Conditions for export."""
 
+    @property
+    def all_arms(self) -> list[Arm]:
+        """Return the arms written out; `arms` must be settled."""
+        assert self.arms != "auto", "solve() settles arms"
+        return [written_out(arm) for arm in self.arms]
+
+    @model_validator(mode="after")
+    def arms_have_names_of_their_own(self) -> EvalSection:
+        names = [] if self.arms == "auto" else [arm.name for arm in self.all_arms]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None or (self.arms != "auto" and not names):
+            raise ValueError(f"two arms are called {twice!r}" if twice else "name at least one arm")
+        return self
+
     @model_validator(mode="after")
     def gates_have_their_arms(self) -> EvalSection:
+        names = {"base", "tuned"} if self.arms == "auto" else {arm.name for arm in self.all_arms}
+        prompted = self.arms != "auto" and any(arm.is_prompted for arm in self.all_arms)
         for gate in self.gates:
-            missing = {gate.arm, *([gate.vs] if gate.compares else [])} - {*self.arms, BEST_PROMPTED}
+            missing = {gate.arm, *([gate.vs] if gate.compares else [])} - names - {BEST_PROMPTED, "start"}
             if missing:
                 raise ValueError(f"a gate on {gate.metric} needs the arm {sorted(missing)[0]}, which `arms` leaves out")
+            if gate.compares and gate.vs == BEST_PROMPTED and not prompted:
+                raise ValueError(f"a gate on {gate.metric} compares with {BEST_PROMPTED}, and `arms` has no such arm")
+        return self
+
+    @model_validator(mode="after")
+    def the_judge_is_named(self) -> EvalSection:
+        graders: list[Any] = [] if self.metrics == "auto" else self.metrics
+        if self.judge is None and any(getattr(grader, "kind", grader) == "llm_judge" for grader in graders):
+            raise ValueError("llm_judge needs a model that grades: give eval.judge")
         return self
 
 

@@ -93,7 +93,8 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
             if str(part).startswith("tagged-union["):
                 members = [member for member in members if _is_section(member)]
                 continue
-            tagged = [member for member in members if _is_section(member) and part in (*_kinds(member), member.__name__)]
+            sections = [member for member in members if _is_section(member)]
+            tagged = [section for section in sections if part in (*_kinds(section), section.__name__)]
             if not tagged:
                 union = tuple(key)
             members = tagged or [member for member in members if str(part).startswith(_container(member))]

@@ -14,6 +14,7 @@ from trainer.errors import Problem, RecipeError
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.explain import explain
 from trainer.recipe.schema import Recipe, solve
+from trainer.recipe.suite import Suite
 from trainer.recipe.yaml import Document, Key, Place, dotted, parse_scalar, read
 
 RESOLVED_NAME = "recipe.resolved.json"
@@ -26,11 +27,25 @@ PATH_KEYS = {
     "data.split.validation_path",
     "data.split.heldout_path",
     "data.contamination.files.*",
+    "data.dedupe.semantic.model",
     "data.pii.name_model.model_dir",
+    "eval.arms.*.prompt.path",
+    "eval.arms.*.shots.path",
+    "eval.arms.*.documents.path",
+    "eval.metrics.*.schema",
+    "eval.suites.*",
+    "eval.retention.prompts",
     "model.name_or_path",
     "model.chat_template",
     "adapter.init_from",
     "launch.accelerate_config",
+}
+SUITE_PATH_KEYS = {
+    "sources.*.path",
+    "sources.*.include_path",
+    "graders.*.schema",
+    "sources.*.graders.*.schema",
+    "items.*.graders.*.schema",
 }
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -51,8 +66,26 @@ def load_recipe(path: str | Path, *, sets: list[str] | None = None) -> Recipe:
         problem = Problem(str(path), None, "recipe", "expected keys and values, got nothing of the kind")
         raise RecipeError(document.problems or [problem])
     _apply_sets(document, sets or [])
-    _resolve_paths(document)
+    _resolve_paths(document, PATH_KEYS)
     return solve(_validate(document, path))
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Load a suite file; the files that it names are resolved against it.
+
+    Raises:
+        RecipeError: With every problem of the file.
+    """
+    path = Path(path)
+    document = read(path)
+    _resolve_paths(document, SUITE_PATH_KEYS)
+    try:
+        suite = Suite.model_validate(document.values)
+    except ValidationError as error:
+        document.problems += explain(error, document, Suite)
+    if document.problems:
+        raise RecipeError(document.problems, hint="correct the lines above")
+    return suite
 
 
 def _read_run(run_dir: Path) -> Document:
@@ -164,14 +197,14 @@ def _set(document: Document, keys: list[str | int], value: Any, place: Place) ->
 # Paths
 
 
-def _resolve_paths(document: Document) -> None:
+def _resolve_paths(document: Document, path_keys: set[str]) -> None:
     def walk(node: Any, key: Key) -> Any:
         if isinstance(node, dict):
             return {name: walk(value, (*key, name)) for name, value in node.items()}
         if isinstance(node, list):
             return [walk(value, (*key, index)) for index, value in enumerate(node)]
         pattern = ".".join("*" if isinstance(part, int) else part for part in key)
-        return _resolve_path(document, key, node) if pattern in PATH_KEYS and isinstance(node, str) else node
+        return _resolve_path(document, key, node) if pattern in path_keys and isinstance(node, str) else node
 
     document.values = walk(document.values, ())
 
@@ -185,7 +218,7 @@ def _resolve_path(document: Document, key: Key, text: str) -> str:
     for name in missing:
         document.problems.append(Problem(place.file, place.line, dotted(key), f"${{{name}}} is not set"))
     expanded = _expand(text)
-    if expanded.startswith(HUB_PREFIX):
+    if expanded.startswith(HUB_PREFIX) or expanded == "auto":
         return expanded
     joined = (Path.cwd() if is_set else Path(place.file).parent) / expanded
     if key == ("model", "name_or_path") and not _is_local_model(expanded, joined):

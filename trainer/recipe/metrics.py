@@ -379,8 +379,8 @@ GraderName = Literal[
 """Kinds that need no key of their own, so that their bare name will do."""
 
 
-def written_out(metric: GraderName | Grader) -> Grader:
-    """Return the metric that a bare name stands for."""
+def written_out(metric: str | Grader) -> Grader:
+    """Return the metric that a bare name, one of `GraderName`, stands for."""
     if not isinstance(metric, str):
         return metric
     adapter: TypeAdapter[Grader] = TypeAdapter(Grader)

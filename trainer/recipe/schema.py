@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
 from trainer.recipe.data import DataSection, PackSection
+from trainer.recipe.decide import DecideSection
 from trainer.recipe.evaluate import EvalSection, ExportSection
 from trainer.recipe.method import Method, SftMethod
 from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter
@@ -39,6 +40,8 @@ class Recipe(Section):
     """How the weights move."""
     eval: EvalSection = EvalSection()
     """How the result is measured."""
+    decide: DecideSection | None = None
+    """Prompting against tuning: prices, volume, limits; without it `run` does not decide."""
     export: ExportSection = ExportSection()
     """What is delivered."""
     track: TrackSection = TrackSection()
@@ -68,8 +71,16 @@ class Recipe(Section):
     @model_validator(mode="after")
     def preference_accuracy_needs_pairs(self) -> Recipe:
         named = self.eval.metrics if self.eval.metrics != "auto" else []
-        if "preference_accuracy" in named and self.method.kind == "sft":
-            raise ValueError("eval.metrics: preference_accuracy needs preference rows, and method.kind is sft")
+        for metric in ("preference_accuracy", "preference_margin"):
+            if metric in named and self.method.kind == "sft":
+                raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is sft")
+        return self
+
+    @model_validator(mode="after")
+    def the_start_is_known(self) -> Recipe:
+        arms = [] if self.eval.arms == "auto" else self.eval.all_arms
+        if any(arm.model == "start" for arm in arms) and not getattr(self.adapter, "init_from", None):
+            raise ValueError("eval.arms: start is the adapter of adapter.init_from, which is not set")
         return self
 
 
@@ -88,6 +99,9 @@ def solve(recipe: Recipe) -> Recipe:
         changes["train"] = recipe.train.model_copy(update=train)
     if recipe.export.formats == "auto":
         changes["export"] = recipe.export.model_copy(update={"formats": ["merged"] if is_full else ["adapter"]})
+    if recipe.eval.arms == "auto":
+        start = ["start"] if getattr(recipe.adapter, "init_from", None) else []
+        changes["eval"] = recipe.eval.model_copy(update={"arms": ["base", *start, "tuned"]})
     if recipe.track.run_name is None:
         changes["track"] = recipe.track.model_copy(update={"run_name": recipe.name})
     return recipe.model_copy(update=changes)

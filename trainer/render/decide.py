@@ -42,8 +42,12 @@ class ArmRow:
     against: str
     against_interval: str
     standing: Literal["better", "worse", ""]
-    cells: list[str]
-    """Prompt tokens, answer tokens, latency p50 and p95, cost per 1,000 and per accepted answer."""
+    tokens: tuple[str, str]
+    """Prompt and answer tokens."""
+    latency: tuple[str, str]
+    """p50 and p95."""
+    costs: tuple[str, str]
+    """Per 1,000 requests and per accepted answer."""
     missing: str
     """Why there is no cost."""
 
@@ -73,7 +77,6 @@ def _context(decision: Json) -> dict[str, Any]:
     tuned = decision["best_tuned"] or ("tuned (assumed)" if decision.get("assumed_tuned") else None)
     return {
         "decision": decision,
-        "title": VERDICTS[decision["verdict"]],
         "confidence": _confidence(decision),
         "rows": arm_rows(decision),
         "prices": prices,
@@ -89,6 +92,7 @@ def _context(decision: Json) -> dict[str, Any]:
         ),
         "break_evens": _break_evens(decision, tuned),
         "sensitivity": _sensitivity(decision),
+        "caption": _caption(decision),
         "assumptions": _assumptions(decision),
         "failures": _failures(decision),
         "providers": _providers(decision),
@@ -121,14 +125,9 @@ def _arm_row(name: str, arm: Json, decision: Json) -> ArmRow:
         against=_points(against["value"]) if against else "",
         against_interval=f"{_points(against['low'])} to {_points(against['high'])}" if against else "",
         standing=_standing(against),
-        cells=[
-            _tokens(arm.get("prompt_tokens")),
-            _tokens(arm.get("answer_tokens")),
-            _seconds(arm.get("latency_p50_s")),
-            _seconds(arm.get("latency_p95_s")),
-            money(cost.get("per_1000")),
-            money(cost.get("per_accepted")),
-        ],
+        tokens=(_tokens(arm.get("prompt_tokens")), _tokens(arm.get("answer_tokens"))),
+        latency=(_seconds(arm.get("latency_p50_s")), _seconds(arm.get("latency_p95_s"))),
+        costs=(money(cost.get("per_1000")), money(cost.get("per_accepted"))),
         missing=str(cost.get("missing") or ""),
     )
 
@@ -190,6 +189,18 @@ def _basis(decision: Json) -> str:
     if volume is None:
         return "Costs are those of fully used replicas, without what is paid once: the recipe states no volume."
     return f"At {volume:,.0f} requests a day, what is paid once spread over {days:g} days."
+
+
+def _caption(decision: Json) -> str:
+    """State what the lines of the plot assume."""
+    given = decision["assumptions"]
+    hosting = given["hosting"]
+    cached = "cached" if given["cache_prompts"] else "not cached"
+    discount = f", batch discount {given['batch_discount']:.0%}" if given["batch_discount"] else ""
+    return (
+        f"Steps are further replicas, each used to {hosting['utilisation']:.0%} of its throughput for "
+        f"{hosting['hours_per_day']:g} hours a day; the shared prefix of prompts is {cached} at endpoints{discount}."
+    )
 
 
 def _break_evens(decision: Json, tuned: str | None) -> list[str]:
@@ -281,7 +292,7 @@ def decide_summary(decision: Json) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for row in arm_rows(decision):
         quality = Text.assemble(row.quality, (f" [{row.interval}]" if row.interval else "", "dim"))
-        table.add_row(Text(row.name), quality, *row.cells)
+        table.add_row(Text(row.name), quality, *row.tokens, *row.latency, *row.costs)
     parts: list[Table | Text] = [table, Text("")]
     prices = decision["assumptions"].get("prices")
     said = f"costs in {prices['currency']}, prices of {prices['as_of']}" if prices else "no prices in the recipe"

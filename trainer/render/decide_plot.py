@@ -99,17 +99,17 @@ def _grid(x_low: float, x_high: float, y_low: float, y_high: float, x_at: At, y_
 
 def _marks(x_at: At, low: float, high: float, break_even: float | None, volume: float | None) -> list[Markup]:
     """Draw the vertical marks, each label on a line of its own above the plot."""
-    marks = [("break-even", break_even, "even", 14.0), ("stated volume", volume, "stated", 30.0)]
-    parts = []
+    marks = [("stated volume", volume, "stated", 30.0), ("break-even", break_even, "even", 14.0)]
+    lines, labels = [], []
     for name, value, role, label_y in marks:
         if value is not None and low <= value <= high:
             x = x_at(value)
             ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{label_y + 5}" y2="{HEIGHT - _BOTTOM}"'
             anchor = "end" if x > (_LEFT + WIDTH - _RIGHT) / 2 else "start"
             shift = -6 if anchor == "end" else 6
-            parts.append(Markup(f'<line class="mark {role}" {ends}/>'))
-            parts.append(_text(x + shift, label_y + 4, f"{name} {short(value)}", f"note {role}", anchor))
-    return parts
+            lines.append(Markup(f'<line class="mark {role}" {ends}/>'))
+            labels.append(_text(x + shift, label_y + 4, f"{name} {short(value)}", f"note {role}", anchor))
+    return [*lines, *labels]  # labels cover the lines
 
 
 def _line(points: Sequence[Point], role: str, x_at: At, y_at: At) -> Markup:

@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_never
 from rich.table import Table
 from rich.text import Text
 
-from trainer.render.arms import arm_table
+from trainer.render.arms import arm_table, suite_tables
 from trainer.render.format import write_duration
 from trainer.render.metrics import (
     OPERATIONAL,
@@ -51,6 +51,22 @@ def arms_table(scores: Mapping[str, Any]) -> Table:
             for metric, entry in zip(found.metrics, entries, strict=True)
         )
         table.add_row(arm, *cells)
+    return table
+
+
+def suites_table(scores: Mapping[str, Any]) -> Table:
+    """Return a table of the suites in eval/scores.json: metrics as rows, arms as columns."""
+    tables = suite_tables(scores)
+    arms = list(dict.fromkeys(arm for found in tables for arm in found.arms))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name in ("suite", "metric"):
+        table.add_column(name)
+    for name in arms:
+        table.add_column(name, justify="right")
+    for found in tables:
+        for place, (metric, entries) in enumerate(found.lines):
+            cells = (_score(metric, entry) for entry in entries)
+            table.add_row(found.name if place == 0 else "", metric.title, *cells)
     return table
 
 

@@ -101,7 +101,7 @@ def failing_on(arm: ArmGrounds | None) -> Kind | None:
 
 
 def _verdict(grounds: Grounds, prompted: ArmGrounds | None, tuned: ArmGrounds | None, kind: Kind | None) -> Verdict:
-    if prompted is None:
+    if prompted is None or grounds.num_rows < MIN_ROWS:
         return "insufficient_evidence"
     better = tuned is not None and shown_better(grounds, tuned.name, prompted.name)
     reached = prompted.quality.low >= grounds.target
@@ -121,14 +121,11 @@ def _verdict(grounds: Grounds, prompted: ArmGrounds | None, tuned: ArmGrounds | 
 
 
 def _too_little(grounds: Grounds, prompted: ArmGrounds, tuned: ArmGrounds | None) -> bool:
-    """Tell whether the rows settle nothing: hardly any, or few and unclear, or the target is reached but not shown."""
+    """Tell whether the rows settle nothing: few and unclear, or the target is reached but not shown."""
     few = grounds.num_rows < rows_needed(grounds.target)
     unclear = tuned is not None and not shown_better(grounds, prompted.name, tuned.name)
-    return (
-        grounds.num_rows < MIN_ROWS
-        or prompted.quality.value >= grounds.target
-        or (few and (prompted.quality.high >= grounds.target or unclear))
-    )
+    undecided = prompted.quality.high >= grounds.target or unclear
+    return prompted.quality.value >= grounds.target or (few and undecided)
 
 
 def rows_needed(target: float) -> int:
@@ -183,6 +180,6 @@ def confidence(
     """Return the share of bootstrap resamples with the same verdict, and the share of each verdict."""
     if resamples is None:
         return None, {}
-    num = len(resamples.means)
+    num = len(resamples.shifts)
     found = Counter(decide(resampled(grounds, resamples, index)).verdict for index in range(num))
     return found[verdict] / num, {name: count / num for name, count in found.most_common()}

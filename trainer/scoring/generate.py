@@ -19,8 +19,8 @@ OnAnswer = Callable[[int, Answer], None]
 Engine = Literal["auto", "transformers", "continuous"]
 
 MAX_BATCH = 128
-CPU_BATCH = 32
-"""More rows make a step slower by as much: a batch of 32 already keeps the arithmetic busy."""
+CPU_BATCH = 64
+"""Measured for 135M weights on one core: a step takes 0.18 s with 32 rows and 0.29 s with 64."""
 CPU_BATCH_TOKENS = 16_384
 """Tokens of a batch on the CPU, prompts and answers: activations of the prompts stay below some GB."""
 FREE_MEMORY_SHARE = 0.5
@@ -118,6 +118,14 @@ class LocalModel:
         self._decode([row], prefix=[], batch_size=1, on_end=lambda _: None, on_token=mark)
         self._wait()
         return Timing(moments[0], time.perf_counter() - started, len(row.tokens))
+
+    def answers_at(self, prompts: Sequence[list[int]], concurrency: int) -> list[Answer]:
+        """Answer all prompts, at most `concurrency` rows at a time."""
+        before, self.batch_size = self.batch_size, concurrency
+        try:
+            return self.answers(prompts)
+        finally:
+            self.batch_size = before
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -225,7 +233,7 @@ def _bytes_per_token(model: Any) -> int:
     return 2 * 2 * int(config.num_hidden_layers * heads * head_dim) * next(model.parameters()).element_size()
 
 
-class _Chosen(LogitsProcessor):  # type: ignore[misc]
+class _Chosen(LogitsProcessor):
     """Makes `generate` take the same token as the loop would."""
 
     def __init__(

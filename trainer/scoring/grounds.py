@@ -27,9 +27,9 @@ class Interval:
     low: float
     high: float
 
-    def moved_to(self, value: float) -> Interval:
-        """Return an interval of the same width around another value."""
-        return Interval(value, self.low + value - self.value, self.high + value - self.value)
+    def moved_by(self, shift: float) -> Interval:
+        """Return the interval elsewhere, as wide as it is."""
+        return Interval(self.value + shift, self.low + shift, self.high + shift)
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Resamples:
     """Seeded bootstrap over groups: R resamples."""
 
     arms: tuple[str, ...]
-    means: Floats
-    """(R, A) mean grade."""
+    shifts: Floats
+    """(R, A) mean grade less that of all rows."""
     failures: Floats
     """(R, A, F) failures."""
 
@@ -129,8 +129,8 @@ def resample(table: Table, seed: int, num: int = RESAMPLES) -> Resamples | None:
         return None
     weights = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num)
     rows = weights @ table.counts  # (R,)
-    means = (weights @ table.grades) / rows[:, None]  # (R, A)
-    return Resamples(table.arms, means, np.einsum("rg,gaf->raf", weights.astype(float), table.failures))
+    shifts = (weights @ table.grades) / rows[:, None] - table.grades.sum(0) / table.counts.sum()  # (R, A)
+    return Resamples(table.arms, shifts, np.einsum("rg,gaf->raf", weights.astype(float), table.failures))
 
 
 def paired_differences(table: Table, resamples: Resamples) -> dict[tuple[str, str], Interval]:
@@ -140,8 +140,9 @@ def paired_differences(table: Table, resamples: Resamples) -> dict[tuple[str, st
     for i, first in enumerate(table.arms):
         for j, second in enumerate(table.arms):
             if i != j:
-                low, high = np.quantile(resamples.means[:, i] - resamples.means[:, j], [0.025, 0.975])
-                found[first, second] = Interval(float(means[i] - means[j]), float(low), float(high))
+                value = float(means[i] - means[j])
+                low, high = np.quantile(resamples.shifts[:, i] - resamples.shifts[:, j], [0.025, 0.975])
+                found[first, second] = Interval(value, value + float(low), value + float(high))
     return found
 
 
@@ -163,12 +164,12 @@ def resampled(grounds: Grounds, resamples: Resamples, index: int) -> Grounds:
     arms = dict(grounds.arms)
     for position, name in enumerate(resamples.arms):
         kinds = dict(zip(FAILURES, resamples.failures[index, position].tolist(), strict=True))
-        quality = arms[name].quality.moved_to(float(resamples.means[index, position]))
+        quality = arms[name].quality.moved_by(float(resamples.shifts[index, position]))
         arms[name] = replace(arms[name], quality=quality, failures=kinds)
     differences = dict(grounds.differences)
     for i, first in enumerate(resamples.arms):
         for j, second in enumerate(resamples.arms):
             if (first, second) in differences:
-                value = float(resamples.means[index, i] - resamples.means[index, j])
-                differences[first, second] = differences[first, second].moved_to(value)
+                shift = float(resamples.shifts[index, i] - resamples.shifts[index, j])
+                differences[first, second] = differences[first, second].moved_by(shift)
     return replace(grounds, arms=arms, differences=differences)

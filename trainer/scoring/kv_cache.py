@@ -17,7 +17,7 @@ BLOCK = 64
 """Columns by which a layer grows: copying all keys for every new token would cost as much as attention itself."""
 
 
-class BlockLayer(DynamicLayer):  # type: ignore[misc]
+class BlockLayer(DynamicLayer):
     """One layer's (B, H, T, D) keys and values, as views of tensors with spare columns."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -29,12 +29,9 @@ class BlockLayer(DynamicLayer):  # type: ignore[misc]
         if self.stores is None:
             self.lazy_initialization(key_states, value_states)
         used = self.get_seq_length()
-        new = (key_states, value_states)
-        old = self.stores or (None, None)
-        self.hold(
-            *(_appended(store, used, states) for store, states in zip(old, new, strict=True)),
-            used + key_states.shape[-2],
-        )
+        keys, values = self.stores or (None, None)
+        end = used + key_states.shape[-2]
+        self.hold(_appended(keys, used, key_states), _appended(values, used, value_states), end)
         return self.keys, self.values
 
     def hold(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:

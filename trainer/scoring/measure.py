@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trainer.recipe.arms import Arm, Endpoint
-from trainer.recipe.metrics import Grader, MultipleChoice
-from trainer.scoring.graders import Help, grade, micro
+from trainer.recipe.metrics import Confidence, Grader, MultipleChoice
+from trainer.scoring.clusters import Floats
+from trainer.scoring.graders import Help, calibration, expected_calibration_error, grade, micro
 from trainer.scoring.prompts import Asked, without_reasoning
 from trainer.scoring.question import Answer, Grade, Question
-from trainer.scoring.results import ArmResults, answer_evidence, latency_evidence
+from trainer.scoring.results import ArmResults, answer_evidence, figure, latency_evidence
 from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
+from trainer.scoring.statistics import Score
 
 NO_ANSWER = Answer("", 0, finished=True)
+RESAMPLES = 1000
 PREFIX_PROMPTS = 64
 """Prompts whose common beginning is looked for."""
 
@@ -36,7 +39,7 @@ def measure(
     graders: Sequence[Sequence[Grader]],
     *,
     helps: Help,
-    tokens: Tokens,
+    tokens: Tokens | None,
     settings: Settings,
     told: Told,
 ) -> ArmResults:
@@ -49,7 +52,7 @@ def measure(
         asked: The prompts, one a question.
         graders: Graders of each question, the deciding one first.
         helps: What graders need beside the answer.
-        tokens: The run's tokenizer and template.
+        tokens: The run's tokenizer and template, where there is one: prompts are compared in its tokens.
         settings: Latency rows and concurrency.
         told: Called once an answer.
     """
@@ -65,10 +68,12 @@ def measure(
     timed = [one for one, needed in zip(asked, map(_is_generated, graders), strict=True) if needed]
     if settings.latency_rows and timed:
         results.measured |= latency_evidence(speaker.timings(timed[: settings.latency_rows]))
-        results.figures = speaker.figures(
-            timed[: max(settings.concurrency, settings.latency_rows)], settings.concurrency
-        )
-    results.facts = _facts(arm, answers, [tokens.ids(one) for one in timed[:PREFIX_PROMPTS]], settings)
+        at_once = timed[: max(settings.concurrency, settings.latency_rows)]
+        rates = speaker.figures(at_once, settings.concurrency)
+        results.figures |= {name: figure(value) for name, value in rates.items()}
+    results.facts = _facts(
+        arm, answers, [tokens.ids(one) for one in timed[:PREFIX_PROMPTS]] if tokens else [], settings
+    )
     return results
 
 
@@ -159,11 +164,22 @@ def _grade(
         if counts is not None:
             results.counts[title] = np.zeros((len(questions), 3))
             results.counts[title][places] = counts
+        if isinstance(grader, Confidence) and grader.measure == "ece":
+            results.figures[title] = _calibration_error(calibration(grader, answers, asked), grader.bins)
 
 
-def _facts(
-    arm: Arm, answers: Sequence[Answer], prompts: Sequence[Sequence[int]], settings: Settings
-) -> dict[str, object]:
+def _calibration_error(pairs: Floats, bins: int) -> Score:
+    """Return the expected calibration error with a bootstrap over rows."""
+    draw = np.random.default_rng(0)
+    resampled = [
+        expected_calibration_error(pairs[draw.integers(0, len(pairs), len(pairs))], bins) for _ in range(RESAMPLES)
+    ]
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    value = expected_calibration_error(pairs, bins)
+    return {"value": value, "low": float(low), "high": float(high), "n": len(pairs)}
+
+
+def _facts(arm: Arm, answers: Sequence[Answer], prompts: Sequence[list[int]], settings: Settings) -> dict[str, object]:
     return {
         "model": "endpoint" if isinstance(arm.model, Endpoint) else arm.model,
         "shots": arm.shots.fixed + arm.shots.dynamic if arm.shots else 0,
@@ -173,4 +189,3 @@ def _facts(
         "concurrency": settings.concurrency,
         "repairs": sum(answer.repaired for answer in answers),
     }
-

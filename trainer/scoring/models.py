@@ -42,10 +42,11 @@ def open_models(
     if "base" in kinds:
         yield "base", base
     model: Any = None
-    folders: dict[Kind, Path] = {"tuned": tuned / "adapter"}
+    folders: dict[Kind, Path] = {}
     if "start" in kinds:
         assert adapter.init_from is not None, "checked by the recipe"
-        folders = {"start": adapter_folder(adapter.init_from)} | folders
+        folders["start"] = adapter_folder(adapter.init_from)
+    folders["tuned"] = tuned / "adapter"
     for kind, folder in folders.items():
         if kind not in kinds:
             continue

@@ -11,7 +11,7 @@ MIN_ROWS = 8
 """Fewer prompts are no group of their own: small batches waste more than a prefix saves."""
 
 
-def common_length(prompts: Sequence[Sequence[int]]) -> int:
+def common_length(prompts: Sequence[list[int]]) -> int:
     """Return how many first tokens all prompts share, leaving at least one token of each."""
     first, last = min(prompts), max(prompts)  # all others stand between them
     limit = min(map(len, prompts)) - 1

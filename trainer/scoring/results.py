@@ -16,10 +16,12 @@ import numpy as np
 from trainer.recipe.metrics import Grader
 from trainer.scoring.clusters import Floats
 from trainer.scoring.comparisons import sentence
-from trainer.scoring.evidence import Evidence, difference, score
+from trainer.scoring.evidence import Evidence, Kind, difference, score
 from trainer.scoring.gates import LOWER_IS_BETTER
 from trainer.scoring.question import Answer, Grade, Question, Timing
 from trainer.scoring.statistics import Score
+
+Marked = np.ndarray[Any, np.dtype[np.bool_]]
 
 MAX_SLICES = 30
 """Values of a field that are scored apart, those with most rows."""
@@ -38,8 +40,8 @@ class ArmResults:
     """(questions, 3) true positives, false positives and false negatives, of metrics that are an F1 over all rows."""
     measured: dict[str, Evidence] = field(default_factory=dict)
     """What is not graded: losses, latencies, tokens."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """Single numbers without rows: throughput, peak memory."""
+    figures: dict[str, Score] = field(default_factory=dict)
+    """Numbers that are no sum over rows: throughput, peak memory, calibration error."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What eval/scores.json says about the arm itself."""
 
@@ -62,7 +64,7 @@ class Panel:
         """Return the results of an arm, empty ones where it has answered nothing."""
         return self.arms.setdefault(arm, ArmResults([], []))
 
-    def evidence(self, arm: str, metric: str, rows: Floats | None = None) -> Evidence | None:
+    def evidence(self, arm: str, metric: str, rows: Marked | None = None) -> Evidence | None:
         """Return the rows of a metric, or None where it was not measured.
 
         Args:
@@ -87,10 +89,10 @@ class Panel:
         }
         if metric in results.counts:
             return Evidence("f1", results.counts[metric][places], **common)
-        kind = "share" if self.graders[metric].is_share else "mean"
+        kind: Kind = "share" if self.graders[metric].is_share else "mean"
         return Evidence(kind, results.marks(metric)[places], **common)
 
-    def pair(self, arm: str, other: str, metric: str, rows: Floats | None = None) -> tuple[Evidence, Evidence] | None:
+    def pair(self, arm: str, other: str, metric: str, rows: Marked | None = None) -> tuple[Evidence, Evidence] | None:
         """Return a metric of two arms on the questions that both were graded on."""
         results = [self.arms.get(name) for name in (arm, other)]
         if all(found is not None and metric in found.grades for found in results):
@@ -106,14 +108,14 @@ class Panel:
         measured = dict.fromkeys(name for results in self.arms.values() for name in results.measured)
         return [*self.graders, *(name for name in measured if name not in self.graders)]
 
-    def scores(self, rows: Floats | None = None) -> dict[str, dict[str, Score]]:
+    def scores(self, rows: Marked | None = None) -> dict[str, dict[str, Score]]:
         """Return every score of every arm, as in eval/scores.json."""
         found: dict[str, dict[str, Score]] = {}
         for arm, results in self.arms.items():
             evidence = {metric: self.evidence(arm, metric, rows) for metric in self.metrics()}
             found[arm] = {metric: score(rows_of, self.seed) for metric, rows_of in evidence.items() if rows_of}
             if rows is None:
-                found[arm] |= {metric: _figure(value) for metric, value in results.figures.items()}
+                found[arm] |= results.figures
                 if "loss" in found[arm]:
                     found[arm]["perplexity"] = _exponent(found[arm]["loss"])
         return found
@@ -149,7 +151,7 @@ class Panel:
         rows = self.rows_of(name, value)
         return {"n": int(rows.sum()), "arms": self.scores(rows)}
 
-    def rows_of(self, name: str, value: str) -> Floats:
+    def rows_of(self, name: str, value: str) -> Marked:
         """Return (questions,): true for those whose row has this value in a field."""
         return np.array([str(question.row.get(name)) == value for question in self.questions])
 
@@ -206,7 +208,8 @@ def answer_evidence(answers: Sequence[Answer], groups: Sequence[str]) -> dict[st
     }
 
 
-def _figure(value: float) -> Score:
+def figure(value: float) -> Score:
+    """Return a number that was measured once."""
     return {"value": value, "low": None, "high": None, "n": 1}
 
 

@@ -16,7 +16,7 @@ from trainer.scoring.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.prompts import Asked
 from trainer.scoring.question import Answer, Question, Timing
-from trainer.scoring.timing import peak_memory_gib, throughput, timings
+from trainer.scoring.timing import peak_memory_gib, reset_peak_memory, throughput, timings
 from trainer.tokens.chat import Renderer
 from trainer.tokens.encode import encode
 
@@ -64,14 +64,16 @@ class Tokens:
 class LocalSpeaker:
     """A model in this process."""
 
-    def __init__(self, model: LocalModel, tokens: Tokens, *, store: Path, max_context: int | None) -> None:
+    def __init__(self, model: LocalModel, tokens: Tokens, *, store: Path | None, max_context: int | None) -> None:
         self.model = model
         self.tokens = tokens
-        self.store = AnswerStore(store)
+        self.store = AnswerStore(store) if store else None
         self.max_context = max_context
 
     def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
         prompts = [self.tokens.ids(one) for one in asked]
+        if self.store is None:
+            return self.model.answers(prompts, on_answer=lambda place, answer: told())
         return _with_store(self.store, prompts, prompts, self._answer, told)
 
     def _answer(self, prompts: list[Any], keep: Keep) -> None:
@@ -84,6 +86,7 @@ class LocalSpeaker:
         return timings(self.model, [self.tokens.ids(one) for one in asked])
 
     def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+        reset_peak_memory()
         rate = throughput(self.model, [self.tokens.ids(one) for one in asked], concurrency)
         return {"throughput_rps": rate.requests_per_s, "peak_memory_gib": peak_memory_gib()}
 
@@ -97,7 +100,7 @@ class LocalSpeaker:
 class EndpointSpeaker:
     """A model behind an OpenAI-compatible address."""
 
-    def __init__(self, model: EndpointModel, tokens: Tokens, *, store: Path, max_context: int | None) -> None:
+    def __init__(self, model: EndpointModel, tokens: Tokens | None, *, store: Path, max_context: int | None) -> None:
         self.model = model
         self.tokens = tokens
         self.store = AnswerStore(store)
@@ -113,7 +116,9 @@ class EndpointSpeaker:
 
     def fits(self, asked: Asked) -> bool:
         """Estimate by the run's own tokenizer: an endpoint does not tell its own."""
-        return self.max_context is None or len(self.tokens.ids(asked)) + self.model.max_new_tokens <= self.max_context
+        if self.max_context is None or self.tokens is None:
+            return True
+        return len(self.tokens.ids(asked)) + self.model.max_new_tokens <= self.max_context
 
     def timings(self, asked: Sequence[Asked]) -> list[Timing]:
         return timings(self.model, [ChatPrompt(one.messages, one.tools) for one in asked])
@@ -154,7 +159,7 @@ def _with_store(
     return [found for found in kept if found is not None]
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def shared_prefix(prompts: Sequence[list[int]]) -> int:
     """Return how many tokens all prompts begin with in common: what a server can cache."""
     if len(prompts) < 2:
         return 0

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from trainer.recipe.gates import Gate
-from trainer.scoring.clusters import Floats
 from trainer.scoring.evidence import Evidence, score
 from trainer.scoring.gates import judge
-from trainer.scoring.results import Panel
+from trainer.scoring.results import Marked, Panel
 
 
 @dataclass(frozen=True)
@@ -128,11 +127,13 @@ def judge_gates(
     return judge(gates, scores, lookup, prompted=prompted, lower_is_better=lower, seed=seed)
 
 
-def _common(panel: Panel, metric: str) -> Floats | None:
+def _common(panel: Panel, metric: str) -> Marked | None:
     """Return the questions on which every arm has a mark, so that arms can be compared; None where all have."""
     marks = [results.marks(metric) for results in panel.arms.values() if metric in results.grades]
-    missing = np.isnan(marks).any(axis=0) if marks else np.zeros(0, bool)
-    return ~missing if missing.any() else None
+    if not marks:
+        return None
+    found: Marked = np.asarray(~np.isnan(np.stack(marks)).any(axis=0))
+    return None if found.all() else found
 
 
 def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -48,7 +48,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="data",
             help="read, clean, dedupe and split the rows",
-            version=2,
+            version=3,
             sections=("data", "method.kind"),
             ignored=frozenset(
                 {
@@ -64,8 +64,17 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="pack",
             help="turn rows into token ids and loss masks, and pack them",
-            version=1,
-            sections=("pack", "method.kind", "model.chat_template_kwargs", "seed"),
+            version=2,
+            sections=(
+                "pack",
+                "method.kind",
+                "model.chat_template_kwargs",
+                "seed",
+                "data.lint",
+                "train.global_batch_size",
+                "train.num_train_epochs",
+                "train.max_steps",
+            ),
             needs=("data",),
             reads={"data": _ROWS},
             outside=("tokenizer",),
@@ -91,12 +100,33 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             name="eval",
-            help="compare base and tuned on the held-out rows",
-            version=1,
+            help="compare base, prompted and tuned on the held-out rows",
+            version=2,
             sections=("eval", "model.dtype", "model.chat_template_kwargs", "seed"),
+            ignored=frozenset(
+                {
+                    "eval.arms.*.prompt.path",
+                    "eval.arms.*.shots.path",
+                    "eval.arms.*.documents.path",
+                    "eval.suites",
+                    "eval.retention.prompts",
+                }
+            ),
             needs=("data", "pack", "train"),
-            reads={"data": ("heldout.jsonl",), "pack": ("heldout.safetensors",), "train": ("@weights",)},
-            outside=("weights", "tokenizer"),
+            reads={
+                "data": ("train.jsonl", "heldout.jsonl"),
+                "pack": ("heldout.safetensors",),
+                "train": ("@weights",),
+            },
+            outside=("weights", "tokenizer", "start_adapter", "eval_files"),
+        ),
+        Stage(
+            name="decide",
+            help="say whether tuning pays against prompting",
+            version=1,
+            sections=("decide",),
+            needs=("data", "pack", "eval"),
+            reads={"data": ("stage.json",), "eval": ("scores.json", "predictions.jsonl"), "train": ("stage.json",)},
         ),
         Stage(
             name="export",
@@ -112,7 +142,7 @@ STAGES: dict[str, Stage] = {
             help="write one page about the whole run",
             version=1,
             sections=("name",),
-            reads={stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "export")},
+            reads={stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "decide", "export")},
         ),
     )
 }

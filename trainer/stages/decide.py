@@ -17,7 +17,7 @@ from rich.console import Console
 import trainer
 from trainer.errors import StageError
 from trainer.recipe import Recipe
-from trainer.recipe.arms import Arm, Endpoint
+from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
 from trainer.render.decide import decide_summary, render_decide_page
 from trainer.rundir import StageContext, read_json, write_json
@@ -37,7 +37,7 @@ OPERATIONS = (
     "peak_memory_gib",
     "clean_stop",
 )
-NOT_QUALITY = frozenset({"loss", "perplexity", *OPERATIONS})
+NOT_QUALITY = frozenset({"loss", "perplexity", "preference_margin", *OPERATIONS})
 SECONDS_PER_HOUR = 3600
 Json = dict[str, Any]
 
@@ -65,11 +65,11 @@ def run(recipe: Recipe, context: StageContext) -> None:
 
 
 def _metric(section: DecideSection, scores: Json) -> str | None:
-    """Return the quality metric that decides; None where eval has none."""
+    """Return the quality metric that decides; None where eval has none that a target can be set for."""
+    known = sorted({name for metrics in scores["arms"].values() for name in metrics if _is_quality(scores, name)})
     if section.metric == "auto":
         primary = scores.get("primary")
-        return None if primary in NOT_QUALITY else primary
-    known = sorted({metric for metrics in scores["arms"].values() for metric in metrics} - NOT_QUALITY)
+        return primary if primary in known else None
     if section.metric not in known:
         raise StageError(
             f"decide.metric: eval/scores.json has no quality metric {section.metric!r}; it has {', '.join(known)}",
@@ -78,10 +78,17 @@ def _metric(section: DecideSection, scores: Json) -> str | None:
     return section.metric
 
 
+def _is_quality(scores: Json, metric: str) -> bool:
+    """Tell whether a metric runs from 0 to 1 and more is better: only of those a share can be asked for."""
+    described = (scores.get("metrics") or {}).get(metric) or {}
+    values = [_number(metrics, metric) for metrics in scores["arms"].values()]
+    in_range = all(0 <= value <= 1 for value in values if value is not None)
+    return metric not in NOT_QUALITY and described.get("better") != "lower" and in_range
+
+
 def _endpoint_names(recipe: Recipe) -> dict[str, str]:
     """Return the model's name of each arm that is an endpoint: prices may be stated for it."""
-    arms = [arm for arm in recipe.eval.arms if isinstance(arm, Arm)]
-    return {arm.name: arm.model.name for arm in arms if isinstance(arm.model, Endpoint)}
+    return {arm.name: arm.model.name for arm in recipe.eval.all_arms if isinstance(arm.model, Endpoint)}
 
 
 def _model_of(scores: Json, arm: str) -> str:
@@ -130,9 +137,8 @@ def _grounds(
     scored = [arm for arm, metrics in scores["arms"].items() if _number(metrics, metric) is not None]
     table = grounds.make_table(predictions, metric or "", scored)
     resamples = grounds.resample(table, seed) if scored else None
-    pairs = grounds.reported_differences(scores.get("comparisons") or [], metric or "")
-    if resamples is not None:
-        pairs |= grounds.paired_differences(table, resamples)
+    pairs = grounds.paired_differences(table, resamples) if resamples is not None else {}
+    pairs |= grounds.reported_differences(scores.get("comparisons") or [], metric or "")
     measured = Grounds(
         metric=metric or "quality",
         target=section.target,

@@ -1,6 +1,8 @@
-"""eval: base and tuned on the same held-out rows, with the same template and greedy decoding.
+"""eval: every arm on the same held-out rows, the regression suites, and the forgetting meter.
 
-Writes `predictions.jsonl`, `scores.json`, `gates.json`.
+Writes `predictions.jsonl`, `suites.jsonl`, `scores.json`, `gates.json`, and for CI `junit.xml` and `summary.md`.
+Answers are kept in the cache by model and prompt, so that what was interrupted, or what changed only its graders or
+gates, does not generate them again.
 """
 
 from __future__ import annotations
@@ -8,215 +10,368 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import torch
 from tqdm import tqdm
 
-from trainer.errors import DataError, HardwareError
-from trainer.model.adapter import load_on
-from trainer.model.load import load_model, load_tokenizer, precision
+from trainer.data.embedding import load_embedder
+from trainer.errors import HardwareError
+from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter
-from trainer.rundir import StageContext, cache_dir, read_json, write_json
-from trainer.scoring.arms import Measured, Question, compare, judge, measure, score
-from trainer.scoring.generate import Generator
-from trainer.scoring.graders import exact_match, mostly_json
+from trainer.recipe.arms import Arm, Endpoint
+from trainer.recipe.load import load_suite
+from trainer.recipe.metrics import Grader, written_out
+from trainer.render.junit import render_junit
+from trainer.render.markdown import render_markdown
+from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
+from trainer.scoring.endpoint import ChatPrompt, EndpointModel
+from trainer.scoring.generate import LocalModel
+from trainer.scoring.graders import Help, auto_metrics
+from trainer.scoring.graders.judge import Ask
+from trainer.scoring.heldout import read_examples, read_held_out
+from trainer.scoring.measure import Settings, measure
+from trainer.scoring.models import open_models
+from trainer.scoring.prompts import Asked, build
+from trainer.scoring.question import Message, Question
+from trainer.scoring.questions import questions_of
+from trainer.scoring.results import Panel
+from trainer.scoring.retention import Retention, general_prompts, task_format
+from trainer.scoring.sampling import Sampling
+from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
+from trainer.scoring.suite import SuiteItems, read_items
+from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
-DEFAULT_BATCH_SIZE = 32
+MEASURED = ("loss", "preference_accuracy", "preference_margin")
+"""Metrics that no grader marks."""
 MIN_NEW_TOKENS = 32
+REASONING_TOKENS = 512
+"""Added to the longest answer of an arm that reasons first."""
+JUDGE_TOKENS = 512
+"""Longest verdict of `eval.judge`."""
+MAX_POOL = 50_000
+"""Training rows among which examples are looked for: a seeded sample above it."""
 
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The held-out rows that are used."""
-
-    questions: list[Question]
-    rows: list[tuple[Any, Any]]
-    rejected: list[tuple[Any, Any]] | None
+Row = dict[str, Any]
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
-    """Measure every arm of `eval.arms`.
+    """Measure every arm that can be measured: before training, those that need none.
 
     Raises:
-        DataError: There are no held-out rows.
-        HardwareError: Out of memory.
+        DataError: There are no held-out rows, or an arm is shown what it is tested on.
+        HardwareError: Out of memory, or an endpoint does not answer.
     """
-    tokenizer = load_tokenizer(recipe.model, cache_dir())
-    held = _held_out(recipe, context, tokenizer)
-    generator_settings = _decoding(recipe, context, tokenizer, held)
-    measured: dict[str, Measured] = {}
+    work = Work(recipe, context)
     try:
-        for arm, model in _arms(recipe, context):
-            measured[arm] = _measure(recipe, context, arm, model, tokenizer, held, generator_settings)
+        for kind, model in work.models():
+            for arm in work.arms:
+                if arm.model == kind or (kind == "endpoint" and isinstance(arm.model, Endpoint)):
+                    work.measure(arm, model)
+            work.look_at_retention(kind, model)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"out of memory in eval: {str(error).splitlines()[0]}", hint="--set eval.batch_size=4"
         ) from error
-    scores = _scores(recipe, measured, held)
-    scores["most_frequent_answer"] = _most_frequent(held)
-    write_json(context.dir / "scores.json", scores)
-    write_json(context.dir / "gates.json", [judge(gate, scores["arms"]) for gate in recipe.eval.gates])
-    _write_predictions(context.dir / "predictions.jsonl", held, measured)
-    context.numbers["rows"] = len(held.rows)
-    for arm, metrics in scores["arms"].items():
-        context.numbers.update({f"{arm}_{metric}": round(value["value"], 6) for metric, value in metrics.items()})
+    work.write()
 
 
-def _held_out(recipe: Recipe, context: StageContext, tokenizer: Any) -> HeldOut:
-    store = TokenStore.load(context.input("pack", "heldout.safetensors"))
-    lines = context.input("data", "heldout.jsonl").read_bytes().splitlines()
-    if not len(store):
-        raise DataError("there are no held-out rows to evaluate on", hint="set data.split.heldout, for example 0.2")
-    chosen = list(range(len(store)))
-    if len(chosen) > recipe.eval.max_rows:
-        chosen = sorted(random.Random(recipe.seed).sample(chosen, recipe.eval.max_rows))
-    renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
-    questions = []
-    for index in chosen:
-        row = orjson.loads(lines[int(store.row_index[index])])
-        if "text" not in row and _answer(row).get("weight", 1):
-            questions.append(_question(row, renderer, tokenizer))
-    if store.is_pairs:
-        pairs = [store.pair(index) for index in chosen]
-        return HeldOut(questions, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs])
-    return HeldOut(questions, [store.row(index) for index in chosen], None)
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show progress with the time left on a terminal; yield what is called once an answer."""
+    with tqdm(total=total, desc=title, unit="answer", disable=not sys.stderr.isatty(), leave=False) as bar:
+        yield lambda: bar.update(1) and None
 
 
-def _side(prompt: Any, answer: Any) -> tuple[Any, Any]:
-    return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
+@dataclass
+class Work:
+    """What is measured, and what has been found so far."""
 
+    recipe: Recipe
+    context: StageContext
+    suites: list[tuple[SuiteItems, Panel]] = field(default_factory=list)
 
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the message that is the reference: the last one, of preference rows the chosen one."""
-    message: dict[str, Any] = (row["chosen"] if "chosen" in row else row["messages"])[-1]
-    return message
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        self.tokenizer = load_tokenizer(recipe.model, cache_dir())
+        self.renderer = Renderer(
+            self.tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs
+        )
+        self.tokens = Tokens(self.renderer)
+        self.held = read_held_out(
+            TokenStore.load(self.context.input("pack", "heldout.safetensors")),
+            self.context.input("data", "heldout.jsonl").read_bytes().splitlines(),
+            max_rows=recipe.eval.max_rows,
+            seed=recipe.seed,
+        )
+        questions = questions_of(
+            self.held.rows, turns=recipe.eval.turns, by=recipe.data.split.by, write_calls=self._written_calls
+        )
+        self.panel = Panel(questions, _graders(recipe, questions), recipe.seed)
+        items = [read_items(load_suite(path)) for path in recipe.eval.suites]
+        self.suites = [(item, Panel(item.questions, item.metrics, recipe.seed)) for item in items]
+        self.stop_ids = _stop_ids(self.context, self.tokenizer)
+        self.max_new_tokens = self._longest_answer()
+        chosen = recipe.eval.sampling
+        self.sampling = Sampling(chosen.temperature, chosen.top_p, chosen.seed) if chosen else None
+        self.retention: Retention | None = None
 
+    def _written_calls(self, row: Row, history: list[Message], turn: Message) -> str:
+        """Return a turn with tool calls as the template writes it."""
+        prompt = self.renderer.text(row, history, prompt=True)
+        whole = self.renderer.text(row, [*history, turn])
+        ids = self.tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-def _question(row: dict[str, Any], renderer: Renderer, tokenizer: Any) -> Question:
-    messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
-    answer = _answer(row)
-    reference = answer.get("content") or ""
-    if answer.get("tool_calls"):  # as the template writes them
-        whole = renderer.text(row, [*messages, answer])
-        ids = tokenizer(whole[len(renderer.prompt_text(row)) :], add_special_tokens=False)["input_ids"]
-        reference = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-    return Question(row["source"], row["line"], messages, renderer.prompt_ids(row), reference)
+    def _longest_answer(self) -> int:
+        limit = self.recipe.eval.max_new_tokens
+        if limit != "auto":
+            return limit
+        lengths = [len(self.tokens.of_text(question.reference or "")) for question in self.panel.questions]
+        return max(MIN_NEW_TOKENS, 2 * max(lengths, default=0))
 
+    # Arms
 
-def _decoding(recipe: Recipe, context: StageContext, tokenizer: Any, held: HeldOut) -> dict[str, Any]:
-    stop = {int(read_json(context.input("pack", "report.json"))["stop_token_id"])}
-    if tokenizer.eos_token_id is not None:
-        stop.add(int(tokenizer.eos_token_id))
-    limit = recipe.eval.max_new_tokens
-    if limit == "auto":
-        lengths = [len(tokenizer(q.reference, add_special_tokens=False)["input_ids"]) for q in held.questions]
-        limit = max(MIN_NEW_TOKENS, 2 * max(lengths, default=0))
-    return {"stop_ids": sorted(stop), "max_new_tokens": limit}
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Return the arms that can be measured now."""
+        arms = self.recipe.eval.all_arms
+        if self.context.run.record("train") is not None:
+            return arms
+        left_out = [arm.name for arm in arms if arm.model == "tuned"]
+        if left_out:
+            self.context.say(f"eval: without {', '.join(left_out)}, nothing is trained yet")
+        return [arm for arm in arms if arm.model != "tuned"]
 
+    def models(self) -> Iterator[tuple[str, Any]]:
+        """Yield (kind, model) for the weights that some arm needs, then the endpoints."""
+        kinds = {arm.model for arm in self.arms if not isinstance(arm.model, Endpoint)}
+        if kinds:
+            tuned = self.context.input("train", "")
+            yield from open_models(self.recipe.model, self.recipe.adapter, kinds, tuned=tuned, cache=cache_dir())
+        if any(isinstance(arm.model, Endpoint) for arm in self.arms):
+            yield "endpoint", None
 
-def _arms(recipe: Recipe, context: StageContext) -> Iterator[tuple[str, Any]]:
-    """Yield (name, model); an adapter is switched off for base, so both share one copy of the weights."""
-    types = precision(recipe.model, None)
-    wanted = recipe.eval.arms
-    if isinstance(recipe.adapter, LoraAdapter):
-        base = load_model(recipe.model, cache_dir(), adapter=recipe.adapter, dtype=types.weights).eval()
-        model = load_on(base, context.input("train", "adapter"))
-        for arm in wanted:
-            with model.disable_adapter() if arm == "base" else nullcontext():
-                yield arm, model
-        return
-    for arm in wanted:
-        section = recipe.model
-        if arm == "tuned":
-            section = section.model_copy(update={"name_or_path": str(context.input("train", "model").absolute())})
-        yield arm, load_model(section, cache_dir(), dtype=types.weights).eval()
+    def measure(self, arm: Arm, model: Any) -> None:
+        """Measure one arm on the held-out rows and, where it is a plain one, on the suites."""
+        if self.panel.questions:
+            speaker = self._speaker(arm, model, self._limit(arm))
+            asked = self._prompts(arm, speaker)
+            graders = [list(self.panel.graders.values())] * len(asked)
+            self._answer(arm, speaker, self.panel, asked, graders, f"eval {arm.name}")
+        if arm.is_plain and model is not None:
+            self.panel.results(arm.name).measured |= self.held.evidence(model)
+            for items, panel in self.suites:
+                self._suite(arm, model, items, panel)
 
+    def _limit(self, arm: Arm) -> int:
+        reasons = arm.prompt is not None and arm.prompt.reasoning_tag is not None
+        return self.max_new_tokens + (REASONING_TOKENS if reasons else 0)
 
-def _measure(
-    recipe: Recipe,
-    context: StageContext,
-    arm: str,
-    model: Any,
-    tokenizer: Any,
-    held: HeldOut,
-    settings: dict[str, Any],
-) -> Measured:
-    named = recipe.eval.batch_size
-    context.say(f"eval: {arm} on {len(held.rows)} held-out rows")
-    total = max(1, len(held.questions))
-    with tqdm(total=total, desc=f"eval {arm}", unit="row", disable=not sys.stderr.isatty()) as bar:
-        return measure(
+    def _suite(self, arm: Arm, model: Any, items: SuiteItems, panel: Panel) -> None:
+        speaker = self._speaker(arm, model, items.suite.max_new_tokens)
+        asked = [Asked(question.messages, question.row.get("tools") or []) for question in panel.questions]
+        plain = Arm(name=arm.name, model=arm.model)
+        self._answer(plain, speaker, panel, asked, items.graders, f"{items.suite.name} {arm.name}", latency_rows=0)
+
+    def _answer(
+        self,
+        arm: Arm,
+        speaker: Speaker,
+        panel: Panel,
+        asked: Sequence[Asked],
+        graders: Sequence[Sequence[Grader]],
+        title: str,
+        *,
+        latency_rows: int | None = None,
+    ) -> None:
+        settings = Settings(
+            self.recipe.eval.latency_rows if latency_rows is None else latency_rows, self.recipe.eval.concurrency
+        )
+        self.context.say(f"{title}: {len(asked)} questions")
+        with _bar(title, len(asked)) as told:
+            panel.arms[arm.name] = measure(
+                arm,
+                speaker,
+                panel.questions,
+                asked,
+                graders,
+                helps=self.helps,
+                tokens=self.tokens,
+                settings=settings,
+                told=told,
+            )
+
+    @cached_property
+    def helps(self) -> Help:
+        """Return what graders may ask for."""
+        judge_section = self.recipe.eval.judge
+        ask: Ask | None = None
+        if judge_section is not None:
+            model = EndpointModel(
+                judge_section, max_new_tokens=JUDGE_TOKENS, concurrency=self.recipe.eval.concurrency
+            )
+
+            def ask(conversations: list[list[Message]]) -> list[str]:
+                return [answer.text for answer in model.answers([ChatPrompt(messages) for messages in conversations])]
+
+        return Help(embed=load_embedder, ask=ask, choice_scores=None)
+
+    def _speaker(self, arm: Arm, model: Any, max_new_tokens: int) -> Speaker:
+        section = self.recipe.eval
+        store = cache_dir() / "answers" / f"{self._identity(arm, max_new_tokens)}.jsonl"
+        if isinstance(arm.model, Endpoint):
+            endpoint = EndpointModel(
+                arm.model, max_new_tokens=max_new_tokens, sampling=self.sampling, concurrency=section.concurrency
+            )
+            return EndpointSpeaker(endpoint, self.tokens, store=store, max_context=arm.model.max_context_tokens)
+        local = LocalModel(
             model,
-            Generator(model, tokenizer, **settings),
-            held.questions,
-            held.rows,
-            rejected=held.rejected,
-            batch_size=DEFAULT_BATCH_SIZE if named == "auto" else named,
-            latency_rows=min(recipe.eval.latency_rows, total),
-            progress=bar.update,
+            self.tokenizer,
+            stop_ids=self.stop_ids,
+            max_new_tokens=max_new_tokens,
+            sampling=self.sampling,
+            batch_size=section.batch_size,
+        )
+        limit = getattr(model.config, "max_position_embeddings", None)
+        return LocalSpeaker(local, self.tokens, store=store, max_context=limit)
+
+    def _identity(self, arm: Arm, max_new_tokens: int) -> str:
+        """Return what an answer depends on beside its prompt."""
+        starts = {"base": ("model",), "start": ("model", "adapter."), "tuned": ("model", "train/")}
+        decoding = {
+            "max_new_tokens": max_new_tokens,
+            "stop_ids": self.stop_ids,
+            "sampling": asdict(self.sampling) if self.sampling else None,
+        }
+        if isinstance(arm.model, Endpoint):
+            return hash_value({"endpoint": arm.model.base_url, "name": arm.model.name, **decoding})
+        inputs = self.context.record.inputs
+        weights = {label: value for label, value in inputs.items() if label.startswith(starts[arm.model])}
+        adapter = self.recipe.adapter.model_dump(mode="json", exclude={"init_from"})
+        form = {"dtype": self.recipe.model.dtype, "adapter": adapter, "on": str(torch.cuda.is_available())}
+        return hash_value({"weights": weights, **form, **decoding})
+
+    # Prompts
+
+    def _prompts(self, arm: Arm, speaker: Speaker) -> list[Asked]:
+        return build(
+            arm,
+            self.panel.questions,
+            train_rows=lambda: self.train_rows,
+            read_rows=read_examples,
+            seed=self.recipe.seed,
+            fits=speaker.fits,
         )
 
+    @cached_property
+    def train_rows(self) -> list[Row]:
+        """Return the training rows, or a seeded sample of very many."""
+        lines = self.context.input("data", "train.jsonl").read_bytes().splitlines()
+        if len(lines) > MAX_POOL:
+            lines = random.Random(self.recipe.seed).sample(lines, MAX_POOL)
+        return [orjson.loads(line) for line in lines]
 
-def _metrics(recipe: Recipe, held: HeldOut) -> list[str]:
+    # Forgetting
+
+    def look_at_retention(self, kind: str, model: Any) -> None:
+        """Record the base's answers to general prompts, then how the tuned model differs."""
+        section, names = self.recipe.eval.retention, {arm.name for arm in self.arms}
+        if not section.num_prompts or not {"base", "tuned"} <= names or not self.tokenizer.chat_template:
+            return
+        if kind not in ("base", "tuned"):
+            return
+        prompts = general_prompts(Path(section.prompts) if section.prompts else None, section.num_prompts)
+        asked = [Asked([{"role": "user", "content": prompt}]) for prompt in prompts]
+        arm = Arm(name=kind, model=kind)  # type: ignore[arg-type]
+        speaker = self._speaker(arm, model, max(section.max_new_tokens, self.max_new_tokens))
+        with _bar(f"retention {kind}", len(asked)) as told:
+            answers = [answer.text for answer in speaker.answers(asked, told)]
+        if kind == "base":
+            rows = [
+                (self.tokens.ids(one), self.tokens.of_text(text)[: section.max_new_tokens])
+                for one, text in zip(asked, answers, strict=True)
+            ]
+            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp")
+            self.retention.record(model)
+        elif self.retention is not None:
+            self.retention.compare(model)
+        if self.retention is not None:
+            self.retention.answers[kind] = answers
+
+    # Results
+
+    def write(self) -> None:
+        """Write everything that was found."""
+        references = [question.reference or "" for question in self.panel.questions]
+        measured = Measured(
+            panel=self.panel,
+            suites=[(items.suite.name, items.suite.must_pass, panel) for items, panel in self.suites],
+            retention=self.retention.evidence(task_format(references)) if self.retention else {},
+            primary=_primary(self.recipe, self.panel, is_pairs=self.held.rejected is not None),
+            heldout_rows=len(self.held.rows),
+            slices=self.recipe.eval.slices,
+        )
+        scores = scores_of(measured) | {"most_frequent_answer": _most_frequent(references)}
+        prompted = [arm.name for arm in self.arms if arm.is_prompted]
+        gates = judge_gates(self.recipe.eval.gates, measured, scores, prompted)
+        folder = self.context.dir
+        write_json(folder / "scores.json", scores)
+        write_json(folder / "gates.json", gates)
+        _write_lines(folder / "predictions.jsonl", predictions(self.panel, self.recipe.eval.slices))
+        _write_lines(folder / "suites.jsonl", (line for _, panel in self.suites for line in predictions(panel, [])))
+        (folder / "junit.xml").write_text(render_junit(gates, name=self.recipe.name), encoding="utf-8")
+        (folder / "summary.md").write_text(render_markdown(scores, gates, name=self.recipe.name), encoding="utf-8")
+        self.context.numbers["rows"] = len(self.held.rows)
+        for arm, metrics in scores["arms"].items():
+            self.context.numbers.update(
+                {f"{arm}_{metric}": round(value["value"], 6) for metric, value in metrics.items()}
+            )
+
+
+def _graders(recipe: Recipe, questions: Sequence[Question]) -> dict[str, Grader]:
+    """Return the graders of the held-out rows by the name of their metric."""
+    if not questions:
+        return {}
+    if recipe.eval.metrics == "auto":
+        found = auto_metrics([question.reference or "" for question in questions], questions)
+    else:
+        found = [written_out(metric) for metric in recipe.eval.metrics if metric not in MEASURED]
+    return {grader.title: grader for grader in found}
+
+
+def _primary(recipe: Recipe, panel: Panel, *, is_pairs: bool) -> str:
+    """Return the metric that decides: the first one named, else the one that fits the rows."""
     if recipe.eval.metrics != "auto":
-        return list(recipe.eval.metrics)
-    found = ["exact_match"] if held.questions else []
-    if mostly_json([question.reference for question in held.questions]):
-        found.append("valid_json")
-    if held.rejected is not None:
-        found.append("preference_accuracy")
-    return [*found, "loss", "latency_p50_s"]
+        first = recipe.eval.metrics[0]
+        return first if isinstance(first, str) else first.title
+    if is_pairs:
+        return "preference_accuracy"
+    return next(iter(panel.graders), "loss")
 
 
-def _scores(recipe: Recipe, measured: dict[str, Measured], held: HeldOut) -> dict[str, Any]:
-    metrics, seed = _metrics(recipe, held), recipe.seed
-    arms: dict[str, dict[str, Any]] = {}
-    for arm, results in measured.items():
-        found = {metric: score(metric, results, held.questions, seed) for metric in metrics}
-        arms[arm] = {metric: value for metric, value in found.items() if value is not None}
-    comparisons = []
-    if {"base", "tuned"} <= measured.keys():
-        pairs = [compare(m, measured["tuned"], measured["base"], held.questions, seed) for m in metrics]
-        comparisons = [{"arm": "tuned", "vs": "base", **pair} for pair in pairs if pair is not None]
-    return {"arms": arms, "comparisons": comparisons}
+def _stop_ids(context: StageContext, tokenizer: Any) -> list[int]:
+    stop = {int(read_json(context.input("pack", "report.json"))["stop_token_id"])}
+    return sorted(stop | ({int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()))
 
 
-def _most_frequent(held: HeldOut) -> dict[str, Any] | None:
+def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
     """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
-    counts = Counter(question.reference.strip() for question in held.questions)
+    counts = Counter(reference.strip() for reference in references)
     if not counts or max(counts.values()) == 1:
         return None
     text, hits = counts.most_common(1)[0]
-    return {"text": text[:200], "exact_match": hits / len(held.questions)}
+    return {"text": text[:200], "exact_match": hits / len(references)}
 
 
-def _write_predictions(path: Path, held: HeldOut, measured: dict[str, Measured]) -> None:
+def _write_lines(path: Path, lines: Iterable[Row]) -> None:
     with path.open("wb") as file:
-        for index, question in enumerate(held.questions):
-            answers = {
-                arm: {
-                    "text": results.answers[index].text,
-                    "num_tokens": results.answers[index].num_tokens,
-                    "finished": results.answers[index].finished,
-                    "exact_match": exact_match(results.answers[index].text, question.reference),
-                }
-                for arm, results in measured.items()
-            }
-            line = {
-                "source": question.source,
-                "line": question.line,
-                "messages": question.messages,
-                "reference": question.reference,
-                "answers": answers,
-            }
-            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        file.writelines(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)

@@ -307,4 +307,4 @@ def test_a_string_repaired_in_several_rounds_counts_once_for_each_change() -> No
 
 def test_equal_strings_of_one_row_count_each() -> None:
     turns = [{"role": role, "content": "same "} for role in ("user", "assistant")]
-    assert Cleaner(Clean())({"messages": turns, "source": "a", "line": 1}).changes["trailing_space"] == 2
+    assert Cleaner(Clean())({"messages": turns, "source": "a", "line": 1}).changes["outer_space"] == 2

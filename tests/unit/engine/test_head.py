@@ -125,3 +125,19 @@ def tiny_model() -> Any:
     import families
 
     return families.make("Llama")
+
+
+def test_dropout_of_an_adapter_on_the_head_is_the_same_in_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(heads.CHUNK_BYTES, "cpu", 1)  # several chunks
+    head, hidden, ids = parts(trained=True)
+    adapted = torch.nn.Sequential(torch.nn.Dropout(0.5), head)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(1)
+        found = log_probs(adapted, adapted.forward, hidden, ids, Logits(), VOCABULARY)
+        return torch.autograd.grad(found.sum(), [hidden, *head.parameters()])
+
+    recomputed = gradients()
+    monkeypatch.setattr(heads, "checkpoint", lambda function, *arguments, **_: function(*arguments))
+    for one, other in zip(recomputed, gradients(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)

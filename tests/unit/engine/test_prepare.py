@@ -109,3 +109,41 @@ def test_the_probe_notices_attention_that_leaks(monkeypatch: pytest.MonkeyPatch)
     model, engine, said = prepared("Llama")
     assert engine.layout == "padded" and "do not agree" in said[-1]
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("rope", "limit"),
+    [
+        ({"rope_type": "default"}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}, None),
+        ({"rope_type": "dynamic", "factor": 4.0}, 512),
+        (
+            {
+                "rope_type": "longrope",
+                "factor": 4.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [4.0] * 8,
+                "original_max_position_embeddings": 128,
+            },
+            128,
+        ),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else "",
+)
+def test_rows_beyond_the_rope_limit_turn_their_neighbours(rope: dict[str, Any], limit: int | None) -> None:
+    from trainer.engine.prepare import rope_limit
+
+    model = families.make("Llama", rope_parameters={"rope_theta": 10000.0, **rope})
+    assert rope_limit(model.config) == limit
+    ids = torch.randint(3, 97, (1, 600))
+
+    def row_of_20_beside(length: int) -> torch.Tensor:
+        positions = torch.cat([torch.arange(20), torch.arange(length)])[None]
+        turned: torch.Tensor = model.model.rotary_emb(ids.float(), positions)[0][:, :20]
+        return turned.clone()
+
+    if limit is not None:
+        assert torch.equal(row_of_20_beside(limit), row_of_20_beside(20))
+        assert not torch.equal(row_of_20_beside(limit + 1), row_of_20_beside(20))
+    else:
+        assert torch.equal(row_of_20_beside(580), row_of_20_beside(20))

@@ -111,3 +111,227 @@ def test_batched_answers_are_those_of_each_row_alone(family: str, shared: int) -
     assert [told[place] for place in range(13)] == answers
     lengths = {answer.num_tokens for answer in answers}
     assert len(lengths) > 2 and {answer.finished for answer in answers} == {True, False}  # rows end apart
+
+
+def count_tokens(model: Any) -> list[int]:
+    """Note how many tokens every forward pass computes, padding included."""
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    return seen
+
+
+def test_a_shared_beginning_is_computed_once() -> None:
+    model, asked = tiny("llama"), prompts(12, shared=100)
+    seen = count_tokens(model)
+    check = local(model, batch_size=4).answers(asked)
+    assert seen[0] == 100 and sum(seen) < 100 + 12 * 24 + 12 * (LIMIT + 8)
+    check_exact(model, asked, check)
+
+
+def test_groups_with_beginnings_of_their_own_are_kept_apart() -> None:
+    first, second = prompts(9, shared=60, seed=1), prompts(9, shared=60, seed=2)
+    odd = prompts(3, seed=3)
+    asked = [prompt for pair in zip(first, second, strict=True) for prompt in pair] + odd
+    found = prefixes.groups(asked)
+    assert sorted(place for _, places in found for place in places) == list(range(len(asked)))
+    assert sorted((shared >= 60, len(places)) for shared, places in found) == [(False, 3), (True, 9), (True, 9)]
+    for shared, places in found:
+        assert len({tuple(asked[place][:shared]) for place in places}) == 1
+        lengths = [len(asked[place]) for place in places]
+        assert lengths == sorted(lengths, reverse=True) and lengths[-1] > shared
+    model = tiny("qwen3")
+    check_exact(model, asked, local(model, batch_size=5).answers(asked))
+
+
+@pytest.mark.parametrize("same", [[[5] * 30] * 9, [[5]] * 9, [[5] * 30, [5] * 31, [5] * 60] * 3, []])
+def test_equal_prompts_and_prompts_that_begin_each_other_are_answered(same: list[list[int]]) -> None:
+    model = tiny("llama")
+    check_exact(model, same, local(model, batch_size=4).answers(same))
+
+
+def test_padding_never_widens_the_distance_within_a_sliding_window() -> None:
+    model, asked = tiny("mistral", sliding_window=24), prompts(9, shared=30)
+    assert kv_cache.max_shared_width(model) == 24
+    check_exact(model, asked, local(model, batch_size=4).answers(asked))
+
+
+@pytest.mark.parametrize("family", ODD_FAMILIES)
+def test_caches_that_cannot_be_cut_are_left_to_transformers(family: str) -> None:
+    assert kv_cache.max_shared_width(tiny(family)) is None
+
+
+def test_ended_rows_leave_the_batch_and_others_take_their_places() -> None:
+    model, asked = tiny("llama"), prompts(40)
+    seen = count_tokens(model)
+    answers = local(model, batch_size=8).answers(asked)
+    computed = sum(seen) - sum(map(len, asked))
+    steps = [-(-len(asked) // 8) * 8 * max(answer.num_tokens for answer in answers)]
+    said = sum(answer.num_tokens + answer.finished for answer in answers)
+    assert said < steps[0] * 0.75  # rows do end apart: there is something to gain
+    assert computed < said * 1.6  # the rest is padding of prompts, and rows that wait for the exchange
+    check_exact(model, asked, answers)
+
+
+# Sampling
+
+
+def test_a_sampled_answer_depends_on_seed_and_prompt_alone() -> None:
+    model, asked = tiny("llama"), prompts(10, shared=20)
+    sampling = Sampling(temperature=1.5, top_p=0.9, seed=1)
+    together = local(model, sampling=sampling, batch_size=4).answers(asked)
+    assert together == [local(model, sampling=sampling).answers([prompt])[0] for prompt in asked]
+    assert together == local(model, sampling=sampling, batch_size=10).answers(asked[::-1])[::-1]
+    assert together != local(model, sampling=Sampling(temperature=1.5, top_p=0.9, seed=2)).answers(asked)
+    assert together != local(model).answers(asked)
+
+
+def test_generate_of_transformers_samples_what_the_loop_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = tiny("llama"), prompts(6)
+    sampling = Sampling(temperature=1.5, top_p=0.9, seed=1)
+    expected = local(model, sampling=sampling).answers(asked)
+    monkeypatch.setattr(kv_cache, "max_shared_width", lambda model: None)
+    assert local(model, sampling=sampling).answers(asked) == expected
+
+
+def test_sampled_shares_are_those_of_the_nucleus() -> None:
+    shares = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    drawn = ((torch.arange(10_000) + 0.5) / 10_000).tolist()
+    for top_p, expected in [(1.0, [0.1, 0.5, 0.15, 0.25]), (0.7, [0, 2 / 3, 0, 1 / 3]), (0.01, [0, 1, 0, 0])]:
+        tokens = choose(shares.log().expand(10_000, -1), Sampling(top_p=top_p), drawn)
+        assert (torch.bincount(tokens, minlength=4) / 10_000).tolist() == pytest.approx(expected, abs=2e-4)
+    colder = choose(shares.log().expand(10_000, -1), Sampling(temperature=0.5), drawn)
+    squared = shares.square() / shares.square().sum()
+    assert (torch.bincount(colder, minlength=4) / 10_000).tolist() == pytest.approx(squared.tolist(), abs=2e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_sampling_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be over 0"):
+        Sampling(**wrong)
+
+
+# Memory
+
+
+def test_when_memory_runs_out_the_batch_is_halved_and_ended_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = tiny("llama"), prompts(12)
+    sizes: list[int] = []
+    forward = decoding.Loop._forward
+
+    def limited(self: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(ids))
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(decoding.Loop, "_forward", limited)
+    told: list[int] = []
+    answers = local(model, batch_size=12).answers(asked, on_answer=lambda place, _: told.append(place))
+    assert sorted(told) == list(range(12)) and sizes[:2] == [12, 6]
+    check_exact(model, asked, answers)
+
+
+def test_a_row_that_does_not_fit_alone_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: Any, *rest: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(decoding.Loop, "_forward", never)
+    with pytest.raises(HardwareError, match="a prompt of 7 tokens"):
+        local(tiny("llama"), batch_size=4).answers([[20] * 7, [20] * 3])
+
+
+# Other engines
+
+
+def test_adapters_answer_and_can_be_switched_off() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    asked = prompts(6, shared=30)
+    base = local(tiny("llama")).answers(asked)
+    model = get_peft_model(tiny("llama"), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn_like(weight))
+    tuned = local(model).answers(asked)
+    check_exact(model, asked, tuned)
+    with model.disable_adapter():
+        assert local(model).answers(asked) == base != tuned
+
+
+class Output:
+    def __init__(self, tokens: list[int], error: str | None = None) -> None:
+        self.generated_tokens = tokens
+        self.error = error
+
+
+class Paged:
+    """Stands for a model with `generate_batch`."""
+
+    def __init__(self, outputs: dict[str, Output]) -> None:
+        self.outputs = outputs
+
+    def parameters(self) -> Any:
+        return iter([torch.zeros(1)])
+
+    def generate_batch(self, inputs: list[list[int]], generation_config: Any) -> dict[str, Output]:
+        assert generation_config.eos_token_id == STOP and generation_config.max_new_tokens == LIMIT
+        return self.outputs
+
+
+def test_continuous_batching_gives_the_same_answers_as_the_loop() -> None:
+    model = Paged({"a": Output([20, 21, STOP[0]]), "b": Output([20] * LIMIT)})
+    answers = local(model, engine="continuous").answers([[1], [2, 3]])
+    assert [(a.num_tokens, a.finished, a.prompt_tokens) for a in answers] == [(2, True, 1), (LIMIT, False, 2)]
+
+
+@pytest.mark.parametrize("outputs", [{"a": Output([20])}, {"a": Output([20]), "b": Output([], "out of blocks")}])
+def test_continuous_batching_that_loses_rows_is_an_error(outputs: dict[str, Output]) -> None:
+    with pytest.raises(HardwareError, match="continuous batching failed"):
+        local(Paged(outputs), engine="continuous").answers([[1], [2, 3]])
+    with pytest.raises(HardwareError, match="cannot sample"):
+        local(Paged(outputs), engine="continuous", sampling=Sampling())
+
+
+class Fake:
+    """Stands for a module, or whatever vLLM hands out."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def test_vllm_is_asked_for_ids_stop_tokens_and_the_adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    calls: list[Any] = []
+
+    class LLM:
+        def __init__(self, **settings: Any) -> None:
+            calls.append(settings)
+
+        def generate(self, asked: Any, parameters: Any, **settings: Any) -> list[Any]:
+            calls.append((asked, parameters, settings))
+            said = Fake(text="hi", token_ids=[20, 21, STOP[0]], finish_reason="stop")
+            return [Fake(outputs=[said], prompt_token_ids=one["prompt_token_ids"]) for one in asked]
+
+    modules = {
+        "vllm": Fake(LLM=LLM, SamplingParams=lambda **settings: settings),
+        "vllm.lora.request": Fake(LoRARequest=lambda *args: args),
+    }
+    monkeypatch.setattr(engines.importlib, "import_module", modules.__getitem__)
+    settings: dict[str, Any] = {"stop_ids": STOP, "max_new_tokens": LIMIT}
+    told: list[int] = []
+    model = engines.VllmModel("folder", adapter=tmp_path, max_lora_rank=8, sampling=Sampling(0.5, 0.9, 1), **settings)
+    answers = model.answers([[1], [2, 3]], on_answer=lambda place, _: told.append(place))
+    assert answers == [Answer("hi", 2, True, prompt_tokens=1), Answer("hi", 2, True, prompt_tokens=2)] and told == [0, 1]
+    assert calls[0]["enable_lora"] and calls[0]["max_lora_rank"] == 8
+    asked, parameters, rest = calls[1]
+    assert asked[1] == {"prompt_token_ids": [2, 3]} and rest["lora_request"] == ("adapter", 1, str(tmp_path))
+    assert parameters[0]["stop_token_ids"] == STOP and parameters[0]["seed"] != parameters[1]["seed"]
+    engines.VllmModel("folder", **settings).answers([[1]])
+    assert calls[-1][1][0]["temperature"] == 0.0 and calls[-1][2]["lora_request"] is None
+
+
+def test_vllm_that_is_missing_is_named() -> None:
+    if engines.has_vllm():
+        pytest.skip("vLLM is installed")
+    with pytest.raises(HardwareError, match="vLLM cannot be imported"):
+        engines.VllmModel("folder", stop_ids=STOP, max_new_tokens=LIMIT)

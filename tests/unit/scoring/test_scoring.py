@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.recipe.gates import Gate
 from trainer.scoring import comparisons, statistics
-from trainer.scoring.arms import judge
 from trainer.scoring.graders import exact_match, is_json, mostly_json
 from trainer.scoring.likelihood import agreement
 
@@ -61,33 +59,6 @@ def test_ratio_weighs_tokens_and_not_rows() -> None:
     assert score["value"] == pytest.approx(31 / 11) and score["low"] <= score["value"] <= score["high"]
     again = statistics.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
     assert score == again
-
-
-def scores(base: float, tuned: float) -> dict[str, dict[str, statistics.Score]]:
-    def arm(value: float) -> dict[str, statistics.Score]:
-        return {name: {"value": value, "low": 0.0, "high": 1.0, "n": 10} for name in ("exact_match", "loss")}
-
-    return {"base": arm(base), "tuned": arm(tuned)}
-
-
-@pytest.mark.parametrize(
-    ("gate", "passed"),
-    [
-        ({"metric": "exact_match", "min": 0.7}, True),
-        ({"metric": "exact_match", "min": 0.71}, False),
-        ({"metric": "exact_match", "min_gain": 0.4}, True),  # 0.7 - 0.3 is 0.39999999999999997
-        ({"metric": "exact_match", "min_gain": 0.41}, False),
-        ({"metric": "exact_match", "min": 0.1, "min_gain": 0.41}, False),
-        ({"metric": "loss", "max": 0.7}, True),
-        ({"metric": "loss", "max_drop": 0.4}, True),  # lower is better: 0.3 to 0.7 is a drop
-        ({"metric": "loss", "max_drop": 0.3}, False),
-        ({"metric": "loss", "min_gain": 0.1}, False),
-        ({"metric": "valid_json", "min": 0.0}, False),  # not measured: never a pass
-    ],
-)
-def test_gates(gate: dict[str, object], passed: bool) -> None:
-    verdict = judge(Gate.model_validate(gate), scores(0.3, 0.7))
-    assert verdict["passed"] is passed and verdict["sentence"]
 
 
 def test_agreement_of_equal_and_of_known_logits() -> None:

@@ -37,6 +37,7 @@ def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Itera
     yield from _openings(tally)
     yield from _pairs(tally, section)
     yield from _contradictions(tally, section)
+    yield from _near_conflicts(tally, context)
 
 
 def classes(tally: Tally) -> dict[str, int]:
@@ -147,6 +148,24 @@ def _openings(tally: Tally) -> Iterator[Finding]:
         text, count = table.most_common(1)[0]
         said = f"{count} of {table.total} longer prompts begin with {text!r} ({EDGE_CHARS} characters compared)"
         yield Finding("B007", said, count, count / table.total)
+
+
+def _near_conflicts(tally: Tally, context: LintContext) -> Iterator[Finding]:
+    """Report nearly the same prompts with different answers: among classes one is wrong, among others most are right.
+
+    `What is a PCR test?` and `What is the KPMG company?` differ by two words inside a long common frame.
+    """
+    near = context.near_conflicts
+    if not near.count:
+        return
+    share = near.count / context.rows_read if context.rows_read else None
+    if classes(tally):
+        said = "prompts that are nearly the same, of different classes; kept"
+        yield Finding("Q003", said, near.count, share, near.rows)
+        return
+    said = "the prompts are only nearly the same, and may rightly have different answers; kept"
+    fix = "look at them; where two ask the same, delete one"
+    yield Finding("Q003", said, near.count, share, near.rows, "info", fix)
 
 
 def _contradictions(tally: Tally, section: Lint) -> Iterator[Finding]:

@@ -67,6 +67,7 @@ class LintContext:
         conflicts: rows whose prompt has another answer too, each as `one = other`.
         near_conflicts: rows whose prompt is nearly that of a row with another answer, each as `one = other`.
         cleaned: change by cleaning -> rows.
+        unpinned: data sets of the hub without a revision -> commit that was read, "" where it is not known.
         same_prompt: rows that share their prompt with an earlier row.
         leaks: exact, near, prompt or ngram -> training rows that remain beside held-out or benchmark rows.
         missing_classes: classes that stand on one side of the split only.
@@ -83,6 +84,7 @@ class LintContext:
     conflicts: Seen = Seen()
     near_conflicts: Seen = Seen()
     cleaned: Mapping[str, int] = field(default_factory=dict)
+    unpinned: Mapping[str, str] = field(default_factory=dict)
     same_prompt: Seen = Seen()
     leaks: Mapping[str, Seen] = field(default_factory=dict)
     missing_classes: tuple[str, ...] = ()

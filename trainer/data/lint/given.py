@@ -58,6 +58,9 @@ def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
     yield from _copies(context)
     yield from _personal(context)
     yield from _cleaned(context)
+    for name, commit in sorted(context.unpinned.items()):
+        fix = f"set data.sources[].revision: {commit}" if commit else None
+        yield Finding("F020", f"{name}: another run may read other rows", fix=fix)
 
 
 def _cleaned(context: LintContext) -> Iterator[Finding]:
@@ -115,12 +118,6 @@ def _copies(context: LintContext) -> Iterator[Finding]:
     for rule, (seen, what) in said.items():
         if seen.count:
             yield _counted(rule, seen, context.rows_read, what)
-    near = context.near_conflicts
-    if near.count:
-        said_near = "the prompts are only nearly the same, and may rightly have different answers; kept"
-        share = _share(near.count, context.rows_read)
-        fix = "look at them; where two ask the same, delete one"
-        yield Finding("Q003", said_near, near.count, share, near.rows, "info", fix)
 
 
 def _personal(context: LintContext) -> Iterator[Finding]:

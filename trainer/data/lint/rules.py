@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
             "special tokens inside the text",
             "let data.clean remove them, or take them out of the rows",
         ),
+        Rule("F020", "warning", "data sets of the hub without a revision", "set data.sources[].revision to a commit"),
         Rule("S001", "error", "training rows that also stand in held-out data", "drop them: data.contamination"),
         Rule("S002", "error", "training rows nearly equal to held-out rows", "drop them: data.contamination"),
         Rule("S003", "error", "prompts that are trained and also tested", "drop them: data.contamination"),

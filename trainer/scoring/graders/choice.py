@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.errors import DataError
+from trainer.errors import DataError, HardwareError
 from trainer.recipe.metrics import MultipleChoice
 from trainer.scoring.graders.expected import expected, field
 from trainer.scoring.graders.failures import shown
 from trainer.scoring.question import Grade, Question
 
-ChoiceScores = Callable[[Sequence[Question], Sequence[list[str]]], list[list[float]]]
-"""Log-probability (nats) of each choice as the continuation of its question."""
+ChoiceScores = Callable[[Sequence[Question], Sequence[list[str]]], list[list[float]] | None]
+"""Log-probability (nats) of each choice as the continuation of its question; None where the model does not tell."""
 
 
 def grade_choices(grader: MultipleChoice, questions: Sequence[Question], scores: ChoiceScores) -> list[Grade]:
@@ -20,10 +20,15 @@ def grade_choices(grader: MultipleChoice, questions: Sequence[Question], scores:
 
     Raises:
         DataError: A row has no choices, or no right one among them.
+        HardwareError: The model gives no log-probabilities.
     """
     choices = [choices_of(grader, question) for question in questions]
     right = [right_choice(grader, *pair) for pair in zip(questions, choices, strict=True)]
     found = scores(questions, choices)
+    if found is None:
+        raise HardwareError(
+            f"metric {grader.title} needs log-probabilities, which this model does not give", hint="name kind: label"
+        )
     return [_grade(grader, *row) for row in zip(choices, right, found, strict=True)]
 
 

@@ -33,7 +33,9 @@ def failure_of(answer: Answer, expected: Sequence[str]) -> Failure:
 
 def wrong(answer: Answer, expected: Sequence[str], reason: str = "") -> Grade:
     """Return the mark of a wrong answer."""
-    return Grade(0.0, reason or f"expected {shown(expected[0])}, got {shown(answer.text)}", failure_of(answer, expected))
+    return Grade(
+        0.0, reason or f"expected {shown(expected[0])}, got {shown(answer.text)}", failure_of(answer, expected)
+    )
 
 
 def shown(text: str) -> str:

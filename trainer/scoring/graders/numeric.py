@@ -18,7 +18,9 @@ _SIGN = re.compile(r"(?<![\w)])[-−]\s?[$€£]?\s?$")
 def numbers(text: str) -> list[float]:
     """Return the numbers of a text in their order: 1,234.5, -3, $5, 2e3; a minus after a word or number is none."""
     found = []
-    for match in re.finditer(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])\.\d+", text):
+    for match in re.finditer(
+        r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])\.\d+", text
+    ):
         value = float(match[0].replace(",", ""))
         is_negative = _SIGN.search(text[max(0, match.start() - 4) : match.start()])
         found.append(-value if is_negative else value)

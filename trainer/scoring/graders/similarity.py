@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.chrf import CHRF
 
 from trainer.recipe.metrics import ChrF, RougeL, Semantic, TokenF1
 from trainer.scoring.graders.expected import expected_texts

@@ -97,9 +97,7 @@ def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
     return Grade(0.0, f"expected {shown(texts[0])}, captured {shown(captured)}", "knowledge")
 
 
-def grade_labels(
-    grader: Label, answers: Sequence[Answer], questions: Sequence[Question]
-) -> list[Grade]:
+def grade_labels(grader: Label, answers: Sequence[Answer], questions: Sequence[Question]) -> list[Grade]:
     """Mark labels of a closed set: by default all expected ones."""
     wanted = [expected_texts(grader, question) for question in questions]
     allowed = grader.labels or sorted({text for texts in wanted for text in texts})

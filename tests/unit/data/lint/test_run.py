@@ -3,12 +3,14 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 
 from trainer.data.clean import Cleaner
 from trainer.data.clean_turns import EMPTY, JOINED, TRAILING
+from trainer.data.hub import commit_of
 from trainer.data.lint.facts import row_facts
 from trainer.data.lint.findings import LintContext, PersonalData, Seen
 from trainer.data.lint.frequent import Frequent
@@ -280,6 +282,8 @@ def test_prompts_that_are_only_alike_are_no_more_than_a_note() -> None:
     context = replace(ENOUGH, conflicts=Seen(2, ("a:1 = a:2",)), near_conflicts=Seen(90, ("a:3 = a:4",)))
     same, alike = found(linted([], context), "Q003")
     assert (same.count, severity_of(same)) == (2, "warning") and (alike.count, severity_of(alike)) == (90, "info")
+    labelled = [chat(text, ("refund", "lost_card", "other")[at % 3]) for at, text in enumerate(answers(60))]
+    assert [severity_of(one) for one in found(linted(labelled, context), "Q003")] == ["warning", "warning"]
 
 
 def test_what_was_put_right_is_reported_under_the_rule_it_broke() -> None:
@@ -297,3 +301,16 @@ def test_every_change_by_cleaning_has_a_rule() -> None:
 def test_indentation_that_cleaning_keeps_is_no_fault() -> None:
     assert found(linted([chat("Complete it.", "    return 1") for _ in range(60)]), "Q007") == []
     assert found(linted([chat("Complete it.", "\n\nreturn 1 ")]), "Q007")[0].count == 1
+
+
+def test_a_data_set_of_the_hub_without_a_revision_is_reported_with_its_commit() -> None:
+    (known, unknown) = found(linted([], replace(ENOUGH, unpinned={"hub:a/b": "f" * 40, "hub:c/d": ""})), "F020")
+    assert known.to_json()["fix"] == f"set data.sources[].revision: {'f' * 40}" and "hub:a/b" in known.detail
+    assert unknown.to_json()["fix"] == RULES["F020"].fix
+
+
+def test_the_commit_is_read_from_the_addresses_downloaded() -> None:
+    address = f"hf://datasets/owner/name@{'0123456789' * 4}/data/train.parquet"
+    part = SimpleNamespace(info=SimpleNamespace(download_checksums={address: {}}))
+    assert commit_of({"train": part}) == commit_of(part) == "0123456789" * 4
+    assert commit_of(SimpleNamespace(info=SimpleNamespace(download_checksums=None))) == ""

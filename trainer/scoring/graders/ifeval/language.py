@@ -11,7 +11,7 @@ _OTHER_CODES = {"zh-cn": "zh", "zh-tw": "zh", "nb": "no"}
 
 @cache
 def _identifier() -> LanguageIdentifier:
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE)
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
 def language_of(text: str) -> str | None:

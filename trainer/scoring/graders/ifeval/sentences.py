@@ -29,14 +29,14 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
-    if not match[0].startswith("."):
+    if not match[0].startswith((".", "…")):
         return True
     after = text[match.end() :].lstrip(" \t\n\"'“‘(*_")[:1]
-    if match[0].startswith((".", "…")) and after.islower():
+    if after.islower():
         return False  # an abbreviation or an ellipsis within a sentence
     word = _LAST_WORD.search(text[start : match.start()])
     before = word[1].lower() if word else ""
-    if match[0].startswith(".."):
+    if match[0].startswith(("..", "…")):
         return True
     if before in _TITLES:
         return before in _ENDS_ONE and after.isupper()

@@ -1,0 +1,35 @@
+"""A saved adapter is opened again before it counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trainer.errors import StageError
+from trainer.model.adapter import check_saved
+
+
+def saved(folder: Path, target: str, *, moved: bool) -> Path:
+    """Save an adapter on one layer, fresh or with its zero matrix moved."""
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    settings = LoraConfig(r=2, target_modules=[target], init_lora_weights=True, task_type="CAUSAL_LM")
+    model = get_peft_model(LlamaForCausalLM(config), settings)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name and not weight.any() and moved:
+                weight.fill_(0.5)
+    model.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("target", ["q_proj", "embed_tokens", "lm_head"])
+def test_an_adapter_that_learned_nothing_is_refused_on_any_layer(tmp_path: Path, target: str) -> None:
+    assert check_saved(saved(tmp_path / "moved", target, moved=True))["b_norm"] > 0
+    with pytest.raises(StageError, match="every B matrix is zero"):
+        check_saved(saved(tmp_path / "fresh", target, moved=False))

@@ -1,0 +1,30 @@
+"""Questions and answers in few words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from trainer.recipe.metrics import Grader
+from trainer.scoring.graders import Help, grade
+from trainer.scoring.question import Answer, Grade, Question
+
+
+def metric(kind: str, **keys: Any) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(Grader)
+    return adapter.validate_python({"kind": kind, **keys})
+
+
+def answer(text: str, **keys: Any) -> Answer:
+    return Answer(**{"text": text, "num_tokens": len(text.split()), "finished": True, **keys})
+
+
+def question(reference: str | None = None, message: Any = None, **row: Any) -> Question:
+    return Question("rows.jsonl:7", [{"role": "user", "content": "?"}], reference, row, reference_message=message)
+
+
+def mark(grader: Any, text: str | Answer, asked: Question, help: Help | None = None) -> Grade:
+    (found,) = grade(grader, [answer(text) if isinstance(text, str) else text], [asked], help or Help())
+    assert found is not None
+    return found

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make import answer, mark, metric, question
+from pydantic import ValidationError
+
+from trainer.errors import DataError
+from trainer.scoring.graders import calibration, expected_calibration_error, is_json, micro
+
+# (metric's keys, answer, reference, tp, fp, fn), worked by hand
+CASES: list[tuple[dict[str, Any], str, str, int, int, int]] = [
+    ({}, '{"a": 1, "b": "x"}', '{"a": 1, "b": "x"}', 2, 0, 0),
+    ({}, '{"a": 1.0, "b": "y"}', '{"a": 1, "b": "x"}', 1, 1, 1),
+    ({}, '{"a": 1}', '{"a": 1, "b": "x"}', 1, 0, 1),
+    ({}, '{"a": 1, "b": "x", "c": 3}', '{"a": 1, "b": "x"}', 2, 1, 0),
+    ({}, '{"a": {"b": 1, "c": 2}}', '{"a": {"b": 1, "c": 3}}', 1, 1, 1),
+    ({}, '["A00.1", "B20"]', '["B20", "A00.1", "C50.9"]', 2, 0, 1),
+    ({}, '{"codes": ["A00.1", "Z99"]}', '{"codes": ["A00.1"]}', 1, 1, 0),
+    ({}, '{"codes": []}', '{"codes": []}', 0, 0, 0),
+    ({"fields": {"codes": "list"}}, '{"codes": ["b", "a", "c"]}', '{"codes": ["a", "b", "c"]}', 2, 1, 1),
+    ({"fields": {"codes": "set"}}, '{"codes": "a"}', '{"codes": ["a", "b"]}', 1, 0, 1),
+    ({"fields": {"n": "numeric"}}, '{"n": "1,200"}', '{"n": 1200}', 1, 0, 0),
+    ({"fields": {"n": "numeric"}, "rel_tolerance": 0.01}, '{"n": 101}', '{"n": 100}', 1, 0, 0),
+    ({"fields": {"t": "normalised"}}, '{"t": " New  York."}', '{"t": "new york"}', 1, 0, 0),
+    ({"fields": {"t": "ignore"}}, '{"t": "x", "u": 1}', '{"u": 1}', 1, 0, 0),
+    ({"fields": {"m": "ignore"}}, '{"m": {"id": 1}, "u": 1}', '{"u": 1, "m": {"id": 2}}', 1, 0, 0),
+    ({"default": "exact"}, '{"a": 1.0}', '{"a": 1}', 0, 1, 1),
+    ({}, '{"a": true}', '{"a": 1}', 0, 1, 1),
+    ({}, "the codes are A and B", '["A", "B"]', 0, 0, 2),
+    ({}, '["A"]', '{"a": "A"}', 0, 1, 1),
+    ({}, '{"a": null}', '{"a": null, "b": null}', 1, 0, 1),
+    ({"find": True}, 'Here: ```json\n["A"]\n```', '["A", "B"]', 1, 0, 1),
+]
+
+
+@pytest.mark.parametrize(("keys", "text", "reference", "hits", "extra", "missing"), CASES)
+def test_fields_are_counted_as_by_hand(
+    keys: dict[str, Any], text: str, reference: str, hits: int, extra: int, missing: int
+) -> None:
+    grader, asked = metric("json_fields", **keys), question(reference)
+    counts = micro(grader, [answer(text)], [asked])
+    assert counts is not None and counts.tolist() == [[hits, extra, missing]]
+    total = 2 * hits + extra + missing
+    assert mark(grader, text, asked).score == pytest.approx(2 * hits / total if total else 1)
+
+
+def test_precision_and_recall_of_a_row() -> None:
+    asked = question('["A", "B", "C", "D"]')
+    assert mark(metric("json_fields", measure="precision"), '["A", "B", "X"]', asked).score == pytest.approx(2 / 3)
+    assert mark(metric("json_fields", measure="recall"), '["A", "B", "X"]', asked).score == pytest.approx(2 / 4)
+
+
+def test_micro_counts_only_rows_that_the_metric_looks_at_and_row_means_have_none() -> None:
+    rows = [question('{"a": 1}', part="x"), question('{"a": 1}', part="y")]
+    counts = micro(metric("json_fields", when={"part": "y"}), [answer('{"a": 1}')] * 2, rows)
+    assert counts is not None and np.array_equal(counts, [[0, 0, 0], [1, 0, 0]])
+    assert micro(metric("json_fields", average="row"), [answer("{}")] * 2, rows) is None
+    assert micro(metric("exact_match"), [answer("{}")] * 2, rows) is None
+
+
+def test_reasons_name_wrong_missing_and_extra_fields() -> None:
+    found = mark(metric("json_fields"), '{"a": 2, "c": 3}', question('{"a": 1, "b": 2}'))
+    assert found.reason == "wrong: a; missing: b; extra: c" and found.failure == "knowledge"
+
+
+def test_right_json_in_a_fence_is_a_failure_of_style_and_wrong_one_of_format() -> None:
+    asked = question('["A"]')
+    assert mark(metric("json_fields"), 'Sure!\n```json\n["A"]\n```', asked).failure == "style"
+    assert mark(metric("json_fields"), 'Sure!\n```json\n["B"]\n```', asked).failure == "format"
+
+
+def test_a_reference_that_is_not_json_is_named() -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl:7: metric json_fields expects JSON"):
+        mark(metric("json_fields"), "{}", question("no json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"), [("{}", True), ("[1]", True), ("1", False), ('{"a": NaN}', False), ("{} ok", False), ("[" * 10**5, False)]
+)
+def test_json_is_one_object_or_list(text: str, valid: bool) -> None:
+    assert is_json(text) is valid and mark(metric("valid_json"), text, question()).score == valid
+
+
+SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
+
+
+def test_a_schema_is_enforced_and_the_fault_named(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "object", "required": ["age"], "properties": {"age": {"type": "integer"}}}')
+    for grader in (metric("json_schema", schema=SCHEMA), metric("json_schema", schema=str(path))):
+        assert mark(grader, '{"age": 3}', question()).score == 1
+        found = mark(grader, '{"age": "3"}', question())
+        assert found.failure == "format" and found.reason.startswith("at age: '3' is not of type")
+        assert mark(grader, "age: 3", question()).failure == "format"
+
+
+@pytest.mark.parametrize("schema", [{"type": "objekt"}, {"properties": 3}, "missing.json"])
+def test_what_is_no_schema_is_refused_at_once(schema: Any) -> None:
+    with pytest.raises(ValidationError, match=r"not a JSON Schema|no readable file"):
+        metric("json_schema", schema=schema)
+
+
+def test_a_schema_elsewhere_is_never_fetched() -> None:
+    grader = metric("json_schema", schema={"$ref": "http://127.0.0.1:9/other.json"})
+    with pytest.raises(DataError, match="not part of it"):
+        mark(grader, "{}", question())
+
+
+def test_brier_and_calibration_error_of_hand_worked_answers() -> None:
+    texts = ['{"l": "a", "confidence": 0.9}', '{"l": "b", "confidence": 0.9}', '{"l": "a", "confidence": 0.3}', "a"]
+    asked = [question('{"l": "a"}')] * 4
+    brier = metric("confidence", measure="brier")
+    scores = [mark(brier, text, asked[0]).score for text in texts]
+    assert scores == pytest.approx([0.01, 0.81, 0.49, 1]) and mark(brier, "a", asked[0]).failure == "format"
+    pairs = calibration(brier, [answer(text) for text in texts], asked)
+    assert np.isnan(pairs[3]).all()
+    # one bin holds 0.9 twice, half of it right; the other 0.3, right: (2 * 0.4 + 1 * 0.7) / 3
+    assert expected_calibration_error(pairs, bins=10) == pytest.approx(0.5)
+
+
+def test_confidence_may_be_a_percentage_and_name_its_field() -> None:
+    grader = metric("confidence", scale=100.0, field="sure", answer_field="l", key="gold")
+    assert mark(grader, '{"l": "A", "sure": 80}', question(gold="a")).score == pytest.approx(0.04)

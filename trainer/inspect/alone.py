@@ -1,0 +1,199 @@
+"""`trainer eval` without a recipe: any model against suites, and two runs against each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from peft import PeftModel
+from rich.console import Console
+
+from trainer.errors import StageError
+from trainer.model.adapter import WEIGHTS
+from trainer.model.load import load_model, load_tokenizer, precision
+from trainer.recipe.arms import Arm, Endpoint
+from trainer.recipe.load import load_suite
+from trainer.recipe.model import ModelSection
+from trainer.render.terminal import suites_table
+from trainer.rundir import cache_dir, read_json, write_json
+from trainer.scoring.comparisons import sentence
+from trainer.scoring.endpoint import EndpointModel
+from trainer.scoring.evidence import Evidence, difference
+from trainer.scoring.gates import LOWER_IS_BETTER
+from trainer.scoring.generate import LocalModel
+from trainer.scoring.graders import Help
+from trainer.scoring.measure import Settings, measure
+from trainer.scoring.prompts import Asked
+from trainer.scoring.results import Panel
+from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
+from trainer.scoring.suite import SuiteItems, read_items
+from trainer.scoring.summary import predictions
+from trainer.tokens.chat import Renderer
+
+ARM = "model"
+SETTINGS = Settings(latency_rows=0, concurrency=8)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is evaluated."""
+
+    place: str
+    """Model folder, adapter folder, hub id, `.gguf` file, `package:NAME`, or an http(s) address."""
+    base: str | None = None
+    """Base model of an adapter folder, where its own file does not name one that can be found."""
+    name: str | None = None
+    """Name of the model at an address."""
+
+    @property
+    def is_address(self) -> bool:
+        """Tell an OpenAI-compatible address from a model."""
+        return self.place.startswith(("http://", "https://"))
+
+
+def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> None:
+    """Run suites on one model, print the scores, and write them with every answer where `out` is given.
+
+    Raises:
+        RecipeError: A suite is wrong.
+        HardwareError: The model cannot be loaded, or an address does not answer.
+    """
+    found: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
+    opened = _Opened(target)
+    for path in suites:
+        items = read_items(load_suite(path))
+        panel = _measure(opened, items)
+        found[items.suite.name] = {
+            "must_pass": items.suite.must_pass,
+            "n": len(panel.questions),
+            "arms": panel.scores(),
+        }
+        lines += predictions(panel, [])
+    Console(width=100, highlight=False).print(suites_table({"suites": found}))
+    if out is not None:
+        write_json(out / "scores.json", {"target": target.place, "suites": found})
+        (out / "suites.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+
+
+class _Opened:
+    """A target's model and tokenizer, loaded once for all suites."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.tokens: Tokens | None = None
+        if target.is_address:
+            return
+        section = ModelSection(name_or_path=target.place)
+        folder = Path(target.place)
+        self.adapter = folder if (folder / WEIGHTS).is_file() else None
+        if self.adapter is not None:
+            section = ModelSection(name_or_path=target.base or _base_of(folder))
+        has_tokenizer = self.adapter is not None and (folder / "tokenizer_config.json").is_file()
+        named = ModelSection(name_or_path=target.place) if has_tokenizer else section
+        self.tokenizer = load_tokenizer(named, cache_dir())
+        self.tokens = Tokens(Renderer(self.tokenizer))
+        model: Any = load_model(section, cache_dir(), dtype=precision(section, None).weights)
+        if self.adapter is not None:
+            model = PeftModel.from_pretrained(model, str(self.adapter))
+        self.model = model.eval()
+
+    def speaker(self, max_new_tokens: int) -> Speaker:
+        key = hashlib.sha256(f"{self.target}{max_new_tokens}".encode()).hexdigest()
+        if self.target.is_address:
+            section = Endpoint(base_url=self.target.place, name=self.target.name or "default")
+            model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=SETTINGS.concurrency)
+            return EndpointSpeaker(model, None, store=cache_dir() / "answers" / f"alone-{key}.jsonl", max_context=None)
+        assert self.tokens is not None
+        local = LocalModel(self.model, self.tokenizer, stop_ids=self._stop_ids(), max_new_tokens=max_new_tokens)
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return LocalSpeaker(local, self.tokens, store=None, max_context=limit)
+
+    def _stop_ids(self) -> list[int]:
+        known = self.model.generation_config.eos_token_id
+        ids = {known} if isinstance(known, int) else set(known or [])
+        found = sorted(ids | ({self.tokenizer.eos_token_id} - {None}))
+        if not found:
+            raise StageError(f"{self.target.place} names no token that ends an answer", hint="give it an eos_token")
+        return found
+
+
+def _base_of(folder: Path) -> str:
+    name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    return str(name)
+
+
+def _measure(opened: _Opened, items: SuiteItems) -> Panel:
+    panel = Panel(items.questions, items.metrics, seed=0)
+    asked = [Asked(question.messages, question.row.get("tools") or []) for question in items.questions]
+    speaker = opened.speaker(items.suite.max_new_tokens)
+    panel.arms[ARM] = measure(
+        Arm(name=ARM),
+        speaker,
+        items.questions,
+        asked,
+        items.graders,
+        helps=Help(),
+        tokens=opened.tokens,
+        settings=SETTINGS,
+        told=lambda: None,
+    )
+    return panel
+
+
+# Two runs
+
+
+def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+    """Compare the tuned answers of two runs on the held-out rows that both have.
+
+    Returns:
+        One comparison a metric, first less second.
+
+    Raises:
+        StageError: A run is not evaluated, or they share no rows.
+    """
+    one, other = _tuned(first), _tuned(second)
+    shared = [key for key in one if key in other]
+    if not shared:
+        raise StageError(
+            f"{first} and {second} share no held-out row", hint="compare runs on the same data and data.split.seed"
+        )
+    scores = read_json(first / "eval" / "scores.json")
+    found = []
+    for metric in one[shared[0]]["grades"]:
+        rows = [key for key in shared if metric in one[key]["grades"] and metric in other[key]["grades"]]
+        if rows:
+            sides = [_evidence(side, metric, rows) for side in (one, other)]
+            told = {"metric": metric} | difference(*sides, seed=0)
+            described = (scores.get("metrics") or {}).get(metric, {}).get("better")
+            lower = described == "lower" or metric in LOWER_IS_BETTER
+            told["sentence"] = sentence(told, first=first.name, second=second.name, lower_is_better=lower)
+            found.append(told)
+    return found
+
+
+def _tuned(run: Path) -> dict[str, dict[str, Any]]:
+    """Return the tuned answer to every held-out question, by question and reference."""
+    path = run / "eval" / "predictions.jsonl"
+    if not path.is_file():
+        raise StageError(f"{run} is not evaluated: {path} is missing", hint=f"trainer eval {run}")
+    lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
+    return {
+        json.dumps([line["messages"], line["reference"]], sort_keys=True): line["answers"]["tuned"]
+        | {"group": line["group"]}
+        for line in lines
+        if "tuned" in line["answers"]
+    }
+
+
+def _evidence(answers: dict[str, dict[str, Any]], metric: str, rows: Sequence[str]) -> Evidence:
+    values = np.array([answers[key]["grades"][metric] for key in rows])
+    is_share = bool(np.isin(values, (0.0, 1.0)).all())
+    return Evidence("share" if is_share else "mean", values, groups=[answers[key]["group"] for key in rows])

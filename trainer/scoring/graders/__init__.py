@@ -1,0 +1,21 @@
+"""Pure functions that mark answers against what is expected."""
+
+from trainer.scoring.graders.auto import auto_metrics
+from trainer.scoring.graders.calibration import calibration, expected_calibration_error
+from trainer.scoring.graders.door import Help, grade
+from trainer.scoring.graders.json_text import is_json, mostly_json
+from trainer.scoring.graders.structured import micro, schema_fault
+from trainer.scoring.graders.text import exact_match
+
+__all__ = [
+    "Help",
+    "auto_metrics",
+    "calibration",
+    "exact_match",
+    "expected_calibration_error",
+    "grade",
+    "is_json",
+    "micro",
+    "mostly_json",
+    "schema_fault",
+]

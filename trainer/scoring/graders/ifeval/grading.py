@@ -1,0 +1,55 @@
+"""Marks by IFEval's instructions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.errors import DataError
+from trainer.recipe.metrics import IfEval
+from trainer.scoring.graders.expected import field
+from trainer.scoring.graders.ifeval.checks import CHECKS, follows, follows_loosely
+from trainer.scoring.graders.refusal import refuses
+from trainer.scoring.question import Answer, Failure, Grade, Question
+
+
+def grade_ifeval(grader: IfEval, answer: Answer, question: Question) -> Grade:
+    """Mark the instructions of a row.
+
+    Raises:
+        DataError: The row's instructions cannot be read.
+    """
+    instructions = _instructions(grader, question)
+    check = follows if grader.mode == "strict" else follows_loosely
+    try:
+        broken = [name for name, arguments in instructions if not check(answer.text, name, arguments)]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{question.id}: the kwargs do not fit the instructions: {error}", hint="write them as IFEval does"
+        ) from error
+    if not broken:
+        return Grade(1.0)
+    score = 0.0 if grader.level == "prompt" else 1 - len(broken) / len(instructions)
+    return Grade(score, f"not followed: {', '.join(broken)}", _failure(answer))
+
+
+def _failure(answer: Answer) -> Failure:
+    if not answer.text.strip() or not answer.finished:
+        return "other"
+    return "refusal" if refuses(answer.text) else "format"
+
+
+def _instructions(grader: IfEval, question: Question) -> list[tuple[str, dict[str, Any]]]:
+    names = field(grader, question, "instruction_id_list")
+    arguments = field(grader, question, "kwargs")
+    is_readable = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments) > 0
+    if not is_readable or not all(isinstance(value, dict | None) for value in arguments):
+        raise DataError(
+            f"{question.id}: instruction_id_list and kwargs must be lists of one length, kwargs of objects",
+            hint='for example "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]',
+        )
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        raise DataError(
+            f"{question.id}: there is no instruction {unknown[0]!r}", hint=f"one of: {', '.join(sorted(CHECKS))}"
+        )
+    return [(name, value or {}) for name, value in zip(names, arguments, strict=True)]

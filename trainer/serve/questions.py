@@ -1,0 +1,140 @@
+"""Rows of a file as questions to the model, in any layout that a recipe may name; a given answer is left out.
+
+A row without an answer is read with a placeholder in its place, so that the readers of training rows, their checks and
+their messages serve here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.data.columns import COMPLETION_COLUMNS, OUTPUT_COLUMNS, PROMPT_COLUMNS, TURN_COLUMNS, Columns
+from trainer.data.raw import RawRow
+from trainer.data.read import read_rows
+from trainer.data.reasons import RowError
+from trainer.data.records import parse_row
+from trainer.data.sources import system_text
+from trainer.data.system import apply_system_prompt
+from trainer.data.turns import ROLES
+from trainer.recipe.data import DataSection, Format
+
+PLACEHOLDER = "answer"
+SPOKEN_BY_MODEL = {written for written, role in ROLES.items() if role == "assistant"}
+ANSWERS = frozenset({*COMPLETION_COLUMNS, "chosen", "rejected", "rejected_response", "label", "kto_tag"})
+
+Row = dict[str, Any]
+Layout = tuple[Format, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row of the input."""
+
+    line: int
+    """As in messages: the physical line or the number of the row, from 1."""
+    raw: object
+    """As it was read."""
+    row: Row
+    """`prompt` (turns), `tools`, `chat_template_kwargs`: what a renderer takes. Empty where there is a fault."""
+    fault: tuple[str, str] | None = None
+    """(reason, detail) where the row cannot be asked."""
+
+
+def read_questions(path: Path, data: DataSection) -> Iterator[Asked]:
+    """Yield the rows of a file in their order, those that cannot be asked with the reason.
+
+    Args:
+        path: JSON lines, JSON, CSV or parquet, packed or not.
+        data: The recipe's section: its mappings are tried where their columns are there, its system prompt is set.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    layouts: list[Layout] = [(source.format, source.mapping) for source in data.sources if source.mapping]
+    say_first = opening(data)
+    for raw in read_rows(path):
+        yield _asked(path.name, raw, layouts, say_first)
+
+
+def opening(data: DataSection) -> Callable[[Row], Row]:
+    """Return what puts the recipe's system prompt in front of a row's turns, as the data stage does."""
+    text = system_text(data)
+    if text is None or data.system_prompt is None:
+        return lambda row: row
+    when = data.system_prompt.when
+    return lambda row: apply_system_prompt(row, text, when=when)
+
+
+def _asked(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Row], Row]) -> Asked:
+    try:
+        if raw.error is not None:
+            raise raw.error
+        row = say_first(_question(name, raw, layouts))
+    except RowError as error:
+        return Asked(raw.line, raw.value, {}, (error.reason, error.detail))
+    return Asked(raw.line, raw.value, row)
+
+
+def _question(name: str, raw: RawRow, layouts: list[Layout]) -> Row:
+    if not isinstance(raw.value, dict):
+        return _parsed(name, raw, raw.value, "auto", {})
+    for format_, mapping in layouts:
+        there = {ours: path for ours, path in mapping.items() if _has(raw.value, path)}
+        if there and all(ours in there or ours in ANSWERS for ours in mapping):
+            return _parsed(name, raw, raw.value, format_, there)
+    return _parsed(name, raw, raw.value, "auto", {})
+
+
+def _has(raw: Row, path: str) -> bool:
+    try:
+        return Columns(raw, {"there": path}).has("there")
+    except RowError:
+        return False
+
+
+def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dict[str, str]) -> Row:
+    """Return the question of a row.
+
+    Raises:
+        RowError: It is malformed, or no conversation.
+    """
+    if isinstance(value, dict):
+        value = _answered(value, mapping)
+    record = parse_row(value, source=name, line=raw.line, format=format_, mapping=mapping).record
+    turns = record["prompt"] if "prompt" in record else record.get("messages")
+    if turns is None:
+        raise RowError("unknown_format", "plain text or token ids ask no question")
+    if "prompt" not in record:
+        turns = turns[:-1]
+    if not turns:
+        raise RowError("empty_messages", "no turn before the answer")
+    extras = {key: record[key] for key in ("tools", "chat_template_kwargs") if key in record}
+    return {"prompt": turns, **extras, "source": name, "line": raw.line}
+
+
+def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:
+    """Return a row with a placeholder where its layout wants an answer and there is none."""
+    there = {key for key, value in raw.items() if value is not None} | set(mapping)
+    if turns := there & set(TURN_COLUMNS):
+        column = mapping.get(min(turns), min(turns))
+        return _with_last_turn(raw, column) if "chosen" not in there else raw
+    if "chosen" in there:
+        return raw
+    if "instruction" in there:
+        return raw if there & set(OUTPUT_COLUMNS) else {**raw, "output": PLACEHOLDER}
+    if there & set(PROMPT_COLUMNS) and not there & set(COMPLETION_COLUMNS):
+        return {**raw, "completion": PLACEHOLDER}
+    return raw
+
+
+def _with_last_turn(raw: Row, column: str) -> Row:
+    turns = raw.get(column)
+    if not isinstance(turns, list) or not turns or not isinstance(turns[-1], dict):
+        return raw
+    if turns[-1].get("role", turns[-1].get("from")) in SPOKEN_BY_MODEL:
+        return raw
+    keys = ("from", "value") if "from" in turns[-1] else ("role", "content")
+    return {**raw, column: [*turns, {keys[0]: "assistant", keys[1]: PLACEHOLDER}]}
