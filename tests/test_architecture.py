@@ -23,6 +23,10 @@ HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "
 OPTIONS = {
     "run": {"--help", "--set", "--run-dir", "--force", "--accept", "--resume-from", "--debug"},
     "inspect": {"--help", "--set", "--run-dir", "--debug", "--row", "--rule", "--flag", "--rejected", "--limit"},
+    "predict": {"--help", "--set", "--run-dir", "--debug", "--schema", "--merged"},
+    "chat": {"--help", "--set", "--run-dir", "--debug", "--base", "--merged"},
+    "serve": {"--help", "--set", "--run-dir", "--debug", "--host", "--port", "--engine", "--python"},
+    "verify": {"--help", "--debug"},
     "bench": {"--help", "--quick", "--json", "--rows", "--shape", "--debug"},
 }
 WATCHED = """
@@ -88,7 +92,7 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
 
 
 def test_readme_and_docs_name_only_verbs_and_files_that_exist() -> None:
-    verbs = {*STAGES, "run", "check", "schema", "inspect", "bench"}
+    verbs = {*STAGES, "run", "check", "schema", "inspect", "bench", "predict", "chat", "serve", "verify"}
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = page.read_text()
         assert set(re.findall(r"(?:^ {4}|`|-m )trainer ([a-z]+)", text, re.MULTILINE)) <= verbs, page.name

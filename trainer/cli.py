@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trainer import __version__
-from trainer.errors import StageError, TrainerError
+from trainer.errors import GateError, StageError, TrainerError
 from trainer.pipeline import ACCEPTABLE, Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
@@ -93,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
     _recipe_verb(verbs, "check", "everything that can be known before spending time")
     _inspect_verb(verbs)
+    _verify_verb(verbs)
     _bench_verb(verbs)
+    _serving_verbs(verbs)
     schema = verbs.add_parser("schema", help="print the JSON schema of recipes, for editors")
     schema.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -151,6 +153,13 @@ def _inspect_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="rows shown; 5 by default")
 
 
+def _verify_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "hash an exported folder again and check it against its provenance.json, anywhere"
+    parser = verbs.add_parser("verify", help=text, description=text)
+    parser.add_argument("folder", metavar="FOLDER", help="folder of one format, of an export, or of a run")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
 def _bench_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "compare training engines on this machine: same model, rows and step"
     parser = verbs.add_parser("bench", help=text, description=text)
@@ -168,17 +177,39 @@ def _bench_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
+def _serving_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = _on_recipe(verbs, "predict", "answer the rows of a file with the tuned model; resumable")
+    predict.add_argument("input", metavar="INPUT", help="rows: JSON lines, JSON, CSV or parquet")
+    predict.add_argument("output", metavar="OUTPUT", help="JSONL file of the answers")
+    predict.add_argument("--schema", metavar="FILE", help="JSON Schema that every answer must meet")
+    chat = _on_recipe(verbs, "chat", "talk to the tuned model in the terminal")
+    chat.add_argument("--base", action="store_true", help="show the untuned model's answer as well")
+    for parser in (predict, chat):
+        parser.add_argument("--merged", action="store_true", help="use export/merged, not what training wrote")
+    serve = _on_recipe(verbs, "serve", "start an OpenAI-compatible endpoint and see that it answers as the tuned model")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on; this machine alone by default")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="8000 by default; 0 takes a free one")
+    serve.add_argument(
+        "--engine", choices=("auto", "vllm", "transformers", "llama.cpp"), default="auto", help="server that answers"
+    )
+    serve.add_argument("--python", metavar="FILE", help="Python of the environment that vLLM is installed in")
+
+
 def _dispatch(options: argparse.Namespace) -> int:
     if options.verb == "schema":
         return _print_schema()
     if options.verb == "bench":
         return _bench(options)
+    if options.verb == "verify":
+        return _verify(Path(options.folder))
     if options.verb == "eval" and (options.suite or options.against):
         return _alone(options)
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
     if options.verb == "inspect":
         return _inspect(options, recipe, run_dir)
+    if options.verb in ("predict", "chat", "serve"):
+        return _serve(options, recipe, RunFolder(run_dir))
     pipeline = Pipeline(
         recipe,
         RunFolder(run_dir),
@@ -208,6 +239,24 @@ def _dispatch(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(folder: Path) -> int:
+    provenance: Any = importlib.import_module("trainer.model.provenance")
+    found = [provenance.examine(place) for place in provenance.exports_in(folder)]
+    for one in found:
+        state = "FAILED" if one.findings else "ok"
+        print(f"{one.folder}: {state}, {one.kind}, {one.num_files} files, {one.num_bytes / 1e6:,.1f} MB")
+        print(f"  provenance {one.digest}")
+        for finding in one.findings:
+            print(f"  {finding}")
+    failed = [one for one in found if one.findings]
+    if failed:
+        raise GateError(
+            f"{failed[0].folder} is not what was exported: {failed[0].findings[0]}",
+            hint="do not serve it: copy the folder again, or trainer export RECIPE --force",
+        )
+    return 0
+
+
 def _alone(options: argparse.Namespace) -> int:
     alone: Any = importlib.import_module("trainer.inspect.alone")
     if options.against:
@@ -224,6 +273,21 @@ def _inspect(options: argparse.Namespace, recipe: Recipe, run_dir: Path) -> int:
     wanted = command.Wanted(options.row, options.rule, options.flag, options.rejected, options.limit)
     command.inspect(recipe, RunFolder(run_dir), wanted, arguments=_arguments(options))
     return 0
+
+
+def _serve(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
+    verb: Any = importlib.import_module(f"trainer.serve.{options.verb}")  # by name: models are slow to import
+    arguments = _arguments(options)
+    if options.verb == "predict":
+        schema = Path(options.schema) if options.schema else None
+        wanted = verb.Wanted(Path(options.input), Path(options.output), schema, options.merged)
+        verb.predict(recipe, run, wanted, arguments=arguments, say=_say)
+        return 0
+    if options.verb == "chat":
+        verb.chat(recipe, run, arguments=arguments, merged=options.merged, with_base=options.base)
+        return 0
+    wanted = verb.Wanted(options.host, options.port, options.engine, options.python)
+    return int(verb.serve(recipe, run, wanted, arguments=arguments, say=_say))
 
 
 def _summary(pipeline: Pipeline) -> None:

@@ -108,7 +108,9 @@ def test_packed_and_unpacked_training_agree(project: Callable[..., Project]) -> 
     packed = project("packed", pack={"packing": True, "max_length": 128}, train={"optim": "sgd"})
     packs = json.loads((packed.run / "pack/report.json").read_text())["items"]
     assert 1 < packs < 19
-    assert_same(trained(plain), trained(packed, f"train.global_batch_size={packs}"))
+    all_packs = f"train.global_batch_size={packs}"
+    assert packed.call("pack", "--set", all_packs).code == 0
+    assert_same(trained(plain), trained(packed, all_packs))
 
 
 @pytest.mark.parametrize("layout", ["flat", "positions"])
@@ -176,6 +178,31 @@ def test_resuming_in_the_second_epoch_is_exact(project: Callable[..., Project]) 
     assert again[0] == whole[0]
     for name, weight in whole[1].items():
         assert (weight == again[1][name]).all()
+
+
+def test_a_training_that_stopped_early_is_not_continued(project: Callable[..., Project]) -> None:
+    """Killed before its weights were saved; a high rate makes the second validation worse."""
+    import shutil
+
+    made = project(
+        adapter={"kind": "none", "r": None},
+        data={"split": {"validation": 0.2}},
+        train={"max_steps": 9, "learning_rate": 0.3, "warmup_steps": 0, "eval_steps": 1, "early_stopping_patience": 1},
+    )
+
+    def numbers() -> dict[str, Any]:
+        result = made.call("train", worker=True)
+        assert result.code == 0, result.text
+        found: dict[str, Any] = json.loads((made.run / "train/stage.json").read_text())["numbers"]
+        return {name: found[name] for name in ("steps", "best_step", "tokens")}
+
+    first, weights = numbers(), load_file(made.run / "train/model/model.safetensors")
+    assert first["steps"] < 9
+    (made.run / "train/stage.json").unlink()
+    shutil.rmtree(made.run / "train/model")
+    assert numbers() == first
+    again = load_file(made.run / "train/model/model.safetensors")
+    assert all((weight == again[name]).all() for name, weight in weights.items())
 
 
 # The oracle
@@ -257,9 +284,10 @@ def test_every_stage_gives_the_same_bytes_twice(project: Callable[..., Project],
         assert made.call("run").code == 0
     for stage in ("data", "pack", "train/adapter", "export"):
         one, two = contents(first.run / stage), contents(second.run / stage)
-        for name in ("stage.json", "README.md"):  # times, and the measured latency
-            one.pop(name, None), two.pop(name, None)
-        assert one == two
+        timed = ("stage.json", "README.md", "provenance.json")  # times, the measured latency, and the hash of both
+        assert {name: data for name, data in one.items() if Path(name).name not in timed} == {
+            name: data for name, data in two.items() if Path(name).name not in timed
+        }
     one, two = ((made.run / "eval/predictions.jsonl").read_bytes() for made in (first, second))
     assert one == two
     before = contents(first.run / "pack")

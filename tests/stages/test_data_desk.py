@@ -90,6 +90,35 @@ def test_a_long_shared_system_prompt_makes_no_row_a_copy(tmp_path: Path) -> None
     assert context.numbers["near_duplicates"] == 0
 
 
+TEMPLATE = "Below is an instruction that describes a task. Write a response that completes the request.\n\n"
+
+
+def test_a_template_around_all_prompts_makes_them_neither_copies_nor_conflicts(tmp_path: Path) -> None:
+    questions = [" ".join(WORDS[3 * n : 3 * n + 3]) for n in range(60)]
+    labelled = [{"prompt": TEMPLATE + question, "completion": "yes"} for question in questions[:30]]
+    answered = [{"prompt": TEMPLATE + question, "completion": prose(n)} for n, question in enumerate(questions[30:])]
+    out = tmp_path / "out"
+    run_stage(out, written(tmp_path / "a.jsonl", labelled + answered))
+    assert not rejected(out) and not report(out)["conflicts"]["places"]
+
+
+def test_a_template_hides_no_conflict_and_no_copy(tmp_path: Path) -> None:
+    rows = [{"prompt": TEMPLATE + prose(n, 12), "completion": prose(100 + n)} for n in range(20)]
+    rows += [{"prompt": rows[0]["prompt"] + " s", "completion": prose(999)}]
+    rows += [{"prompt": rows[1]["prompt"] + " s", "completion": rows[1]["completion"]}]
+    out = tmp_path / "out"
+    run_stage(out, written(tmp_path / "a.jsonl", rows))
+    assert [reason for _, reason, _ in rejected(out)] == ["near_duplicate"]
+    assert len(report(out)["conflicts"]["places"]) == 1
+
+
+def test_questions_about_two_values_are_no_copies(tmp_path: Path) -> None:
+    query = "select distinct name , number from course where department = eecs and number = {0} and has_lab = n"
+    rows = [{"prompt": f"What is the size of course {n} ?", "completion": query.format(n)} for n in range(300, 330)]
+    run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows))
+    assert not rejected(tmp_path / "out")
+
+
 def test_conflicts_are_listed_and_stay(tmp_path: Path) -> None:
     rows = [row(n) for n in range(20)]
     rows += [{**rows[2], "completion": "something else"}, {"prompt": changed(rows[4]["prompt"], 0), "completion": "no"}]

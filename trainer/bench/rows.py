@@ -57,16 +57,16 @@ def read_rows(path: Path, what: What) -> list[Row]:
     """Read a JSONL file in any layout that `data.sources` takes; for `sft` a pair is its prompt and chosen answer.
 
     Raises:
-        DataError: The file is missing, a row cannot be read, or `dpo` meets rows that are no pairs.
+        DataError: The file is missing, a row cannot be read, or is not of the kind that is compared.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file", hint="trainer bench dpo --rows PAIRS.jsonl")
+        raise DataError(f"{path}: no such file", hint=f"trainer bench {what} --rows FILE.jsonl")
     rows = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             rows.append(_read_row(line, path, number, what))
     if not rows:
-        raise DataError(f"{path} has no rows", hint="trainer bench dpo --rows PAIRS.jsonl")
+        raise DataError(f"{path} has no rows", hint=f"trainer bench {what} --rows FILE.jsonl")
     return rows
 
 
@@ -80,6 +80,11 @@ def _read_row(line: bytes, path: Path, number: int, what: What) -> Row:
         raise DataError(f"{path}:{number}: no preference pair", hint="trainer bench sft --rows, or a file of pairs")
     if what == "dpo":
         return {name: record[name] for name in ("prompt", "chosen", "rejected")}
+    if not is_pair and "messages" not in record:
+        raise DataError(
+            f"{path}:{number}: a row of `{next(iter(record))}`: engines are compared on conversations",
+            hint="give rows of messages, of a prompt and its answer, or pairs",
+        )
     return {"messages": record["prompt"] + record["chosen"] if is_pair else record["messages"]}
 
 

@@ -48,6 +48,9 @@ def run(options: Options) -> int:
     if options.what == "pack" and (options.rows_path or options.shape != "tiny"):
         problem = Problem("bench pack", None, "--rows, --shape", "packers are compared on lengths alone")
         raise RecipeError([problem], hint="trainer bench pack [--quick] [--json FILE]")
+    if options.json_path and Path(options.json_path).is_dir():
+        problem = Problem("bench", None, "--json", f"{options.json_path} is a folder")
+        raise RecipeError([problem], hint="name a file in it")
     with tempfile.TemporaryDirectory(prefix="trainer-bench-") as folder:
         result, table = (_packers if options.what == "pack" else _engines)(options, Path(folder))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)

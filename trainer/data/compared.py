@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,24 @@ def said_of(record: Record) -> Said:
     """Return the texts by which a row is compared with others."""
     prompt = " ".join(_turn_text(turn) for turn in _parts(record)[0] if turn["role"] in ("user", "assistant"))
     return Said(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
+
+
+OPENING_WORDS = (8, 16, 32)
+"""Lengths at which openings of prompts are compared, to tell templates. Eight words of a question that a person asks
+recur in fewer than ten of ten thousand."""
+
+
+def openings_of(said: Said) -> list[int]:
+    """Return digests of the first 8, 16 and 32 words of a prompt; 0 for one that has no more words than that."""
+    words = said.prompt.split(" ", OPENING_WORDS[-1])
+    return [
+        zlib.crc32(" ".join(words[:count]).encode()) | 1 << 32 if len(words) > count else 0 for count in OPENING_WORDS
+    ]
+
+
+def without_opening(said: Said, num_words: int) -> Said:
+    """Leave out the first words of the prompt."""
+    return said._replace(prompt=said.prompt.split(" ", num_words)[num_words]) if num_words else said
 
 
 def pack_said(said: Said) -> bytes:

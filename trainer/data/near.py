@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,8 +84,7 @@ def _signatures(sets: Sets) -> NDArray[np.uint32]:
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         sets.hashes, sets.offsets.astype(np.uint64), NUM_PERMUTATIONS, SEED
     )
-    values = chain.from_iterable(matrix.to_rows())
-    return np.fromiter(values, np.uint32, (sets.offsets.size - 1) * NUM_PERMUTATIONS).reshape(-1, NUM_PERMUTATIONS)
+    return np.array(matrix.to_rows(), np.uint32).reshape(-1, NUM_PERMUTATIONS)
 
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -216,8 +214,8 @@ def judge(
     same = same_answer | ((compared.answer >= SAME_ANSWER) & ~compared.short_answer)
     score = np.where(shared_answer, compared.prompt, np.maximum(compared.whole, 0.0))
     related = compared.context >= drop
-    duplicate = related & same & (score >= drop)
-    conflict = related & ~same & (compared.prompt >= drop)
+    duplicate = related & same & (score >= drop) & ~compared.other_values
+    conflict = related & ~same & (compared.prompt >= drop) & ~compared.other_values & ~compared.other_numbers
     score = np.where(same, score, np.maximum(compared.prompt, compared.whole))
     chosen = duplicate | conflict | (related & (score >= flag))
     return Edges(pairs[chosen], score[chosen], duplicate[chosen], conflict[chosen])

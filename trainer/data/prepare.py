@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from trainer.data.checks import strings_of
 from trainer.data.clean import Cleaner
 from trainer.data.clean_strings import Sample
-from trainer.data.compared import Keys, Record, answer_text, keys_of, num_turns, pack_said, prompt_text, said_of
+from trainer.data.compared import (
+    OPENING_WORDS,
+    Keys,
+    Record,
+    answer_text,
+    keys_of,
+    num_turns,
+    openings_of,
+    pack_said,
+    prompt_text,
+    said_of,
+)
 from trainer.data.keys import digest, number
 from trainer.data.lint.facts import row_facts
 from trainer.data.mask import Mask
@@ -26,6 +37,7 @@ from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.data.system import apply_system_prompt
+from trainer.data.verify import Said
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection, Format
 
@@ -123,6 +135,7 @@ class Prepared:
     """Message and hint where a row must stop the stage."""
 
 
+OPENINGS = tuple(f"opening_{count}" for count in OPENING_WORDS)
 COLUMNS: dict[str, type] = {
     "line": np.int64,
     "size": np.int64,
@@ -139,9 +152,10 @@ COLUMNS: dict[str, type] = {
     "num_turns": np.int64,
     "prompt_chars": np.int64,
     "answer_chars": np.int64,
+    **dict.fromkeys(OPENINGS, np.uint64),
 }
 """Facts of a row; `size` is the bytes of its line, `said_size` those of its texts to compare, `by` and `label` are
-digests of the fields that the split names."""
+digests of the fields that the split names, the openings see `compared.openings_of`."""
 
 
 def chunks(rows: Iterable[RawRow], rules: Rules, origin: Origin) -> Iterator[Chunk]:
@@ -262,7 +276,7 @@ def _describe(records: list[Record], data: DataSection, result: Prepared) -> Non
     said = [said_of(record) for record in records]
     packed = [pack_said(texts) for texts in said]
     result.lines, result.said = b"".join(lines), b"".join(packed)
-    facts = [_facts(record, key, data) for record, key in zip(records, keys, strict=True)]
+    facts = [_facts(*row, data) for row in zip(records, keys, said, strict=True)]
     values = {name: [fact[name] for fact in facts] for name in COLUMNS if name not in ("size", "said_size")}
     values |= {"size": list(map(len, lines)), "said_size": list(map(len, packed))}
     result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
@@ -278,8 +292,9 @@ def write_line(row: Record) -> bytes:
     return orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
 
 
-def _facts(record: Record, keys: Keys, data: DataSection) -> dict[str, int]:
+def _facts(record: Record, keys: Keys, said: Said, data: DataSection) -> dict[str, int]:
     return {
+        **dict(zip(OPENINGS, openings_of(said), strict=True)),
         "line": record["line"],
         "kind": kind_of_row(record),
         "content": keys.content,

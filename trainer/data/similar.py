@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.compared import unpack_said
+from trainer.data.compared import OPENING_WORDS, unpack_said, without_opening
 from trainer.data.near import SAME_ANSWER, SHARED_ANSWER_ROWS, Edges, judge
+from trainer.data.prepare import OPENINGS
 from trainer.data.spool import Spool, read_spans
 from trainer.data.table import Table
 from trainer.data.verify import Compared, Pairs, Said, compare
@@ -18,6 +19,8 @@ from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_BYTES = 2000, 2_000_000
 """Pairs to compare in one go, and the bytes of their texts: as sets of shingles they take fifty times as much."""
+TEMPLATE_ROWS = 10
+"""Rows whose prompts begin alike."""
 Rows = NDArray[np.int64]
 
 
@@ -27,9 +30,11 @@ class PairChunk:
 
     path: Path
     spans: NDArray[np.int64]
-    """(distinct rows, 2) parts of the file."""
+    """(texts, 2) parts of the file; a row may come several times."""
+    openings: NDArray[np.int64]
+    """(texts,) words of the prompt that are left out."""
     pairs: Pairs
-    """(pairs, 2) places in `spans`."""
+    """(pairs, 2) texts."""
     least: float
     """See `verify.compare`."""
 
@@ -41,7 +46,8 @@ def read_said(path: Path, spans: NDArray[np.int64]) -> list[Said]:
 
 def compare_chunk(chunk: PairChunk) -> Compared:
     """Compare pairs of rows on disk exactly."""
-    return compare(read_said(chunk.path, chunk.spans), chunk.pairs, least=chunk.least)
+    said = map(without_opening, read_said(chunk.path, chunk.spans), chunk.openings.tolist())
+    return compare(list(said), chunk.pairs, least=chunk.least)
 
 
 def find_similar(
@@ -57,7 +63,10 @@ def find_similar(
     pairs, crowded = table.index.pairs(
         prompt=_one_of_each_prompt(table, rows), whole=table.mask(rows) & ~shared, least=least
     )
-    parts = [Compared.of(0), *workers.map(compare_chunk, _chunks(said, pairs, least))]
+    parts = [
+        Compared.of(0),
+        *workers.map(compare_chunk, _chunks(said, pairs, shared_openings(table, rows, pairs), least)),
+    ]
     compared = Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     answers = table.columns["answer"]
     same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
@@ -95,16 +104,34 @@ def _capped(rows: Rows, prompt: NDArray[np.uint64], limit: int = 8) -> Rows:
     return np.sort(rows[order[nth < limit]])
 
 
-def _chunks(said: Spool, pairs: Pairs, least: float) -> Iterator[PairChunk]:
+def shared_openings(table: Table, rows: Rows, pairs: Pairs) -> NDArray[np.int64]:
+    """Return (pairs,): words of a template with which both prompts begin; 0 where there is none.
+
+    A long template would make all that is asked through it alike. Ten rows with one opening make a template.
+    """
+    result = np.zeros(len(pairs), np.int64)
+    for name, num_words in zip(OPENINGS, OPENING_WORDS, strict=True):
+        openings = table.columns[name]
+        values, counts = np.unique(openings[rows], return_counts=True)
+        templates = values[(counts >= TEMPLATE_ROWS) & (values != 0)]
+        left, right = openings[pairs[:, 0]], openings[pairs[:, 1]]
+        result[(left == right) & np.isin(left, templates)] = num_words
+    return result
+
+
+def _chunks(said: Spool, pairs: Pairs, openings: NDArray[np.int64], least: float) -> Iterator[PairChunk]:
     spans = said.spans(pairs.reshape(-1))
     ends = np.cumsum((spans[:, 1] - spans[:, 0]).reshape(-1, 2).sum(axis=1))
+    factor = max(OPENING_WORDS) + 1
+    texts = pairs * factor + openings[:, None]
     begin = 0
     while begin < len(pairs):
         passed = ends[begin - 1] if begin else 0
         full = int(np.searchsorted(ends, passed + CHUNK_BYTES, side="right"))
         end = max(min(full, begin + CHUNK_PAIRS), begin + 1)
-        rows, places = np.unique(pairs[begin:end], return_inverse=True)
-        yield PairChunk(said.path, said.spans(rows), places.reshape(-1, 2), least)
+        chosen, places = np.unique(texts[begin:end], return_inverse=True)
+        rows, left_out = np.divmod(chosen, factor)
+        yield PairChunk(said.path, said.spans(rows), left_out, places.reshape(-1, 2), least)
         begin = end
 
 

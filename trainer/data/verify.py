@@ -6,6 +6,7 @@ answer only of pairs that can still become a finding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from trainer.data.shingles import Shingle, is_unspaced, kind_for_pair, pair_simi
 SHORT_ANSWER_WORDS = 8
 """Answers below this length must be equal: "42" and "43" are near as text and contradict each other."""
 
+NUMBER = re.compile(r"\b\d+\b")
 Pairs = NDArray[np.int64]
 
 
@@ -41,12 +43,16 @@ class Compared(NamedTuple):
     context: NDArray[np.float64]
     short_answer: NDArray[np.bool_]
     """One of the answers is too short for a similarity to mean anything."""
+    other_values: NDArray[np.bool_]
+    """Each answer takes up a word that only its own prompt holds: one question about two things."""
+    other_numbers: NDArray[np.bool_]
+    """The prompts hold different numbers, and both are answered."""
 
     @classmethod
     def of(cls, num_pairs: int) -> Compared:
         """Make room for so many pairs."""
         prompt, whole, answer, context = (np.zeros(num_pairs) for _ in range(4))
-        return cls(prompt, whole, answer, context, np.zeros(num_pairs, np.bool_))
+        return cls(prompt, whole, answer, context, *(np.zeros(num_pairs, np.bool_) for _ in range(3)))
 
 
 def whole_text(said: Said) -> str:
@@ -77,12 +83,40 @@ def compare(said: Sequence[Said], pairs: Pairs, *, least: float) -> Compared:
     result.whole[related] = whole.similarities(pairs[related])
     close = related[np.maximum(result.prompt[related], result.whole[related]) >= least]
     result.answer[close] = answer.similarities(pairs[close])
-    result.short_answer[close] = [_is_short(said[left].answer, said[right].answer) for left, right in pairs[close]]
+    rows = [(said[left], said[right]) for left, right in pairs[close].tolist()]
+    result.short_answer[close] = [_is_short(left.answer, right.answer) for left, right in rows]
+    result.other_values[close] = [_take_up_others(left, right) for left, right in rows]
+    result.other_numbers[close] = [_ask_of_others(left, right) for left, right in rows]
     return result
 
 
 def _is_short(left: str, right: str) -> bool:
     return min(num_words(left), num_words(right)) < SHORT_ANSWER_WORDS and not is_unspaced(left)
+
+
+def _take_up_others(left: Said, right: Said) -> bool:
+    """Tell rows that differ in values of the prompt which the answers repeat.
+
+    Where such values are not half of what only one answer says, the answers differ for another reason.
+    """
+    if left.answer == right.answer:
+        return False
+    sides = [_taken_up(left, right), _taken_up(right, left)]
+    return all(2 * len(values) >= len(words) > 0 for values, words in sides)
+
+
+def _taken_up(said: Said, other: Said) -> tuple[set[str], set[str]]:
+    """Return the words that only this prompt and only this answer have, and those that only this answer has."""
+    only_prompt = set(said.prompt.split()) - set(other.prompt.split())
+    only_answer = set(said.answer.split()) - set(other.answer.split())
+    return only_prompt & only_answer, only_answer
+
+
+def _ask_of_others(left: Said, right: Said) -> bool:
+    # A question of a benchmark comes without an answer; other numbers in it make a training row no less suspect.
+    if not left.answer or not right.answer:
+        return False
+    return set(NUMBER.findall(left.prompt)) != set(NUMBER.findall(right.prompt))
 
 
 class Column:

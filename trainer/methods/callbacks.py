@@ -186,6 +186,11 @@ class EarlyStopping(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Compare the best validation with the latest ones."""
-        losses = [loss for loss, _ in validations(state.log_history)]
-        if len(losses) - 1 - losses.index(min(losses)) >= self.patience:
+        if is_over(state.log_history, self.patience):
             control.should_save = control.should_training_stop = True
+
+
+def is_over(history: list[dict[str, Any]], patience: int) -> bool:
+    """Tell whether the last `patience` validations of a Trainer's log history brought no new best."""
+    losses = [loss for loss, _ in validations(history)]
+    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience

@@ -31,7 +31,14 @@ TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
 
 
 def reference_log_probs(
-    model: Any, engine: Engine, store: TokenStore, *, pad_id: int, accelerator: Any, is_fresh: bool = False
+    model: Any,
+    engine: Engine,
+    store: TokenStore,
+    *,
+    pad_id: int,
+    accelerator: Any,
+    is_fresh: bool = False,
+    go_alone: bool = False,
 ) -> torch.Tensor:
     """Score every pair of a store with the model as it is now; the processes share the work.
 
@@ -42,6 +49,7 @@ def reference_log_probs(
         pad_id: Token that fills lines up.
         accelerator: Of accelerate.
         is_fresh: The model's adapter adds nothing yet, and is left out.
+        go_alone: Give the model one pair at a time.
 
     Returns:
         (pairs, 2) in the type of the log-probabilities, on the CPU: summed over the tokens of the chosen and of the
@@ -51,7 +59,8 @@ def reference_log_probs(
     was_training = model.training
     model.eval()
     found = torch.zeros(len(store), 2, device=device)
-    batches = list(_batches(store, TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cuda"])))
+    budget = 0 if go_alone else TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cuda"])
+    batches = list(_batches(store, budget))
     for rows in batches[accelerator.process_index :: accelerator.num_processes]:
         batch = moved(of_pairs([store.pair(row) for row in rows], engine.layout, pad_id), device)
         with torch.no_grad(), accelerator.autocast(), model.disable_adapter() if is_fresh else nullcontext():

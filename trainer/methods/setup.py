@@ -61,6 +61,8 @@ class Inputs:
     validation: TokenStore | None
     plan: PackPlan
     is_packed: bool
+    go_alone: bool = False
+    """A row's positions depend on the other rows of its batch."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,17 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
     number = min(PROBE_ROWS, len(store))
     rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
     engine = prepare(model, rows, attention=job.recipe.model.attn_implementation, say=say)
-    leak = engine.leak or _turned_positions(model, store)
+    turned = _turned_positions(model, store)
+    inputs.go_alone = turned is not None
+    leak = engine.leak or turned
     if inputs.is_packed and leak is not None:
         if job.recipe.pack.packing is True:
             raise RecipeError([Problem("recipe", None, "pack.packing", leak)], hint="--set pack.packing=false")
         say(f"train: not packed: {leak}")
         inputs.plan, inputs.is_packed = one_by_one(inputs.plan.rows), False
-    elif leak is not None and engine.leak is None:
-        say(f"train: {leak}; with train.micro_batch_size: 1 each has its own")
+    if turned is not None:
+        named = job.recipe.train.micro_batch_size
+        say(f"train: {turned}; " + ("items go one by one" if named in ("auto", 1) else "micro_batch_size 1 avoids it"))
     return engine
 
 
@@ -143,7 +148,8 @@ def build_plan(job: Job, inputs: Inputs, world_size: int) -> Plan:
         RecipeError: The batch sizes do not fit the number of processes.
     """
     longest = job.recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
-    largest = max(1, TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"] // longest)
+    budget = 0 if inputs.go_alone else TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
+    largest = max(1, budget // longest)
     try:
         return solve_plan(job.recipe.train, num_items=len(inputs.plan), world_size=world_size, largest_micro=largest)
     except ValueError as error:
@@ -237,6 +243,7 @@ def _add_reference(parts: Parts, dataset: Dataset[Any], accelerator: Any) -> Non
             pad_id=parts.pad_id,
             accelerator=accelerator,
             is_fresh=isinstance(adapter, LoraAdapter) and adapter.init_from is None,
+            go_alone=parts.inputs.go_alone,
         )
 
     key = reference_key(store, _policy(parts))
@@ -258,6 +265,7 @@ def _policy(parts: Parts) -> dict[str, Any]:
         "types": [str(parts.types.weights), str(parts.types.autocast)],
         "device": next(parts.model.parameters()).device.type,
         "attention": parts.model.config._attn_implementation,
+        "go_alone": parts.inputs.go_alone,
     }
 
 

@@ -5,6 +5,7 @@ Takes values and paths; knows no run folder. The first process alone writes.
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -20,10 +21,10 @@ from transformers.utils import logging as transformers_logging
 
 from trainer.errors import HardwareError, InterruptedRunError
 from trainer.methods import checkpoints
-from trainer.methods.callbacks import Metrics, StopSignals
+from trainer.methods.callbacks import Metrics, StopSignals, is_over
 from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, build_plan, read_inputs
-from trainer.methods.stream import Plan
+from trainer.methods.stream import Plan, StreamSampler
 from trainer.model import adapter as adapters
 from trainer.model.load import load_tokenizer, precision
 from trainer.recipe import Recipe
@@ -76,6 +77,8 @@ def train(job: Job) -> dict[str, Any]:
     parts = Parts(job, model, engine, inputs, plan, types, load_tokenizer(job.recipe.model, job.cache), say)
     loop, metrics = build_loop(parts, signals)
     checkpoint = _checkpoint(job, say)
+    if checkpoint and _stopped_early(job, checkpoint):
+        loop.stream = StreamSampler(loop.stream.items[: _step_of(checkpoint) * plan.global_batch_size])
     loaded = time.monotonic()
     try:
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -111,6 +114,17 @@ def _checkpoint(job: Job, say: Callable[[str], None]) -> Path | None:
     if found:
         say(f"train: continued from {found.name}")
     return found
+
+
+def _stopped_early(job: Job, checkpoint: Path) -> bool:
+    """Tell whether early stopping had ended the training at a checkpoint, before the weights were saved."""
+    patience = job.recipe.train.early_stopping_patience
+    history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return patience is not None and is_over(history, patience)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _restore_best(job: Job, loop: RecipeLoop) -> int | None:

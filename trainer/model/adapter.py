@@ -100,11 +100,13 @@ def _is_linear(module: torch.nn.Module) -> bool:
 
 def coverage(model: torch.nn.Module) -> Coverage:
     """Count what is trained."""
-    adapted = sum(hasattr(module, "lora_A") and len(module.lora_A) > 0 for module in model.modules())
-    linear = sum(_is_linear(module) for name, module in model.named_modules() if "lora_" not in name)
+    adapted = [module for module in model.modules() if hasattr(module, "lora_A") and len(module.lora_A) > 0]
+    # stacked experts and the like: adapted, and no linear layers of torch
+    others = sum(not _is_linear(getattr(module, "base_layer", module)) for module in adapted)
+    linear = others + sum(_is_linear(module) for name, module in model.named_modules() if "lora_" not in name)
     parameters = list(model.parameters())
     return Coverage(
-        adapted_modules=adapted,
+        adapted_modules=len(adapted),
         linear_modules=linear,
         trained_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         all_parameters=sum(_numel(p) for p in parameters),

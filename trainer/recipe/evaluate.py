@@ -1,4 +1,4 @@
-"""How the result is measured, and what is delivered."""
+"""How the result is measured."""
 
 from __future__ import annotations
 
@@ -103,30 +103,3 @@ class EvalSection(Section):
         if self.judge is None and any(getattr(grader, "kind", grader) == "llm_judge" for grader in graders):
             raise ValueError("llm_judge needs a model that grades: give eval.judge")
         return self
-
-
-class Verify(Section):
-    """Limits of the proof that follows every export."""
-
-    num_rows: int = Field(default=16, ge=1)
-    """Held-out rows whose logits are compared."""
-    max_logit_diff: float = Field(default=1e-4, gt=0)
-    """Largest difference between the logits of the float32 merge and those of base plus adapter.
-
-    Models over 500M weights are compared in float32 arithmetic, where a tenth of the largest logit multiplies it.
-    """
-    max_mean_kl: float = Field(default=0.01, gt=0)
-    """Largest mean divergence, in nats a token, that rounding to a 16-bit type may add."""
-
-
-class ExportSection(Section):
-    """What is delivered."""
-
-    formats: list[Literal["adapter", "merged"]] | Literal["auto"] = "auto"
-    """auto: adapter, or merged for full fine-tuning."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the merged weights; auto: the one trained with."""
-    max_shard_gb: float = Field(default=4.0, gt=0)
-    """Largest file of merged weights, in GB."""
-    verify: Verify = Verify()
-    """Limits of the proof."""

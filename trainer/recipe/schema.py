@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from trainer.recipe.base import Section
 from trainer.recipe.data import DataSection, PackSection
 from trainer.recipe.decide import DecideSection
-from trainer.recipe.evaluate import EvalSection, ExportSection
+from trainer.recipe.evaluate import EvalSection
+from trainer.recipe.export import ExportSection
 from trainer.recipe.method import Method, SftMethod
 from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter
 from trainer.recipe.train import LaunchSection, TrackSection, TrainSection
@@ -53,6 +54,12 @@ class Recipe(Section):
     def full_tuning_exports_merged(self) -> Recipe:
         if isinstance(self.adapter, NoAdapter) and self.export.formats != "auto" and "adapter" in self.export.formats:
             raise ValueError("export.formats: there is no adapter to export with adapter.kind none; use [merged]")
+        return self
+
+    @model_validator(mode="after")
+    def only_qlora_has_a_dequantised_base(self) -> Recipe:
+        if self.export.merge.base == "dequantised" and self.adapter.kind != "qlora":
+            raise ValueError("export.merge.base: dequantised is for adapter.kind qlora; use plain or auto")
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,7 +30,7 @@ class CardFacts:
         name: name of the run.
         base_model: hub id, or another name of the base model; written as it is.
         revision: its commit, tag or branch, where known.
-        formats: exported formats, folders beside the card: adapter, merged.
+        formats: exported formats, folders beside the card: adapter, merged, bnb4, gguf.
         adapter_kind: none, lora or qlora.
         method_kind: sft, dpo, ...
         recipe_yaml: the recipe in full.
@@ -40,6 +41,7 @@ class CardFacts:
         verify: export/verify.json.
         gates: eval/gates.json.
         licence: identifier such as apache-2.0, where known.
+        provenance: hashes of what the model was made from, as in provenance.json.
     """
 
     name: str
@@ -56,6 +58,28 @@ class CardFacts:
     verify: dict[str, dict[str, Any]] | None = None
     gates: list[dict[str, Any]] | None = None
     licence: str | None = None
+    provenance: dict[str, Any] | None = None
+
+
+def public_name(name_or_path: str) -> str:
+    """Return a model's name without a path of this machine."""
+    return Path(name_or_path).name if Path(name_or_path).is_absolute() else name_or_path
+
+
+def public_recipe(value: Any) -> Any:
+    """Return the values of a recipe without the folders of this machine."""
+    if isinstance(value, dict):
+        return {name: public_recipe(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [public_recipe(item) for item in value]
+    return public_name(value) if isinstance(value, str) else value
+
+
+def recipe_text(values: Any) -> str:
+    """Return the values of a recipe as YAML."""
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(values, text)
+    return text.getvalue()
 
 
 def render_card(facts: CardFacts) -> str:
@@ -85,6 +109,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
         "proof_titles": list(PROOF_COLUMNS.values()),
         "proofs": proofs(facts.verify),
+        "made_from": list(_made_from(facts.provenance)),
         "loads_from_hub": _is_hub_id(facts.base_model),
         "fence": _fence(facts.recipe_yaml),
     }
@@ -92,7 +117,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
 
 def _front_matter(facts: CardFacts) -> str:
     """Return the metadata as YAML. Source: https://huggingface.co/docs/hub/model-cards."""
-    is_adapter = facts.adapter_kind != "none" and "adapter" in facts.formats
+    is_adapter = "adapter" in facts.formats
     metadata = {
         "base_model": facts.base_model,
         "base_model_relation": "adapter" if is_adapter else "finetune",
@@ -110,6 +135,17 @@ def _settings(recipe_yaml: str) -> Iterator[tuple[str, str]]:
     recipe = YAML(typ="safe", pure=True).load(recipe_yaml)
     sections = recipe if isinstance(recipe, dict) else {}
     yield from flatten({name: sections[name] for name in _SETTINGS if isinstance(sections.get(name), dict)})
+
+
+def _made_from(provenance: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield what the model was made from and its sha256."""
+    for group in ("base", "data", "trained"):
+        found = (provenance or {}).get(group) or {}
+        for name, digest in (found.get("files", {}) if group == "base" else found).items():
+            yield f"{group}: {name}", str(digest)
+    for name in ("recipe", "template"):
+        if (provenance or {}).get(name):
+            yield name, str((provenance or {})[name])
 
 
 def _score_cells(row: ScoreRow) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.render.data import data_view, verdict_of
-from trainer.render.report import page_environment
+from trainer.render.page import page_environment
 
 
 def render_data_page(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from trainer.render.decide_plot import cost_plot
 from trainer.render.format import DASH, MINUS, finite, write_number
-from trainer.render.report import page_environment
+from trainer.render.page import page_environment
 
 COLUMNS = ("quality", "prompt tokens", "answer tokens", "p50", "p95", "per 1,000", "per accepted")
 VERDICTS = {

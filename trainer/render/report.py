@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from trainer.render import sections
 from trainer.render.arms import arm_table, comparison_sentences, retention_sentences, slice_tables, suite_tables
 from trainer.render.data import data_view
-from trainer.render.format import write_duration, write_number
-from trainer.render.metrics import score_rows, verdict, write_difference, write_interval, write_value
+from trainer.render.decide import decide_fragment
+from trainer.render.metrics import score_rows, verdict
+from trainer.render.page import page_environment
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class ReportFacts:
         pack_report: pack/report.json: counts, and a histogram of lengths {"edges", "counts"} under any key.
         metrics: lines of train/metrics.jsonl.
         scores: eval/scores.json.
+        decision: decide/decision.json.
         gates: eval/gates.json: {"gate", "passed", "sentence"}.
         verify: export/verify.json.
         examples: {"prompt", "reference", "answers": {ARM: text}}, optionally "correct": {ARM: bool}.
@@ -53,6 +53,7 @@ class ReportFacts:
     pack_report: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, Any] | None = None
+    decision: dict[str, Any] | None = None
     gates: list[dict[str, Any]] | None = None
     verify: dict[str, dict[str, Any]] | None = None
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -63,22 +64,6 @@ def render_report(facts: ReportFacts) -> str:
     """Render the page; the text can always be encoded as UTF-8, whatever a model has answered."""
     page = page_environment().get_template("report.html.j2").render(facts=facts, **_context(facts))
     return page.encode("utf-8", "replace").decode("utf-8")
-
-
-def page_environment() -> Environment:
-    """Return an environment that escapes everything: prompts and answers are not to be trusted."""
-    environment = Environment(
-        loader=PackageLoader("trainer.render"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        duration=write_duration, number=write_number, value=write_value, interval=write_interval, gain=write_difference
-    )
-    return environment
 
 
 def _context(facts: ReportFacts) -> dict[str, Any]:
@@ -94,6 +79,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "slices": slice_tables(facts.scores),
         "suites": suite_tables(facts.scores),
         "retention": retention_sentences(facts.scores),
+        "decision_part": decide_fragment(facts.decision) if facts.decision else None,
         "loss_chart": sections.loss_chart(facts.metrics),
         "loss_sentence": sections.loss_sentence(facts.metrics),
         "time_chart": sections.time_chart([(stage.name, stage.state, stage.seconds) for stage in facts.stages]),

@@ -59,7 +59,7 @@ def choose(logits: torch.Tensor, sampling: Sampling | None, uniforms: Sequence[f
     """Choose each row's next token from (B, V) logits; `uniforms` has one number a row when sampling."""
     if sampling is None:
         return logits.float().argmax(-1)
-    shares, tokens = (logits.double() / sampling.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+    shares, tokens = (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     reached = shares.cumsum(-1)
     # The first token is kept whatever its share; later ones while those before them hold less than top_p.
     kept = torch.where(reached - shares < sampling.top_p, reached, 0).amax(-1, keepdim=True)

@@ -10,7 +10,6 @@ arXiv 2509.04259.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,9 +21,10 @@ import torch
 
 from trainer.errors import DataError
 from trainer.scoring.evidence import Evidence
-from trainer.scoring.graders import mostly_json
+from trainer.scoring.graders import is_json, mostly_json
 from trainer.scoring.likelihood import Floats
 
+JSON_OPENINGS = ('{"', "[{", '["')
 MAX_LABELS = 50
 """Up to so many different answers a task counts as choosing from a closed set."""
 
@@ -147,23 +147,13 @@ def _loss(log_probs: torch.Tensor, answer: list[int]) -> float:
 
 
 def task_format(references: Sequence[str]) -> Callable[[str], bool] | None:
-    """Return a test for the task's form: JSON with its keys, or one of its few labels; None for free text."""
+    """Return a test for the task's form: JSON of any kind, or one of its few labels; None for free text.
+
+    JSON that is cut off, or whose keys are new, is the task's form all the same: plain questions get plain answers.
+    """
     if mostly_json(references):
-        found = [keys for keys in map(_keys, references) if keys]
-        keys = frozenset.intersection(*found) if found else frozenset()
-        return lambda text: bool(_keys(text)) and keys <= _keys(text)
+        return lambda text: is_json(text) or text.lstrip().startswith(JSON_OPENINGS)
     labels = {text.strip() for text in references}
     if references and len(labels) <= min(MAX_LABELS, len(references) / 2):
         return lambda text: text.strip() in labels
     return None
-
-
-def _keys(text: str) -> frozenset[str]:
-    """Return the keys of a JSON object, of a list those of its objects; `[]` stands for a list itself."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return frozenset()
-    if isinstance(value, list):
-        return frozenset({"[]"}.union(*(item for item in value if isinstance(item, dict))))
-    return frozenset(value) if isinstance(value, dict) else frozenset()

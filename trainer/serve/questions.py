@@ -111,7 +111,9 @@ def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dic
         turns = turns[:-1]
     if not turns:
         raise RowError("empty_messages", "no turn before the answer")
-    extras = {key: record[key] for key in ("tools", "chat_template_kwargs") if key in record}
+    if turns[-1]["role"] not in ("user", "tool"):
+        raise RowError("bad_role_order", f"the question ends with a {turns[-1]['role']} turn, not with a user turn")
+    extras: Row = {key: record[key] for key in ("tools", "chat_template_kwargs") if key in record}
     return {"prompt": turns, **extras, "source": name, "line": raw.line}
 
 

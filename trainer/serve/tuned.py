@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 
-from trainer.errors import StageError
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
@@ -17,27 +16,29 @@ from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.models import open_models
 from trainer.scoring.sampling import Sampling
+from trainer.serve.artefacts import exported, trained, weights_hash
+from trainer.serve.questions import Row
 from trainer.tokens.chat import Renderer
 
 MIN_NEW_TOKENS = 32
-"""As the eval stage has it: shorter references do not make answers shorter."""
+"""As the eval stage has it."""
 LONGEST_UNKNOWN = 512
-"""Longest answer where the run has measured none."""
+"""Longest answer where the run has no held-out answers to go by."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tuned:
-    """A model that answers."""
+    """A tuned model and all that its answers depend on beside the prompt."""
 
     recipe: Recipe
     renderer: Renderer
     model: Any
     stop_ids: list[int]
     max_new_tokens: int
-    identity: str
-    """sha256 of all that an answer depends on beside its prompt."""
+    weights: str
+    """Their hash."""
     base: Any = None
-    """The untuned weights, where they are a model of their own."""
+    """The untuned model, where it is one of its own."""
 
     @property
     def sampling(self) -> Sampling | None:
@@ -48,22 +49,51 @@ class Tuned:
     @property
     def max_context(self) -> int | None:
         """Tokens of prompt and answer together, where the model has a limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        return limit
 
-    def local(self, model: Any, max_new_tokens: int) -> LocalModel:
+    @property
+    def identity(self) -> str:
+        """Return one hash of everything that decides an answer."""
+        system = self.recipe.data.system_prompt
+        return hash_value(
+            {
+                "weights": self.weights,
+                "template": str(self.renderer.tokenizer.chat_template),
+                "template_kwargs": self.renderer.template_kwargs,
+                "system": system.model_dump(mode="json") if system else None,
+                "stop_ids": self.stop_ids,
+                "max_new_tokens": self.max_new_tokens,
+                "sampling": asdict(self.sampling) if self.sampling else None,
+            }
+        )
+
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Return what the model is given for `{"prompt": turns, ...}`.
+
+        Raises:
+            DataError: The template refuses the conversation.
+        """
+        return self.renderer.prompt_ids(row)
+
+    def leaves_room(self, prompt: list[int]) -> bool:
+        """Tell whether the longest answer fits behind a prompt."""
+        return self.max_context is None or len(prompt) + self.max_new_tokens <= self.max_context
+
+    def local(self, model: Any) -> LocalModel:
         """Return what answers token ids."""
         return LocalModel(
             model,
             self.renderer.tokenizer,
             stop_ids=self.stop_ids,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
             batch_size=self.recipe.eval.batch_size,
         )
 
     @contextmanager
-    def as_base(self) -> Iterator[Any]:
-        """Yield the untuned model: the adapter is switched off, nothing is loaded again."""
+    def untuned(self) -> Iterator[Any]:
+        """Yield the base model: with an adapter, the same weights with the adapter switched off."""
         if self.base is not None:
             yield self.base
             return
@@ -71,42 +101,59 @@ class Tuned:
             yield self.model
 
 
-def open_tuned(recipe: Recipe, run: RunFolder, *, merged: bool = False, with_base: bool = False) -> Tuned:
+def open_tuned(
+    recipe: Recipe, run: RunFolder, arguments: str, *, merged: bool = False, with_base: bool = False, at_least: int = 0
+) -> Tuned:
     """Load the tuned model of a run.
 
     Args:
         recipe: The run's.
         run: Its folder.
+        arguments: The recipe, as a fix repeats it.
         merged: Take `export/merged` instead of what training wrote.
-        with_base: Also keep the untuned weights at hand.
+        with_base: Have the untuned model at hand.
+        at_least: Tokens that an answer may have, where `eval.max_new_tokens` is auto.
 
     Raises:
         StageError: There is no trained model, or no merged one.
         HardwareError: It cannot be loaded.
     """
-    tokenizer = load_tokenizer(recipe.model, cache_dir())
-    renderer = Renderer(
-        tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs
-    )
-    stop_ids = _stop_ids(run, tokenizer)
-    limit = longest_answer(recipe, run, tokenizer)
-    name = weights_name(recipe, run, merged=merged)
-    decoding = {
-        "weights": name,
-        "stop_ids": stop_ids,
-        "max_new_tokens": limit,
-        "sampling": asdict(recipe.eval.sampling) if hasattr(recipe.eval.sampling, "__dataclass_fields__") else
-        (recipe.eval.sampling.model_dump(mode="json") if recipe.eval.sampling else None),
-        "template": str(tokenizer.chat_template),
-        "template_kwargs": recipe.model.chat_template_kwargs,
-        "system": recipe.data.system_prompt.model_dump(mode="json") if recipe.data.system_prompt else None,
-    }
-    base = None
+    folder = exported(run, "merged", arguments) if merged else trained(run, arguments)
+    section = recipe.model.model_copy(update={"name_or_path": str(folder.absolute())})
+    tokenizer = load_tokenizer(section if merged else recipe.model, cache_dir())
+    kwargs = recipe.model.chat_template_kwargs
+    adapter, base, model = recipe.adapter, None, None
     if merged:
-        section = recipe.model.model_copy(update={"name_or_path": str((run.path / "export" / "merged").absolute())})
         model = load_model(section, cache_dir(), dtype=precision(recipe.model, None).weights).eval()
-    else:
-        model = _trained(recipe, run)
-    if with_base and (merged or not isinstance(recipe.adapter, LoraAdapter)):
-        [(_, base)] = open_models(recipe.model, recipe.adapter, {"base"}, tuned=run.stage_dir("train"), cache=cache_dir())
-    return Tuned(recipe, renderer, model, stop_ids, limit, hash_value(decoding), base)
+    kinds = [kind for kind, wanted in (("base", with_base), ("tuned", not merged)) if wanted]
+    for kind, loaded in open_models(recipe.model, adapter, kinds, tuned=folder, cache=cache_dir()):  # type: ignore[arg-type]
+        base, model = (loaded, model) if kind == "base" else (base, loaded)
+    shares_base = isinstance(adapter, LoraAdapter) and not merged
+    return Tuned(
+        recipe,
+        Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=kwargs),
+        model,
+        _stop_ids(run, tokenizer),
+        _longest_answer(recipe, run, tokenizer, at_least),
+        weights_hash(run, merged=merged),
+        None if shares_base else base,
+    )
+
+
+def _stop_ids(run: RunFolder, tokenizer: Any) -> list[int]:
+    stop = {int(read_json(run.stage_dir("pack") / "report.json")["stop_token_id"])}
+    return sorted(stop | ({int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()))
+
+
+def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: int) -> int:
+    """Return `eval.max_new_tokens`; auto is twice the longest held-out answer, as in the eval stage."""
+    limit = recipe.eval.max_new_tokens
+    if limit != "auto":
+        return limit
+    path = run.stage_dir("eval") / "predictions.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    references = [orjson.loads(line).get("reference") or "" for line in lines]
+    if not references:
+        return max(LONGEST_UNKNOWN, at_least)
+    ids = tokenizer(references, add_special_tokens=False)["input_ids"]
+    return max(MIN_NEW_TOKENS, at_least, 2 * max(map(len, ids)))

@@ -130,11 +130,15 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             name="export",
-            help="write adapter or merged weights, reopened and proven equal",
-            version=1,
-            sections=("export", "model.dtype", "adapter.kind", "name"),
+            help="write every wanted format, reopened by a fresh process and proven",
+            version=2,
+            sections=("export", "model.dtype", "model.chat_template_kwargs", "adapter.kind", "name"),
             needs=("data", "pack", "train", "eval"),
-            reads={"pack": ("heldout.safetensors",), "train": ("@weights",), "eval": ("scores.json", "gates.json")},
+            reads={
+                "pack": ("heldout.safetensors",),
+                "train": ("@weights",),
+                "eval": ("scores.json", "gates.json", "predictions.jsonl"),
+            },
             outside=("weights", "tokenizer"),
         ),
         Stage(

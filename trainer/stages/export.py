@@ -1,63 +1,79 @@
-"""export: adapter and merged weights, each reopened from disk and proven.
+"""export: every wanted format, reopened from disk by a fresh process and proven.
 
-Writes `adapter/`, `merged/`, `verify.json`, `README.md` (the model card).
-
-The reference of every proof is the trained adapter on the same unquantised base, in float32, on held-out rows.
+Writes a folder for each format (`adapter`, `merged`, `bnb4`, `gguf`), each with its model card and `provenance.json`;
+`verify.json` with every figure, and `README.md`. The limits stand in `export.verify`; beyond them nothing is published.
 """
 
 from __future__ import annotations
 
-import gc
-import io
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
-from ruamel.yaml import YAML
 
 import trainer
+from trainer.data.sources import system_text
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
-from trainer.model.load import device, load_model, load_tokenizer, precision
-from trainer.model.merge import add_stop, changed_weights, merged, open_to_all, refuse_tied_embeddings, save_model
+from trainer.model.carried import write_carried
+from trainer.model.load import commit, device, load_tokenizer, precision
+from trainer.model.merge import FourBit, MergePlan
+from trainer.model.proof import Scored, drift, judge, prove_apart, sentence, survived
+from trainer.model.prove import Export, Request
+from trainer.model.provenance import template_sha256, write_provenance
+from trainer.model.push import push
+from trainer.model.written import (
+    base_folder,
+    generation_settings,
+    licence_of,
+    plan_values,
+    write_adapter,
+    write_bnb4,
+    write_full,
+    write_merged,
+)
 from trainer.recipe import Recipe
-from trainer.recipe.evaluate import Verify
-from trainer.recipe.model import LoraAdapter, ModelSection, QloraAdapter
-from trainer.render.card import CardFacts, render_card
-from trainer.rundir import StageContext, cache_dir, read_json, write_json
-from trainer.scoring.likelihood import Agreement, agreement, logits_of
+from trainer.recipe.export import FROM_MERGED, Format
+from trainer.recipe.metrics import written_out
+from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
+from trainer.rundir import StageContext, cache_dir, environment, hash_value, read_json, write_json
+from trainer.scoring.exported import Exam, common_system, longest_answer, make_exam
+from trainer.scoring.prompts import Asked
+from trainer.scoring.retention import general_prompts
+from trainer.scoring.speakers import Tokens
+from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
-Logits = list[torch.Tensor]
-
-FLOAT64_PARAMETERS = 500_000_000
+MEASURED = ("loss", "preference_accuracy", "preference_margin")
+"""Metrics that no grader marks."""
+GENERAL_PROMPTS = 8
+"""General prompts on which the two bases of a qlora merge are compared."""
+ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
-    """Write every format of `export.formats`, then prove it.
+    """Write every format of `export.formats`, then prove it; upload it where the recipe says so.
 
     Raises:
         GateError: A proof failed; nothing is published.
-        HardwareError: The model does not fit, or an adapter cannot be merged.
+        HardwareError: The model does not fit, or a format cannot be written on this machine.
+        StageError: The base model is not the one trained on.
     """
-    rows = _rows(recipe, context)
-    stop_id = int(read_json(context.input("pack", "report.json"))["stop_token_id"])
+    work = Work(recipe, context)
     try:
-        if isinstance(recipe.adapter, LoraAdapter):
-            proofs = _export_adapter_run(recipe, recipe.adapter, context, rows, stop_id)
-        else:
-            proofs = {"merged": _export_full(recipe, context, rows, stop_id)}
+        proofs = work.proofs()
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"out of memory in export: {str(error).splitlines()[0]}",
             hint="hide the card: CUDA_VISIBLE_DEVICES= trainer export RECIPE",
         ) from error
     write_json(context.dir / "verify.json", proofs)
-    (context.dir / "README.md").write_text(_card(recipe, context, proofs), encoding="utf-8")
-    context.numbers.update({f"{name}_max_logit_diff": proof["max_logit_diff"] for name, proof in proofs.items()})
+    work.write_cards(proofs)
+    context.numbers.update({f"{name}_max_logit_diff": proof.get("max_logit_diff") for name, proof in proofs.items()})
     failed = [f"{name}: {proof['because']}" for name, proof in proofs.items() if not proof["passed"]]
     if failed:
         raise GateError(
@@ -65,246 +81,314 @@ def run(recipe: Recipe, context: StageContext) -> None:
             hint="see export.verify in the recipe for the limits; export.dtype: float32 rounds least",
         )
     for name, proof in proofs.items():
-        context.say(
-            f"export: {name} proven on {proof['num_positions']} positions: largest logit difference "
-            f"{proof['max_logit_diff']:.1e}, same best token {proof['top1_agreement']:.1%}"
+        context.say(sentence(name, proof))
+    if recipe.export.push:
+        chosen = recipe.export.push.format or recipe.export.formats[0]
+        context.say(f"export: {chosen} is at {push(context.dir / chosen, recipe.export.push)}")
+
+
+@dataclass
+class Written:
+    """A format as it was written."""
+
+    export: Export
+    dtype: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What writing it measured."""
+
+
+class Work:
+    """One export."""
+
+    def __init__(self, recipe: Recipe, context: StageContext) -> None:
+        self.recipe = recipe
+        self.context = context
+        self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
+        self.trained = context.input("train", "adapter" if self.is_adapter else "model")
+        self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
+        self.stop_id = int(read_json(context.input("pack", "report.json"))["stop_token_id"])
+        self.tokenizer = load_tokenizer(recipe.model, cache_dir())
+        self.tokens = Tokens(
+            Renderer(self.tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
+        )
+        self.base = base_folder(recipe.model, cache_dir())
+        self.predictions = _lines(context.input("eval", "predictions.jsonl"))
+        self.exam = self._exam()
+        self.provenance = self._provenance()
+
+    # Order of work
+
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """Write and prove; return export/verify.json."""
+        wanted = set(self.recipe.export.formats)
+        written = [self._adapter()] if "adapter" in wanted else []
+        merged = self._merged() if wanted - {"adapter"} else []
+        answer = self._proven([*written, *merged])
+        if merged:
+            chosen = self._chosen(merged, answer["exports"])
+            later = [self._from_merged(name, chosen) for name in FROM_MERGED if name in wanted]
+            if later:
+                answer["exports"] |= self._proven(later)["exports"]
+            written += ([chosen] if "merged" in wanted else []) + later
+            if "merged" not in wanted:
+                shutil.rmtree(self.context.dir / "merged")
+        return {one.export.name: self._judged(one, answer) for one in written}
+
+    def _proven(self, written: list[Written]) -> dict[str, Any]:
+        for one in written:
+            self._carry(one)
+        return prove_apart(self._request([one.export for one in written]))
+
+    def _judged(self, one: Written, answer: dict[str, Any]) -> dict[str, Any]:
+        found = answer["exports"][one.export.name]
+        scored = self._scored(found.get("answers", []), answer["trained"][one.export.base]["answers"])
+        return judge(one.export.kind, one.dtype, found, scored, self.recipe.export.verify) | one.facts
+
+    # Formats
+
+    def _adapter(self) -> Written:
+        write_adapter(self.trained, self.context.dir / "adapter")
+        return Written(self._export("adapter"), "float32", dict(self.facts))
+
+    def _merged(self) -> list[Written]:
+        """Write merged weights; for qlora with `merge.base: auto` on both bases."""
+        if not isinstance(self.recipe.adapter, LoraAdapter):
+            section = self.recipe.model.model_copy(update={"name_or_path": str(self.trained.absolute())})
+            limit = self.recipe.export.max_shard_gb
+            write_full(section, cache_dir(), self.context.dir / "merged", dtype=self.dtype, max_shard_gb=limit)
+            return [Written(self._export("merged"), self.dtype)]
+        base = self.recipe.export.merge.base
+        if base == "auto":
+            bases = ["plain", "dequantised"] if isinstance(self.recipe.adapter, QloraAdapter) else ["plain"]
+        else:
+            bases = [base]
+        return [self._merged_on(base, "merged" if len(bases) == 1 else f"merged-{base}") for base in bases]
+
+    def _merged_on(self, base: Any, name: str) -> Written:
+        plan = self._plan(base)
+        folder = self.context.dir / name
+        report = write_merged(self.base, self.trained, folder, plan, lambda _: None)
+        self.context.say(survived(name, report))
+        facts = {"base": base, "rounding": report.rounding, "survival": report.survival, "streamed": report.streamed}
+        export = Export(name, "merged", str(folder), base, plan_values(plan), self._fingerprint)
+        return Written(export, report.dtype, facts)
+
+    def _plan(self, base: Any) -> MergePlan:
+        adapter, settings = self.recipe.adapter, None
+        if isinstance(adapter, QloraAdapter):
+            types = precision(self.recipe.model, adapter)
+            settings = FourBit(adapter.bnb_4bit_quant_type, adapter.bnb_4bit_use_double_quant, types.weights)
+        return MergePlan(
+            dtype=self.dtype,  # type: ignore[arg-type]
+            rounding=self.recipe.export.merge.rounding,
+            seed=self.recipe.seed,
+            max_shard_gb=self.recipe.export.max_shard_gb,
+            base=base,
+            four_bit=settings,
+            base_sha256=self._base_hashes() or None,
+            stop_id=self.stop_id,
+            device=str(device()),
+        )
+
+    def _chosen(self, merged: list[Written], found: dict[str, Any]) -> Written:
+        """Return the merge nearest to the model as it was trained; the others are removed."""
+        if len(merged) == 1:
+            return merged[0]
+        drifts = {one.export.base: drift(found[one.export.name]) for one in merged}
+        best = min(merged, key=lambda one: drifts[one.export.base])
+        self.context.say(
+            "export: drift from the model as trained, in nats a token: "
+            + ", ".join(f"{base} base {value:.2e}" for base, value in drifts.items())
+            + f"; kept: {best.export.base}"
+        )
+        for one in merged:
+            if one is not best:
+                shutil.rmtree(one.export.folder)
+        folder = self.context.dir / "merged"
+        Path(best.export.folder).rename(folder)
+        found["merged"] = found[best.export.name]
+        export = Export("merged", "merged", str(folder), best.export.base, best.export.plan, self._fingerprint)
+        return Written(export, best.dtype, best.facts | {"drifts": drifts})
+
+    def _from_merged(self, name: Format, merged: Written) -> Written:
+        folder = self.context.dir / name
+        if name == "bnb4":
+            given = self.recipe.adapter
+            adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
+            limit = self.recipe.export.max_shard_gb
+            write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
+            export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
+            return Written(export, adapter.bnb_4bit_quant_type)
+        raise HardwareError("gguf is not written by this version", hint="leave gguf out of export.formats")
+
+    def _export(self, name: str) -> Export:
+        return Export(name, name, str(self.context.dir / name), "plain", None, self._fingerprint)
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.context.record.fingerprint
+
+    @property
+    def dtype(self) -> str:
+        """Return the type of merged weights."""
+        if self.recipe.export.dtype != "auto":
+            return self.recipe.export.dtype
+        return str(precision(self.recipe.model, self.recipe.adapter).weights).removeprefix("torch.")
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Return the tokens that end an answer, as in eval."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({self.stop_id} if eos is None else {self.stop_id, int(eos)})
+
+    # The question
+
+    def _request(self, exports: list[Export]) -> Request:
+        recipe = self.recipe
+        is_qlora = isinstance(recipe.adapter, QloraAdapter)
+        return Request(
+            model=recipe.model.model_dump(mode="json"),
+            base=str(self.base),
+            cache=str(cache_dir()),
+            trained=str(self.trained.absolute()),
+            is_adapter=self.is_adapter,
+            four_bit=recipe.adapter.model_dump(mode="json") if is_qlora else None,
+            weights_dtype=str(precision(recipe.model, recipe.adapter).weights).removeprefix("torch."),
+            rows=self._rows(),
+            prompts=self.exam.prompts(self.tokens),
+            general=self._general() if is_qlora else [],
+            stop_ids=self.stop_ids,
+            stop_id=self.stop_id,
+            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self.predictions, self.tokens),
+            template=template_sha256(self.tokenizer.chat_template),
+            eos_token=self.tokenizer.eos_token,
+            exports=exports,
+        )
+
+    def _rows(self) -> list[list[int]]:
+        """Return token ids of held-out rows, or of training rows where nothing is held out."""
+        store = TokenStore.load(self.context.input("pack", "heldout.safetensors"))
+        if not len(store):
+            store = TokenStore.load(self.context.input("pack", "train.safetensors"))
+        count = min(self.recipe.export.verify.num_rows, len(store))
+        starts = store.offsets[:: store.segments]
+        return [store.input_ids[starts[index] : starts[index + 1]].tolist() for index in range(count)]
+
+    def _general(self) -> list[list[int]]:
+        if not self.tokenizer.chat_template:
+            return []
+        prompts = general_prompts(None, GENERAL_PROMPTS)
+        return [self.tokens.ids(Asked([{"role": "user", "content": prompt}])) for prompt in prompts]
+
+    def _exam(self) -> Exam:
+        section = self.recipe.eval
+        named = [] if section.metrics == "auto" else [one for one in section.metrics if one not in MEASURED]
+        return make_exam(
+            _lines(self.context.input("data", "heldout.jsonl")),
+            self.predictions,
+            [written_out(metric) for metric in named],
+            turns=section.turns,
+            count=self.recipe.export.verify.num_answers,
+            greedy=section.sampling is None,
+        )
+
+    def _scored(self, answers: list[str], trained: list[str]) -> Scored | None:
+        """Return the score of a format's answers beside that of eval's tuned answers to the same questions."""
+        before = [own if own is not None else said for own, said in zip(self.exam.tuned, trained, strict=True)]
+        known, now = self.exam.score(before), self.exam.score(answers)
+        if known is None or now is None or self.exam.grader is None:
+            return None
+        return Scored(self.exam.grader.title, known, now, len(answers))
+
+    # What travels along
+
+    def _carry(self, one: Written) -> None:
+        folder = Path(one.export.folder)
+        settings = generation_settings(self.base)
+        write_carried(folder, self.tokenizer, settings, self.stop_id, self._served_prompt())
+        write_provenance(folder, self.provenance | {"kind": one.export.kind, "dtype": one.dtype})
+
+    def _served_prompt(self) -> dict[str, Any]:
+        rows = self.context.input("data", "train.jsonl")
+        return {
+            "system": system_text(self.recipe.data) or common_system(rows),
+            "chat_template_kwargs": self.recipe.model.chat_template_kwargs,
+            "stop": [str(self.tokenizer.convert_ids_to_tokens(stop_id)) for stop_id in self.stop_ids],
+            "stop_token_ids": self.stop_ids,
+        }
+
+    def _base_hashes(self) -> dict[str, str]:
+        """Return the sha256 of the base's weight files as training saw them, by file name."""
+        record = self.context.run.record("train")
+        inputs = record.inputs if record else {}
+        return {
+            label.removeprefix("model/"): digest
+            for label, digest in inputs.items()
+            if label.startswith("model/") and label.endswith(".safetensors")
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        train, data = self.context.run.record("train"), self.context.run.record("data")
+        of_base = {
+            label: value for label, value in (train.inputs if train else {}).items() if label.startswith("model")
+        }
+        outputs = train.outputs if train else {}
+        machine = environment()
+        return {
+            "name": self.recipe.name,
+            "fingerprint": self._fingerprint,
+            "base": {"name": public_name(self.recipe.model.name_or_path), "revision": self._revision, "files": of_base},
+            "trained": {
+                name: file["sha256"] for name, file in outputs.items() if name.startswith(("adapter/", "model/"))
+            },
+            "data": {name: data.outputs[name]["sha256"] for name in ROWS if data and name in data.outputs},
+            "recipe": hash_value(self._public_recipe),
+            "template": template_sha256(self.tokenizer.chat_template),
+            "stop_token_id": self.stop_id,
+            "code": {"version": trainer.__version__, "sha256": machine["code"], "packages": machine["packages"]},
+        }
+
+    @property
+    def _public_recipe(self) -> Any:
+        """Return what was run, parents and `--set` included, without the paths of this machine."""
+        return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
+
+    @property
+    def _revision(self) -> str | None:
+        return self.recipe.model.revision or commit(self.recipe.model.name_or_path, None)
+
+    def write_cards(self, proofs: dict[str, Any]) -> None:
+        """Write the model card beside the formats and into each, and note figures and card in its provenance."""
+        (self.context.dir / "README.md").write_text(self._card(proofs), encoding="utf-8")
+        for name, proof in proofs.items():
+            folder = self.context.dir / name
+            (folder / "README.md").write_text(self._card({name: proof}), encoding="utf-8")
+            facts = {"kind": name, "dtype": proof["dtype"], "proof": proof}
+            digest = write_provenance(folder, self.provenance | facts)
+            self.context.say(f"export: {name} provenance {digest}")
+
+    def _card(self, proofs: dict[str, Any]) -> str:
+        record = self.context.run.record("train")
+        return render_card(
+            CardFacts(
+                name=self.recipe.name,
+                base_model=public_name(self.recipe.model.name_or_path),
+                revision=self._revision,
+                formats=list(proofs),
+                adapter_kind=self.recipe.adapter.kind,
+                method_kind=self.recipe.method.kind,
+                recipe_yaml=recipe_text(self._public_recipe),
+                trainer_version=trainer.__version__,
+                data_report=read_json(self.context.input("data", "report.json")),
+                train_numbers=record.numbers if record else {},
+                scores=read_json(self.context.input("eval", "scores.json")),
+                verify=proofs,
+                gates=read_json(self.context.input("eval", "gates.json")),
+                licence=licence_of(self.base),
+                provenance=self.provenance,
+            )
         )
 
 
-def _rows(recipe: Recipe, context: StageContext) -> list[Any]:
-    """Return token ids of held-out rows, or of training rows where nothing is held out."""
-    store = TokenStore.load(context.input("pack", "heldout.safetensors"))
-    if not len(store):
-        store = TokenStore.load(context.input("pack", "train.safetensors"))
-    count = min(recipe.export.verify.num_rows, len(store))
-    starts = store.offsets[:: store.segments]
-    return [store.input_ids[starts[index] : starts[index + 1]] for index in range(count)]
-
-
-def _export_adapter_run(
-    recipe: Recipe, adapter: LoraAdapter, context: StageContext, rows: Sequence[Any], stop_id: int
-) -> dict[str, dict[str, Any]]:
-    trained = context.input("train", "adapter")
-    facts = adapters.check_saved(trained)
-    tokenizer = load_tokenizer(recipe.model, cache_dir())
-    base = _plain_base(recipe.model)
-    without = logits_of(base, rows)
-    model = adapters.load_on(base, trained)
-    reference = logits_of(model, rows)
-    proofs: dict[str, dict[str, Any]] = {}
-    if "adapter" in recipe.export.formats:
-        _copy_adapter(trained, context.dir / "adapter", tokenizer, base, stop_id)
-    if "merged" in recipe.export.formats:
-        rounding = _write_merged(recipe, model, base, tokenizer, context.dir / "merged", rows, reference, stop_id)
-    del model, base
-    _free()
-    if "adapter" in recipe.export.formats:
-        again = logits_of(adapters.load_on(_plain_base(recipe.model), context.dir / "adapter"), rows)
-        proofs["adapter"] = _proof(recipe.export.verify, agreement(reference, again), without, again) | facts
-    if "merged" in recipe.export.formats:
-        again = logits_of(_reopened(context.dir / "merged"), rows)
-        proofs["merged"] = _proof(recipe.export.verify, agreement(reference, again), without, again, **rounding)
-    if isinstance(adapter, QloraAdapter):
-        drift = asdict(agreement(_four_bit_logits(recipe, adapter, trained, rows), reference))
-        for proof in proofs.values():
-            proof["drift_from_4bit"] = drift
-    return proofs
-
-
-def _plain_base(section: ModelSection) -> Any:
-    """Load the unquantised base in float32, on the card if it fits there.
-
-    Small models are then computed in float64, so that a difference is one of weights, not of summation order.
-    """
-    try:
-        model = load_model(section, cache_dir(), dtype=torch.float32, place=device()).eval()
-    except HardwareError as error:
-        if not isinstance(error.__cause__, torch.OutOfMemoryError):
-            raise
-        _free()
-        model = load_model(section, cache_dir(), dtype=torch.float32, place=torch.device("cpu")).eval()
-    return model.double() if model.num_parameters() <= FLOAT64_PARAMETERS else model
-
-
-def _reopened(folder: Path) -> Any:
-    section = ModelSection(name_or_path=str(folder.absolute()))
-    return _plain_base(section)
-
-
-def _free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _copy_adapter(source: Path, target: Path, tokenizer: Any, base: Any, stop_id: int) -> None:
-    """Copy the PEFT files; tokenizer, template and generation settings travel with them."""
-    shutil.copytree(source, target)
-    tokenizer.save_pretrained(str(target))
-    settings = base.generation_config
-    add_stop(settings, stop_id)
-    settings.save_pretrained(str(target))
-    open_to_all(target)
-
-
-def _write_merged(
-    recipe: Recipe,
-    model: Any,
-    base: Any,
-    tokenizer: Any,
-    folder: Path,
-    rows: Sequence[Any],
-    reference: Logits,
-    stop_id: int,
-) -> dict[str, Any]:
-    """Merge in float32, compare before rounding, write.
-
-    Returns:
-        `unrounded`: agreement of the float32 merge, where the file is of a 16-bit type.
-
-    Raises:
-        GateError: The merge changed no weight.
-    """
-    refuse_tied_embeddings(model, base)
-    names = [name for name, _ in model.named_modules() if name.endswith(".base_layer")]
-    before = _first_weights(model, names)
-    result = merged(model)
-    changed = changed_weights(before, result)
-    if changed < len(before):
-        raise GateError(
-            f"the merge left {len(before) - changed} of {len(before)} adapted layers unchanged",
-            hint="the adapter is empty there; train longer or check adapter.target_modules",
-        )
-    dtype = _output_dtype(recipe)
-    unrounded = None if dtype == torch.float32 else agreement(reference, logits_of(result, rows))
-    save_model(result, tokenizer, folder, dtype=dtype, max_shard_gb=recipe.export.max_shard_gb, stop_id=stop_id)
-    return {"unrounded": unrounded, "dtype": str(dtype).removeprefix("torch.")}
-
-
-def _first_weights(model: Any, names: list[str]) -> dict[str, torch.Tensor]:
-    """Copy a few adapted weights, by the names that they have after the merge."""
-    found = {}
-    for name in names[:8]:
-        plain = name.removeprefix("base_model.model.").removesuffix(".base_layer") + ".weight"
-        found[plain] = model.get_submodule(name).weight.detach().clone()
-    return found
-
-
-def _output_dtype(recipe: Recipe) -> torch.dtype:
-    if recipe.export.dtype != "auto":
-        return getattr(torch, recipe.export.dtype)
-    return precision(recipe.model, recipe.adapter).weights
-
-
-def _proof(
-    limits: Verify,
-    found: Agreement,
-    without: Logits,
-    again: Logits,
-    *,
-    unrounded: Agreement | None = None,
-    dtype: str = "float32",
-) -> dict[str, Any]:
-    """Judge one format.
-
-    A float32 file must agree within `max_logit_diff`. Of a 16-bit file the float32 merge must, and rounding may add
-    no more than `max_mean_kl`.
-    """
-    exact = unrounded or found
-    reasons = []
-    limit = limits.max_logit_diff * _scale(again)
-    if not exact.max_logit_diff <= limit:  # also true for NaN
-        reasons.append(f"largest logit difference {exact.max_logit_diff:.2e}, limit {limit:.1e}")
-    if unrounded and not found.mean_kl <= limits.max_mean_kl:
-        reasons.append(f"rounding to {dtype} adds {found.mean_kl:.2e} nats a token, limit {limits.max_mean_kl}")
-    gain = agreement(without, again)
-    if not gain.max_logit_diff > 0:
-        reasons.append("the outputs are those of the base model")
-    proof = asdict(found) | {"dtype": dtype, "passed": not reasons, "because": "; ".join(reasons)}
-    proof["differs_from_base"] = {"mean_kl": gain.mean_kl, "max_logit_diff": gain.max_logit_diff}
-    if unrounded:
-        proof["before_rounding"] = asdict(unrounded)
-    return proof
-
-
-def _scale(logits: Logits) -> float:
-    """Return how much float32 arithmetic widens the limit: a tenth of the largest logit, 1 where float64 was used."""
-    if logits[0].dtype == torch.float64:
-        return 1.0
-    return max(1.0, max(float(row.abs().max()) for row in logits) / 10)
-
-
-def _four_bit_logits(recipe: Recipe, adapter: QloraAdapter, trained: Path, rows: Sequence[Any]) -> Logits:
-    """Return the logits of the model as it was trained: the adapter on the 4-bit base."""
-    types = precision(recipe.model, adapter)
-    base = load_model(recipe.model, cache_dir(), adapter=adapter, dtype=types.weights).eval()
-    return logits_of(adapters.load_on(base, trained), rows)
-
-
-def _export_full(recipe: Recipe, context: StageContext, rows: Sequence[Any], stop_id: int) -> dict[str, Any]:
-    """Write the trained model in its output type and compare it with `train/model`."""
-    trained = recipe.model.model_copy(update={"name_or_path": str(context.input("train", "model").absolute())})
-    base = _plain_base(recipe.model)
-    without = logits_of(base, rows)
-    del base
-    _free()
-    model = _plain_base(trained)
-    reference = logits_of(model, rows)
-    dtype = _output_dtype(recipe)
-    tokenizer = load_tokenizer(recipe.model, cache_dir())
-    save_model(
-        model,
-        tokenizer,
-        context.dir / "merged",
-        dtype=dtype,
-        max_shard_gb=recipe.export.max_shard_gb,
-        stop_id=stop_id,
-    )
-    del model
-    _free()
-    again = logits_of(_reopened(context.dir / "merged"), rows)
-    found = agreement(reference, again)
-    exact = None if dtype == torch.float32 else replace(found, max_logit_diff=0.0)
-    return _proof(recipe.export.verify, found, without, again, unrounded=exact, dtype=str(dtype).removeprefix("torch."))
-
-
-def _card(recipe: Recipe, context: StageContext, proofs: dict[str, Any]) -> str:
-    record = context.run.record("train")
-    return render_card(
-        CardFacts(
-            name=recipe.name,
-            base_model=_public_name(recipe.model.name_or_path),
-            revision=recipe.model.revision,
-            formats=list(proofs),
-            adapter_kind=recipe.adapter.kind,
-            method_kind=recipe.method.kind,
-            recipe_yaml=_recipe_text(recipe),
-            trainer_version=trainer.__version__,
-            data_report=read_json(context.input("data", "report.json")),
-            train_numbers=record.numbers if record else {},
-            scores=read_json(context.input("eval", "scores.json")),
-            verify=proofs,
-            gates=read_json(context.input("eval", "gates.json")),
-            licence=None,
-        )
-    )
-
-
-def _public_name(name_or_path: str) -> str:
-    return Path(name_or_path).name if Path(name_or_path).is_absolute() else name_or_path
-
-
-def _recipe_text(recipe: Recipe) -> str:
-    """Return what was run, parents and `--set` included, as YAML without the paths of this machine."""
-    values = recipe.model_dump(mode="json", exclude_defaults=True)
-    text = io.StringIO()
-    YAML(typ="safe", pure=True).dump(_without_folders(values), text)
-    return text.getvalue()
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_folders(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return _public_name(value) if isinstance(value, str) else value
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainer.bench.rows import random_rows, read_rows
-from trainer.errors import DataError
+from trainer.bench.run import Options, run
+from trainer.errors import DataError, RecipeError
 
 PAIR = {"prompt": "Who?", "chosen": "Me.", "rejected": "You."}
 
@@ -42,3 +43,14 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(tmp_path: Path) -> None:
         read_rows(written(tmp_path, {"nothing": "known"}), "sft")
     with pytest.raises(DataError, match="no such file"):
         read_rows(tmp_path / "none.jsonl", "sft")
+
+
+def test_only_conversations_are_compared(tmp_path: Path) -> None:
+    for row in ({"text": "Once upon a time."}, {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}):
+        with pytest.raises(DataError, match=r"rows\.jsonl:1: a row of `\w+`: engines are compared on conversations"):
+            read_rows(written(tmp_path, row), "sft")
+
+
+def test_a_folder_is_no_place_for_a_result(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is a folder"):
+        run(Options("pack", quick=True, json_path=str(tmp_path)))

@@ -24,7 +24,7 @@ def prose(seed: int, num_words: int = 60) -> str:
 def changed(text: str, seed: int, count: int) -> str:
     words, rng = text.split(), random.Random(seed)
     for place in rng.sample(range(len(words)), count):
-        words[place] = f"other{rng.randrange(10**6)}"
+        words[place] = "other" + "".join(rng.choices("abcdefgh", k=6))
     return " ".join(words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from trainer.data.shingles import (
@@ -12,6 +13,7 @@ from trainer.data.shingles import (
     kind_for_pair,
     kinds_for,
     normalise_words,
+    pair_similarities,
     shingle,
     similarities,
     united,
@@ -78,3 +80,18 @@ def test_rows_of_nearly_one_length_are_always_indexed_alike() -> None:
 def test_word_runs_need_enough_words() -> None:
     runs = word_windows(["a b c", "a b", "b c d e"], 3)
     assert (runs.offsets == [0, 1, 1, 3]).all() and len(set(runs.hashes.tolist())) == 3
+
+
+def test_the_same_run_of_words_has_one_hash_wherever_it_stands() -> None:
+    one = word_windows(["x a b c", "", "a b c y z"], 3).hashes.tolist()
+    assert one[1] == one[2] and len(set(one)) == 4
+
+
+def test_sets_of_one_list_are_compared_as_sets_of_two_are() -> None:
+    rng = random.Random(2)
+    texts = TEXTS + [" ".join(rng.choices(("to", "be", "or", "not", "b", "e"), k=rng.randrange(12))) for _ in range(99)]
+    texts = [normalise_words(text) for text in texts]
+    pairs = np.array([(rng.randrange(len(texts)), rng.randrange(len(texts))) for _ in range(500)])
+    for kind in Shingle:
+        left, right = (shingle([texts[row] for row in column], kind) for column in pairs.T.tolist())
+        assert (pair_similarities(shingle(texts, kind), pairs) == similarities(left, right)).all()

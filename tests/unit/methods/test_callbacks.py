@@ -20,7 +20,7 @@ def logged(metrics: Metrics, *norms: float, fp16: bool) -> list[dict[str, Any]]:
     for step, norm in enumerate(norms, start=1):
         args: Any = SimpleNamespace(fp16=fp16)
         state: Any = SimpleNamespace(global_step=step, is_world_process_zero=True)
-        metrics.on_log(args, state, None, {"loss": 2.0, "grad_norm": norm})  # type: ignore[arg-type]
+        metrics.on_log(args, state, None, {"loss": 2.0, "grad_norm": norm})
     return [json.loads(line) for line in metrics.path.read_text().splitlines()]
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from trainer.errors import StageError
-from trainer.model.adapter import check_saved
+from trainer.model.adapter import check_saved, coverage
 
 
 def saved(folder: Path, target: str, *, moved: bool) -> Path:
@@ -33,3 +33,19 @@ def test_an_adapter_that_learned_nothing_is_refused_on_any_layer(tmp_path: Path,
     assert check_saved(saved(tmp_path / "moved", target, moved=True))["b_norm"] > 0
     with pytest.raises(StageError, match="every B matrix is zero"):
         check_saved(saved(tmp_path / "fresh", target, moved=False))
+
+
+def test_no_more_layers_are_adapted_than_there_are() -> None:
+    config = MixtralConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
+    settings = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    found = coverage(get_peft_model(MixtralForCausalLM(config), settings))
+    assert 0 < found.adapted_modules < found.linear_modules  # the head is not adapted

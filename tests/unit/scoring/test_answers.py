@@ -44,7 +44,9 @@ def test_a_cut_off_last_line_loses_that_answer_alone(tmp_path: Path, cut: int) -
     assert AnswerStore(path).known.keys() == store.known.keys() >= {"a", "c"}
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[]", b'{"key": "a"}', b'{"key": "a", "tool_calls": [], "other": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"{}", b"[]", b'{"key": "a"}', b'{"key": "a", "tool_calls": [], "other": 1}', b"\xff"]
+)
 def test_a_line_of_something_else_is_left_out(tmp_path: Path, line: bytes) -> None:
     path = filled(tmp_path / "answers.jsonl")
     path.write_bytes(line + b"\n" + path.read_bytes())

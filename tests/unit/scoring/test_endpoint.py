@@ -210,7 +210,7 @@ def test_nonsense_is_a_clear_error_after_retries(body: bytes) -> None:
     def reply(handler: BaseHTTPRequestHandler, request: dict[str, Any], number: int) -> None:
         send(handler, 200, body)
 
-    with serving(reply) as (url, seen), pytest.raises(EndpointError, match="answered .*after 3 attempts"):
+    with serving(reply) as (url, seen), pytest.raises(EndpointError, match=r"answered .*after 3 attempts"):
         client(url).answers(asked("a"))
     assert len(seen) == 3
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
+import queue
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +70,23 @@ def test_two_processes_answer_as_one_does(tiny_model_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_is_an_error_and_not_a_wait(tiny_model_dir: Path) -> None:
+    with pytest.raises(HardwareError, match="ended with code -9 after 0 of 11"):
+        replicas.answers(Dying(tiny_model_dir), PROMPTS, CPUS)
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
-    [
-        (Refusing, HardwareError, "no room"),
-        (Dying, HardwareError, "ended with code -9 after 0 of 11"),
-        (Broken, RuntimeError, "ZeroDivisionError: bug"),
-    ],
+    [(Refusing, HardwareError, "no room"), (Broken, RuntimeError, "ZeroDivisionError: bug")],
 )
-def test_a_process_that_fails_is_an_error_and_not_a_wait(
-    kind: type[Loader], error: type[Exception], message: str, tiny_model_dir: Path
+def test_what_fails_in_a_process_is_raised_here(
+    kind: type[Loader], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
+    results: queue.Queue[Any] = queue.Queue()
+    replicas._work(kind(tmp_path), CPUS[0], {4: [1]}, results)
+    results.put(pickle.loads(pickle.dumps(results.get(timeout=1))))  # as between processes
     with pytest.raises(error, match=message):
-        replicas.answers(kind(tiny_model_dir), PROMPTS, CPUS)
+        replicas._gathered([], results, 1, lambda index, answer: None)
 
 
 def test_every_prompt_is_dealt_once_and_hands_weigh_the_same() -> None:
@@ -115,12 +122,10 @@ def test_timings_of_a_local_model(tiny_model_dir: Path) -> None:
 
 
 def test_a_slow_prefill_shows_in_the_time_to_first_token(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     model: Any = Loader(tiny_model_dir)(CPUS[0])
     model.decoder.register_forward_pre_hook(
         lambda _, args, kwargs: time.sleep(0.2 if kwargs["input_ids"].shape[1] > 1 else 0.05), with_kwargs=True
     )
     timing = model.timing([20, 21, 22])
-    assert 0.2 <= timing.first_token_s and timing.total_s >= timing.first_token_s + 0.05 * (timing.num_tokens - 1)
+    assert timing.first_token_s >= 0.2 and timing.total_s >= timing.first_token_s + 0.05 * (timing.num_tokens - 1)
     assert isinstance(model.answers([[20, 21]])[0], Answer)

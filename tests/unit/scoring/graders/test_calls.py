@@ -83,7 +83,10 @@ def test_calls_of_an_endpoint_are_read_before_the_text() -> None:
 
 def test_order_and_arguments_count_as_asked() -> None:
     other = {"name": "time", "arguments": {}}
-    text, asked = f"{PLAIN}\n{json.dumps(other)}", question("", {"tool_calls": [{"function": other}, {"function": CALL}]})
+    text, asked = (
+        f"{PLAIN}\n{json.dumps(other)}",
+        question("", {"tool_calls": [{"function": other}, {"function": CALL}]}),
+    )
     assert mark(metric("tool_call"), text, asked).score == 1
     assert mark(metric("tool_call", ordered=True), text, asked).score == 0
     wrong = PLAIN.replace("2", "3")

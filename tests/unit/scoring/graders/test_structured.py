@@ -79,7 +79,8 @@ def test_a_reference_that_is_not_json_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "valid"), [("{}", True), ("[1]", True), ("1", False), ('{"a": NaN}', False), ("{} ok", False), ("[" * 10**5, False)]
+    ("text", "valid"),
+    [("{}", True), ("[1]", True), ("1", False), ('{"a": NaN}', False), ("{} ok", False), ("[" * 10**5, False)],
 )
 def test_json_is_one_object_or_list(text: str, valid: bool) -> None:
     assert is_json(text) is valid and mark(metric("valid_json"), text, question()).score == valid

@@ -92,7 +92,9 @@ def test_a_metric_reads_its_key_and_looks_only_at_its_rows() -> None:
 
 
 def test_a_missing_field_is_named_with_the_row_and_the_fields_there_are() -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl:7: metric codes needs the field `codes`; the row has: code, part"):
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl:7: metric codes needs the field `codes`; the row has: code, part"
+    ):
         mark(metric("exact_match", key="codes", name="codes"), "A1", question("x", code="A1", part="test"))
 
 

@@ -29,17 +29,21 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
-    if not match[0].startswith((".", "…")):
-        return True
     after = text[match.end() :].lstrip(" \t\n\"'“‘(*_")[:1]
+    if not match[0].startswith((".", "…")):
+        return not (after.islower() and match[0][-1] in "\"'”’")  # "Stop!" she said
     if after.islower():
         return False  # an abbreviation or an ellipsis within a sentence
-    word = _LAST_WORD.search(text[start : match.start()])
-    before = word[1].lower() if word else ""
-    if match[0].startswith(("..", "…")):
+    if (len(match[0]) > 1 and match[0][1] == ".") or match[0].startswith("…"):
         return True
-    if before in _TITLES:
-        return before in _ENDS_ONE and after.isupper()
-    is_initial = len(before) == 1 and before.isalpha() and before != "i" and word is not None and word[1].isupper()
-    is_list_number = before.isdigit() and not text[start : match.start()].strip(" \t\n*_#").strip("0123456789")
-    return not (is_initial or is_list_number)
+    return not _is_abbreviation(text[start : match.start()], after)
+
+
+def _is_abbreviation(before: str, after: str) -> bool:
+    """Tell whether the point after `before` belongs to a title, an initial or the number of a list."""
+    word = _LAST_WORD.search(before)
+    last = word[1] if word else ""
+    if last.lower() in _TITLES:
+        return not (last.lower() in _ENDS_ONE and after.isupper())
+    is_initial = len(last) == 1 and last.isupper() and last != "I" and after != ""
+    return is_initial or before.rsplit("\n", 1)[-1].strip(" \t*_#").isdigit()

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trainer.errors import HardwareError, StageError
+from trainer.recipe.model import LoraAdapter, ModelSection
+from trainer.rundir import RunFolder, StageRecord, write_json
+from trainer.serve import servers
+from trainer.serve.child import free_address
+from trainer.serve.servers import Address, Place, choose, lay_out, vllm_refuses
+
+ADAPTER = {"r": 12, "init_lora_weights": True, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+
+
+def record(run: Path, stage: str, *, started: float, ended: float) -> None:
+    value = StageRecord(stage, 1, "f", {}, {}, started=started, ended=ended)
+    write_json(run / stage / "stage.json", value.__dict__)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A run with all formats, of files without weights."""
+    run, base = tmp_path / "run", tmp_path / "base"
+    for folder, name in ((base, "config.json"), (base, "model.safetensors"), (run / "export/merged", "config.json")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja"):
+        write_json(run / "export/adapter" / name, {})
+    write_json(run / "export/adapter/adapter_config.json", ADAPTER)
+    (run / "export/gguf").mkdir()
+    for name in ("model-f16.gguf", "model-q8_0.gguf"):
+        (run / "export/gguf" / name).write_bytes(b"")
+    record(run, "train", started=1.0, ended=2.0)
+    record(run, "export", started=3.0, ended=4.0)
+    recipe: Any = SimpleNamespace(
+        name="tiny",
+        model=ModelSection(name_or_path=str(base), chat_template_kwargs={"enable_thinking": False}),
+        adapter=LoraAdapter(kind="lora"),
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return Place(recipe, RunFolder(run), Address("127.0.0.1", 8123), folder, "tiny.yaml")
+
+
+@pytest.fixture
+def with_vllm(tmp_path: Path) -> str:
+    """A Python that says it has vLLM."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 0.33.0\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def after(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_vllm_is_given_the_adapter_with_its_own_template_stop_tokens_and_tokenizer(
+    place: Place, with_vllm: str
+) -> None:
+    server = choose(place, "auto", with_vllm)
+    folder = place.run.path / "export/adapter"
+    assert server.command[0] == with_vllm and "--enable-lora" in server.command
+    assert after(server.command, "--lora-modules") == f"tiny={folder}"
+    assert after(server.command, "--max-lora-rank") == "16"
+    assert after(server.command, "--chat-template") == str(folder / "chat_template.jinja")
+    assert after(server.command, "--generation-config") == after(server.command, "--tokenizer") == str(folder)
+    assert json.loads(after(server.command, "--default-chat-template-kwargs")) == {"enable_thinking": False}
+    assert (after(server.command, "--host"), after(server.command, "--port")) == ("127.0.0.1", "8123")
+    assert (server.model, server.base, server.follows_schema) == ("tiny", "tiny-base", True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "all"},
+        {"init_lora_weights": "pissa"},
+        {"trainable_token_indices": [1]},
+        {"target_modules": ["embed_tokens"]},
+        {"rank_pattern": {"q_proj": 600}},
+    ],
+    ids=str,
+)
+def test_vllm_is_given_the_merged_model_where_it_cannot_load_the_adapter(
+    place: Place, with_vllm: str, change: dict[str, Any]
+) -> None:
+    assert vllm_refuses(ADAPTER) is None
+    write_json(place.run.path / "export/adapter/adapter_config.json", ADAPTER | change)
+    server = choose(place, "vllm", with_vllm)
+    assert str(place.run.path / "export/merged") in server.command and "--enable-lora" not in server.command
+    assert "cannot load the adapter" in server.serves and server.base is None
+
+
+def test_a_python_without_vllm_is_refused_with_the_way_to_install_it(place: Place) -> None:
+    for python in (sys.executable, "/no/such/python"):
+        with pytest.raises(HardwareError) as caught:
+            choose(place, "vllm", python)
+        assert "pip install vllm" in caught.value.hint and python in caught.value.message
+
+
+def test_vllm_python_names_the_environment(place: Place, with_vllm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PYTHON", with_vllm)
+    assert choose(place, "auto", None).engine == "vLLM"
+
+
+def test_transformers_serves_the_merged_model_under_the_name_of_the_recipe(place: Place) -> None:
+    server = choose(place, "auto", None)
+    assert server.engine == "transformers" and server.model == "tiny" and not server.follows_schema
+    assert (place.folder / "tiny").resolve() == (place.run.path / "export/merged").resolve()
+    assert server.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_missing_packages_of_the_server_are_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "SERVE_PACKAGES", ("fastapi", "no_such_package"))
+    with pytest.raises(HardwareError, match="no_such_package") as caught:
+        choose(place, "transformers", None)
+    assert "[serve]" in caught.value.hint
+
+
+def test_a_missing_export_names_the_command_that_makes_it(place: Place) -> None:
+    (place.run.path / "export/merged").rename(place.run.path / "export/elsewhere")
+    with pytest.raises(StageError, match="not exported") as caught:
+        choose(place, "transformers", None)
+    assert "trainer export tiny.yaml" in caught.value.hint
+
+
+def test_an_export_older_than_the_training_is_not_served(place: Place) -> None:
+    record(place.run.path, "train", started=5.0, ended=6.0)
+    for engine in ("transformers", "llama.cpp"):
+        with pytest.raises((StageError, HardwareError), match=r"older than the training|llama-server"):
+            choose(place, engine, None)  # type: ignore[arg-type]
+
+
+def test_llama_server_is_given_the_8_bit_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
+    server = choose(place, "llama.cpp", None)
+    assert server.command[0] == "/opt/llama-server" and after(server.command, "--model").endswith("model-q8_0.gguf")
+    assert server.follows_schema
+    monkeypatch.delenv("LLAMA_SERVER")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(HardwareError, match="llama-server"):
+        choose(place, "llama.cpp", None)
+
+
+def test_a_taken_port_is_refused_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(HardwareError, match=f"127.0.0.1:{port}") as caught:
+            free_address("127.0.0.1", port)
+    assert "--port" in caught.value.hint
+    assert free_address("127.0.0.1", 0).port > 0
+
+
+@pytest.mark.parametrize("port", [-1, 70000])
+def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    with pytest.raises(HardwareError, match="cannot listen"):
+        free_address("127.0.0.1", port)
+
+
+def test_a_client_reaches_a_server_that_listens_everywhere() -> None:
+    assert Address("0.0.0.0", 80).url == "http://127.0.0.1:80" and Address("::1", 80).url == "http://[::1]:80"
+
+
+def test_names_that_no_hub_cache_can_hold_are_served_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "folder").mkdir()
+    lay_out(tmp_path / "folder", "a--b", tmp_path / "merged")
+    assert (tmp_path / "folder" / "a--b").is_dir()

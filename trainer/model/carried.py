@@ -1,0 +1,93 @@
+"""What travels with every format beside the weights: template, system prompt, stop tokens, generation defaults.
+
+A format that serves another prompt than training saw answers another question, however exact its weights are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from trainer.model.merge import open_to_all
+from trainer.model.provenance import template_sha256
+
+PROMPT_JSON = "prompt.json"
+"""System prompt, template settings and stop tokens, for whoever serves the model."""
+SAMPLING = ("temperature", "top_p", "top_k")
+
+
+def end_tokens(folder: Path) -> list[int]:
+    """Return the tokens at which a server of this folder ends an answer."""
+    if not (folder / "generation_config.json").is_file():
+        return []
+    known = GenerationConfig.from_pretrained(str(folder)).eos_token_id
+    return [known] if isinstance(known, int) else list(known or [])
+
+
+def write_carried(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig, stop_id: int, prompt: dict[str, Any]
+) -> None:
+    """Write tokenizer, template, generation settings and `prompt.json` into the folder of a format.
+
+    Args:
+        folder: Of the format; what lies there is replaced.
+        tokenizer: With the recipe's template.
+        settings: Of the base model; the end of the trained answers is added.
+        stop_id: Token that ends a trained answer.
+        prompt: What `prompt.json` says.
+    """
+    tokenizer.save_pretrained(str(folder))
+    known = settings.eos_token_id
+    ids = [known] if isinstance(known, int) else list(known or [])
+    settings.eos_token_id = ids[0] if ids == [stop_id] else [*ids, *([] if stop_id in ids else [stop_id])]
+    for name in SAMPLING:  # refused by save_pretrained beside do_sample=False
+        if not settings.do_sample:
+            setattr(settings, name, None)
+    settings.save_pretrained(str(folder))
+    text = json.dumps(prompt, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / PROMPT_JSON).write_text(text + "\n", encoding="utf-8")
+    open_to_all(folder)
+
+
+def carried_findings(
+    folder: Path, prompts: Sequence[Any], *, stop_id: int, template: str | None, eos_token: str | None
+) -> Iterator[str]:
+    """Yield what the folder would do otherwise than training.
+
+    Args:
+        folder: Of a format.
+        prompts: Questions (`ids`, `messages`, `tools`, `kwargs`), as they were tokenized for training and eval.
+        stop_id: Token that ends a trained answer.
+        template: sha256 of the template trained with.
+        eos_token: End token of the tokenizer trained with.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        yield f"its tokenizer cannot be opened: {str(error).splitlines()[0]}"
+        return
+    if template_sha256(tokenizer.chat_template) != template:
+        yield "its chat template is not the one trained with"
+    if tokenizer.eos_token != eos_token:
+        yield f"its end token is {tokenizer.eos_token!r}, trained with {eos_token!r}"
+    if stop_id not in end_tokens(folder):
+        token = tokenizer.convert_ids_to_tokens(stop_id)
+        yield f"generation_config.json does not stop at {token!r} ({stop_id}), where trained answers end"
+    differing = [place for place, prompt in enumerate(prompts) if _ids(tokenizer, prompt) != prompt.ids]
+    if differing:
+        yield f"{len(differing)} of {len(prompts)} prompts come out as other tokens than in training"
+
+
+def _ids(tokenizer: Any, prompt: Any) -> list[int] | None:
+    """Return a prompt's token ids as a server would make them; None where the template refuses it."""
+    try:
+        text = tokenizer.apply_chat_template(
+            prompt.messages, tools=prompt.tools or None, tokenize=False, add_generation_prompt=True, **prompt.kwargs
+        )
+    except Exception:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
+        return None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,199 @@
+"""Where an exported folder comes from, and whether it is still what was proven. Needs no torch and no run.
+
+`provenance.json` lies in the folder of every format: hashes of base, rows, template, recipe, code and of every file.
+`examine` hashes all of it again and repeats the checks that need no model: files whole, numbers finite, settings
+readable, template and stop tokens those of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trainer.errors import StageError
+from trainer.model.stored import DamagedFileError, not_finite, stored_tensors
+
+PROVENANCE = "provenance.json"
+FORMAT_VERSION = 1
+_OF_TOOLS = (".cache", ".git", ".gitattributes")
+"""What the hub's client leaves in a downloaded folder."""
+_SETTINGS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json", "prompt.json")
+_WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+
+
+@dataclass
+class Examined:
+    """What `examine` found in one folder."""
+
+    folder: Path
+    kind: str
+    digest: str
+    """sha256 of provenance.json's content: compare it with the one that was published."""
+    num_files: int
+    num_bytes: int
+    findings: list[str] = field(default_factory=list)
+
+
+def template_sha256(template: object) -> str | None:
+    """Return the hash of a chat template; None where there is none. Several named ones count together."""
+    if not template:
+        return None
+    text = template.encode("utf-8") if isinstance(template, str) else orjson.dumps(template, option=_WRITTEN)
+    return hashlib.sha256(text).hexdigest()
+
+
+def write_provenance(folder: Path, facts: dict[str, Any]) -> str:
+    """Write `provenance.json` over the files that lie in the folder; return its digest.
+
+    Args:
+        folder: Of one format.
+        facts: `kind`, `base`, `data`, `recipe`, `template`, `stop_token_id`, ...
+    """
+    files = {
+        name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
+    }
+    content = {"provenance_version": FORMAT_VERSION, **facts, "files": files}
+    digest = _digest(content)
+    (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=_WRITTEN))
+    return digest
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read `provenance.json`.
+
+    Raises:
+        StageError: It is missing or damaged.
+    """
+    path = folder / PROVENANCE
+    hint = "name the folder of an export, such as runs/NAME/export/adapter"
+    try:
+        found = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise StageError(f"{path}: no such file, so nothing can be verified", hint=hint) from error
+    except orjson.JSONDecodeError as error:
+        raise StageError(f"{path}: damaged: {error}", hint="export again, or copy the folder again") from error
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise StageError(f"{path}: not written by recipe-trainer", hint=hint)
+    return found
+
+
+def exports_in(folder: Path) -> list[Path]:
+    """Return the folders to verify: this one, or those of every format below it, also of a run.
+
+    Raises:
+        StageError: There is none.
+    """
+    if (folder / PROVENANCE).is_file():
+        return [folder]
+    found = sorted(path.parent for place in ("*", "export/*") for path in folder.glob(f"{place}/{PROVENANCE}"))
+    if not found:
+        read_provenance(folder)
+    return found
+
+
+def examine(folder: Path) -> Examined:
+    """Hash a folder again and repeat the checks that need no model.
+
+    Raises:
+        StageError: There is no provenance.json.
+    """
+    facts = read_provenance(folder)
+    digest = str(facts.pop("digest", ""))
+    sizes = [int(file["bytes"]) for file in facts["files"].values()]
+    found = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
+    if _digest(facts) != digest:
+        found.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
+    found.findings += [
+        *_changed_files(folder, facts["files"]),
+        *_broken_weights(folder),
+        *_unreadable_settings(folder),
+        *_other_prompt(folder, facts),
+    ]
+    return found
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [str(path) for path in paths if path.parts[0] not in (*_OF_TOOLS, PROVENANCE)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _changed_files(folder: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
+    there = set(_files(folder))
+    for name, noted in sorted(files.items()):
+        if name not in there:
+            yield f"{name} is missing"
+        elif (size := (folder / name).stat().st_size) != noted["bytes"]:
+            yield f"{name} has {size} bytes, exported with {noted['bytes']}"
+        elif _sha256(folder / name) != noted["sha256"]:
+            yield f"{name} has another content than was exported"
+    for name in sorted(there - files.keys()):
+        yield f"{name} is not part of the export"
+
+
+def _broken_weights(folder: Path) -> Iterator[str]:
+    names: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            names |= {tensor.name for tensor in stored_tensors(path)}
+            yield from (f"{path.name}: {name} is not finite" for name in not_finite(path))
+            if path.name == "adapter_model.safetensors" and _is_empty(path):
+                yield f"{path.name}: every B matrix is zero"
+        except DamagedFileError as error:
+            yield str(error)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and (lacking := sorted(set(_json(index).get("weight_map", {})) - names)):
+        yield f"{len(lacking)} tensors of {index.name} are in no file, the first is {lacking[0]}"
+
+
+def _is_empty(path: Path) -> bool:
+    """Tell an adapter that changes nothing; of an embedding layer, A is the matrix that begins at zero."""
+    tensors = [one for one in stored_tensors(path) if "lora_B" in one.name or "embedding_A" in one.name]
+    data = np.memmap(path, dtype=np.uint8, mode="r")
+    return bool(tensors) and not any(data[tensor.start : tensor.end].any() for tensor in tensors)
+
+
+def _unreadable_settings(folder: Path) -> Iterator[str]:
+    for name in _SETTINGS:
+        if (folder / name).is_file() and not _json(folder / name):
+            yield f"{name} is no JSON object"
+
+
+def _other_prompt(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
+    if not (folder / "tokenizer_config.json").is_file():
+        return  # gguf carries template and stop tokens in its own file
+    path = folder / "chat_template.jinja"
+    template = (
+        path.read_text(encoding="utf-8")
+        if path.is_file()
+        else _json(folder / "tokenizer_config.json").get("chat_template")
+    )
+    if template_sha256(template) != facts.get("template"):
+        yield "the chat template is not the one trained with"
+    ends = _json(folder / "generation_config.json").get("eos_token_id")
+    stop_id = facts.get("stop_token_id")
+    if stop_id not in (ends if isinstance(ends, list) else [ends]):
+        yield f"generation_config.json does not stop at token {stop_id}, where trained answers end"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one where the file holds none."""
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,92 @@
+"""Tensors of a safetensors file, looked at without torch: is the file whole, is every number finite.
+
+Source: https://huggingface.co/docs/safetensors, "Format": 8 bytes little-endian length, a JSON header, the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+MAX_HEADER = 100 << 20
+BLOCK = 1 << 24
+"""Numbers looked at together."""
+# sign, exponent and fraction lie differently: (unsigned type, mask of the exponent; all ones there is NaN or infinite)
+_EXPONENTS: dict[str, tuple[type[Any], int]] = {
+    "F64": (np.uint64, 0x7FF0000000000000),
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+
+
+class DamagedFileError(Exception):
+    """The file is not a whole safetensors file; the message says why."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where one tensor lies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def stored_tensors(path: Path) -> list[Stored]:
+    """Return the tensors of a file.
+
+    Raises:
+        DamagedFileError: It is truncated, or no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER, size - 8):
+            raise DamagedFileError(f"{path.name}: {size} bytes, too few for its header")
+        try:
+            header = orjson.loads(file.read(length))
+        except orjson.JSONDecodeError as error:
+            raise DamagedFileError(f"{path.name}: its header is no JSON") from error
+    found = [
+        Stored(name, facts["dtype"], tuple(facts["shape"]), *(8 + length + place for place in facts["data_offsets"]))
+        for name, facts in header.items()
+        if name != "__metadata__"
+    ]
+    needed = max((tensor.end for tensor in found), default=8 + length)
+    if size < needed:
+        raise DamagedFileError(f"{path.name}: {size} bytes, its header speaks of {needed}: truncated")
+    for tensor in found:
+        width = _BYTES.get(tensor.dtype)
+        if width is not None and tensor.end - tensor.start != width * math.prod(tensor.shape):
+            raise DamagedFileError(f"{path.name}: {tensor.name} has another size than its shape says")
+    return found
+
+
+def not_finite(path: Path) -> Iterator[str]:
+    """Yield the names of tensors that hold NaN or infinity.
+
+    Raises:
+        DamagedFileError: The file is not whole.
+    """
+    for tensor in stored_tensors(path):
+        if tensor.dtype not in _EXPONENTS or tensor.end == tensor.start:
+            continue
+        kind, mask = _EXPONENTS[tensor.dtype]
+        count = (tensor.end - tensor.start) // np.dtype(kind).itemsize
+        numbers = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.end - tensor.start,))
+        bits = numbers.view(kind)
+        if any(((bits[at : at + BLOCK] & kind(mask)) == mask).any() for at in range(0, count, BLOCK)):
+            yield tensor.name

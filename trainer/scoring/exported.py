@@ -1,0 +1,107 @@
+"""Held-out questions for an exported format, and the score of its answers beside that of eval's tuned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from trainer.recipe.metrics import Grader, LlmJudge, MultipleChoice, Semantic
+from trainer.scoring.graders import Help, auto_metrics, grade
+from trainer.scoring.prompts import Asked
+from trainer.scoring.question import Answer, Question
+from trainer.scoring.questions import questions_of
+from trainer.scoring.speakers import Tokens
+
+NEED_HELP = (LlmJudge, MultipleChoice, Semantic)
+"""Metrics that ask another model, or for log-probabilities."""
+MIN_NEW_TOKENS = 32
+
+
+@dataclass
+class Exam:
+    """The first held-out questions that eval asked."""
+
+    questions: list[Question]
+    tuned: list[str | None]
+    """What the tuned model answered in eval, greedily; None where eval did not ask it so."""
+    grader: Grader | None
+
+    def prompts(self, tokens: Tokens) -> list[dict[str, Any]]:
+        """Return the questions as messages and as the token ids that training and eval made of them."""
+        return [
+            {
+                "messages": one.messages,
+                "tools": one.tools,
+                "kwargs": tokens.renderer.template_kwargs | one.chat_template_kwargs,
+                "ids": tokens.ids(one),
+            }
+            for one in map(_asked, self.questions)
+        ]
+
+    def score(self, answers: Sequence[str]) -> float | None:
+        """Return the mean of the deciding metric; None where it looks at none of the questions."""
+        if self.grader is None or not answers:
+            return None
+        said = [Answer(text, 0, finished=True) for text in answers]
+        marks = [mark.score for mark in grade(self.grader, said, self.questions, Help()) if mark is not None]
+        return float(np.mean(marks)) if marks else None
+
+
+def _asked(question: Question) -> Asked:
+    return Asked(question.messages, question.row.get("tools") or [], question.row.get("chat_template_kwargs") or {})
+
+
+def make_exam(
+    rows: Sequence[dict[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Grader] | None,
+    *,
+    turns: Any,
+    count: int,
+    greedy: bool,
+) -> Exam:
+    """Choose the questions.
+
+    Args:
+        rows: Lines of data/heldout.jsonl.
+        predictions: Lines of eval/predictions.jsonl.
+        metrics: Of the recipe, the deciding one first; None for those that fit the reference answers.
+        turns: `eval.turns`.
+        count: Most questions.
+        greedy: Whether eval's answers are the most likely ones, not drawn.
+    """
+    known = {line["id"]: line for line in predictions}
+    found = questions_of(rows, turns=turns, by=None, write_calls=lambda row, history, turn: "")
+    asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
+    fitting = [one for one in metrics or [] if not isinstance(one, NEED_HELP)]
+    if not fitting:
+        fitting = auto_metrics([one.reference or "" for one in asked], asked)
+    asked = asked[:count]
+    answers = [known[one.id].get("answers", {}).get("tuned", {}).get("text") for one in asked]
+    return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None)
+
+
+def common_system(rows: Path) -> str | None:
+    """Return the system prompt that every training row opens with; None where they differ, or have none."""
+    texts: set[str | None] = set()
+    with rows.open("rb") as file:
+        for line in file:
+            row = orjson.loads(line)
+            turns = row.get("prompt") or row.get("messages") or [{}]
+            texts.add(turns[0].get("content") if turns[0].get("role") == "system" else None)
+            if len(texts) > 1:
+                return None
+    return texts.pop() if texts else None
+
+
+def longest_answer(limit: int | str, predictions: Sequence[Mapping[str, Any]], tokens: Tokens) -> int:
+    """Return the limit that eval used: twice the longest reference answer unless the recipe says otherwise."""
+    if isinstance(limit, int):
+        return limit
+    lengths = [len(tokens.of_text(line["reference"] or "")) for line in predictions]
+    return max(MIN_NEW_TOKENS, 2 * max(lengths, default=0))

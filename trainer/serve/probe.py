@@ -1,0 +1,156 @@
+"""Questions to a server that has started: does it answer, and as the tuned model does?
+
+A server may load an adapter whose keys match nothing and answer as the base does, without a word.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import orjson
+
+from trainer.errors import GateError, HardwareError
+from trainer.rundir import RunFolder
+from trainer.scoring.question import Message
+from trainer.serve.servers import Address, Server
+
+NUM_PROBES = 4
+START_TIMEOUT_S = 1800.0
+"""vLLM loads and compiles a large model for many minutes."""
+POLL_S = 0.25
+TELL_EVERY_S = 60.0
+ANSWER_TIMEOUT_S = 300.0
+SPARE_TOKENS = 8
+"""Beyond the known answer, so that one that goes on is seen."""
+UNKNOWN_TOKENS = 16
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A held-out question with the answers that the eval stage heard, where it is known."""
+
+    messages: list[Message]
+    tuned: str | None
+    base: str | None
+    max_tokens: int
+
+
+def probes_of(run: RunFolder, *, is_greedy: bool) -> list[Probe]:
+    """Return held-out questions, first those that tell tuned and base apart; one plain question where there are none.
+
+    Args:
+        run: The run folder.
+        is_greedy: The eval stage took the likeliest tokens, so that another server can repeat its answers.
+    """
+    path = run.stage_dir("eval") / "predictions.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() and is_greedy else []
+    needs_more = _rows_with_extras(run) if lines else set()
+    found = []
+    for line in map(orjson.loads, lines):
+        tuned, base = (line["answers"].get(arm) for arm in ("tuned", "base"))
+        if tuned is None or (line.get("source"), line.get("line")) in needs_more:
+            continue
+        limit = tuned["num_tokens"] + (SPARE_TOKENS if tuned["finished"] else 0)
+        found.append(Probe(line["messages"], tuned["text"].strip(), base["text"].strip() if base else None, limit))
+    found.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
+    return found[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], None, None, UNKNOWN_TOKENS)]
+
+
+def _rows_with_extras(run: RunFolder) -> set[tuple[Any, Any]]:
+    """Return the places of held-out rows whose prompt is more than their turns."""
+    path = run.stage_dir("data") / "heldout.jsonl"
+    rows = map(orjson.loads, path.read_bytes().splitlines() if path.is_file() else [])
+    return {(row.get("source"), row.get("line")) for row in rows if row.get("tools") or row.get("chat_template_kwargs")}
+
+
+class Client:
+    """Requests to a server on this machine, past any proxy."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.http = httpx2.Client(base_url=address.url, timeout=ANSWER_TIMEOUT_S, trust_env=False)
+
+    def wait(self, is_alive: Callable[[], bool], say: Say) -> bool:
+        """Wait until the server is healthy; False where it ended before.
+
+        Raises:
+            HardwareError: It took too long.
+        """
+        started = told = time.monotonic()
+        while is_alive():
+            if self._is_healthy():
+                return is_alive()
+            now = time.monotonic()
+            if now - started > START_TIMEOUT_S:
+                raise HardwareError(
+                    f"the server was not ready after {START_TIMEOUT_S:.0f} s", hint="see the log named above"
+                )
+            if now - told > TELL_EVERY_S:
+                told = now
+                say(f"serve: loading since {now - started:.0f} s")
+            time.sleep(POLL_S)
+        return False
+
+    def _is_healthy(self) -> bool:
+        try:
+            return bool(self.http.get("/health", timeout=5.0).status_code == 200)
+        except httpx2.TransportError:
+            return False
+
+    def ask(self, model: str, probe: Probe) -> str:
+        """Return the likeliest answer.
+
+        Raises:
+            HardwareError: The server refuses, or says what is no completion.
+        """
+        body = {
+            "model": model,
+            "messages": probe.messages,
+            "temperature": 0.0,
+            "max_tokens": probe.max_tokens,
+        }
+        try:
+            reply = self.http.post("/v1/chat/completions", json=body)
+            if reply.status_code != 200:
+                raise self._no_answer(f"status {reply.status_code}: {reply.text[:300]}")
+            return str(reply.json()["choices"][0]["message"].get("content") or "").strip()
+        except (httpx2.TransportError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._no_answer(f"{type(error).__name__}: {error}") from error
+
+    def _no_answer(self, why: str) -> HardwareError:
+        return HardwareError(
+            f"{self.address.url}/v1/chat/completions does not answer: {why}", hint="see the log named above"
+        )
+
+
+def check(client: Client, server: Server, probes: list[Probe]) -> str:
+    """Ask the probes and return what was found, as a sentence.
+
+    Raises:
+        GateError: The server answers every one exactly as the untuned model.
+        HardwareError: It does not answer.
+    """
+    answers = [client.ask(server.model, probe) for probe in probes]
+    bases = [client.ask(server.base, probe) if server.base else probe.base for probe in probes]
+    told_apart = [probe.tuned != base and base is not None for probe, base in zip(probes, bases, strict=True)]
+    compared = [pair for pair, counts in zip(zip(answers, bases, strict=True), told_apart, strict=True) if counts]
+    if compared and all(answer == base for answer, base in compared):
+        raise GateError(
+            f"the server answers {len(compared)} held-out prompts exactly as the untuned model: "
+            "what was trained is not in use",
+            hint="see the log named above; --engine transformers serves the merged model",
+        )
+    known = [probe for probe in probes if probe.tuned is not None]
+    if not known:
+        return "it answers; the run has no held-out answers to compare with"
+    equal = sum(answer == probe.tuned for answer, probe in zip(answers, probes, strict=True))
+    apart = (
+        f", {sum(a != b for a, b in compared)} of {len(compared)} differ from the untuned model's" if compared else ""
+    )
+    return f"{equal} of {len(known)} held-out answers are those of the eval stage{apart}"

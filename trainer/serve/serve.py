@@ -1,0 +1,81 @@
+"""The verb: start an existing server on the tuned model, prove that it answers as such, end it with this command."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.recipe import Recipe
+from trainer.rundir import RunFolder, disk_errors
+from trainer.serve import probe
+from trainer.serve.artefacts import trained
+from trainer.serve.child import ended, free_address, running
+from trainer.serve.servers import Address, Engine, Place, Server, choose
+
+LOG = "serve.log"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for on the command line."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 is a free one."""
+    engine: Engine = "auto"
+    python: str | None = None
+    """Python of the environment that vLLM is installed in."""
+
+
+def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say: Say) -> int:
+    """Serve the tuned model until Ctrl-C, a signal, or the end of the server.
+
+    The line that begins with `serve: ready` comes only after the endpoint has answered.
+
+    Raises:
+        StageError: What the server needs is not exported.
+        HardwareError: The port is taken, the server is not installed, or it ended.
+        GateError: It answers as the untuned model.
+    """
+    trained(run, arguments)
+    address = free_address(wanted.host, wanted.port)
+    with tempfile.TemporaryDirectory(prefix="trainer-serve-") as name:
+        folder = Path(name)
+        server = choose(Place(recipe, run, address, folder, arguments), wanted.engine, wanted.python)
+        log = (run.path / LOG).absolute()
+        say(f"serve: {server.engine} on {server.serves}, log in {log}")
+        say(f"serve: {shlex.join(server.command)}")
+        with disk_errors(log), running(server, folder, log) as process:
+            client = probe.Client(address)
+            if not client.wait(lambda: process.poll() is None, say):
+                raise ended(server, process.poll(), log)
+            found = probe.check(client, server, probe.probes_of(run, is_greedy=recipe.eval.sampling is None))
+            _tell(server, address, found, say)
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                say("serve: stopped")
+                return 0
+            raise ended(server, code, log)
+
+
+def _tell(server: Server, address: Address, found: str, say: Say) -> None:
+    say(f"serve: {found}")
+    how = "response_format json_schema" if server.follows_schema else "not by this server; vLLM and llama.cpp can"
+    say(f"serve: answers held to a JSON Schema: {how}")
+    if not _is_loopback(address.host):
+        say(f"serve: {address.host} is open to other machines, and whoever reaches it may ask: there is no key")
+    say(f"serve: ready at {address.url}/v1, model {server.model}; Ctrl-C ends it")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
