@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from trainer.cli import main
+from trainer.model.prove import prove
 
 TIMEOUT_S = 120
 
@@ -63,7 +64,11 @@ class Project:
     @contextlib.contextmanager
     def environment(self, *, worker: bool = False) -> Iterator[None]:
         variables = {"TRAINER_RUNS": str(self.runs)} | ({"ACCELERATE_MIXED_PRECISION": "no"} if worker else {})
-        with mock.patch.dict(os.environ, variables), mock.patch("trainer.stages.train.die_with_parent"):
+        with (
+            mock.patch.dict(os.environ, variables),
+            mock.patch("trainer.stages.train.die_with_parent"),
+            mock.patch("trainer.stages.export.prove_apart", prove),  # as a fresh process does, without its start
+        ):
             yield
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:

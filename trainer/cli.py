@@ -206,10 +206,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _alone(options)
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
-    if options.verb == "inspect":
-        return _inspect(options, recipe, run_dir)
-    if options.verb in ("predict", "chat", "serve"):
-        return _serve(options, recipe, RunFolder(run_dir))
+    if options.verb in _ON_RUNS:
+        return _ON_RUNS[options.verb](options, recipe, RunFolder(run_dir))
     pipeline = Pipeline(
         recipe,
         RunFolder(run_dir),
@@ -268,10 +266,10 @@ def _alone(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect(options: argparse.Namespace, recipe: Recipe, run_dir: Path) -> int:
+def _inspect(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
     command: Any = importlib.import_module("trainer.inspect.command")  # the libraries of the data floor are slow
     wanted = command.Wanted(options.row, options.rule, options.flag, options.rejected, options.limit)
-    command.inspect(recipe, RunFolder(run_dir), wanted, arguments=_arguments(options))
+    command.inspect(recipe, run, wanted, arguments=_arguments(options))
     return 0
 
 
@@ -288,6 +286,9 @@ def _serve(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
         return 0
     wanted = verb.Wanted(options.host, options.port, options.engine, options.python)
     return int(verb.serve(recipe, run, wanted, arguments=arguments, say=_say))
+
+
+_ON_RUNS = {"inspect": _inspect, "predict": _serve, "chat": _serve, "serve": _serve}
 
 
 def _summary(pipeline: Pipeline) -> None:

@@ -90,6 +90,8 @@ class ArrayReader:
             except json.JSONDecodeError as error:
                 if self.is_end or self._is_broken(error):
                     raise self._error(error.msg, error.pos) from None
+                if len(self.text) - self.position > MAX_ROW_BYTES:
+                    raise self._too_long() from None
             except RecursionError:
                 raise self._error("nested too deeply", self.position) from None
             else:
@@ -101,8 +103,17 @@ class ArrayReader:
 
     def _is_broken(self, error: json.JSONDecodeError) -> bool:
         """Tell an error from an item that is not read to its end yet."""
-        is_complete = error.pos < len(self.text) - TAIL_CHARS and not error.msg.startswith("Unterminated string")
-        return is_complete or len(self.text) - self.position > MAX_ROW_BYTES
+        return error.pos < len(self.text) - TAIL_CHARS and not error.msg.startswith("Unterminated string")
+
+    def _too_long(self) -> DataError:
+        return DataError(
+            f"{self.path}:{self._line(self.position)}: row_too_long: an item of more than {MAX_ROW_BYTES >> 20} MiB, "
+            "which is the longest row that is read, or a string without its end",
+            hint=HINT,
+        )
+
+    def _line(self, position: int) -> int:
+        return self.passed_lines + self.text.count("\n", 0, position) + 1
 
     def _check_rest(self, *, is_wrapped: bool) -> None:
         rest = ""
@@ -117,6 +128,6 @@ class ArrayReader:
             raise self._error("text after the array", self.position) from None
 
     def _error(self, message: str, position: int) -> DataError:
-        line = self.passed_lines + self.text.count("\n", 0, position) + 1
         column = position - self.text.rfind("\n", 0, position)
-        return DataError(f"{self.path}:{line}: invalid_json: {message} at column {column}", hint=HINT)
+        place = f"{self.path}:{self._line(position)}"
+        return DataError(f"{place}: invalid_json: {message.removesuffix(' at')} at column {column}", hint=HINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+UTF32_BOMS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""Control characters that no text has, in any encoding of one byte a letter."""
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 BUFFER_BYTES = 2**20
 ZSTD_INPUT_BYTES = 1024
@@ -93,7 +97,8 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
             stream = _unpack(file)
             opening = stream.peek(4)[:4]
             if opening.startswith(UTF16_BOMS) or b"\x00" in opening:
-                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=_hint("UTF-16"))
+                encoding = "UTF-32" if opening in UTF32_BOMS else "UTF-16"
+                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=_hint(encoding))
             if opening.startswith(BOM):
                 stream.read(len(BOM))
             yield stream
@@ -147,11 +152,12 @@ def decode(path: Path, line: int, text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        encoding = "UTF-16" if text.startswith(UTF16_BOMS) else "CP1252"
-        raise DataError(
-            f"{path}:{line}: not UTF-8 (byte 0x{text[error.start]:02x} at column {error.start + 1})",
-            hint=_hint(encoding),
-        ) from None
+        place = f"(byte 0x{text[error.start]:02x} at column {error.start + 1})"
+        if NOT_TEXT.search(text):
+            raise DataError(
+                f"{path}:{line}: no text but binary data {place}", hint="give JSON, JSON lines, CSV or Parquet"
+            ) from None
+        raise DataError(f"{path}:{line}: not UTF-8 {place}", hint=_hint("CP1252")) from None
 
 
 def _hint(encoding: str) -> str:

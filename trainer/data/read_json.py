@@ -98,7 +98,9 @@ def parse_line(path: Path, line: Line) -> RawRow:
         # The standard parser takes NaN and lone surrogates, which files in the wild hold and orjson refuses.
         return RawRow(line.number, json.loads(text, parse_int=bounded_int))
     except json.JSONDecodeError as error:
-        return RawRow(line.number, None, RowError("invalid_json", f"{error.msg} at column {error.colno}"))
+        return RawRow(
+            line.number, None, RowError("invalid_json", f"{error.msg.removesuffix(' at')} at column {error.colno}")
+        )
     except RecursionError:
         return RawRow(line.number, None, RowError("invalid_json", "nested too deeply"))
 
@@ -125,7 +127,8 @@ def _load_leniently(path: Path, content: bytes) -> object:
     try:
         return json.loads(text, parse_int=bounded_int)
     except json.JSONDecodeError as error:
-        message = f"{path}:{error.lineno}: invalid_json: {error.msg} at column {error.colno}"
+        problem = error.msg.removesuffix(" at")
+        message = f"{path}:{error.lineno}: invalid_json: {problem} at column {error.colno}"
     except RecursionError:
         message = f"{path}: invalid_json: nested too deeply"
     raise DataError(message, hint=HINT)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from trainer.errors import StageError
-from trainer.model.stored import DamagedFileError, not_finite, stored_tensors
+from trainer.model.stored import DamagedFileError, is_zero, not_finite, stored_tensors
 
 PROVENANCE = "provenance.json"
 FORMAT_VERSION = 1
@@ -163,8 +162,7 @@ def _broken_weights(folder: Path) -> Iterator[str]:
 def _is_empty(path: Path) -> bool:
     """Tell an adapter that changes nothing; of an embedding layer, A is the matrix that begins at zero."""
     tensors = [one for one in stored_tensors(path) if "lora_B" in one.name or "embedding_A" in one.name]
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    return bool(tensors) and not any(data[tensor.start : tensor.end].any() for tensor in tensors)
+    return bool(tensors) and all(is_zero(path, tensor) for tensor in tensors)
 
 
 def _unreadable_settings(folder: Path) -> Iterator[str]:

@@ -82,11 +82,22 @@ def not_finite(path: Path) -> Iterator[str]:
         DamagedFileError: The file is not whole.
     """
     for tensor in stored_tensors(path):
-        if tensor.dtype not in _EXPONENTS or tensor.end == tensor.start:
-            continue
-        kind, mask = _EXPONENTS[tensor.dtype]
-        count = (tensor.end - tensor.start) // np.dtype(kind).itemsize
-        numbers = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.end - tensor.start,))
-        bits = numbers.view(kind)
-        if any(((bits[at : at + BLOCK] & kind(mask)) == mask).any() for at in range(0, count, BLOCK)):
-            yield tensor.name
+        if tensor.dtype in _EXPONENTS:
+            kind, mask = _EXPONENTS[tensor.dtype]
+            if any(((bits & kind(mask)) == mask).any() for bits in _blocks(path, tensor, kind)):
+                yield tensor.name
+
+
+def is_zero(path: Path, tensor: Stored) -> bool:
+    """Tell whether all numbers of a float tensor are zero, of either sign."""
+    kind, _ = _EXPONENTS.get(tensor.dtype, (np.uint8, 0))
+    unsigned = kind(np.iinfo(kind).max >> 1) if tensor.dtype in _EXPONENTS else kind(255)
+    return not any((bits & unsigned).any() for bits in _blocks(path, tensor, kind))
+
+
+def _blocks(path: Path, tensor: Stored, kind: type[Any]) -> Iterator[Any]:
+    """Yield the bits of a tensor, some at a time."""
+    if tensor.end > tensor.start:
+        data = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.end - tensor.start,))
+        bits = data.view(kind)
+        yield from (bits[at : at + BLOCK] for at in range(0, len(bits), BLOCK))

@@ -12,7 +12,7 @@ from trainer.recipe.decide import DecideSection
 from trainer.recipe.evaluate import EvalSection
 from trainer.recipe.export import ExportSection
 from trainer.recipe.method import Method, SftMethod
-from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter
+from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter
 from trainer.recipe.train import LaunchSection, TrackSection, TrainSection
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -58,7 +58,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def only_qlora_has_a_dequantised_base(self) -> Recipe:
-        if self.export.merge.base == "dequantised" and self.adapter.kind != "qlora":
+        if self.export.merge.base == "dequantised" and not isinstance(self.adapter, QloraAdapter):
             raise ValueError("export.merge.base: dequantised is for adapter.kind qlora; use plain or auto")
         return self
 

@@ -78,7 +78,7 @@ def make_exam(
     known = {line["id"]: line for line in predictions}
     found = questions_of(rows, turns=turns, by=None, write_calls=lambda row, history, turn: "")
     asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
-    fitting = [one for one in metrics or [] if not isinstance(one, NEED_HELP)]
+    fitting: list[Grader] = [one for one in metrics or [] if not isinstance(one, NEED_HELP)]
     if not fitting:
         fitting = auto_metrics([one.reference or "" for one in asked], asked)
     asked = asked[:count]

@@ -1,4 +1,4 @@
-"""Log-likelihoods and logits of token rows.
+"""Log-likelihoods of token rows.
 
 Shapes: B rows, S tokens, V words.
 """
@@ -6,7 +6,6 @@ Shapes: B rows, S tokens, V words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,47 +53,3 @@ def _padded(rows: Sequence[tuple[Any, Any]]) -> tuple[torch.Tensor, torch.Tensor
         mask[row, : len(tokens)] = torch.from_numpy(np.asarray(flags, dtype=np.int64))
         attention[row, : len(tokens)] = 1
     return ids, attention, mask
-
-
-def logits_of(model: Any, rows: Sequence[Any]) -> list[torch.Tensor]:
-    """Return logits of at least float32, one (S, V) tensor a row, on the CPU."""
-    device = next(model.parameters()).device
-    found = []
-    for tokens in rows:
-        ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))[None].to(device)
-        with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[0]
-            found.append((logits if logits.dtype == torch.float64 else logits.float()).cpu())
-    return found
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How near two models' outputs are."""
-
-    max_logit_diff: float
-    mean_kl: float
-    """Nats a token, from the first model to the second."""
-    max_kl: float
-    top1_agreement: float
-    num_positions: int
-
-
-def agreement(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
-    """Compare two models' logits on the same rows; NaN anywhere makes every figure NaN."""
-    differences, divergences, same = [], [], []
-    for first, second in zip(expected, actual, strict=True):
-        width = min(first.shape[-1], second.shape[-1])  # a padded vocabulary
-        p, q = first[:, :width].double(), second[:, :width].double()
-        log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
-        differences.append((p - q).abs().max())
-        divergences.append((log_p.exp() * (log_p - log_q)).sum(-1))
-        same.append(p.argmax(-1) == q.argmax(-1))
-    kl = torch.cat(divergences)
-    return Agreement(
-        max_logit_diff=float(torch.stack(differences).max()),
-        mean_kl=float(kl.mean()),
-        max_kl=float(kl.max()),
-        top1_agreement=float(torch.cat(same).double().mean()),
-        num_positions=len(kl),
-    )

@@ -121,6 +121,8 @@ class Work:
     def proofs(self) -> dict[str, dict[str, Any]]:
         """Write and prove; return export/verify.json."""
         wanted = set(self.recipe.export.formats)
+        if "gguf" in wanted:  # before anything is written
+            raise HardwareError("this version does not write gguf yet", hint="leave gguf out of export.formats")
         written = [self._adapter()] if "adapter" in wanted else []
         merged = self._merged() if wanted - {"adapter"} else []
         answer = self._proven([*written, *merged])
@@ -212,14 +214,12 @@ class Work:
 
     def _from_merged(self, name: Format, merged: Written) -> Written:
         folder = self.context.dir / name
-        if name == "bnb4":
-            given = self.recipe.adapter
-            adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
-            limit = self.recipe.export.max_shard_gb
-            write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
-            export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
-            return Written(export, adapter.bnb_4bit_quant_type)
-        raise HardwareError("gguf is not written by this version", hint="leave gguf out of export.formats")
+        given = self.recipe.adapter
+        adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
+        limit = self.recipe.export.max_shard_gb
+        write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
+        export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
+        return Written(export, adapter.bnb_4bit_quant_type)
 
     def _export(self, name: str) -> Export:
         return Export(name, name, str(self.context.dir / name), "plain", None, self._fingerprint)

@@ -114,12 +114,12 @@ def _request(kind: str, base: Path, trained: Path, tokenizer: Any, exports: list
         is_adapter=kind != "none",
         four_bit=QLORA.model_dump(mode="json") if kind == "qlora" else None,
         weights_dtype="float32",
-        rows=[list(range(3, 40)), list(range(100, 120))],
+        rows=[list(range(3, 40)), list(range(100, 220))],
         prompts=_prompts(tokenizer),
         general=[[5, 6, 7]] if kind == "qlora" else [],
         stop_ids=[tokenizer.eos_token_id],
         stop_id=tokenizer.eos_token_id,
-        max_new_tokens=6,
+        max_new_tokens=4,
         template=template_sha256(tokenizer.chat_template),
         eos_token=tokenizer.eos_token,
         exports=exports,
@@ -164,8 +164,15 @@ def _written(kind: str, base: Path, trained: Path, place: Path, tokenizer: Any) 
     return [_finish(export, base, tokenizer) for export in found]
 
 
-@pytest.mark.parametrize("kind", ["lora", "qlora", "dora", "none"])
-@pytest.mark.parametrize("family", FAMILIES)
+CHECKED = [
+    (family, kind)
+    for family in FAMILIES
+    for kind in ("lora", "qlora", "dora", "none")
+    if (family, kind) != ("Mixtral", "dora")  # PEFT has no DoRA on fused experts
+]
+
+
+@pytest.mark.parametrize(("family", "kind"), CHECKED)
 def test_every_format_passes_its_proof(
     family: str, kind: str, base: Callable[[str], Path], tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
@@ -325,7 +332,7 @@ def test_the_base_model_is_not_taken_for_the_tuned_one(
     answer = prove(_request("lora", *proven[:2], tiny_tokenizer, [replace(export, folder=str(tmp_path / "base"))]))
     found = judge("merged", "float32", answer["exports"]["merged"], None, LIMITS)
     assert not found["passed"] and "outputs are those of the base model" in found["because"]
-    assert any("left as in the base" in finding for finding in found["findings"])
+    assert any("is not base plus update" in finding for finding in found["findings"])
 
 
 # The fresh process and the verdict
@@ -354,6 +361,7 @@ def _found(**changes: Any) -> dict[str, Any]:
         ("adapter", "float32", {"max_logit_diff": float("nan")}, "largest logit difference"),
         ("merged", "float32", {"same_answers": 18}, "greedy answers"),
         ("merged", "bfloat16", {"max_logit_diff": 1.0, "same_answers": 15}, ""),
+        ("merged", "bfloat16", {"same_answers": 14}, "greedy answers"),
         ("merged", "bfloat16", {"mean_kl": 0.02}, "bfloat16|rounded weights add"),
         ("merged", "bfloat16", {"mean_kl": float("nan")}, "weights add"),
         ("merged", "bfloat16", {"top1_agreement": 0.9}, "same best token"),
@@ -364,9 +372,7 @@ def _found(**changes: Any) -> dict[str, Any]:
         ("merged", "float32", {"findings": ["a", "b", "c", "d"]}, "a; b; c; and 1 more"),
     ],
 )
-def test_limits_go_by_the_precision_of_the_format(
-    kind: str, dtype: str, changes: dict[str, Any], because: str
-) -> None:
+def test_limits_go_by_the_precision_of_the_format(kind: str, dtype: str, changes: dict[str, Any], because: str) -> None:
     found = judge(kind, dtype, _found(**changes), None, Verify())
     assert found["passed"] == (because == "")
     assert any(part in found["because"] for part in because.split("|"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.model.agreement import agreement
 from trainer.scoring import comparisons, statistics
 from trainer.scoring.graders import exact_match, is_json, mostly_json
-from trainer.scoring.likelihood import agreement
 
 
 @pytest.mark.parametrize(
