@@ -31,8 +31,6 @@ from trainer.rundir import (
 from trainer.scoring.inputs import eval_inputs
 from trainer.stages import STAGES, Stage, load
 
-ACCEPTABLE = ("changed-recipe", "failed-gate", "world-size")
-
 
 @dataclass(frozen=True)
 class Status:
@@ -157,9 +155,9 @@ class Pipeline:
 
     def _adapter_hash(self, start: Path) -> str:
         for folder in (start / "train" / "adapter", start):
-            weights = folder / "adapter_model.safetensors"
-            if weights.is_file():
-                return self.run.hashes.file(weights)
+            files = [folder / name for name in ("adapter_model.safetensors", "adapter_config.json")]
+            if files[0].is_file():
+                return hash_value([self.run.hashes.file(file) for file in files if file.is_file()])
         raise StageError(
             f"adapter.init_from: no adapter_model.safetensors in {start}",
             hint="point adapter.init_from at a finished run or an adapter folder; train that one first",

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from trainer.recipe import Recipe
-from trainer.rundir import StageContext
+if TYPE_CHECKING:  # this table is all that `--help` reads
+    from trainer.recipe import Recipe
+    from trainer.rundir import StageContext
+
+ACCEPTABLE = ("changed-recipe", "failed-gate", "world-size")
+"""Refusals that `--accept` may override."""
 
 
 class RunStage(Protocol):
@@ -154,4 +158,4 @@ STAGES: dict[str, Stage] = {
 
 def load(name: str) -> RunStage:
     """Import a stage and return its `run`; the one place where an import is made from a name."""
-    return cast(RunStage, importlib.import_module(f"trainer.stages.{name}").run)
+    return cast("RunStage", importlib.import_module(f"trainer.stages.{name}").run)
