@@ -145,6 +145,7 @@ def _inspect_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--rejected", nargs="?", const="", metavar="REASON", help="rows left out, beside the rows that were kept"
     )
     parser.add_argument("--limit", type=int, default=5, metavar="N", help="rows shown; 5 by default")
+    parser.add_argument("--add-to-suite", metavar="FILE", help="suite that the row of --row becomes an item of")
 
 
 def _verify_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

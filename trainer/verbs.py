@@ -99,7 +99,9 @@ def _alone(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
     command: Any = importlib.import_module("trainer.inspect.command")  # the libraries of the data floor are slow
-    wanted = command.Wanted(options.row, options.rule, options.flag, options.rejected, options.limit)
+    wanted = command.Wanted(
+        options.row, options.rule, options.flag, options.rejected, options.limit, options.add_to_suite
+    )
     command.inspect(recipe, run, wanted, arguments=_arguments(options))
     return 0
 

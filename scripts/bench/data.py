@@ -198,7 +198,7 @@ def split(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     path = write(folder / "split.jsonl", as_rows(rows))
     for near_on, name in ((True, "this split"), (False, "this split, near copies left in")):
         # A group threshold alone keeps copies together; nothing is dropped below 1.0.
-        section = {} if near_on else {"dedupe": {"threshold": 1.0}}
+        section: dict[str, Any] = {} if near_on else {"dedupe": {"threshold": 1.0}}
         out, _ = run_stage(folder, path, **section)
         sides = {side: {row["line"] - 1 for row in read(out / f"{side}.jsonl")} for side in ("train", "heldout")}
         leaked = {

@@ -48,7 +48,8 @@ def truthfulness(source):
     """20 questions of TruthfulQA: the best answer among three wrong ones."""
     draw = random.Random(SEED)
     fitting = [
-        row for row in rows(source / "eval-truthfulqa" / "truthfulqa.jsonl")
+        row
+        for row in rows(source / "eval-truthfulqa" / "truthfulqa.jsonl")
         if len(row["incorrect_answers"]) >= 3 and len(row["question"]) < 200
     ]
     for number, row in enumerate(draw.sample(fitting, 20)):

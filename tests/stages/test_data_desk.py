@@ -229,11 +229,18 @@ def good(num_rows: int = 30) -> bytes:
 
 
 JUNK = [
-    ("binary.jsonl", good() + bytes(range(256)) * 20 + b"\n" + good(3), ["binary.jsonl:32", "UTF-8"]),
+    ("binary.jsonl", good() + bytes(range(256)) * 20 + b"\n" + good(3), ["binary.jsonl:32", "binary data"]),
     (
         "latin.jsonl",
         good() + '{"prompt": "caf\u00e9", "completion": "x"}\n'.encode("latin-1"),
         ["latin.jsonl:31", "UTF-8"],
+    ),
+    ("noise.jsonl", random.Random(0).randbytes(100_000), ["noise.jsonl:1", "binary data"]),
+    ("wider.jsonl", good().decode().encode("utf-32"), ["wider.jsonl:1", "iconv -f UTF-32"]),
+    (
+        "open.json",
+        b"[" + b",\n".join(good(30).splitlines()) + b',\n{"prompt": "a',
+        ["open.json:31", "starting at column"],
     ),
     ("wide.jsonl", good().decode().encode("utf-16"), ["wide.jsonl", "UTF-16"]),
     ("cut.jsonl.gz", gzip.compress(good(300))[:-4000], ["cut.jsonl.gz"]),
@@ -263,6 +270,13 @@ def test_a_line_of_100_mb_is_a_rejected_row(tmp_path: Path) -> None:
     context = run_stage(tmp_path / "out", str(path))
     assert rejected(tmp_path / "out")[0][:2] == (31, "row_too_long") and context.numbers["rows_read"] == 32
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 90 * 1024  # KiB
+
+
+def test_an_item_of_40_mb_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[" + b",\n".join(good().splitlines()) + b',\n{"text": "' + b"x" * (40 << 20) + b'"}]')
+    with pytest.raises(DataError, match=r"a\.json:31: row_too_long"):
+        run_stage(tmp_path / "out", str(path))
 
 
 def test_json_a_million_deep_is_a_rejected_row(tmp_path: Path) -> None:

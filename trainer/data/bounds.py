@@ -77,4 +77,5 @@ def _bounds(marks: Marks, left: NDArray[np.int32], right: NDArray[np.int32]) -> 
     one, two = marks.bits[left], marks.bits[right]
     only_left, only_right = (ONES[bits].sum(axis=1, dtype=np.int64) for bits in (one & ~two, two & ~one))
     shared = np.minimum(marks.sizes[left] - only_left, marks.sizes[right] - only_right)
-    return shared / np.maximum(shared + only_left + only_right, 1)
+    bounds: NDArray[np.float64] = shared / np.maximum(shared + only_left + only_right, 1)
+    return bounds

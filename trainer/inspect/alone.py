@@ -24,12 +24,12 @@ from trainer.render.terminal import suites_table
 from trainer.rundir import cache_dir, read_json, write_json
 from trainer.scoring.comparisons import sentence
 from trainer.scoring.endpoint import EndpointModel
-from trainer.scoring.evidence import Evidence, difference
+from trainer.scoring.evidence import Evidence, Kind, difference
 from trainer.scoring.gates import LOWER_IS_BETTER
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.graders import Help
 from trainer.scoring.measure import Settings, measure
-from trainer.scoring.prompts import Asked
+from trainer.scoring.prompts import asked_by
 from trainer.scoring.results import Panel
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
 from trainer.scoring.suite import SuiteItems, read_items
@@ -76,6 +76,7 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
             "arms": panel.scores(),
         }
         lines += predictions(panel, [])
+    opened.forget()
     Console(width=100, highlight=False).print(suites_table({"suites": found}))
     if out is not None:
         write_json(out / "scores.json", {"target": target.place, "suites": found})
@@ -88,6 +89,7 @@ class _Opened:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.tokens: Tokens | None = None
+        self.stores: set[Path] = set()
         if target.is_address:
             return
         section = ModelSection(name_or_path=target.place)
@@ -105,15 +107,22 @@ class _Opened:
         self.model = model.eval()
 
     def speaker(self, max_new_tokens: int) -> Speaker:
-        key = hashlib.sha256(f"{self.target}{max_new_tokens}".encode()).hexdigest()
         if self.target.is_address:
+            key = hashlib.sha256(f"{self.target}{max_new_tokens}".encode()).hexdigest()
+            store = cache_dir() / "answers" / f"alone-{key}.jsonl"
+            self.stores.add(store)
             section = Endpoint(base_url=self.target.place, name=self.target.name or "default")
             model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=SETTINGS.concurrency)
-            return EndpointSpeaker(model, None, store=cache_dir() / "answers" / f"alone-{key}.jsonl", max_context=None)
+            return EndpointSpeaker(model, None, store=store, max_context=None)
         assert self.tokens is not None
         local = LocalModel(self.model, self.tokenizer, stop_ids=self._stop_ids(), max_new_tokens=max_new_tokens)
         limit = getattr(self.model.config, "max_position_embeddings", None)
         return LocalSpeaker(local, self.tokens, store=None, max_context=limit)
+
+    def forget(self) -> None:
+        """Remove what was kept for an interruption: behind the address there may be another model tomorrow."""
+        for store in self.stores:
+            store.unlink(missing_ok=True)
 
     def _stop_ids(self) -> list[int]:
         known = self.model.generation_config.eos_token_id
@@ -131,7 +140,7 @@ def _base_of(folder: Path) -> str:
 
 def _measure(opened: _Opened, items: SuiteItems) -> Panel:
     panel = Panel(items.questions, items.metrics, seed=0)
-    asked = [Asked(question.messages, question.row.get("tools") or []) for question in items.questions]
+    asked = [asked_by(question) for question in items.questions]
     speaker = opened.speaker(items.suite.max_new_tokens)
     panel.arms[ARM] = measure(
         Arm(name=ARM),
@@ -167,14 +176,14 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
         )
     scores = read_json(first / "eval" / "scores.json")
     found = []
-    for metric in one[shared[0]]["grades"]:
+    names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    for metric in dict.fromkeys(metric for key in shared for metric in one[key]["grades"]):
         rows = [key for key in shared if metric in one[key]["grades"] and metric in other[key]["grades"]]
         if rows:
-            sides = [_evidence(side, metric, rows) for side in (one, other)]
-            told = {"metric": metric} | difference(*sides, seed=0)
+            told = {"metric": metric} | difference(*_evidence((one, other), metric, rows), seed=0)
             described = (scores.get("metrics") or {}).get(metric, {}).get("better")
             lower = described == "lower" or metric in LOWER_IS_BETTER
-            told["sentence"] = sentence(told, first=first.name, second=second.name, lower_is_better=lower)
+            told["sentence"] = sentence(told, first=names[0], second=names[1], lower_is_better=lower)
             found.append(told)
     return found
 
@@ -193,7 +202,11 @@ def _tuned(run: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _evidence(answers: dict[str, dict[str, Any]], metric: str, rows: Sequence[str]) -> Evidence:
-    values = np.array([answers[key]["grades"][metric] for key in rows])
-    is_share = bool(np.isin(values, (0.0, 1.0)).all())
-    return Evidence("share" if is_share else "mean", values, groups=[answers[key]["group"] for key in rows])
+def _evidence(
+    runs: tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]], metric: str, rows: Sequence[str]
+) -> tuple[Evidence, Evidence]:
+    """Return the marks of both runs: shares only where every mark of both is 0 or 1."""
+    marks = [np.array([answers[key]["grades"][metric] for key in rows]) for answers in runs]
+    kind: Kind = "share" if np.isin(marks, (0.0, 1.0)).all() else "mean"
+    groups = [runs[0][key]["group"] for key in rows]
+    return Evidence(kind, marks[0], groups=groups), Evidence(kind, marks[1], groups=groups)

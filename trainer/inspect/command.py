@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trainer.errors import DataError, StageError
+from trainer.inspect.collect import add_to_suite
 from trainer.inspect.rejected import Rejected, rejected_rows
 from trainer.inspect.rows import (
     TRAITS,
@@ -41,6 +42,8 @@ class Wanted:
     rejected: str | None = None
     """A reason, "" for any."""
     limit: int = 5
+    suite: str | None = None
+    """Suite file that the row is added to."""
 
 
 def inspect(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str) -> None:
@@ -58,6 +61,8 @@ def inspect(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str) -
     """
     if wanted.limit < 1:
         raise DataError(f"--limit {wanted.limit}: at least one row", hint="leave it out to see 5")
+    if wanted.suite is not None and wanted.row is None:
+        raise DataError("--add-to-suite adds one row, and none is named", hint="give --row FILE:LINE")
     folder = data_folder(run, arguments)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     if wanted.rejected is not None:
@@ -71,6 +76,19 @@ def inspect(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str) -
     tokens = None if notice else _load("tokens").TokenView(recipe, run)
     for row in chosen:
         _show_row(console, row, tokens)
+    if wanted.suite is not None:
+        _add(console, chosen, Path(wanted.suite))
+
+
+def _add(console: Console, chosen: list[Row], suite: Path) -> None:
+    """Add the one row that was shown to a suite, and say so."""
+    if len(chosen) > 1:
+        places = ", ".join(row.place for row in chosen)
+        raise DataError(f"--add-to-suite adds one row, and these are {len(chosen)}: {places}", hint="--row FILE:LINE")
+    added = add_to_suite(chosen[0], suite)
+    told = f"added to {added.items}" if added.is_new else f"is in {suite} already"
+    trained = "" if chosen[0].side == "heldout" else f"; it is a {chosen[0].side} row, so training sees its answer"
+    console.print(Text(f"\n{added.id} {told}{trained}"), soft_wrap=True)
 
 
 def data_folder(run: RunFolder, arguments: str) -> Path:

@@ -97,12 +97,17 @@ def greedy(
     decoder.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, eos_token_id=list(eos), pad_token_id=min(eos)
     )
+    is_double = next(decoder.parameters()).dtype == torch.float64
+    if is_double:
+        decoder.float()  # the weights were read as float32: nothing is lost, and there are many tokens to compute
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].ids))
     found: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
         places = order[start : start + BATCH]
         rows = _generated(decoder, [prompts[place].ids for place in places], eos)
         found.update(zip(places, rows, strict=True))
+    if is_double:
+        decoder.double()
     ids = [found[place] for place in range(len(prompts))]
     return Answers(ids, [str(tokenizer.decode(row, skip_special_tokens=True)) for row in ids])
 

@@ -17,6 +17,7 @@ from trainer.data.records import parse_row
 from trainer.errors import DataError
 from trainer.scoring.evidence import Evidence
 from trainer.scoring.likelihood import row_losses
+from trainer.scoring.questions import flat, group_of
 from trainer.tokens.store import TokenStore
 
 LOSS_BATCH = 8
@@ -33,10 +34,12 @@ class HeldOut:
     """(ids, mask); of preference rows the chosen side."""
     rejected: list[TokenRow] | None
     """Of preference rows the rejected side."""
+    by: str | None = None
+    """Field whose rows belong together, as in `data.split.by`."""
 
     def evidence(self, model: Any) -> dict[str, Evidence]:
         """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
-        groups = [f"{row.get('source')}:{row.get('line')}" for row in self.rows]
+        groups = [group_of(flat(row), self.by) for row in self.rows]
         losses, counts = row_losses(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
         found = {"loss": Evidence("ratio", losses, counts, groups=groups)}
         if self.rejected is not None:
@@ -46,7 +49,9 @@ class HeldOut:
         return found
 
 
-def read_held_out(store: TokenStore, lines: Sequence[bytes], *, max_rows: int, seed: int) -> HeldOut:
+def read_held_out(
+    store: TokenStore, lines: Sequence[bytes], *, max_rows: int, seed: int, by: str | None = None
+) -> HeldOut:
     """Return the held-out rows, above `max_rows` a seeded sample.
 
     Args:
@@ -54,6 +59,7 @@ def read_held_out(store: TokenStore, lines: Sequence[bytes], *, max_rows: int, s
         lines: data/heldout.jsonl.
         max_rows: Most rows.
         seed: Of the sample.
+        by: Field whose rows belong together.
 
     Raises:
         DataError: There are none.
@@ -66,8 +72,8 @@ def read_held_out(store: TokenStore, lines: Sequence[bytes], *, max_rows: int, s
     rows = [orjson.loads(lines[int(store.row_index[index])]) for index in chosen]
     if store.is_pairs:
         pairs = [store.pair(index) for index in chosen]
-        return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs])
-    return HeldOut(rows, [store.row(index) for index in chosen], None)
+        return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)
+    return HeldOut(rows, [store.row(index) for index in chosen], None, by)
 
 
 def _side(prompt: Any, answer: Any) -> TokenRow:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trainer.recipe.evaluate import EvalSection
 from trainer.recipe.load import load_suite
-from trainer.recipe.metrics import JsonSchema
-from trainer.recipe.suite import ItemFile, Suite
+from trainer.recipe.metrics import Grader, JsonSchema
+from trainer.recipe.suite import Item, ItemFile, LmEvalTasks, Suite
 
 
 def eval_inputs(section: EvalSection) -> Iterator[tuple[str, Path]]:
@@ -34,9 +34,17 @@ def eval_inputs(section: EvalSection) -> Iterator[tuple[str, Path]]:
 
 
 def _suite_files(suite: Suite) -> Iterator[tuple[str, Path]]:
+    graders = [*suite.graders, *(grader for part in (*suite.items, *suite.sources) for grader in _graders(part))]
+    for grader in graders:
+        if isinstance(grader, JsonSchema) and isinstance(grader.schema, str):
+            yield f"eval.suites.{suite.name}.{grader.title}.schema", Path(grader.schema)
     for place, source in enumerate(suite.sources):
         path = source.path if isinstance(source, ItemFile) else source.include_path
         yield from _files(f"eval.suites.{suite.name}.{place}", Path(path))
+
+
+def _graders(part: Item | ItemFile | LmEvalTasks) -> list[Grader]:
+    return [] if isinstance(part, LmEvalTasks) else part.graders
 
 
 def _files(label: str, path: Path) -> Iterator[tuple[str, Path]]:

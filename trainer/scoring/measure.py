@@ -11,7 +11,9 @@ from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.metrics import Confidence, Grader, MultipleChoice
 from trainer.scoring.clusters import Floats
 from trainer.scoring.graders import Help, calibration, expected_calibration_error, grade, micro
-from trainer.scoring.prompts import Asked, without_reasoning
+from trainer.scoring.graders.expected import applies
+from trainer.scoring.lettered import grade_letters, lettered
+from trainer.scoring.prompts import Asked, asked_by, without_reasoning
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.scoring.results import ArmResults, answer_evidence, figure, latency_evidence
 from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
@@ -63,8 +65,12 @@ def measure(
         answers = _repaired(speaker, questions, asked, graders, answers, texts, helps, told)
         texts = [without_reasoning(answer.text, tag) for answer in answers]
     results = ArmResults(list(answers), texts)
-    _grade(results, questions, graders, replace_help(helps, speaker))
-    results.measured = answer_evidence(answers, [question.group for question in questions])
+    told_by_scores = replace(helps, choice_scores=speaker.choice_scores if speaker.tells_choices else None)
+    _grade(results, _as_asked(questions, asked), graders, told_by_scores, speaker)
+    generated = [place for place, own in enumerate(graders) if _is_generated(own)]
+    results.measured = answer_evidence(
+        [answers[place] for place in generated], [questions[place].group for place in generated]
+    )
     timed = [one for one, needed in zip(asked, map(_is_generated, graders), strict=True) if needed]
     if settings.latency_rows and timed:
         results.measured |= latency_evidence(speaker.timings(timed[: settings.latency_rows]))
@@ -77,9 +83,9 @@ def measure(
     return results
 
 
-def replace_help(helps: Help, speaker: Speaker) -> Help:
-    """Let graders ask the arm's own model for the log-probabilities of choices."""
-    return replace(helps, choice_scores=speaker.choice_scores)
+def _as_asked(questions: Sequence[Question], asked: Sequence[Asked]) -> list[Question]:
+    """Return the questions as the arm puts them: choices continue its own prompt, not the row's."""
+    return [replace(question, messages=one.messages) for question, one in zip(questions, asked, strict=True)]
 
 
 def _is_generated(graders: Sequence[Grader]) -> bool:
@@ -115,7 +121,7 @@ def _repaired(
         [grader for grader in own if grader.is_format and not isinstance(grader, MultipleChoice)] for own in graders
     ]
     results = ArmResults(list(answers), list(texts))
-    _grade(results, questions, form, helps)
+    _grade(results, questions, form, helps, speaker)
     wrong: dict[int, str] = {}
     for grades in results.grades.values():
         for place, found in enumerate(grades):
@@ -146,26 +152,42 @@ def _second_prompt(asked: Asked, text: str, reason: str) -> Asked:
 
 
 def _grade(
-    results: ArmResults, questions: Sequence[Question], graders: Sequence[Sequence[Grader]], helps: Help
+    results: ArmResults,
+    questions: Sequence[Question],
+    graders: Sequence[Sequence[Grader]],
+    helps: Help,
+    speaker: Speaker,
 ) -> None:
-    """Let every grader mark the questions that name it."""
+    """Let every grader mark the questions that name it; items may share a metric's name with other keys."""
     named: dict[str, tuple[Grader, list[int]]] = {}
     for place, own in enumerate(graders):
         for grader in own:
-            named.setdefault(grader.title, (grader, []))[1].append(place)
-    for title, (grader, places) in named.items():
+            named.setdefault(grader.model_dump_json(), (grader, []))[1].append(place)
+    for grader, places in named.values():
         answers = [replace(results.answers[place], text=results.texts[place]) for place in places]
         asked = [questions[place] for place in places]
-        marks: list[Grade | None] = [None] * len(questions)
-        for place, found in zip(places, grade(grader, answers, asked, helps), strict=True):
+        marks = results.grades.setdefault(grader.title, [None] * len(questions))
+        for place, found in zip(places, _marks(grader, answers, asked, helps, speaker), strict=True):
             marks[place] = found
-        results.grades[title] = marks
         counts = micro(grader, answers, asked)
         if counts is not None:
-            results.counts[title] = np.zeros((len(questions), 3))
-            results.counts[title][places] = counts
+            kept = results.counts.setdefault(grader.title, np.zeros((len(questions), 3)))
+            kept[places] = counts
         if isinstance(grader, Confidence) and grader.measure == "ece":
-            results.figures[title] = _calibration_error(calibration(grader, answers, asked), grader.bins)
+            results.figures[grader.title] = _calibration_error(calibration(grader, answers, asked), grader.bins)
+
+
+def _marks(
+    grader: Grader, answers: Sequence[Answer], asked: Sequence[Question], helps: Help, speaker: Speaker
+) -> Sequence[Grade | None]:
+    if not isinstance(grader, MultipleChoice) or speaker.tells_choices:
+        return grade(grader, answers, asked, helps)
+    places = [place for place, question in enumerate(asked) if applies(grader, question)]
+    looked_at = [asked[place] for place in places]
+    prompts = [lettered(grader, question, asked_by(question)) for question in looked_at]
+    said = speaker.answers(prompts, lambda: None)
+    found = dict(zip(places, grade_letters(grader, said, looked_at), strict=True))
+    return [found.get(place) for place in range(len(asked))]
 
 
 def _calibration_error(pairs: Floats, bins: int) -> Score:

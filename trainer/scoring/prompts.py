@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from trainer.data.shingles import normalise_words
 from trainer.errors import DataError
 from trainer.recipe.arms import Arm, Documents, Prompt, Shots
 from trainer.scoring.question import Message, Question
-from trainer.scoring.questions import last_user_text
+from trainer.scoring.questions import conversation, last_user_text
 from trainer.scoring.retrieval import Copies, Retriever, retriever_of
 
 SPARE_CANDIDATES = 8
@@ -42,6 +43,12 @@ class Asked:
     def as_row(self) -> dict[str, Any]:
         """Return what a renderer takes."""
         return {"tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+def asked_by(question: Question) -> Asked:
+    """Return what is sent for a question as it stands."""
+    row = question.row
+    return Asked(question.messages, row.get("tools") or [], row.get("chat_template_kwargs") or {})
 
 
 def build(
@@ -138,9 +145,9 @@ def without_reasoning(text: str, tag: str | None) -> str:
 
 def _shot(row: dict[str, Any]) -> list[Message] | None:
     """Return a row as an example without its system turn; None for rows that are no conversation."""
-    if "messages" not in row and "prompt" not in row:
+    messages = conversation(row)
+    if messages is None:
         return None
-    messages = row["messages"] if "messages" in row else [*row["prompt"], *row["chosen"]]
     return [
         {key: value for key, value in message.items() if key != "weight"}
         for message in messages
@@ -149,7 +156,7 @@ def _shot(row: dict[str, Any]) -> list[Message] | None:
 
 
 def _shots_of(rows: Sequence[dict[str, Any]]) -> list[list[Message]]:
-    return [shot for shot in map(_shot, rows) if shot]
+    return [shot for shot in map(_shot, rows) if shot and shot[-1]["role"] == "assistant"]
 
 
 def _fixed_shots(
@@ -184,8 +191,22 @@ def _leaks(shots: Sequence[list[Message]], questions: Sequence[Question]) -> lis
     """Return for each example the question that it nearly repeats."""
     asked = [last_user_text(question.messages) for question in questions]
     copies = Copies(asked)
-    found = [copies.of(last_user_text(shot), asked) for shot in shots]
-    return [questions[int(which.argmax())] if which.any() else None for which in found]
+    return [next(_repeated(shot, asked, questions, copies), None) for shot in shots]
+
+
+def _repeated(
+    shot: Sequence[Message], asked: Sequence[str], questions: Sequence[Question], copies: Copies
+) -> Iterator[Question]:
+    for text in _user_texts(shot):
+        which = copies.of(text, asked)
+        if which.any():
+            yield questions[int(which.argmax())]
+
+
+def _user_texts(shot: Sequence[Message]) -> list[str]:
+    """Return all that is asked in an example: an earlier turn gives a question away as well as the last."""
+    said = (message.get("content") for message in shot if message["role"] == "user")
+    return [text for text in said if isinstance(text, str)]
 
 
 def _dynamic_shots(

@@ -26,10 +26,10 @@ def questions_of(
         by: Field whose rows belong together, as in `data.split.by`.
         write_calls: Writes a turn with tool calls as the model would: (row, history, turn) -> text.
     """
-    return [question for row in rows for question in _of_row(_flat(row), turns, by, write_calls)]
+    return [question for row in rows for question in _of_row(flat(row), turns, by, write_calls)]
 
 
-def _flat(row: Row) -> Row:
+def flat(row: Row) -> Row:
     """Put the columns that rows carry along beside the others: graders and slices name them."""
     return {**(row.get("metadata") or {}), **row}
 
@@ -40,13 +40,13 @@ def _of_row(
     by: str | None,
     write_calls: Callable[[Row, list[Message], Message], str],
 ) -> list[Question]:
-    if "text" in row or "input_ids" in row:
+    messages = conversation(row)
+    if messages is None:
         return []
-    messages = [*row["prompt"], row["chosen"][-1]] if "prompt" in row else row["messages"]
     places = _answer_places(messages)
-    if turns == "last":
+    if turns == "last" or "prompt" in row:
         places = [place for place in places if place == len(messages) - 1]
-    group = _group(row, by)
+    group = group_of(row, by)
     name = f"{row.get('source', '')}:{row.get('line', 0)}"
     found = []
     for place in places:
@@ -78,7 +78,16 @@ def _plain(message: Message) -> Message:
     return {key: value for key, value in message.items() if key != "weight"}
 
 
-def _group(row: Row, by: str | None) -> str:
+def conversation(row: Row) -> list[Message] | None:
+    """Return the turns of a row with the answer that is right; None of plain text, token ids and rejected answers."""
+    if "messages" in row:
+        return list(row["messages"])
+    if "prompt" not in row or row.get("label") is False:
+        return None
+    return [*row["prompt"], *(row["chosen"] if "chosen" in row else row["completion"])]
+
+
+def group_of(row: Row, by: str | None) -> str:
     """Return what rows of one cluster share: the field of the split, else the prompt."""
     if by is not None and row.get(by) is not None:
         return f"{by}={row[by]}"

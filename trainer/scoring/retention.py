@@ -81,6 +81,8 @@ class Yardstick:
 
     def drift(self, tuned: Any) -> Drift:
         """Compare another model with what was recorded."""
+        if not self.rows:  # the base had nothing to say: there is no yardstick
+            return Drift(*np.zeros((3, 0)))
         kept = np.memmap(self.path, dtype=np.float32, mode="r", shape=self._shape)
         kl, losses = np.zeros(len(self.rows)), np.zeros(len(self.rows))
         start = 0
@@ -121,7 +123,7 @@ class Retention:
             is_task: Tells whether an answer has the form of the task; None where the task has none of its own.
         """
         found: dict[str, dict[str, Evidence]] = {}
-        if self.drift is not None:
+        if self.drift is not None and len(self.drift.counts):
             found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts)}
             found["loss_change"] = {"tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts)}
         if is_task is not None:

@@ -14,7 +14,7 @@ from trainer.scoring.answers import AnswerStore
 from trainer.scoring.choice_likelihood import choice_log_probs
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generate import LocalModel
-from trainer.scoring.prompts import Asked
+from trainer.scoring.prompts import Asked, asked_by
 from trainer.scoring.question import Answer, Question, Timing
 from trainer.scoring.timing import peak_memory_gib, reset_peak_memory, throughput, timings
 from trainer.tokens.chat import Renderer
@@ -26,6 +26,9 @@ Keep = Callable[[int, Answer], None]
 
 class Speaker(Protocol):
     """A model that answers."""
+
+    tells_choices: bool
+    """It gives the log-probabilities of choices."""
 
     def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
         """Answer all prompts; `told` is called once an answer."""
@@ -64,6 +67,8 @@ class Tokens:
 class LocalSpeaker:
     """A model in this process."""
 
+    tells_choices = True
+
     def __init__(self, model: LocalModel, tokens: Tokens, *, store: Path | None, max_context: int | None) -> None:
         self.model = model
         self.tokens = tokens
@@ -91,7 +96,7 @@ class LocalSpeaker:
         return {"throughput_rps": rate.requests_per_s, "peak_memory_gib": peak_memory_gib()}
 
     def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]] | None:
-        contexts = [self.tokens.ids(Asked(question.messages)) for question in questions]
+        contexts = [self.tokens.ids(asked_by(question)) for question in questions]
         continuations = [[self.tokens.of_text(choice) for choice in row] for row in choices]
         found = choice_log_probs(self.model.model, self.model.tokenizer, contexts, continuations, batch_size=8)
         return [[log_prob for log_prob, _ in row] for row in found]
@@ -99,6 +104,8 @@ class LocalSpeaker:
 
 class EndpointSpeaker:
     """A model behind an OpenAI-compatible address."""
+
+    tells_choices = False
 
     def __init__(self, model: EndpointModel, tokens: Tokens | None, *, store: Path, max_context: int | None) -> None:
         self.model = model

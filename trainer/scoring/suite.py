@@ -45,7 +45,12 @@ def read_items(suite: Suite) -> SuiteItems:
             found = _read_file(Path(source.path))[: source.max_items]
             items += [(item, item.graders or source.graders or suite.graders) for item in found]
     tasks = [source for source in suite.sources if isinstance(source, LmEvalTasks)]
-    if not items and not tasks:
+    if tasks:
+        raise DataError(
+            f"the suite {suite.name} names tasks of lm-evaluation-harness, which this version cannot run",
+            hint="write their items to a JSONL file and name it in `sources`",
+        )
+    if not items:
         raise DataError(f"the suite {suite.name} has no items", hint="give `items`, or a file that holds some")
     _check(suite, items)
     questions = [_question(suite, item) for item, _ in items]
@@ -63,6 +68,19 @@ def _check(suite: Suite, items: list[tuple[Item, list[Grader]]]) -> None:
                 hint="give `graders` of the item, of its file or of the suite",
             )
         seen.add(item.id)
+    _refuse_mixed_names(suite, [grader for _, graders in items for grader in graders])
+
+
+def _refuse_mixed_names(suite: Suite, graders: list[Grader]) -> None:
+    """Refuse one name for two kinds of metric: their marks would be averaged."""
+    kinds: dict[str, str] = {}
+    for grader in graders:
+        if kinds.setdefault(grader.title, grader.kind) != grader.kind:
+            raise DataError(
+                f"the suite {suite.name} calls two kinds of metric {grader.title!r}: "
+                f"{kinds[grader.title]} and {grader.kind}",
+                hint="give each its own `name`",
+            )
 
 
 def _read_file(path: Path) -> list[Item]:

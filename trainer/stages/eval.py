@@ -216,9 +216,7 @@ class Work:
         judge_section = self.recipe.eval.judge
         ask: Ask | None = None
         if judge_section is not None:
-            model = EndpointModel(
-                judge_section, max_new_tokens=JUDGE_TOKENS, concurrency=self.recipe.eval.concurrency
-            )
+            model = EndpointModel(judge_section, max_new_tokens=JUDGE_TOKENS, concurrency=self.recipe.eval.concurrency)
 
             def ask(conversations: list[list[Message]]) -> list[str]:
                 return [answer.text for answer in model.answers([ChatPrompt(messages) for messages in conversations])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from trainer.model import proof
 from trainer.model.carried import write_carried
 from trainer.model.merge import FourBit, MergePlan
 from trainer.model.proof import Scored, judge, prove_apart
-from trainer.model.prove import Export, Request, prove
+from trainer.model.prove import Export, Request, main, prove
 from trainer.model.provenance import examine, template_sha256, write_provenance
 from trainer.model.written import (
     generation_settings,
@@ -159,8 +160,9 @@ def _written(kind: str, base: Path, trained: Path, place: Path, tokenizer: Any) 
             name = "merged" if on == "plain" else "merged-dequantised"
             write_merged(base, trained, place / name, plan, lambda line: None)
             found.append(Export(name, "merged", str(place / name), on, plan_values(plan), FINGERPRINT))
-    write_bnb4(place / "merged", place / "bnb4", QLORA, max_shard_gb=1)
-    found.append(Export("bnb4", "bnb4", str(place / "bnb4"), fingerprint=FINGERPRINT))
+    if kind != "dora":  # its merged weights are as any others
+        write_bnb4(place / "merged", place / "bnb4", QLORA, max_shard_gb=1)
+        found.append(Export("bnb4", "bnb4", str(place / "bnb4"), fingerprint=FINGERPRINT))
     return [_finish(export, base, tokenizer) for export in found]
 
 
@@ -343,6 +345,16 @@ def test_the_fresh_process_says_what_this_one_says(
 ) -> None:
     request = _request("lora", *proven[:2], tiny_tokenizer, proven[2][:2])
     assert prove_apart(request) == json.loads(json.dumps(prove(request)))
+
+
+def test_what_a_person_can_act_on_comes_back_from_the_process(
+    proven: tuple[Path, Path, list[Export]], tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(command: list[str], **_: Any) -> Any:
+        return subprocess.CompletedProcess(command, main(command[3:]), b"")
+
+    monkeypatch.setattr(subprocess, "run", run_here)
+    request = _request("lora", *proven[:2], tiny_tokenizer, [])
     with pytest.raises(HardwareError, match="no model"):
         prove_apart(replace(request, model=request.model | {"name_or_path": str(tmp_path)}))
 

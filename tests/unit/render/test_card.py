@@ -71,7 +71,17 @@ def test_odd_names_of_the_base_model_keep_the_front_matter_valid(name: str) -> N
 
 @pytest.mark.parametrize("facts", [EMPTY, FULL], ids=["empty", "full"])
 def test_every_chapter_stands_in_the_card(facts: CardFacts) -> None:
-    chapters = ["Base model", "Data", "Training", "Scores", "Export proof", "How to load", "Limits", "Recipe"]
+    chapters = [
+        "Base model",
+        "Data",
+        "Training",
+        "Scores",
+        "Export proof",
+        "Provenance",
+        "How to load",
+        "Limits",
+        "Recipe",
+    ]
     assert re.findall(r"^## (.+)$", render_card(facts), flags=re.MULTILINE) == chapters
 
 

@@ -61,7 +61,9 @@ def test_every_turn_is_asked_with_the_true_history_before_it():
 
 
 def test_rows_of_one_named_field_are_one_group():
-    first, second = asked_of(row("a", "b", metadata={"customer": "x"}), row("c", "d", metadata={"customer": "x"}), by="customer")
+    first, second = asked_of(
+        row("a", "b", metadata={"customer": "x"}), row("c", "d", metadata={"customer": "x"}), by="customer"
+    )
     assert first.group == second.group
     first, second = asked_of(row("a", "b"), row("c", "d"))
     assert first.group != second.group

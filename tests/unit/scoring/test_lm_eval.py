@@ -1,0 +1,108 @@
+"""Tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from transformers import AutoModelForCausalLM
+
+from trainer.errors import DataError
+from trainer.recipe.suite import LmEvalTasks
+from trainer.scoring.lm_eval import _collected, run_tasks
+
+TASK = """\
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: {kind}
+doc_to_text: "{prompt}"
+doc_to_target: "{target}"
+{more}
+"""
+
+
+def sample(place: int, **marks: Any) -> dict[str, Any]:
+    return {"doc_id": place, "filter": "none", **marks}
+
+
+def test_what_is_a_mean_over_items_has_its_items_and_the_rest_is_a_figure() -> None:
+    found = _collected(
+        {
+            "results": {
+                "a": {"acc,none": 0.5, "acc_stderr,none": "N/A", "bleu,none": 12.5, "f,none": 0.2, "sample_len": 2},
+                "b": {"perplexity,none": 9.0},
+            },
+            "samples": {
+                "a": [sample(0, acc=1.0, bleu=("x", "y"), f=0.1), sample(1, acc=0.0, bleu=("x", "y"), f=0.3)],
+                "b": [sample(0, perplexity=9.0)],
+            },
+            "higher_is_better": {"a": {"acc": True, "bleu": True, "f": None}, "b": {"perplexity": False}},
+        }
+    )
+    assert list(found.measured) == ["a.acc", "a.f"] and list(found.figures) == ["a.bleu", "b.perplexity"]
+    assert [found.measured[name].kind for name in found.measured] == ["share", "mean"]
+    assert found.measured["a.acc"].ids == ["a/0", "a/1"] and found.measured["a.acc"].values.tolist() == [1.0, 0.0]
+
+
+def test_filters_are_told_apart() -> None:
+    samples = [sample(0, exact_match=1.0), {"doc_id": 0, "filter": "flexible", "exact_match": 0.0}]
+    found = _collected(
+        {
+            "results": {"a": {"exact_match,none": 1.0, "exact_match,flexible": 0.0}},
+            "samples": {"a": samples},
+            "higher_is_better": {"a": {"exact_match": True}},
+        }
+    )
+    assert {name: rows.values.tolist() for name, rows in found.measured.items()} == {
+        "a.exact_match": [1.0],
+        "a.exact_match.flexible": [0.0],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rows = [{"q": turn["messages"][0]["content"], "choices": ["yes", "no"], "right": 0} for turn in tiny.rows(4)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    choice = TASK.format(
+        name="toy_choice", data=data, kind="multiple_choice", prompt="{{q}}", target="{{right}}",
+        more='doc_to_choice: "{{choices}}"\nmetric_list: [{metric: acc}]',
+    )  # fmt: skip
+    text = TASK.format(
+        name="toy_text", data=data, kind="loglikelihood_rolling", prompt="", target="{{q}}",
+        more="metric_list: [{metric: word_perplexity}]",
+    )  # fmt: skip
+    (tmp_path / "choice.yaml").write_text(choice)
+    (tmp_path / "text.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_model(tiny_model_dir: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+def test_local_tasks_run_on_a_loaded_model(folder: Path, tiny_model: Any, tiny_tokenizer: Any) -> None:
+    tasks = LmEvalTasks(lm_eval=["toy_choice", "toy_text"], include_path=str(folder), limit=3)
+    found = run_tasks(tasks, tiny_model, tiny_tokenizer)
+    marks = found.measured["toy_choice.acc"]
+    assert len(marks.values) == 3 and set(np.unique(marks.values)) <= {0.0, 1.0}
+    assert found.figures["toy_text.word_perplexity"]["value"] > 1
+
+
+def test_a_task_that_is_not_there_is_named(folder: Path, tiny_model: Any, tiny_tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"no task 'arc' in .*toy_choice"):
+        run_tasks(LmEvalTasks(lm_eval=["arc"], include_path=str(folder)), tiny_model, tiny_tokenizer)
+    with pytest.raises(DataError, match="no folder"):
+        run_tasks(LmEvalTasks(lm_eval=["arc"], include_path=str(folder / "none")), tiny_model, tiny_tokenizer)
+    (folder / "rows.jsonl").unlink()
+    with pytest.raises(DataError, match="toy_choice"):
+        run_tasks(LmEvalTasks(lm_eval=["toy_choice"], include_path=str(folder)), tiny_model, tiny_tokenizer)
