@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from trainer.render import sections
 from trainer.render.arms import arm_table, comparison_sentences, retention_sentences, slice_tables, suite_tables
-from trainer.render.data import data_view
+from trainer.render.data import data_view, finding_rows
 from trainer.render.decide import decide_fragment
 from trainer.render.metrics import score_rows, verdict
 from trainer.render.page import page_environment
@@ -87,6 +87,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "data_pairs": sections.data_pairs(facts.data_report),
         "data_view": data_view(facts.data_report or {}, facts.previous_data),
         "pack_pairs": sections.scalar_pairs(facts.pack_report),
+        "pack_findings": finding_rows(facts.pack_report or {}),
         "length_chart": sections.length_chart(facts.pack_report),
         "examples": [sections.example(item) for item in facts.examples],
         "proofs": sections.proofs(facts.verify),

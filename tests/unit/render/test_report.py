@@ -87,6 +87,14 @@ def test_any_one_part_may_be_missing(missing: dict[str, Any]) -> None:
     assert 'class="missing"' in render_report(replace(report_facts(), **missing))
 
 
+def test_findings_about_tokens_stand_beside_their_counts() -> None:
+    finding = {"rule": "T002", "severity": "warning", "title": "few steps", "count": 3, "share": None, "rows": []}
+    finding |= {"detail": "3 of <8>", "fix": "more epochs"}
+    page = render_report(replace(report_facts(), pack_report={"rows": 8, "lint": [finding]}))
+    tokens = page[page.index('<section id="tokens">') : page.index('<section id="examples">')]
+    assert "T002" in tokens and "3 of &lt;8&gt;" in tokens and "more epochs" in tokens
+
+
 def test_what_a_model_answers_is_escaped() -> None:
     evil = '<script>alert(1)</script><img src="x" onerror=alert(1)>'
     item = {"prompt": evil, "reference": evil, "answers": {"base": evil, "tuned": evil}}
