@@ -11,7 +11,7 @@ check() {
     .venv/bin/"$@"
 }
 
-prepare gguf,semantic,dev
+prepare gguf,semantic,cluster,dev
 check ruff check .
 check ruff format --check .
 check mypy
