@@ -214,7 +214,9 @@ def judge(
     same = same_answer | ((compared.answer >= SAME_ANSWER) & ~compared.short_answer)
     score = np.where(shared_answer, compared.prompt, np.maximum(compared.whole, 0.0))
     related = compared.context >= drop
-    duplicate = related & same & (score >= drop) & ~compared.other_values
+    # Another way to ask for the same long answer is worth keeping, on the same side of the split.
+    is_asked_alike = compared.prompt >= flag
+    duplicate = related & same & (score >= drop) & is_asked_alike & ~compared.other_values
     conflict = related & ~same & (compared.prompt >= drop) & ~compared.other_values & ~compared.other_numbers
     score = np.where(same, score, np.maximum(compared.prompt, compared.whole))
     chosen = duplicate | conflict | (related & (score >= flag))

@@ -69,7 +69,13 @@ def test_a_script_without_spaces_is_compared_by_characters() -> None:
 def test_a_shared_answer_does_not_make_prompts_alike() -> None:
     answer = prose(5, 40)
     rows = [(prose(n, 6), answer) for n in range(20)]
-    assert duplicates(found(rows)[0]) and not duplicates(found(rows, shared=True)[0])
+    assert len(found(rows)[0].pairs) and not len(found(rows, shared=True)[0].pairs)
+
+
+def test_another_way_to_ask_for_the_same_long_answer_is_no_copy_but_stays_on_its_side() -> None:
+    answer = prose(5, 60)
+    edges, _ = found([(prose(1, 12), answer), (prose(2, 12), answer), (changed(prose(1, 12), 3, 1), answer)])
+    assert duplicates(edges) == {(0, 2)} and [0, 1] in edges.pairs.tolist()
 
 
 @pytest.mark.parametrize(
