@@ -11,6 +11,9 @@ import tiny
 from command import Project, call
 from test_architecture import watched
 
+from trainer.recipe.load import load_suite
+from trainer.scoring.suite import read_items
+
 ROWS = tiny.rows(24)
 SPOILED = {
     "messages": [ROWS[5]["messages"][0], {"role": "assistant", "content": "As an AI language model, I see TODO: x"}]
@@ -137,3 +140,13 @@ def test_label_errors_of_pairs_are_ranked_by_their_margin(tmp_path: Path, tiny_m
     ranked = json.loads((tmp_path / "run/inspect/label_errors.json").read_text())["rows"]
     assert [entry["margin"] for entry in ranked] == sorted(entry["margin"] for entry in ranked)
     assert any(entry["margin"] for entry in ranked)  # training has moved the model off its reference
+
+
+def test_a_row_becomes_an_item_of_a_suite(run: Path, tmp_path: Path) -> None:
+    options = ("--row", "rows.jsonl:4", "--add-to-suite", str(tmp_path / "failures.yaml"))
+    assert "rows.jsonl:4 added to" in inspected(run, *options)
+    assert "is in" in inspected(run, *options)
+    (question,) = read_items(load_suite(tmp_path / "failures.yaml")).questions
+    assert question.messages == ROWS[3]["messages"][:1] and question.reference == ROWS[3]["messages"][1]["content"]
+    refused = call("inspect", str(run / "recipe.yaml"), "--run-dir", str(run / "run"), *options[2:])
+    assert refused.code == 3 and "none is named" in refused.text

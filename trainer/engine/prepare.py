@@ -1,18 +1,20 @@
 """Start-up test on the model itself: what of the engine it can use, and whether the result is the model's own.
 
-A few rows are scored by the model alone, one by one, with its own attention and its full logits. The engine's head,
-its flat batches and its shared prefixes must give the same numbers; what does not is left out, and a sentence says so.
+A few rows are scored by the model alone, one by one, with its own attention and its full logits. The engine's LoRA
+layers, its head, its flat batches and its shared prefixes must give the same numbers; what does not is left out, and a
+sentence says so.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from trainer.engine import flash
+from trainer.engine import flash, lora
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Ids, Layout, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
@@ -95,6 +97,7 @@ def release(base: Any) -> None:
     if hasattr(base, "_scorer"):
         base._scorer.remove()
     switch_off(base)
+    lora.switch_off(base)
 
 
 class _Probe:
@@ -110,6 +113,7 @@ class _Probe:
         self.alone = self._own(self.rows)
 
     def run(self, attention: str, say: Callable[[str], None]) -> Engine:
+        self._adapter(say)
         scorer, problem = self._head()
         if problem:
             say(f"train: log-probabilities from all logits: {problem}")
@@ -130,6 +134,16 @@ class _Probe:
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             found.append(logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0])
         return torch.cat(found)
+
+    def _adapter(self, say: Callable[[str], None]) -> None:
+        """Let LoRA layers compute in one product, and say which do not."""
+        counted = lora.switch_on(self.base)
+        problem = self._difference(self._own(self.rows), self.alone) if counted[""] else None
+        if problem is not None:
+            lora.switch_off(self.base)
+            counted = Counter({f"one product does not agree: {problem}": counted.total()})
+        for reason, number in sorted(counted.items()):
+            say(f"train: LoRA in {number} layers " + (f"by PEFT's own forward: {reason}" if reason else "in one product"))
 
     def _head(self) -> tuple[Scorer | None, str | None]:
         if self.base.get_output_embeddings() is None:

@@ -14,7 +14,8 @@ import orjson
 from peft import PeftModel
 from rich.console import Console
 
-from trainer.errors import StageError
+from trainer.data.embedding import load_embedder
+from trainer.errors import HardwareError, StageError
 from trainer.model.adapter import WEIGHTS
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe.arms import Arm, Endpoint
@@ -28,12 +29,13 @@ from trainer.scoring.evidence import Evidence, Kind, difference
 from trainer.scoring.gates import LOWER_IS_BETTER
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.graders import Help
+from trainer.scoring.lm_eval import add_tasks, read_suite
 from trainer.scoring.measure import Settings, measure
 from trainer.scoring.prompts import asked_by
-from trainer.scoring.results import Panel
+from trainer.scoring.results import ArmResults, Panel
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
-from trainer.scoring.suite import SuiteItems, read_items
-from trainer.scoring.summary import predictions
+from trainer.scoring.suite import SuiteItems, refuse_same_names
+from trainer.scoring.summary import predictions, suite_scores
 from trainer.tokens.chat import Renderer
 
 ARM = "model"
@@ -66,15 +68,12 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
     """
     found: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
+    read = [read_suite(load_suite(path)) for path in suites]
+    refuse_same_names([items.suite for items in read])
     opened = _Opened(target)
-    for path in suites:
-        items = read_items(load_suite(path))
+    for items in read:
         panel = _measure(opened, items)
-        found[items.suite.name] = {
-            "must_pass": items.suite.must_pass,
-            "n": len(panel.questions),
-            "arms": panel.scores(),
-        }
+        found[items.suite.name] = suite_scores(panel, items.suite.must_pass)
         lines += predictions(panel, [])
     opened.forget()
     Console(width=100, highlight=False).print(suites_table({"suites": found}))
@@ -96,7 +95,7 @@ class _Opened:
         folder = Path(target.place)
         self.adapter = folder if (folder / WEIGHTS).is_file() else None
         if self.adapter is not None:
-            section = ModelSection(name_or_path=target.base or _base_of(folder))
+            section = ModelSection(name_or_path=_base_of(folder, target.base))
         has_tokenizer = self.adapter is not None and (folder / "tokenizer_config.json").is_file()
         named = ModelSection(name_or_path=target.place) if has_tokenizer else section
         self.tokenizer = load_tokenizer(named, cache_dir())
@@ -115,9 +114,29 @@ class _Opened:
             model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=SETTINGS.concurrency)
             return EndpointSpeaker(model, None, store=store, max_context=None)
         assert self.tokens is not None
-        local = LocalModel(self.model, self.tokenizer, stop_ids=self._stop_ids(), max_new_tokens=max_new_tokens)
+        local = LocalModel(
+            self.model,
+            self.tokenizer,
+            stop_ids=self._stop_ids(),
+            max_new_tokens=max_new_tokens,
+            say=Console(stderr=True, highlight=False).print,
+        )
         limit = getattr(self.model.config, "max_position_embeddings", None)
         return LocalSpeaker(local, self.tokens, store=None, max_context=limit)
+
+    def weights(self, suite: str) -> tuple[Any, Any]:
+        """Return model and tokenizer.
+
+        Raises:
+            HardwareError: They are behind an address.
+        """
+        if self.target.is_address:
+            raise HardwareError(
+                f"the suite {suite} names tasks of lm-evaluation-harness, which need the log-probabilities of a model "
+                f"in this process; {self.target.place} gives none",
+                hint="give a model folder, or a suite without tasks",
+            )
+        return self.model, self.tokenizer
 
     def forget(self) -> None:
         """Remove what was kept for an interruption: behind the address there may be another model tomorrow."""
@@ -133,27 +152,42 @@ class _Opened:
         return found
 
 
-def _base_of(folder: Path) -> str:
-    name = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    return str(name)
+def _base_of(folder: Path, given: str | None) -> str:
+    """Return the base model of an adapter: the one that is given, else the one that its own file names."""
+    path = folder / "adapter_config.json"
+    try:
+        named = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StageError(
+            f"{folder} is no whole adapter: {path}: {error}", hint="copy the whole folder again"
+        ) from error
+    if not given and not named:
+        raise StageError(f"{path} names no base model", hint="give it by --base MODEL")
+    return str(given or named)
 
 
 def _measure(opened: _Opened, items: SuiteItems) -> Panel:
     panel = Panel(items.questions, items.metrics, seed=0)
-    asked = [asked_by(question) for question in items.questions]
-    speaker = opened.speaker(items.suite.max_new_tokens)
-    panel.arms[ARM] = measure(
+    if items.questions:
+        panel.arms[ARM] = _answered(opened, items)
+    if items.tasks:
+        model, tokenizer = opened.weights(items.suite.name)
+        add_tasks(panel.results(ARM), items.tasks, model, tokenizer)
+    return panel
+
+
+def _answered(opened: _Opened, items: SuiteItems) -> ArmResults:
+    return measure(
         Arm(name=ARM),
-        speaker,
+        opened.speaker(items.suite.max_new_tokens),
         items.questions,
-        asked,
+        [asked_by(question) for question in items.questions],
         items.graders,
-        helps=Help(),
+        helps=Help(embed=load_embedder),
         tokens=opened.tokens,
         settings=SETTINGS,
         told=lambda: None,
     )
-    return panel
 
 
 # Two runs

@@ -84,10 +84,16 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
         use_dora=adapter.use_dora,
         task_type="CAUSAL_LM",
     )
+    # before PEFT wraps them
+    names = sorted({name.rsplit(".", 1)[-1] for name, child in model.named_modules() if _is_linear(child)})
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, child in model.named_modules() if _is_linear(child)})
+        if "use_dora" in str(error):  # a mixture of experts keeps the matrices of all experts in one parameter
+            raise HardwareError(
+                f"adapter.use_dora: PEFT has no DoRA for stacked experts, which {adapter.target_modules} includes",
+                hint=f"--set adapter.use_dora=false, or adapter.target_modules: some of {', '.join(names)}",
+            ) from error
         raise HardwareError(
             f"adapter.target_modules {adapter.target_modules}: {str(error).splitlines()[0]}",
             hint=f"use all-linear, or some of: {', '.join(names)}",

@@ -44,13 +44,19 @@ def write_carried(
     known = settings.eos_token_id
     ids = [known] if isinstance(known, int) else list(known or [])
     settings.eos_token_id = ids[0] if ids == [stop_id] else [*ids, *([] if stop_id in ids else [stop_id])]
+    settings._from_model_config = False  # transformers 4 would make them anew from config.json, without this end
     for name in SAMPLING:  # refused by save_pretrained beside do_sample=False
         if not settings.do_sample:
             setattr(settings, name, None)
     settings.save_pretrained(str(folder))
+    write_prompt(folder, prompt)
+    open_to_all(folder)
+
+
+def write_prompt(folder: Path, prompt: dict[str, Any]) -> None:
+    """Write `prompt.json`."""
     text = json.dumps(prompt, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / PROMPT_JSON).write_text(text + "\n", encoding="utf-8")
-    open_to_all(folder)
 
 
 def carried_findings(
@@ -67,8 +73,8 @@ def carried_findings(
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        yield f"its tokenizer cannot be opened: {str(error).splitlines()[0]}"
+    except Exception as error:  # tokenizers raises nothing narrower for a damaged file
+        yield f"its tokenizer cannot be opened: {(str(error) or type(error).__name__).splitlines()[0]}"
         return
     if template_sha256(tokenizer.chat_template) != template:
         yield "its chat template is not the one trained with"

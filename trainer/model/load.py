@@ -9,7 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import transformers
@@ -31,6 +31,9 @@ from trainer.model.source import ModelSource, locate
 from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
 
 logging.disable_progress_bar()  # transformers draws one for every file that it opens
+
+Place: TypeAlias = torch.device | Literal["auto"]
+"""A device, or auto: spread over all cards."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def load_model(
     *,
     adapter: object = None,
     dtype: torch.dtype,
-    place: torch.device | None = None,
+    place: Place | None = None,
 ) -> PreTrainedModel:
     """Load the base model, in 4 bits for a qlora adapter.
 
@@ -148,7 +151,7 @@ def load_model(
         cache: Folder for converted models.
         adapter: The recipe's `adapter`; None loads plain weights.
         dtype: Type of the weights.
-        place: Device; by default this process's.
+        place: Device, or auto for all cards; by default this process's.
 
     Raises:
         HardwareError: Files are missing or damaged, or the device is too small.
@@ -156,7 +159,7 @@ def load_model(
     """
     name, kwargs = model_folder(section, cache)
     place = place or device()
-    kwargs |= {"dtype": dtype, "use_safetensors": True, "device_map": {"": place}}
+    kwargs |= {"dtype": dtype, "use_safetensors": True, "device_map": "auto" if place == "auto" else {"": place}}
     if section.attn_implementation != "auto":
         kwargs["attn_implementation"] = section.attn_implementation
     if isinstance(adapter, QloraAdapter):
@@ -166,7 +169,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(name, **kwargs)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"{name} does not fit into the memory of {place}",
+            f"{name} does not fit into the memory of {'all cards' if place == 'auto' else place}",
             hint="--set adapter.kind=qlora, or a smaller model",
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:

@@ -23,6 +23,7 @@ from trainer.errors import HardwareError, TrainerError
 from trainer.model import adapter as adapters
 from trainer.model.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.model.carried import carried_findings
+from trainer.model.gguf.opened import open_gguf
 from trainer.model.load import load_model, load_tokenizer
 from trainer.model.merge import replay
 from trainer.model.provenance import examine, read_provenance
@@ -174,32 +175,45 @@ class Prover:
 
     def _prove(self, export: Export) -> dict[str, Any]:
         request, folder = self.request, Path(export.folder)
-        findings = list(
-            carried_findings(
-                folder,
-                request.asked,
-                stop_id=request.stop_id,
-                template=request.template,
-                eos_token=request.eos_token,
+        findings = (
+            []
+            if export.kind == "gguf"
+            else list(  # a GGUF file holds all that itself
+                carried_findings(
+                    folder,
+                    request.asked,
+                    stop_id=request.stop_id,
+                    template=request.template,
+                    eos_token=request.eos_token,
+                )
             )
         )
         findings += _of_this_export(export)
         facts: dict[str, Any] = {}
-        if export.kind == "merged":
-            facts, wrong = self._replayed(export)
-            findings += wrong
         try:
-            opened = open_export(
-                export.kind, folder, section=request.section, cache=request.cache, trained=Path(request.trained)
-            )
-        except HardwareError as error:
-            return facts | {"findings": [*findings, error.message]}
+            if export.kind == "merged":
+                facts, wrong = self._replayed(export)
+                findings += wrong
+            opened = self._opened(export)
+        except Exception as error:  # whatever PEFT, transformers and safetensors make of a folder that is not right
+            if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
+                raise  # of this machine, not of the folder
+            return facts | {"findings": [*findings, _why_unopened(error)]}
         found = self._compared(export, opened) | facts
         found["findings"] = [*findings, *opened.findings]
         opened.close()
         del opened
         free()
         return found
+
+    def _opened(self, export: Export) -> Opened:
+        request, folder = self.request, Path(export.folder)
+        if export.kind == "gguf":
+            quantisation = export.name.removeprefix("gguf/")
+            return open_gguf(folder, quantisation, request.asked, stop_id=request.stop_id, template=request.template)
+        return open_export(
+            export.kind, folder, section=request.section, cache=request.cache, trained=Path(request.trained)
+        )
 
     def _replayed(self, export: Export) -> tuple[dict[str, Any], list[str]]:
         """Recompute every tensor of merged weights and compare it bit by bit; return facts and findings."""
@@ -243,6 +257,13 @@ class Prover:
     @staticmethod
     def _agreement(opened: Opened, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
         return (agreement_of_log_probs if opened.gives_log_probs else agreement)(expected, actual)
+
+
+def _why_unopened(error: Exception) -> str:
+    if isinstance(error, TrainerError):
+        return error.message
+    said = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"cannot be opened: {type(error).__name__}: {said}"
 
 
 def _of_this_export(export: Export) -> list[str]:

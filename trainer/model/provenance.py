@@ -77,9 +77,16 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         raise StageError(f"{path}: no such file, so nothing can be verified", hint=hint) from error
     except orjson.JSONDecodeError as error:
         raise StageError(f"{path}: damaged: {error}", hint="export again, or copy the folder again") from error
-    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+    if not isinstance(found, dict) or not _lists_files(found.get("files")):
         raise StageError(f"{path}: not written by recipe-trainer", hint=hint)
     return found
+
+
+def _lists_files(files: object) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(file, dict) and isinstance(file.get("bytes"), int) and isinstance(file.get("sha256"), str)
+        for file in files.values()
+    )
 
 
 def exports_in(folder: Path) -> list[Path]:
@@ -104,7 +111,7 @@ def examine(folder: Path) -> Examined:
     """
     facts = read_provenance(folder)
     digest = str(facts.pop("digest", ""))
-    sizes = [int(file["bytes"]) for file in facts["files"].values()]
+    sizes = [file["bytes"] for file in facts["files"].values()]
     found = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
     if _digest(facts) != digest:
         found.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
@@ -118,7 +125,7 @@ def examine(folder: Path) -> Examined:
 
 
 def _files(folder: Path) -> list[str]:
-    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
     return [str(path) for path in paths if path.parts[0] not in (*_OF_TOOLS, PROVENANCE)]
 
 
@@ -134,7 +141,7 @@ def _digest(content: dict[str, Any]) -> str:
 def _changed_files(folder: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
     there = set(_files(folder))
     for name, noted in sorted(files.items()):
-        if name not in there:
+        if name not in there or not (folder / name).is_file():
             yield f"{name} is missing"
         elif (size := (folder / name).stat().st_size) != noted["bytes"]:
             yield f"{name} has {size} bytes, exported with {noted['bytes']}"
@@ -174,18 +181,22 @@ def _unreadable_settings(folder: Path) -> Iterator[str]:
 def _other_prompt(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
     if not (folder / "tokenizer_config.json").is_file():
         return  # gguf carries template and stop tokens in its own file
-    path = folder / "chat_template.jinja"
-    template = (
-        path.read_text(encoding="utf-8")
-        if path.is_file()
-        else _json(folder / "tokenizer_config.json").get("chat_template")
-    )
-    if template_sha256(template) != facts.get("template"):
+    if template_sha256(_template(folder)) != facts.get("template"):
         yield "the chat template is not the one trained with"
     ends = _json(folder / "generation_config.json").get("eos_token_id")
     stop_id = facts.get("stop_token_id")
     if stop_id not in (ends if isinstance(ends, list) else [ends]):
         yield f"generation_config.json does not stop at token {stop_id}, where trained answers end"
+
+
+def _template(folder: Path) -> object:
+    """Return the chat template as transformers reads it: a text, or texts by name where there are several."""
+    main, others = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    if not main.is_file():
+        return _json(folder / "tokenizer_config.json").get("chat_template")
+    named = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in others}
+    text = main.read_text(encoding="utf-8", errors="replace")
+    return {"default": text, **named} if named else text
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -57,14 +57,9 @@ def stored_tensors(path: Path) -> list[Stored]:
         if size < 8 or length > min(MAX_HEADER, size - 8):
             raise DamagedFileError(f"{path.name}: {size} bytes, too few for its header")
         try:
-            header = orjson.loads(file.read(length))
-        except orjson.JSONDecodeError as error:
-            raise DamagedFileError(f"{path.name}: its header is no JSON") from error
-    found = [
-        Stored(name, facts["dtype"], tuple(facts["shape"]), *(8 + length + place for place in facts["data_offsets"]))
-        for name, facts in header.items()
-        if name != "__metadata__"
-    ]
+            found = list(_entries(orjson.loads(file.read(length)), 8 + length))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or another than the format's
+            raise DamagedFileError(f"{path.name}: its header is not that of a safetensors file") from error
     needed = max((tensor.end for tensor in found), default=8 + length)
     if size < needed:
         raise DamagedFileError(f"{path.name}: {size} bytes, its header speaks of {needed}: truncated")
@@ -73,6 +68,15 @@ def stored_tensors(path: Path) -> list[Stored]:
         if width is not None and tensor.end - tensor.start != width * math.prod(tensor.shape):
             raise DamagedFileError(f"{path.name}: {tensor.name} has another size than its shape says")
     return found
+
+
+def _entries(header: Any, begin: int) -> Iterator[Stored]:
+    for name, facts in header.items():
+        if name != "__metadata__":
+            start, end = facts["data_offsets"]
+            if not (0 <= start <= end and all(size >= 0 for size in facts["shape"])):
+                raise ValueError(name)
+            yield Stored(name, str(facts["dtype"]), tuple(facts["shape"]), begin + start, begin + end)
 
 
 def not_finite(path: Path) -> Iterator[str]:

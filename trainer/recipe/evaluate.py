@@ -53,9 +53,9 @@ class EvalSection(Section):
     sampling: Sampling | None = None
     """Random answers; by default the most likely one."""
     batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Rows generated together; auto: 32."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What generates; auto: vLLM where it is installed."""
+    """Rows generated together; auto: by memory on a card, up to 64 on a CPU."""
+    engine: Literal["auto", "transformers", "continuous"] = "auto"
+    """What generates: transformers in batches of ours, or in its continuous ones; auto: those on CUDA."""
     latency_rows: int = Field(default=10, ge=0)
     """Rows answered one by one for the latency figures."""
     concurrency: int = Field(default=8, ge=1, le=512)
@@ -86,6 +86,24 @@ class EvalSection(Section):
         return self
 
     @model_validator(mode="after")
+    def metrics_have_names_of_their_own(self) -> EvalSection:
+        names = [] if self.metrics == "auto" else [m if isinstance(m, str) else m.title for m in self.metrics]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two metrics are called {twice!r}: give each its own `name`")
+        if self.metrics != "auto" and not names:
+            raise ValueError("name at least one metric")
+        return self
+
+    @model_validator(mode="after")
+    def gates_have_their_slices(self) -> EvalSection:
+        for gate in self.gates:
+            missing = set(gate.slice or ()) - set(self.slices)
+            if missing:
+                raise ValueError(f"a gate on {gate.metric} looks at {missing.pop()!r}, which `slices` leaves out")
+        return self
+
+    @model_validator(mode="after")
     def gates_have_their_arms(self) -> EvalSection:
         names = {"base", "tuned"} if self.arms == "auto" else {arm.name for arm in self.all_arms}
         prompted = self.arms != "auto" and any(arm.is_prompted for arm in self.all_arms)
@@ -95,6 +113,12 @@ class EvalSection(Section):
                 raise ValueError(f"a gate on {gate.metric} needs the arm {sorted(missing)[0]}, which `arms` leaves out")
             if gate.compares and gate.vs == BEST_PROMPTED and not prompted:
                 raise ValueError(f"a gate on {gate.metric} compares with {BEST_PROMPTED}, and `arms` has no such arm")
+        return self
+
+    @model_validator(mode="after")
+    def draws_can_be_repeated(self) -> EvalSection:
+        if self.engine == "continuous" and self.sampling is not None:
+            raise ValueError("continuous batching cannot repeat draws: leave out `sampling`, or `engine: transformers`")
         return self
 
     @model_validator(mode="after")

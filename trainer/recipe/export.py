@@ -11,6 +11,11 @@ from trainer.recipe.base import Section
 Format = Literal["adapter", "merged", "gguf", "bnb4"]
 FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4")
 """Formats that are made from merged weights."""
+Quantisation = Literal[
+    "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
+    "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs",
+]  # fmt: skip
+"""What llama.cpp writes without a sample of text; the smaller iq types need one."""
 
 
 class Quantised(Section):
@@ -67,8 +72,8 @@ class Merge(Section):
 class Gguf(Section):
     """Files for llama.cpp and Ollama."""
 
-    quantisations: list[str] = Field(default_factory=lambda: ["q8_0"], min_length=1)
-    """Such as f16, bf16, q8_0, q4_0, q4_k_m; one file each."""
+    quantisations: list[Quantisation] = Field(default_factory=lambda: ["q8_0"], min_length=1)
+    """Types of the weights, one file each."""
     converter: str | None = None
     """Path of llama.cpp's convert_hf_to_gguf.py; by default the isolated package."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class CardFacts:
     Args:
         name: name of the run.
         base_model: hub id, or another name of the base model; written as it is.
+        base_on_hub: whether `base_model` is a hub id; a folder's name may look like one.
         revision: its commit, tag or branch, where known.
         formats: exported formats, folders beside the card: adapter, merged, bnb4, gguf.
         adapter_kind: none, lora or qlora.
@@ -42,6 +44,9 @@ class CardFacts:
         gates: eval/gates.json.
         licence: identifier such as apache-2.0, where known.
         provenance: hashes of what the model was made from, as in provenance.json.
+        system: the system prompt that every training row opened with, if there is one.
+        template_kwargs: what the chat template was given in training.
+        place: where the one format of this card lies; None where the card lies beside folders of formats.
     """
 
     name: str
@@ -59,6 +64,10 @@ class CardFacts:
     gates: list[dict[str, Any]] | None = None
     licence: str | None = None
     provenance: dict[str, Any] | None = None
+    base_on_hub: bool = True
+    system: str | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    place: str | None = None
 
 
 def public_name(name_or_path: str) -> str:
@@ -102,15 +111,20 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "front_matter": _front_matter(facts),
         "what": {"lora": "LoRA adapter", "qlora": "QLoRA adapter"}.get(facts.adapter_kind, "full fine-tuning"),
         "verdict": verdict(facts.scores),
+        "licence": f"Its licence, `{facts.licence}`, applies to this model too."
+        if facts.licence
+        else "Its own card names no licence; whatever it is, it applies to this model too.",
         "data_pairs": data_pairs(facts.data_report),
         "settings": list(_settings(facts.recipe_yaml)),
         "train_pairs": [(title_of(key), text) for key, text in flatten(facts.train_numbers)],
         "scores": [_score_cells(row) for row in score_rows(facts.scores)],
         "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
-        "proof_titles": list(PROOF_COLUMNS.values()),
-        "proofs": proofs(facts.verify),
+        "proof_titles": [*PROOF_COLUMNS.values(), "same answers", "held-out score (trained)"],
+        "proofs": [(proof, _answer_cells((facts.verify or {})[proof.format])) for proof in proofs(facts.verify)],
+        "survivals": list(_survivals(facts.verify or {})),
         "made_from": list(_made_from(facts.provenance)),
-        "loads_from_hub": _is_hub_id(facts.base_model),
+        "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
+        "messages": _messages(facts.system),
         "fence": _fence(facts.recipe_yaml),
     }
 
@@ -118,10 +132,12 @@ def _context(facts: CardFacts) -> dict[str, Any]:
 def _front_matter(facts: CardFacts) -> str:
     """Return the metadata as YAML. Source: https://huggingface.co/docs/hub/model-cards."""
     is_adapter = "adapter" in facts.formats
+    # the hub refuses a card whose base_model is no id of it
+    base = facts.base_model if facts.base_on_hub and not facts.base_model.startswith("package:") else None
     metadata = {
-        "base_model": facts.base_model,
-        "base_model_relation": "adapter" if is_adapter else "finetune",
-        "library_name": "peft" if is_adapter else "transformers",
+        "base_model": base,
+        "base_model_relation": None if base is None else "adapter" if is_adapter else "finetune",
+        "library_name": "peft" if is_adapter else "gguf" if facts.formats == ["gguf"] else "transformers",
         "pipeline_tag": "text-generation",
         "license": facts.licence,
         "tags": ["recipe-trainer", facts.method_kind, *([facts.adapter_kind] if facts.adapter_kind != "none" else [])],
@@ -146,6 +162,32 @@ def _made_from(provenance: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     for name in ("recipe", "template"):
         if (provenance or {}).get(name):
             yield name, str((provenance or {})[name])
+
+
+def _answer_cells(proof: dict[str, Any]) -> list[str]:
+    score, asked = proof.get("score"), proof.get("num_answers")
+    return [
+        f"{proof['same_answers']} of {asked}" if asked else DASH,
+        f"{score['metric']} {score['exported']:.1%} ({score['trained']:.1%})" if score else DASH,
+    ]
+
+
+def _survivals(verify: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield how much of the update the merged weights hold."""
+    for name, proof in verify.items():
+        if proof.get("survival"):
+            share, low = proof["survival"]["median"], proof["survival"]["lowest"]
+            yield (
+                f"`{name}`: {share:.1%} of the update survives rounding to {proof.get('dtype')} (median over the "
+                f"tensors, lowest {low:.1%}; rounding {proof.get('rounding')}, base {proof.get('base')})"
+            )
+
+
+def _messages(system: str | None) -> str:
+    """Return the conversation of the example as Python."""
+    turns = [{"role": "system", "content": system}] if system else []
+    lines = [json.dumps(turn, ensure_ascii=False) for turn in [*turns, {"role": "user", "content": "..."}]]
+    return f"[{lines[0]}]" if len(lines) == 1 else "[\n    " + ",\n    ".join(lines) + ",\n]"
 
 
 def _score_cells(row: ScoreRow) -> list[str]:

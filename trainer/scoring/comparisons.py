@@ -147,9 +147,9 @@ def sentence(comparison: Mapping[str, Any], *, first: str, second: str, lower_is
     p_value = comparison.get("holm_p_value", comparison.get("p_value"))
     low, high = comparison["low"], comparison["high"]
     if low is None or high is None:
-        return f"no difference shown: {n} rows have no interval"
+        return f"no difference between {first} and {second} shown: {n} rows have no interval"
     if not (low > 0 or high < 0) or (p_value is not None and p_value > 0.05):
-        return _nothing_shown(comparison, p_value, shares)
+        return f"no difference between {first} and {second} shown: " + _could_have_shown(comparison, p_value, shares)
     chance = "" if p_value is None else f"; a difference this large by chance: {_odds(p_value)}"
     if shares:
         more, rows = ("more" if gap > 0 else "fewer"), abs(comparison["wins"] - comparison["losses"])
@@ -163,17 +163,19 @@ def sentence(comparison: Mapping[str, Any], *, first: str, second: str, lower_is
     return f"{first} is {side} than {second} on {n} rows: {name} differs by {gap:+.3g} ({span}){chance}"
 
 
-def _nothing_shown(comparison: Mapping[str, Any], p_value: float | None, shares: bool) -> str:
+def _could_have_shown(comparison: Mapping[str, Any], p_value: float | None, shares: bool) -> str:
     n, low, high = comparison["n"], comparison["low"], comparison["high"]
+    if low == high == 0:
+        return f"the same on all {n} rows"
     if not shares:
         half = max(high - comparison["difference"], comparison["difference"] - low)
         # half an interval is 1.96 standard errors; 80 % power asks for 2.8
-        return f"no difference shown: {n} rows could have shown {half * 2.8016 / 1.96:.2g}"
+        return f"{n} rows could have shown {half * 2.8016 / 1.96:.2g}"
     differ = (comparison["wins"] + comparison["losses"]) / n
     effective = n
     if p_value is None and high > low:  # clusters: as many rows as the width of the interval tells
         effective = min(n, max(4, differ / ((high - low) / 3.92) ** 2)) if differ else n
-    return f"no difference shown: {n} rows could have shown {smallest_detectable(effective, differ) * 100:.0f} points"
+    return f"{n} rows could have shown {smallest_detectable(effective, differ) * 100:.0f} points"
 
 
 def _discordance(first: Floats, second: Floats, index: Index) -> tuple[float, float, Effective]:

@@ -19,7 +19,6 @@ from trainer.scoring.speakers import Tokens
 
 NEED_HELP = (LlmJudge, MultipleChoice, Semantic)
 """Metrics that ask another model, or for log-probabilities."""
-MIN_NEW_TOKENS = 32
 
 
 @dataclass
@@ -97,11 +96,3 @@ def common_system(rows: Path) -> str | None:
             if len(texts) > 1:
                 return None
     return texts.pop() if texts else None
-
-
-def longest_answer(limit: int | str, predictions: Sequence[Mapping[str, Any]], tokens: Tokens) -> int:
-    """Return the limit that eval used: twice the longest reference answer unless the recipe says otherwise."""
-    if isinstance(limit, int):
-        return limit
-    lengths = [len(tokens.of_text(line["reference"] or "")) for line in predictions]
-    return max(MIN_NEW_TOKENS, 2 * max(lengths, default=0))

@@ -27,6 +27,7 @@ OPERATIONS = frozenset(
         "clean_stop",
     }
 )
+RETENTION = frozenset({"kl", "loss_change", "format_leak_rate"})
 LOWER_IS_BETTER = frozenset(
     {
         "loss",
@@ -118,7 +119,7 @@ def _layer(gate: Gate, scores: Mapping[str, Any]) -> Layer:
         return "must_pass" if suite.get("must_pass") else "retention"
     if gate.metric in OPERATIONS:
         return "operations"
-    return "retention" if gate.metric in (scores.get("retention") or {}) else "task"
+    return "retention" if gate.metric in RETENTION else "task"
 
 
 def _place(gate: Gate) -> str:

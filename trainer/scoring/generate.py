@@ -1,4 +1,4 @@
-"""Answers of a model in this process, or of the engine that fits it best."""
+"""Answers of a model in this process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ class LocalModel:
         sampling: None is greedy.
         batch_size: Rows computed together; auto goes by memory.
         engine: `transformers` decodes here; `continuous` is the paged batching of transformers (greedy only);
-            auto takes it on CUDA.
+            auto takes it on CUDA where the model can be batched so, and decodes here if it fails.
+        say: Told in a sentence that `continuous` failed.
+
+    Raises:
+        HardwareError: `continuous` is asked for, and cannot be.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class LocalModel:
         sampling: Sampling | None = None,
         batch_size: int | Literal["auto"] = "auto",
         engine: Engine = "auto",
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -63,14 +68,24 @@ class LocalModel:
         wrapped = getattr(model, "get_base_model", None)
         self.decoder = wrapped() if wrapped is not None else model
         """The model without PEFT's shell; adapters sit in its layers."""
-        self.is_continuous = engine == "continuous" or (
-            engine == "auto" and sampling is None and self.device.type == "cuda" and engines.has_continuous(model)
-        )
-        if self.is_continuous and sampling is not None:
+        self.engine = engine
+        self.say = say
+        self.is_continuous = self._settle()
+
+    def _settle(self) -> bool:
+        """Return whether to batch continuously."""
+        if self.engine == "auto":
+            return self.sampling is None and self.device.type == "cuda" and engines.has_continuous(self.model)
+        if self.engine == "continuous" and self.sampling is not None:
             raise HardwareError(
                 "continuous batching cannot sample reproducibly: its draws depend on the batch",
-                hint="greedy decoding, or the engine `transformers`",
+                hint="leave out eval.sampling, or --set eval.engine=transformers",
             )
+        if self.engine == "continuous" and not engines.has_continuous(self.model):
+            raise HardwareError(
+                f"{type(self.decoder).__name__} cannot be batched continuously", hint="--set eval.engine=transformers"
+            )
+        return self.engine == "continuous"
 
     @property
     def device(self) -> torch.device:
@@ -97,12 +112,22 @@ class LocalModel:
             on_answer(row.place, found[row.place])
 
         if self.is_continuous:
-            for row in engines.continuous(self.model, prompts, self.decoding, self.pad_id):
-                end(row)
-        else:
+            self._continuous(prompts, end)
+        if len(found) < len(prompts):
             for shared, places in self._groups(prompts):
                 self._group(prompts, shared, places, found, end)
         return [found[place] for place in range(len(prompts))]
+
+    def _continuous(self, prompts: Sequence[list[int]], end: Callable[[Row], None]) -> None:
+        """Answer all prompts, or none where the engine was not asked for by name and fails."""
+        try:
+            for row in engines.continuous(self.model, prompts, self.decoding, self.pad_id):
+                end(row)
+        except HardwareError as error:
+            if self.engine != "auto":
+                raise
+            self.is_continuous = False
+            self.say(f"{error.message}; going on in batches of its own loop")
 
     def timing(self, prompt: list[int]) -> Timing:
         """Answer one prompt alone, against the clock."""
@@ -120,12 +145,13 @@ class LocalModel:
         return Timing(moments[0], time.perf_counter() - started, len(row.tokens))
 
     def answers_at(self, prompts: Sequence[list[int]], concurrency: int) -> list[Answer]:
-        """Answer all prompts, at most `concurrency` rows at a time."""
-        before, self.batch_size = self.batch_size, concurrency
+        """Answer all prompts, at most `concurrency` rows at a time: only the loop keeps to that."""
+        before = self.batch_size, self.is_continuous
+        self.batch_size, self.is_continuous = concurrency, False
         try:
-            return self.answers(prompts)
+            return LocalModel.answers(self, prompts)
         finally:
-            self.batch_size = before
+            self.batch_size, self.is_continuous = before
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -251,21 +277,3 @@ class _Chosen(LogitsProcessor):
         tokens = choose(scores, self.sampling, drawn)
         self.on_token()
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
-
-
-class Generator:
-    """Greedy decoding as the eval stage asks for it."""
-
-    def __init__(self, model: Any, tokenizer: Any, *, stop_ids: Sequence[int], max_new_tokens: int) -> None:
-        self.local = LocalModel(model, tokenizer, stop_ids=stop_ids, max_new_tokens=max_new_tokens)
-
-    def answers(
-        self, prompts: Sequence[list[int]], *, batch_size: int, progress: Callable[[int], None]
-    ) -> list[Answer]:
-        """Answer all prompts."""
-        self.local.batch_size = batch_size
-        return self.local.answers(prompts, on_answer=lambda index, answer: progress(1))
-
-    def latencies(self, prompts: Sequence[list[int]]) -> list[float]:
-        """Return the seconds of each prompt answered alone, after one that warms up."""
-        return [self.local.timing(prompt).total_s for prompt in [*prompts[:1], *prompts]][1:]

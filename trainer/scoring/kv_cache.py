@@ -74,10 +74,12 @@ def repeated(cache: Cache, count: int) -> Cache:
 
 
 def selected(cache: Cache, rows: torch.Tensor, columns: torch.Tensor) -> Cache:
-    """Return some rows and columns (index tensors), in that order."""
-    return _from_layers(
-        [(layer.keys[rows][:, :, columns], layer.values[rows][:, :, columns]) for layer in cache.layers]
-    )
+    """Return some rows and columns (index tensors), in that order; layers may be on several cards."""
+    pairs = []
+    for layer in cache.layers:
+        own_rows, own_columns = rows.to(layer.keys.device), columns.to(layer.keys.device)
+        pairs.append((layer.keys[own_rows][:, :, own_columns], layer.values[own_rows][:, :, own_columns]))
+    return _from_layers(pairs)
 
 
 def joined(first: Cache, second: Cache, at: int) -> Cache:

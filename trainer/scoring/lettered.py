@@ -14,7 +14,10 @@ from trainer.scoring.prompts import Asked
 from trainer.scoring.question import Answer, Grade, Question
 
 WANTED = "Answer with the letter of the right choice and nothing else."
-SAID = re.compile(r"(?:answer|choice|option)\s*(?:is|:)?\s*[(\[*]*([A-Z])\b", re.IGNORECASE)
+ALONE = re.compile(r"[(\[*]*([A-Z])(?:[)\].:,*]|\s*$)|[(\[*]*([a-z])[)\].:*]*\s*$")
+"""A letter that the answer begins with; a small one may be a word unless it is all there is."""
+SAID = re.compile(r"\b(?i:answer|choice|option)\s*(?i:is)?\s*:?\s*[(\[*]*([A-Z])\b")
+"""A letter named later on: a capital, as "the answer is a mammal" names none."""
 
 
 def lettered(grader: MultipleChoice, question: Question, asked: Asked) -> Asked:
@@ -55,7 +58,7 @@ def chosen_of(text: str, choices: Sequence[str]) -> int | None:
     same = [place for place, choice in enumerate(choices) if choice.strip().casefold() == said.casefold()]
     if same:
         return same[0]
-    alone = re.match(r"[(\[*]*([A-Z])(?:[)\].:,*]|\s*$)", said)
-    found = alone or SAID.search(said)
-    place = ord(found[1].upper()) - ord("A") if found else len(choices)
+    found = ALONE.match(said) or SAID.search(said)
+    letter = next(filter(None, found.groups())) if found else None
+    place = ord(letter.upper()) - ord("A") if letter else len(choices)
     return place if place < len(choices) else None

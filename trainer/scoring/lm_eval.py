@@ -10,7 +10,7 @@ import copy
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from trainer.errors import DataError, HardwareError
-from trainer.recipe.suite import LmEvalTasks
+from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
 from trainer.scoring.evidence import Evidence
-from trainer.scoring.results import figure
+from trainer.scoring.results import ArmResults, figure
 from trainer.scoring.statistics import Score
+from trainer.scoring.suite import SuiteItems, read_items
 
 SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
 """Metrics of the harness whose marks are 0 or 1. The kind must not follow from one arm's marks: arms are compared."""
@@ -36,6 +37,34 @@ class TaskResults:
     """Metrics that are the mean over items, more being better."""
     figures: dict[str, Score] = field(default_factory=dict)
     """All others, perplexities for example: one number without an interval."""
+
+
+def read_suite(suite: Suite) -> SuiteItems:
+    """Read the items of a suite, and keep its tasks apart; it may have tasks alone.
+
+    Raises:
+        DataError: As `read_items`.
+        HardwareError: It names tasks, and lm-evaluation-harness is not installed.
+    """
+    tasks = [source for source in suite.sources if isinstance(source, LmEvalTasks)]
+    if not tasks:
+        return read_items(suite)
+    _harness()
+    rest = suite.model_copy(update={"sources": [source for source in suite.sources if isinstance(source, ItemFile)]})
+    items = read_items(rest) if rest.items or rest.sources else SuiteItems(rest, [], [], [])
+    return replace(items, suite=suite, tasks=tasks)
+
+
+def add_tasks(results: ArmResults, tasks: Sequence[LmEvalTasks], model: Any, tokenizer: Any) -> None:
+    """Run tasks and put what they measured beside the metrics of a suite's items.
+
+    Raises:
+        DataError: As `run_tasks`.
+    """
+    for one in tasks:
+        found = run_tasks(one, model, tokenizer)
+        results.measured |= found.measured
+        results.figures |= found.figures
 
 
 def run_tasks(tasks: LmEvalTasks, model: Any, tokenizer: Any) -> TaskResults:

@@ -174,7 +174,10 @@ def _grade(
             kept = results.counts.setdefault(grader.title, np.zeros((len(questions), 3)))
             kept[places] = counts
         if isinstance(grader, Confidence) and grader.measure == "ece":
-            results.figures[grader.title] = _calibration_error(calibration(grader, answers, asked), grader.bins)
+            stated = calibration(grader, answers, asked)
+            stated = stated[~np.isnan(stated).any(axis=1)]
+            if len(stated):
+                results.figures[grader.title] = _calibration_error(stated, grader.bins)
 
 
 def _marks(
@@ -196,7 +199,7 @@ def _calibration_error(pairs: Floats, bins: int) -> Score:
     resampled = [
         expected_calibration_error(pairs[draw.integers(0, len(pairs), len(pairs))], bins) for _ in range(RESAMPLES)
     ]
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    low, high = np.quantile(resampled, [0.025, 0.975])
     value = expected_calibration_error(pairs, bins)
     return {"value": value, "low": float(low), "high": float(high), "n": len(pairs)}
 

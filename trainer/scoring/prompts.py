@@ -183,7 +183,8 @@ def _fixed_shots(
 def _refuse_leaks(shots: Sequence[list[Message]], questions: Sequence[Question], where: str) -> None:
     for number, question in enumerate(_leaks(shots, questions), start=1):
         if question is not None:
-            raise _leak(f"example {number} of {where}", question)
+            said = last_user_text(shots[number - 1])
+            raise _leak(f"example {number} of {where} ({said!r:.80})", question)
 
 
 def _leaks(shots: Sequence[list[Message]], questions: Sequence[Question]) -> list[Question | None]:
@@ -217,14 +218,16 @@ def _dynamic_shots(
     pool = _shots_of(train_rows())
     if not pool:
         raise DataError("there are no training rows to take examples from", hint="leave `shots.dynamic` out")
-    texts = [last_user_text(shot) for shot in pool]
+    texts, said = [last_user_text(shot) for shot in pool], [_user_texts(shot) for shot in pool]
     asked = [last_user_text(question.messages) for question in questions]
     places = retriever_of(shots.retriever, texts).nearest(asked, shots.dynamic + SPARE_CANDIDATES)
     copies = Copies(asked)
     found = []
     for query, near in zip(asked, places, strict=True):
-        is_copy = copies.of(query, [texts[place] for place in near])
-        kept = [place for place, leaks in zip(near, is_copy, strict=True) if not leaks][: shots.dynamic]
+        turns = [(place, text) for place in near for text in said[place]]
+        is_copy = copies.of(query, [text for _, text in turns])
+        leaking = {place for (place, _), leaks in zip(turns, is_copy, strict=True) if leaks}
+        kept = [place for place in near if place not in leaking][: shots.dynamic]
         found.append([pool[place] for place in reversed(kept)])
     return found
 
@@ -261,7 +264,7 @@ def _documents(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".jsonl":
             return [text]
-        return [str(orjson.loads(line)["text"]) for line in text.splitlines() if line.strip()]
+        return [str(orjson.loads(line)["text"]) for line in text.split("\n") if line.strip()]
     except (UnicodeDecodeError, orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as documents: {error}", hint="UTF-8 text, or JSONL rows with the key `text`"
@@ -285,8 +288,11 @@ def _cut(text: str, max_words: int) -> list[str]:
 
 
 def _with_passages(messages: list[Message], passages: Sequence[str]) -> list[Message]:
-    """Put passages before what was asked last."""
-    last = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    """Put passages before what was asked last; rows whose system turn says all get them as their only question."""
     listed = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, start=1))
-    content = f"Use these passages if they help.\n\n{listed}\n\n{messages[last].get('content') or ''}"
+    listed = f"Use these passages if they help.\n\n{listed}"
+    last = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
+    if last is None:
+        return [{"role": "user", "content": listed}, *messages]
+    content = f"{listed}\n\n{messages[last].get('content') or ''}"
     return [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]

@@ -1,12 +1,14 @@
-"""All cards: one process with a copy of the model on each, or one copy spread over them where it does not fit one."""
+"""All cards: a copy of the model on each, in processes of their own beside the one that asks."""
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -15,12 +17,14 @@ from trainer.errors import HardwareError, TrainerError
 from trainer.scoring.generate import LocalModel, OnAnswer
 from trainer.scoring.question import Answer
 
-Load = Callable[[torch.device], LocalModel]
+Load = Callable[[torch.device], Any]
 """Loads the model onto a device. It is pickled: a function of a module, or functools.partial of one."""
 POLL_S = 1.0
-"""How often a worker that died without a word is looked for."""
+"""How often a process that died without a word is looked for, on either side."""
 WEIGHTS_SHARE = 0.7
 """Of a card's memory that weights may take; the rest is for keys, values and activations."""
+MIN_PROMPTS = 64
+"""Fewer prompts are answered here alone: starting processes and loading the model again would take longer."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,14 @@ class _Failed:
 
     message: str
     hint: str | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A hand of prompts, by their place, and the settings of the `LocalModel` that answers them."""
+
+    settings: Mapping[str, Any]
+    prompts: Mapping[int, list[int]]
 
 
 def devices() -> list[torch.device]:
@@ -61,76 +73,152 @@ def deal(prompts: Sequence[Sequence[int]], hands: int) -> list[list[int]]:
     return found
 
 
-def answers(
-    load: Load,
-    prompts: Sequence[list[int]],
-    places: Sequence[torch.device],
-    *,
-    on_answer: OnAnswer = lambda index, answer: None,
-) -> list[Answer]:
-    """Answer all prompts with one process a device; the answers are those of one process.
+class Replicas:
+    """Processes that hold the same model on other devices; started when first needed, ended by `close`.
 
     Args:
-        load: Loads the model onto a device.
-        prompts: Token ids.
-        places: Devices; of a single one no process is started.
-        on_answer: Told (place of the prompt, answer) in this process, in no order.
-
-    Raises:
-        HardwareError: A process died, or its model could not be loaded or used.
+        load: Loads the model.
+        tokenizer: Decodes answers.
+        places: A device for each process.
     """
-    if len(places) == 1:
-        return load(places[0]).answers(prompts, on_answer=on_answer)
-    hands = [(device, hand) for device, hand in zip(places, deal(prompts, len(places)), strict=True) if hand]
-    context = multiprocessing.get_context("spawn")
-    results: Any = context.Queue()
-    workers = [
-        context.Process(target=_work, args=(load, device, {place: prompts[place] for place in hand}, results))
-        for device, hand in hands
-    ]
-    try:
-        for worker in workers:
+
+    def __init__(self, load: Load, tokenizer: Any, places: Sequence[torch.device]) -> None:
+        self.load = load
+        self.tokenizer = tokenizer
+        self.places = places
+        self.workers: list[Any] = []
+        self.jobs: list[Any] = []
+        self.results: Any = None
+
+    def __enter__(self) -> Replicas:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self.workers:
+            worker.terminate()
+            worker.join()
+        self.workers, self.jobs = [], []
+
+    def answers(
+        self,
+        prompts: Sequence[list[int]],
+        settings: Mapping[str, Any],
+        here: Callable[[list[list[int]], OnAnswer], Any],
+        on_answer: OnAnswer,
+    ) -> list[Answer]:
+        """Answer all prompts, one hand of them in this process.
+
+        Args:
+            prompts: Token ids.
+            settings: Keywords of `LocalModel`.
+            here: Answers the hand of this process.
+            on_answer: Told (place of the prompt, answer) in this process, in no order.
+
+        Raises:
+            HardwareError: A process died, or its model could not be loaded or used.
+        """
+        self._start()
+        own, *others = deal(prompts, 1 + len(self.places))
+        for jobs, hand in zip(self.jobs, others, strict=True):
+            jobs.put(_Job(settings, {place: prompts[place] for place in hand}))
+        found: dict[int, Answer] = {}
+
+        def end(place: int, answer: Answer) -> None:
+            found[place] = answer
+            on_answer(place, answer)
+
+        def end_own(index: int, answer: Answer) -> None:
+            end(own[index], answer)
+            while self._take(end, wait_s=None):
+                pass
+
+        here([prompts[place] for place in own], end_own)
+        while len(found) < len(prompts):
+            dead = [worker for worker in self.workers if worker.exitcode is not None]  # before the queue is looked at
+            if not self._take(end, wait_s=POLL_S) and dead:
+                raise _died(dead[0].exitcode, len(found), len(prompts))
+        return [found[place] for place in range(len(prompts))]
+
+    def _start(self) -> None:
+        if self.workers:
+            return
+        context = multiprocessing.get_context("spawn")
+        self.results = context.Queue()
+        self.jobs = [context.Queue() for _ in self.places]
+        self.workers = [
+            context.Process(target=_work, args=(self.load, self.tokenizer, place, jobs, self.results), daemon=True)
+            for place, jobs in zip(self.places, self.jobs, strict=True)
+        ]
+        for worker in self.workers:
             worker.start()
-        return _gathered(workers, results, len(prompts), on_answer)
-    finally:
-        for worker in workers:
-            if worker.pid is not None:
-                worker.terminate()
-                worker.join()
 
-
-def _gathered(workers: Sequence[Any], results: Any, count: int, on_answer: OnAnswer) -> list[Answer]:
-    """Take what the processes send until every prompt is answered."""
-    found: dict[int, Answer] = {}
-    while len(found) < count:
-        dead = [worker for worker in workers if worker.exitcode not in (None, 0)]  # before the queue is looked at
+    def _take(self, end: OnAnswer, *, wait_s: float | None) -> bool:
+        """Take one answer of another process; False where there is none."""
         try:
-            place, said = results.get(timeout=POLL_S)
+            place, said = self.results.get(block=wait_s is not None, timeout=wait_s)
         except queue.Empty:
-            if dead:
-                raise HardwareError(
-                    f"a process that answers ended with code {dead[0].exitcode} after {len(found)} of {count} answers",
-                    hint="a negative code is a signal, -9 mostly too little memory: --set eval.batch_size=8",
-                ) from None
-            continue
+            return False
         if isinstance(said, _Failed):
             if said.hint is None:
                 raise RuntimeError(f"a process that answers failed:\n{said.message}")
             raise HardwareError(said.message, hint=said.hint)
-        found[place] = said
-        on_answer(place, said)
-    return [found[place] for place in range(count)]
+        end(place, said)
+        return True
 
 
-def _work(load: Load, device: torch.device, prompts: dict[int, list[int]], results: Any) -> None:
-    """Answer one hand; runs in a process of its own."""
-    names = list(prompts)
+class ReplicatedModel(LocalModel):
+    """A `LocalModel` that shares many prompts with the processes of other cards; its timings are of this one."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, replicas: Replicas, **settings: Any) -> None:
+        super().__init__(model, tokenizer, **settings)
+        self.replicas = replicas
+        self.settings = {key: value for key, value in settings.items() if key != "say"}
+
+    def answers(
+        self, prompts: Sequence[list[int]], *, on_answer: OnAnswer = lambda index, answer: None
+    ) -> list[Answer]:
+        """Answer all prompts; the answers are those of one process."""
+        if len(prompts) < MIN_PROMPTS:
+            return super().answers(prompts, on_answer=on_answer)
+        return self.replicas.answers(prompts, self.settings, self._here, on_answer)
+
+    def _here(self, prompts: list[list[int]], on_answer: OnAnswer) -> list[Answer]:
+        return super().answers(prompts, on_answer=on_answer)
+
+
+def _died(code: int, done: int, count: int) -> HardwareError:
+    return HardwareError(
+        f"a process that answers ended with code {code} after {done} of {count} answers",
+        hint="a negative code is a signal, -9 mostly too little memory: --set eval.batch_size=8",
+    )
+
+
+def _work(load: Load, tokenizer: Any, device: torch.device, jobs: Any, results: Any) -> None:
+    """Answer one hand after the other; runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
+    parent = multiprocessing.parent_process()
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         model = load(device)
-        model.answers(list(prompts.values()), on_answer=lambda index, answer: results.put((names[index], answer)))
+        while parent is not None and parent.is_alive():
+            try:
+                job = jobs.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            _answer(LocalModel(model, tokenizer, **job.settings), job.prompts, results)
     except TrainerError as error:
         results.put((-1, _Failed(error.message, error.hint)))
     except Exception:
         results.put((-1, _Failed(traceback.format_exc(), None)))
+
+
+def _answer(model: LocalModel, prompts: Mapping[int, list[int]], results: Any) -> None:
+    places = list(prompts)
+    model.answers(list(prompts.values()), on_answer=lambda index, answer: results.put((places[index], answer)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.recipe.metrics import Grader
+from trainer.recipe.metrics import Confidence, Grader
 from trainer.scoring.clusters import Floats
 from trainer.scoring.comparisons import sentence
 from trainer.scoring.evidence import Evidence, Kind, difference, score
@@ -64,6 +64,12 @@ class Panel:
         """Return the results of an arm, empty ones where it has answered nothing."""
         return self.arms.setdefault(arm, ArmResults([], []))
 
+    @property
+    def num_items(self) -> int:
+        """Return how many questions there are, with the items of tasks, which no panel asks."""
+        measured = (rows for results in self.arms.values() for rows in results.measured.values())
+        return len(self.questions) + len({name for rows in measured for name in rows.ids or ()})
+
     def evidence(self, arm: str, metric: str, rows: Marked | None = None) -> Evidence | None:
         """Return the rows of a metric, or None where it was not measured.
 
@@ -72,9 +78,9 @@ class Panel:
             metric: Name.
             rows: (questions,) true for those that count; all where None.
         """
-        results = self.arms.get(arm)
-        if results is None:
-            return None
+        results, grader = self.arms.get(arm), self.graders.get(metric)
+        if results is None or (isinstance(grader, Confidence) and grader.measure == "ece"):
+            return None  # a calibration error is no sum over rows
         if metric not in results.grades:
             return results.measured.get(metric) if rows is None else None
         counted = ~np.isnan(results.marks(metric))

@@ -45,10 +45,13 @@ def general_prompts(path: Path | None, count: int) -> list[str]:
     """Return the first `count` prompts of a text file with one prompt a line, or of the shipped one.
 
     Raises:
-        DataError: The file holds no prompt.
+        DataError: The file holds no prompt, or no text.
     """
     shipped = resources.files("trainer.scoring").joinpath("general_prompts.txt")
-    text = (shipped if path is None else path).read_text(encoding="utf-8")
+    try:
+        text = (shipped if path is None else path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}", hint="save eval.retention.prompts as UTF-8") from error
     prompts = [line.strip() for line in text.splitlines() if line.strip()][:count]
     if not prompts:
         raise DataError(f"{path} holds no prompt", hint="one prompt a line, in eval.retention.prompts")

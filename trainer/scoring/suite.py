@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from trainer.errors import DataError
 from trainer.recipe.metrics import Grader
 from trainer.recipe.suite import Item, ItemFile, LmEvalTasks, Suite
+from trainer.scoring.graders import check
 from trainer.scoring.question import Question
 
 ITEM_KEYS = frozenset(Item.model_fields) - {"fields"}
@@ -39,11 +41,12 @@ def read_items(suite: Suite) -> SuiteItems:
     Raises:
         DataError: A file is missing or damaged, an item has no grader or a name twice, or there is no item.
     """
-    items = [(item, item.graders or suite.graders) for item in suite.items]
+    items = [_Read(item, item.graders or suite.graders, f"suite {suite.name}") for item in suite.items]
     for source in suite.sources:
         if isinstance(source, ItemFile):
+            graders = source.graders or suite.graders
             found = _read_file(Path(source.path))[: source.max_items]
-            items += [(item, item.graders or source.graders or suite.graders) for item in found]
+            items += [_Read(item, item.graders or graders, place) for item, place in found]
     tasks = [source for source in suite.sources if isinstance(source, LmEvalTasks)]
     if tasks:
         raise DataError(
@@ -52,23 +55,66 @@ def read_items(suite: Suite) -> SuiteItems:
         )
     if not items:
         raise DataError(f"the suite {suite.name} has no items", hint="give `items`, or a file that holds some")
-    _check(suite, items)
-    questions = [_question(suite, item) for item, _ in items]
-    return SuiteItems(suite, questions, [graders for _, graders in items], tasks)
+    _refuse_same_ids(suite, items)
+    _refuse_mixed_names(suite, [grader for item in items for grader in item.graders])
+    questions = [_question(suite, item.item) for item in items]
+    for item, question in zip(items, questions, strict=True):
+        _check(item, question)
+    return SuiteItems(suite, questions, [item.graders for item in items], tasks)
 
 
-def _check(suite: Suite, items: list[tuple[Item, list[Grader]]]) -> None:
-    seen: set[str] = set()
-    for item, graders in items:
-        if item.id in seen:
-            raise DataError(f"the suite {suite.name} has two items called {item.id!r}", hint="rename one of them")
-        if not graders:
+def refuse_same_names(suites: Sequence[Suite]) -> None:
+    """Refuse two suites of one name: tables and gates tell them apart by it.
+
+    Raises:
+        DataError: There are.
+    """
+    names = [suite.name for suite in suites]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"two suites are called {twice!r}", hint="change `name` in one of their files")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An item as it was read."""
+
+    item: Item
+    graders: list[Grader]
+    place: str
+    """Its suite, or the file and line."""
+
+
+def _check(read: _Read, question: Question) -> None:
+    """Refuse an item that could not be marked, before anything is generated for it."""
+    titles = [grader.title for grader in read.graders]
+    if not titles:
+        raise DataError(
+            f"{read.place}: the item {read.item.id!r} has no grader",
+            hint="give `graders` of the item, of its file or of the suite",
+        )
+    twice = next((title for title in titles if titles.count(title) > 1), None)
+    if twice is not None:  # only one of their marks would count
+        raise DataError(
+            f"{read.place}: the item {read.item.id!r} has two graders called {twice!r}", hint="give each its own `name`"
+        )
+    try:
+        for grader in read.graders:
+            check(grader, [question])
+    except DataError as error:
+        raise DataError(f"{read.place}: {error.message}", hint=error.hint) from error
+
+
+def _refuse_same_ids(suite: Suite, items: list[_Read]) -> None:
+    places: dict[str, str] = {}
+    for read in items:
+        if read.item.id in places:
             raise DataError(
-                f"the item {item.id!r} of the suite {suite.name} has no grader",
-                hint="give `graders` of the item, of its file or of the suite",
+                f"the suite {suite.name} has two items called {read.item.id!r}: "
+                f"{places[read.item.id]} and {read.place}",
+                hint="rename one of them",
             )
-        seen.add(item.id)
-    _refuse_mixed_names(suite, [grader for _, graders in items for grader in graders])
+        places[read.item.id] = read.place
 
 
 def _refuse_mixed_names(suite: Suite, graders: list[Grader]) -> None:
@@ -83,12 +129,14 @@ def _refuse_mixed_names(suite: Suite, graders: list[Grader]) -> None:
             )
 
 
-def _read_file(path: Path) -> list[Item]:
+def _read_file(path: Path) -> list[tuple[Item, str]]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", hint="correct `sources` of the suite") from error
-    return [_item(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    return [
+        (_item(path, number, line), f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()
+    ]
 
 
 def _item(path: Path, number: int, line: bytes) -> Item:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,14 +42,30 @@ def scores_of(measured: Measured) -> dict[str, Any]:
         "facts": {arm: _facts(panel, arm) for arm in panel.arms},
         "comparisons": panel.comparisons(_pairs(panel)),
         "slices": panel.slices(measured.slices),
-        "suites": {name: _suite(suite, must_pass) for name, must_pass, suite in measured.suites},
+        "suites": {name: suite_scores(suite, must_pass) for name, must_pass, suite in measured.suites},
         "retention": _retention(panel, measured.retention),
+        "most_frequent_answer": _most_frequent([question.reference or "" for question in panel.questions]),
     }
 
 
+def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
+    """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
+    counts = Counter(reference.strip() for reference in references)
+    if not counts or max(counts.values()) == 1:
+        return None
+    text, hits = counts.most_common(1)[0]
+    return {"text": text[:200], "exact_match": hits / len(references)}
+
+
 def _descriptions(panel: Panel) -> dict[str, dict[str, str]]:
-    """Tell reports how each grader's mark is written and which way is good."""
-    return {
+    """Tell reports how each grader's mark, and each task's, is written and which way is good."""
+    tasks = {
+        name: {"unit": "share" if rows.kind == "share" else "number", "better": "higher"}
+        for results in panel.arms.values()
+        for name, rows in results.measured.items()
+        if rows.ids is not None  # only what a task measured has names of its own
+    }
+    return tasks | {
         name: {
             "unit": "share" if grader.is_share or name in _shares(panel) else "number",
             "better": "higher" if grader.higher_is_better else "lower",
@@ -78,10 +95,11 @@ def _pairs(panel: Panel) -> list[tuple[str, str]]:
     return found + [(arm, other) for arm in tuned for other in arms if is_prompted[other]]
 
 
-def _suite(panel: Panel, must_pass: bool) -> dict[str, Any]:
+def suite_scores(panel: Panel, must_pass: bool) -> dict[str, Any]:
+    """Return what eval/scores.json says about one suite."""
     return {
         "must_pass": must_pass,
-        "n": len(panel.questions),
+        "n": panel.num_items,
         "metrics": _descriptions(panel),
         "arms": panel.scores(),
         "comparisons": panel.comparisons(_pairs(panel)),

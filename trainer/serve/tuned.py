@@ -14,14 +14,13 @@ from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
 from trainer.scoring.generate import LocalModel
+from trainer.scoring.limits import longest_answer, stop_ids
 from trainer.scoring.models import open_models
 from trainer.scoring.sampling import Sampling
 from trainer.serve.artefacts import exported, trained, weights_hash
 from trainer.serve.questions import Row
 from trainer.tokens.chat import Renderer
 
-MIN_NEW_TOKENS = 32
-"""As the eval stage has it."""
 LONGEST_UNKNOWN = 512
 """Longest answer where the run has no held-out answers to go by."""
 
@@ -89,6 +88,7 @@ class Tuned:
             max_new_tokens=self.max_new_tokens,
             sampling=self.sampling,
             batch_size=self.recipe.eval.batch_size,
+            engine=self.recipe.eval.engine,
         )
 
     @contextmanager
@@ -133,16 +133,11 @@ def open_tuned(
         recipe,
         Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=kwargs),
         model,
-        _stop_ids(run, tokenizer),
+        stop_ids(read_json(run.stage_dir("pack") / "report.json"), tokenizer),
         _longest_answer(recipe, run, tokenizer, at_least),
         weights_hash(run, merged=merged),
         None if shares_base else base,
     )
-
-
-def _stop_ids(run: RunFolder, tokenizer: Any) -> list[int]:
-    stop = {int(read_json(run.stage_dir("pack") / "report.json")["stop_token_id"])}
-    return sorted(stop | ({int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()))
 
 
 def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: int) -> int:
@@ -155,5 +150,4 @@ def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: in
     references = [orjson.loads(line).get("reference") or "" for line in lines]
     if not references:
         return max(LONGEST_UNKNOWN, at_least)
-    ids = tokenizer(references, add_special_tokens=False)["input_ids"]
-    return max(MIN_NEW_TOKENS, at_least, 2 * max(map(len, ids)))
+    return max(at_least, longest_answer(limit, references, tokenizer))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -32,27 +31,27 @@ from trainer.render.junit import render_junit
 from trainer.render.markdown import render_markdown
 from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
-from trainer.scoring.generate import LocalModel
-from trainer.scoring.graders import Help, auto_metrics
+from trainer.scoring.graders import Help, auto_metrics, check
 from trainer.scoring.graders.judge import Ask
 from trainer.scoring.heldout import read_examples, read_held_out
+from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.lm_eval import add_tasks, read_suite
 from trainer.scoring.measure import Settings, measure
-from trainer.scoring.models import open_models
-from trainer.scoring.prompts import Asked, build
+from trainer.scoring.models import Models
+from trainer.scoring.prompts import Asked, asked_by, build
 from trainer.scoring.question import Message, Question
 from trainer.scoring.questions import questions_of
 from trainer.scoring.results import Panel
 from trainer.scoring.retention import Retention, general_prompts, task_format
 from trainer.scoring.sampling import Sampling
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
-from trainer.scoring.suite import SuiteItems, read_items
+from trainer.scoring.suite import SuiteItems, refuse_same_names
 from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
 MEASURED = ("loss", "preference_accuracy", "preference_margin")
 """Metrics that no grader marks."""
-MIN_NEW_TOKENS = 32
 REASONING_TOKENS = 512
 """Added to the longest answer of an arm that reasons first."""
 JUDGE_TOKENS = 512
@@ -77,6 +76,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
                 if arm.model == kind or (kind == "endpoint" and isinstance(arm.model, Endpoint)):
                     work.measure(arm, model)
             work.look_at_retention(kind, model)
+            del model  # the next one may need its room
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"out of memory in eval: {str(error).splitlines()[0]}", hint="--set eval.batch_size=4"
@@ -111,15 +111,22 @@ class Work:
             self.context.input("data", "heldout.jsonl").read_bytes().splitlines(),
             max_rows=recipe.eval.max_rows,
             seed=recipe.seed,
+            by=recipe.data.split.by,
         )
         questions = questions_of(
             self.held.rows, turns=recipe.eval.turns, by=recipe.data.split.by, write_calls=self._written_calls
         )
         self.panel = Panel(questions, _graders(recipe, questions), recipe.seed)
-        items = [read_items(load_suite(path)) for path in recipe.eval.suites]
+        for grader in self.panel.graders.values():
+            check(grader, questions)
+        items = [read_suite(load_suite(path)) for path in recipe.eval.suites]
+        refuse_same_names([item.suite for item in items])
         self.suites = [(item, Panel(item.questions, item.metrics, recipe.seed)) for item in items]
-        self.stop_ids = _stop_ids(self.context, self.tokenizer)
-        self.max_new_tokens = self._longest_answer()
+        self.stop_ids = stop_ids(read_json(self.context.input("pack", "report.json")), self.tokenizer)
+        references = [question.reference or "" for question in questions]
+        self.max_new_tokens = longest_answer(recipe.eval.max_new_tokens, references, self.tokenizer)
+        tuned = self.context.input("train", "")
+        self.opened = Models(recipe.model, recipe.adapter, self.tokenizer, tuned=tuned, cache=cache_dir())
         chosen = recipe.eval.sampling
         self.sampling = Sampling(chosen.temperature, chosen.top_p, chosen.seed) if chosen else None
         self.retention: Retention | None = None
@@ -130,13 +137,6 @@ class Work:
         whole = self.renderer.text(row, [*history, turn])
         ids = self.tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    def _longest_answer(self) -> int:
-        limit = self.recipe.eval.max_new_tokens
-        if limit != "auto":
-            return limit
-        lengths = [len(self.tokens.of_text(question.reference or "")) for question in self.panel.questions]
-        return max(MIN_NEW_TOKENS, 2 * max(lengths, default=0))
 
     # Arms
 
@@ -155,8 +155,7 @@ class Work:
         """Yield (kind, model) for the weights that some arm needs, then the endpoints."""
         kinds = {arm.model for arm in self.arms if not isinstance(arm.model, Endpoint)}
         if kinds:
-            tuned = self.context.input("train", "")
-            yield from open_models(self.recipe.model, self.recipe.adapter, kinds, tuned=tuned, cache=cache_dir())
+            yield from self.opened.opened(kinds)
         if any(isinstance(arm.model, Endpoint) for arm in self.arms):
             yield "endpoint", None
 
@@ -177,8 +176,16 @@ class Work:
         return self.max_new_tokens + (REASONING_TOKENS if reasons else 0)
 
     def _suite(self, arm: Arm, model: Any, items: SuiteItems, panel: Panel) -> None:
+        if items.questions:
+            self._items(arm, model, items, panel)
+        if items.tasks:
+            names = ", ".join(name for tasks in items.tasks for name in tasks.lm_eval)
+            self.context.say(f"{items.suite.name} {arm.name}: {names} of lm-evaluation-harness")
+            add_tasks(panel.results(arm.name), items.tasks, model, self.tokenizer)
+
+    def _items(self, arm: Arm, model: Any, items: SuiteItems, panel: Panel) -> None:
         speaker = self._speaker(arm, model, items.suite.max_new_tokens)
-        asked = [Asked(question.messages, question.row.get("tools") or []) for question in panel.questions]
+        asked = [asked_by(question) for question in panel.questions]
         plain = Arm(name=arm.name, model=arm.model)
         self._answer(plain, speaker, panel, asked, items.graders, f"{items.suite.name} {arm.name}", latency_rows=0)
 
@@ -231,13 +238,14 @@ class Work:
                 arm.model, max_new_tokens=max_new_tokens, sampling=self.sampling, concurrency=section.concurrency
             )
             return EndpointSpeaker(endpoint, self.tokens, store=store, max_context=arm.model.max_context_tokens)
-        local = LocalModel(
+        local = self.opened.local(
             model,
-            self.tokenizer,
             stop_ids=self.stop_ids,
             max_new_tokens=max_new_tokens,
             sampling=self.sampling,
             batch_size=section.batch_size,
+            engine=section.engine,
+            say=self.context.say,
         )
         limit = getattr(model.config, "max_position_embeddings", None)
         return LocalSpeaker(local, self.tokens, store=store, max_context=limit)
@@ -255,7 +263,12 @@ class Work:
         inputs = self.context.record.inputs
         weights = {label: value for label, value in inputs.items() if label.startswith(starts[arm.model])}
         adapter = self.recipe.adapter.model_dump(mode="json", exclude={"init_from"})
-        form = {"dtype": self.recipe.model.dtype, "adapter": adapter, "on": str(torch.cuda.is_available())}
+        form = {
+            "dtype": self.recipe.model.dtype,
+            "adapter": adapter,
+            "on": str(torch.cuda.is_available()),
+            "engine": self.recipe.eval.engine,
+        }
         return hash_value({"weights": weights, **form, **decoding})
 
     # Prompts
@@ -318,7 +331,7 @@ class Work:
             heldout_rows=len(self.held.rows),
             slices=self.recipe.eval.slices,
         )
-        scores = scores_of(measured) | {"most_frequent_answer": _most_frequent(references)}
+        scores = scores_of(measured)
         prompted = [arm.name for arm in self.arms if arm.is_prompted]
         gates = judge_gates(self.recipe.eval.gates, measured, scores, prompted)
         folder = self.context.dir
@@ -354,20 +367,6 @@ def _primary(recipe: Recipe, panel: Panel, *, is_pairs: bool) -> str:
     if is_pairs:
         return "preference_accuracy"
     return next(iter(panel.graders), "loss")
-
-
-def _stop_ids(context: StageContext, tokenizer: Any) -> list[int]:
-    stop = {int(read_json(context.input("pack", "report.json"))["stop_token_id"])}
-    return sorted(stop | ({int(tokenizer.eos_token_id)} if tokenizer.eos_token_id is not None else set()))
-
-
-def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
-    """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
-    counts = Counter(reference.strip() for reference in references)
-    if not counts or max(counts.values()) == 1:
-        return None
-    text, hits = counts.most_common(1)[0]
-    return {"text": text[:200], "exact_match": hits / len(references)}
 
 
 def _write_lines(path: Path, lines: Iterable[Row]) -> None:

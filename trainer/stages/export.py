@@ -13,22 +13,21 @@ from typing import Any
 
 import orjson
 import torch
+from transformers import GenerationConfig
 
-import trainer
-from trainer.data.sources import system_text
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
 from trainer.model.carried import write_carried
-from trainer.model.load import commit, device, load_tokenizer, precision
+from trainer.model.gguf.written import check_gguf, write_gguf, write_prompts
+from trainer.model.load import device, load_tokenizer
 from trainer.model.merge import FourBit, MergePlan
 from trainer.model.proof import Scored, drift, judge, prove_apart, sentence, survived
 from trainer.model.prove import Export, Request
-from trainer.model.provenance import template_sha256, write_provenance
-from trainer.model.push import push
+from trainer.model.provenance import template_sha256
+from trainer.model.push import hub_token, push
 from trainer.model.written import (
     base_folder,
     generation_settings,
-    licence_of,
     plan_values,
     write_adapter,
     write_bnb4,
@@ -39,12 +38,13 @@ from trainer.recipe import Recipe
 from trainer.recipe.export import FROM_MERGED, Format
 from trainer.recipe.metrics import written_out
 from trainer.recipe.model import LoraAdapter, QloraAdapter
-from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
-from trainer.rundir import StageContext, cache_dir, environment, hash_value, read_json, write_json
-from trainer.scoring.exported import Exam, common_system, longest_answer, make_exam
+from trainer.rundir import StageContext, cache_dir, read_json, write_json
+from trainer.scoring.exported import Exam, make_exam
+from trainer.scoring.limits import longest_answer, stop_ids
 from trainer.scoring.prompts import Asked
 from trainer.scoring.retention import general_prompts
 from trainer.scoring.speakers import Tokens
+from trainer.stages.origin import Origin
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
@@ -52,7 +52,8 @@ MEASURED = ("loss", "preference_accuracy", "preference_margin")
 """Metrics that no grader marks."""
 GENERAL_PROMPTS = 8
 """General prompts on which the two bases of a qlora merge are compared."""
-ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
+MERGING = "export.merging"
+"""Folder beside `export/` where merged weights are written, so that a killed merge goes on where it was."""
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -63,6 +64,8 @@ def run(recipe: Recipe, context: StageContext) -> None:
         HardwareError: The model does not fit, or a format cannot be written on this machine.
         StageError: The base model is not the one trained on.
     """
+    if recipe.export.push:
+        hub_token(recipe.export.push)
     work = Work(recipe, context)
     try:
         proofs = work.proofs()
@@ -72,19 +75,35 @@ def run(recipe: Recipe, context: StageContext) -> None:
             hint="hide the card: CUDA_VISIBLE_DEVICES= trainer export RECIPE",
         ) from error
     write_json(context.dir / "verify.json", proofs)
-    work.write_cards(proofs)
+    work.origin.write_cards(proofs)
     context.numbers.update({f"{name}_max_logit_diff": proof.get("max_logit_diff") for name, proof in proofs.items()})
-    failed = [f"{name}: {proof['because']}" for name, proof in proofs.items() if not proof["passed"]]
-    if failed:
-        raise GateError(
-            "the export is not equal to the trained model: " + "; ".join(failed),
-            hint="see export.verify in the recipe for the limits; export.dtype: float32 rounds least",
-        )
-    for name, proof in proofs.items():
-        context.say(sentence(name, proof))
+    _publishable(proofs, context)
+    shutil.rmtree(context.run.path / MERGING, ignore_errors=True)
     if recipe.export.push:
         chosen = recipe.export.push.format or recipe.export.formats[0]
         context.say(f"export: {chosen} is at {push(context.dir / chosen, recipe.export.push)}")
+
+
+def _publishable(proofs: dict[str, dict[str, Any]], context: StageContext) -> None:
+    """Say what every proof found.
+
+    Raises:
+        GateError: One failed.
+    """
+    failed = {name: proof for name, proof in proofs.items() if not proof["passed"]}
+    for name, proof in proofs.items():
+        if name not in failed:
+            context.say(sentence(name, proof))
+    if failed:
+        wrong = {name.partition("/")[0] for name in failed}
+        others = list(dict.fromkeys(kind for name in proofs if (kind := name.partition("/")[0]) not in wrong))
+        raise GateError(
+            "the export is not equal to the trained model: "
+            + "; ".join(f"{name}: {proof['because']}" for name, proof in failed.items()),
+            hint=(f"--set export.formats=[{','.join(others)}], or " if others else "")
+            + "see export.verify in the recipe for the limits"
+            + f"; every figure is in {context.dir / 'verify.json'}",
+        )
 
 
 @dataclass
@@ -106,15 +125,17 @@ class Work:
         self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
         self.trained = context.input("train", "adapter" if self.is_adapter else "model")
         self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
-        self.stop_id = int(read_json(context.input("pack", "report.json"))["stop_token_id"])
+        packed = read_json(context.input("pack", "report.json"))
+        self.stop_id = int(packed["stop_token_id"])
         self.tokenizer = load_tokenizer(recipe.model, cache_dir())
+        self.stop_ids = stop_ids(packed, self.tokenizer)
         self.tokens = Tokens(
             Renderer(self.tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
         )
         self.base = base_folder(recipe.model, cache_dir())
         self.predictions = _lines(context.input("eval", "predictions.jsonl"))
         self.exam = self._exam()
-        self.provenance = self._provenance()
+        self.origin = Origin(recipe, context, self.base, self.tokenizer, self.stop_id)
 
     # Order of work
 
@@ -122,19 +143,21 @@ class Work:
         """Write and prove; return export/verify.json."""
         wanted = set(self.recipe.export.formats)
         if "gguf" in wanted:  # before anything is written
-            raise HardwareError("this version does not write gguf yet", hint="leave gguf out of export.formats")
+            check_gguf(self.recipe.export.gguf)
         written = [self._adapter()] if "adapter" in wanted else []
         merged = self._merged() if wanted - {"adapter"} else []
         answer = self._proven([*written, *merged])
         if merged:
             chosen = self._chosen(merged, answer["exports"])
-            later = [self._from_merged(name, chosen) for name in FROM_MERGED if name in wanted]
+            later = [one for name in FROM_MERGED if name in wanted for one in self._from_merged(name, chosen)]
             if later:
                 answer["exports"] |= self._proven(later)["exports"]
-            written += ([chosen] if "merged" in wanted else []) + later
-            if "merged" not in wanted:
-                shutil.rmtree(self.context.dir / "merged")
-        return {one.export.name: self._judged(one, answer) for one in written}
+            written += [chosen, *later]
+        proofs = {one.export.name: self._judged(one, answer) for one in written}
+        if merged and "merged" not in wanted and proofs["merged"]["passed"]:  # what the others were made from
+            del proofs["merged"]
+            shutil.rmtree(self.context.dir / "merged")
+        return proofs
 
     def _proven(self, written: list[Written]) -> dict[str, Any]:
         for one in written:
@@ -168,8 +191,10 @@ class Work:
 
     def _merged_on(self, base: Any, name: str) -> Written:
         plan = self._plan(base)
-        folder = self.context.dir / name
-        report = write_merged(self.base, self.trained, folder, plan, lambda _: None)
+        folder, aside = self.context.dir / name, self.context.run.path / MERGING / name
+        shutil.rmtree(aside, ignore_errors=True)  # whole, but of another export
+        report = write_merged(self.base, self.trained, aside, plan, lambda _: None)
+        aside.rename(folder)
         self.context.say(survived(name, report))
         facts = {"base": base, "rounding": report.rounding, "survival": report.survival, "streamed": report.streamed}
         export = Export(name, "merged", str(folder), base, plan_values(plan), self._fingerprint)
@@ -178,8 +203,8 @@ class Work:
     def _plan(self, base: Any) -> MergePlan:
         adapter, settings = self.recipe.adapter, None
         if isinstance(adapter, QloraAdapter):
-            types = precision(self.recipe.model, adapter)
-            settings = FourBit(adapter.bnb_4bit_quant_type, adapter.bnb_4bit_use_double_quant, types.weights)
+            kind = getattr(torch, self.origin.weights_dtype)
+            settings = FourBit(adapter.bnb_4bit_quant_type, adapter.bnb_4bit_use_double_quant, kind)
         return MergePlan(
             dtype=self.dtype,  # type: ignore[arg-type]
             rounding=self.recipe.export.merge.rounding,
@@ -187,7 +212,7 @@ class Work:
             max_shard_gb=self.recipe.export.max_shard_gb,
             base=base,
             four_bit=settings,
-            base_sha256=self._base_hashes() or None,
+            base_sha256=self.origin.base_hashes or None,
             stop_id=self.stop_id,
             device=str(device()),
         )
@@ -212,14 +237,32 @@ class Work:
         export = Export("merged", "merged", str(folder), best.export.base, best.export.plan, self._fingerprint)
         return Written(export, best.dtype, best.facts | {"drifts": drifts})
 
-    def _from_merged(self, name: Format, merged: Written) -> Written:
+    def _from_merged(self, name: Format, merged: Written) -> list[Written]:
         folder = self.context.dir / name
+        if name == "gguf":
+            return self._gguf(Path(merged.export.folder), folder, merged.export.base)
         given = self.recipe.adapter
         adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
         limit = self.recipe.export.max_shard_gb
         write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
         export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
-        return Written(export, adapter.bnb_4bit_quant_type)
+        return [Written(export, adapter.bnb_4bit_quant_type)]
+
+    def _gguf(self, merged: Path, folder: Path, base: str) -> list[Written]:
+        facts = write_gguf(merged, folder, self.recipe.name, self.recipe.export.gguf, self.context.say)
+        has_tools = any(prompt["tools"] for prompt in self.exam.prompts(self.tokens))
+        settings = GenerationConfig.from_pretrained(str(merged))
+        prompt = self.origin.served_prompt(self.stop_ids)
+        modelfile = write_prompts(folder, list(facts), prompt, settings, has_tools=has_tools)
+        self.context.say(f"export: gguf/Modelfile {modelfile}")
+        return [
+            Written(
+                Export(f"gguf/{quantisation}", "gguf", str(folder), base, None, self._fingerprint),
+                quantisation,
+                found | {"modelfile": modelfile},
+            )
+            for quantisation, found in facts.items()
+        ]
 
     def _export(self, name: str) -> Export:
         return Export(name, name, str(self.context.dir / name), "plain", None, self._fingerprint)
@@ -233,13 +276,11 @@ class Work:
         """Return the type of merged weights."""
         if self.recipe.export.dtype != "auto":
             return self.recipe.export.dtype
-        return str(precision(self.recipe.model, self.recipe.adapter).weights).removeprefix("torch.")
+        return self.origin.weights_dtype
 
     @property
-    def stop_ids(self) -> list[int]:
-        """Return the tokens that end an answer, as in eval."""
-        eos = self.tokenizer.eos_token_id
-        return sorted({self.stop_id} if eos is None else {self.stop_id, int(eos)})
+    def _references(self) -> list[str]:
+        return [line["reference"] or "" for line in self.predictions]
 
     # The question
 
@@ -253,13 +294,13 @@ class Work:
             trained=str(self.trained.absolute()),
             is_adapter=self.is_adapter,
             four_bit=recipe.adapter.model_dump(mode="json") if is_qlora else None,
-            weights_dtype=str(precision(recipe.model, recipe.adapter).weights).removeprefix("torch."),
+            weights_dtype=self.origin.weights_dtype,
             rows=self._rows(),
             prompts=self.exam.prompts(self.tokens),
             general=self._general() if is_qlora else [],
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
-            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self.predictions, self.tokens),
+            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self._references, self.tokenizer),
             template=template_sha256(self.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
@@ -304,90 +345,10 @@ class Work:
 
     def _carry(self, one: Written) -> None:
         folder = Path(one.export.folder)
-        settings = generation_settings(self.base)
-        write_carried(folder, self.tokenizer, settings, self.stop_id, self._served_prompt())
-        write_provenance(folder, self.provenance | {"kind": one.export.kind, "dtype": one.dtype})
-
-    def _served_prompt(self) -> dict[str, Any]:
-        rows = self.context.input("data", "train.jsonl")
-        return {
-            "system": system_text(self.recipe.data) or common_system(rows),
-            "chat_template_kwargs": self.recipe.model.chat_template_kwargs,
-            "stop": [str(self.tokenizer.convert_ids_to_tokens(stop_id)) for stop_id in self.stop_ids],
-            "stop_token_ids": self.stop_ids,
-        }
-
-    def _base_hashes(self) -> dict[str, str]:
-        """Return the sha256 of the base's weight files as training saw them, by file name."""
-        record = self.context.run.record("train")
-        inputs = record.inputs if record else {}
-        return {
-            label.removeprefix("model/"): digest
-            for label, digest in inputs.items()
-            if label.startswith("model/") and label.endswith(".safetensors")
-        }
-
-    def _provenance(self) -> dict[str, Any]:
-        train, data = self.context.run.record("train"), self.context.run.record("data")
-        of_base = {
-            label: value for label, value in (train.inputs if train else {}).items() if label.startswith("model")
-        }
-        outputs = train.outputs if train else {}
-        machine = environment()
-        return {
-            "name": self.recipe.name,
-            "fingerprint": self._fingerprint,
-            "base": {"name": public_name(self.recipe.model.name_or_path), "revision": self._revision, "files": of_base},
-            "trained": {
-                name: file["sha256"] for name, file in outputs.items() if name.startswith(("adapter/", "model/"))
-            },
-            "data": {name: data.outputs[name]["sha256"] for name in ROWS if data and name in data.outputs},
-            "recipe": hash_value(self._public_recipe),
-            "template": template_sha256(self.tokenizer.chat_template),
-            "stop_token_id": self.stop_id,
-            "code": {"version": trainer.__version__, "sha256": machine["code"], "packages": machine["packages"]},
-        }
-
-    @property
-    def _public_recipe(self) -> Any:
-        """Return what was run, parents and `--set` included, without the paths of this machine."""
-        return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
-
-    @property
-    def _revision(self) -> str | None:
-        return self.recipe.model.revision or commit(self.recipe.model.name_or_path, None)
-
-    def write_cards(self, proofs: dict[str, Any]) -> None:
-        """Write the model card beside the formats and into each, and note figures and card in its provenance."""
-        (self.context.dir / "README.md").write_text(self._card(proofs), encoding="utf-8")
-        for name, proof in proofs.items():
-            folder = self.context.dir / name
-            (folder / "README.md").write_text(self._card({name: proof}), encoding="utf-8")
-            facts = {"kind": name, "dtype": proof["dtype"], "proof": proof}
-            digest = write_provenance(folder, self.provenance | facts)
-            self.context.say(f"export: {name} provenance {digest}")
-
-    def _card(self, proofs: dict[str, Any]) -> str:
-        record = self.context.run.record("train")
-        return render_card(
-            CardFacts(
-                name=self.recipe.name,
-                base_model=public_name(self.recipe.model.name_or_path),
-                revision=self._revision,
-                formats=list(proofs),
-                adapter_kind=self.recipe.adapter.kind,
-                method_kind=self.recipe.method.kind,
-                recipe_yaml=recipe_text(self._public_recipe),
-                trainer_version=trainer.__version__,
-                data_report=read_json(self.context.input("data", "report.json")),
-                train_numbers=record.numbers if record else {},
-                scores=read_json(self.context.input("eval", "scores.json")),
-                verify=proofs,
-                gates=read_json(self.context.input("eval", "gates.json")),
-                licence=licence_of(self.base),
-                provenance=self.provenance,
-            )
-        )
+        if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
+            prompt = self.origin.served_prompt(self.stop_ids)
+            write_carried(folder, self.tokenizer, generation_settings(self.base), self.stop_id, prompt)
+        self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

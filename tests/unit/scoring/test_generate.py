@@ -265,18 +265,24 @@ class Output:
 class Paged:
     """Stands for a model with `generate_batch`."""
 
+    _supports_sdpa = True
+    _is_stateful = False
+
     def __init__(self, outputs: dict[str, Output]) -> None:
         self.outputs = outputs
 
     def parameters(self) -> Any:
         return iter([torch.zeros(1)])
 
-    def generate_batch(self, inputs: list[list[int]], generation_config: Any) -> dict[str, Output]:
+    def generate_batch(
+        self, inputs: list[list[int]], generation_config: Any, continuous_batching_config: Any
+    ) -> dict[str, Output]:
         assert generation_config.eos_token_id == STOP and generation_config.max_new_tokens == LIMIT
+        assert not continuous_batching_config.auto_switch_to_flash
         return self.outputs
 
 
-def test_continuous_batching_gives_the_same_answers_as_the_loop() -> None:
+def test_continuous_batching_takes_what_was_answered() -> None:
     model = Paged({"a": Output([20, 21, STOP[0]]), "b": Output([20] * LIMIT)})
     answers = local(model, engine="continuous").answers([[1], [2, 3]])
     assert [(a.num_tokens, a.finished, a.prompt_tokens) for a in answers] == [(2, True, 1), (LIMIT, False, 2)]
@@ -290,48 +296,45 @@ def test_continuous_batching_that_loses_rows_is_an_error(outputs: dict[str, Outp
         local(Paged(outputs), engine="continuous", sampling=Sampling())
 
 
-class Fake:
-    """Stands for a module, or whatever vLLM hands out."""
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-
-def test_vllm_is_asked_for_ids_stop_tokens_and_the_adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    calls: list[Any] = []
-
-    class LLM:
-        def __init__(self, **settings: Any) -> None:
-            calls.append(settings)
-
-        def generate(self, asked: Any, parameters: Any, **settings: Any) -> list[Any]:
-            calls.append((asked, parameters, settings))
-            said = Fake(text="hi", token_ids=[20, 21, STOP[0]], finish_reason="stop")
-            return [Fake(outputs=[said], prompt_token_ids=one["prompt_token_ids"]) for one in asked]
-
-    modules = {
-        "vllm": Fake(LLM=LLM, SamplingParams=lambda **settings: settings),
-        "vllm.lora.request": Fake(LoRARequest=lambda *args: args),
-    }
-    monkeypatch.setattr(engines.importlib, "import_module", modules.__getitem__)
-    settings: dict[str, Any] = {"stop_ids": STOP, "max_new_tokens": LIMIT}
-    told: list[int] = []
-    model = engines.VllmModel("folder", adapter=tmp_path, max_lora_rank=8, sampling=Sampling(0.5, 0.9, 1), **settings)
-    answers = model.answers([[1], [2, 3]], on_answer=lambda place, _: told.append(place))
-    assert answers == [Answer("hi", 2, True, prompt_tokens=1), Answer("hi", 2, True, prompt_tokens=2)] and told == [
-        0,
-        1,
-    ]
-    assert calls[0]["enable_lora"] and calls[0]["max_lora_rank"] == 8
-    asked, parameters, rest = calls[1]
-    assert asked[1] == {"prompt_token_ids": [2, 3]} and rest["lora_request"] == ("adapter", 1, str(tmp_path))
-    assert parameters[0]["stop_token_ids"] == STOP and parameters[0]["seed"] != parameters[1]["seed"]
-    engines.VllmModel("folder", **settings).answers([[1]])
-    assert calls[-1][1][0]["temperature"] == 0.0 and calls[-1][2]["lora_request"] is None
+@pytest.mark.parametrize("family", ["qwen3_next", "mamba"])
+def test_continuous_batching_that_a_model_cannot_do_is_refused(family: str) -> None:
+    with pytest.raises(HardwareError, match="cannot be batched continuously"):
+        local(tiny(family), engine="continuous")
 
 
-def test_vllm_that_is_missing_is_named() -> None:
-    if engines.has_vllm():
-        pytest.skip("vLLM is installed")
-    with pytest.raises(HardwareError, match="vLLM cannot be imported"):
-        engines.VllmModel("folder", stop_ids=STOP, max_new_tokens=LIMIT)
+def test_what_is_spread_over_cards_is_not_batched_continuously() -> None:
+    model = tiny("llama")
+    assert engines.has_continuous(model)
+    model.hf_device_map = {"model.embed_tokens": 0, "lm_head": 1}
+    assert not engines.has_continuous(model)
+
+
+def test_where_continuous_batching_fails_the_loop_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked, said = tiny("llama"), prompts(5), list[str]()
+    expected = local(model).answers(asked)
+    model.generate_batch = lambda *_, **__: (_ for _ in ()).throw(ValueError("no kernel"))
+    monkeypatch.setattr(LocalModel, "_settle", lambda self: True)  # as on a card
+    answering = local(model, say=said.append)
+    assert answering.answers(asked) == expected == answering.answers(asked)
+    assert said == ["continuous batching failed: ValueError: no kernel; going on in batches of its own loop"]
+    with pytest.raises(HardwareError, match="no kernel"):
+        local(model, engine="continuous").answers(asked)
+
+
+def test_concurrency_is_kept_to_by_the_loop() -> None:
+    real = local(tiny("llama"))
+    real.is_continuous = True
+    widths: list[int] = []
+    real.decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    assert real.answers_at(prompts(6), 2) == local(tiny("llama")).answers(prompts(6))
+    assert max(widths) == 2 and real.is_continuous
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="on a CPU it takes half a minute")
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_continuous_batching_gives_the_answers_of_the_loop(family: str) -> None:
+    model, asked = tiny(family).cuda(), prompts(40)
+    assert local(model, engine="continuous").answers(asked) == local(model, engine="transformers").answers(asked)

@@ -11,9 +11,13 @@ import pytest
 import tiny
 from transformers import AutoModelForCausalLM
 
-from trainer.errors import DataError
-from trainer.recipe.suite import LmEvalTasks
-from trainer.scoring.lm_eval import _collected, run_tasks
+from trainer.errors import DataError, HardwareError
+from trainer.recipe.gates import Gate
+from trainer.recipe.suite import LmEvalTasks, Suite
+from trainer.scoring import lm_eval
+from trainer.scoring.lm_eval import TaskResults, _collected, add_tasks, read_suite, run_tasks
+from trainer.scoring.results import Panel
+from trainer.scoring.summary import Measured, judge_gates, scores_of
 
 TASK = """\
 task: {name}
@@ -63,6 +67,57 @@ def test_filters_are_told_apart() -> None:
         "a.exact_match": [1.0],
         "a.exact_match.flexible": [0.0],
     }
+
+
+def suite(**values: Any) -> Suite:
+    tasks = {"lm_eval": ["a"], "include_path": "tasks"}
+    return Suite.model_validate({"suite_version": 1, "name": "s", "sources": [tasks], **values})
+
+
+def test_tasks_stand_apart_from_the_items_of_a_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_eval, "_harness", lambda: None)
+    alone = read_suite(suite())
+    assert not alone.questions and [one.lm_eval for one in alone.tasks] == [["a"]]
+    both = read_suite(suite(items=[{"id": "x", "prompt": "?", "graders": [{"kind": "refusal", "expected": "refuse"}]}]))
+    assert [question.id for question in both.questions] == ["s/x"] and len(both.tasks) == 1
+    with pytest.raises(DataError, match="has no grader"):
+        read_suite(suite(items=[{"id": "x", "prompt": "?"}]))
+
+
+def test_a_suite_with_tasks_needs_the_extra_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(lm_eval.importlib, "import_module", missing)
+    with pytest.raises(HardwareError, match="No module named 'lm_eval'") as caught:
+        read_suite(suite())
+    assert "recipe-trainer[lm-eval]" in str(caught.value.hint)
+
+
+def test_tasks_are_scored_compared_and_gated_like_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    right = {"base": rng.random(200) < 0.9, "tuned": rng.random(200) < 0.5}
+
+    def found(tasks: LmEvalTasks, model: str, tokenizer: None) -> TaskResults:
+        samples = [sample(place, acc=float(mark)) for place, mark in enumerate(right[model])]
+        results = {"a": {"acc,none": float(right[model].mean()), "bleu,none": 12.5}}
+        return _collected({"results": results, "samples": {"a": samples}, "higher_is_better": {"a": {"acc": True}}})
+
+    monkeypatch.setattr(lm_eval, "run_tasks", found)
+    panel = Panel([], {}, seed=0)
+    for arm in ("base", "tuned"):
+        add_tasks(panel.results(arm), [suite().sources[0]], arm, None)  # type: ignore[list-item]
+    measured = Measured(Panel([], {}, 0), [("s", False, panel)], {}, "exact_match", 0, [])
+    scores = scores_of(measured)
+    told = scores["suites"]["s"]
+    assert told["n"] == 200 and told["metrics"]["a.acc"] == {"unit": "share", "better": "higher"}
+    score = told["arms"]["base"]["a.acc"]
+    assert score["low"] < score["value"] == right["base"].mean() < score["high"]
+    assert told["arms"]["base"]["a.bleu"] == {"value": 12.5, "low": None, "high": None, "n": 1}
+    (compared,) = told["comparisons"]
+    assert compared["metric"] == "a.acc" and compared["high"] < 0 and compared["p_value"] < 0.01
+    gates = [Gate(metric="a.acc", suite="s", max_drop=0.1), Gate(metric="a.acc", suite="s", arm="base", min=0.8)]
+    assert [entry["verdict"] for entry in judge_gates(gates, measured, scores, [])] == ["fail", "pass"]
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_fixed_shots_are_the_same_for_every_question():
 def test_a_test_row_among_the_examples_of_a_file_is_refused():
     questions = asked_of(row("what is the tallest mountain in Europe", "Elbrus", line=9))
     leaked = [row("What is the tallest mountain in Europe?", "Elbrus")]
-    with pytest.raises(DataError, match=r"example 1 of .*shots.jsonl holds the held-out question rows.jsonl:9"):
+    with pytest.raises(DataError, match=r"example 1 of .*shots.jsonl \(.*\) holds the held-out question rows.jsonl:9"):
         prompts(Arm(name="few", shots=Shots(fixed=1, path="shots.jsonl")), questions, rows=leaked)
 
 
@@ -142,11 +142,51 @@ def test_passages_stand_before_the_question(tmp_path: Path):
     assert content.index("300 metres") < content.index("how tall is the tower")
 
 
+def test_a_row_that_only_its_system_turn_asks_gets_passages_too(tmp_path: Path):
+    (tmp_path / "a.md").write_text("the bridge is made of iron")
+    only_system = {"messages": [{"role": "system", "content": "be brief"}, {"role": "assistant", "content": "yes"}]}
+    arm = Arm(name="docs", documents=Documents(path=str(tmp_path), retriever="bm25"))
+    system, user = prompts(arm, asked_of(only_system))[0].messages
+    assert system["role"] == "system" and user["role"] == "user" and "made of iron" in user["content"]
+
+
 def test_passages_are_cut_at_paragraphs_and_never_too_long(tmp_path: Path):
     (tmp_path / "long.txt").write_text(" ".join(f"w{i}" for i in range(95)) + "\n\nshort one")
     passages = read_passages(tmp_path, 40)
     assert [len(passage.split()) for passage in passages] == [40, 40, 17]
     assert " ".join(passages).split() == (tmp_path / "long.txt").read_text().split()
+
+
+def test_a_line_separator_inside_a_document_ends_no_line(tmp_path: Path):
+    (tmp_path / "docs.jsonl").write_text('{"text": "one\u2028two"}\n\n{"text": "three"}\n', encoding="utf-8")
+    assert read_passages(tmp_path, 20) == ["one two", "three"]
+
+
+def test_an_example_is_refused_with_what_it_says_and_what_it_gives_away():
+    questions = asked_of(row("which bridge crosses the old harbour", "the iron one"))
+    planted = {
+        "messages": [
+            *row("which bridge crosses the old harbour", "the iron one")["messages"],
+            {"role": "user", "content": "thank you"},
+            {"role": "assistant", "content": "gladly"},
+        ]
+    }
+    with pytest.raises(DataError, match=r"example 1 of .*'thank you'.*which bridge crosses the old harbour"):
+        prompts(Arm(name="a", shots=Shots(fixed=1, path="x.jsonl")), questions, rows=[planted])
+
+
+def test_an_earlier_turn_that_repeats_the_question_keeps_a_row_out_of_the_nearest():
+    question = "which river flows through Rome"
+    planted = {"messages": [*row(question, "the Tiber")["messages"], *row("which river flows", "many")["messages"]]}
+    found = build(
+        Arm(name="a", shots=Shots(dynamic=3, retriever="bm25")),
+        asked_of(row(question, "the Tiber", line=9)),
+        train_rows=lambda: [planted, *TRAIN],
+        read_rows=lambda path: [],
+        seed=0,
+        fits=lambda asked: True,
+    )
+    assert ("assistant", "the Tiber") not in said(found[0]) and len(found[0].messages) == 7
 
 
 def test_an_empty_folder_of_documents_is_an_error(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from trainer.scoring.graders.auto import auto_metrics
 from trainer.scoring.graders.calibration import calibration, expected_calibration_error
-from trainer.scoring.graders.door import Help, grade
+from trainer.scoring.graders.door import Help, check, grade
 from trainer.scoring.graders.json_text import is_json, mostly_json
 from trainer.scoring.graders.structured import micro, schema_fault
 from trainer.scoring.graders.text import exact_match
@@ -11,6 +11,7 @@ __all__ = [
     "Help",
     "auto_metrics",
     "calibration",
+    "check",
     "exact_match",
     "expected_calibration_error",
     "grade",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from trainer.errors import HardwareError
 from trainer.recipe.metrics import Grader, Label, LlmJudge, MultipleChoice, Semantic
 from trainer.scoring.graders.calibration import grade_confidence
-from trainer.scoring.graders.choice import ChoiceScores, grade_choices
-from trainer.scoring.graders.expected import applies
+from trainer.scoring.graders.choice import ChoiceScores, choices_of, grade_choices, right_choice
+from trainer.scoring.graders.expected import applies, expected_texts
 from trainer.scoring.graders.ifeval.grading import grade_ifeval
 from trainer.scoring.graders.judge import Ask, grade_by_judge
 from trainer.scoring.graders.numeric import grade_numeric
@@ -94,6 +94,27 @@ def grade(grader: Grader, answers: Sequence[Answer], questions: Sequence[Questio
         for place, mark in zip(places, found, strict=True):
             marks[place] = mark
     return marks
+
+
+def check(grader: Grader, questions: Sequence[Question]) -> None:
+    """Refuse rows that lack what a metric compares with, before anything is generated for them.
+
+    Raises:
+        DataError: As `grade`.
+    """
+    rows = [question for question in questions if applies(grader, question)]
+    right = [Answer(question.reference or "", 1, finished=True) for question in rows]
+    if isinstance(grader, MultipleChoice):
+        for question in rows:
+            right_choice(grader, question, choices_of(grader, question))
+    elif isinstance(grader, Label):
+        grade_labels(grader, right, rows)
+    elif isinstance(grader, Semantic):
+        for question in rows:
+            expected_texts(grader, question)
+    elif grader.kind in _ROW_BY_ROW:
+        for answer, question in zip(right, rows, strict=True):
+            _ROW_BY_ROW[grader.kind](grader, answer, question)
 
 
 def _grade_all(

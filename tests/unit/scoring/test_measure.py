@@ -1,0 +1,197 @@
+"""One arm on one set of questions, with a speaker that says what it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from trainer.errors import DataError
+from trainer.recipe.arms import Arm, Prompt
+from trainer.recipe.gates import Gate
+from trainer.recipe.metrics import (
+    Confidence,
+    Contains,
+    ExactMatch,
+    Grader,
+    JsonFields,
+    JsonSchema,
+    Label,
+    MultipleChoice,
+    ValidJson,
+)
+from trainer.scoring.evidence import Evidence
+from trainer.scoring.gates import judge
+from trainer.scoring.graders import Help
+from trainer.scoring.measure import Settings, measure
+from trainer.scoring.prompts import Asked, asked_by
+from trainer.scoring.question import Answer, Question, Timing
+from trainer.scoring.results import ArmResults, Panel
+
+Say = Callable[[Asked], str]
+
+
+class Speaker:
+    """Says `say(asked)`; every prompt that it is given is kept."""
+
+    def __init__(self, say: Say, *, tells_choices: bool = True) -> None:
+        self.say = say
+        self.tells_choices = tells_choices
+        self.asked: list[Asked] = []
+        self.timed = 0
+
+    def answers(self, asked: Sequence[Asked], told: Callable[[], None]) -> list[Answer]:
+        self.asked += asked
+        for _ in asked:
+            told()
+        return [Answer(self.say(one), 2, finished=True, prompt_tokens=5) for one in asked]
+
+    def fits(self, asked: Asked) -> bool:
+        return True
+
+    def timings(self, asked: Sequence[Asked]) -> list[Timing]:
+        self.timed += len(asked)
+        return [Timing(0.1, 0.2 + place, 2) for place in range(len(asked))]
+
+    def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+        return {"throughput_rps": 3.0}
+
+    def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]]:
+        return [[-float(len(choice)) for choice in row] for row in choices]
+
+
+def ask(place: int, reference: str | None = "yes", **row: Any) -> Question:
+    return Question(f"s/{place}", [{"role": "user", "content": f"q{place}"}], reference, row, group=f"g{place}")
+
+
+def run(
+    speaker: Speaker, questions: list[Question], graders: list[list[Grader]], arm: Arm | None = None, **settings: int
+) -> tuple[ArmResults, Panel]:
+    """Measure, and return the results with the panel that holds them."""
+    told: list[int] = []
+    wanted = Settings(settings.get("latency_rows", 0), settings.get("concurrency", 2))
+    arm = arm or Arm(name="base")
+    found = measure(
+        arm,
+        speaker,
+        questions,
+        [asked_by(question) for question in questions],
+        graders,
+        helps=Help(),
+        tokens=None,
+        settings=wanted,
+        told=lambda: told.append(1),
+    )
+    assert len(told) >= len(questions)
+    metrics = {grader.title: grader for own in graders for grader in own}
+    return found, Panel(questions, metrics, 0, {arm.name: found})
+
+
+def scores(found: ArmResults, metric: str) -> list[float | None]:
+    return [None if grade is None else grade.score for grade in found.grades[metric]]
+
+
+def test_each_question_is_marked_by_its_own_graders() -> None:
+    questions = [ask(0), ask(1, "no", accepted="maybe"), ask(2, None)]
+    graders: list[list[Grader]] = [[ExactMatch()], [ExactMatch(key="accepted")], [Contains(values=["ay"])]]
+    found, panel = run(
+        Speaker(lambda asked: ["yes", "maybe", "say"][int(asked.messages[0]["content"][1])]), questions, graders
+    )
+    assert scores(found, "exact_match") == [1.0, 1.0, None] and scores(found, "contains") == [None, None, 1.0]
+    assert panel.scores()["base"]["exact_match"]["n"] == 2
+
+
+def test_choices_are_never_generated_where_the_model_tells_them() -> None:
+    questions = [ask(0, "b", choices=["aa", "b"]), ask(1, "aa", choices=["aa", "b"]), ask(2)]
+    graders: list[list[Grader]] = [[MultipleChoice()], [MultipleChoice()], [ExactMatch()]]
+    speaker = Speaker(lambda asked: "yes")
+    found, panel = run(speaker, questions, graders, latency_rows=5)
+    assert [one.messages[0]["content"] for one in speaker.asked] == ["q2"] and speaker.timed == 1
+    assert scores(found, "multiple_choice") == [1.0, 0.0, None]
+    assert panel.scores()["base"]["clean_stop"]["n"] == 1
+
+
+def test_choices_are_listed_for_a_model_that_does_not_tell_them() -> None:
+    speaker = Speaker(lambda asked: "B", tells_choices=False)
+    questions = [ask(0, "b", choices=["aa", "b"]), ask(1, "b", choices=["aa", "b"], topic="x")]
+    found, panel = run(speaker, questions, [[MultipleChoice(when={"topic": "x"})]] * 2)
+    assert scores(found, "multiple_choice") == [None, 1.0] and "A. aa\nB. b" in speaker.asked[0].messages[0]["content"]
+    assert len(speaker.asked) == 1 and panel.scores()["base"]["multiple_choice"]["n"] == 1
+
+
+def test_an_answer_of_the_wrong_form_gets_one_more_attempt_and_both_are_counted() -> None:
+    def say(asked: Asked) -> str:
+        if len(asked.messages) > 1:
+            assert asked.messages[1] == {"role": "assistant", "content": "oops"}
+            return '{"a": 1}' if asked.messages[0]["content"] == "q0" else "still not"
+        return "oops" if asked.messages[0]["content"] != "q2" else '{"a": 1}'
+
+    speaker = Speaker(say)
+    questions = [ask(place, '{"a": 1}') for place in range(3)]
+    found, panel = run(speaker, questions, [[JsonFields(), ValidJson()]] * 3, Arm(name="base", repair=True))
+    assert scores(found, "valid_json") == [1.0, 0.0, 1.0] and found.facts["repairs"] == 2
+    assert [answer.repaired for answer in found.answers] == [True, True, False] and len(speaker.asked) == 5
+    assert found.answers[0].first_text == "oops"
+    assert (found.answers[0].num_tokens, found.answers[0].prompt_tokens) == (4, 10)
+    assert panel.valid("base") == pytest.approx(2 / 3)
+
+
+def test_reasoning_is_cut_off_before_it_is_marked_and_before_a_repair() -> None:
+    arm = Arm(name="base", prompt=Prompt(text="Think.", reasoning_tag="thinking"), repair=True)
+    schema = JsonSchema(schema={"type": "object"})
+    speaker = Speaker(lambda asked: '<thinking>{"a": </thinking>{"a": 1}')
+    found, _ = run(speaker, [ask(0, '{"a": 1}')], [[ExactMatch(), schema]], arm)
+    assert scores(found, "exact_match") == scores(found, "json_schema") == [1.0] and found.facts["repairs"] == 0
+
+
+def test_a_calibration_error_is_no_mean_over_rows() -> None:
+    """Right with 0.9 and wrong with 0.9 in turn: the error is 0.4, the mean squared distance 0.41."""
+    questions = [ask(place, '{"answer": "yes"}') for place in range(10)]
+
+    def say(asked: Asked) -> str:
+        answer = "yes" if int(asked.messages[0]["content"][1:]) % 2 else "no"
+        return f'{{"answer": "{answer}", "confidence": 0.9}}'
+
+    both: list[Grader] = [Confidence(name="ece"), Confidence(name="brier", measure="brier")]
+    _, panel = run(Speaker(say), questions, [both] * 10)
+    told = panel.scores()["base"]
+    assert told["ece"]["value"] == pytest.approx(0.4) and told["ece"]["n"] == 10
+    assert told["brier"]["value"] == pytest.approx((0.01 + 0.81) / 2)
+    assert panel.evidence("base", "ece") is None and panel.evidence("base", "brier") is not None
+    assert panel.comparisons([("base", "base")])[0]["metric"] == "brier"
+
+
+def test_a_calibration_error_without_any_confidence_was_not_measured() -> None:
+    for graders, text in (([Confidence()], "no JSON"), ([Confidence(when={"topic": "x"})], '{"confidence": 1}')):
+        _, panel = run(Speaker(lambda asked, text=text: text), [ask(0, '{"a": 1}')], [list(graders)])  # type: ignore[misc]
+        assert "confidence" not in panel.scores()["base"]
+        (gate,) = judge([Gate(metric="confidence", arm="base", max=1.0)], {"arms": panel.scores()}, lambda *_: None)
+        assert gate["verdict"] == "not_run"
+
+
+def test_labels_are_those_of_all_rows_together() -> None:
+    questions = [ask(0, "red"), ask(1, "blue")]
+    found, _ = run(Speaker(lambda asked: "blue"), questions, [[Label()]] * 2)
+    grades = found.grades["label"]
+    assert scores(found, "label") == [0.0, 1.0] and grades[0] is not None and grades[0].failure == "knowledge"
+
+
+def test_a_row_without_what_a_grader_needs_is_named() -> None:
+    with pytest.raises(DataError, match=r"s/1: metric exact_match needs the field `gold`"):
+        run(Speaker(lambda asked: "x"), [ask(0, gold="x"), ask(1)], [[ExactMatch(key="gold")]] * 2)
+
+
+def test_values_that_are_no_numbers_pass_no_gate() -> None:
+    import numpy as np
+
+    rows = Evidence("ratio", np.array([np.nan, 1.0]), np.ones(2))
+    value = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "n": 2}
+    gates = [
+        Gate(metric="loss", max=5.0),
+        Gate(metric="loss", max=5.0, confidence=None),
+        Gate(metric="loss", max_drop=5.0),
+        Gate(metric="loss", layer="must_pass"),
+    ]
+    found = judge(gates, {"arms": {"tuned": {"loss": value}, "base": {"loss": value}}}, lambda *_: rows)
+    assert not any(entry["passed"] for entry in found)

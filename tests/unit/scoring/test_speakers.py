@@ -1,0 +1,97 @@
+"""Local models and addresses behind one face: the same prompts, and an answer only once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback import echo, serving
+from transformers import AutoModelForCausalLM
+
+from trainer.recipe.arms import Endpoint
+from trainer.scoring.endpoint import EndpointModel
+from trainer.scoring.generate import LocalModel
+from trainer.scoring.prompts import Asked
+from trainer.scoring.question import Question
+from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Tokens
+from trainer.tokens.chat import Renderer
+
+
+def ask(text: str, **more: Any) -> Asked:
+    return Asked([{"role": "user", "content": text}], **more)
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_tokenizer: Any) -> Tokens:
+    return Tokens(Renderer(tiny_tokenizer))
+
+
+@pytest.fixture(scope="module")
+def local(tiny_model_dir: Path, tiny_tokenizer: Any) -> LocalModel:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    return LocalModel(model, tiny_tokenizer, stop_ids=[tiny_tokenizer.eos_token_id], max_new_tokens=4)
+
+
+def speaker(local: LocalModel, tokens: Tokens, store: Path | None = None, limit: int | None = None) -> LocalSpeaker:
+    return LocalSpeaker(local, tokens, store=store, max_context=limit)
+
+
+def test_a_prompt_is_what_the_template_makes_of_it(tokens: Tokens, tiny_tokenizer: Any) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hm? é 🔥"}]
+    expected = tiny_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert tiny_tokenizer.decode(tokens.ids(Asked(messages))) == expected
+    assert tokens.of_text("yes") == tiny_tokenizer("yes", add_special_tokens=False)["input_ids"]
+
+
+def test_tools_are_part_of_the_prompt(tokens: Tokens) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "description": "", "parameters": {}}}
+    assert len(tokens.ids(ask("a", tools=[tool]))) > len(tokens.ids(ask("a")))
+
+
+def test_equal_prompts_are_answered_once_and_all_told(
+    local: LocalModel, tokens: Tokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    real = LocalModel.answers
+    monkeypatch.setattr(
+        LocalModel, "answers", lambda self, prompts, **rest: counts.append(len(prompts)) or real(self, prompts, **rest)
+    )
+    told: list[int] = []
+    asked = [ask("a"), ask("b"), ask("a"), ask("a")]
+    first = speaker(local, tokens, tmp_path / "kept.jsonl").answers(asked, lambda: told.append(1))
+    assert counts == [2] and first[0] == first[2] == first[3] and len(first) == 4
+    again = speaker(local, tokens, tmp_path / "kept.jsonl").answers([ask("b"), ask("c"), ask("a")], lambda: None)
+    assert counts == [2, 1] and again[0] == first[1] and again[2] == first[0]
+    without = speaker(local, tokens).answers(asked, lambda: None)
+    assert [answer.text for answer in without] == [answer.text for answer in first]
+
+
+def test_a_prompt_fits_with_room_for_its_answer(local: LocalModel, tokens: Tokens) -> None:
+    length = len(tokens.ids(ask("a")))
+    assert speaker(local, tokens, limit=length + 4).fits(ask("a"))
+    assert not speaker(local, tokens, limit=length + 3).fits(ask("a")) and speaker(local, tokens).fits(ask("a" * 5000))
+
+
+def test_choices_are_scored_after_the_whole_conversation(local: LocalModel, tokens: Tokens) -> None:
+    def scores(messages: list[dict[str, Any]]) -> list[float]:
+        (found,) = speaker(local, tokens).choice_scores([Question("a", messages, None)], [["yes", "no way"]]) or [[]]
+        return found
+
+    user = {"role": "user", "content": "Hm?"}
+    plain, with_system = scores([user]), scores([{"role": "system", "content": "Say no."}, user])
+    assert len(plain) == 2 and all(value < 0 for value in plain) and plain != with_system
+
+
+def test_an_address_is_asked_only_for_what_is_not_kept(tokens: Tokens, tmp_path: Path) -> None:
+    with serving(echo) as (url, seen):
+        model = EndpointModel(Endpoint(base_url=url, name="big"), max_new_tokens=4)
+        far = EndpointSpeaker(model, tokens, store=tmp_path / "kept.jsonl", max_context=60)
+        texts = [answer.text for answer in far.answers([ask("a"), ask("b"), ask("a")], lambda: None)]
+        tool = {"type": "function", "function": {"name": "f"}}
+        far.answers([ask("a"), ask("a", tools=[tool])], lambda: None)
+        model.close()
+    assert texts == ["A", "B", "A"] and len(seen) == 3 and seen[-1]["tools"] == [tool]
+    assert far.fits(ask("a")) and not far.fits(ask("a b c d e f g " * 20))
+    assert EndpointSpeaker(model, None, store=tmp_path / "k", max_context=60).fits(ask("x" * 9999))
+    assert far.choice_scores([], []) is None and not far.tells_choices

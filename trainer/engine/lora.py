@@ -1,0 +1,184 @@
+"""LoRA layers of PEFT that compute with `LoraProduct`; the modules, their weights and their files stay PEFT's.
+
+Each call looks at the layer as it is then: adapters may be switched, disabled or merged at any time. What is not plain
+LoRA with one active adapter goes through PEFT's own forward.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear, LoraLayer
+from peft.utils.integrations import dequantize_bnb_weight
+
+from trainer.engine.product import Block, Frozen, LoraProduct
+
+FOUR_BIT = "Params4bit"
+SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""Set by `accelerate launch` where weights are spread over processes: their places in memory are not ours to choose."""
+ALIGNMENT = 8
+"""Rows of half-precision matrices start at multiples of 16 bytes, or cards multiply them slowly.
+
+Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/ (Tensor Core use).
+"""
+
+
+def switch_on(model: torch.nn.Module) -> Counter[str]:
+    """Let the LoRA layers of a model compute with `LoraProduct`.
+
+    Returns:
+        How many layers are left to PEFT as they stand, by reason; "" counts those that are not.
+    """
+    counted: Counter[str] = Counter()
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for module, layer in _lora_layers(model):
+        reason = "it is the output head" if module is head else _not_linear(module)
+        if reason is None:
+            module._product = _Product(module, layer)
+            module.forward = types.MethodType(_forward, module)
+            reason = _not_plain(module, module.get_base_layer(), training=True)
+        counted[reason or ""] += 1
+    return counted
+
+
+def switch_off(model: torch.nn.Module) -> None:
+    """Give all layers PEFT's own forward again."""
+    for module in model.modules():
+        if isinstance(vars(module).get("_product"), _Product):
+            del module._product, module.forward
+
+
+def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
+    """Yield each LoRA layer with the innermost module around it that can be recomputed, or None."""
+    recomputed = [(f"{name}.", one) for name, one in model.named_modules() if hasattr(one, "gradient_checkpointing")]
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            around = [(prefix, one) for prefix, one in recomputed if f"{name}.".startswith(prefix.lstrip("."))]
+            yield module, max(around, key=lambda found: len(found[0]))[1] if around else None
+
+
+def _not_linear(module: Any) -> str | None:
+    """Return why a layer can never use the product."""
+    base = module.get_base_layer()
+    is_four_bit = type(base.weight).__name__ == FOUR_BIT if hasattr(base, "weight") else False
+    if is_four_bit or (type(module) is Linear and type(base) is torch.nn.Linear):
+        return None
+    return f"no linear layer: {type(base).__name__}"
+
+
+def _not_plain(module: Any, base: Any, *, training: bool) -> str | None:
+    """Return what makes a layer more than x Wᵀ + s (x Aᵀ) Bᵀ at the moment."""
+    names = _active(module)
+    if len(names) != 1:
+        return f"{len(names)} active adapters"
+    name = names[0]
+    if name in getattr(module, "lora_variant", ()):
+        return type(module.lora_variant[name]).__name__
+    if training and getattr(module.lora_dropout[name], "p", 0.0) > 0:
+        return "dropout"
+    if module.lora_B[name].bias is not None:
+        return "a bias in the adapter"
+    if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+        return "the base layer is trained as well"
+    return "a transposed weight" if module.fan_in_fan_out else None
+
+
+def _active(module: Any) -> list[str]:
+    return [name for name in module.active_adapters if name in module.lora_A]
+
+
+class _Product:
+    """What one layer needs beside its PEFT module."""
+
+    def __init__(self, module: Any, layer: Any) -> None:
+        base = module.get_base_layer()
+        self.layer = layer
+        self.block = None
+        names = _active(module)
+        rank = module.lora_A[names[0]].weight.shape[0] if names else 0
+        if rank and _can_move(base.weight, rank):
+            held = getattr(base, "_lora_block", None)  # prepared before: the weight lies in a block already
+            if held is None or not held.holds(base.weight, rank):
+                held = base._lora_block = Block(base.weight.data, rank)
+                base.weight.data = held.weight
+            self.block = held
+
+    def call(self, module: Any, x: torch.Tensor) -> torch.Tensor | None:
+        """Return the layer's output, or None where it is PEFT's to compute."""
+        if module.disable_adapters or module.merged or torch.compiler.is_compiling():
+            return None
+        base = module.get_base_layer()
+        if _not_plain(module, base, training=module.training):
+            return None
+        name = _active(module)[0]
+        a, b = module.lora_A[name], module.lora_B[name]
+        kinds = _kinds(base, x, a.weight.dtype)
+        if kinds is None or _hooked(base) or _hooked(a) or _hooked(b):
+            return None
+        product, adapter, result = kinds
+        frozen = self._frozen(base, a.weight.shape[0], product, adapter)
+        y: torch.Tensor = LoraProduct.apply(
+            x, a.weight, b.weight, module.scaling[name], frozen, product, adapter
+        )
+        return y.to(result)
+
+    def _frozen(self, base: Any, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
+        bias = None if base.bias is None else base.bias.to(product)
+        weight = base.weight
+        if type(weight).__name__ == FOUR_BIT:
+            # Recomputed layers drop what the first pass keeps, and need their weights twice in a row afterwards.
+            keep = bool(getattr(self.layer, "gradient_checkpointing", False) and self.layer.training)
+            return Frozen(lambda: dequantize_bnb_weight(weight), bias, None, keep)
+        block = self.block
+        if block is not None and not (block.holds(weight, rank) and weight.dtype == product == adapter):
+            block = None  # the weight was moved or converted, or this is another adapter
+        return Frozen(lambda: weight.to(product), bias, block, block is None and weight.dtype == product)
+
+
+def _forward(module: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+    y = None if arguments or named else module._product.call(module, x)
+    if y is None:
+        y = type(module).forward(module, x, *arguments, **named)
+    return y
+
+
+def _can_move(weight: torch.Tensor, rank: int) -> bool:
+    """Tell whether a weight may be put into a block."""
+    if type(weight).__name__ == FOUR_BIT or not weight.is_floating_point() or weight.device.type == "meta":
+        return False
+    is_even = all(size % ALIGNMENT == 0 for size in (rank, *weight.shape))
+    return (is_even or weight.device.type == "cpu") and not any(os.environ.get(name) == "true" for name in SHARDED)
+
+
+def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtype, torch.dtype, torch.dtype] | None:
+    """Return the types of the base's product, of the adapter's and of the result, as PEFT has them; None if it mixes."""
+    device = x.device.type
+    cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if cast is not None and torch.float64 in (x.dtype, base.weight.dtype, adapter):
+        return None  # autocast leaves these alone
+    if type(base.weight).__name__ == FOUR_BIT:
+        state = base.weight.quant_state
+        if state is None or getattr(state, "packing_format_for_cpu", False) or not base.compute_type_is_set:
+            return None
+        same = state.dtype == base.compute_dtype and cast in (None, base.compute_dtype)
+        return (base.compute_dtype, cast or adapter, x.dtype) if same else None
+    product = cast or base.weight.dtype
+    if cast is None and x.dtype != product:
+        return None
+    return product, cast or adapter, product
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    """Tell whether somebody wants to know of a module's calls, or has replaced its forward."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+    )
