@@ -11,7 +11,7 @@ check() {
     .venv/bin/"$@"
 }
 
-prepare gguf,semantic,cluster,dev
+prepare gguf,semantic,cluster,lm-eval,dev
 check ruff check .
 check ruff format --check .
 check mypy

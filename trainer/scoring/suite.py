@@ -50,8 +50,8 @@ def read_items(suite: Suite) -> SuiteItems:
     tasks = [source for source in suite.sources if isinstance(source, LmEvalTasks)]
     if tasks:
         raise DataError(
-            f"the suite {suite.name} names tasks of lm-evaluation-harness, which this version cannot run",
-            hint="write their items to a JSONL file and name it in `sources`",
+            f"the suite {suite.name} names tasks of lm-evaluation-harness, which are no items",
+            hint="write items to a JSONL file and name it in `sources`",
         )
     if not items:
         raise DataError(f"the suite {suite.name} has no items", hint="give `items`, or a file that holds some")

@@ -153,5 +153,3 @@ def write_formats(kind: str, base: Path, trained: Path, place: Path, tokenizer: 
         write_bnb4(place / "merged", place / "bnb4", QLORA, max_shard_gb=1)
         found.append(Export("bnb4", "bnb4", str(place / "bnb4"), fingerprint=FINGERPRINT))
     return [finish(export, base, tokenizer) for export in found]
-
-

@@ -49,3 +49,11 @@ def test_no_more_layers_are_adapted_than_there_are() -> None:
     settings = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
     found = coverage(get_peft_model(MixtralForCausalLM(config), settings))
     assert 0 < found.adapted_modules < found.linear_modules  # the head is not adapted
+
+
+def test_dora_on_stacked_experts_is_refused(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "Mixtral")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with pytest.raises(HardwareError, match="no DoRA for stacked experts") as caught:
+        attach(model, LoraAdapter(kind="lora", alpha=8, use_dora=True))
+    assert "q_proj" in caught.value.hint and "base_layer" not in caught.value.hint

@@ -78,7 +78,7 @@ def _modelfile_findings(runner: GgufRunner, folder: Path, prompts: Sequence[Prom
         yield f"{MODELFILE}: there is no {said.source}"
     if said.system != served["system"]:
         yield f"{MODELFILE}: its system prompt is not the one of {PROMPT_JSON}"
-    if runner.piece(stop_id) not in [value.strip('"') for name, value in said.parameters if name == "stop"]:
+    if runner.piece(stop_id) not in [value for name, value in said.parameters if name == "stop"]:
         yield f"{MODELFILE} does not stop at {runner.piece(stop_id)}, where trained answers end"
     asked = [one for one in prompts if not one.tools and one.kwargs == served["chat_template_kwargs"]]
     if count := _differing(runner, asked, lambda prompt: ollama_text(said.template, prompt.messages)):
