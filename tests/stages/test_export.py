@@ -33,8 +33,7 @@ LOOSE = "export.verify.quantised={max_mean_kl: 1, min_top1_agreement: 0.1, max_s
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"kind": "lora"},
     "qlora": {"kind": "qlora"},
-    "dora": {"kind": "lora", "use_dora": True},
-    "saved": {"kind": "lora", "modules_to_save": ["lm_head"], "target_modules": ["q_proj", "v_proj"]},
+    "saved": {"kind": "lora", "use_dora": True, "modules_to_save": ["lm_head"], "target_modules": ["q_proj", "v_proj"]},
     "full": {"kind": "none", "r": None},
 }
 SYSTEM = "Answer with one line of JSON."

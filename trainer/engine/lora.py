@@ -6,6 +6,7 @@ LoRA with one active adapter goes through PEFT's own forward.
 
 from __future__ import annotations
 
+import math
 import os
 import types
 from collections import Counter
@@ -21,6 +22,8 @@ from trainer.engine.product import Block, Frozen, LoraProduct
 FOUR_BIT = "Params4bit"
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Set by `accelerate launch` where weights are spread over processes: their places in memory are not ours to choose."""
+DEQUANTISED_SHARE = 0.25
+"""Of a card's free memory; who trains in 4 bits wants the rest for activations."""
 ALIGNMENT = 8
 """Rows of half-precision matrices start at multiples of 16 bytes, or cards multiply them slowly.
 
@@ -28,8 +31,12 @@ Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-m
 """
 
 
-def switch_on(model: torch.nn.Module) -> Counter[str]:
+def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[str]:
     """Let the LoRA layers of a model compute with `LoraProduct`.
+
+    Args:
+        model: With or without adapters.
+        dequantised: Keep 4-bit weights dequantised as well, instead of dequantising them in each pass.
 
     Returns:
         How many layers are left to PEFT as they stand, by reason; "" counts those that are not.
@@ -39,7 +46,7 @@ def switch_on(model: torch.nn.Module) -> Counter[str]:
     for module, layer in _lora_layers(model):
         reason = "it is the output head" if module is head else _not_linear(module)
         if reason is None:
-            module._product = _Product(module, layer)
+            module._product = _Product(module, layer, dequantised)
             module.forward = types.MethodType(_forward, module)
             reason = _not_plain(module, module.get_base_layer(), training=True)
         counted[reason or ""] += 1
@@ -51,6 +58,21 @@ def switch_off(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(vars(module).get("_product"), _Product):
             del module._product, module.forward
+
+
+def dequantised_fits(model: torch.nn.Module) -> bool:
+    """Tell whether a card has room to keep all 4-bit weights under adapters dequantised."""
+    weights = [module.get_base_layer().weight for module, _ in _lora_layers(model) if _not_linear(module) is None]
+    states = [weight.quant_state for weight in weights if _is_four_bit(weight) and weight.quant_state is not None]
+    if not states or weights[0].device.type != "cuda":
+        return False
+    size = sum(math.prod(state.shape) * state.dtype.itemsize for state in states)
+    free, _ = torch.cuda.mem_get_info(weights[0].device)
+    return size <= DEQUANTISED_SHARE * free
+
+
+def _is_four_bit(weight: Any) -> bool:
+    return type(weight).__name__ == FOUR_BIT
 
 
 def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
@@ -65,8 +87,7 @@ def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
 def _not_linear(module: Any) -> str | None:
     """Return why a layer can never use the product."""
     base = module.get_base_layer()
-    is_four_bit = type(base.weight).__name__ == FOUR_BIT if hasattr(base, "weight") else False
-    if is_four_bit or (type(module) is Linear and type(base) is torch.nn.Linear):
+    if _is_four_bit(getattr(base, "weight", None)) or (type(module) is Linear and type(base) is torch.nn.Linear):
         return None
     return f"no linear layer: {type(base).__name__}"
 
@@ -95,18 +116,22 @@ def _active(module: Any) -> list[str]:
 class _Product:
     """What one layer needs beside its PEFT module."""
 
-    def __init__(self, module: Any, layer: Any) -> None:
+    def __init__(self, module: Any, layer: Any, dequantised: bool) -> None:
         base = module.get_base_layer()
         self.layer = layer
         self.block = None
         names = _active(module)
         rank = module.lora_A[names[0]].weight.shape[0] if names else 0
-        if rank and _can_move(base.weight, rank):
-            held = getattr(base, "_lora_block", None)  # prepared before: the weight lies in a block already
-            if held is None or not held.holds(base.weight, rank):
-                held = base._lora_block = Block(base.weight.data, rank)
-                base.weight.data = held.weight
-            self.block = held
+        if not _can_move(base.weight, rank):
+            return
+        held: Block | None = getattr(base, "_lora_block", None)
+        if held is not None and held.rank == rank and held.holds(base.weight):
+            self.block = held  # switched on before
+        elif not _is_four_bit(base.weight):
+            self.block = base._lora_block = Block(base.weight.data, rank)
+            base.weight.data = self.block.weight
+        elif dequantised:
+            self.block = base._lora_block = Block(dequantize_bnb_weight(base.weight), rank, base.weight)
 
     def call(self, module: Any, x: torch.Tensor) -> torch.Tensor | None:
         """Return the layer's output, or None where it is PEFT's to compute."""
@@ -122,22 +147,23 @@ class _Product:
             return None
         product, adapter, result = kinds
         frozen = self._frozen(base, a.weight.shape[0], product, adapter)
-        y: torch.Tensor = LoraProduct.apply(
-            x, a.weight, b.weight, module.scaling[name], frozen, product, adapter
-        )
+        y: torch.Tensor = LoraProduct.apply(x, a.weight, b.weight, module.scaling[name], frozen, product, adapter)
         return y.to(result)
 
     def _frozen(self, base: Any, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
         bias = None if base.bias is None else base.bias.to(product)
-        weight = base.weight
-        if type(weight).__name__ == FOUR_BIT:
+        weight, block = base.weight, self.block
+        if block is not None and not block.holds(weight):
+            block = None  # the weight was moved, converted or merged
+        if block is not None and block.rank == rank and block.weight.dtype == product == adapter:
+            return Frozen(lambda: block.weight, bias, block, False)
+        if block is not None:
+            weight = block.weight
+        elif _is_four_bit(weight):
             # Recomputed layers drop what the first pass keeps, and need their weights twice in a row afterwards.
             keep = bool(getattr(self.layer, "gradient_checkpointing", False) and self.layer.training)
             return Frozen(lambda: dequantize_bnb_weight(weight), bias, None, keep)
-        block = self.block
-        if block is not None and not (block.holds(weight, rank) and weight.dtype == product == adapter):
-            block = None  # the weight was moved or converted, or this is another adapter
-        return Frozen(lambda: weight.to(product), bias, block, block is None and weight.dtype == product)
+        return Frozen(lambda: weight.to(product), bias, None, weight.dtype == product)
 
 
 def _forward(module: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
@@ -149,9 +175,10 @@ def _forward(module: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> tor
 
 def _can_move(weight: torch.Tensor, rank: int) -> bool:
     """Tell whether a weight may be put into a block."""
-    if type(weight).__name__ == FOUR_BIT or not weight.is_floating_point() or weight.device.type == "meta":
+    shape = weight.quant_state.shape if _is_four_bit(weight) and weight.quant_state is not None else weight.shape
+    if rank == 0 or weight.device.type == "meta" or len(shape) != 2:
         return False
-    is_even = all(size % ALIGNMENT == 0 for size in (rank, *weight.shape))
+    is_even = all(size % ALIGNMENT == 0 for size in (rank, *shape))
     return (is_even or weight.device.type == "cpu") and not any(os.environ.get(name) == "true" for name in SHARDED)
 
 
@@ -161,7 +188,7 @@ def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtyp
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if cast is not None and torch.float64 in (x.dtype, base.weight.dtype, adapter):
         return None  # autocast leaves these alone
-    if type(base.weight).__name__ == FOUR_BIT:
+    if _is_four_bit(base.weight):
         state = base.weight.quant_state
         if state is None or getattr(state, "packing_format_for_cpu", False) or not base.compute_type_is_set:
             return None

@@ -137,13 +137,16 @@ class _Probe:
 
     def _adapter(self, say: Callable[[str], None]) -> None:
         """Let LoRA layers compute in one product, and say which do not."""
-        counted = lora.switch_on(self.base)
+        dequantised = lora.dequantised_fits(self.base)
+        counted = lora.switch_on(self.base, dequantised=dequantised)
         problem = self._difference(self._own(self.rows), self.alone) if counted[""] else None
         if problem is not None:
             lora.switch_off(self.base)
             counted = Counter({f"one product does not agree: {problem}": counted.total()})
+        kept = ", with 4-bit weights dequantised once" if dequantised else ""
         for reason, number in sorted(counted.items()):
-            say(f"train: LoRA in {number} layers " + (f"by PEFT's own forward: {reason}" if reason else "in one product"))
+            how = f"by PEFT's own forward: {reason}" if reason else f"in one product{kept}"
+            say(f"train: LoRA in {number} layers {how}")
 
     def _head(self) -> tuple[Scorer | None, str | None]:
         if self.base.get_output_embeddings() is None:

@@ -29,16 +29,18 @@ class Block:
     reason the block is never among the tensors that automatic differentiation keeps.
     """
 
-    def __init__(self, weight: torch.Tensor, rank: int) -> None:
+    def __init__(self, weight: torch.Tensor, rank: int, packed: torch.Tensor | None = None) -> None:
+        """Copy a weight, (outputs, inputs), into a block; `packed` is the 4-bit weight that it was made of."""
         self.outputs, self.inputs = weight.shape
         self.rank = rank
         self.values = weight.new_zeros(self.outputs + rank, self.inputs + rank)
         self.weight = self.values[: self.outputs, : self.inputs]
         self.weight.copy_(weight)
+        self.address = (self.weight if packed is None else packed).data_ptr()
 
-    def holds(self, weight: torch.Tensor, rank: int) -> bool:
-        """Tell whether a weight lies in this block, beside room for an adapter of that rank."""
-        return rank == self.rank and weight.data_ptr() == self.weight.data_ptr()
+    def holds(self, weight: torch.Tensor) -> bool:
+        """Tell whether a layer's weight is still the one of this block."""
+        return weight.data_ptr() == self.address
 
     def load(self, a: torch.Tensor, b: torch.Tensor, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Write an adapter in; return A and sB as the block has them."""

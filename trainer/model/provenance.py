@@ -58,7 +58,7 @@ def write_provenance(folder: Path, facts: dict[str, Any]) -> str:
         name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
     }
     content = {"provenance_version": FORMAT_VERSION, **facts, "files": files}
-    digest = _digest(content)
+    digest = digest_of(content)
     (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=_WRITTEN))
     return digest
 
@@ -113,7 +113,7 @@ def examine(folder: Path) -> Examined:
     digest = str(facts.pop("digest", ""))
     sizes = [file["bytes"] for file in facts["files"].values()]
     found = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
-    if _digest(facts) != digest:
+    if digest_of(facts) != digest:
         found.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
     found.findings += [
         *_changed_files(folder, facts["files"]),
@@ -134,7 +134,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest_of(content: Any) -> str:
+    """Return the sha256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -72,7 +72,7 @@ class Merge(Section):
 class Gguf(Section):
     """Files for llama.cpp and Ollama."""
 
-    quantisations: list[Quantisation] = Field(default_factory=lambda: ["q8_0"], min_length=1)
+    quantisations: list[Quantisation] = Field(default=["q8_0"], min_length=1)
     """Types of the weights, one file each."""
     converter: str | None = None
     """Path of llama.cpp's convert_hf_to_gguf.py; by default the isolated package."""

@@ -38,13 +38,13 @@ from trainer.recipe import Recipe
 from trainer.recipe.export import FROM_MERGED, Format
 from trainer.recipe.metrics import written_out
 from trainer.recipe.model import LoraAdapter, QloraAdapter
-from trainer.rundir import StageContext, cache_dir, read_json, write_json
+from trainer.rundir import StageContext, cache_dir, environment, read_json, write_json
 from trainer.scoring.exported import Exam, make_exam
 from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.origin import Origin, RunFacts
 from trainer.scoring.prompts import Asked
 from trainer.scoring.retention import general_prompts
 from trainer.scoring.speakers import Tokens
-from trainer.stages.origin import Origin
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
@@ -52,6 +52,7 @@ MEASURED = ("loss", "preference_accuracy", "preference_margin")
 """Metrics that no grader marks."""
 GENERAL_PROMPTS = 8
 """General prompts on which the two bases of a qlora merge are compared."""
+ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
 MERGING = "export.merging"
 """Folder beside `export/` where merged weights are written, so that a killed merge goes on where it was."""
 
@@ -75,7 +76,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
             hint="hide the card: CUDA_VISIBLE_DEVICES= trainer export RECIPE",
         ) from error
     write_json(context.dir / "verify.json", proofs)
-    work.origin.write_cards(proofs)
+    work.origin.write_cards(context.dir, proofs, context.say)
     context.numbers.update({f"{name}_max_logit_diff": proof.get("max_logit_diff") for name, proof in proofs.items()})
     _publishable(proofs, context)
     shutil.rmtree(context.run.path / MERGING, ignore_errors=True)
@@ -135,7 +136,14 @@ class Work:
         self.base = base_folder(recipe.model, cache_dir())
         self.predictions = _lines(context.input("eval", "predictions.jsonl"))
         self.exam = self._exam()
-        self.origin = Origin(recipe, context, self.base, self.tokenizer, self.stop_id)
+        self.origin = Origin(
+            recipe,
+            _run_facts(context),
+            self.base,
+            self.tokenizer,
+            stop_id=self.stop_id,
+            hash_file=context.run.hashes.file,
+        )
 
     # Order of work
 
@@ -349,6 +357,26 @@ class Work:
             prompt = self.origin.served_prompt(self.stop_ids)
             write_carried(folder, self.tokenizer, generation_settings(self.base), self.stop_id, prompt)
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
+
+
+def _run_facts(context: StageContext) -> RunFacts:
+    """Read what the stages before left."""
+    train, data = context.run.record("train"), context.run.record("data")
+    hashes = [{name: file["sha256"] for name, file in one.outputs.items()} if one else {} for one in (train, data)]
+    machine = environment()
+    return RunFacts(
+        fingerprint=context.record.fingerprint,
+        inputs=context.record.inputs,
+        trained_on=train.inputs if train else {},
+        numbers=train.numbers if train else {},
+        trained={name: digest for name, digest in hashes[0].items() if name.startswith(("adapter/", "model/"))},
+        rows={name: hashes[1][name] for name in ROWS if name in hashes[1]},
+        train_rows=context.input("data", "train.jsonl"),
+        data_report=read_json(context.input("data", "report.json")),
+        scores=read_json(context.input("eval", "scores.json")),
+        gates=read_json(context.input("eval", "gates.json")),
+        code={"sha256": machine["code"], "packages": machine["packages"]},
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -58,7 +58,9 @@ def run(model: Any) -> list[torch.Tensor]:
 def gap(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     """Return the largest difference, as a share of each tensor's norm."""
     assert len(found) == len(expected)
-    return max(float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True))
+    return max(
+        float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True)
+    )
 
 
 @pytest.fixture
@@ -90,9 +92,7 @@ def test_every_family_is_peft_in_float64(family: str, products: list[torch.Size]
 @pytest.mark.parametrize("widths", [(24, 64), (64, 24), (32, 32)], ids=["wider", "narrower", "square"])
 @pytest.mark.parametrize("blocked", [True, False], ids=["block", "plain"])
 @pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
-def test_values_and_gradients_are_those_of_three_products(
-    widths: tuple[int, int], blocked: bool, biased: bool
-) -> None:
+def test_values_and_gradients_are_those_of_three_products(widths: tuple[int, int], blocked: bool, biased: bool) -> None:
     torch.manual_seed(0)
     inputs, outputs = widths
     weight, bias = torch.randn(outputs, inputs).double(), torch.randn(outputs).double() if biased else None

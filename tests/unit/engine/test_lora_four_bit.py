@@ -56,7 +56,9 @@ def run(model: Any) -> list[torch.Tensor]:
 
 def gap(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     assert len(found) == len(expected) > 5
-    return max(float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True))
+    return max(
+        float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True)
+    )
 
 
 @pytest.fixture
@@ -120,9 +122,7 @@ def _in_float64(model: Any) -> Any:
     return model.double()
 
 
-def test_a_recomputed_layer_is_dequantised_twice_not_three_times(
-    folder: Path, unpacked: list[torch.Tensor]
-) -> None:
+def test_a_recomputed_layer_is_dequantised_twice_not_three_times(folder: Path, unpacked: list[torch.Tensor]) -> None:
     model = quantised(folder)
     lora.switch_on(model)
     expected = run(model)
@@ -150,3 +150,24 @@ def test_dequantised_weights_are_not_kept_without_recomputation(folder: Path) ->
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(x)
     assert torch.Size([96, 64]) not in sizes and torch.Size([7, 64]) in sizes
+
+
+def test_weights_kept_dequantised_are_dequantised_once(folder: Path, unpacked: list[torch.Tensor]) -> None:
+    model = quantised(folder)
+    expected = run(model)
+    lora.switch_on(model, dequantised=True)
+    assert len(unpacked) == 14
+    assert gap(run(model), expected) < 2e-6
+    assert len(unpacked) == 14
+    lora.switch_off(model)
+    assert gap(run(model), expected) == 0.0
+
+
+def test_a_merge_replaces_weights_that_are_kept_dequantised(folder: Path) -> None:
+    model = quantised(folder)
+    lora.switch_on(model, dequantised=True)
+    model.merge_adapter()
+    model.unmerge_adapter()  # quantises twice: the weights are no longer those at the start
+    found = run(model)
+    lora.switch_off(model)
+    assert gap(found, run(model)) < 2e-6

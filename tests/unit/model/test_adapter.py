@@ -9,8 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from trainer.errors import StageError
-from trainer.model.adapter import check_saved, coverage
+from trainer.errors import HardwareError, StageError
+from trainer.model.adapter import attach, check_saved, coverage
+from trainer.recipe.model import LoraAdapter
 
 
 def saved(folder: Path, target: str, *, moved: bool) -> Path:
@@ -51,9 +52,9 @@ def test_no_more_layers_are_adapted_than_there_are() -> None:
     assert 0 < found.adapted_modules < found.linear_modules  # the head is not adapted
 
 
-def test_dora_on_stacked_experts_is_refused(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", "Mixtral")
-    model = AutoModelForCausalLM.from_pretrained(base)
+def test_dora_on_stacked_experts_is_refused() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = MixtralForCausalLM(MixtralConfig(vocab_size=50, num_key_value_heads=2, num_local_experts=2, **sizes))
     with pytest.raises(HardwareError, match="no DoRA for stacked experts") as caught:
         attach(model, LoraAdapter(kind="lora", alpha=8, use_dora=True))
     assert "q_proj" in caught.value.hint and "base_layer" not in caught.value.hint

@@ -193,8 +193,10 @@ def _operand(words: Sequence[str], at: int, scope: _Scope) -> tuple[Any, int]:
         raise TemplateSyntaxError(f"unknown variable {name}")
     value = scope.variables[name] if name else scope.dot
     for part in filter(None, fields):
-        value = value.get(part) if isinstance(value, dict) else None
-    return ("" if value is None else value), at + 1
+        if not isinstance(value, dict) or part not in value:  # Go would write <no value>
+            raise TemplateSyntaxError(f"there is no {word}")
+        value = value[part]
+    return value, at + 1
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

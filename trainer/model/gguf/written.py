@@ -80,7 +80,7 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
         convert(merged, folder / f"{name}-{quantisation}.gguf", quantisation, script)
     if len(floats) < len(wanted) and not source.is_file():
         convert(merged, source, source.stem.rpartition("-")[2], script)
-    facts = {}
+    facts: dict[str, dict[str, Any]] = {}
     for quantisation in wanted:
         target = folder / f"{name}-{quantisation}.gguf"
         others = 0 if quantisation in FLOATS else quantise(source, target, quantisation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,46 @@ import trainer
 from trainer.data.sources import system_text
 from trainer.errors import StageError
 from trainer.model.load import commit, precision
-from trainer.model.provenance import template_sha256, write_provenance
+from trainer.model.provenance import digest_of, template_sha256, write_provenance
 from trainer.model.source import locate
 from trainer.model.written import licence_of
 from trainer.recipe import Recipe
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
-from trainer.rundir import StageContext, environment, hash_value, read_json
 from trainer.scoring.exported import common_system
 
-ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
 _GGUF = "model"
 """Label of a base that is a single GGUF file."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the stages before left.
+
+    Attributes:
+        fingerprint: Of this export.
+        inputs: sha256 of what this export reads, by label.
+        trained_on: sha256 of what training read, by label.
+        numbers: What training measured.
+        trained: sha256 of what training wrote, by file.
+        rows: sha256 of the rows, by file.
+        train_rows: The training rows.
+        data_report: data/report.json.
+        scores: eval/scores.json.
+        gates: eval/gates.json.
+        code: Version and sha256 of this program, versions of packages.
+    """
+
+    fingerprint: str
+    inputs: dict[str, str]
+    trained_on: dict[str, str]
+    numbers: dict[str, Any]
+    trained: dict[str, str]
+    rows: dict[str, str]
+    train_rows: Path
+    data_report: dict[str, Any]
+    scores: dict[str, Any]
+    gates: list[dict[str, Any]]
+    code: dict[str, Any] = field(default_factory=dict)
 
 
 class Origin:
@@ -27,45 +58,46 @@ class Origin:
 
     Args:
         recipe: Of the run.
-        context: Of the stage.
+        run: What the stages before left.
         base: Folder with the base model's files.
         tokenizer: With the recipe's template.
         stop_id: Token that ends a trained answer.
+        hash_file: Returns the sha256 of a file.
 
     Raises:
         StageError: The base model is not the one trained on.
     """
 
-    def __init__(self, recipe: Recipe, context: StageContext, base: Path, tokenizer: Any, stop_id: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFacts,
+        base: Path,
+        tokenizer: Any,
+        *,
+        stop_id: int,
+        hash_file: Callable[[Path], str],
+    ) -> None:
         self.recipe = recipe
-        self.context = context
+        self.run = run
         self.base = base
         self.tokenizer = tokenizer
-        self.stop_id = stop_id
-        self.train = context.run.record("train")
         self._check_base()
-        self.facts = self._facts()
-
-    @property
-    def of_base(self) -> dict[str, str]:
-        """Return what training noted of the base model: sha256 by file, or the name of a hub model."""
-        inputs = self.train.inputs if self.train else {}
-        return {label: digest for label, digest in inputs.items() if label.startswith("model")}
+        self.facts = self._facts(stop_id, hash_file)
 
     @property
     def base_hashes(self) -> dict[str, str]:
         """Return the sha256 of the base's weight files as training saw them, by file name."""
-        return {name: digest for name, digest in _weights(self.of_base).items() if name != _GGUF}
+        return {name: digest for name, digest in _weights(self.run.trained_on).items() if name != _GGUF}
 
     @property
     def weights_dtype(self) -> str:
         """Return the type of the weights while training, on whatever machine that was."""
-        numbers = self.train.numbers if self.train else {}
         own = str(precision(self.recipe.model, self.recipe.adapter).weights).removeprefix("torch.")
-        return str(numbers.get("weights_dtype") or own)
+        return str(self.run.numbers.get("weights_dtype") or own)
 
     def _check_base(self) -> None:
-        then, now = _weights(self.of_base), _weights(self.context.record.inputs)
+        then, now = _weights(self.run.trained_on), _weights(self.run.inputs)
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
                 raise StageError(
@@ -74,30 +106,23 @@ class Origin:
                     hint="set model.name_or_path to the trained one, or train again on this base",
                 )
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, stop_id: int, hash_file: Callable[[Path], str]) -> dict[str, Any]:
         """Return what provenance.json says of every format."""
-        data = self.context.run.record("data")
-        outputs = self.train.outputs if self.train else {}
-        machine = environment()
-        hashes = self.context.run.hashes
-        files = {path.name: hashes.file(path) for path in sorted(self.base.glob("*.safetensors"))}
         return {
             "name": self.recipe.name,
-            "fingerprint": self.context.record.fingerprint,
+            "fingerprint": self.run.fingerprint,
             "base": {
                 "name": public_name(self.recipe.model.name_or_path),
                 "revision": self.revision,
-                "files": files,
-                "trained_on": self.of_base,
+                "files": {path.name: hash_file(path) for path in sorted(self.base.glob("*.safetensors"))},
+                "trained_on": {name: value for name, value in self.run.trained_on.items() if name.startswith("model")},
             },
-            "trained": {
-                name: file["sha256"] for name, file in outputs.items() if name.startswith(("adapter/", "model/"))
-            },
-            "data": {name: data.outputs[name]["sha256"] for name in ROWS if data and name in data.outputs},
-            "recipe": hash_value(self._public_recipe),
+            "trained": self.run.trained,
+            "data": self.run.rows,
+            "recipe": digest_of(self._public_recipe),
             "template": template_sha256(self.tokenizer.chat_template),
-            "stop_token_id": self.stop_id,
-            "code": {"version": trainer.__version__, "sha256": machine["code"], "packages": machine["packages"]},
+            "stop_token_id": stop_id,
+            "code": {"version": trainer.__version__, **self.run.code},
         }
 
     @property
@@ -108,7 +133,7 @@ class Origin:
     @property
     def system(self) -> str | None:
         """Return the system prompt of the recipe, or the one that every training row opens with."""
-        return system_text(self.recipe.data) or common_system(self.context.input("data", "train.jsonl"))
+        return system_text(self.recipe.data) or common_system(self.run.train_rows)
 
     def served_prompt(self, stop_ids: list[int]) -> dict[str, Any]:
         """Return what prompt.json says."""
@@ -123,23 +148,34 @@ class Origin:
         """Write the provenance.json of a format; return its digest."""
         return write_provenance(folder, self.facts | facts)
 
-    def write_cards(self, proofs: dict[str, Any]) -> None:
-        """Write the model card beside the formats and into each, and note figures and card in its provenance."""
-        (self.context.dir / "README.md").write_text(self._card(proofs, None), encoding="utf-8")
-        for kind in dict.fromkeys(name.partition("/")[0] for name in proofs):
-            folder = self.context.dir / kind
-            own = {name: proof for name, proof in proofs.items() if name.partition("/")[0] == kind}
-            (folder / "README.md").write_text(self._card(own, "."), encoding="utf-8")
-            dtype = ", ".join(proof["dtype"] for proof in own.values())
-            digest = self.sign(folder, {"kind": kind, "dtype": dtype, "proof": own.get(kind, own)})
-            self.context.say(f"export: {kind} provenance {digest}")
-
     @property
     def _public_recipe(self) -> Any:
         """Return what was run, parents and `--set` included, without the paths of this machine."""
         return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
 
+    def write_cards(self, folder: Path, proofs: dict[str, Any], say: Callable[[str], None]) -> None:
+        """Write the model card beside the formats and into each, and note figures and card in its provenance.
+
+        Args:
+            folder: Where the folders of the formats lie.
+            proofs: Entries of verify.json, by format.
+            say: Takes the digests.
+        """
+        (folder / "README.md").write_text(self._card(proofs, None), encoding="utf-8")
+        for kind in dict.fromkeys(name.partition("/")[0] for name in proofs):
+            own = {name: proof for name, proof in proofs.items() if name.partition("/")[0] == kind}
+            (folder / kind / "README.md").write_text(self._card(own, "."), encoding="utf-8")
+            dtype = ", ".join(proof["dtype"] for proof in own.values())
+            digest = self.sign(folder / kind, {"kind": kind, "dtype": dtype, "proof": own.get(kind, own)})
+            say(f"export: {kind} provenance {digest}")
+
     def _card(self, proofs: dict[str, Any], place: str | None) -> str:
+        """Return the model card.
+
+        Args:
+            proofs: Entries of verify.json, by format.
+            place: Where the one format of this card lies; None beside the folders of several.
+        """
         model = self.recipe.model
         return render_card(
             CardFacts(
@@ -152,11 +188,11 @@ class Origin:
                 method_kind=self.recipe.method.kind,
                 recipe_yaml=recipe_text(self._public_recipe),
                 trainer_version=trainer.__version__,
-                data_report=read_json(self.context.input("data", "report.json")),
-                train_numbers=self.train.numbers if self.train else {},
-                scores=read_json(self.context.input("eval", "scores.json")),
+                data_report=self.run.data_report,
+                train_numbers=self.run.numbers,
+                scores=self.run.scores,
                 verify=proofs,
-                gates=read_json(self.context.input("eval", "gates.json")),
+                gates=self.run.gates,
                 licence=licence_of(self.base),
                 provenance=self.facts,
                 system=self.system,
