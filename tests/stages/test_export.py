@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from trainer.model import push as hub
 from trainer.model.merge import stream
+from trainer.scoring import origin
 from trainer.stages import export as stage
 
 pytestmark = pytest.mark.slow
@@ -333,6 +334,15 @@ def test_another_base_than_the_trained_one_is_refused(run: Project, tmp_path: Pa
         refused(done, 4, "model.safetensors is not what the model was trained on", "sha256")
     assert contents(run.run / "export") == before and not (run.run / stage.MERGING).exists()
     assert [path.name for path in (run.run / "export.partial").iterdir()] == []
+
+
+def test_a_hub_base_that_moved_on_since_training_is_refused(run: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = run.run / "train/stage.json"
+    record = json.loads(path.read_text())
+    record["numbers"]["base_commit"] = "aaaa"
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(origin, "commit", lambda *_: "bbbb")
+    refused(export(run), 4, "is at commit bbbb", "trained on aaaa", "model.revision=aaaa")
 
 
 def test_a_run_in_use_is_refused(run: Project) -> None:

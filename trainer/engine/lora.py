@@ -183,7 +183,7 @@ def _can_move(weight: torch.Tensor, rank: int) -> bool:
 
 
 def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtype, torch.dtype, torch.dtype] | None:
-    """Return the types of the base's product, of the adapter's and of the result, as PEFT has them; None if it mixes."""
+    """Return the types of the base's product, the adapter's and the result, as PEFT has them; None where it mixes."""
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     if cast is not None and torch.float64 in (x.dtype, base.weight.dtype, adapter):

@@ -6,8 +6,8 @@ differentiation keeps and walks through most of them again. Here the adapter ent
     block = [[W, sB],
              [A,  0]]
 
-the forward pass is `[x | x Aᵀ] [W | sB]ᵀ` where the layer widens, and `x [W; A]ᵀ`, which gives y and x Aᵀ at once, where
-it does not; the backward pass mirrors it. Only x and x Aᵀ are kept.
+the forward pass is `[x | x Aᵀ] [W | sB]ᵀ` where the layer widens, and `x [W; A]ᵀ`, which gives x Wᵀ and x Aᵀ at once,
+where it does not; the backward pass mirrors it. Only x and x Aᵀ are kept.
 
 Source: https://arxiv.org/abs/2106.09685 (LoRA), equation 3; the gradients follow from the product rule.
 """

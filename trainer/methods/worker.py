@@ -26,7 +26,7 @@ from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, build_plan, read_inputs
 from trainer.methods.stream import Plan, StreamSampler
 from trainer.model import adapter as adapters
-from trainer.model.load import load_tokenizer, precision
+from trainer.model.load import commit, load_tokenizer, precision
 from trainer.recipe import Recipe
 
 
@@ -98,6 +98,8 @@ def train(job: Job) -> dict[str, Any]:
         "num_processes": state.num_processes,
         "weights_dtype": str(types.weights).removeprefix("torch."),
     }
+    if base_commit := commit(job.recipe.model.name_or_path, job.recipe.model.revision):
+        numbers["base_commit"] = base_commit
     numbers |= _save(job, loop)
     return numbers
 

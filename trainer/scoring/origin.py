@@ -97,6 +97,12 @@ class Origin:
         return str(self.run.numbers.get("weights_dtype") or own)
 
     def _check_base(self) -> None:
+        model, trained_on = self.recipe.model, self.run.numbers.get("base_commit")
+        if trained_on and (found := commit(model.name_or_path, model.revision)) != trained_on:
+            raise StageError(
+                f"{model.name_or_path} is at commit {found}, and the model was trained on {trained_on}",
+                hint=f"--set model.revision={trained_on} --accept changed-recipe",
+            )
         then, now = _weights(self.run.trained_on), _weights(self.run.inputs)
         for name in sorted(then.keys() | now.keys()):
             if then.get(name) != now.get(name):
