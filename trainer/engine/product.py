@@ -36,11 +36,12 @@ class Block:
         self.values = weight.new_zeros(self.outputs + rank, self.inputs + rank)
         self.weight = self.values[: self.outputs, : self.inputs]
         self.weight.copy_(weight)
-        self.address = (self.weight if packed is None else packed).data_ptr()
+        # held, so that no other weight can come to lie at its address
+        self.source = self.weight if packed is None else packed.detach()
 
     def holds(self, weight: torch.Tensor) -> bool:
         """Tell whether a layer's weight is still the one of this block."""
-        return weight.data_ptr() == self.address
+        return weight.data_ptr() == self.source.data_ptr()
 
     def load(self, a: torch.Tensor, b: torch.Tensor, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Write an adapter in; return A and sB as the block has them."""

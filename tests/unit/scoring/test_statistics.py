@@ -229,7 +229,9 @@ def test_sentences_say_what_was_shown() -> None:
     )
     none = comparisons.share_difference(*paired(3, 2, 70))
     told = comparisons.sentence(none, first="tuned", second="base")
-    assert told.startswith("no difference between tuned and base shown: 75 rows could have shown ") and told.endswith(" points")
+    assert told.startswith("no difference between tuned and base shown: 75 rows could have shown ") and told.endswith(
+        " points"
+    )
     loss = {"metric": "loss", "difference": -0.4, "low": -0.5, "high": -0.3, "n": 80}
     better = comparisons.sentence(loss, first="tuned", second="base", lower_is_better=True)
     assert better.startswith("tuned is better than base on 80 rows: loss differs by -0.4 ")
@@ -239,4 +241,6 @@ def test_many_comparisons_take_the_corrected_chance() -> None:
     found = comparisons.share_difference(*paired(8, 1, 66))
     assert "more of 75" in comparisons.sentence(found, first="tuned", second="base")
     corrected = found | {"holm_p_value": 0.12}
-    assert comparisons.sentence(corrected, first="tuned", second="base").startswith("no difference between tuned and base shown")
+    assert comparisons.sentence(corrected, first="tuned", second="base").startswith(
+        "no difference between tuned and base shown"
+    )
