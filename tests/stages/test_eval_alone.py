@@ -66,6 +66,18 @@ def test_a_model_folder_and_an_adapter_answer_a_suite(trained: Trained, suite: s
     assert set(tuned_answers) == set(answers)
 
 
+def test_a_wrong_must_pass_item_ends_with_6_and_its_name(trained: Trained, tmp_path: Path) -> None:
+    ask = [{"role": "user", "content": "a?"}]
+    any_text, never = {"kind": "regex", "pattern": ""}, {"kind": "contains", "values": ["nobody says this"]}
+    items = [{"id": name, "messages": ask, "graders": [grader]} for name, grader in (("any", any_text), ("no", never))]
+    for kept, code in ((items[:1], 0), (items, 6)):
+        path = tmp_path / "cases.yaml"
+        suite = {"suite_version": 1, "name": "cases", "must_pass": True, "max_new_tokens": 4, "items": kept}
+        path.write_text(json.dumps(suite))
+        result = call("eval", str(trained.model), "--suite", str(path))
+        assert (result.code, "1 must-pass items are wrong: cases/no" in result.err) == (code, code == 6)
+
+
 def test_the_same_suite_says_the_same_of_a_folder_and_of_an_adapter_that_changes_nothing(
     trained: Trained, suite: str, tmp_path: Path
 ) -> None:

@@ -130,12 +130,12 @@ class LoraProduct(torch.autograd.Function):
         else:
             dx, dxa = _backward_beside(dy, base.block, small_a)
         da = dxa.t() @ rows.to(ctx.adapter) if wanted[1] else None
-        db = (dy.to(ctx.adapter).t() @ xa).mul_(ctx.scaling) if wanted[2] else None
+        db = (dy.to(ctx.adapter).t() @ xa).to(b.dtype).mul_(ctx.scaling) if wanted[2] else None
         shape, dtype = ctx.x
         return (
             None if dx is None else dx.view(shape).to(dtype),
             None if da is None else da.to(a.dtype),
-            None if db is None else db.to(b.dtype),
+            db,
             *(None,) * 4,
         )
 

@@ -15,7 +15,7 @@ from peft import PeftModel
 from rich.console import Console
 
 from trainer.data.embedding import load_embedder
-from trainer.errors import HardwareError, StageError
+from trainer.errors import GateError, HardwareError, StageError
 from trainer.model.adapter import WEIGHTS
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe.arms import Arm, Endpoint
@@ -65,9 +65,11 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
     Raises:
         RecipeError: A suite is wrong.
         HardwareError: The model cannot be loaded, or an address does not answer.
+        GateError: An item of a suite that says `must_pass` is wrong.
     """
     found: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
+    wrong: list[str] = []
     read = [read_suite(load_suite(path)) for path in suites]
     refuse_same_names([items.suite for items in read])
     opened = _Opened(target)
@@ -75,11 +77,31 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
         panel = _measure(opened, items)
         found[items.suite.name] = suite_scores(panel, items.suite.must_pass)
         lines += predictions(panel, [])
+        wrong += _wrong(panel) if items.suite.must_pass else []
     opened.forget()
     Console(width=100, highlight=False).print(suites_table({"suites": found}))
     if out is not None:
         write_json(out / "scores.json", {"target": target.place, "suites": found})
         (out / "suites.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    if wrong:
+        named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise GateError(
+            f"{len(wrong)} must-pass items are wrong: {named}", hint="--out FOLDER writes the answers to suites.jsonl"
+        )
+
+
+def _wrong(panel: Panel) -> list[str]:
+    """Return the items that some grader did not mark as right."""
+    evidence = [panel.evidence(ARM, metric) for metric in panel.graders]
+    return list(
+        dict.fromkeys(
+            str(item)
+            for rows in evidence
+            if rows is not None and rows.ids and rows.values.ndim == 1
+            for item, value in zip(rows.ids, rows.values.tolist(), strict=True)
+            if value < 1
+        )
+    )
 
 
 class _Opened:

@@ -25,7 +25,7 @@ from trainer.scoring.graders import is_json, mostly_json
 from trainer.scoring.likelihood import Floats
 
 JSON_OPENINGS = ('{"', "[{", '["')
-MAX_LABELS = 50
+MAX_LABELS = 200
 """Up to so many different answers a task counts as choosing from a closed set."""
 
 
