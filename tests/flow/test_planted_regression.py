@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 from command import Project
+from ruamel.yaml import YAML
 from trained import Trained
 
 from trainer.scoring.retention import general_prompts
@@ -36,18 +37,31 @@ def spoilt(tmp_path: Path) -> Trained:
     return Trained(Project(tmp_path), model, train=train, adapter=adapter, data=data).prepare(rows)
 
 
-def test_the_shipped_suite_stops_a_model_that_says_one_word_whatever_it_is_asked(spoilt: Trained) -> None:
+@pytest.fixture
+def shortened(tmp_path: Path) -> str:
+    """Return the shipped suite with all plain questions and the first four of each other kind: a minute, not five."""
+    suite = YAML(typ="safe").load(GENERAL.read_text())
+    for source in suite["sources"]:
+        is_plain = source["path"] == "general/format.jsonl"
+        source |= {"path": str(GENERAL.parent / source["path"])} | ({} if is_plain else {"max_items": 4})
+    path = tmp_path / "general.yaml"
+    path.write_text(json.dumps(suite | {"max_new_tokens": 32}))
+    return str(path)
+
+
+def test_the_shipped_suite_stops_a_model_that_says_one_word_whatever_it_is_asked(
+    spoilt: Trained, shortened: str
+) -> None:
     gates = [
         {"metric": "exact_match", "min_gain": 0.4},
-        *({"suite": "general", "metric": metric, "max_drop": 0.1} for metric in ("plain_answer", "instructions")),
+        {"suite": "general", "metric": "plain_answer", "max_drop": 0.2},
         {"metric": "format_leak_rate", "max": 0.1},
     ]
-    result = spoilt.call(suites=[str(GENERAL)], gates=gates, retention={"num_prompts": 16, "max_new_tokens": 16})
+    result = spoilt.call(suites=[shortened], gates=gates, retention={"num_prompts": 16, "max_new_tokens": 16})
     scores, verdicts = spoilt.read("scores.json"), [entry["verdict"] for entry in spoilt.read("gates.json")]
     said = json.dumps(scores["suites"]["general"]["arms"], indent=1)
     assert result.code == 6, said
-    assert verdicts[0] == "pass", "the task alone looks perfect"
-    assert "fail" in verdicts[1:3] and "pass" not in verdicts[1:3], (verdicts, said)
-    assert verdicts[3] == "fail" and scores["retention"]["kl"]["value"] > 0.1
+    assert verdicts == ["pass", "fail", "fail"], (verdicts, said)  # the task alone looks perfect
+    assert scores["retention"]["kl"]["value"] > 0.1
     answers = [line["answers"]["tuned"]["text"] for line in spoilt.lines("suites.jsonl")]
     assert sum(text.strip() == WORD for text in answers if text) > 0.5 * sum(bool(text) for text in answers)

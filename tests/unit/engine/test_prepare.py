@@ -8,6 +8,7 @@ import families
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from trainer.engine.batch import of_pairs, of_rows
 from trainer.engine.prepare import Engine, prepare, release
@@ -147,3 +148,35 @@ def test_rows_beyond_the_rope_limit_turn_their_neighbours(rope: dict[str, Any], 
         assert not torch.equal(row_of_20_beside(limit + 1), row_of_20_beside(20))
     else:
         assert torch.equal(row_of_20_beside(580), row_of_20_beside(20))
+
+
+@pytest.mark.parametrize(
+    ("dropout", "line"),
+    [
+        (0.0, "train: LoRA in 14 layers in one product"),
+        (0.1, "train: LoRA in 14 layers by PEFT's own forward: dropout"),
+    ],
+)
+def test_what_computes_the_adapters_is_said(dropout: float, line: str) -> None:
+    config = LoraConfig(r=8, lora_dropout=dropout, target_modules="all-linear")
+    model, said = get_peft_model(families.make("Llama"), config), list[str]()
+    prepare(model, ROWS, attention="auto", say=said.append)
+    assert line in said
+
+
+def test_adapters_that_do_not_agree_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.engine import product
+
+    original = product._forward_below
+
+    def wrong(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        y, xa = original(*arguments)
+        return y * 1.1, xa
+
+    monkeypatch.setattr(product, "_forward_below", wrong)
+    model = get_peft_model(families.make("Llama"), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
+    said = list[str]()
+    prepare(model, ROWS, attention="auto", say=said.append)
+    assert any("LoRA in 4 layers by PEFT's own forward: one product does not agree" in line for line in said), said
+    assert not any("forward" in vars(module) for module in model.modules() if hasattr(module, "lora_A"))
+    assert said[-1].startswith("train: no padding")
