@@ -11,7 +11,7 @@ check() {
     .venv/bin/"$@"
 }
 
-prepare gguf,semantic,cluster,lm-eval,dev
+prepare gguf,semantic,cluster,lm-eval,serve,dev
 check ruff check .
 check ruff format --check .
 check mypy

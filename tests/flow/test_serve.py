@@ -253,6 +253,7 @@ def test_a_server_that_cannot_load_the_model_is_reported_with_its_last_words(fin
 
 
 def test_a_taken_port_and_a_missing_export_are_refused(finished: command.Project) -> None:
+    pytest.importorskip("uvicorn")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
