@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"    # small models: more threads only fight each other
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"    # small models: threads only fight each other, processes do not
 
 check() {
     say "$*"
@@ -16,5 +16,5 @@ check ruff check .
 check ruff format --check .
 check mypy
 check lint-imports
-check python -m pytest "$@"
+check python -m pytest -n 2 --dist loadfile "$@"
 say "all checks passed in $SECONDS s"
