@@ -70,7 +70,7 @@ def test_a_wrong_fp8_folder_fails_its_proof(
     tensors = load_file(file)
     scale = next(name for name in sorted(tensors) if name.endswith("mlp.down_proj.weight_scale"))
     if fault == "wrong scales":
-        tensors[scale] = tensors[scale] * 4
+        tensors[scale] = tensors[scale] * 16
     else:
         del tensors[scale]
     save_file(tensors, file, metadata={"format": "pt"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,11 @@ def write_compressed(kind: str, merged: Path, target: Path, *, python: str | Non
             hint=f"free some memory, or {leave}",
         )
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise HardwareError(f"{kind}: llm-compressor failed: {lines[-1] if lines else 'it said nothing'}", hint=leave)
+        raise HardwareError(f"{kind}: llm-compressor failed: {_reason(done.stderr)}", hint=leave)
     open_to_all(target)
+
+
+def _reason(said: str) -> str:
+    """Return the line of a traceback that names the error: what follows it is advice."""
+    named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", said, re.MULTILINE)
+    return named[-1] if named else (said.strip() or "it said nothing").splitlines()[-1]
