@@ -142,7 +142,7 @@ def open_export(kind: str, folder: Path, *, section: ModelSection, cache: str, t
     """Reopen a format.
 
     Args:
-        kind: adapter, merged or bnb4.
+        kind: adapter, merged, bnb4 or fp8.
         folder: Of the format.
         section: The recipe's `model`: the base that an adapter is put on.
         cache: Folder for converted models.
@@ -198,7 +198,8 @@ def _plain(folder: Path) -> tuple[Any, list[str]]:
     findings += [f"{name} belongs to no module" for name in sorted(info["unexpected_keys"])]
     findings += [f"{name} has another shape" for name in sorted(map(str, info["mismatched_keys"]))]
     model = model.eval()
-    return (model if getattr(model, "is_loaded_in_4bit", False) else in_double(model)), findings
+    # quantised weights keep their types: what unpacks them knows no float64
+    return (model if getattr(model, "hf_quantizer", None) is not None else in_double(model)), findings
 
 
 def _adapter_findings(folder: Path, trained: Path) -> list[str]:

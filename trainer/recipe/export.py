@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
 
-Format = Literal["adapter", "merged", "gguf", "bnb4"]
-FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4")
+Format = Literal["adapter", "merged", "gguf", "bnb4", "fp8"]
+FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4", "fp8")
 """Formats that are made from merged weights."""
 Quantisation = Literal[
     "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
@@ -19,7 +19,7 @@ Quantisation = Literal[
 
 
 class Quantised(Section):
-    """Limits for formats with fewer than 16 bits a weight: gguf below f16, and bnb4."""
+    """Limits for formats with fewer than 16 bits a weight: gguf below f16, bnb4 and fp8."""
 
     max_mean_kl: float = Field(default=0.1, gt=0)
     """Largest mean divergence from the trained model, in nats a token."""
@@ -78,6 +78,13 @@ class Gguf(Section):
     """Path of llama.cpp's convert_hf_to_gguf.py; by default the isolated package."""
 
 
+class Compress(Section):
+    """llm-compressor, which writes fp8."""
+
+    python: str | None = None
+    """Interpreter of an environment with llm-compressor; by default the one that scripts/compress.sh makes."""
+
+
 class Push(Section):
     """Upload to the hub, after every proof has passed; the token comes from HF_TOKEN."""
 
@@ -102,6 +109,8 @@ class ExportSection(Section):
     """How the update gets into the weights."""
     gguf: Gguf = Gguf()
     """Files for llama.cpp and Ollama."""
+    compress: Compress = Compress()
+    """llm-compressor, which writes fp8."""
     verify: Verify = Verify()
     """Limits of the proof."""
     push: Push | None = None

@@ -32,7 +32,7 @@ class CardFacts:
         base_model: hub id, or another name of the base model; written as it is.
         base_on_hub: whether `base_model` is a hub id; a folder's name may look like one.
         revision: its commit, tag or branch, where known.
-        formats: exported formats, folders beside the card: adapter, merged, bnb4, gguf.
+        formats: exported formats, folders beside the card: adapter, merged, bnb4, fp8, gguf.
         adapter_kind: none, lora or qlora.
         method_kind: sft, dpo, ...
         recipe_yaml: the recipe in full.

@@ -1,7 +1,8 @@
 """export: every wanted format, reopened from disk by a fresh process and proven.
 
-Writes a folder for each format (`adapter`, `merged`, `bnb4`, `gguf`), each with its model card and `provenance.json`;
-`verify.json` with every figure, and `README.md`. The limits stand in `export.verify`; beyond them nothing is published.
+Writes a folder for each format (`adapter`, `merged`, `bnb4`, `fp8`, `gguf`), each with its model card and
+`provenance.json`; `verify.json` with every figure, and `README.md`. The limits stand in `export.verify`; beyond them
+nothing is published.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import GenerationConfig
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
 from trainer.model.carried import write_carried
+from trainer.model.compress.compressor import DTYPES, check_compressor, write_compressed
 from trainer.model.gguf.written import check_gguf, write_gguf, write_prompts
 from trainer.model.load import device, load_tokenizer
 from trainer.model.merge import FourBit, MergePlan
@@ -123,6 +125,7 @@ class Work:
     def __init__(self, recipe: Recipe, context: StageContext) -> None:
         self.recipe = recipe
         self.context = context
+        self.compressor = ""
         self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
         self.trained = context.input("train", "adapter" if self.is_adapter else "model")
         self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
@@ -152,6 +155,8 @@ class Work:
         wanted = set(self.recipe.export.formats)
         if "gguf" in wanted:  # before anything is written
             check_gguf(self.recipe.export.gguf)
+        if "fp8" in wanted:
+            self.compressor = check_compressor(self.recipe.export.compress.python)
         written = [self._adapter()] if "adapter" in wanted else []
         merged = self._merged() if wanted - {"adapter"} else []
         answer = self._proven([*written, *merged])
@@ -249,12 +254,21 @@ class Work:
         folder = self.context.dir / name
         if name == "gguf":
             return self._gguf(Path(merged.export.folder), folder, merged.export.base)
+        if name in DTYPES:
+            return [self._compressed(name, merged)]
         given = self.recipe.adapter
         adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
         limit = self.recipe.export.max_shard_gb
         write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
         export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
         return [Written(export, adapter.bnb_4bit_quant_type)]
+
+    def _compressed(self, name: Format, merged: Written) -> Written:
+        folder, section = self.context.dir / name, self.recipe.export
+        python, limit = section.compress.python, section.max_shard_gb
+        write_compressed(name, Path(merged.export.folder), folder, python=python, max_shard_gb=limit)
+        export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
+        return Written(export, DTYPES[name], {"llmcompressor": self.compressor})
 
     def _gguf(self, merged: Path, folder: Path, base: str) -> list[Written]:
         facts = write_gguf(merged, folder, self.recipe.name, self.recipe.export.gguf, self.context.say)
