@@ -18,7 +18,7 @@ FUSED = ("phi3",)
 WITH_QK_NORM = ("qwen3",)
 WITH_PLUS_ONE = ("gemma",)
 """Norms that scale by 1 + weight, in float32."""
-TIED_BY_DEFAULT = ("gemma",)
+TIED_BY_DEFAULT = ("gemma", "smollm3")
 BIASED = ("qwen2",)
 """Query, key and value have a bias whatever the configuration says."""
 
