@@ -208,9 +208,8 @@ class Predictor:
         """Count gate and up, the activation, and its product with up."""
         names = ("gate_up_proj",) if self.outline.is_fused else ("gate_proj", "up_proj")
         widths = sum(self._view(name) for name in names)
-        again = 0 if level == "elementwise" and not self.outline.is_fused else self.outline.intermediate
-        act = 0 if level == "elementwise" else self.outline.intermediate
-        return self.kinds.product * (widths + act + again)
+        again = level == "elementwise" and not self.outline.is_fused
+        return self.kinds.product * (widths + (0 if again else 2 * self.outline.intermediate))
 
     def _small_products(self) -> int:
         number = sum(self.has_adapter(linear) for linear in self.outline.linears)

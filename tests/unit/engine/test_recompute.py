@@ -22,7 +22,7 @@ from trainer.recipe import Recipe
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Mistral": {"sliding_window": None},
-    "Qwen2": {},
+    "Qwen2": {"use_sliding_window": False, "sliding_window": None},
     "Qwen3": {"head_dim": 16},
     "Gemma": {"head_dim": 16},
     "Phi3": {},
@@ -31,7 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 RANK = 8
 ROWS = [np.arange(57, dtype="int64") % 90 + 3, np.arange(40, dtype="int64") * 7 % 80 + 4]
 TOKENS = 97
-RECIPE = {"recipe_version": 1, "name": "plan", "model": {"name_or_path": "x"}, "data": {"path": "x.jsonl"}}
+RECIPE = {"recipe_version": 1, "name": "plan", "model": {"name_or_path": "x"}, "data": {"sources": [{"path": "x.jsonl"}]}}
 
 
 def trained(family: str, dtype: torch.dtype, *, adapter: bool = True, **settings: Any) -> tuple[Any, Engine, Any]:
