@@ -25,14 +25,13 @@ from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
 from trainer.model.load import Precision, commit, load_model
+from trainer.model.memory import TOKENS_PER_MICRO_BATCH
 from trainer.recipe import Recipe
 from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
 
-TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
-"""A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 PROBE_ROWS = 3
 PACKAGES = ("peft", "torch", "transformers")
 """Their releases may change what a model computes."""
