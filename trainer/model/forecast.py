@@ -77,7 +77,7 @@ def forecast(predictor: Predictor, batch: Batch, capacity: int) -> Forecast:
         allowed = choices(layers)
     else:
         allowed = iter([("full" if asked is True else "none",) * layers])
-    found = [Forecast(levels, batch, predictor.predict(levels, batch), capacity) for levels in allowed]
+    found = [Forecast(levels, batch, predictor.predict(levels, batch, capacity), capacity) for levels in allowed]
     return next((one for one in found if one.fits), found[-1])
 
 

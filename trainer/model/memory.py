@@ -31,6 +31,8 @@ CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 LEAST_ROWS_OF_LOGITS = 64
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
+DEQUANTISED_SHARE = 0.25
+"""Of a card's free memory, for 4-bit weights kept dequantised; who trains in 4 bits wants the rest otherwise."""
 RESERVE_CUDA, RESERVE_CPU = 1 << 30, 512 << 20
 """Context, kernels and libraries, before any tensor."""
 RESERVE_SHARE = 0.05
@@ -226,8 +228,8 @@ class Predictor:
     def activations(self, levels: Sequence[Level], tokens: int) -> int:
         """Return the bytes that all layers keep, and where layers are computed again one of them in whole."""
         found = sum(self.kept(level) * tokens + self.kept_once(level) for level in levels)
-        if levels and all(level == "full" for level in levels):
-            found += self.kept("none") * tokens
+        if "full" in levels:  # the last of them is whole when the layers above it have freed theirs
+            found = max(found, (levels.count("full") * self.kept("full") + self.kept("none")) * tokens)
         turns = 2 * self.outline.head_size * self.kinds.product  # cosine and sine of each position
         last_norm = FLOAT32 * (self.outline.hidden + 1)
         return found + (turns + last_norm) * tokens
@@ -244,17 +246,26 @@ class Predictor:
         weight = largest * self.kinds.product if self.four_bit else 0
         return 3 * self.outline.intermediate * self.kinds.product * tokens + weight
 
-    def predict(self, levels: Sequence[Level], batch: Batch) -> Memory:
+    def dequantised(self, capacity: int) -> int:
+        """Return the bytes of 4-bit weights that the engine keeps dequantised as well, where a card has room for all."""
+        if not (self.four_bit and self.is_cuda):
+            return 0
+        with_adapter = [linear.size for linear in self.outline.linears if self.has_adapter(linear)]
+        size = self.outline.layers * sum(with_adapter) * self.kinds.product
+        return size if size <= DEQUANTISED_SHARE * (capacity - self.weights()) else 0
+
+    def predict(self, levels: Sequence[Level], batch: Batch, capacity: int) -> Memory:
         """Predict the peak.
 
         Args:
             levels: Of each decoder layer.
             batch: The largest micro-batch.
+            capacity: Bytes of the card.
         """
         numbers = sum(self.trained())
         mixed = self.adapter is None and self.kinds.product < self.kinds.weights
         parts = {
-            "weights": self.weights(),
+            "weights": self.weights() + self.dequantised(capacity),
             "adapters": numbers * self.kinds.adapter if self.adapter else 0,
             "optimizer": self.optimizer(),
             "gradients": numbers * (self.kinds.adapter if self.adapter else self.kinds.weights),

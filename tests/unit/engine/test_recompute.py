@@ -31,7 +31,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
 RANK = 8
 ROWS = [np.arange(57, dtype="int64") % 90 + 3, np.arange(40, dtype="int64") * 7 % 80 + 4]
 TOKENS = 97
-RECIPE = {"recipe_version": 1, "name": "plan", "model": {"name_or_path": "x"}, "data": {"sources": [{"path": "x.jsonl"}]}}
+RECIPE = {
+    "recipe_version": 1,
+    "name": "plan",
+    "model": {"name_or_path": "x"},
+    "data": {"sources": [{"path": "x.jsonl"}]},
+}
 
 
 def trained(family: str, dtype: torch.dtype, *, adapter: bool = True, **settings: Any) -> tuple[Any, Engine, Any]:
