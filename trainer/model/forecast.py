@@ -78,7 +78,7 @@ def forecast(predictor: Predictor, batch: Batch, capacity: int) -> Forecast:
     else:
         allowed = iter([("full" if asked is True else "none",) * layers])
     found = [Forecast(levels, batch, predictor.predict(levels, batch, capacity), capacity) for levels in allowed]
-    return next((one for one in found if one.fits), found[-1])
+    return next((one for one in found if one.fits), None) or min(found, key=lambda one: one.memory.peak)
 
 
 def predictor_of(recipe: Recipe, outline: Outline, *, is_cuda: bool) -> Predictor:

@@ -247,7 +247,7 @@ class Predictor:
         return 3 * self.outline.intermediate * self.kinds.product * tokens + weight
 
     def dequantised(self, capacity: int) -> int:
-        """Return the bytes of 4-bit weights that the engine keeps dequantised as well, where a card has room for all."""
+        """Return the bytes of dequantised weights that the engine keeps beside 4-bit ones, where a card has room."""
         if not (self.four_bit and self.is_cuda):
             return 0
         with_adapter = [linear.size for linear in self.outline.linears if self.has_adapter(linear)]
