@@ -111,11 +111,13 @@ def first_that_runs(
 
 
 def _harder(levels: Sequence[Level]) -> Iterator[Sequence[Level]]:
+    less: Level = "elementwise"
+    least: Level = "full"
     yield levels
     if set(levels) == {"none"}:
-        yield ("elementwise",) * len(levels)
+        yield (less,) * len(levels)
     if set(levels) != {"full"}:
-        yield ("full",) * len(levels)
+        yield (least,) * len(levels)
 
 
 def settle(loop: Any, chosen: Forecast | None, items: Sequence[int], say: Callable[[str], None]) -> None:

@@ -64,7 +64,8 @@ def choices(layers: int) -> Iterator[tuple[Level, ...]]:
     The first layers go first: by the time they are computed again, the others have freed what they kept.
     """
     steps: tuple[tuple[Level, Level], ...] = (("elementwise", "none"), ("full", "elementwise"))
-    yield ("none",) * layers
+    nothing: Level = "none"
+    yield (nothing,) * layers
     for more, less in steps:
         for number in range(1, layers + 1):
             yield (more,) * number + (less,) * (layers - number)
@@ -146,7 +147,8 @@ def _steps(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def _with_adapter(recipe: Recipe) -> Recipe:
     """Return the recipe with the adapter class that its kind asks for."""
-    wanted = {"lora": LoraAdapter, "qlora": QloraAdapter}.get(recipe.adapter.kind)
+    kinds: dict[str, type[LoraAdapter]] = {"lora": LoraAdapter, "qlora": QloraAdapter}
+    wanted = kinds.get(recipe.adapter.kind)
     if wanted is None or type(recipe.adapter) is wanted:
         return recipe
     return recipe.model_copy(update={"adapter": wanted.model_validate(recipe.adapter.model_dump())})

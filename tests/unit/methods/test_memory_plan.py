@@ -17,6 +17,7 @@ from trainer.methods import memory
 from trainer.model import cards
 from trainer.model.memory import Batch, Level
 from trainer.recipe import Recipe
+from trainer.tokens.chat import Tokens
 from trainer.tokens.pack import pack_rows
 from trainer.tokens.store import from_tokens
 
@@ -91,7 +92,7 @@ def test_more_is_recomputed_until_the_longest_batch_runs() -> None:
 
 def test_the_largest_batch_holds_the_longest_items() -> None:
     lengths = [5, 9, 3, 7]
-    store = from_tokens([(n, (list(range(size)), [0] + [1] * (size - 1))) for n, size in enumerate(lengths)])
+    store = from_tokens([(n, Tokens(list(range(size)), [0] + [1] * (size - 1))) for n, size in enumerate(lengths)])
     plan = pack_rows(range(4), store.lengths(), capacity=12)
     items, batch = memory.largest_batch(store, plan, 1)
     assert len(items) == 1 and batch == Batch(12, 10)
@@ -103,5 +104,5 @@ def test_running_out_of_memory_names_settings_that_need_less(monkeypatch: pytest
     on_card(monkeypatch, 24 << 30)
     start = recipe(gradient_checkpointing=False, global_batch_size=4096, micro_batch_size=4096)
     assert memory.what_fits(model, start) == "--set train.gradient_checkpointing=true"
-    model.config.model_type = "mamba"
-    assert memory.what_fits(model, start) is None
+    unknown = start.model_copy(update={"adapter": start.adapter.model_copy(update={"dropout": 0.1})})
+    assert memory.what_fits(model, unknown) is None
