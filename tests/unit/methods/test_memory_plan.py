@@ -14,6 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCau
 from trainer.engine import recompute
 from trainer.engine.prepare import prepare
 from trainer.methods import memory
+from trainer.methods.stream import Plan
+from trainer.methods.worker import _out_of_memory
 from trainer.model import cards
 from trainer.model.memory import Batch, Level
 from trainer.recipe import Recipe
@@ -106,3 +108,12 @@ def test_running_out_of_memory_names_settings_that_need_less(monkeypatch: pytest
     assert memory.what_fits(model, start) == "--set train.gradient_checkpointing=true"
     unknown = start.model_copy(update={"adapter": start.adapter.model_copy(update={"dropout": 0.1})})
     assert memory.what_fits(model, unknown) is None
+
+
+def test_the_error_of_running_out_carries_the_settings_and_exit_code_5() -> None:
+    plan = Plan(num_items=8, global_batch_size=4, num_steps=2, micro_batch_size=4, accumulation=1)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+    found = _out_of_memory(plan, recipe(), "--set train.micro_batch_size=1", error)
+    assert (found.exit_code, found.hint) == (5, "--set train.micro_batch_size=1")
+    assert "micro_batch_size 4 and max_length 2048: CUDA out of memory. Tried to allocate 2 GiB" in found.message
+    assert _out_of_memory(plan, recipe(), None, error).hint == "--set train.micro_batch_size=2"
