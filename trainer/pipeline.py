@@ -14,6 +14,7 @@ from typing import Any
 import trainer
 from trainer.data.inputs import row_inputs
 from trainer.errors import DataError, GateError, StageError
+from trainer.model import forecast
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
@@ -171,6 +172,7 @@ class Pipeline:
                 continue
             status = self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
+        yield from forecast.lines(self.recipe)
         train = self.recipe.train
         yield (
             f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "

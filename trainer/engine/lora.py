@@ -18,12 +18,11 @@ from peft.tuners.lora import Linear, LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
 
 from trainer.engine.product import Block, Frozen, LoraProduct
+from trainer.model.memory import DEQUANTISED_SHARE
 
 FOUR_BIT = "Params4bit"
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Set by `accelerate launch` where weights are spread over processes: their places in memory are not ours to choose."""
-DEQUANTISED_SHARE = 0.25
-"""Of a card's free memory; who trains in 4 bits wants the rest for activations."""
 ALIGNMENT = 8
 """Rows of half-precision matrices start at multiples of 16 bytes, or cards multiply them slowly.
 

@@ -16,13 +16,14 @@ from trainer.model.load import Precision
 from trainer.recipe import Recipe
 
 
-def settings_of(recipe: Recipe, out_dir: Path, plan: Plan, types: Precision, *, validates: bool) -> dict[str, Any]:
+def settings_of(
+    recipe: Recipe, out_dir: Path, plan: Plan, types: Precision, *, validates: bool, recompute: bool
+) -> dict[str, Any]:
     """Return the arguments of transformers' Trainer (and of TRL's, which extend them)."""
     train, track = recipe.train, recipe.track
     every = max(1, plan.num_steps // 10)
     eval_steps = train.eval_steps or every
     on_cuda = torch.cuda.is_available()
-    recompute = on_cuda if train.gradient_checkpointing == "auto" else train.gradient_checkpointing
     if track.project:
         os.environ.setdefault("WANDB_PROJECT", track.project)
     settings: dict[str, Any] = {

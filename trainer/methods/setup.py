@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArgum
 
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
+from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
 from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
 from trainer.methods.loop import RecipeLoop
@@ -25,14 +26,13 @@ from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
 from trainer.model.load import Precision, commit, load_model
+from trainer.model.memory import TOKENS_PER_MICRO_BATCH
 from trainer.recipe import Recipe
 from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
 
-TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
-"""A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 PROBE_ROWS = 3
 PACKAGES = ("peft", "torch", "transformers")
 """Their releases may change what a model computes."""
@@ -170,7 +170,17 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
     check_schedule(recipe, plan)
-    settings = settings_of(recipe, job.out_dir, plan, parts.types, validates=inputs.validation is not None)
+    longest, batch = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
+    chosen = memory.plan_memory(parts.model, parts.engine, recipe, batch, parts.say)
+    settings = settings_of(
+        recipe,
+        job.out_dir,
+        plan,
+        parts.types,
+        validates=inputs.validation is not None,
+        recompute=_recompute(recipe) if chosen is None else memory.is_full(chosen),
+    )
+    memory.apply(parts.model, chosen)
     common = {"model": parts.model, "engine": parts.engine, "callbacks": callbacks}
     try:
         common["args"] = TrainingArguments(**settings)
@@ -189,7 +199,15 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
+    loop.forecast = chosen
+    memory.settle(loop, chosen, longest, parts.say)
     return loop, metrics
+
+
+def _recompute(recipe: Recipe) -> bool:
+    """Return whether all layers are recomputed where nothing is planned: on a card, unless the recipe says."""
+    asked = recipe.train.gradient_checkpointing
+    return torch.cuda.is_available() if asked == "auto" else asked
 
 
 def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from trainer.model.memory import micro_batch_size
 from trainer.recipe.train import TrainSection
 
 
@@ -37,16 +38,12 @@ def solve_plan(train: TrainSection, *, num_items: int, world_size: int, largest_
     share, rest = divmod(train.global_batch_size, world_size)
     if rest:
         raise ValueError(f"global_batch_size {train.global_batch_size} is no multiple of {world_size} processes")
-    named = train.micro_batch_size
-    if named == "auto":
-        micro = max(size for size in range(1, share + 1) if share % size == 0 and size <= max(1, largest_micro))
-    elif share % named:
+    try:
+        micro = micro_batch_size(train, share, largest_micro)
+    except ValueError as error:
         raise ValueError(
-            f"micro_batch_size {named} does not divide the {share} items a process takes in a step "
-            f"(global_batch_size {train.global_batch_size} over {world_size} processes)"
-        )
-    else:
-        micro = named
+            f"{error} (global_batch_size {train.global_batch_size} over {world_size} processes)"
+        ) from error
     steps = train.max_steps
     if steps is None:
         assert train.num_train_epochs is not None, "solve() settles the epochs"

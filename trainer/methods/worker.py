@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import HardwareError, InterruptedRunError
-from trainer.methods import checkpoints
+from trainer.methods import checkpoints, memory
 from trainer.methods.callbacks import Metrics, StopSignals, is_over
 from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, build_plan, read_inputs
@@ -83,7 +83,7 @@ def train(job: Job) -> dict[str, Any]:
     try:
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(plan, job.recipe, error) from error
+        raise _out_of_memory(plan, job.recipe, memory.what_fits(loop.model, job.recipe), error) from error
     if signals.stopped_by:
         raise InterruptedRunError(
             f"stopped by signal {signals.stopped_by} after step {loop.state.global_step} of {plan.num_steps}; "
@@ -157,7 +157,7 @@ def _numbers(loop: RecipeLoop, plan: Plan, inputs: Inputs, metrics: Metrics, bes
         "tokens": int(metrics.tokens[loop.state.global_step]),
         "tokens_per_s": round(metrics.last_rate, 1),
         "peak_gib": round(peak, 3),
-    }
+    } | (loop.forecast.numbers() if loop.forecast else {})
 
 
 def _peak_rss_gib() -> float:
@@ -194,10 +194,10 @@ def _save(job: Job, loop: RecipeLoop) -> dict[str, Any]:
     return {"adapter_b_norm": round(facts["b_norm"], 6)} if facts else {}
 
 
-def _out_of_memory(plan: Plan, recipe: Recipe, error: BaseException) -> HardwareError:
+def _out_of_memory(plan: Plan, recipe: Recipe, settings: str | None, error: BaseException) -> HardwareError:
     smaller = max(1, plan.micro_batch_size // 2)
-    hint = f"--set train.micro_batch_size={smaller}"
-    if plan.micro_batch_size == 1:
+    hint = settings or f"--set train.micro_batch_size={smaller}"
+    if settings is None and plan.micro_batch_size == 1:
         hint = "--set train.gradient_checkpointing=true, --set adapter.kind=qlora, or a smaller pack.max_length"
     return HardwareError(
         f"out of memory with micro_batch_size {plan.micro_batch_size} and max_length {recipe.pack.max_length}: "

@@ -41,7 +41,7 @@ class TrainSection(Section):
     )
     """Optimizer; the 8-bit and paged ones need a CUDA card."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations in the backward pass; auto: on CUDA."""
+    """Recompute activations in the backward pass; auto: on CUDA, as little as fits; none on the CPU."""
     logging_steps: int = Field(default=1, ge=1)
     """Steps between two lines of metrics.jsonl."""
     eval_steps: int | None = Field(default=None, ge=1)
@@ -103,3 +103,5 @@ class LaunchSection(Section):
     """How a model is spread over processes; auto: ddp."""
     accelerate_config: str | None = None
     """Configuration file of accelerate to use instead of our own."""
+    card: str | None = None
+    """Card that `trainer check` predicts memory and time for, such as H100-80GB; by default those of this machine."""

@@ -1,0 +1,263 @@
+"""Predicted bytes: equal to those of real models where they are counted, and sensible where they are chosen by."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+
+from trainer.engine import lora
+from trainer.errors import HardwareError
+from trainer.model import cards, forecast
+from trainer.model.memory import Batch, Predictor, four_bit_bytes
+from trainer.model.outline import NotPredictedError, Outline, read
+from trainer.model.source import ModelSource, locate
+from trainer.recipe import Recipe
+
+SIZE = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {"mlp_bias": True, "attention_bias": True},
+    "Mistral": {},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 32},
+    "Gemma": {"head_dim": 16},
+    "Phi3": {},
+    "SmolLM3": {},
+}
+EIGHT = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+"""Llama 3.1 8B. Source: https://huggingface.co/meta-llama/Llama-3.1-8B, config.json."""
+
+
+def recipe(folder: Path | str = "x", **sections: Any) -> Recipe:
+    model = {"name_or_path": str(folder)} | sections.pop("model", {})
+    data = {"sources": [{"path": "x.jsonl"}]}
+    return Recipe.model_validate({"recipe_version": 1, "name": "plan", "model": model, "data": data, **sections})
+
+
+def made(family: str) -> Any:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**SIZE, **FAMILIES[family])
+    return getattr(transformers, f"{family}ForCausalLM")(config)
+
+
+def folder_of(config: dict[str, Any], at: Path) -> Path:
+    (at / "config.json").write_text(json.dumps(config))
+    (at / "model.safetensors").touch()
+    return at
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_a_saved_model_are_counted_to_the_byte(family: str, tmp_path: Path) -> None:
+    model = made(family)
+    model.save_pretrained(tmp_path)
+    outline = read(locate(str(tmp_path)))
+    predictor = Predictor(outline, recipe(adapter={"kind": "none"}), is_cuda=False)
+    assert predictor.weights() == sum(weight.nbytes for weight in model.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapter_gradients_and_optimizer_states_are_counted_to_the_byte(family: str) -> None:
+    model = get_peft_model(made(family), LoraConfig(r=8, target_modules="all-linear"))
+    predictor = Predictor(Outline.of(model.config.to_dict()), recipe(adapter={"kind": "lora", "r": 8}), is_cuda=False)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    memory = predictor.predict(("none", "none"), Batch(10, 5), 1 << 30)
+    assert memory.adapters == memory.gradients == sum(weight.nbytes for weight in trained)
+    optimizer = torch.optim.AdamW(trained)
+    for weight in trained:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
+    assert memory.optimizer == sum(value.nbytes for value in states)
+
+
+def test_weights_with_a_margin_for_the_adapter_are_counted_to_the_byte() -> None:
+    model = get_peft_model(made("Llama"), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
+    lora.switch_on(model)
+    adapter = {"kind": "lora", "r": 8, "target_modules": ["q_proj", "down_proj"]}
+    predictor = Predictor(Outline.of(model.config.to_dict()), recipe(adapter=adapter), is_cuda=False)
+    frozen = {
+        weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
+        for weight in model.parameters()
+        if not weight.requires_grad
+    }
+    assert predictor.weights() == sum(frozen.values())
+
+
+@pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
+@pytest.mark.parametrize("shape", [(256, 512), (192, 33 * 64), (70, 100)])
+def test_four_bit_weights_are_counted_to_the_byte(shape: tuple[int, int], double: bool) -> None:
+    packed, state = bitsandbytes.functional.quantize_4bit(
+        torch.randn(shape), blocksize=64, quant_type="nf4", compress_statistics=double
+    )
+    tensors = [packed, state.absmax, state.code]
+    if double:
+        tensors += [state.offset, state.state2.absmax, state.state2.code]
+    assert four_bit_bytes(shape[0] * shape[1], double=double) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_a_layer_of_eight_billion_keeps_what_was_counted_by_hand() -> None:
+    predictor = Predictor(Outline.of(EIGHT), recipe(adapter={"kind": "lora", "r": 16}), is_cuda=True)
+    hidden, query, key, gate = 8192, 8192, 2048, 28672  # bytes of one token in bfloat16
+    small = 7 * 16 * 4
+    assert predictor.kept("full") == hidden
+    # inputs of both norms; query, key, value, output and its 32 sums; gate and up: 92 KiB with the small products
+    assert predictor.kept("elementwise") == 2 * hidden + 2 * query + 2 * key + 32 * 4 + 2 * gate + small
+    # besides: both norms in float32 instead, their outputs, the activation and the product
+    extra = 2 * (hidden + 4) + 2 * hidden + 2 * gate
+    assert predictor.kept("none") == predictor.kept("elementwise") + extra
+    assert predictor.weights() - 2 * 8_030_261_248 == 2 * 32 * sum(
+        16 * (outputs + inputs + 16)
+        for outputs, inputs in [(4096, 4096)] * 2 + [(1024, 4096)] * 2 + [(14336, 4096)] * 2 + [(4096, 14336)]
+    )
+
+
+def test_choices_take_less_memory_each() -> None:
+    predictor = Predictor(Outline.of(EIGHT), recipe(), is_cuda=True)
+    sizes = [predictor.predict(levels, Batch(4096, 4096), 80 << 30).peak for levels in forecast.choices(32)]
+    assert len(sizes) == 65
+    # at the very end the one layer that is whole again weighs more than what the last elementwise ones keep
+    assert all(more > less for more, less in itertools.pairwise(sizes[:-3]))
+    assert min(sizes) < sizes[0] / 1.5
+
+
+@pytest.mark.parametrize("gib", range(20, 80, 6))
+def test_the_least_recompute_that_fits_is_chosen(gib: int) -> None:
+    predictor, batch = Predictor(Outline.of(EIGHT), recipe(), is_cuda=True), Batch(8192, 8192)
+    found = forecast.forecast(predictor, batch, gib << 30)
+    levels = list(forecast.choices(32))
+    place = levels.index(found.levels)
+    assert found.fits == (found.memory.peak <= gib << 30)
+    assert all(predictor.predict(less, batch, gib << 30).peak > gib << 30 for less in levels[:place])
+
+
+@pytest.mark.parametrize(("asked", "level"), [(True, "full"), (False, "none")])
+def test_the_recipe_decides_on_recompute_when_it_says(asked: bool, level: str) -> None:
+    predictor = Predictor(Outline.of(EIGHT), recipe(train={"gradient_checkpointing": asked}), is_cuda=True)
+    assert set(forecast.forecast(predictor, Batch(8192, 8192), 80 << 30).levels) == {level}
+
+
+def test_check_says_what_fits(tmp_path: Path) -> None:
+    folder = folder_of(EIGHT, tmp_path)
+    memory, step = forecast.lines(recipe(folder, launch={"card": "H100-80GB"}))
+    assert memory.startswith("memory: H100-80GB has 79.6 GiB") and memory.endswith("fits")
+    assert "recompute none" in memory and step.startswith("step: ")
+    memory, _ = forecast.lines(recipe(folder, launch={"card": "RTX4090-24GB"}, adapter={"kind": "none"}))
+    assert "does not fit; this would: --set adapter.kind=lora" in memory
+
+
+def test_the_setting_that_is_named_does_fit(tmp_path: Path) -> None:
+    outline, card = Outline.of(EIGHT), cards.Card("small", 12 << 30, is_cuda=True)
+    start = recipe(train={"gradient_checkpointing": False}, pack={"max_length": 4096})
+    assert not forecast.planned(start, outline, card).fits
+    settings = forecast.fixes(start, outline, card)
+    assert settings is not None
+    sections: dict[str, Any] = {"train": {"gradient_checkpointing": False}, "pack": {"max_length": 4096}}
+    sections |= {"adapter": {"kind": "lora"}}
+    for text in settings.replace("--set ", "").split():
+        path, value = text.split("=")
+        section, key = path.split(".")
+        sections[section][key] = {"true": True}.get(value, int(value) if value.isdigit() else value)
+    assert forecast.planned(recipe(**sections), outline, card).fits
+
+
+def test_after_running_out_the_fix_needs_clearly_less() -> None:
+    outline, card = Outline.of(EIGHT), cards.CARDS["H100-80GB"]
+    start = recipe(pack={"max_length": 8192}, train={"gradient_checkpointing": False})
+    assert forecast.planned(start, outline, card).fits  # and yet it ran out
+    assert forecast.after_running_out(start, outline, card) == "--set train.gradient_checkpointing=true"
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"adapter": {"kind": "lora", "use_dora": True}}, "use_dora"),
+        ({"adapter": {"kind": "lora", "dropout": 0.1}}, "dropout"),
+        ({"adapter": {"kind": "lora", "target_modules": ["nowhere"]}}, "nowhere"),
+        ({"launch": {"strategy": "fsdp2"}}, "fsdp2"),
+    ],
+)
+def test_what_is_not_known_is_not_predicted(sections: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    (line,) = forecast.lines(recipe(folder_of(EIGHT, tmp_path), **sections))
+    assert reason in line and line.endswith("not predicted")
+
+
+def test_other_families_are_not_predicted(tmp_path: Path) -> None:
+    (line,) = forecast.lines(recipe(folder_of(EIGHT | {"model_type": "mamba"}, tmp_path)))
+    assert line.startswith("memory: mamba models are not predicted")
+
+
+def test_a_model_of_the_hub_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    source = ModelSource("hub", "org/name", None)
+    with pytest.raises(NotPredictedError, match="not in the local cache"):
+        read(source)
+    folder = tmp_path / "hub/models--org--name"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("abc")
+    (folder / "snapshots/abc").mkdir(parents=True)
+    folder_of(EIGHT, folder / "snapshots/abc")
+    assert read(source) == Outline.of(EIGHT)
+
+
+def test_an_unknown_card_names_the_known_ones() -> None:
+    with pytest.raises(HardwareError) as caught:
+        list(forecast.lines(recipe(launch={"card": "H1000"})))
+    assert "H100-80GB" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "flops"),
+    [
+        ("NVIDIA H100 80GB HBM3, 81559", 989e12),
+        ("NVIDIA A100-SXM4-80GB, 81920", 312e12),
+        ("NVIDIA GeForce RTX 4090, 24564", 165.2e12),
+        ("NVIDIA L40S, 46068", 362e12),
+        ("NVIDIA L4, 23034", 121e12),
+        ("NVIDIA H200, 143771", 989e12),
+        ("NVIDIA H100 PCIe, 81559", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb, 9856", None),
+        ("Tesla T4, 15360", None),
+    ],
+)
+def test_a_card_of_this_machine_is_found_in_the_table(line: str, flops: float | None) -> None:
+    card = cards.shown(line)
+    assert card.memory == int(line.split(",")[1]) << 20 and card.flops == flops
+
+
+def test_cards_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "NVIDIA L4, 23034\nNVIDIA L4, 23034\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=shown))
+    assert [card.name for card in cards.found()] == ["NVIDIA L4"] * 2
+
+    def missing(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("nvidia-smi")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert cards.found() == []
+    assert cards.host().memory > 1 << 30

@@ -1,0 +1,170 @@
+"""The sizes of a decoder model as its config.json states them, without importing torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.model.source import ModelSource
+
+COVERED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3")
+"""Families whose layers are known: RMS norms, attention, gated layers."""
+FUSED = ("phi3",)
+"""They make query, key and value in one product, and gate and up in another."""
+WITH_QK_NORM = ("qwen3",)
+WITH_PLUS_ONE = ("gemma",)
+"""Norms that scale by 1 + weight, in float32."""
+TIED_BY_DEFAULT = ("gemma", "smollm3")
+BIASED = ("qwen2",)
+"""Query, key and value have a bias whatever the configuration says."""
+
+
+class NotPredictedError(Exception):
+    """A model whose memory cannot be told from its config.json."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer of a decoder layer."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+    @property
+    def size(self) -> int:
+        """Return the number of weights."""
+        return self.outputs * self.inputs
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A decoder model."""
+
+    family: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    is_tied: bool
+    biases: int
+    """Of all linear layers of a decoder layer."""
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Outline:
+        """Read a config.json.
+
+        Raises:
+            NotPredictedError: The family is not covered.
+        """
+        family = config.get("model_type", "unknown")
+        if family not in COVERED:
+            raise NotPredictedError(f"{family} models are not predicted, only {', '.join(COVERED)}")
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        head_size = config.get("head_dim") or (256 if family == "gemma" else 128 if family == "qwen3" else 0)
+        sizes = {
+            "layers": config["num_hidden_layers"],
+            "hidden": hidden,
+            "intermediate": config["intermediate_size"],
+            "heads": heads,
+            "kv_heads": config.get("num_key_value_heads") or heads,
+            "head_size": head_size or hidden // heads,
+            "vocabulary": config["vocab_size"],
+        }
+        is_tied = config.get("tie_word_embeddings", family in TIED_BY_DEFAULT)
+        plain = cls(family, is_tied=bool(is_tied), biases=0, **sizes)
+        named = [linear.name for linear in plain.linears if linear.name in _biased(family, config)]
+        biases = sum(linear.outputs for linear in plain.linears if linear.name in named)
+        return cls(family, is_tied=bool(is_tied), biases=biases, **sizes)
+
+    @property
+    def query(self) -> int:
+        """Return the width of all heads."""
+        return self.heads * self.head_size
+
+    @property
+    def key(self) -> int:
+        """Return the width of all key heads."""
+        return self.kv_heads * self.head_size
+
+    @property
+    def is_fused(self) -> bool:
+        """Tell whether query, key and value are one product, and gate and up another."""
+        return self.family in FUSED
+
+    @property
+    def linears(self) -> list[Linear]:
+        """Return the linear layers of one decoder layer."""
+        return list(self._linears())
+
+    def _linears(self) -> Iterator[Linear]:
+        if self.is_fused:
+            yield Linear("qkv_proj", self.query + 2 * self.key, self.hidden)
+            yield Linear("o_proj", self.hidden, self.query)
+            yield Linear("gate_up_proj", 2 * self.intermediate, self.hidden)
+        else:
+            yield Linear("q_proj", self.query, self.hidden)
+            yield Linear("k_proj", self.key, self.hidden)
+            yield Linear("v_proj", self.key, self.hidden)
+            yield Linear("o_proj", self.hidden, self.query)
+            yield Linear("gate_proj", self.intermediate, self.hidden)
+            yield Linear("up_proj", self.intermediate, self.hidden)
+        yield Linear("down_proj", self.hidden, self.intermediate)
+
+    @property
+    def linear_weights(self) -> int:
+        """Return the weights of all linear layers but the output head."""
+        return self.layers * sum(linear.size for linear in self.linears)
+
+    @property
+    def other_weights(self) -> int:
+        """Return the weights of embedding, output head, norms and biases."""
+        tables = self.vocabulary * self.hidden * (1 if self.is_tied else 2)
+        qk = 2 * self.head_size if self.family in WITH_QK_NORM else 0
+        return tables + self.layers * (2 * self.hidden + qk + self.biases) + self.hidden
+
+
+def _biased(family: str, config: dict[str, Any]) -> set[str]:
+    """Return the linear layers with a bias."""
+    names: set[str] = set()
+    if family in BIASED:
+        names |= {"q_proj", "k_proj", "v_proj"}
+    elif config.get("attention_bias"):
+        names |= {"q_proj", "k_proj", "v_proj", "o_proj"}
+    if config.get("mlp_bias"):
+        names |= {"gate_proj", "up_proj", "down_proj"}
+    return names
+
+
+def read(source: ModelSource) -> Outline:
+    """Read the outline of a located model; of a hub model when its config.json is in the local cache.
+
+    Raises:
+        NotPredictedError: There is no config.json here, or its family is not covered.
+    """
+    if source.kind == "gguf":
+        raise NotPredictedError("a GGUF file has no config.json")
+    path = _cached(source) if source.path is None else source.path / "config.json"
+    if not path.is_file():
+        raise NotPredictedError(f"config.json of {source.name} is not in the local cache")
+    try:
+        return Outline.of(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotPredictedError(f"{path} is not what it should be: {type(error).__name__} {error}") from error
+
+
+def _cached(source: ModelSource) -> Path:
+    """Return where huggingface_hub keeps a model's config.json."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{source.name.replace('/', '--')}"
+    revision = source.revision or "main"
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    return folder / "snapshots" / commit / "config.json"
