@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Acceptance on a CUDA card, without network: scripts/gpu_acceptance.sh correctness|methods|engine
+# Acceptance on a CUDA card, without network: scripts/gpu_acceptance.sh correctness|methods|engine|limits
 # Takes PYTHON (default python3) when it has the packages, else the environment of scripts/env.sh.
 # ACCEPTANCE_OUT: folder of the results (default benchmarks/results); ACCEPTANCE_SIZE=tiny also runs on the CPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
-    correctness | methods | engine) ;;
-    *) echo "usage: scripts/gpu_acceptance.sh correctness|methods|engine" >&2; exit 2 ;;
+    correctness | methods | engine | limits) ;;
+    *) echo "usage: scripts/gpu_acceptance.sh correctness|methods|engine|limits" >&2; exit 2 ;;
 esac
 
 python=${PYTHON:-python3}

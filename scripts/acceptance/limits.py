@@ -1,0 +1,259 @@
+"""How close the engine comes to the card's limit: speed and memory by plan, every lever on and off, TRL at its best.
+
+Shapes of Llama 3.1 8B and Llama 3.2 1B with random weights, LoRA of rank 16 on all linear layers, rows of 4096 tokens
+that are all trained. Bounds hold on an H100 or H200; other cards give figures.
+"""
+
+import functools
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from acceptance import models
+from acceptance.report import Limit, Report
+from acceptance.training import Measured, Rig, Setting, fastest, free, gain, train_trl
+from acceptance.workplace import Workplace
+from trainer.bench import clock
+from trainer.bench.shapes import SHAPES, Shape
+from trainer.model.cards import CARDS
+from trainer.model.forecast import GIB, forecast, predictor_of, step_seconds
+from trainer.model.memory import Batch
+from trainer.model.outline import Outline
+
+LENGTH = {"real": 4096, "tiny": 64}
+LONG = {"real": 32768, "tiny": 256}
+TINY = Shape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, vocabulary=320)
+LEAST_TOKENS_PER_S = {"8b": 15_000, "1b": 0.6 * 133_000}
+"""8B: NVIDIA's NeMo AutoModel publishes 12,473 for it, the ceiling is about 23,000; 1B: 60 % of its ceiling."""
+QLORA_SHARE = 0.9
+SMALLEST_QLORA_BYTES = 7e9
+PREDICTED_WITHIN = 0.05
+SAME_LOSS, SAME_GRADIENT = 2e-2, 1e-1
+"""As shares: what `trainer bench` allows where one side computes in bfloat16."""
+NOTHING_KEPT = "train.gradient_checkpointing=true"
+ALL_KEPT = "train.gradient_checkpointing=false"
+ROWS = "train.global_batch_size={0}"
+MICRO = "train.micro_batch_size={0}"
+
+
+class Lever(NamedTuple):
+    """What is compared with what, everything else being equal."""
+
+    name: str
+    off: Setting
+    on: Setting
+    predicted: float | None = None
+    """Gain in speed that was predicted, from the bytes and operations that are saved; None: by `step_seconds`."""
+
+
+def batch(rows: int, *more: str) -> tuple[str, ...]:
+    """Return the keys for steps of one micro-batch."""
+    return (ROWS.format(rows), MICRO.format(rows), *more)
+
+
+LEVERS = {
+    "lora": (
+        Lever("least recompute", Setting(batch(2, NOTHING_KEPT)), Setting(batch(2))),
+        Lever("lora in one product", Setting(batch(1, ALL_KEPT), "product"), Setting(batch(1, ALL_KEPT)), 1.2),
+        Lever("head on trained tokens", Setting(batch(1, ALL_KEPT), "head"), Setting(batch(1, ALL_KEPT)), 1.02),
+        Lever(
+            "attention kernel",
+            Setting(batch(1, ALL_KEPT, "model.attn_implementation=sdpa")),
+            Setting(batch(1, ALL_KEPT)),
+            1.0,
+        ),
+        Lever(
+            "fused optimizer",
+            Setting(batch(2, "train.optim=adamw_torch")),
+            Setting(batch(2, "train.optim=adamw_torch_fused")),
+            1.0,
+        ),
+    ),
+    "qlora": (Lever("weights dequantised once", Setting(batch(1), "residency"), Setting(batch(1)), 1.05),),
+}
+
+
+def shape_of(place: Workplace, name: str) -> Shape:
+    return SHAPES[name] if place.size == "real" else TINY
+
+
+def described(one: Measured) -> dict[str, Any]:
+    """Return what a reader wants to know of one training."""
+    return {
+        "tokens_per_s": one.tokens_per_s,
+        "peak_gib": one.peak_bytes / GIB,
+        "recompute": one.recompute,
+        "micro_batch_size": one.micro_batch_size,
+        "loss": one.loss,
+        "grad_norm": Limit(one.grad_norm, ">", 0),
+    }
+
+
+def is_hopper() -> bool:
+    """Tell whether the bounds hold here."""
+    return clock.on_cuda() and any(name in clock.device_name() for name in ("H100", "H200"))
+
+
+def bounded(value: float, sign: str, bound: float) -> Limit | float:
+    return Limit(value, sign, bound) if is_hopper() else value
+
+
+def predicted(one: Measured) -> dict[str, Any]:
+    """Compare what was allocated with what was predicted; the CPU's peak is of the whole process."""
+    if one.predicted_bytes is None:
+        return {}
+    ratio = one.predicted_bytes / one.peak_bytes
+    figures: dict[str, Any] = {"predicted_gib": one.predicted_bytes / GIB}
+    if clock.on_cuda():
+        figures["prediction_error"] = Limit(abs(ratio - 1), "<=", PREDICTED_WITHIN)
+    return figures
+
+
+def by_plan(rig: Rig, name: str, one: Measured) -> dict[str, Any]:
+    """Describe a training by the recipe's defaults: levels by plan, micro-batch by plan."""
+    figures = described(one) | predicted(one)
+    figures["tokens_per_s"] = bounded(one.tokens_per_s, ">=", LEAST_TOKENS_PER_S[name])
+    if clock.on_cuda():
+        figures["share_of_matrix_rate"] = share_of_rate(rig, one)
+    return figures
+
+
+def share_of_rate(rig: Rig, one: Measured) -> float:
+    """Return the share of a large product's rate that 4 operations a weight and token make."""
+    return 4 * rig.shape.linear_weights() * one.tokens_per_s / clock.gemm()["flops"]
+
+
+def lever(rig: Rig, what: Lever) -> dict[str, Any]:
+    """Measure one lever on and off, in turns."""
+    off, on = gain(rig, what.off, what.on)
+    expected = what.predicted or predicted_gain(rig, what)
+    figures = {f"{key}_off": value for key, value in described(off).items()}
+    figures |= {f"{key}_on": value for key, value in described(on).items()}
+    figures |= {"gain": on.tokens_per_s / off.tokens_per_s, "gain_predicted": expected}
+    if clock.on_cuda():
+        figures["memory_on_over_off"] = on.peak_bytes / off.peak_bytes
+    return figures | same(on, off)
+
+
+def same(one: Measured, other: Measured) -> dict[str, Any]:
+    """Two trainings of the same rows: their first losses and gradients agree, or one of them trains something else."""
+    return {
+        "loss_difference": Limit(abs(one.loss - other.loss) / other.loss, "<=", SAME_LOSS),
+        "gradient_difference": Limit(abs(one.grad_norm - other.grad_norm) / other.grad_norm, "<=", SAME_GRADIENT),
+    }
+
+
+def predicted_gain(rig: Rig, what: Lever) -> float | None:
+    """Return the ratio of predicted seconds of a step."""
+    card = next((card for name, card in CARDS.items() if name.split("-")[0] in clock.device_name()), None)
+    if card is None:
+        return None
+    outline = Outline.of(rig.model.config.get_text_config().to_dict())
+    seconds = []
+    for setting in (what.off, what.on):
+        recipe = rig.recipe(setting)
+        predictor = predictor_of(recipe, outline, is_cuda=True)
+        tokens = rig.length * int(recipe.train.global_batch_size)
+        found = forecast(predictor, Batch(tokens, tokens), card.memory)
+        seconds.append(step_seconds(predictor, found, card))
+    off, on = seconds
+    return off / on if off and on else None
+
+
+def qlora(rig: Rig, lora_tokens_per_s: float | None) -> dict[str, Any]:
+    """QLoRA at the same tokens a micro-batch as LoRA."""
+    one = rig.train(Setting(batch(2)))
+    figures = described(one) | predicted(one)
+    if lora_tokens_per_s:
+        figures["share_of_lora"] = bounded(one.tokens_per_s / lora_tokens_per_s, ">=", QLORA_SHARE)
+    return figures
+
+
+def smallest_qlora(place: Workplace) -> dict[str, Any]:
+    """QLoRA where memory is all: 2k tokens, everything recomputed, states in 8 bits on a card."""
+    rig = Rig(place, shape_of(place, "8b"), "qlora", LENGTH[place.size] // 2)
+    optim = "train.optim=adamw_8bit" if clock.on_cuda() else "train.optim=adamw_torch"
+    one = rig.train(Setting(batch(1, NOTHING_KEPT, optim)))
+    figures = described(one) | predicted(one)
+    if clock.on_cuda():
+        figures["peak_bytes"] = Limit(one.peak_bytes, "<=", SMALLEST_QLORA_BYTES)
+    return figures
+
+
+def long(rig_of: Any) -> dict[str, Any]:
+    """One pack of 32k tokens, by plan."""
+    one = rig_of().train(Setting(batch(1)))
+    return described(one) | predicted(one)
+
+
+def trl(place: Workplace, name: str, **settings: Any) -> Measured:
+    """TRL at its best: the fastest of two rows or one, without recomputation, or two with."""
+    train = functools.partial(train_trl, place, shape_of(place, name), LENGTH[place.size], **settings)
+    trials = [functools.partial(train, micro=2), functools.partial(train, micro=1)]
+    if clock.on_cuda():
+        trials.append(functools.partial(train, micro=2, gradient_checkpointing=True))
+    return fastest(*trials)
+
+
+def peers(report: Report, place: Workplace, name: str) -> list[Measured]:
+    """Measure TRL, and TRL with Liger's layers; Unsloth pins releases of TRL that exclude this one."""
+    found: list[Measured] = []
+
+    def measured(**settings: Any) -> dict[str, Any]:
+        found.append(trl(place, name, **settings))
+        return described(found[-1])
+
+    report.case(f"{name} trl", measured)
+    if clock.on_cuda() and find_spec("liger_kernel"):
+        report.case(f"{name} trl liger", functools.partial(measured, use_liger_kernel=True))
+    return found
+
+
+def against(one: Measured, others: list[Measured]) -> dict[str, Any]:
+    """Compare with the fastest of other engines."""
+    best = max(others, key=lambda other: other.tokens_per_s)
+    return {"over_best_peer": one.tokens_per_s / best.tokens_per_s} | same(one, best)
+
+
+def of_shape(report: Report, place: Workplace, name: str) -> None:
+    """Measure LoRA on one shape: TRL, by plan, and each lever."""
+    others = peers(report, place, name)
+    rigs: list[Rig] = []
+    speeds: list[float] = []
+
+    def first() -> dict[str, Any]:
+        rigs.append(Rig(place, shape_of(place, name), "lora", LENGTH[place.size]))
+        one = rigs[0].train(Setting((ROWS.format(2),)))
+        speeds.append(one.tokens_per_s)
+        return by_plan(rigs[0], name, one) | (against(one, others) if others else {})
+
+    report.case(f"{name} lora by plan", first)
+    for one in LEVERS["lora"] if rigs else ():
+        report.case(f"{name} {one.name}", lever, rigs[0], one)
+    rigs.clear()
+    free()
+    if name == "8b":
+        of_qlora(report, place, speeds[0] if speeds else None)
+
+
+def of_qlora(report: Report, place: Workplace, lora_tokens_per_s: float | None) -> None:
+    """Measure QLoRA on the 8B shape."""
+    rigs: list[Rig] = []
+
+    def first() -> dict[str, Any]:
+        rigs.append(Rig(place, shape_of(place, "8b"), "qlora", LENGTH[place.size]))
+        return qlora(rigs[0], lora_tokens_per_s)
+
+    report.case("8b qlora", first)
+    for one in LEVERS["qlora"] if rigs else ():
+        report.case(f"8b qlora {one.name}", lever, rigs[0], one)
+    rigs.clear()
+    free()
+    report.case("8b qlora smallest", smallest_qlora, place)
+    free()
+
+
+def run(report: Report, place: Workplace) -> None:
+    models.make_model(place.folder / "model", "correctness", "tiny")
+    for name in ("8b", "1b") if place.size == "real" else ("8b",):
+        of_shape(report, place, name)
+    report.case("8b lora 32k", long, lambda: Rig(place, shape_of(place, "8b"), "lora", LONG[place.size]))
