@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainer.errors import StageError
+from trainer.model.durable import sync
 
 MANIFEST = "manifest.json"
 NAME = re.compile(r"^step_(\d{6,})$")
@@ -33,11 +33,11 @@ def publish(staged: Path, target: Path) -> None:
     files = {name: {"sha256": _sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
     (staged / MANIFEST).write_text(json.dumps({"files": files}, indent=2))
     for name in [*names, MANIFEST]:
-        _sync(staged / name)
+        sync(staged / name)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def damage(folder: Path) -> str | None:
@@ -97,11 +97,3 @@ def rotate(folder: Path, *, keep: int, best: int | None) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,18 +15,17 @@ Verdict = Literal["pass", "fail", "insufficient_evidence", "not_run"]
 Lookup = Callable[[str, str, str | None, dict[str, str] | None], Evidence | None]
 """(arm, metric, suite, slice) to its rows, or None where it was not measured row by row."""
 
-OPERATIONS = frozenset(
-    {
-        "latency_p50_s",
-        "latency_p95_s",
-        "ttft_p50_s",
-        "throughput_rps",
-        "prompt_tokens",
-        "answer_tokens",
-        "peak_memory_gib",
-        "clean_stop",
-    }
+OPERATIONS = (
+    "latency_p50_s",
+    "latency_p95_s",
+    "ttft_p50_s",
+    "throughput_rps",
+    "prompt_tokens",
+    "answer_tokens",
+    "peak_memory_gib",
+    "clean_stop",
 )
+"""Metrics of running a model, in the order in which they are shown."""
 RETENTION = frozenset({"kl", "loss_change", "format_leak_rate"})
 LOWER_IS_BETTER = frozenset(
     {

@@ -25,18 +25,9 @@ from trainer.scoring import budget as budgets
 from trainer.scoring import decision, explanation, grounds, providers
 from trainer.scoring.budget import ArmUse, Budget
 from trainer.scoring.decision import Choice
+from trainer.scoring.gates import OPERATIONS
 from trainer.scoring.grounds import ArmGrounds, Grounds, Interval, Resamples
 
-OPERATIONS = (
-    "latency_p50_s",
-    "latency_p95_s",
-    "ttft_p50_s",
-    "throughput_rps",
-    "prompt_tokens",
-    "answer_tokens",
-    "peak_memory_gib",
-    "clean_stop",
-)
 NOT_QUALITY = frozenset({"loss", "perplexity", "preference_margin", *OPERATIONS})
 SECONDS_PER_HOUR = 3600
 Json = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import families
 import pytest
 import torch
+from closeness import errors, gap
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.checkpoint import checkpoint
 
@@ -53,17 +54,6 @@ def run(model: Any) -> list[torch.Tensor]:
     logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)[..., 7].sum().backward()
     gradients = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
     return [logits.detach(), *gradients]
-
-
-def gap(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Return the largest difference, as a share of each tensor's norm."""
-    return max(errors(found, expected))
-
-
-def errors(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[float]:
-    """Return each tensor's difference, as a share of its norm."""
-    assert len(found) == len(expected) > 1
-    return [float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True)]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import families
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from closeness import errors, gap
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -53,17 +54,6 @@ def run(model: Any) -> list[torch.Tensor]:
     logits = model(input_ids=IDS, use_cache=False).logits
     logits.float().log_softmax(-1)[..., 7].sum().backward()
     return [logits.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
-
-
-def gap(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Return the largest difference, as a share of each tensor's norm."""
-    return max(errors(found, expected))
-
-
-def errors(found: list[torch.Tensor], expected: list[torch.Tensor]) -> list[float]:
-    """Return each tensor's difference, as a share of its norm."""
-    assert len(found) == len(expected) > 1
-    return [float((f.double() - e.double()).norm() / e.double().norm()) for f, e in zip(found, expected, strict=True)]
 
 
 @pytest.fixture

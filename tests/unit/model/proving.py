@@ -93,8 +93,10 @@ def questions(tokenizer: Any) -> list[dict[str, Any]]:
     return [{"messages": one, "tools": [], "kwargs": {}, "ids": row} for one, row in zip(asked, ids, strict=True)]
 
 
-def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: list[Export]) -> Request:
-    """Ask for proofs."""
+def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: list[Export], **others: Any) -> Request:
+    """Ask for proofs, `others` being other fields of the request."""
+    general = [[5, 6, 7]] if kind == "qlora" else []
+    common = {"rows": [list(range(3, 40)), list(range(100, 220))], "prompts": questions(tokenizer), "general": general}
     return Request(
         model=ModelSection(name_or_path=str(base)).model_dump(mode="json"),
         base=str(base),
@@ -103,15 +105,13 @@ def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: l
         is_adapter=kind != "none",
         four_bit=QLORA.model_dump(mode="json") if kind == "qlora" else None,
         weights_dtype="float32",
-        rows=[list(range(3, 40)), list(range(100, 220))],
-        prompts=questions(tokenizer),
-        general=[[5, 6, 7]] if kind == "qlora" else [],
         stop_ids=[tokenizer.eos_token_id],
         stop_id=tokenizer.eos_token_id,
         max_new_tokens=4,
         template=template_sha256(tokenizer.chat_template),
         eos_token=tokenizer.eos_token,
         exports=exports,
+        **common | others,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from proving import request_for
 
 from trainer.errors import HardwareError
 from trainer.model.agreement import agreement_of_log_probs, logits_of
@@ -161,24 +162,9 @@ def test_an_adapter_merged_into_a_family_passes_its_proof(family: str, tmp_path:
 
 
 def _request(base: Path, trained: Path, tokenizer: Any, exports: list[Export]) -> Request:
-    return Request(
-        model=ModelSection(name_or_path=str(base)).model_dump(mode="json"),
-        base=str(base),
-        cache=str(trained.parent),
-        trained=str(trained),
-        is_adapter=True,
-        four_bit=None,
-        weights_dtype="float32",
-        rows=[list(range(300, 340)), list(range(1000, 1060))],
-        prompts=[dataclasses.asdict(prompt) for prompt in prompts(tokenizer)],
-        general=[],
-        stop_ids=[tokenizer.eos_token_id],
-        stop_id=tokenizer.eos_token_id,
-        max_new_tokens=4,
-        template=template_sha256(tokenizer.chat_template),
-        eos_token=tokenizer.eos_token,
-        exports=exports,
-    )
+    rows = [list(range(300, 340)), list(range(1000, 1060))]
+    asked = [dataclasses.asdict(prompt) for prompt in prompts(tokenizer)]
+    return request_for("lora", base, trained, tokenizer, exports, rows=rows, prompts=asked)
 
 
 @needs_both

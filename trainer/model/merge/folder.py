@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainer.errors import HardwareError, StageError
+from trainer.model.durable import sync
 from trainer.model.merge.shards import INDEX, sha256_of
 from trainer.model.source import TOKENIZER_FILES
 
@@ -168,18 +169,10 @@ def publish(partial: Path, target: Path) -> None:
     for path in partial.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
-            _sync(path)
+            sync(path)
     partial.chmod(0o755)
-    _sync(partial)
+    sync(partial)
     if target.is_dir():
         target.rmdir()  # empty, or locked() had refused it
     partial.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target.parent)
