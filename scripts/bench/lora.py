@@ -21,6 +21,7 @@ from typing import Any
 from acceptance import models
 from acceptance.training import Rig, Setting
 from acceptance.workplace import Workplace
+
 from trainer.bench.shapes import SHAPES
 
 KINDS = ("lora", "qlora")
