@@ -29,6 +29,8 @@ BLOCK_8BIT, LEAST_8BIT = 256, 4096
 CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 """Bytes of a chunk of float32 logits on a card, and on a CPU: `CHUNK_BYTES` of the engine's head."""
 LEAST_ROWS_OF_LOGITS = 64
+ALIGNMENT_8BIT = 16
+"""Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 DEQUANTISED_SHARE = 0.25
@@ -144,11 +146,20 @@ class Predictor:
     def _linear(self, linear: Linear) -> int:
         if self.four_bit:
             return four_bit_bytes(linear.size, double=self.four_bit.bnb_4bit_use_double_quant)
+        if self._in_float8(linear):
+            return linear.size + FLOAT32 * linear.outputs
         margin = self.rank if self.has_adapter(linear) and self._in_block(linear) else 0
         return (linear.outputs + margin) * (linear.inputs + margin) * self.kinds.weights
 
+    def _in_float8(self, linear: Linear) -> bool:
+        """Tell whether a weight is held as e4m3 codes, with a scale for each output."""
+        is_even = all(size % ALIGNMENT_8BIT == 0 for size in (linear.inputs, linear.outputs))
+        return self.recipe.train.float8_base and self.has_adapter(linear) and is_even
+
     def _in_block(self, linear: Linear) -> bool:
         """Tell whether the engine keeps a margin for the adapter around a weight."""
+        if self._in_float8(linear):
+            return False
         return not self.is_cuda or all(size % 8 == 0 for size in (self.rank, linear.outputs, linear.inputs))
 
     def trained(self) -> list[int]:
