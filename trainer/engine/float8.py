@@ -199,9 +199,9 @@ def refuse(device: torch.device) -> None:
         return
     found = torch.cuda.get_device_capability(device)
     if found < LEAST_FLOAT8:
+        needed, has = (".".join(map(str, one)) for one in (LEAST_FLOAT8, found))
         raise HardwareError(
-            f"train.float8_base needs compute capability {LEAST_FLOAT8[0]}.{LEAST_FLOAT8[1]}, {torch.cuda.get_device_name(device)} has "
-            f"{found[0]}.{found[1]}",
+            f"train.float8_base needs compute capability {needed}, {torch.cuda.get_device_name(device)} has {has}",
             hint=hint,
         )
     gap = difference(device.index or 0)

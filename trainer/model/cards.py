@@ -62,7 +62,7 @@ def found() -> list[Card]:
 
 
 def shown(line: str) -> Card:
-    """Return the card of one line such as `NVIDIA H100 80GB HBM3, 81559, 9.0`, with its rates where the table has it."""
+    """Return the card of one line such as `NVIDIA H100 80GB HBM3, 81559, 9.0`, with the rates of the table."""
     name, mebibytes, *rest = (part.strip() for part in line.split(","))
     memory = int(mebibytes) * MIB
     known = known_as(name, memory)
