@@ -204,13 +204,13 @@ def refuse(device: torch.device) -> None:
             f"train.float8_base needs compute capability {needed}, {torch.cuda.get_device_name(device)} has {has}",
             hint=hint,
         )
-    gap = difference(device.index or 0)
+    gap = difference(device)
     if not gap <= TOLERANCE:
         raise HardwareError(f"train.float8_base: torch's product differs by {gap:.1e} on this card", hint=hint)
 
 
 @functools.cache
-def difference(device: int) -> float:
+def difference(device: torch.device) -> float:
     """Return the difference of a card's products to float32's, as a share of their norm; infinite where it has none.
 
     The sizes are no multiples of the kernel's tiles.
@@ -218,7 +218,7 @@ def difference(device: int) -> float:
     generator = torch.Generator().manual_seed(0)
     x, weight, dy = (torch.randn(*size, generator=generator) for size in ((333, 208), (144, 208), (333, 144)))
     gaps = []
-    for place in (torch.device("cpu"), torch.device("cuda", device)):
+    for place in (torch.device("cpu"), device):
         held = Float8Weight(*(one.to(place) for one in rounded(weight)))
         try:
             gaps.append([held.forward(x.to(place)).cpu(), held.backward(dy.to(place)).cpu()])
