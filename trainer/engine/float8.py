@@ -22,14 +22,12 @@ from torch.autograd.function import once_differentiable
 
 from trainer.errors import HardwareError
 from trainer.model.cards import LEAST_FLOAT8
-from trainer.model.memory import ALIGNMENT_8BIT
+from trainer.model.memory import ALIGNMENT_8BIT, CHUNK_8BIT
 
 CODES = torch.float8_e4m3fn
 LARGEST = float(torch.finfo(CODES).max)
 SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny)
 """Of rows of zeros, and of those so small that their scale would be a subnormal number."""
-CHUNK = 1 << 24
-"""Numbers that are rounded at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 TOLERANCE = 2.0**-7
 """Of a product on a card, as a share of the norm: twice the rounding of its bfloat16 results."""
 
@@ -47,7 +45,7 @@ def rounded(rows: torch.Tensor, factor: torch.Tensor | None = None) -> tuple[tor
     """
     codes = torch.empty_like(rows, dtype=CODES, memory_format=torch.contiguous_format)
     scale = torch.empty(len(rows), 1, dtype=torch.float32, device=rows.device)
-    at_once = max(1, CHUNK // rows.shape[1])
+    at_once = max(1, CHUNK_8BIT // rows.shape[1])
     for part, its_codes, its_scale in zip(rows.split(at_once), codes.split(at_once), scale.split(at_once), strict=True):
         numbers = part.float() if factor is None else part * factor
         its_scale.copy_((numbers.abs().amax(1, keepdim=True) / LARGEST).clamp_min(SMALLEST_SCALE))

@@ -31,6 +31,8 @@ CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 LEAST_ROWS_OF_LOGITS = 64
 ALIGNMENT_8BIT = 16
 """Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
+CHUNK_8BIT = 1 << 24
+"""Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 DEQUANTISED_SHARE = 0.25
@@ -255,6 +257,9 @@ class Predictor:
         """Estimate what lives for a moment: gradients of a gated layer, and a weight out of its 4 bits."""
         largest = max(linear.size for linear in self.outline.linears)
         weight = largest * self.kinds.product if self.four_bit else 0
+        if self.recipe.train.float8_base:  # codes of the weight by column, codes of the tokens, float32 while rounding
+            codes = self.outline.intermediate * tokens
+            weight = largest + codes + 3 * FLOAT32 * min(CHUNK_8BIT, codes)
         return 3 * self.outline.intermediate * self.kinds.product * tokens + weight
 
     def dequantised(self, capacity: int) -> int:

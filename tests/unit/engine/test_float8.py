@@ -28,11 +28,13 @@ def random(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
-def weight_of(outputs: int, inputs: int) -> Float8Weight:
+def wide_of(outputs: int, inputs: int) -> torch.Tensor:
     """Return a weight whose rows differ in size by up to 2^16."""
-    return Float8Weight(
-        *rounded(random(outputs, inputs, seed=7) * 2.0 ** -torch.arange(outputs).remainder(17)[:, None])
-    )
+    return random(outputs, inputs, seed=7) * 2.0 ** -torch.arange(outputs).remainder(17)[:, None]
+
+
+def weight_of(outputs: int, inputs: int) -> Float8Weight:
+    return Float8Weight(*rounded(wide_of(outputs, inputs)))
 
 
 def value(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -111,7 +113,7 @@ def test_what_is_not_finite_spoils_its_row_alone(bad: float) -> None:
 def test_rounding_in_parts_is_rounding_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers, factor = random(50, 32), random(32, seed=1).abs()
     whole = rounded(numbers, factor)
-    monkeypatch.setattr(float8, "CHUNK", 7 * 32)
+    monkeypatch.setattr(float8, "CHUNK_8BIT", 7 * 32)
     parts = rounded(numbers, factor)
     assert torch.equal(whole[0].float(), parts[0].float()) and torch.equal(whole[1], parts[1])
 
