@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,13 +93,23 @@ class Float8Weight:
     """(outputs, inputs) in e4m3."""
     scale: torch.Tensor
     """(outputs, 1) float32."""
+    rounds: bool = True
+    """Round tokens and gradients as well; without it W itself is multiplied with, in their type."""
+
+    def wide(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return W, (outputs, inputs), in a wider type."""
+        return (self.codes.float() * self.scale).to(dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x Wᵀ, (tokens, outputs), for x of (tokens, inputs), in its type."""
+        if not self.rounds:
+            return x @ self.wide(x.dtype).t()
         return product(*rounded(x), self.codes, self.scale, x.dtype)
 
     def backward(self, dy: torch.Tensor) -> torch.Tensor:
         """Return dY W, (tokens, inputs), for dY of (tokens, outputs), in its type."""
+        if not self.rounds:
+            return dy @ self.wide(dy.dtype)
         codes, scale = rounded(dy, self.scale[:, 0])
         across = self.codes.t()
         return product(codes, scale, across, torch.ones(len(across), 1, device=dy.device), dy.dtype)
@@ -129,7 +141,7 @@ class Float8Linear(torch.nn.Linear):
         """Round a layer's weight, on the device where it will be used."""
         torch.nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.compute_dtype = base.weight.dtype
+        self.compute_dtype, self.rounds = base.weight.dtype, True
         codes, scale = rounded(base.weight.detach().to(device))
         self.weight = torch.nn.Parameter(codes.view(torch.uint8), requires_grad=False)
         self.register_buffer("scale", scale)
@@ -138,7 +150,7 @@ class Float8Linear(torch.nn.Linear):
 
     def frozen(self) -> Float8Weight:
         """Return the weight."""
-        return Float8Weight(self.weight.data.view(CODES), self.scale)
+        return Float8Weight(self.weight.data.view(CODES), self.scale, self.rounds)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Multiply, in the type that autocast or else the weight that was rounded asks for."""
@@ -171,6 +183,22 @@ def hold(model: Any, device: torch.device) -> Counter[str]:
                 module.base_layer = Float8Linear(module.get_base_layer(), device)
             counted[reason or ""] += 1
     return counted
+
+
+@contextmanager
+def without_rounding(model: torch.nn.Module) -> Iterator[None]:
+    """Multiply with the rounded weights, and leave tokens and gradients as they are.
+
+    For comparisons: rounding makes steps of 1/16 of the differences between two ways to compute the same.
+    """
+    held = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    for layer in held:
+        layer.rounds = False
+    try:
+        yield
+    finally:
+        for layer in held:
+            layer.rounds = True
 
 
 def _not_covered(module: Any) -> str | None:
