@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.engine import float8, lora
 from trainer.engine.float8 import Float8Linear, Float8Weight, difference, hold, on_card, product, refuse, rounded
-from trainer.engine.prepare import prepare
+from trainer.engine.prepare import prepare, release
 from trainer.engine.product import LoraProduct
 from trainer.errors import HardwareError
 
@@ -252,6 +252,7 @@ def test_the_start_up_test_is_not_led_astray_by_rounding(monkeypatch: pytest.Mon
     assert said[0] == "train: LoRA in 14 layers in one product" and "no padding" in said[1]
     assert seen and not any(seen)
     seen.clear()
+    release(model.get_base_model())
     run(model)
     assert seen and all(seen)
 
