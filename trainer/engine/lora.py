@@ -17,6 +17,7 @@ import torch
 from peft.tuners.lora import Linear, LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
 
+from trainer.engine.float8 import Float8Linear
 from trainer.engine.product import Block, Frozen, LoraProduct
 from trainer.model.memory import DEQUANTISED_SHARE
 
@@ -86,7 +87,8 @@ def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
 def _not_linear(module: Any) -> str | None:
     """Return why a layer can never use the product."""
     base = module.get_base_layer()
-    if _is_four_bit(getattr(base, "weight", None)) or (type(module) is Linear and type(base) is torch.nn.Linear):
+    plain = type(module) is Linear and type(base) in (torch.nn.Linear, Float8Linear)
+    if plain or _is_four_bit(getattr(base, "weight", None)):
         return None
     return f"no linear layer: {type(base).__name__}"
 
@@ -121,7 +123,7 @@ class _Product:
         self.block = None
         names = _active(module)
         rank = module.lora_A[names[0]].weight.shape[0] if names else 0
-        if not _can_move(base.weight, rank):
+        if isinstance(base, Float8Linear) or not _can_move(base.weight, rank):
             return
         held: Block | None = getattr(base, "_lora_block", None)
         if held is not None and held.rank == rank and held.holds(base.weight):
@@ -151,6 +153,8 @@ class _Product:
 
     def _frozen(self, base: Any, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
         bias = None if base.bias is None else base.bias.to(product)
+        if isinstance(base, Float8Linear):
+            return Frozen(base.frozen, bias, None, False)
         weight, block = base.weight, self.block
         if block is not None and not block.holds(weight):
             block = None  # the weight was moved, converted or merged
@@ -185,7 +189,8 @@ def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtyp
     """Return the types of the base's product, the adapter's and the result, as PEFT has them; None where it mixes."""
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if cast is not None and torch.float64 in (x.dtype, base.weight.dtype, adapter):
+    held = base.compute_dtype if isinstance(base, Float8Linear) else base.weight.dtype
+    if cast is not None and torch.float64 in (x.dtype, held, adapter):
         return None  # autocast leaves these alone
     if _is_four_bit(base.weight):
         state = base.weight.quant_state
@@ -193,7 +198,7 @@ def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtyp
             return None
         same = state.dtype == base.compute_dtype and cast in (None, base.compute_dtype)
         return (base.compute_dtype, cast or adapter, x.dtype) if same else None
-    product = cast or base.weight.dtype
+    product = cast or held
     if cast is None and x.dtype != product:
         return None
     return product, cast or adapter, product

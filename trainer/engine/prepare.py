@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trainer.engine import flash, lora
+from trainer.engine import flash, float8, lora
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Ids, Layout, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
@@ -67,7 +67,7 @@ def prepare(model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[s
     release(base)
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), float8.without_rounding(base):
             return _Probe(model, base, rows).run(attention, say)
     finally:
         model.train(was_training)

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from trainer.engine.float8 import Float8Weight
+
 
 class Block:
     """A frozen weight with room for an adapter beside and below it.
@@ -65,8 +67,8 @@ class Block:
 class Frozen:
     """The base layer of one call."""
 
-    weight: Callable[[], torch.Tensor]
-    """Gives (outputs, inputs) in the type of the product; computed anew each time for 4-bit weights."""
+    weight: Callable[[], torch.Tensor | Float8Weight]
+    """Gives (outputs, inputs) in the type of the product or in 8 bits; computed anew each time for 4-bit weights."""
     bias: torch.Tensor | None
     block: Block | None
     keep: bool
@@ -154,10 +156,13 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
 
 
 def _forward(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
+    x: torch.Tensor, weight: torch.Tensor | Float8Weight, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     xa = x.to(a.dtype) @ a.t()
-    y = torch.nn.functional.linear(x, weight, bias)
+    if isinstance(weight, Float8Weight):
+        y = weight.forward(x) if bias is None else weight.forward(x).add_(bias)
+    else:
+        y = torch.nn.functional.linear(x, weight, bias)
     _add_product(y, xa, b.t())
     return y, xa
 
@@ -180,10 +185,10 @@ def _forward_below(
 
 
 def _backward(
-    dy: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor
+    dy: torch.Tensor, weight: torch.Tensor | Float8Weight, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     dxa = dy.to(b.dtype) @ b
-    dx = dy @ weight
+    dx = weight.backward(dy) if isinstance(weight, Float8Weight) else dy @ weight
     _add_product(dx, dxa, a)
     return dx, dxa
 

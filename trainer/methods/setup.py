@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
+from trainer.engine import float8
+from trainer.engine.lora import SHARDED
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
@@ -25,7 +28,7 @@ from trainer.methods.settings import check_schedule, settings_of
 from trainer.methods.sft import SftLoop
 from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
 from trainer.model import adapter as adapters
-from trainer.model.load import Precision, commit, load_model
+from trainer.model.load import Precision, commit, device, load_model
 from trainer.model.memory import TOKENS_PER_MICRO_BATCH
 from trainer.recipe import Recipe
 from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
@@ -88,9 +91,12 @@ class Parts:
 def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
     """Load the base model, attach the adapter; return it with the numbers of its weights."""
     recipe = job.recipe
-    model: Any = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights)
+    place = torch.device("cpu") if recipe.train.float8_base else None  # a card need never hold the wider weights
+    model: Any = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, place=place)
     if isinstance(recipe.adapter, LoraAdapter):
         model = adapters.attach(model, recipe.adapter)
+    if recipe.train.float8_base:
+        hold_in_float8(model, device(), say)
     covered = adapters.coverage(model)
     layers = f", in {covered.adapted_modules} of {covered.linear_modules} linear layers"
     say(
@@ -98,6 +104,27 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
         + (layers if covered.adapted_modules else "")
     )
     return model, dict(covered.__dict__)
+
+
+def hold_in_float8(model: Any, place: torch.device, say: Callable[[str], None]) -> None:
+    """Round the frozen weights of a model's LoRA layers, and move the model to where it trains.
+
+    Raises:
+        HardwareError: That device, or a launch over shards, does not go with 8-bit weights.
+    """
+    if any(os.environ.get(name) == "true" for name in SHARDED):
+        raise HardwareError(
+            "train.float8_base: FSDP and DeepSpeed do not spread 8-bit weights", hint="--set train.float8_base=false"
+        )
+    for reason, number in sorted(float8.hold(model, place).items()):
+        how = f"as they are: {reason}" if reason else "in 8 bits (e4m3)"
+        say(f"train: frozen weights of {number} layers {how}")
+    if place.type != "cuda":
+        say("train: no card: 8-bit products are computed in float32, exact and slow")
+    model.to(place)
+    base = model.get_base_model()
+    if getattr(base, "hf_device_map", None):  # where transformers believes that the model is
+        base.hf_device_map = {"": place}
 
 
 def read_inputs(job: Job) -> Inputs:
@@ -280,6 +307,7 @@ def _policy(parts: Parts) -> dict[str, Any]:
         else None,
         "packages": {name: version(name) for name in PACKAGES},
         "quantised": quantised if isinstance(adapter, QloraAdapter) else None,
+        "float8_base": parts.job.recipe.train.float8_base,
         "types": [str(parts.types.weights), str(parts.types.autocast)],
         "device": next(parts.model.parameters()).device.type,
         "attention": parts.model.config._attn_implementation,

@@ -7,8 +7,13 @@ import subprocess
 from dataclasses import dataclass
 
 MIB = 1 << 20
-QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 QUERY_TIMEOUT_S = 10
+LEAST_FLOAT8 = (8, 9)
+"""Compute capability of the first cards that multiply 8-bit floating point (Ada).
+
+Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/ (compute capabilities, tensor cores).
+"""
 
 
 @dataclass(frozen=True)
@@ -22,24 +27,27 @@ class Card:
     """Multiplications and additions a second of dense bfloat16 matrices with float32 sums, by the data sheet."""
     bandwidth: float | None = None
     """Bytes a second between memory and processor, by the data sheet."""
+    capability: tuple[int, int] | None = None
+    """Compute capability, where it is known."""
     is_cuda: bool = True
 
 
 # Memory as nvidia-smi shows it; rates from NVIDIA's data sheets, without sparsity, of the SXM form where there are two:
 # A100 https://www.nvidia.com/en-us/data-center/a100/, H100 .../h100/, H200 .../h200/, L4 .../l4/, L40S .../l40s/;
 # RTX 3090, 4090 and 5090: appendix of the architecture papers GA102, Ada and Blackwell RTX.
+# Compute capability: https://developer.nvidia.com/cuda-gpus.
 CARDS = {
     card.name: card
     for card in (
-        Card("A100-40GB", 40960 * MIB, 312e12, 1.555e12),
-        Card("A100-80GB", 81920 * MIB, 312e12, 2.039e12),
-        Card("H100-80GB", 81559 * MIB, 989e12, 3.35e12),
-        Card("H200-141GB", 143771 * MIB, 989e12, 4.8e12),
-        Card("L4-24GB", 23034 * MIB, 121e12, 0.3e12),
-        Card("L40S-48GB", 46068 * MIB, 362e12, 0.864e12),
-        Card("RTX3090-24GB", 24576 * MIB, 71e12, 0.936e12),
-        Card("RTX4090-24GB", 24564 * MIB, 165.2e12, 1.008e12),
-        Card("RTX5090-32GB", 32607 * MIB, 209.5e12, 1.792e12),
+        Card("A100-40GB", 40960 * MIB, 312e12, 1.555e12, (8, 0)),
+        Card("A100-80GB", 81920 * MIB, 312e12, 2.039e12, (8, 0)),
+        Card("H100-80GB", 81559 * MIB, 989e12, 3.35e12, (9, 0)),
+        Card("H200-141GB", 143771 * MIB, 989e12, 4.8e12, (9, 0)),
+        Card("L4-24GB", 23034 * MIB, 121e12, 0.3e12, (8, 9)),
+        Card("L40S-48GB", 46068 * MIB, 362e12, 0.864e12, (8, 9)),
+        Card("RTX3090-24GB", 24576 * MIB, 71e12, 0.936e12, (8, 6)),
+        Card("RTX4090-24GB", 24564 * MIB, 165.2e12, 1.008e12, (8, 9)),
+        Card("RTX5090-32GB", 32607 * MIB, 209.5e12, 1.792e12, (12, 0)),
     )
 }
 
@@ -50,15 +58,17 @@ def found() -> list[Card]:
         run = subprocess.run(QUERY, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [shown(line) for line in run.stdout.splitlines() if line.count(",") == 1]
+    return [shown(line) for line in run.stdout.splitlines() if line.count(",") in (1, 2)]
 
 
 def shown(line: str) -> Card:
-    """Return the card of one line such as `NVIDIA H100 80GB HBM3, 81559`, with its rates where the table has it."""
-    name, mebibytes = (part.strip() for part in line.rsplit(",", 1))
+    """Return the card of one line such as `NVIDIA H100 80GB HBM3, 81559, 9.0`, with the rates of the table."""
+    name, mebibytes, *rest = (part.strip() for part in line.split(","))
     memory = int(mebibytes) * MIB
     known = known_as(name, memory)
-    return Card(name, memory, known.flops, known.bandwidth) if known else Card(name, memory)
+    numbers = [int(part) for part in "".join(rest).split(".") if part.isdigit()]
+    capability = (numbers[0], numbers[1]) if len(numbers) == 2 else None
+    return Card(name, memory, *((known.flops, known.bandwidth) if known else (None, None)), capability)
 
 
 def known_as(name: str, memory: int) -> Card | None:

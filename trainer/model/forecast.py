@@ -138,7 +138,7 @@ def _steps(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "train", {"micro_batch_size": 1}, "train.micro_batch_size=1"
     if isinstance(recipe.adapter, NoAdapter):
         yield "adapter", {"kind": "lora"}, "adapter.kind=lora"
-    elif not isinstance(recipe.adapter, QloraAdapter):
+    elif not isinstance(recipe.adapter, QloraAdapter) and not train.float8_base:
         yield "adapter", {"kind": "qlora"}, "adapter.kind=qlora"
     if recipe.pack.max_length > 1024:
         half = recipe.pack.max_length // 2
@@ -182,9 +182,11 @@ def lines(recipe: Recipe) -> Iterator[str]:
     """Yield what `check` says about memory and time.
 
     Raises:
-        HardwareError: `launch.card` names no known card.
+        HardwareError: `launch.card` names no known card, or `train.float8_base` asks too much of one.
     """
     asked = [_named(recipe.launch.card)] if recipe.launch.card else cards.found() or [cards.host()]
+    if recipe.train.float8_base:
+        _refuse_float8(asked)
     try:
         outline = read(locate(recipe.model.name_or_path, revision=recipe.model.revision))
         for card in {(card.name, card.memory): card for card in asked}.values():
@@ -201,6 +203,17 @@ def _named(name: str) -> cards.Card:
     if name not in cards.CARDS:
         raise HardwareError(f"launch.card: {name!r} is not in the table", hint=f"one of {', '.join(cards.CARDS)}")
     return cards.CARDS[name]
+
+
+def _refuse_float8(asked: Sequence[cards.Card]) -> None:
+    """Refuse cards that are known not to multiply 8-bit floating point."""
+    for card in asked:
+        if card.capability is not None and card.capability < cards.LEAST_FLOAT8:
+            needed, has = (".".join(map(str, one)) for one in (cards.LEAST_FLOAT8, card.capability))
+            raise HardwareError(
+                f"train.float8_base needs compute capability {needed}, {card.name} has {has}",
+                hint="--set train.float8_base=false",
+            )
 
 
 def _memory_line(recipe: Recipe, outline: Outline, card: cards.Card, found: Forecast) -> str:

@@ -29,6 +29,10 @@ BLOCK_8BIT, LEAST_8BIT = 256, 4096
 CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 """Bytes of a chunk of float32 logits on a card, and on a CPU: `CHUNK_BYTES` of the engine's head."""
 LEAST_ROWS_OF_LOGITS = 64
+ALIGNMENT_8BIT = 16
+"""Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
+CHUNK_8BIT = 1 << 24
+"""Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 DEQUANTISED_SHARE = 0.25
@@ -144,11 +148,20 @@ class Predictor:
     def _linear(self, linear: Linear) -> int:
         if self.four_bit:
             return four_bit_bytes(linear.size, double=self.four_bit.bnb_4bit_use_double_quant)
+        if self._in_float8(linear):
+            return linear.size + FLOAT32 * linear.outputs
         margin = self.rank if self.has_adapter(linear) and self._in_block(linear) else 0
         return (linear.outputs + margin) * (linear.inputs + margin) * self.kinds.weights
 
+    def _in_float8(self, linear: Linear) -> bool:
+        """Tell whether a weight is held as e4m3 codes, with a scale for each output."""
+        is_even = all(size % ALIGNMENT_8BIT == 0 for size in (linear.inputs, linear.outputs))
+        return self.recipe.train.float8_base and self.has_adapter(linear) and is_even
+
     def _in_block(self, linear: Linear) -> bool:
         """Tell whether the engine keeps a margin for the adapter around a weight."""
+        if self._in_float8(linear):
+            return False
         return not self.is_cuda or all(size % 8 == 0 for size in (self.rank, linear.outputs, linear.inputs))
 
     def trained(self) -> list[int]:
@@ -244,6 +257,9 @@ class Predictor:
         """Estimate what lives for a moment: gradients of a gated layer, and a weight out of its 4 bits."""
         largest = max(linear.size for linear in self.outline.linears)
         weight = largest * self.kinds.product if self.four_bit else 0
+        if self.recipe.train.float8_base:  # codes of the weight by column, codes of the tokens, float32 while rounding
+            codes = self.outline.intermediate * tokens
+            weight = largest + codes + 3 * FLOAT32 * min(CHUNK_8BIT, codes)
         return 3 * self.outline.intermediate * self.kinds.product * tokens + weight
 
     def dequantised(self, capacity: int) -> int:

@@ -70,6 +70,24 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def only_plain_lora_has_a_float8_base(self) -> Recipe:
+        adapter, strategy = self.adapter, self.launch.strategy
+        problem = None
+        if isinstance(adapter, NoAdapter):
+            problem = "adapter.kind none trains every weight, none is frozen"
+        elif isinstance(adapter, QloraAdapter):
+            problem = "adapter.kind qlora holds the frozen weights in 4 bits; use lora"
+        elif adapter.use_dora:
+            problem = "adapter.use_dora computes with the weights themselves; use false"
+        elif adapter.dropout:
+            problem = f"adapter.dropout {adapter.dropout:g} goes through PEFT's own forward; use 0"
+        elif strategy in ("fsdp2", "zero3"):
+            problem = f"launch.strategy {strategy} does not spread 8-bit weights; use ddp"
+        if self.train.float8_base and problem:
+            raise ValueError(f"train.float8_base: {problem}")
+        return self
+
+    @model_validator(mode="after")
     def preference_rows_are_not_packed(self) -> Recipe:
         if self.method.kind != "sft" and self.pack.packing is True:
             raise ValueError("pack.packing: preference pairs are not packed; use auto or false")

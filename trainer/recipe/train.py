@@ -42,6 +42,8 @@ class TrainSection(Section):
     """Optimizer; the 8-bit and paged ones need a CUDA card."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass; auto: on CUDA, as little as fits; none on the CPU."""
+    float8_base: bool = False
+    """Hold LoRA's frozen weights in 8-bit floating point while training; cards from Ada on, see docs/engine.md."""
     logging_steps: int = Field(default=1, ge=1)
     """Steps between two lines of metrics.jsonl."""
     eval_steps: int | None = Field(default=None, ge=1)

@@ -14,7 +14,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from trainer.engine import lora
+from trainer.engine import float8, lora
 from trainer.errors import HardwareError
 from trainer.model import cards, forecast
 from trainer.model.memory import Batch, Predictor, four_bit_bytes
@@ -106,6 +106,34 @@ def test_weights_with_a_margin_for_the_adapter_are_counted_to_the_byte() -> None
         if not weight.requires_grad
     }
     assert predictor.weights() == sum(frozen.values())
+
+
+def test_weights_in_eight_bits_are_counted_to_the_byte() -> None:
+    model = get_peft_model(made("Llama").bfloat16(), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
+    float8.hold(model, torch.device("cpu"))
+    lora.switch_on(model)
+    sections: dict[str, Any] = {"adapter": {"kind": "lora", "r": 8, "target_modules": ["q_proj", "down_proj"]}}
+    sections |= {"train": {"float8_base": True}, "model": {"dtype": "bfloat16"}}
+    predictor = Predictor(Outline.of(model.config.to_dict()), recipe(**sections), is_cuda=False)
+    scales = sum(module.scale.nbytes for module in model.modules() if isinstance(module, float8.Float8Linear))
+    frozen = {
+        weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
+        for weight in model.parameters()
+        if not weight.requires_grad
+    }
+    assert predictor.weights() == sum(frozen.values()) + scales
+
+
+def test_eight_bits_are_refused_on_older_cards_and_not_mixed_with_four(tmp_path: Path) -> None:
+    folder, train = folder_of(EIGHT, tmp_path), {"float8_base": True}
+    for card, capability in (("A100-80GB", "8.0"), ("RTX3090-24GB", "8.6")):
+        with pytest.raises(HardwareError, match=rf"compute capability 8\.9, {card} has {capability}") as caught:
+            list(forecast.lines(recipe(folder, train=train, launch={"card": card})))
+        assert caught.value.exit_code == 5
+    memory, _ = forecast.lines(recipe(folder, train=train, launch={"card": "H100-80GB"}))
+    assert memory.endswith("fits")
+    too_small = cards.Card("small", 6 << 30, capability=(9, 0))
+    assert "qlora" not in str(forecast.fixes(recipe(train=train), Outline.of(EIGHT), too_small))
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
@@ -251,9 +279,9 @@ def test_a_card_of_this_machine_is_found_in_the_table(line: str, flops: float | 
 
 
 def test_cards_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = "NVIDIA L4, 23034\nNVIDIA L4, 23034\n"
+    shown = "NVIDIA L4, 23034, 8.9\nNVIDIA L4, 23034, [N/A]\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=shown))
-    assert [card.name for card in cards.found()] == ["NVIDIA L4"] * 2
+    assert [(card.name, card.capability) for card in cards.found()] == [("NVIDIA L4", (8, 9)), ("NVIDIA L4", None)]
 
     def missing(*_: Any, **__: Any) -> Any:
         raise FileNotFoundError("nvidia-smi")
