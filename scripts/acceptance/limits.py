@@ -14,8 +14,10 @@ from acceptance.training import Measured, Rig, Setting, fastest, free, gain, tra
 from acceptance.workplace import Workplace
 from trainer.bench import clock
 from trainer.bench.shapes import SHAPES, Shape
+from trainer.engine import float8
 from trainer.model.cards import CARDS
 from trainer.model.forecast import GIB, forecast, predictor_of, step_seconds
+from trainer.model.load import device
 from trainer.model.memory import Batch
 from trainer.model.outline import Outline
 
@@ -25,6 +27,8 @@ TINY = Shape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, vocabul
 LEAST_TOKENS_PER_S = {"8b": 15_000, "1b": 0.6 * 133_000}
 """8B: NVIDIA's NeMo AutoModel publishes 12,473 for it, the ceiling is about 23,000; 1B: 60 % of its ceiling."""
 QLORA_SHARE = 0.9
+FLOAT8_GAIN = 1.3
+"""Products of twice the rate, less the rounding of tokens and gradients, which reads and writes them once more."""
 SMALLEST_QLORA_BYTES = 7e9
 PREDICTED_WITHIN = 0.05
 SAME_LOSS, SAME_GRADIENT = 2e-2, 1e-1
@@ -159,12 +163,25 @@ def predicted_gain(rig: Rig, what: Lever) -> float | None:
     return off / on if off and on else None
 
 
-def qlora(rig: Rig, lora_tokens_per_s: float | None) -> dict[str, Any]:
+def qlora(rig: Rig, lora: Measured | None) -> dict[str, Any]:
     """QLoRA at the same tokens a micro-batch as LoRA."""
     one = rig.train(Setting(batch(2)))
     figures = described(one) | predicted(one)
-    if lora_tokens_per_s:
-        figures["share_of_lora"] = bounded(one.tokens_per_s / lora_tokens_per_s, ">=", QLORA_SHARE)
+    if lora:
+        figures["share_of_lora"] = bounded(one.tokens_per_s / lora.tokens_per_s, ">=", QLORA_SHARE)
+    return figures
+
+
+def float8_base(place: Workplace, plain: Measured | None) -> dict[str, Any]:
+    """Frozen weights and products in 8 bits, against 16 bits; the gradients differ by what 8 bits round away."""
+    rig = Rig(place, shape_of(place, "8b"), "lora", LENGTH[place.size], "train.float8_base=true")
+    one = rig.train(Setting((ROWS.format(2),)))
+    figures = described(one) | predicted(one)
+    figures["product_difference"] = Limit(float8.difference(device()), "<=", float8.TOLERANCE)
+    if plain:
+        figures["gain"] = one.tokens_per_s / plain.tokens_per_s
+        figures["gain_predicted"] = FLOAT8_GAIN
+        figures["loss_difference"] = Limit(abs(one.loss - plain.loss) / plain.loss, "<=", SAME_LOSS)
     return figures
 
 
@@ -218,12 +235,12 @@ def of_shape(report: Report, place: Workplace, name: str) -> None:
     """Measure LoRA on one shape: TRL, by plan, and each lever."""
     others = peers(report, place, name)
     rigs: list[Rig] = []
-    speeds: list[float] = []
+    plain: list[Measured] = []
 
     def first() -> dict[str, Any]:
         rigs.append(Rig(place, shape_of(place, name), "lora", LENGTH[place.size]))
         one = rigs[0].train(Setting((ROWS.format(2),)))
-        speeds.append(one.tokens_per_s)
+        plain.append(one)
         return by_plan(rigs[0], name, one) | (against(one, others) if others else {})
 
     report.case(f"{name} lora by plan", first)
@@ -232,16 +249,19 @@ def of_shape(report: Report, place: Workplace, name: str) -> None:
     rigs.clear()
     free()
     if name == "8b":
-        of_qlora(report, place, speeds[0] if speeds else None)
+        fastest_lora = plain[0] if plain else None
+        report.case("8b lora 8-bit base", float8_base, place, fastest_lora)
+        free()
+        of_qlora(report, place, fastest_lora)
 
 
-def of_qlora(report: Report, place: Workplace, lora_tokens_per_s: float | None) -> None:
+def of_qlora(report: Report, place: Workplace, lora: Measured | None) -> None:
     """Measure QLoRA on the 8B shape."""
     rigs: list[Rig] = []
 
     def first() -> dict[str, Any]:
         rigs.append(Rig(place, shape_of(place, "8b"), "qlora", LENGTH[place.size]))
-        return qlora(rigs[0], lora_tokens_per_s)
+        return qlora(rigs[0], lora)
 
     report.case("8b qlora", first)
     for one in LEVERS["qlora"] if rigs else ():

@@ -82,8 +82,8 @@ class Stopwatch(TrainerCallback):
 class Rig:
     """A model of one shape with one kind of adapter, and rows of one length."""
 
-    def __init__(self, place: Workplace, shape: Shape, kind: str, length: int) -> None:
-        self.place, self.shape, self.length = place, shape, length
+    def __init__(self, place: Workplace, shape: Shape, kind: str, length: int, *sets: str) -> None:
+        self.place, self.shape, self.length, self.sets = place, shape, length, sets
         self.steps = WARM_UP + TIMED[place.size]
         write_rows(place.folder / "limits.jsonl", count=20, length=20)
         self.path = place.write_recipe(
@@ -98,9 +98,11 @@ class Rig:
         self.types = precision(recipe.model, recipe.adapter)
         model = random_model(shape, recipe, self.types.weights, length)
         self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
+        if recipe.train.float8_base:
+            setup.hold_in_float8(self.model, device(), _say)
 
     def recipe(self, setting: Setting) -> Recipe:
-        return load_recipe(self.path, sets=list(setting.sets))
+        return load_recipe(self.path, sets=[*self.sets, *setting.sets])
 
     def train(self, setting: Setting) -> Measured:
         """Train a few steps from the same start."""
