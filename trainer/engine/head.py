@@ -111,11 +111,13 @@ class FrozenHead(torch.autograd.Function):
         for rows in _chunks(len(ids), len(weight), hidden.device):
             z = torch.nn.functional.linear(hidden[rows].to(weight.dtype), weight, bias).to(found.dtype)
             scores, slope = _processed(z, logits)
-            normaliser = scores.logsumexp(-1, keepdim=True)
-            target = ids[rows, None]
-            found[rows] = (scores.gather(1, target) - normaliser)[:, 0]
+            target, most = ids[rows, None], scores.amax(-1, keepdim=True)
+            picked = scores.gather(1, target) - most
+            total = scores.sub_(most).exp_().sum(-1, keepdim=True)  # in place: the largest tensor of a training
+            found[rows] = (picked - total.log())[:, 0]
             if gradients is not None:
-                gradients[rows] = _gradient(scores, normaliser, target, slope, weight)
+                gradients[rows] = _gradient(scores.div_(total), target, slope, weight)
+            del z, scores, slope  # before the next chunk is made
         if gradients is not None:
             ctx.save_for_backward(gradients)
             ctx.dtype = hidden.dtype
@@ -129,14 +131,10 @@ class FrozenHead(torch.autograd.Function):
 
 
 def _gradient(
-    scores: torch.Tensor,
-    normaliser: torch.Tensor,
-    target: torch.Tensor,
-    slope: torch.Tensor | float,
-    weight: torch.Tensor,
+    probabilities: torch.Tensor, target: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Return (one-hot - probabilities) times the slope of the scores, through the head; reuses the scores' memory."""
-    minus_p = scores.sub_(normaliser).exp_().neg_()
+    """Return (one-hot - probabilities) times the slope of the scores, through the head; reuses their memory."""
+    minus_p = probabilities.neg_()
     minus_p.scatter_add_(1, target, torch.ones_like(target, dtype=minus_p.dtype))
     if isinstance(slope, torch.Tensor) or slope != 1.0:
         minus_p.mul_(slope)

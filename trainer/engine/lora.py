@@ -164,9 +164,14 @@ class _Product:
             weight = block.weight
         elif _is_four_bit(weight):
             # Recomputed layers drop what the first pass keeps, and need their weights twice in a row afterwards.
-            keep = bool(getattr(self.layer, "gradient_checkpointing", False) and self.layer.training)
-            return Frozen(lambda: dequantize_bnb_weight(weight), bias, None, keep)
+            return Frozen(lambda: dequantize_bnb_weight(weight), bias, None, _is_computed_twice(self.layer))
         return Frozen(lambda: weight.to(product), bias, None, weight.dtype == product)
+
+
+def _is_computed_twice(layer: Any) -> bool:
+    """Tell whether a decoder layer is computed again in whole, and may hold its weights from then on."""
+    recomputed = getattr(layer, "_reuses_weights", getattr(layer, "gradient_checkpointing", False))
+    return bool(recomputed and layer.training)
 
 
 def _forward(module: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:

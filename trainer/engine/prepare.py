@@ -53,7 +53,9 @@ class Engine:
         return found, getattr(output, "aux_loss", None)
 
 
-def prepare(model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[str], None]) -> Engine:
+def prepare(
+    model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[str], None], may_dequantise: bool = True
+) -> Engine:
     """Find out what this model can use, and switch it on.
 
     Args:
@@ -61,6 +63,7 @@ def prepare(model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[s
         rows: Token ids of a few rows, the longest that there are room for.
         attention: `model.attn_implementation` of the recipe; another than auto is left in place.
         say: Told what is used, and what not.
+        may_dequantise: 4-bit weights may be kept dequantised besides, where a card has room.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
@@ -68,7 +71,7 @@ def prepare(model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[s
     model.eval()
     try:
         with torch.no_grad(), float8.without_rounding(base):
-            return _Probe(model, base, rows).run(attention, say)
+            return _Probe(model, base, rows, may_dequantise).run(attention, say)
     finally:
         model.train(was_training)
 
@@ -103,8 +106,9 @@ def release(base: Any) -> None:
 class _Probe:
     """The rows, and what the untouched model says about them."""
 
-    def __init__(self, model: Any, base: Any, rows: Sequence[Ids]) -> None:
+    def __init__(self, model: Any, base: Any, rows: Sequence[Ids], may_dequantise: bool) -> None:
         self.model = model
+        self.may_dequantise = may_dequantise
         self.base = base
         self.device = next(model.parameters()).device
         self.dtype = base.dtype
@@ -137,7 +141,7 @@ class _Probe:
 
     def _adapter(self, say: Callable[[str], None]) -> None:
         """Let LoRA layers compute in one product, and say which do not."""
-        dequantised = lora.dequantised_fits(self.base)
+        dequantised = self.may_dequantise and lora.dequantised_fits(self.base)
         counted = lora.switch_on(self.base, dequantised=dequantised)
         problem = self._difference(self._own(self.rows), self.alone) if counted[""] else None
         if problem is not None:

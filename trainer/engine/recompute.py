@@ -3,7 +3,8 @@
     none         everything is kept
     elementwise  results of matrix products and attention are kept; norms, activations and their products with the
                  gate are computed again from them, which costs no matrix product
-    full         a layer's input is kept, the whole layer is computed again
+    full         a layer's input is kept, the whole layer is computed again; then it keeps what elementwise keeps
+    offload      the same, and the input waits in the host's memory
 
 Each layer has a level of its own. All levels compute the same operations on the same values, so gradients are the same
 bit for bit.
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from trainer.model.memory import Level
+from trainer.engine.offload import Host
+from trainer.model.activations import WHOLE, Level
 
 NORM = "RMSNorm"
 """How classes of norms are called that are a function of their input alone."""
@@ -30,8 +34,13 @@ class NotRecomputed(Exception):
     """The model has no layers that can be computed again."""
 
 
-def apply(model: torch.nn.Module, levels: Sequence[Level]) -> None:
+def apply(model: torch.nn.Module, levels: Sequence[Level], *, reuses: bool = True) -> None:
     """Give each decoder layer its level, the first layer first.
+
+    Args:
+        model: From transformers, with or without adapters.
+        levels: Of all layers.
+        reuses: A layer computed again in whole keeps its 4-bit weights dequantised until its own backward pass.
 
     Raises:
         NotRecomputed: The model has another number of layers that transformers can recompute.
@@ -40,12 +49,14 @@ def apply(model: torch.nn.Module, levels: Sequence[Level]) -> None:
     if len(layers) != len(levels):
         raise NotRecomputed(f"{len(layers)} layers can be recomputed, the plan has {len(levels)}")
     remove(model)
-    for layer, level in zip(layers, levels, strict=True):
-        if level == "full":
-            layer._gradient_checkpointing_func = functools.partial(checkpoint, use_reentrant=False)
-            layer.gradient_checkpointing = True
-        elif level == "elementwise":
-            layer._elementwise = _Elementwise(layer)
+    host = Host()
+    for place, (layer, level) in enumerate(zip(layers, levels, strict=True)):
+        if level == "none":
+            continue
+        inner = layer._elementwise = _Elementwise(layer)
+        if level in WHOLE:
+            layer.forward = _Whole(inner, place, host if level == "offload" else None)
+            layer._reuses_weights = reuses
 
 
 def remove(model: torch.nn.Module) -> None:
@@ -55,11 +66,109 @@ def remove(model: torch.nn.Module) -> None:
         if "_elementwise" in vars(layer):
             layer._elementwise.remove()
             del layer._elementwise
+        vars(layer).pop("_reuses_weights", None)
 
 
 def decoder_layers(model: torch.nn.Module) -> list[Any]:
     """Return the layers that transformers can compute again, in order."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+class _Whole:
+    """The forward function of a layer that is computed again in whole."""
+
+    def __init__(self, inner: _Elementwise, place: int, host: Host | None) -> None:
+        self.inner = inner
+        self.place = place
+        self.host = host
+
+    def __call__(self, hidden_states: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        run = functools.partial(self._run, arguments, named)
+        layer = self.inner.layer
+        learns = hidden_states.requires_grad or any(weight.requires_grad for weight in layer.parameters())
+        if not (layer.training and torch.is_grad_enabled() and learns):
+            return run(hidden_states)
+        # outputs have a gradient when an input has one; the first layer's input has none
+        anchor = hidden_states.new_empty(0, requires_grad=True)
+        return _ComputedAgain.apply(hidden_states, anchor, run, self.place, self.host)
+
+    def _run(self, arguments: tuple[Any, ...], named: dict[str, Any], hidden_states: torch.Tensor) -> Any:
+        return self.inner.forward(hidden_states, *arguments, **named)
+
+
+class _ComputedAgain(torch.autograd.Function):
+    """A layer whose input alone is kept.
+
+    Unlike torch's `checkpoint` it may hold the input elsewhere, and the second computation may keep less than all.
+    Other inputs of the layer must need no gradient, which holds for positions and segments.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        anchor: torch.Tensor,
+        run: Callable[[torch.Tensor], torch.Tensor],
+        place: int,
+        host: Host | None,
+    ) -> torch.Tensor:
+        """Compute the layer without keeping anything; gradients are off in here."""
+        ctx.run, ctx.host, ctx.state = run, host, _State.now(hidden.device)
+        if host is None:
+            ctx.save_for_backward(hidden)
+        else:
+            ctx.waiting = host.put(hidden.detach(), place)
+        output = run(hidden)
+        assert isinstance(output, torch.Tensor), "decoder layers return their hidden states alone"
+        return output
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Compute the layer again with gradients, and go through it backward.
+
+        Raises:
+            RuntimeError: Gradients are asked for by `torch.autograd.grad`, which would add to `.grad` in here.
+        """
+        if not torch.autograd._is_checkpoint_valid():
+            raise RuntimeError("layers that are computed again in whole need .backward(), not torch.autograd.grad")
+        kept = ctx.saved_tensors[0] if ctx.host is None else ctx.host.take(ctx.waiting)
+        hidden = kept.detach().requires_grad_(ctx.needs_input_grad[0])
+        with torch.enable_grad(), ctx.state.again():
+            output = ctx.run(hidden)
+        if output.requires_grad:  # not where an adapter has been switched off meanwhile
+            torch.autograd.backward(output, gradient)
+        return hidden.grad, None, None, None, None
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a computation depends on beside its inputs: random numbers, and the types of autocast."""
+
+    device: torch.device
+    random: torch.Tensor
+    random_of_card: torch.Tensor | None
+    autocast: tuple[tuple[str, torch.dtype, bool], ...]
+
+    @classmethod
+    def now(cls, device: torch.device) -> _State:
+        """Return the present state."""
+        kinds = dict.fromkeys(("cpu", device.type))
+        autocast = tuple((kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds)
+        of_card = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), of_card, autocast)
+
+    def again(self) -> AbstractContextManager[Any]:
+        """Return a context in which the state is what it was; afterwards it is what it is now."""
+        stack = ExitStack()
+        is_card = self.random_of_card is not None
+        stack.enter_context(torch.random.fork_rng([self.device] if is_card else [], device_type="cuda"))
+        torch.set_rng_state(self.random)
+        if self.random_of_card is not None:
+            torch.cuda.set_rng_state(self.random_of_card, self.device)
+        for kind, dtype, is_on in self.autocast:
+            stack.enter_context(torch.autocast(kind, dtype, enabled=is_on))
+        return stack
 
 
 @dataclass
@@ -100,7 +209,7 @@ class _Elementwise:
                 self.patched.append(module)
             if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
                 self._gated(module)
-        layer.forward = self._forward
+        layer.forward = self.forward
 
     def remove(self) -> None:
         """Put the layer back."""
@@ -109,7 +218,8 @@ class _Elementwise:
         for hook in self.hooks:
             hook.remove()
 
-    def _forward(self, *arguments: Any, **named: Any) -> Any:
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """Run the layer; with gradients, keep what cannot be computed from what is kept."""
         forward = type(self.layer).forward
         if not (self.layer.training and torch.is_grad_enabled()):
             return forward(self.layer, *arguments, **named)

@@ -20,7 +20,6 @@ from trainer.errors import DivergedError
 from trainer.methods import checkpoints
 from trainer.methods.collate import moved
 from trainer.methods.stream import StreamSampler
-from trainer.model.forecast import Forecast
 
 VALIDATION_LOSS = "eval_loss"
 
@@ -36,8 +35,6 @@ class RecipeLoop(Trainer):
     checkpoint_dir: Path
     keep: int
     engine: Engine
-    forecast: Forecast | None = None
-    """What was predicted of its memory."""
     loss_is_scaled_for_ga = True
     """Losses here are shares of the whole step's mean already."""
 

@@ -1,9 +1,10 @@
-"""How much of each layer this training computes again: planned from the model's sizes, tried on the longest batch."""
+"""How a training shares out its memory: items of a micro-batch, and how much of each layer is computed again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,41 +13,119 @@ import torch
 from trainer.engine import recompute
 from trainer.engine.lora import SHARDED
 from trainer.engine.prepare import Engine
+from trainer.methods.trial import Trial, least
 from trainer.model import cards
-from trainer.model.forecast import GIB, Forecast, after_running_out, described, forecast, predictor_of
-from trainer.model.memory import Batch, Level
+from trainer.model.activations import Level
+from trainer.model.choose import (
+    GIB,
+    Forecast,
+    asked_level,
+    best,
+    calibrated,
+    candidates,
+    described,
+    settled,
+)
+from trainer.model.forecast import after_running_out, predictor_of
+from trainer.model.memory import RESERVE_CUDA, Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
+HOST_SHARE = 0.8
+"""Of the host's free memory, for layer inputs: the rest is for the data and the page cache."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plan of a training, and what trying it has shown."""
+
+    forecast: Forecast
+    tried: int | None = None
+    """Bytes at the peak of a forward and backward pass of the longest micro-batch, where it was tried."""
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what `stage.json` says of it, in GiB."""
+        tried = {} if self.tried is None else {"tried_gib": round(self.tried / GIB, 3)}
+        return self.forecast.numbers() | tried
+
 
 def plan_memory(
-    model: Any, engine: Engine, recipe: Recipe, batch: Batch, say: Callable[[str], None]
-) -> Forecast | None:
-    """Choose the level of each layer; None where the memory of this model or recipe is not known.
+    model: Any,
+    engine: Engine,
+    recipe: Recipe,
+    batches: Mapping[int, Batch],
+    share: int,
+    trial: Trial,
+    say: Callable[[str], None],
+) -> Chosen | None:
+    """Choose the plan and set the levels; None where the memory of this model or recipe is not known.
 
     Args:
         model: On the device where it trains, prepared.
         engine: What was prepared.
-        recipe: Asks for recompute, or leaves it to the plan.
-        batch: The largest micro-batch.
+        recipe: Names size and level, or leaves them to the plan.
+        batches: The largest micro-batch of each size that is allowed.
+        share: Items that a process takes in a step.
+        trial: Tries plans, on a card.
         say: Told what is chosen, or why nothing is.
     """
     problem = _not_covered(model, engine, recipe)
     if problem is None:
         try:
             card = card_of(model)
-            found = forecast(predictor_of(recipe, outline_of(model), is_cuda=card.is_cuda), batch, card.memory)
-            if len(recompute.decoder_layers(model)) == len(found.levels):
-                say(f"train: recompute {described(found.levels)}; peak predicted {found.memory.peak / GIB:.2f} GiB")
-                return found
+            predictor = predictor_for(model, recipe, card)
+            if len(recompute.decoder_layers(model)) == predictor.outline.layers:
+                chosen = _choose(candidates(predictor, batches, share, card), trial, say)
+                recompute.apply(model, chosen.forecast.levels, reuses=chosen.forecast.reuses)
+                return chosen
             problem = "its layers are not those of its configuration"
         except NotPredictedError as error:
             problem = str(error)
     say(f"train: peak not predicted: {problem}")
     return None
+
+
+def _choose(plans: list[Forecast], trial: Trial, say: Callable[[str], None]) -> Chosen:
+    """Take the first plan that fits; on a card, the first that runs as well."""
+    found = Chosen(best(plans))
+    if found.forecast.card.is_cuda:
+        known = calibrated(plans, trial.run)
+        for failed in known.failed:
+            say(f"train: the longest micro-batch does not fit: {_summary(failed)}")
+        plan = settled(known)
+        found = Chosen(plan, known.ran.get(plan))
+    memory = found.forecast.memory
+    tried = (
+        "" if found.tried is None else f", measured {found.tried / GIB:.2f} GiB (predicted {memory.passes / GIB:.2f})"
+    )
+    peak = found.forecast.numbers()["predicted_gib"]
+    say(f"train: {_summary(found.forecast)}; peak predicted {peak:.2f} GiB{tried}")
+    if memory.host:
+        host, free = memory.host / GIB, found.forecast.card.host_memory / GIB
+        say(f"train: {host:.1f} GiB of layer inputs wait on the host, which has {free:.1f} GiB to spare")
+    return found
+
+
+def _summary(plan: Forecast) -> str:
+    reused = ", 4-bit weights dequantised three times" if not plan.reuses and "full" in plan.levels else ""
+    return f"micro-batches of {plan.micro_batch_size}, recompute {described(plan.levels)}{reused}"
+
+
+def predictor_for(model: Any, recipe: Recipe, card: cards.Card) -> Predictor:
+    """Return the predictor of a loaded model.
+
+    Raises:
+        NotPredictedError: The family or a setting is not covered.
+    """
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    device = next(model.parameters()).device
+    is_dequantised = least([-float(_is_dequantised(model))], device)[0] < 0
+    return predictor_of(
+        recipe, outline_of(model), is_cuda=card.is_cuda, is_dequantised=is_dequantised, processes=processes
+    )
 
 
 def outline_of(model: Any) -> Outline:
@@ -58,8 +137,15 @@ def outline_of(model: Any) -> Outline:
     return Outline.of(model.config.get_text_config().to_dict())
 
 
+def _is_dequantised(model: Any) -> bool:
+    products = [module for module in model.modules() if getattr(module, "_product", None) is not None]
+    return any(
+        module._product.block is not None and module.get_base_layer().weight.dtype == torch.uint8 for module in products
+    )
+
+
 def _not_covered(model: Any, engine: Engine, recipe: Recipe) -> str | None:
-    if any(os.environ.get(name) == "true" for name in SHARDED):
+    if is_sharded():
         return "weights are spread over processes"
     if engine.layout != "flat" or engine.scorer is None:
         return "attention or head are the model's own"
@@ -69,13 +155,27 @@ def _not_covered(model: Any, engine: Engine, recipe: Recipe) -> str | None:
     return None
 
 
+def is_sharded() -> bool:
+    """Tell whether weights are spread over processes."""
+    return any(os.environ.get(name) == "true" for name in SHARDED)
+
+
 def card_of(model: Any) -> cards.Card:
-    """Return the card that a model is on, with the memory that is free or already this process's; or the CPU."""
+    """Return the card that a model is on, as the weakest of all processes has it; or the CPU.
+
+    Its memory is what is free or already this process's.
+    """
     device = next(model.parameters()).device
     if device.type != "cuda":
         return cards.host()
-    free, _ = torch.cuda.mem_get_info(device)
-    return cards.Card(torch.cuda.get_device_name(device), free + torch.cuda.memory_reserved(device))
+    name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
+    known = cards.known_as(name, total)
+    host = HOST_SHARE * cards.host_free() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # a prediction counts the context, which has been taken
+    room = min(total, free + torch.cuda.memory_reserved(device) + RESERVE_CUDA)
+    rates = [known.flops or 0.0, known.bandwidth or 0.0] if known else [0.0, 0.0]
+    room, host, flops, bandwidth = least([room, host, *rates], device)
+    return cards.Card(name, int(room), flops or None, bandwidth or None, host_memory=int(host))
 
 
 def largest_batch(store: TokenStore, plan: PackPlan, micro_batch_size: int) -> tuple[list[int], Batch]:
@@ -83,80 +183,30 @@ def largest_batch(store: TokenStore, plan: PackPlan, micro_batch_size: int) -> t
     rows, starts = plan.rows, plan.offsets[:-1]
     tokens = np.add.reduceat(store.lengths()[rows], starts)
     trained = np.add.reduceat(store.num_trained()[rows], starts)
+    shared = np.add.reduceat(store.prompt_lengths()[rows], starts)
     items = np.argsort(tokens, kind="stable")[::-1][:micro_batch_size]
-    return items.tolist(), Batch(int(tokens[items].sum()), int(trained[items].sum()))
+    return items.tolist(), Batch(*(int(one[items].sum()) for one in (tokens, trained, shared)))
 
 
-def apply(model: Any, chosen: Forecast | None) -> None:
-    """Set the levels of a plan; a full one is transformers' own to set."""
-    if chosen is not None and not is_full(chosen):
-        recompute.apply(model, chosen.levels)
-
-
-def is_full(chosen: Forecast) -> bool:
-    """Tell whether every layer is computed again in whole."""
-    return set(chosen.levels) == {"full"}
-
-
-def first_that_runs(
-    levels: Sequence[Level], runs: Callable[[Sequence[Level]], bool]
-) -> tuple[Sequence[Level], list[Sequence[Level]]]:
-    """Return the first levels that run, of the planned ones and those with more recompute, and those that did not."""
-    failed: list[Sequence[Level]] = []
-    for tried in _harder(levels):
-        if runs(tried):
-            return tried, failed
-        failed.append(tried)
-    return failed[-1], failed
-
-
-def _harder(levels: Sequence[Level]) -> Iterator[Sequence[Level]]:
-    less: Level = "elementwise"
-    least: Level = "full"
-    yield levels
-    if set(levels) == {"none"}:
-        yield (less,) * len(levels)
-    if set(levels) != {"full"}:
-        yield (least,) * len(levels)
-
-
-def settle(loop: Any, chosen: Forecast | None, items: Sequence[int], say: Callable[[str], None]) -> None:
-    """On a card, try the plan on the longest batch before the first step, and recompute more where it does not run."""
-    if chosen is None or loop.args.device.type != "cuda" or is_full(chosen):
-        return
-    batch = loop.data_collator([loop.train_dataset[item] for item in items])
-    waiting = chosen.memory.optimizer
-
-    def runs(levels: Sequence[Level]) -> bool:
-        recompute.apply(loop.model, levels)
-        return _runs(loop, batch, waiting)
-
-    levels, failed = first_that_runs(chosen.levels, runs)
-    if failed:
-        say(f"train: recompute {described(levels)}: with {described(failed[0])} the longest batch does not fit")
-
-
-def _runs(loop: Any, batch: Any, waiting: int) -> bool:
-    """Tell whether a forward and backward pass fits beside what the optimizer will take."""
-    device = loop.args.device
-    try:
-        hold = torch.empty(waiting, dtype=torch.uint8, device=device)
-        inputs = loop._prepare_inputs({name: batch[name] for name in ("inputs", "targets")})
-        with loop.compute_loss_context_manager():
-            found, _ = loop.engine.score(loop.model, inputs)
-        found.mean().backward()
-        del hold, inputs, found
-    except torch.OutOfMemoryError:
+def without_plan(model: Any, recipe: Recipe, say: Callable[[str], None]) -> bool:
+    """Set the level that is asked for where nothing is predicted; return whether transformers is to recompute all."""
+    level = asked_level(recipe.train, is_cuda=torch.cuda.is_available())
+    if level is None or level == "full":
+        return True
+    layers = recompute.decoder_layers(model)
+    if level == "none" or (layers and not is_sharded()):
+        levels: list[Level] = [level] * len(layers)
+        recompute.apply(model, levels)
         return False
-    finally:
-        loop.model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+    say(f"train: recompute full: {level} is not known for this model")
     return True
 
 
-def what_fits(model: Any, recipe: Recipe) -> str | None:
+def what_fits(model: Any, recipe: Recipe, chosen: Chosen | None) -> str | None:
     """Return settings that need clearly less memory than the ones that have just run out of it."""
+    if chosen is None:
+        return None
     try:
-        return after_running_out(recipe, outline_of(model), card_of(model))
+        return after_running_out(recipe, outline_of(model), chosen.forecast)
     except NotPredictedError:
         return None

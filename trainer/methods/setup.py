@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,23 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
 from trainer.engine import float8
-from trainer.engine.lora import SHARDED
+from trainer.engine.batch import Batch
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
 from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
 from trainer.methods.loop import RecipeLoop
+from trainer.methods.memory import Chosen
 from trainer.methods.preference import PreferenceLoop
 from trainer.methods.reference import reference_key, reference_log_probs, remembered
 from trainer.methods.settings import check_schedule, settings_of
 from trainer.methods.sft import SftLoop
-from trainer.methods.stream import Plan, StreamSampler, order, solve_plan
+from trainer.methods.stream import Plan, StreamSampler, order, share_of, solve_plan
+from trainer.methods.trial import Trial
 from trainer.model import adapter as adapters
+from trainer.model.choose import divisors
+from trainer.model.forecast import dequantises_once
 from trainer.model.load import Precision, commit, device, load_model
 from trainer.model.memory import TOKENS_PER_MICRO_BATCH
 from trainer.recipe import Recipe
@@ -76,7 +80,6 @@ class Parts:
     model: Any
     engine: Engine
     inputs: Inputs
-    plan: Plan
     types: Precision
     tokenizer: PreTrainedTokenizerBase
     say: Callable[[str], None]
@@ -112,7 +115,7 @@ def hold_in_float8(model: Any, place: torch.device, say: Callable[[str], None]) 
     Raises:
         HardwareError: That device, or a launch over shards, does not go with 8-bit weights.
     """
-    if any(os.environ.get(name) == "true" for name in SHARDED):
+    if memory.is_sharded():
         raise HardwareError(
             "train.float8_base: FSDP and DeepSpeed do not spread 8-bit weights", hint="--set train.float8_base=false"
         )
@@ -145,7 +148,17 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
     store = inputs.train
     number = min(PROBE_ROWS, len(store))
     rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
-    engine = prepare(model, rows, attention=job.recipe.model.attn_implementation, say=say)
+    if not isinstance(job.recipe.method, SftMethod):
+        switched_off = _switch_dropout_off(model)
+        if switched_off:
+            say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
+    engine = prepare(
+        model,
+        rows,
+        attention=job.recipe.model.attn_implementation,
+        say=say,
+        may_dequantise=dequantises_once(job.recipe),
+    )
     turned = _turned_positions(model, store)
     inputs.go_alone = turned is not None
     leak = engine.leak or turned
@@ -168,25 +181,58 @@ def _turned_positions(model: Any, store: TokenStore) -> str | None:
     return f"rows reach {longest} tokens: over {limit}, this model turns all rows of a batch as it turns the longest"
 
 
-def build_plan(job: Job, inputs: Inputs, world_size: int) -> Plan:
-    """Cut the run into steps and micro-batches.
+@dataclass(frozen=True)
+class Settled:
+    """How a run is cut into steps and micro-batches, and what is computed again."""
+
+    plan: Plan
+    chosen: Chosen | None
+    """Where memory is predicted."""
+    recomputes: bool
+    """transformers is to compute all layers again."""
+
+
+def settle(parts: Parts, world_size: int) -> Settled:
+    """Cut the run into steps and micro-batches, and choose what is computed again.
 
     Raises:
         RecipeError: The batch sizes do not fit the number of processes.
     """
-    longest = job.recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
-    budget = 0 if inputs.go_alone else TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
-    largest = max(1, budget // longest)
+    recipe, inputs = parts.job.recipe, parts.inputs
     try:
-        return solve_plan(job.recipe.train, num_items=len(inputs.plan), world_size=world_size, largest_micro=largest)
+        share = share_of(recipe.train, world_size)
+        sizes = divisors(recipe.train, share)
     except ValueError as error:
-        problem = Problem("recipe", None, "train.global_batch_size", str(error))
+        message = f"{error} (global_batch_size {recipe.train.global_batch_size} over {world_size} processes)"
+        problem = Problem("recipe", None, "train.global_batch_size", message)
         raise RecipeError([problem], hint="choose a multiple, or another launch.num_processes") from error
+    if inputs.go_alone:
+        sizes = sizes[:1]
+    batches = {size: memory.largest_batch(inputs.train, inputs.plan, size)[1] for size in sizes}
+    trial = Trial(parts.model, parts.engine, partial(_longest, parts), parts.types.autocast)
+    chosen = memory.plan_memory(parts.model, parts.engine, recipe, batches, share, trial, parts.say)
+    size = chosen.forecast.micro_batch_size if chosen else _usual(recipe, inputs, sizes)
+    plan = solve_plan(recipe.train, num_items=len(inputs.plan), world_size=world_size, micro_batch_size=size)
+    return Settled(plan, chosen, chosen is None and memory.without_plan(parts.model, recipe, parts.say))
 
 
-def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]:
+def _usual(recipe: Recipe, inputs: Inputs, sizes: Sequence[int]) -> int:
+    """Return the largest size with the usual number of tokens, where memory is not predicted."""
+    longest = recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
+    budget = TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
+    return max([size for size in sizes if size * longest <= budget], default=sizes[0])
+
+
+def _longest(parts: Parts, size: int) -> Batch:
+    """Return the longest micro-batch that chance may bring."""
+    items, _ = memory.largest_batch(parts.inputs.train, parts.inputs.plan, size)
+    dataset, collate = _train_data(parts)
+    return collate([dataset[item] for item in items])
+
+
+def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[RecipeLoop, Metrics]:
     """Build the loop of the recipe's method, with its data, order and callbacks."""
-    job, recipe, plan, inputs = parts.job, parts.job.recipe, parts.plan, parts.inputs
+    job, recipe, plan, inputs = parts.job, parts.job.recipe, settled.plan, parts.inputs
     items = order(plan, recipe.seed)
     metrics = Metrics(
         job.out_dir / "metrics.jsonl",
@@ -197,17 +243,14 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
     check_schedule(recipe, plan)
-    longest, batch = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
-    chosen = memory.plan_memory(parts.model, parts.engine, recipe, batch, parts.say)
     settings = settings_of(
         recipe,
         job.out_dir,
         plan,
         parts.types,
         validates=inputs.validation is not None,
-        recompute=_recompute(recipe) if chosen is None else memory.is_full(chosen),
+        recompute=settled.recomputes,
     )
-    memory.apply(parts.model, chosen)
     common = {"model": parts.model, "engine": parts.engine, "callbacks": callbacks}
     try:
         common["args"] = TrainingArguments(**settings)
@@ -226,46 +269,40 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
-    loop.forecast = chosen
-    memory.settle(loop, chosen, longest, parts.say)
     return loop, metrics
 
 
-def _recompute(recipe: Recipe) -> bool:
-    """Return whether all layers are recomputed where nothing is planned: on a card, unless the recipe says."""
-    asked = recipe.train.gradient_checkpointing
-    return torch.cuda.is_available() if asked == "auto" else asked
+def _train_data(parts: Parts) -> tuple[Any, Any]:
+    """Return the items to train on, and what makes batches of them."""
+    inputs, engine, method = parts.inputs, parts.engine, parts.job.recipe.method
+    if not isinstance(method, SftMethod):
+        collate = PairCollator(layout=engine.layout, pad_id=parts.pad_id, with_prompts=isinstance(method, OrpoMethod))
+        return PairDataset(inputs.train, inputs.plan.rows.tolist()), collate
+    layout = engine.packed_layout if inputs.is_packed else engine.layout
+    assert layout is not None, "rows that would see each other are not packed"
+    return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=parts.pad_id)
 
 
 def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:
-    inputs, engine = parts.inputs, parts.engine
-    layout = engine.packed_layout if inputs.is_packed else engine.layout
-    assert layout is not None, "rows that would see each other are not packed"
-    held = inputs.validation
+    dataset, collate = _train_data(parts)
+    held = parts.inputs.validation
     return SftLoop(
-        train_dataset=RowDataset(inputs.train, inputs.plan),
+        train_dataset=dataset,
         eval_dataset=RowDataset(held, one_by_one(range(len(held)))) if held is not None else None,
-        data_collator=RowCollator(layout=layout, pad_id=parts.pad_id),
+        data_collator=collate,
         **common,
     )
 
 
 def _preference_loop(parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
-    method = parts.job.recipe.method
+    method, held = parts.job.recipe.method, parts.inputs.validation
     assert not isinstance(method, SftMethod)
-    switched_off = _switch_dropout_off(parts.model)
-    if switched_off:
-        parts.say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
-    inputs = parts.inputs
+    dataset, collate = _train_data(parts)
     loop = PreferenceLoop(
         method=method,
-        train_dataset=PairDataset(inputs.train, inputs.plan.rows.tolist()),
-        eval_dataset=None
-        if inputs.validation is None
-        else PairDataset(inputs.validation, range(len(inputs.validation))),
-        data_collator=PairCollator(
-            layout=parts.engine.layout, pad_id=parts.pad_id, with_prompts=isinstance(method, OrpoMethod)
-        ),
+        train_dataset=dataset,
+        eval_dataset=None if held is None else PairDataset(held, range(len(held))),
+        data_collator=collate,
         **common,
     )
     if isinstance(method, DpoMethod):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from trainer.model.memory import micro_batch_size
 from trainer.recipe.train import TrainSection
 
 
@@ -29,8 +28,8 @@ class Plan:
     accumulation: int
 
 
-def solve_plan(train: TrainSection, *, num_items: int, world_size: int, largest_micro: int) -> Plan:
-    """Find steps, micro-batch and accumulation for a fixed global batch.
+def share_of(train: TrainSection, world_size: int) -> int:
+    """Return the items that one process takes in a step.
 
     Raises:
         ValueError: The global batch cannot be divided over the processes.
@@ -38,17 +37,22 @@ def solve_plan(train: TrainSection, *, num_items: int, world_size: int, largest_
     share, rest = divmod(train.global_batch_size, world_size)
     if rest:
         raise ValueError(f"global_batch_size {train.global_batch_size} is no multiple of {world_size} processes")
-    try:
-        micro = micro_batch_size(train, share, largest_micro)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} (global_batch_size {train.global_batch_size} over {world_size} processes)"
-        ) from error
+    return share
+
+
+def solve_plan(train: TrainSection, *, num_items: int, world_size: int, micro_batch_size: int) -> Plan:
+    """Find steps and accumulation for a fixed global batch and a micro-batch that divides a process's share.
+
+    Raises:
+        ValueError: The global batch cannot be divided over the processes.
+    """
+    share = share_of(train, world_size)
+    assert share % micro_batch_size == 0, "a divisor was chosen"
     steps = train.max_steps
     if steps is None:
         assert train.num_train_epochs is not None, "solve() settles the epochs"
         steps = max(1, math.ceil(round(num_items * train.num_train_epochs, 6) / train.global_batch_size))
-    return Plan(num_items, train.global_batch_size, steps, micro, share // micro)
+    return Plan(num_items, train.global_batch_size, steps, micro_batch_size, share // micro_batch_size)
 
 
 def order(plan: Plan, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -23,7 +23,7 @@ from trainer.errors import HardwareError, InterruptedRunError
 from trainer.methods import checkpoints, memory
 from trainer.methods.callbacks import Metrics, StopSignals, is_over
 from trainer.methods.loop import RecipeLoop, best_step
-from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, build_plan, read_inputs
+from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, read_inputs, settle
 from trainer.methods.stream import Plan, StreamSampler
 from trainer.model import adapter as adapters
 from trainer.model.load import commit, load_tokenizer, precision
@@ -66,24 +66,25 @@ def train(job: Job) -> dict[str, Any]:
     signals = StopSignals()
     signals.install()
     set_seed(job.recipe.seed)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
     say = job.say if state.is_main_process else _silent
     types = precision(job.recipe.model, job.recipe.adapter)
     model, numbers = build_model(job, types, say)
     inputs = read_inputs(job)
     engine = build_engine(job, model, inputs, say)
-    plan = build_plan(job, inputs, state.num_processes)
-    parts = Parts(job, model, engine, inputs, plan, types, load_tokenizer(job.recipe.model, job.cache), say)
-    loop, metrics = build_loop(parts, signals)
+    parts = Parts(job, model, engine, inputs, types, load_tokenizer(job.recipe.model, job.cache), say)
+    settled = settle(parts, state.num_processes)
+    plan, chosen = settled.plan, settled.chosen
+    loop, metrics = build_loop(parts, settled, signals)
     checkpoint = _checkpoint(job, say)
     if checkpoint and _stopped_early(job, checkpoint):
         loop.stream = StreamSampler(loop.stream.items[: _step_of(checkpoint) * plan.global_batch_size])
     loaded = time.monotonic()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(plan, job.recipe, memory.what_fits(loop.model, job.recipe), error) from error
+        raise _out_of_memory(plan, job.recipe, memory.what_fits(model, job.recipe, chosen), error) from error
     if signals.stopped_by:
         raise InterruptedRunError(
             f"stopped by signal {signals.stopped_by} after step {loop.state.global_step} of {plan.num_steps}; "
@@ -92,12 +93,16 @@ def train(job: Job) -> dict[str, Any]:
             exit_code=143 if signals.stopped_by == signal.SIGTERM else 130,
         )
     best = _restore_best(job, loop)
-    numbers |= _numbers(loop, plan, inputs, metrics, best) | {
-        "load_seconds": round(loaded - started, 2),
-        "train_seconds": round(time.monotonic() - loaded, 2),
-        "num_processes": state.num_processes,
-        "weights_dtype": str(types.weights).removeprefix("torch."),
-    }
+    numbers |= (
+        _numbers(loop, plan, inputs, metrics, best)
+        | (chosen.numbers() if chosen else {})
+        | {
+            "load_seconds": round(loaded - started, 2),
+            "train_seconds": round(time.monotonic() - loaded, 2),
+            "num_processes": state.num_processes,
+            "weights_dtype": str(types.weights).removeprefix("torch."),
+        }
+    )
     if base_commit := commit(job.recipe.model.name_or_path, job.recipe.model.revision):
         numbers["base_commit"] = base_commit
     numbers |= _save(job, loop)
@@ -157,7 +162,7 @@ def _numbers(loop: RecipeLoop, plan: Plan, inputs: Inputs, metrics: Metrics, bes
         "tokens": int(metrics.tokens[loop.state.global_step]),
         "tokens_per_s": round(metrics.last_rate, 1),
         "peak_gib": round(peak, 3),
-    } | (loop.forecast.numbers() if loop.forecast else {})
+    }
 
 
 def _peak_rss_gib() -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 MIB = 1 << 20
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
@@ -30,6 +32,8 @@ class Card:
     capability: tuple[int, int] | None = None
     """Compute capability, where it is known."""
     is_cuda: bool = True
+    host_memory: int = sys.maxsize
+    """Bytes that are free beside it, for layer inputs that wait there."""
 
 
 # Memory as nvidia-smi shows it; rates from NVIDIA's data sheets, without sparsity, of the SXM form where there are two:
@@ -90,3 +94,12 @@ def known_as(name: str, memory: int) -> Card | None:
 def host() -> Card:
     """Return this machine's CPU with its memory."""
     return Card("CPU", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), is_cuda=False)
+
+
+def host_free() -> int:
+    """Return the bytes of this machine's memory that programs can still get."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,112 +1,71 @@
-"""Before a training: does it fit on a card, how little recompute is enough, what would make it fit, how long is a step.
-
-Source of the counts of operations: 2 for each weight and token forward, as many for the gradient of the input, as many
-again for the gradient of a trained weight (https://arxiv.org/abs/2001.08361, section 2.1).
-"""
+"""Before a training: does it fit on a card, what would make it fit, how long is a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trainer.errors import HardwareError
 from trainer.model import cards
-from trainer.model.memory import TOKENS_PER_MICRO_BATCH, Batch, Level, Memory, Predictor, micro_batch_size
+from trainer.model.activations import WHOLE
+from trainer.model.choose import GIB, Forecast, asked_level, best, candidates, described, divisors
+from trainer.model.memory import DEQUANTISED_SHARE, RESERVE_CUDA, Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline, read
 from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.method import SftMethod
 from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
 
-GIB = 1 << 30
 TOO_CLOSE = 0.8
 """After running out of memory: what fits is at most this share of what was predicted."""
-DEQUANTISED_BYTES = 2.52
-"""Read and written for each 4-bit weight that is turned into 16 bits."""
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What is predicted for one recipe on one card."""
-
-    levels: tuple[Level, ...]
-    batch: Batch
-    memory: Memory
-    capacity: int
-    """Bytes of the card."""
-
-    @property
-    def fits(self) -> bool:
-        """Tell whether the peak is within the card's memory."""
-        return self.memory.peak <= self.capacity
-
-    def numbers(self) -> dict[str, Any]:
-        """Return what `stage.json` says of it, in GiB."""
-        return {
-            "recompute": described(self.levels),
-            "predicted_gib": round(self.memory.peak / GIB, 3),
-            "predicted_parts_gib": {name: round(size / GIB, 3) for name, size in self.memory.parts().items()},
-        }
-
-
-def described(levels: Sequence[Level]) -> str:
-    """Write levels as `none`, `full`, or `full in the first 3 of 8 layers, elementwise in the others`."""
-    kinds = list(dict.fromkeys(levels))
-    if len(kinds) == 1:
-        return kinds[0]
-    return f"{kinds[0]} in the first {levels.count(kinds[0])} of {len(levels)} layers, {kinds[1]} in the others"
-
-
-def choices(layers: int) -> Iterator[tuple[Level, ...]]:
-    """Yield levels of all layers from the least recompute to the most.
-
-    The first layers go first: by the time they are computed again, the others have freed what they kept.
-    """
-    steps: tuple[tuple[Level, Level], ...] = (("elementwise", "none"), ("full", "elementwise"))
-    nothing: Level = "none"
-    yield (nothing,) * layers
-    for more, less in steps:
-        for number in range(1, layers + 1):
-            yield (more,) * number + (less,) * (layers - number)
-
-
-def forecast(predictor: Predictor, batch: Batch, capacity: int) -> Forecast:
-    """Choose the least recompute that fits, as far as `train.gradient_checkpointing` leaves the choice."""
-    asked, layers = predictor.recipe.train.gradient_checkpointing, predictor.outline.layers
-    if asked == "auto" and predictor.is_cuda:
-        allowed = choices(layers)
-    else:
-        allowed = iter([("full" if asked is True else "none",) * layers])
-    found = [Forecast(levels, batch, predictor.predict(levels, batch, capacity), capacity) for levels in allowed]
-    return next((one for one in found if one.fits), None) or min(found, key=lambda one: one.memory.peak)
-
-
-def predictor_of(recipe: Recipe, outline: Outline, *, is_cuda: bool) -> Predictor:
+def predictor_of(
+    recipe: Recipe, outline: Outline, *, is_cuda: bool, is_dequantised: bool = False, processes: int = 1
+) -> Predictor:
     """Return the predictor of a recipe.
 
     Raises:
         NotPredictedError: The recipe has a setting whose memory is not known.
     """
-    predictor = Predictor(outline, recipe, is_cuda=is_cuda)
+    predictor = Predictor(outline, recipe, is_cuda=is_cuda, is_dequantised=is_dequantised, processes=processes)
     problem = predictor.problem()
     if problem:
         raise NotPredictedError(f"{problem}: not predicted")
     return predictor
 
 
-def planned(recipe: Recipe, outline: Outline, card: cards.Card) -> Forecast:
-    """Predict a recipe on a card, for rows as long as `pack.max_length` allows, all of whose tokens are trained.
+def planned(recipe: Recipe, outline: Outline, card: cards.Card, *, longest: int | None = None) -> Forecast:
+    """Predict a recipe on a card, for items whose tokens are all trained.
+
+    Args:
+        recipe: Of the training.
+        outline: Of the model.
+        card: Where it trains.
+        longest: Tokens of an item at most; those that `pack.max_length` allows where it is not known.
 
     Raises:
         NotPredictedError: The recipe has a setting whose memory is not known.
     """
-    longest = item_tokens(recipe)
-    budget = TOKENS_PER_MICRO_BATCH["cuda" if card.is_cuda else "cpu"]
     processes = 1 if recipe.launch.num_processes == "auto" else recipe.launch.num_processes
     share = max(1, recipe.train.global_batch_size // processes)
-    tokens = micro_batch_size(recipe.train, share, budget // longest) * longest
-    return forecast(predictor_of(recipe, outline, is_cuda=card.is_cuda), Batch(tokens, tokens), card.memory)
+    predictor = predictor_of(recipe, outline, is_cuda=card.is_cuda, processes=processes)
+    if dequantises_once(recipe) and _dequantised_fits(predictor, card):
+        predictor = predictor_of(recipe, outline, is_cuda=True, is_dequantised=True, processes=processes)
+    longest = min(item_tokens(recipe), longest or item_tokens(recipe))
+    batches = {size: Batch(size * longest, size * longest) for size in divisors(recipe.train, share)}
+    return best(candidates(predictor, batches, share, card))
+
+
+def dequantises_once(recipe: Recipe) -> bool:
+    """Tell whether 4-bit weights may be kept dequantised: who asks for full recompute wants memory, not time."""
+    return isinstance(recipe.adapter, QloraAdapter) and asked_level(recipe.train, is_cuda=True) not in WHOLE
+
+
+def _dequantised_fits(predictor: Predictor, card: cards.Card) -> bool:
+    free = card.memory - RESERVE_CUDA - predictor.weights()
+    return card.is_cuda and predictor.dequantised() <= DEQUANTISED_SHARE * free
 
 
 def item_tokens(recipe: Recipe) -> int:
@@ -114,35 +73,59 @@ def item_tokens(recipe: Recipe) -> int:
     return recipe.pack.max_length * (1 if isinstance(recipe.method, SftMethod) else 2)
 
 
-def fixes(recipe: Recipe, outline: Outline, card: cards.Card) -> str | None:
-    """Return the first settings that make a recipe fit, as `--set` options; each alone, then all together."""
-    steps = list(_steps(recipe))
-    for settings in [[step] for step in steps] + [steps[: number + 1] for number in range(1, len(steps))]:
-        changed = recipe
-        for section, update, _ in settings:
-            changed = changed.model_copy(update={section: getattr(changed, section).model_copy(update=update)})
-        changed = _with_adapter(changed)
+Setting = tuple[str, str, Any]
+"""Section, key and value."""
+
+
+def fixes(
+    recipe: Recipe, outline: Outline, card: cards.Card, *, given: Sequence[Setting] = (), longest: int | None = None
+) -> str | None:
+    """Return the first settings that make a recipe fit, as `--set` options; each alone, then all together.
+
+    Args:
+        recipe: That does not fit.
+        outline: Of the model.
+        card: Where it is to fit.
+        given: Settings that are made in any case.
+        longest: See `planned`.
+    """
+    steps = [one for one in _steps(recipe, card) if one not in given]
+    together = [steps[: number + 1] for number in range(1, len(steps))]
+    alone = [[step] for step in steps]
+    empty: list[list[Setting]] = [[]] if given else []
+    for settings in empty + alone + together:
+        named = {(section, key): value for section, key, value in [*given, *settings]}
         try:
-            if planned(changed, outline, card).fits:
-                return " ".join(f"--set {text}" for _, _, text in settings)
+            if planned(_with(recipe, named), outline, card, longest=longest).fits:
+                return " ".join(
+                    f"--set {section}.{key}={str(value).lower()}" for (section, key), value in named.items()
+                )
         except NotPredictedError:
             continue
     return None
 
 
-def _steps(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], str]]:
-    train = recipe.train
-    if train.gradient_checkpointing is not True:
-        yield "train", {"gradient_checkpointing": True}, "train.gradient_checkpointing=true"
-    if train.micro_batch_size != 1:
-        yield "train", {"micro_batch_size": 1}, "train.micro_batch_size=1"
+def _with(recipe: Recipe, settings: Mapping[tuple[str, str], Any]) -> Recipe:
+    for (section, key), value in settings.items():
+        recipe = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={key: value})})
+    return _with_adapter(recipe)
+
+
+def _steps(recipe: Recipe, card: cards.Card) -> Iterator[Setting]:
+    """Yield settings that save memory."""
+    level = asked_level(recipe.train, is_cuda=card.is_cuda)
+    if level not in WHOLE:
+        yield "train", "gradient_checkpointing", True
+    if recipe.train.micro_batch_size != 1:
+        yield "train", "micro_batch_size", 1
     if isinstance(recipe.adapter, NoAdapter):
-        yield "adapter", {"kind": "lora"}, "adapter.kind=lora"
-    elif not isinstance(recipe.adapter, QloraAdapter) and not train.float8_base:
-        yield "adapter", {"kind": "qlora"}, "adapter.kind=qlora"
+        yield "adapter", "kind", "lora"
+    elif not isinstance(recipe.adapter, QloraAdapter) and not recipe.train.float8_base:
+        yield "adapter", "kind", "qlora"
+    if level != "offload" and card.is_cuda:
+        yield "train", "gradient_checkpointing", "offload"
     if recipe.pack.max_length > 1024:
-        half = recipe.pack.max_length // 2
-        yield "pack", {"max_length": half}, f"pack.max_length={half}"
+        yield "pack", "max_length", recipe.pack.max_length // 2
 
 
 def _with_adapter(recipe: Recipe) -> Recipe:
@@ -154,28 +137,19 @@ def _with_adapter(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"adapter": wanted.model_validate(recipe.adapter.model_dump())})
 
 
-def after_running_out(recipe: Recipe, outline: Outline, card: cards.Card) -> str | None:
-    """Return settings that need clearly less than what has just run out of memory."""
-    failed = planned(recipe, outline, card).memory.peak
-    less = min(card.memory, int(TOO_CLOSE * failed))
-    return fixes(recipe, outline, cards.Card(card.name, less, is_cuda=card.is_cuda))
+def after_running_out(recipe: Recipe, outline: Outline, failed: Forecast) -> str | None:
+    """Return settings that need clearly less than what has just run out of memory.
 
-
-def step_seconds(predictor: Predictor, forecast: Forecast, card: cards.Card) -> float | None:
-    """Return the seconds of an optimizer step at the card's full rate, for items of the greatest length."""
-    if card.flops is None or card.bandwidth is None:
-        return None
-    outline, recipe = predictor.outline, predictor.recipe
-    tokens = recipe.train.global_batch_size * item_tokens(recipe)
-    passes = 6 if predictor.adapter is None else 4
-    again = 2 * forecast.levels.count("full") / outline.layers
-    attention = (7 + again) * outline.layers * outline.query * recipe.pack.max_length
-    head = (6 if predictor.adapter is None else 4) * outline.vocabulary * outline.hidden
-    seconds = tokens * ((passes + again) * outline.linear_weights + attention + head) / card.flops
-    if predictor.four_bit:
-        batches = tokens / forecast.batch.tokens
-        seconds += batches * 2 * DEQUANTISED_BYTES * outline.linear_weights / card.bandwidth
-    return seconds
+    Nothing is left to a plan: it would choose again what uses the whole card.
+    """
+    given: list[Setting] = []
+    if asked_level(recipe.train, is_cuda=failed.card.is_cuda) not in WHOLE:
+        given.append(("train", "gradient_checkpointing", True))
+    if recipe.train.micro_batch_size == "auto":
+        given.append(("train", "micro_batch_size", failed.micro_batch_size))
+    less = min(failed.card.memory, int(TOO_CLOSE * failed.memory.total))
+    longest = -(-failed.batch.tokens // failed.micro_batch_size)
+    return fixes(recipe, outline, replace(failed.card, memory=less), given=given, longest=longest)
 
 
 def lines(recipe: Recipe) -> Iterator[str]:
@@ -190,11 +164,11 @@ def lines(recipe: Recipe) -> Iterator[str]:
     try:
         outline = read(locate(recipe.model.name_or_path, revision=recipe.model.revision))
         for card in {(card.name, card.memory): card for card in asked}.values():
+            card = replace(card, host_memory=cards.host_free())
             found = planned(recipe, outline, card)
             yield _memory_line(recipe, outline, card, found)
-            seconds = step_seconds(predictor_of(recipe, outline, is_cuda=card.is_cuda), found, card)
-            if seconds is not None:
-                yield f"step:   {seconds:.2g} s at the rate of the data sheet, if all items are of full length"
+            if card.flops is not None:
+                yield f"step:   {found.seconds:.2g} s at the rates of the data sheet, if all items are of full length"
     except NotPredictedError as error:
         yield f"memory: {error}"
 
@@ -218,9 +192,10 @@ def _refuse_float8(asked: Sequence[cards.Card]) -> None:
 
 def _memory_line(recipe: Recipe, outline: Outline, card: cards.Card, found: Forecast) -> str:
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in found.memory.parts().items())
+    waits = f", {found.memory.host / GIB:.1f} GiB wait on the host" if found.memory.host else ""
     start = (
-        f"memory: {card.name} has {card.memory / GIB:.1f} GiB, predicted peak {found.memory.peak / GIB:.2f} GiB "
-        f"at {found.batch.tokens:,} tokens a micro-batch, recompute {described(found.levels)} ({parts})"
+        f"memory: {card.name} has {card.memory / GIB:.1f} GiB, predicted peak {found.memory.total / GIB:.2f} GiB "
+        f"at {found.batch.tokens:,} tokens a micro-batch, recompute {described(found.levels)} ({parts}){waits}"
     )
     if found.fits:
         return f"{start}: fits"

@@ -1,25 +1,23 @@
 """How much memory a training takes, by arithmetic on config.json; no torch, no weights.
 
 Bytes of weights, adapters, optimizer states and of what each layer keeps for the backward pass are counted as the
-engine makes them (tests compare them with the real ones); `work` and `reserve` are estimates.
+engine makes them (tests compare them with the real ones); `head`, `work` and `reserve` are estimates. Not all of it is
+held at once: the peak is that of three moments, the end of the forward pass, a place in the backward pass, and the
+optimizer's update.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
-from typing import Literal
 
-from trainer.model.outline import WITH_PLUS_ONE, WITH_QK_NORM, Linear, Outline
+from trainer.model.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes, Level
+from trainer.model.outline import Linear, Outline
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
-from trainer.recipe.train import TrainSection
+from trainer.recipe.model import LoraAdapter, QloraAdapter
 
-Level = Literal["none", "elementwise", "full"]
-"""How much of a decoder layer is computed again in the backward pass."""
-
-FLOAT32 = 4
 BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
 """Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
 CODE_4BIT, CODE_8BIT = 16, 256
@@ -33,6 +31,8 @@ ALIGNMENT_8BIT = 16
 """Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
 CHUNK_8BIT = 1 << 24
 """Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
+INPUTS_IN_FLIGHT = 2
+"""Layer inputs on the card while others wait on the host: one is computed with, one is copied."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
 DEQUANTISED_SHARE = 0.25
@@ -46,32 +46,14 @@ STATES = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "sgd
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """Bytes of a number in the weights, in matrix products, and in the adapter."""
-
-    weights: int
-    product: int
-    adapter: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, *, is_cuda: bool) -> Kinds:
-        """Return what `precision` chooses on a card that has bfloat16, and on a CPU."""
-        named = recipe.model.dtype
-        if named == "float32" or (named == "auto" and not is_cuda):
-            return cls(4, 4, 4)
-        if isinstance(recipe.adapter, NoAdapter):
-            mixed = named == "auto" or (named == "float16" and is_cuda)
-            return cls(4, 2, 4) if mixed else cls(2, 2, 2)
-        return cls(2, 2, 4)  # PEFT keeps adapters in float32
-
-
-@dataclass(frozen=True)
 class Batch:
     """One micro-batch."""
 
     tokens: int
     trained: int
     """Tokens that the loss is of, at most `tokens`."""
+    shared: int = 0
+    """Tokens of prompts that two answers share: their keys and values are copied."""
 
 
 @dataclass(frozen=True)
@@ -85,31 +67,71 @@ class Memory:
     activations: int
     head: int
     work: int
-    """What lives for a moment in the backward pass."""
+    """What lives for a moment in the backward pass or in the update."""
     reserve: int
+    """What no tensor of the training takes: context, libraries, and gaps between tensors."""
+    passes: int
+    """Bytes of tensors at the peak of forward and backward pass."""
+    update: int
+    """Bytes of tensors at the optimizer's update."""
+    host: int
+    """Bytes of layer inputs that wait in the host's memory."""
 
     @property
     def peak(self) -> int:
-        """Return the sum."""
-        return sum(self.parts().values())
+        """Return the bytes of all tensors at the peak: what torch.cuda.max_memory_allocated measures."""
+        return max(self.passes, self.update)
+
+    @property
+    def total(self) -> int:
+        """Return what a card must have."""
+        return self.peak + self.reserve
 
     def parts(self) -> dict[str, int]:
         """Return bytes by part."""
-        return {name: getattr(self, name) for name in self.__annotations__}
+        return {name: getattr(self, name) for name in PARTS}
+
+
+PARTS = ("weights", "adapters", "optimizer", "gradients", "activations", "head", "work", "reserve")
 
 
 class Predictor:
     """The memory of one recipe on one model."""
 
-    def __init__(self, outline: Outline, recipe: Recipe, *, is_cuda: bool) -> None:
+    def __init__(
+        self, outline: Outline, recipe: Recipe, *, is_cuda: bool, is_dequantised: bool = False, processes: int = 1
+    ) -> None:
+        """Take the sizes and settings.
+
+        Args:
+            outline: Of the model.
+            recipe: Of the training.
+            is_cuda: On a card.
+            is_dequantised: 4-bit weights under adapters are kept dequantised besides.
+            processes: More than one have buckets to add gradients up in.
+        """
         self.outline = outline
         self.recipe = recipe
         self.is_cuda = is_cuda
+        self.is_dequantised = is_dequantised
+        self.processes = processes
         self.kinds = Kinds.of(recipe, is_cuda=is_cuda)
         adapter = recipe.adapter
         self.adapter = adapter if isinstance(adapter, LoraAdapter) else None
         self.four_bit = adapter if isinstance(adapter, QloraAdapter) else None
         self.rank = self.adapter.r if self.adapter else 0
+        adapted = {linear.name for linear in outline.linears if self.has_adapter(linear)}
+        blocks = {linear.name for linear in outline.linears if linear.name in adapted and self._in_block(linear)}
+        in_16_bits = self.four_bit is None or is_dequantised
+        is_one_kind = self.kinds.weights == self.kinds.product == self.kinds.small
+        self.layer = LayerBytes(
+            outline,
+            self.kinds,
+            rank=self.rank,
+            adapted=frozenset(adapted),
+            blocks=frozenset(blocks if in_16_bits and is_one_kind else ()),
+            is_cuda=is_cuda,
+        )
 
     def problem(self) -> str | None:
         """Return why what a layer keeps is not known: no prediction is made then."""
@@ -179,119 +201,166 @@ class Predictor:
             return STATES[name] * sum(self.trained())
         return sum(_states_8bit(size) for size in self.trained())
 
-    # What one micro-batch keeps
+    def gradients(self) -> int:
+        """Return the bytes of the gradients of all trained weights."""
+        return sum(self.trained()) * self.kinds.adapter
 
-    def kept(self, level: Level) -> int:
-        """Return the bytes a token that one decoder layer keeps (not the first: its input needs no gradient)."""
-        if level == "full":
-            return self.outline.hidden * self.kinds.product
-        return self._norms(level) + self._attention() + self._gated(level) + self._small_products()
+    # What one micro-batch needs
 
-    def kept_once(self, level: Level) -> int:
-        """Return the bytes that a layer keeps whatever the number of tokens."""
-        is_plus_one = self.outline.family in WITH_PLUS_ONE and level == "none"
-        return 2 * FLOAT32 * self.outline.hidden if is_plus_one else 0
+    def activations(self, levels: Sequence[Level], batch: Batch) -> int:
+        """Return the bytes that layers keep until their backward pass, and what all of them share."""
+        tokens = batch.tokens
+        found = sum(
+            levels.count(level) * (self._kept[level] * tokens + self.layer.kept_once(level))
+            + levels.count(level) * self.layer.kept_shared(level) * batch.shared
+            for level in dict.fromkeys(levels)
+        )
+        turns = 2 * self.outline.head_size * self.kinds.weights  # cosine and sine of each position
+        in_flight = INPUTS_IN_FLIGHT * self._kept["full"] if "offload" in levels else 0
+        return found + (turns + in_flight) * tokens
 
-    def _norms(self, level: Level) -> int:
-        """Count inputs of norms in float32 and their scale; elementwise: as they come."""
-        outline, product = self.outline, self.kinds.product
-        has_qk = outline.family in WITH_QK_NORM
-        if level == "elementwise":
-            qk = product * (self._view("q_proj") + self._view("k_proj")) if has_qk else 0
-            return 2 * product * outline.hidden + qk
-        found = 2 * FLOAT32 * (outline.hidden + 1)
-        if has_qk:
-            found += FLOAT32 * (outline.heads + outline.kv_heads)
-            wide = self._view("q_proj") + self._view("k_proj") if product == FLOAT32 else outline.query + outline.key
-            found += FLOAT32 * wide
-        if self.adapter is None:  # the gradient of a trained scale wants the normalised input
-            found += 2 * product * outline.hidden
-            found += product * (outline.query + outline.key) if has_qk else 0
-        # both norms' outputs are inputs of linear layers
-        return found + 2 * product * outline.hidden
+    def again(self, level: Level, batch: Batch) -> int:
+        """Return the bytes that a layer computed again in whole keeps beside its input."""
+        if level not in WHOLE:
+            return 0
+        kept = self._kept["elementwise"] - self._kept["full"]
+        return kept * batch.tokens + self.layer.kept_shared("elementwise") * batch.shared
 
-    def _attention(self) -> int:
-        """Count query, key, value, output and the logarithm of each sum; a CPU keeps its output twice."""
-        outline = self.outline
-        value = outline.query + 2 * outline.key if outline.is_fused else outline.key
-        name = "qkv_proj" if outline.is_fused else "v_proj"
-        value += self._view(name) - next(one.outputs for one in outline.linears if one.name == name)
-        outputs = outline.query * (1 if self.is_cuda else 2)
-        return self.kinds.product * (outline.query + outline.key + value + outputs) + FLOAT32 * outline.heads
-
-    def _gated(self, level: Level) -> int:
-        """Count gate and up, the activation, and its product with up."""
-        names = ("gate_up_proj",) if self.outline.is_fused else ("gate_proj", "up_proj")
-        widths = sum(self._view(name) for name in names)
-        again = level == "elementwise" and not self.outline.is_fused
-        return self.kinds.product * (widths + (0 if again else 2 * self.outline.intermediate))
-
-    def _small_products(self) -> int:
-        number = sum(self.has_adapter(linear) for linear in self.outline.linears)
-        return number * self.rank * self.kinds.adapter
-
-    def _view(self, name: str) -> int:
-        """Return the width of a linear layer's output in memory: one that does not widen has the small product too."""
-        linear = next(one for one in self.outline.linears if one.name == name)
-        is_block = self.has_adapter(linear) and self._in_block(linear)
-        is_block = is_block and self.kinds.weights == self.kinds.product == self.kinds.adapter and not self.four_bit
-        widens = 3 * linear.inputs < 2 * linear.outputs
-        return linear.outputs + (self.rank if is_block and not widens else 0)
-
-    def activations(self, levels: Sequence[Level], tokens: int) -> int:
-        """Return the bytes that all layers keep, and where layers are computed again one of them in whole."""
-        found = sum(self.kept(level) * tokens + self.kept_once(level) for level in levels)
-        if "full" in levels:  # the last of them is whole when the layers above it have freed theirs
-            found = max(found, (levels.count("full") * self.kept("full") + self.kept("none")) * tokens)
-        turns = 2 * self.outline.head_size * self.kinds.product  # cosine and sine of each position
-        last_norm = FLOAT32 * (self.outline.hidden + 1)
-        return found + (turns + last_norm) * tokens
+    def on_host(self, levels: Sequence[Level], batch: Batch) -> int:
+        """Return the bytes of inputs that wait on the host; page-locked memory comes in powers of 2."""
+        size = self._kept["full"] * batch.tokens
+        return levels.count("offload") * (1 << (size - 1).bit_length() if self.is_cuda else size)
 
     def head(self, batch: Batch) -> int:
-        """Return the bytes of the gradient that waits, and of one chunk of logits with its copies."""
+        """Return the bytes of hidden states and their gradients, and of one chunk of logits with its copies.
+
+        A trained head computes each chunk again, with its gradients.
+        """
         rows = max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
-        chunk = min(rows, batch.trained) * self.outline.vocabulary * FLOAT32
-        return batch.trained * self.outline.hidden * self.kinds.product + 3 * chunk
+        chunk = min(rows, batch.trained) * self.outline.vocabulary
+        if self.adapter is None:
+            return batch.trained * self.outline.hidden * self.kinds.weights + chunk * (3 * FLOAT32 + self.kinds.product)
+        copy = self.kinds.product if self.kinds.product < FLOAT32 else 0
+        hidden = (batch.tokens + 2 * batch.trained) * self.outline.hidden * self.kinds.product
+        return hidden + chunk * (FLOAT32 + copy)
 
-    def work(self, tokens: int) -> int:
-        """Estimate what lives for a moment: gradients of a gated layer, and a weight out of its 4 bits."""
-        largest = max(linear.size for linear in self.outline.linears)
-        weight = largest * self.kinds.product if self.four_bit else 0
-        if self.recipe.train.float8_base:  # codes of the weight by column, codes of the tokens, float32 while rounding
-            codes = self.outline.intermediate * tokens
-            weight = largest + codes + 3 * FLOAT32 * min(CHUNK_8BIT, codes)
-        return 3 * self.outline.intermediate * self.kinds.product * tokens + weight
+    def work(self, level: Level, batch: Batch, *, reuses: bool) -> int:
+        """Estimate what lives for a moment in a layer's backward pass.
 
-    def dequantised(self, capacity: int) -> int:
-        """Return the bytes of dequantised weights that the engine keeps beside 4-bit ones, where a card has room."""
-        if not (self.four_bit and self.is_cuda):
+        Args:
+            level: Of the layer.
+            batch: The micro-batch.
+            reuses: A layer computed again keeps its 4-bit weights dequantised until its own backward pass.
+        """
+        outline, product = self.outline, self.kinds.product
+        sizes = [linear.size for linear in outline.linears]
+        is_held = self.four_bit is not None and not self.is_dequantised
+        wide = outline.intermediate * product * batch.tokens
+        narrow = outline.hidden * self.kinds.weights * batch.tokens
+        codes = self._rounding(batch.tokens)
+        if reuses and level in WHOLE:
+            return 4 * wide + 2 * narrow + is_held * sum(sizes) * product + codes
+        # in the gate four tensors; or, in the product after it, its input twice and a weight out of its 4 bits
+        gate = (3 if level == "none" else 4) * wide + 2 * narrow
+        return max(gate, 2 * wide + 4 * narrow + is_held * max(sizes) * product) + codes
+
+    def _rounding(self, tokens: int) -> int:
+        """Estimate 8-bit codes of a weight by column and of the tokens, and float32 numbers while they are rounded."""
+        if not self.recipe.train.float8_base:
             return 0
-        with_adapter = [linear.size for linear in self.outline.linears if self.has_adapter(linear)]
-        size = self.outline.layers * sum(with_adapter) * self.kinds.product
-        return size if size <= DEQUANTISED_SHARE * (capacity - self.weights()) else 0
+        codes = self.outline.intermediate * tokens
+        return max(linear.size for linear in self.outline.linears) + codes + 3 * FLOAT32 * min(CHUNK_8BIT, codes)
 
-    def predict(self, levels: Sequence[Level], batch: Batch, capacity: int) -> Memory:
+    def copies(self, layers: int) -> int:
+        """Return the bytes of rounded copies of some layers' weights, which autocast makes."""
+        return layers * sum(linear.size for linear in self.outline.linears) * self.kinds.product * self.kinds.is_mixed
+
+    def dequantised(self) -> int:
+        """Return the bytes of dequantised weights beside the 4-bit ones, with their margins."""
+        linears = [linear for linear in self.outline.linears if self.has_adapter(linear)]
+        return (
+            self.outline.layers
+            * self.kinds.product
+            * sum((one.outputs + self.rank) * (one.inputs + self.rank) for one in linears)
+        )
+
+    def predict(self, levels: Sequence[Level], batch: Batch, *, accumulation: int = 2, reuses: bool = True) -> Memory:
         """Predict the peak.
 
         Args:
-            levels: Of each decoder layer.
+            levels: Of each decoder layer, those that recompute most first.
             batch: The largest micro-batch.
-            capacity: Bytes of the card.
+            accumulation: Micro-batches of a step; from the second on gradients are there from the start.
+            reuses: See `work`.
         """
-        numbers = sum(self.trained())
-        mixed = self.adapter is None and self.kinds.product < self.kinds.weights
-        parts = {
-            "weights": self.weights() + self.dequantised(capacity),
-            "adapters": numbers * self.kinds.adapter if self.adapter else 0,
-            "optimizer": self.optimizer(),
-            "gradients": numbers * (self.kinds.adapter if self.adapter else self.kinds.weights),
-            "activations": self.activations(levels, batch.tokens),
-            "head": self.head(batch),
-            # autocast holds a copy of every weight until the forward pass ends
-            "work": self.work(batch.tokens) + (self.outline.linear_weights * self.kinds.product if mixed else 0),
-        }
+        stays, gradients = self._stays, self._gradients
+        buckets = gradients if self.processes > 1 else 0
+        passes = max(self._passes(levels, batch, accumulation=accumulation, reuses=reuses), key=_sum)
+        update = {"gradients": gradients, "activations": 0, "head": 0, "work": self._update}
+        parts = stays | max(passes, update, key=_sum)
+        parts["gradients"] += buckets
         fixed = RESERVE_CUDA if self.is_cuda else RESERVE_CPU
-        return Memory(**parts, reserve=fixed + int(RESERVE_SHARE * sum(parts.values())))
+        return Memory(
+            **parts,
+            reserve=fixed + int(RESERVE_SHARE * _sum(parts)),
+            passes=_sum(stays) + buckets + _sum(passes),
+            update=_sum(stays) + buckets + _sum(update),
+            host=self.on_host(levels, batch),
+        )
+
+    def _passes(
+        self, levels: Sequence[Level], batch: Batch, *, accumulation: int, reuses: bool
+    ) -> Iterator[dict[str, int]]:
+        """Yield the parts at the end of the forward pass, and in the first and last layer of each level backward."""
+        early = self._gradients if accumulation > 1 else 0
+        last_norm = FLOAT32 * (self.outline.hidden + 1) * batch.tokens
+        yield {
+            "gradients": early,
+            "activations": self.activations(levels, batch) + last_norm,
+            "head": self.head(batch),
+            "work": self.copies(len(levels)),
+        }
+        for level in dict.fromkeys(levels):
+            first = levels.index(level)
+            for number in {first + 1, first + levels.count(level)}:
+                below = levels[:number]
+                held = sum(one not in WHOLE for one in below) + (level in WHOLE)
+                yield {
+                    "gradients": early or self._gradients * (len(levels) - number) // len(levels),
+                    "activations": self.activations(below, batch) + self.again(level, batch),
+                    "head": 0,
+                    "work": self.work(level, batch, reuses=reuses) + self.copies(held),
+                }
+
+    def update(self) -> int:
+        """Return the bytes of the update's own tensors: the square roots of all second moments at once."""
+        return sum(self.trained()) * FLOAT32 if self.is_cuda and self.recipe.train.optim == "adamw_torch" else 0
+
+    # Computed once: hundreds of plans are compared
+
+    @cached_property
+    def _stays(self) -> dict[str, int]:
+        return {
+            "weights": self.weights() + (self.dequantised() if self.is_dequantised else 0),
+            "adapters": sum(self.trained()) * self.kinds.adapter if self.adapter else 0,
+            "optimizer": self.optimizer(),
+        }
+
+    @cached_property
+    def _gradients(self) -> int:
+        return self.gradients()
+
+    @cached_property
+    def _update(self) -> int:
+        return self.update()
+
+    @cached_property
+    def _kept(self) -> dict[Level, int]:
+        return {level: self.layer.kept(level) for level in LEVELS}
+
+
+def _sum(parts: dict[str, int]) -> int:
+    return sum(parts.values())
 
 
 def four_bit_bytes(size: int, *, double: bool) -> int:
@@ -307,17 +376,3 @@ def _states_8bit(size: int) -> int:
     if size < LEAST_8BIT:
         return 2 * FLOAT32 * size
     return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))
-
-
-def micro_batch_size(train: TrainSection, share: int, largest: int) -> int:
-    """Return the items of one forward pass: what is asked, or the largest divisor of a process's share up to a limit.
-
-    Raises:
-        ValueError: The named size does not divide the share.
-    """
-    named = train.micro_batch_size
-    if named == "auto":
-        return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(1, largest))
-    if share % named:
-        raise ValueError(f"micro_batch_size {named} does not divide the {share} items a process takes in a step")
-    return named

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Outline:
         """Tell whether query, key and value are one product, and gate and up another."""
         return self.family in FUSED
 
-    @property
+    @cached_property
     def linears(self) -> list[Linear]:
         """Return the linear layers of one decoder layer."""
         return list(self._linears())
@@ -118,7 +119,7 @@ class Outline:
             yield Linear("up_proj", self.intermediate, self.hidden)
         yield Linear("down_proj", self.hidden, self.intermediate)
 
-    @property
+    @cached_property
     def linear_weights(self) -> int:
         """Return the weights of all linear layers but the output head."""
         return self.layers * sum(linear.size for linear in self.linears)

@@ -88,6 +88,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def spread_weights_are_recomputed_as_a_whole(self) -> Recipe:
+        level, strategy = self.train.gradient_checkpointing, self.launch.strategy
+        if level in ("elementwise", "offload") and strategy in ("fsdp2", "zero3"):
+            raise ValueError(
+                f"train.gradient_checkpointing: {level} is for weights that one card holds, and launch.strategy is "
+                f"{strategy}; use true or false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def preference_rows_are_not_packed(self) -> Recipe:
         if self.method.kind != "sft" and self.pack.packing is True:
             raise ValueError("pack.packing: preference pairs are not packed; use auto or false")

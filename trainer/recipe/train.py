@@ -17,7 +17,8 @@ class TrainSection(Section):
     global_batch_size: int = Field(default=16, ge=1)
     """Optimizer items a step over all processes: packs when packing, else rows or pairs. The contract."""
     micro_batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Items in one forward pass of one process; gradient accumulation follows."""
+    """Items in one forward pass of one process; gradient accumulation follows. auto: on CUDA what makes a step fastest
+    and fits, as a rule about 8,192 tokens; on the CPU about 2,048."""
     num_train_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training rows; 3 when neither this nor `max_steps` is given."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -40,8 +41,9 @@ class TrainSection(Section):
         "adamw_torch"
     )
     """Optimizer; the 8-bit and paged ones need a CUDA card."""
-    gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations in the backward pass; auto: on CUDA, as little as fits; none on the CPU."""
+    gradient_checkpointing: bool | Literal["auto", "elementwise", "full", "offload"] = "auto"
+    """What layers compute again in the backward pass: nothing (false), norms and activations (elementwise), all (full,
+    or true), all while their inputs wait on the host (offload); auto: on CUDA as little as fits, on the CPU nothing."""
     float8_base: bool = False
     """Hold LoRA's frozen weights in 8-bit floating point while training; cards from Ada on, see docs/engine.md."""
     logging_steps: int = Field(default=1, ge=1)

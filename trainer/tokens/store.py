@@ -65,6 +65,10 @@ class TokenStore:
         longest: Ints = parts[:, 0] + parts[:, 1:].max(axis=1, initial=0)
         return longest
 
+    def prompt_lengths(self) -> Ints:
+        """Return the tokens of each pair's prompt, shape (rows,); 0 for supervised rows."""
+        return np.diff(self.offsets).reshape(-1, self.segments)[:, 0] * self.is_pairs
+
     def num_trained(self) -> Ints:
         """Return the number of trained tokens of each row, shape (rows,)."""
         counts = np.zeros(len(self), dtype=np.int64)

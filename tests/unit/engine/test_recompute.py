@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 from trainer.engine import recompute
 from trainer.engine.batch import of_rows
 from trainer.engine.prepare import Engine, prepare
-from trainer.model.memory import Level, Predictor
+from trainer.model.activations import Level
+from trainer.model.memory import Predictor
 from trainer.model.outline import Outline
 from trainer.recipe import Recipe
 
@@ -69,6 +70,8 @@ LEVELS: dict[str, list[Level]] = {
     "layer": ["full", "none"],
     "mixed": ["full", "elementwise"],
     "full": ["full", "full"],
+    "offload": ["offload", "offload"],
+    "some offload": ["offload", "full"],
 }
 
 
@@ -157,7 +160,7 @@ def test_a_layer_keeps_as_many_bytes_as_the_plan_says(
     recompute.apply(model, [level] * 3)
     plan = predictor(model, str(dtype).removeprefix("torch."), {"kind": "lora", "r": RANK})
     counted = kept_by_layer(model, engine, batch, monkeypatch)
-    expected = plan.kept(level) * TOKENS + plan.kept_once(level)
+    expected = plan.layer.kept(level) * TOKENS + plan.layer.kept_once(level)
     assert [counted[1], counted[2]] == [expected, expected]
 
 
@@ -169,4 +172,4 @@ def test_a_fully_trained_layer_keeps_as_many_bytes_as_the_plan_says(
     model, engine, batch = trained(family, torch.float32, adapter=False, num_hidden_layers=3)
     recompute.apply(model, [level] * 3)
     counted = kept_by_layer(model, engine, batch, monkeypatch)
-    assert counted[1] == predictor(model, "float32", {"kind": "none"}).kept(level) * TOKENS
+    assert counted[1] == predictor(model, "float32", {"kind": "none"}).layer.kept(level) * TOKENS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,19 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from trainer.engine import recompute
-from trainer.engine.prepare import prepare
-from trainer.methods import memory
+from trainer.engine.batch import of_rows
+from trainer.engine.prepare import Engine, prepare
+from trainer.methods import memory, trial
 from trainer.methods.stream import Plan
+from trainer.methods.trial import Trial
 from trainer.methods.worker import _out_of_memory
 from trainer.model import cards
-from trainer.model.memory import Batch, Level
+from trainer.model.choose import Forecast
+from trainer.model.memory import Batch
 from trainer.recipe import Recipe
-from trainer.tokens.chat import Tokens
-from trainer.tokens.pack import pack_rows
-from trainer.tokens.store import from_tokens
+from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.pack import one_by_one, pack_rows
+from trainer.tokens.store import from_pairs, from_tokens
 
 ROWS = [np.arange(30, dtype="int64") % 40 + 3]
 SIZE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 4}
@@ -32,42 +34,120 @@ def recipe(**train: Any) -> Recipe:
     return Recipe.model_validate({"recipe_version": 1, "name": "plan", "adapter": {"kind": "lora", "r": 4}, **sections})
 
 
-def prepared(model: Any) -> tuple[Any, Any]:
+def prepared(model: Any) -> tuple[Any, Engine]:
     model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
     return model.train(), prepare(model, ROWS, attention="auto", say=lambda _: None)
 
 
-def llama() -> tuple[Any, Any]:
+def llama(**settings: Any) -> tuple[Any, Engine]:
     torch.manual_seed(0)
-    config = LlamaConfig(**SIZE, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0)
-    return prepared(LlamaForCausalLM(config))
+    sizes = SIZE | {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    return prepared(LlamaForCausalLM(LlamaConfig(**sizes, **settings)))
 
 
-def on_card(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def trial_of(model: Any, engine: Engine) -> Trial:
+    def longest(size: int) -> Any:
+        return of_rows([[(ROWS[0], np.ones(30, dtype="uint8"))]] * size, "flat", 0)
+
+    return Trial(model, engine, longest, None)
+
+
+def planned(
+    model: Any, engine: Engine, recipe: Recipe, batches: dict[int, Batch], *, said: list[str] | None = None
+) -> memory.Chosen | None:
+    say, share = [] if said is None else said, max(8, max(batches))
+    return memory.plan_memory(model, engine, recipe, batches, share, trial_of(model, engine), say.append)
+
+
+def on_card(monkeypatch: pytest.MonkeyPatch, size: int, extra: int = 0) -> list[Forecast]:
+    """Pretend that the model is on a card on which every plan takes `extra` bytes more; return the plans tried."""
+    tried: list[Forecast] = []
+    pass_of = Trial._pass
+
+    def run(self: Trial, plan: Forecast) -> int | None:
+        tried.append(plan)
+        needed = plan.memory.passes + extra
+        monkeypatch.setattr(trial, "measured", lambda _: needed)
+        return found if (found := real(self, plan)) is None or found + plan.memory.reserve <= size else None
+
+    real = Trial.run
+    monkeypatch.setattr(Trial, "run", run)
+    monkeypatch.setattr(Trial, "_pass", lambda self, size: pass_of(self, min(size, 2)))  # a stand-in for long rows
     monkeypatch.setattr(memory, "card_of", lambda _: cards.Card("small", size))
+    return tried
 
 
 def test_on_the_cpu_nothing_is_recomputed_unless_asked() -> None:
     model, engine = llama()
     said: list[str] = []
-    chosen = memory.plan_memory(model, engine, recipe(), Batch(30, 30), said.append)
-    assert chosen is not None and set(chosen.levels) == {"none"} and "train: recompute none" in said[0]
-    asked = memory.plan_memory(model, engine, recipe(gradient_checkpointing=True), Batch(30, 30), said.append)
-    assert asked is not None and memory.is_full(asked)
+    chosen = planned(model, engine, recipe(), {1: Batch(30, 30)}, said=said)
+    assert chosen is not None and set(chosen.forecast.levels) == {"none"} and "recompute none" in said[0]
+    for named, level in ((True, "full"), (False, "none"), ("offload", "offload"), ("elementwise", "elementwise")):
+        asked = planned(model, engine, recipe(gradient_checkpointing=named), {1: Batch(30, 30)})
+        assert asked is not None and set(asked.forecast.levels) == {level} and asked.tried is None
+
+
+def test_the_micro_batch_on_the_cpu_has_about_2048_tokens() -> None:
+    model, engine = llama()
+    for length, size in ((100, 8), (500, 4), (3000, 1)):
+        found = planned(model, engine, recipe(), {n: Batch(n * length, n * length) for n in (1, 2, 4, 8)})
+        assert found is not None and found.forecast.micro_batch_size == size
+        assert found.forecast.accumulation == 8 // size
 
 
 def test_levels_follow_the_room_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     model, engine = llama()
-    batch = Batch(1 << 18, 100)
+    batches = {1: Batch(1 << 18, 100)}
     on_card(monkeypatch, 80 << 30)
-    wide = memory.plan_memory(model, engine, recipe(), batch, lambda _: None)
-    assert wide is not None and set(wide.levels) == {"none"}
-    on_card(monkeypatch, wide.memory.peak - 1)
-    less = memory.plan_memory(model, engine, recipe(), batch, lambda _: None)
-    assert less is not None and less.levels == ("elementwise", "none", "none", "none") and less.fits
-    memory.apply(model, less)
+    wide = planned(model, engine, recipe(), batches)
+    assert wide is not None and set(wide.forecast.levels) == {"none"} and wide.tried == wide.forecast.memory.passes
+    tried = on_card(monkeypatch, wide.forecast.memory.total - 1)
+    said: list[str] = []
+    less = planned(model, engine, recipe(), batches, said=said)
+    assert less is not None and less.forecast.levels == ("elementwise", "none", "none", "none")
+    assert tried == [less.forecast]
     layers = recompute.decoder_layers(model)
     assert ["forward" in vars(layer) for layer in layers] == [True, False, False, False]
+    assert "micro-batches of 1, recompute elementwise in the first 1 of 4 layers, none in the others" in said[-1]
+    numbers = less.numbers()
+    assert numbers["tried_gib"] == pytest.approx(less.forecast.memory.passes / (1 << 30), abs=1e-3)
+    assert numbers["predicted_gib"] == pytest.approx(numbers["tried_gib"], abs=2e-3)
+    assert numbers["micro_batch_tokens"] == 1 << 18
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention_dropout": 0.5}])
+def test_a_trial_leaves_no_trace(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine = llama(**settings)
+    monkeypatch.setattr(trial, "measured", lambda _: 7)
+    plans: list[Forecast] = []
+    monkeypatch.setattr(memory, "card_of", lambda _: cards.Card("small", 2 << 30))
+    monkeypatch.setattr(Trial, "run", lambda _, plan: plans.append(plan) or 7)
+    planned(model, engine, recipe(), {1: Batch(30, 30)})
+    monkeypatch.undo()
+    monkeypatch.setattr(trial, "measured", lambda _: 7)
+    model.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    assert trial_of(model, engine).run(plans[0]) == 7
+    assert torch.equal(torch.get_rng_state(), random) and not model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_running_out_of_memory_in_a_trial_is_no_error_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine = llama()
+    plans = on_card(monkeypatch, 2 << 30)
+    planned(model, engine, recipe(), {1: Batch(30, 30)})
+    monkeypatch.undo()
+
+    def halfway(self: Trial, size: int) -> None:
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight) if weight.requires_grad else None
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trial, "_pass", halfway)
+    assert trial_of(model, engine).run(plans[0]) is None
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 def test_a_model_that_is_not_covered_is_left_to_transformers() -> None:
@@ -75,21 +155,19 @@ def test_a_model_that_is_not_covered_is_left_to_transformers() -> None:
     model = MambaForCausalLM(MambaConfig(**SIZE, state_size=4)).train()
     engine = prepare(model, ROWS, attention="auto", say=lambda _: None)
     said: list[str] = []
-    assert memory.plan_memory(model, engine, recipe(), Batch(30, 30), said.append) is None
+    assert planned(model, engine, recipe(), {1: Batch(30, 30)}, said=said) is None
     assert said[0].startswith("train: peak not predicted: ")
+    assert memory.without_plan(model, recipe(gradient_checkpointing=True), said.append)
+    assert not memory.without_plan(model, recipe(), said.append)  # on the CPU
 
 
-def test_more_is_recomputed_until_the_longest_batch_runs() -> None:
-    tried: list[Sequence[Level]] = []
-
-    def runs(levels: Sequence[Level]) -> bool:
-        tried.append(levels)
-        return set(levels) == {"full"}
-
-    levels, failed = memory.first_that_runs(("none", "none"), runs)
-    assert levels == ("full", "full") and failed == [("none", "none"), ("elementwise", "elementwise")]
-    assert memory.first_that_runs(("elementwise", "none"), lambda _: True) == (("elementwise", "none"), [])
-    assert memory.first_that_runs(("none", "none"), lambda _: False)[0] == ("full", "full")
+def test_a_level_that_is_asked_for_is_set_where_nothing_is_predicted() -> None:
+    model, _ = llama()
+    assert not memory.without_plan(model, recipe(gradient_checkpointing="elementwise"), lambda _: None)
+    assert all("forward" in vars(layer) for layer in recompute.decoder_layers(model))
+    said: list[str] = []
+    assert memory.without_plan(torch.nn.Linear(2, 2), recipe(gradient_checkpointing="offload"), said.append)
+    assert said == ["train: recompute full: offload is not known for this model"]
 
 
 def test_the_largest_batch_holds_the_longest_items() -> None:
@@ -101,13 +179,24 @@ def test_the_largest_batch_holds_the_longest_items() -> None:
     assert memory.largest_batch(store, plan, 99)[1] == Batch(24, 20)
 
 
+def test_the_prompt_of_a_pair_is_counted_as_shared() -> None:
+    store = from_pairs([(n, PairTokens(list(range(size)), [1] * 4, [2] * 6)) for n, size in enumerate([3, 8, 5])])
+    assert memory.largest_batch(store, one_by_one(range(3)), 2) == ([1, 2], Batch(33, 20, 13))
+
+
 def test_running_out_of_memory_names_settings_that_need_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = llama()
+    model, engine = llama()
     on_card(monkeypatch, 24 << 30)
     start = recipe(gradient_checkpointing=False, global_batch_size=4096, micro_batch_size=4096)
-    assert memory.what_fits(model, start) == "--set train.gradient_checkpointing=true"
-    unknown = start.model_copy(update={"adapter": start.adapter.model_copy(update={"dropout": 0.1})})
-    assert memory.what_fits(model, unknown) is None
+    chosen = planned(model, engine, start, {4096: Batch(4096 * 2048, 4096 * 2048)})
+    assert memory.what_fits(model, start, chosen) == "--set train.gradient_checkpointing=true"
+    # what a plan chose is named: it would choose the same again
+    start = recipe(global_batch_size=512)
+    chosen = planned(model, engine, start, {512: Batch(512 * 2048, 512 * 2048)})
+    assert memory.what_fits(model, start, chosen) == (
+        "--set train.gradient_checkpointing=true --set train.micro_batch_size=512"
+    )
+    assert memory.what_fits(model, start, None) is None
 
 
 def test_the_error_of_running_out_carries_the_settings_and_exit_code_5() -> None:

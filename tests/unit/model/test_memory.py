@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 
 from trainer.engine import float8, lora
 from trainer.errors import HardwareError
-from trainer.model import cards, forecast
+from trainer.model import cards, choose, forecast
 from trainer.model.memory import Batch, Predictor, four_bit_bytes
 from trainer.model.outline import NotPredictedError, Outline, read
 from trainer.model.source import ModelSource, locate
@@ -166,7 +166,7 @@ def test_a_layer_of_eight_billion_keeps_what_was_counted_by_hand() -> None:
 
 def test_choices_take_less_memory_each() -> None:
     predictor = Predictor(Outline.of(EIGHT), recipe(), is_cuda=True)
-    sizes = [predictor.predict(levels, Batch(4096, 4096), 80 << 30).peak for levels in forecast.choices(32)]
+    sizes = [predictor.predict(levels, Batch(4096, 4096), 80 << 30).peak for levels in choose.mixtures(32)]
     assert len(sizes) == 65
     # at the very end the one layer that is whole again weighs more than what the last elementwise ones keep
     assert all(more > less for more, less in itertools.pairwise(sizes[:-3]))
@@ -177,7 +177,7 @@ def test_choices_take_less_memory_each() -> None:
 def test_the_least_recompute_that_fits_is_chosen(gib: int) -> None:
     predictor, batch = Predictor(Outline.of(EIGHT), recipe(), is_cuda=True), Batch(8192, 8192)
     found = forecast.forecast(predictor, batch, gib << 30)
-    levels = list(forecast.choices(32))
+    levels = list(choose.mixtures(32))
     place = levels.index(found.levels)
     assert found.fits == (found.memory.peak <= gib << 30)
     assert all(predictor.predict(less, batch, gib << 30).peak > gib << 30 for less in levels[:place])

@@ -17,7 +17,8 @@ from trainer.bench.task import Amount, History, Task, amount, history_of
 from trainer.methods import setup, worker
 from trainer.methods.callbacks import StopSignals
 from trainer.methods.loop import RecipeLoop
-from trainer.methods.stream import Plan, order
+from trainer.methods.stream import order
+from trainer.model.choose import described
 from trainer.model.load import load_tokenizer, precision
 from trainer.recipe import load_recipe
 from trainer.tokens.pack import PackPlan
@@ -57,35 +58,36 @@ def build(task: Task, variant: str) -> OurTraining:
     same_start(model)
     inputs = setup.read_inputs(job)
     engine = setup.build_engine(job, model, inputs, _silent)
-    plan = setup.build_plan(job, inputs, 1)
-    parts = setup.Parts(job, model, engine, inputs, plan, types, load_tokenizer(recipe.model, job.cache), _silent)
-    seconds = [_build_seconds(parts)[0]] if task.what == "dpo" else []
-    cached, loop = _build_seconds(parts)
+    parts = setup.Parts(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
+    settled = setup.settle(parts, 1)
+    seconds = [_build_seconds(parts, settled)[0]] if task.what == "dpo" else []
+    cached, loop = _build_seconds(parts, settled)
     loop.args.save_strategy = SaveStrategy.NO
-    rows = [row for item in order(plan, recipe.seed) for row in inputs.plan[int(item)]]
+    rows = [row for item in order(settled.plan, recipe.seed) for row in inputs.plan[int(item)]]
     return OurTraining(
         loop,
         loop.model,
         amount(inputs.train, rows),
         str(types.autocast or types.weights).removeprefix("torch."),
-        _described(plan, inputs, loop),
+        _described(settled, inputs, loop),
         max(0.0, sum(seconds) - cached) if seconds else 0.0,
     )
 
 
-def _build_seconds(parts: setup.Parts) -> tuple[float, RecipeLoop]:
+def _build_seconds(parts: setup.Parts, settled: setup.Settled) -> tuple[float, RecipeLoop]:
     start = clock.now()
-    loop, _ = setup.build_loop(parts, StopSignals())
+    loop, _ = setup.build_loop(parts, settled, StopSignals())
     return clock.now() - start, loop
 
 
-def _described(plan: Plan, inputs: setup.Inputs, loop: RecipeLoop) -> dict[str, Any]:
+def _described(settled: setup.Settled, inputs: setup.Inputs, loop: RecipeLoop) -> dict[str, Any]:
+    levels = settled.chosen.forecast.levels if settled.chosen else ()
     return {
-        "micro_batch_size": plan.micro_batch_size,
-        "accumulation": plan.accumulation,
+        "micro_batch_size": settled.plan.micro_batch_size,
+        "accumulation": settled.plan.accumulation,
         "is_packed": inputs.is_packed,
         "attention": loop.model.config._attn_implementation,
-        "gradient_checkpointing": loop.args.gradient_checkpointing,
+        "gradient_checkpointing": described(levels) if levels else loop.args.gradient_checkpointing,
     }
 
 
