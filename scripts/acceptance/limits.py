@@ -8,6 +8,8 @@ import functools
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import torch
+
 from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.training import Measured, Rig, Setting, fastest, free, gain, train_trl
@@ -15,10 +17,10 @@ from acceptance.workplace import Workplace
 from trainer.bench import clock
 from trainer.bench.shapes import SHAPES, Shape
 from trainer.engine import float8
-from trainer.model.cards import CARDS
-from trainer.model.forecast import GIB, forecast, predictor_of, step_seconds
+from trainer.model.cards import known_as
+from trainer.model.choose import GIB
+from trainer.model.forecast import planned
 from trainer.model.load import device
-from trainer.model.memory import Batch
 from trainer.model.outline import Outline
 
 LENGTH = {"real": 4096, "tiny": 64}
@@ -46,7 +48,7 @@ class Lever(NamedTuple):
     off: Setting
     on: Setting
     predicted: float | None = None
-    """Gain in speed that was predicted, from the bytes and operations that are saved; None: by `step_seconds`."""
+    """Gain in speed that was predicted, from the bytes and operations that are saved; None: by the plan's own."""
 
 
 def batch(rows: int, *more: str) -> tuple[str, ...]:
@@ -148,19 +150,12 @@ def same(one: Measured, other: Measured) -> dict[str, Any]:
 
 def predicted_gain(rig: Rig, what: Lever) -> float | None:
     """Return the ratio of predicted seconds of a step."""
-    card = next((card for name, card in CARDS.items() if name.split("-")[0] in clock.device_name()), None)
+    card = known_as(clock.device_name(), torch.cuda.get_device_properties(0).total_memory) if clock.on_cuda() else None
     if card is None:
         return None
     outline = Outline.of(rig.model.config.get_text_config().to_dict())
-    seconds = []
-    for setting in (what.off, what.on):
-        recipe = rig.recipe(setting)
-        predictor = predictor_of(recipe, outline, is_cuda=True)
-        tokens = rig.length * int(recipe.train.global_batch_size)
-        found = forecast(predictor, Batch(tokens, tokens), card.memory)
-        seconds.append(step_seconds(predictor, found, card))
-    off, on = seconds
-    return off / on if off and on else None
+    off, on = (planned(rig.recipe(setting), outline, card).seconds for setting in (what.off, what.on))
+    return off / on
 
 
 def qlora(rig: Rig, lora: Measured | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from trainer.engine.prepare import Engine
 from trainer.methods import setup, worker
 from trainer.methods.callbacks import StopSignals
 from trainer.model import adapter as adapters
+from trainer.model.choose import described
 from trainer.model.load import device, four_bit, load_tokenizer, precision
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
@@ -56,7 +57,7 @@ class Measured(NamedTuple):
     tokens_per_s: float
     peak_bytes: int
     predicted_bytes: int | None
-    """Of what is allocated: without the prediction's reserve."""
+    """Of all tensors, as `peak_bytes` on a card."""
     loss: float
     """Of the first step."""
     grad_norm: float
@@ -110,21 +111,21 @@ class Rig:
         set_seed(recipe.seed)
         same_start(self.model)
         worker.start_processes(None)
-        loop, plan = self._loop(recipe, setting)
+        loop, settled = self._loop(recipe, setting)
         watch = Stopwatch()
         loop.add_callback(watch)
         clock.reset_peak()
         loop.train()
         lines = [line for line in loop.state.log_history if "loss" in line]
-        found = loop.forecast
+        found = settled.chosen.forecast if settled.chosen else None
         measured = Measured(
             tokens_per_s=recipe.train.global_batch_size * self.length / watch.seconds(),
             peak_bytes=clock.peak_bytes(),
-            predicted_bytes=found.memory.peak - found.memory.reserve if found else None,
+            predicted_bytes=found.memory.peak if found else None,
             loss=float(lines[0]["loss"]),
             grad_norm=float(lines[0]["grad_norm"]),
-            recompute=found.numbers()["recompute"] if found else str(loop.args.gradient_checkpointing),
-            micro_batch_size=plan.micro_batch_size,
+            recompute=described(found.levels) if found else "full" if settled.recomputes else "none",
+            micro_batch_size=settled.plan.micro_batch_size,
         )
         del loop
         free()
@@ -135,12 +136,11 @@ class Rig:
         job = setup.Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
         engine = self._switched(setup.build_engine(job, self.model, inputs, _say), setting.without)
-        plan = setup.build_plan(job, inputs, 1)
-        tokenizer = load_tokenizer(recipe.model, job.cache)
-        parts = setup.Parts(job, self.model, engine, inputs, plan, self.types, tokenizer, _say)
-        loop, _ = setup.build_loop(parts, StopSignals())
+        parts = setup.Parts(job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say)
+        settled = setup.settle(parts, 1)
+        loop, _ = setup.build_loop(parts, settled, StopSignals())
         loop.args.save_strategy = SaveStrategy.NO
-        return loop, plan
+        return loop, settled
 
     def _inputs(self, recipe: Recipe) -> setup.Inputs:
         count = recipe.train.global_batch_size * self.steps
