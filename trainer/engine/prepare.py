@@ -123,7 +123,7 @@ class _Probe:
             return Engine("flat", "flat", None, scorer)
         say(f"train: attention by {self.base.config._attn_implementation}, rows are padded: {reason}")
         leak = self._leak(scorer)
-        return Engine("padded", None if leak else "positions", leak, scorer)
+        return Engine(self._padding(scorer), None if leak else "positions", leak, scorer)
 
     def _own(self, rows: Sequence[Ids]) -> torch.Tensor:
         """Return the log-probabilities of all tokens but the first of each row, by the model itself."""
@@ -203,6 +203,20 @@ class _Probe:
         ]
         shared = self._difference(engine.score(self.model, batch)[0], torch.cat(answers))
         return None if shared is None else f"shared prefixes do not agree: {shared}"
+
+    def _padding(self, scorer: Scorer | None) -> Layout:
+        """Compare rows that are filled up, without a mask, with rows alone; losses of routers count what is masked."""
+        if getattr(self.base.config.get_text_config(), "router_aux_loss_coef", None):
+            return "masked"
+        halves = [row[: max(2, len(row) // 2)] for row in self.rows]
+        rows = [one for pair in zip(self.rows, halves, strict=True) for one in pair]
+        wholes = self.alone.split([len(row) - 1 for row in self.rows])
+        expected = [one for whole, half in zip(wholes, halves, strict=True) for one in (whole, whole[: len(half) - 1])]
+        try:
+            found = Engine("padded", None, None, scorer).score(self.model, self._batch(rows, "padded"))[0]
+            return "masked" if self._difference(found, torch.cat(expected)) else "padded"
+        except (RuntimeError, TypeError, ValueError):
+            return "masked"
 
     def _leak(self, scorer: Scorer | None) -> str | None:
         """Compare rows packed by `position_ids` with rows alone."""

@@ -37,9 +37,9 @@ class TrainSection(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradient clipping; 0 is off."""
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "sgd"] = (
-        "adamw_torch"
+        "adamw_torch_fused"
     )
-    """Optimizer; the 8-bit and paged ones need a CUDA card."""
+    """Optimizer; the fused one is the fastest on cards and CPUs, the 8-bit and paged ones need a CUDA card."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass; auto: on CUDA, as little as fits; none on the CPU."""
     logging_steps: int = Field(default=1, ge=1)
