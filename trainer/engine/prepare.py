@@ -18,6 +18,7 @@ from trainer.engine import flash, lora
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Ids, Layout, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
+from trainer.engine.masks import packing_known
 
 TOLERANCE = {torch.float32: (1e-3, 1e-4), torch.float64: (1e-6, 1e-6)}
 HALF_TOLERANCE = (0.05, 0.02)
@@ -43,10 +44,11 @@ class Engine:
     def score(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the log-probability of each target, (N,), and a router's auxiliary loss."""
         targets = batch["targets"]
-        if self.scorer is not None:
-            found = model(**batch["inputs"], use_cache=False, targets=targets)
-            return found["log_probs"], found["aux_loss"]
-        output = model(**batch["inputs"], use_cache=False)
+        with packing_known(batch["inputs"]):
+            if self.scorer is not None:
+                found = model(**batch["inputs"], use_cache=False, targets=targets)
+                return found["log_probs"], found["aux_loss"]
+            output = model(**batch["inputs"], use_cache=False)
         logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         found = logits.log_softmax(-1).gather(1, targets.ids[:, None])[:, 0]

@@ -116,6 +116,9 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
         RecipeError: The recipe insists on packing and the model cannot.
     """
     store = inputs.train
+    switched_off = 0.0 if isinstance(job.recipe.method, SftMethod) else _switch_dropout_off(model)
+    if switched_off:  # before LoRA layers are told apart by their dropout
+        say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
     number = min(PROBE_ROWS, len(store))
     rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
     engine = prepare(model, rows, attention=job.recipe.model.attn_implementation, say=say)
@@ -226,9 +229,6 @@ def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:
 def _preference_loop(parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
     method = parts.job.recipe.method
     assert not isinstance(method, SftMethod)
-    switched_off = _switch_dropout_off(parts.model)
-    if switched_off:
-        parts.say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
     inputs = parts.inputs
     loop = PreferenceLoop(
         method=method,
