@@ -52,6 +52,17 @@ def of_rows(items: Sequence[Sequence[Row]], layout: Layout, pad_id: int) -> Batc
             return _masked(_padded(rows, pad_id), rows)
 
 
+def filled(batch: Batch, width: int, pad_id: int) -> Batch:
+    """Fill a flat batch up to a number of tokens by a row of its own that nothing is asked of."""
+    inputs = batch["inputs"]
+    spans, total = inputs["segments"].spans, inputs["input_ids"].shape[1]
+    if total >= width:
+        return batch
+    more = {"input_ids": torch.full((1, width - total), pad_id), "position_ids": torch.arange(width - total)[None]}
+    longer = {name: torch.cat([inputs[name], tensor], 1) for name, tensor in more.items()}
+    return batch | {"inputs": inputs | longer | {"segments": Segments.of([*spans, Segment(total, width)])}}
+
+
 def of_pairs(pairs: Sequence[Pair], layout: Layout, pad_id: int, *, with_prompts: bool = False) -> Batch:
     """Build a batch from n preference pairs.
 

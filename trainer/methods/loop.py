@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from trainer.engine import compile
 from trainer.engine.batch import Batch
 from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
@@ -149,9 +150,10 @@ class RecipeLoop(Trainer):
         sums: Any = 0.0
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            batch = moved(self.data_collator([dataset[place % len(dataset)] for place in part]), self.args.device)
+            items = [dataset[place % len(dataset)] for place in part]
+            batch = moved(self.data_collator.collate(items), self.args.device)
             counted = torch.tensor([place < len(dataset) for place in part], dtype=torch.float64)
-            with torch.no_grad(), self.accelerator.autocast():
+            with torch.no_grad(), self.accelerator.autocast(), compile.paused():
                 log_probs, _ = self.engine.score(self.model, batch)
             sums = sums + self.measure(batch, log_probs, counted.to(self.args.device))
         metrics = self.validation(self.accelerator.reduce(sums, "sum"))

@@ -13,11 +13,12 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
+from trainer.engine import compile
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
-from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
+from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset, moved
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.preference import PreferenceLoop
 from trainer.methods.reference import reference_key, reference_log_probs, remembered
@@ -204,7 +205,40 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     )
     loop.forecast = chosen
     memory.settle(loop, chosen, longest, parts.say)
+    if recipe.train.torch_compile:
+        _compile(parts, loop, longest, batch.tokens)
     return loop, metrics
+
+
+def _compile(parts: Parts, loop: RecipeLoop, longest: list[int], width: int) -> None:
+    """Compile the layers, where every process can; packs are then filled up to the longest micro-batch."""
+    collator: Any = loop.data_collator
+    is_static = parts.inputs.is_packed and collator.layout == "flat"
+    collator.width = width if is_static else None
+    batch = moved(collator([loop.train_dataset[item] for item in longest]), loop.args.device)
+
+    def loss() -> torch.Tensor:
+        with loop.accelerator.autocast():
+            return -parts.engine.score(loop.model, batch)[0].mean()
+
+    problem = "another process does not compile"
+    dtype = parts.types.autocast or parts.types.weights
+    number = 0
+    loop.model.train()
+    if loop.args.gradient_checkpointing:  # as transformers does when training begins
+        loop.model.gradient_checkpointing_enable(loop.args.gradient_checkpointing_kwargs)
+    try:
+        number = compile.try_on(loop.model, loss, dtype=dtype, is_static=is_static)
+    except compile.NotCompiled as error:
+        problem = str(error)
+    least = loop.accelerator.reduce(torch.tensor(min(number, 1), device=loop.args.device), "sum")
+    if int(least) == loop.accelerator.num_processes:
+        parts.say(f"train: {number} decoder layers are compiled")
+        return
+    collator.width = None
+    if number:
+        compile.switch_off(loop.model)
+    parts.say(f"train: layers are not compiled: {problem}")
 
 
 def _recompute(recipe: Recipe) -> bool:

@@ -42,6 +42,8 @@ class TrainSection(Section):
     """Optimizer; the fused one is the fastest on cards and CPUs, the 8-bit and paged ones need a CUDA card."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations in the backward pass; auto: on CUDA, as little as fits; none on the CPU."""
+    torch_compile: bool = False
+    """Compile the decoder layers, where this torch is known to do so rightly; packs are filled up to one length."""
     logging_steps: int = Field(default=1, ge=1)
     """Steps between two lines of metrics.jsonl."""
     eval_steps: int | None = Field(default=None, ge=1)

@@ -18,7 +18,7 @@ from trainer.methods.sft import SftLoop
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from acceptance.syncs import watched  # noqa: E402  scripts are no package
+from acceptance.syncs import watched
 
 SDPA = {"attn_implementation": "sdpa"}
 """Left to transformers: rows are padded."""
