@@ -3,9 +3,11 @@
     flat       rows follow each other without padding, `segments` says who attends to whom; one preference pair is
                [prompt chosen rejected], its prompt stored once
     positions  rows follow each other, `position_ids` begin anew at each; transformers builds the mask
-    padded     one row a line, padded on the right under an attention mask
+    padded     one row a line, filled up on the right: causal attention never looks there, so that no mask is needed
+               (transformers reads a mask back to the host in every pass)
+    masked     padded, under an attention mask, for models that look at padding in some other way
 
-All three ask for the same tokens, so that every loss is the same function of `targets`.
+All of them ask for the same tokens, so that every loss is the same function of `targets`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from trainer.engine.head import Targets
 from trainer.engine.segments import Segment, Segments
 
-Layout = Literal["flat", "positions", "padded"]
+Layout = Literal["flat", "positions", "padded", "masked"]
 Ids = np.ndarray[Any, Any]
 Row = tuple[Ids, Ids]
 """Token ids and loss mask of a supervised row."""
@@ -35,7 +37,7 @@ def of_rows(items: Sequence[Sequence[Row]], layout: Layout, pad_id: int) -> Batc
 
     Args:
         items: Rows of each pack; a row alone is a pack of one.
-        layout: How they are laid out; packs of several rows are not `padded`.
+        layout: How they are laid out; packs of several rows are neither `padded` nor `masked`.
         pad_id: Token that fills lines up.
     """
     rows = [row for item in items for row in item]
@@ -46,6 +48,19 @@ def of_rows(items: Sequence[Sequence[Row]], layout: Layout, pad_id: int) -> Batc
             return _positions(items, pad_id)
         case "padded":
             return _padded(rows, pad_id)
+        case "masked":
+            return _masked(_padded(rows, pad_id), rows)
+
+
+def filled(batch: Batch, width: int, pad_id: int) -> Batch:
+    """Fill a flat batch up to a number of tokens by a row of its own that nothing is asked of."""
+    inputs = batch["inputs"]
+    spans, total = inputs["segments"].spans, inputs["input_ids"].shape[1]
+    if total >= width:
+        return batch
+    more = {"input_ids": torch.full((1, width - total), pad_id), "position_ids": torch.arange(width - total)[None]}
+    longer = {name: torch.cat([inputs[name], tensor], 1) for name, tensor in more.items()}
+    return batch | {"inputs": inputs | longer | {"segments": Segments.of([*spans, Segment(total, width)])}}
 
 
 def of_pairs(pairs: Sequence[Pair], layout: Layout, pad_id: int, *, with_prompts: bool = False) -> Batch:
@@ -54,7 +69,10 @@ def of_pairs(pairs: Sequence[Pair], layout: Layout, pad_id: int, *, with_prompts
     Of its sequences, 2i is pair i's chosen answer and 2i + 1 the rejected one. `with_prompts` adds sequence 2n + i:
     the tokens of prompt i but the first.
     """
-    return _flat_pairs(pairs, with_prompts) if layout == "flat" else _padded_pairs(pairs, pad_id, with_prompts)
+    if layout == "flat":
+        return _flat_pairs(pairs, with_prompts)
+    batch = _padded_pairs(pairs, pad_id, with_prompts)
+    return _masked(batch, [row for pair in pairs for row in _as_rows(pair)]) if layout == "masked" else batch
 
 
 def _flat_rows(rows: Sequence[Row]) -> Batch:
@@ -127,13 +145,13 @@ def _padded(rows: Sequence[Row], pad_id: int) -> Batch:
     places = [
         (number * width + np.flatnonzero(mask[1:]), ids[1:][mask[1:] > 0]) for number, (ids, mask) in enumerate(rows)
     ]
-    return {
-        "inputs": {
-            "input_ids": _stack([ids for ids, _ in rows], width, pad_id),
-            "attention_mask": _stack([np.ones(len(ids), dtype=np.int64) for ids, _ in rows], width, 0),
-        },
-        "targets": _targets(places),
-    }
+    return {"inputs": {"input_ids": _stack([ids for ids, _ in rows], width, pad_id)}, "targets": _targets(places)}
+
+
+def _masked(batch: Batch, rows: Sequence[Row]) -> Batch:
+    width = batch["inputs"]["input_ids"].shape[1]
+    batch["inputs"]["attention_mask"] = _stack([np.ones(len(ids), dtype=np.int64) for ids, _ in rows], width, 0)
+    return batch
 
 
 def _as_rows(pair: Pair) -> tuple[Row, Row]:

@@ -18,6 +18,7 @@ from trainer.engine import flash, float8, lora
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Ids, Layout, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
+from trainer.engine.masks import packing_known
 
 TOLERANCE = {torch.float32: (1e-3, 1e-4), torch.float64: (1e-6, 1e-6)}
 HALF_TOLERANCE = (0.05, 0.02)
@@ -43,10 +44,11 @@ class Engine:
     def score(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the log-probability of each target, (N,), and a router's auxiliary loss."""
         targets = batch["targets"]
-        if self.scorer is not None:
-            found = model(**batch["inputs"], use_cache=False, targets=targets)
-            return found["log_probs"], found["aux_loss"]
-        output = model(**batch["inputs"], use_cache=False)
+        with packing_known(batch["inputs"]):
+            if self.scorer is not None:
+                found = model(**batch["inputs"], use_cache=False, targets=targets)
+                return found["log_probs"], found["aux_loss"]
+            output = model(**batch["inputs"], use_cache=False)
         logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         found = logits.log_softmax(-1).gather(1, targets.ids[:, None])[:, 0]
@@ -127,7 +129,7 @@ class _Probe:
             return Engine("flat", "flat", None, scorer)
         say(f"train: attention by {self.base.config._attn_implementation}, rows are padded: {reason}")
         leak = self._leak(scorer)
-        return Engine("padded", None if leak else "positions", leak, scorer)
+        return Engine(self._padding(scorer), None if leak else "positions", leak, scorer)
 
     def _own(self, rows: Sequence[Ids]) -> torch.Tensor:
         """Return the log-probabilities of all tokens but the first of each row, by the model itself."""
@@ -207,6 +209,20 @@ class _Probe:
         ]
         shared = self._difference(engine.score(self.model, batch)[0], torch.cat(answers))
         return None if shared is None else f"shared prefixes do not agree: {shared}"
+
+    def _padding(self, scorer: Scorer | None) -> Layout:
+        """Compare rows that are filled up, without a mask, with rows alone; losses of routers count what is masked."""
+        if getattr(self.base.config.get_text_config(), "router_aux_loss_coef", None):
+            return "masked"
+        halves = [row[: max(2, len(row) // 2)] for row in self.rows]
+        rows = [one for pair in zip(self.rows, halves, strict=True) for one in pair]
+        wholes = self.alone.split([len(row) - 1 for row in self.rows])
+        expected = [one for whole, half in zip(wholes, halves, strict=True) for one in (whole, whole[: len(half) - 1])]
+        try:
+            found = Engine("padded", None, None, scorer).score(self.model, self._batch(rows, "padded"))[0]
+            return "masked" if self._difference(found, torch.cat(expected)) else "padded"
+        except (RuntimeError, TypeError, ValueError):
+            return "masked"
 
     def _leak(self, scorer: Scorer | None) -> str | None:
         """Compare rows packed by `position_ids` with rows alone."""

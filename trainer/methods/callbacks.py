@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -150,13 +150,32 @@ class Progress(TrainerCallback):
             self.bar.write(text, file=sys.stderr)
 
 
+class Asked:
+    """The largest number that any process has, on its way from the device."""
+
+    def __init__(self, number: int, device: torch.device) -> None:
+        found = torch.full((), number, device=device)
+        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+        self.number = found.to("cpu", non_blocking=True)
+        self.arrival = torch.cuda.Event() if device.type == "cuda" else None
+        if self.arrival is not None:
+            self.arrival.record()
+
+    def answer(self) -> int:
+        """Wait for it to arrive."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        return int(self.number)
+
+
 @dataclass
 class StopSignals(TrainerCallback):
     """SIGTERM and SIGINT end the run after a checkpoint; all processes stop at the same step."""
 
     received: int = 0
     stopped_by: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    asked: Asked | None = None
+    """The question of the step before; reading its answer then does not keep a card from working ahead."""
 
     def install(self) -> None:
         """Catch the signals from now on."""
@@ -170,9 +189,8 @@ class StopSignals(TrainerCallback):
         """Ask for a checkpoint and the end, when any process got a signal."""
         number = self.received
         if args.world_size > 1:
-            flag = torch.tensor(number, device=args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            number = int(flag)
+            before, self.asked = self.asked, Asked(number, args.device)
+            number = before.answer() if before else 0
         if number and state.global_step < state.max_steps:
             self.stopped_by = number
             control.should_save = control.should_training_stop = True

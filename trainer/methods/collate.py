@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from trainer.engine.batch import Batch, Layout, Pair, Row, of_pairs, of_rows
+from trainer.engine.batch import Batch, Layout, Pair, Row, filled, of_pairs, of_rows
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
@@ -56,28 +56,42 @@ class PairDataset(Dataset[PairItem]):
         return PairItem(self.store.pair(row), self.reference[row])
 
 
-class RowCollator:
-    """Builds a batch from supervised items; `counts` is (1,): its trained tokens."""
+class Collator:
+    """Builds batches of training; `collate` those of validation, which are as long as their items."""
 
     def __init__(self, *, layout: Layout, pad_id: int) -> None:
         self.layout = layout
         self.pad_id = pad_id
+        self.width: int | None = None
+        """Tokens that flat batches are filled up to, so that one compiled graph serves all."""
 
-    def __call__(self, items: Sequence[Sequence[Row]]) -> Batch:
+    def __call__(self, items: Sequence[Any]) -> Batch:
+        """Return `collate`'s batch, filled up."""
+        batch = self.collate(items)
+        return batch if self.width is None else filled(batch, self.width, self.pad_id)
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """Return inputs, targets and counts."""
+        raise NotImplementedError
+
+
+class RowCollator(Collator):
+    """Takes supervised items; `counts` is (1,): their trained tokens."""
+
+    def collate(self, items: Sequence[Sequence[Row]]) -> Batch:
         """Return inputs, targets and counts."""
         batch = of_rows(items, self.layout, self.pad_id)
         return batch | {"counts": batch["targets"].lengths.sum()[None]}
 
 
-class PairCollator:
-    """Builds a batch from pairs; `counts` is (3,): pairs, tokens of chosen answers, those and their prompts' tokens."""
+class PairCollator(Collator):
+    """Takes pairs; `counts` is (3,): pairs, tokens of chosen answers, those and their prompts' tokens."""
 
     def __init__(self, *, layout: Layout, pad_id: int, with_prompts: bool = False) -> None:
-        self.layout = layout
-        self.pad_id = pad_id
+        super().__init__(layout=layout, pad_id=pad_id)
         self.with_prompts = with_prompts
 
-    def __call__(self, items: Sequence[PairItem]) -> Batch:
+    def collate(self, items: Sequence[PairItem]) -> Batch:
         """Return inputs, targets, reference (pairs, 2) and counts."""
         batch = of_pairs([item.pair for item in items], self.layout, self.pad_id, with_prompts=self.with_prompts)
         lengths = batch["targets"].lengths

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from trainer.engine import compile
 from trainer.engine.batch import Batch
 from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
@@ -35,6 +37,8 @@ class RecipeLoop(Trainer):
     checkpoint_dir: Path
     keep: int
     engine: Engine
+    trained: list[torch.nn.Parameter]
+    """What the optimizer moves, once training has begun."""
     loss_is_scaled_for_ga = True
     """Losses here are shares of the whole step's mean already."""
 
@@ -75,6 +79,42 @@ class RecipeLoop(Trainer):
         """Return metrics from the sums of `measure` over all validation rows."""
         raise NotImplementedError
 
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run a micro-batch forward and backward; return its share of the step's loss, on the device.
+
+        transformers sets the mode of every module in each micro-batch, which takes milliseconds where each linear layer
+        has an adapter, and under DeepSpeed rounds the reference's log-probabilities to the type of the weights.
+        """
+        if not self.model.training:
+            model.train()
+        if not hasattr(self, "trained"):
+            self._walk_once(model)
+        loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        options = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}  # losses are scaled already
+        self.accelerator.backward(loss, **options)
+        return loss.detach()
+
+    def _walk_once(self, model: torch.nn.Module) -> None:
+        """Find the trained weights once, where transformers walks through all modules twice in every step."""
+        self.trained = [weight for weight in model.parameters() if weight.requires_grad]
+        if not self._is_sharded:
+            model.zero_grad = self._forget_gradients
+
+    def _forget_gradients(self, set_to_none: bool = True) -> None:
+        for weight in self.trained:
+            weight.grad = None
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        if self._is_sharded:  # by the wrapped model's own method
+            return super()._clip_grad_norm(model)
+        return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -107,9 +147,10 @@ class RecipeLoop(Trainer):
         sums: Any = 0.0
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            batch = moved(self.data_collator([dataset[place % len(dataset)] for place in part]), self.args.device)
+            items = [dataset[place % len(dataset)] for place in part]
+            batch = moved(self.data_collator.collate(items), self.args.device)
             counted = torch.tensor([place < len(dataset) for place in part], dtype=torch.float64)
-            with torch.no_grad(), self.accelerator.autocast():
+            with torch.no_grad(), self.accelerator.autocast(), compile.paused():
                 log_probs, _ = self.engine.score(self.model, batch)
             sums = sums + self.measure(batch, log_probs, counted.to(self.args.device))
         metrics = self.validation(self.accelerator.reduce(sums, "sum"))
@@ -145,9 +186,18 @@ class RecipeLoop(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _refuse_non_finite(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise diverged(self.state.global_step, f"weight {name} is not finite")
+        """Look at the weights, and at the losses that no line has shown yet; read from the device once."""
+        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        found = [_whole(torch.isfinite(weight).all()) for _, weight in named]
+        for index, is_finite in enumerate(torch.stack([*found, torch.isfinite(self._tr_loss).all()]).tolist()):
+            if not is_finite:
+                what = f"weight {named[index][0]}" if index < len(named) else "the loss since the last logged step"
+                raise diverged(self.state.global_step, f"{what} is not finite")
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that is spread over processes in one piece."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def diverged(step: int, what: str) -> DivergedError:

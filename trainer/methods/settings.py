@@ -57,6 +57,7 @@ def settings_of(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_cuda,
+        "accelerator_config": {"non_blocking": on_cuda},
         "ddp_find_unused_parameters": False,
         "average_tokens_across_devices": True,
         "push_to_hub": False,

@@ -21,6 +21,7 @@ from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
 from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
+from trainer.methods.compiled import compile_layers
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.memory import Chosen
 from trainer.methods.preference import PreferenceLoop
@@ -146,12 +147,11 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
         RecipeError: The recipe insists on packing and the model cannot.
     """
     store = inputs.train
+    switched_off = 0.0 if isinstance(job.recipe.method, SftMethod) else _switch_dropout_off(model)
+    if switched_off:  # before LoRA layers are told apart by their dropout
+        say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
     number = min(PROBE_ROWS, len(store))
     rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
-    if not isinstance(job.recipe.method, SftMethod):
-        switched_off = _switch_dropout_off(model)
-        if switched_off:
-            say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
     engine = prepare(
         model,
         rows,
@@ -269,6 +269,10 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
+    if recipe.train.torch_compile:
+        items, largest = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
+        is_static = inputs.is_packed and parts.engine.packed_layout == "flat"
+        compile_layers(loop, items, largest.tokens if is_static else None, parts.types, parts.say)
     return loop, metrics
 
 

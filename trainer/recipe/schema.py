@@ -112,6 +112,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def compiled_layers_drop_nothing_and_are_whole(self) -> Recipe:
+        dropout = getattr(self.adapter, "dropout", 0.0)
+        if self.train.torch_compile and dropout and self.method.kind == "sft":
+            raise ValueError(
+                f"train.torch_compile: adapter.dropout is {dropout:g}, and compiled layers have none; use 0"
+            )
+        if self.train.torch_compile and self.launch.strategy in ("fsdp2", "zero3"):
+            raise ValueError(f"train.torch_compile: not with launch.strategy {self.launch.strategy}; use ddp")
+        return self
+
+    @model_validator(mode="after")
     def the_start_is_known(self) -> Recipe:
         arms = [] if self.eval.arms == "auto" else self.eval.all_arms
         if any(arm.model == "start" for arm in arms) and not getattr(self.adapter, "init_from", None):

@@ -49,8 +49,8 @@ def test_flat_batches_with_shared_prefixes_are_the_model_itself(family: str) -> 
 @pytest.mark.parametrize("family", families.FALLBACKS)
 def test_other_models_fall_back_to_padding_and_say_so(family: str) -> None:
     model, engine, said = prepared(family)
-    assert engine.layout == "padded" and any("rows are padded" in line for line in said), said
-    batch = of_rows([[(row, np.ones(len(row), dtype=np.uint8))] for row in ROWS], "padded", 0)
+    assert engine.layout in ("padded", "masked") and any("rows are padded" in line for line in said), said
+    batch = of_rows([[(row, np.ones(len(row), dtype=np.uint8))] for row in ROWS], engine.layout, 0)
     found, _ = engine.score(model, batch)
     alone = []
     fresh = families.make(family)
@@ -70,6 +70,16 @@ def test_an_attention_that_the_recipe_names_is_left_in_place() -> None:
     engine = prepare(model, ROWS, attention="eager", say=said.append)
     assert engine.layout == "padded" and engine.packed_layout == "positions"
     assert "model.attn_implementation is eager" in said[-1]
+
+
+def test_only_models_that_look_at_padding_are_given_a_mask() -> None:
+    model = families.make("Llama")
+    assert prepare(model, ROWS, attention="sdpa", say=lambda _: None).layout == "padded"
+    results = [pair_results(model, Engine("padded", None, None, None), layout) for layout in ("padded", "masked")]
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    routed = families.make("Mixtral", router_aux_loss_coef=0.1)
+    assert prepare(routed, ROWS, attention="sdpa", say=lambda _: None).layout == "masked"
 
 
 def test_a_model_is_prepared_twice_as_once() -> None:

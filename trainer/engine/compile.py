@@ -1,0 +1,171 @@
+"""Decoder layers through torch.compile: one graph for all of them, used only where it gives the same gradients.
+
+Compiled is what is elementwise: norms, rotations, activations, residual sums. Attention, LoRA products and the output
+head stay the functions they are, so that what is tested of them holds, and nothing that torch has miscompiled before
+(`TESTED`) is traced. One batch is computed both ways before the first step; where the results differ, or anything
+raises, the layers stay as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch._dynamo
+from transformers import AttentionInterface
+
+from trainer.engine import attention
+from trainer.engine.recompute import decoder_layers
+
+TESTED = ((2, 11), (2, 13))
+"""First and last torch whose compiled layers are used.
+
+Inductor before 2.11 gave wrong gradients for traced LoRA functions, 2.13 for `add(alpha=...)` inside them: none is
+traced here, and the comparison at start would find it. 2.14 breaks recompute of compiled layers.
+
+Source: Unsloth's notes on compiled LoRA layers; Axolotl's documentation of regional compilation;
+https://github.com/pytorch/pytorch/issues/166926.
+"""
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+HALF_TOLERANCE = 0.1
+"""Largest relative difference of a gradient; a compiled layer rounds to half precision less often."""
+SMALL = 1e-2
+"""Gradients are compared relative to their norm, but at least to this share of the largest norm."""
+FILLING = 0.02
+"""Standard deviation of what weights that are all zero hold during the comparison: a fresh adapter hides errors."""
+
+
+class NotCompiled(Exception):
+    """The layers stay as they are; says why."""
+
+
+def try_on(
+    model: Any, loss: Callable[[], torch.Tensor], *, dtype: torch.dtype, is_static: bool, backend: str = "inductor"
+) -> int:
+    """Compile the decoder layers of a model if one batch gives the same loss and gradients; return how many there are.
+
+    Weights, gradients and random states are left as they were.
+
+    Args:
+        model: On the device where it trains, in training mode, prepared, with its levels of recompute set.
+        loss: Computes the loss of one batch, by a forward pass of the model.
+        dtype: Of the matrix products.
+        is_static: Every batch has as many tokens as this one.
+        backend: Of torch.compile.
+
+    Raises:
+        NotCompiled: It is not used.
+    """
+    layers = _layers(model)
+    with _no_zeros(model):
+        expected = _results(model, loss)
+        _switch_on(model, layers, is_static, backend)
+        try:
+            found = _results(model, loss)
+        except Exception as error:
+            switch_off(model)
+            raise NotCompiled(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    gap = difference(found, expected)
+    if not gap <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # also for NaN
+        switch_off(model)
+        raise NotCompiled(f"gradients differ by {gap:.1e} from those of the layers as they are")
+    return len(layers)
+
+
+def switch_off(model: Any) -> None:
+    """Put the layers back."""
+    for layer in decoder_layers(model):
+        layer._compiled_call_impl = None
+    for module in model.modules():
+        if "_traced_forward" in vars(module):
+            module.forward = module._traced_forward
+            del module._traced_forward
+    AttentionInterface.register(attention.NAME, attention.segment_attention)
+    torch._dynamo.reset()
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Let layers run as they are for a while: batches of validation come in many shapes."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def is_tested(version: str) -> bool:
+    """Tell whether this torch is one whose compiled layers are used."""
+    major, minor = version.split(".")[:2]
+    return TESTED[0] <= (int(major), int(minor)) <= TESTED[1]
+
+
+def difference(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """Return the largest relative difference of tensors, NaN where one is not finite."""
+    norms = torch.stack([one.double().norm() for one in expected])
+    gaps = torch.stack([(a.double() - b.double()).norm() for a, b in zip(found, expected, strict=True)])
+    return float((gaps / norms.clamp(min=SMALL * float(norms.max()))).max())
+
+
+def _layers(model: Any) -> list[Any]:
+    """Return the layers that can be compiled."""
+    if not is_tested(torch.__version__):
+        low, high = (".".join(map(str, version)) for version in TESTED)
+        raise NotCompiled(f"torch is {torch.__version__}, and {low} to {high} are known to be right")
+    dropout = max((_dropout(module) for module in model.modules()), default=0.0)
+    if dropout:
+        raise NotCompiled(f"dropout {dropout:g} draws other numbers when it is compiled")
+    layers = [layer for layer in decoder_layers(model) if "_elementwise" not in vars(layer)]
+    if not layers:
+        raise NotCompiled("there is no decoder layer that keeps all or recomputes all")
+    return layers
+
+
+def _dropout(module: Any) -> float:
+    if isinstance(module, torch.nn.Dropout):
+        return module.p
+    return max((value for name, value in vars(module).items() if "drop" in name and type(value) is float), default=0.0)
+
+
+def _switch_on(model: Any, layers: list[Any], is_static: bool, backend: str) -> None:
+    AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.segment_attention))
+    for module in model.modules():
+        if "_product" in vars(module):
+            module._traced_forward = module.forward
+            module.forward = torch.compiler.disable(module.forward)
+    # The second pass of a recomputed layer must choose the graph that the first one chose (pytorch#166926).
+    torch._C._dynamo.eval_frame._set_lru_cache(False)
+    for layer in layers:
+        layer.compile(backend=backend, dynamic=not is_static)
+
+
+def _results(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    """Return the loss and the gradient of every trained weight, on the host."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        value = loss()
+        value.backward()
+        return [value.detach().cpu(), *(_gradient(weight).cpu() for weight in weights)]
+    finally:
+        for weight in weights:
+            weight.grad = None
+
+
+def _gradient(weight: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+
+
+@contextlib.contextmanager
+def _no_zeros(model: Any) -> Iterator[None]:
+    """Fill weights that are all zero with small numbers for a while."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    zeros = [weight for weight in trained if not weight.any()]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for weight in zeros:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * FILLING)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight in zeros:
+                weight.zero_()

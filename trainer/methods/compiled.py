@@ -1,0 +1,51 @@
+"""Compiling the decoder layers before the first step, where every process can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from trainer.engine import compile
+from trainer.methods.collate import moved
+from trainer.methods.loop import RecipeLoop
+from trainer.model.load import Precision
+
+
+def compile_layers(
+    loop: RecipeLoop, items: Sequence[int], width: int | None, types: Precision, say: Callable[[str], None]
+) -> None:
+    """Compile the layers if the longest micro-batch gives the same gradients; a line says what has been done.
+
+    Args:
+        loop: Ready to train, its levels of recompute set.
+        items: Of the longest micro-batch.
+        width: Its tokens, to which all micro-batches are then filled up; None where lengths differ.
+        types: Of weights and products.
+        say: Told what is done.
+    """
+    collator: Any = loop.data_collator
+    collator.width = width
+    batch = moved(collator([loop.train_dataset[item] for item in items]), loop.args.device)
+
+    def loss() -> torch.Tensor:
+        with loop.accelerator.autocast():
+            return -loop.engine.score(loop.model, batch)[0].mean()
+
+    problem, number = "another process does not compile", 0
+    loop.model.train()
+    if loop.args.gradient_checkpointing:  # as transformers does when training begins
+        loop.model.gradient_checkpointing_enable(loop.args.gradient_checkpointing_kwargs)
+    try:
+        number = compile.try_on(loop.model, loss, dtype=types.autocast or types.weights, is_static=width is not None)
+    except compile.NotCompiled as error:
+        problem = str(error)
+    able = loop.accelerator.reduce(torch.tensor(min(number, 1), device=loop.args.device), "sum")
+    if int(able) == loop.accelerator.num_processes:
+        say(f"train: {number} decoder layers are compiled")
+        return
+    collator.width = None
+    if number:
+        compile.switch_off(loop.model)
+    say(f"train: layers are not compiled: {problem}")
