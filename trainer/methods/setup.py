@@ -270,9 +270,9 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
     if recipe.train.torch_compile:
-        items, largest = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
+        longest, largest = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
         is_static = inputs.is_packed and parts.engine.packed_layout == "flat"
-        compile_layers(loop, items, largest.tokens if is_static else None, parts.types, parts.say)
+        compile_layers(loop, longest, largest.tokens if is_static else None, parts.types, parts.say)
     return loop, metrics
 
 
