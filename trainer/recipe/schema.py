@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from trainer.recipe.backward import obstacles, stated
 from trainer.recipe.base import Section
 from trainer.recipe.data import DataSection, PackSection
 from trainer.recipe.decide import DecideSection
@@ -81,6 +82,14 @@ class Recipe(Section):
         for metric in ("preference_accuracy", "preference_margin"):
             if metric in named and self.method.kind == "sft":
                 raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is sft")
+        return self
+
+    @model_validator(mode="after")
+    def nothing_waits_for_gradients(self) -> Recipe:
+        processes, accumulation = stated(self)
+        found = obstacles(self, processes=processes, accumulation=accumulation)
+        if self.train.optimizer_in_backward is True and found:
+            raise ValueError(f"train.optimizer_in_backward: {'; '.join(found)}")
         return self
 
     @model_validator(mode="after")
