@@ -15,6 +15,8 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trainer.engine.batch import Batch
+from trainer.engine.optimizer.backward import InBackward
+from trainer.engine.optimizer.choice import optimizer_for
 from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
 from trainer.methods import checkpoints
@@ -36,6 +38,8 @@ class RecipeLoop(Trainer):
     checkpoint_dir: Path
     keep: int
     engine: Engine
+    steps_in_backward = False
+    in_backward: InBackward | None = None
     forecast: Forecast | None = None
     """What was predicted of its memory."""
     loss_is_scaled_for_ga = True
@@ -94,6 +98,23 @@ class RecipeLoop(Trainer):
         counts = torch.stack([batch["counts"].to(device) for batch in batch_samples]).sum(0)
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
+
+    def get_optimizer_cls_and_kwargs(  # type: ignore[override]  # static in transformers, called on an instance
+        self, args: Any, model: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the optimizer's class and settings."""
+        proposed = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return optimizer_for(model, args.optim.value, args.seed, proposed)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create it, and let it step in the backward pass where that was settled."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.steps_in_backward and self.in_backward is None:
+            self.in_backward = InBackward(optimizer)
+        return optimizer
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return self.in_backward.take_norm() if self.in_backward else super()._get_grad_norm(model, grad_norm)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Count nothing: the estimate of transformers knows neither adapters nor packs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from trainer.engine import recompute
 from trainer.engine.lora import SHARDED
+from trainer.engine.optimizer.backward import freed_gradients
 from trainer.engine.prepare import Engine
 from trainer.model import cards
 from trainer.model.forecast import GIB, Forecast, after_running_out, described, forecast, predictor_of
@@ -144,7 +146,8 @@ def _runs(loop: Any, batch: Any, waiting: int) -> bool:
         inputs = loop._prepare_inputs({name: batch[name] for name in ("inputs", "targets")})
         with loop.compute_loss_context_manager():
             found, _ = loop.engine.score(loop.model, inputs)
-        found.mean().backward()
+        with freed_gradients(loop.model) if loop.steps_in_backward else nullcontext():
+            found.mean().backward()
         del hold, inputs, found
     except torch.OutOfMemoryError:
         return False

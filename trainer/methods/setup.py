@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
+from trainer.engine.optimizer.choice import is_rounded, is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
@@ -30,6 +31,7 @@ from trainer.model.memory import TOKENS_PER_MICRO_BATCH
 from trainer.recipe import Recipe
 from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
 from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.recipe.schema import obstacles
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
 
@@ -170,6 +172,7 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
     check_schedule(recipe, plan)
+    recipe = settle_optimizer(recipe, plan, parts)
     longest, batch = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
     chosen = memory.plan_memory(parts.model, parts.engine, recipe, batch, parts.say)
     settings = settings_of(
@@ -200,8 +203,33 @@ def build_loop(parts: Parts, signals: StopSignals) -> tuple[RecipeLoop, Metrics]
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
     loop.forecast = chosen
+    loop.steps_in_backward = recipe.train.optimizer_in_backward is True
     memory.settle(loop, chosen, longest, parts.say)
     return loop, metrics
+
+
+def settle_optimizer(recipe: Recipe, plan: Plan, parts: Parts) -> Recipe:
+    """Return the recipe with `train.optimizer_in_backward` settled.
+
+    Raises:
+        RecipeError: It is asked for, and the number of processes or of micro-batches does not allow it.
+    """
+    processes = plan.global_batch_size // (plan.micro_batch_size * plan.accumulation)
+    found = obstacles(recipe, processes=processes, accumulation=plan.accumulation)
+    if is_sharded():
+        found.append("weights are spread over processes: launch.strategy=auto")
+    if parts.inputs.go_alone and recipe.train.micro_batch_size == "auto" and plan.micro_batch_size > 1:
+        found.append("items of this model go one by one: train.global_batch_size=1")
+    asked = recipe.train.optimizer_in_backward
+    if asked is True and found:
+        problem = Problem("recipe", None, "train.optimizer_in_backward", "; ".join(found))
+        raise RecipeError([problem], hint="--set train.optimizer_in_backward=auto")
+    is_on = asked is not False and not found
+    if is_on:
+        parts.say("train: each weight steps in the backward pass, its gradient is freed")
+    if is_rounded(parts.model):
+        parts.say(f"train: bfloat16 weights are rounded {'to nearest' if is_sharded() else 'stochastically'}")
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"optimizer_in_backward": is_on})})
 
 
 def _recompute(recipe: Recipe) -> bool:

@@ -14,12 +14,13 @@ from typing import Literal
 from trainer.model.outline import WITH_PLUS_ONE, WITH_QK_NORM, Linear, Outline
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
+from trainer.recipe.schema import foreseen
 from trainer.recipe.train import TrainSection
 
 Level = Literal["none", "elementwise", "full"]
 """How much of a decoder layer is computed again in the backward pass."""
 
-FLOAT32 = 4
+FLOAT32, BFLOAT16 = 4, 2
 BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
 """Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
 CODE_4BIT, CODE_8BIT = 16, 256
@@ -37,6 +38,8 @@ RESERVE_CUDA, RESERVE_CPU = 1 << 30, 512 << 20
 """Context, kernels and libraries, before any tensor."""
 RESERVE_SHARE = 0.05
 """Of all else: memory that the allocator holds and cannot use."""
+BLOCK_OF_STEP, BLOCK_WORK = {True: 1 << 24, False: 1 << 18}, 24
+"""Weights that are updated at a time where they are rounded stochastically, and bytes of each."""
 STATES = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "sgd": 0}
 """Bytes of optimizer states for each trained weight."""
 
@@ -152,19 +155,35 @@ class Predictor:
         return not self.is_cuda or all(size % 8 == 0 for size in (self.rank, linear.outputs, linear.inputs))
 
     def trained(self) -> list[int]:
-        """Return the sizes of the trained tensors, by how states are kept: one entry a tensor."""
+        """Return the sizes of the trained tensors; in full the embedding is the first."""
+        outline = self.outline
         if self.adapter is None:
-            return [self.outline.linear_weights + self.outline.other_weights]
-        of_layer = [linear for linear in self.outline.linears if self.has_adapter(linear)]
-        sizes = [self.rank * width for linear in of_layer for width in (linear.inputs, linear.outputs)]
-        return sizes * self.outline.layers
+            of_layer = [linear.size for linear in outline.linears] + outline.small_tensors
+            tables = [outline.table] * (1 if outline.is_tied else 2)
+            return [*tables, *of_layer * outline.layers, outline.hidden]
+        adapted = [linear for linear in outline.linears if self.has_adapter(linear)]
+        sizes = [self.rank * width for linear in adapted for width in (linear.inputs, linear.outputs)]
+        return sizes * outline.layers
 
     def optimizer(self) -> int:
-        """Return the bytes of the optimizer's states."""
-        name = self.recipe.train.optim
+        """Return the bytes of the optimizer's states, paged ones included; embeddings never have 8-bit ones."""
+        name, sizes = self.recipe.train.optim, self.trained()
         if name in STATES:
-            return STATES[name] * sum(self.trained())
-        return sum(_states_8bit(size) for size in self.trained())
+            return STATES[name] * sum(sizes)
+        first = 1 if self.adapter is None else 0
+        return 2 * FLOAT32 * sum(sizes[:first]) + sum(_states_8bit(size) for size in sizes[first:])
+
+    def gradients(self) -> int:
+        """Return the bytes of all gradients; of the two largest where each is freed as soon as it is used.
+
+        Two: a tied table's grows from the first moment of the backward pass to the last, and that of an output head
+        is the sum of its chunks'.
+        """
+        kind, sizes = self.kinds.adapter if self.adapter else self.kinds.weights, self.trained()
+        if not foreseen(self.recipe):
+            return kind * sum(sizes)
+        work = BLOCK_WORK * min(max(sizes), BLOCK_OF_STEP[self.is_cuda]) if self.kinds.weights == BFLOAT16 else 0
+        return kind * 2 * max(sizes) + work
 
     # What one micro-batch keeps
 
@@ -268,7 +287,7 @@ class Predictor:
             "weights": self.weights() + self.dequantised(capacity),
             "adapters": numbers * self.kinds.adapter if self.adapter else 0,
             "optimizer": self.optimizer(),
-            "gradients": numbers * (self.kinds.adapter if self.adapter else self.kinds.weights),
+            "gradients": self.gradients(),
             "activations": self.activations(levels, batch.tokens),
             "head": self.head(batch),
             # autocast holds a copy of every weight until the forward pass ends
@@ -300,6 +319,8 @@ def micro_batch_size(train: TrainSection, share: int, largest: int) -> int:
         ValueError: The named size does not divide the share.
     """
     named = train.micro_batch_size
+    if named == "auto" and train.optimizer_in_backward is True:
+        return share  # gradients that are freed cannot add up
     if named == "auto":
         return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(1, largest))
     if share % named:

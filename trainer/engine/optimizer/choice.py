@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
+from trainer.engine.lora import SHARDED
 from trainer.engine.optimizer.rounded import RoundedAdamW, RoundedSGD
 from trainer.model.blockwise import BlockwiseAdamW
 
@@ -21,8 +23,10 @@ def optimizer_for(
         model: With its trained parameters.
         optim: `train.optim` of the recipe.
         seed: Of stochastic rounding.
-        proposed: Class and settings as transformers has them.
+        proposed: Class and settings as transformers has them; kept for weights that are spread over processes.
     """
+    if is_sharded():
+        return proposed
     if optim in BY_BITSANDBYTES:
         tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
         return BlockwiseAdamW, proposed[1] | {"seed": seed, "in_float32": tables}
@@ -35,3 +39,8 @@ def optimizer_for(
 def is_rounded(model: torch.nn.Module) -> bool:
     """Tell whether any trained weight is bfloat16."""
     return any(one.requires_grad and one.dtype == torch.bfloat16 for one in model.parameters())
+
+
+def is_sharded() -> bool:
+    """Tell whether weights are spread over processes, by FSDP or DeepSpeed, which keep float32 copies of their own."""
+    return any(os.environ.get(name) == "true" for name in SHARDED)
