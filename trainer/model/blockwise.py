@@ -36,7 +36,9 @@ class BlockwiseAdamW(AdamW):
         super().__init__(params, **settings)
         self.seed = seed
         self.in_float32 = {id(parameter) for parameter in in_float32}
-        self.places = {id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        self.places = {
+            id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
+        }
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

@@ -39,10 +39,7 @@ class InBackward:
             hook.remove()
 
     def take_norm(self) -> torch.Tensor:
-        """Return the norm of all gradients of the last backward pass, a number on their device.
-
-        As torch's `clip_grad_norm_` computes it: the norm of the norms, in the order of the parameters.
-        """
+        """Return the norm of all gradients of the last backward pass, a number on their device."""
         norms = [self.norms[place] for place in sorted(self.norms)]
         self.norms.clear()
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
