@@ -99,10 +99,8 @@ class RecipeLoop(Trainer):
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
 
-    def get_optimizer_cls_and_kwargs(  # type: ignore[override]  # static in transformers, called on an instance
-        self, args: Any, model: Any = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Return the optimizer's class and settings."""
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Return the optimizer's class and settings; static in transformers, but called on an instance."""
         proposed = Trainer.get_optimizer_cls_and_kwargs(args, model)
         return optimizer_for(model, args.optim.value, args.seed, proposed)
 

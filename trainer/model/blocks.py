@@ -12,7 +12,7 @@ import torch
 from trainer.model.rounding import Noise, to_bfloat16
 
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Weights of a block, a multiple of bitsandbytes' 256: on a CPU it stays in the caches, on a card 10 launches are few."""
+"""Weights of a block, a multiple of bitsandbytes' 256: small enough for a CPU's caches, large for a card's launches."""
 
 Rule = Callable[[torch.Tensor, torch.Tensor, slice], None]
 """Changes float32 weights in place by their float32 gradient; the slice says where they lie in the flat tensor."""

@@ -1,4 +1,4 @@
-"""bitsandbytes' AdamW for training: its 8-bit and paged states, stochastic rounding of bfloat16 weights, true resumes."""
+"""bitsandbytes' AdamW: its 8-bit and paged states, with bfloat16 weights rounded stochastically, and true resumes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ class BlockwiseAdamW(AdamW):
             id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
         }
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Update all parameters that have a gradient."""
         assert closure is None
@@ -48,13 +47,17 @@ class BlockwiseAdamW(AdamW):
         for number, group in enumerate(self.param_groups):
             for index, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    if not self.state[parameter]:
-                        self.init_state(group, parameter, number, index)
-                    self.prefetch_state(parameter)
-                    self.update_step(group, parameter, number, index)
+                    with torch.no_grad():
+                        self._update(group, parameter, number, index)
                     last = parameter
         if self.is_paged and last is not None:
             sync_gpu(last)  # paged memory may be read by the CPU from here on
+
+    def _update(self, group: dict[str, Any], parameter: torch.Tensor, number: int, index: int) -> None:
+        if not self.state[parameter]:
+            self.init_state(group, parameter, number, index)
+        self.prefetch_state(parameter)
+        self.update_step(group, parameter, number, index)
 
     def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
         """Return the settings of one parameter."""
@@ -65,9 +68,8 @@ class BlockwiseAdamW(AdamW):
             config["optim_bits"] = 32
         return config
 
-    @torch.no_grad()
     def update_step(self, group: dict[str, Any], p: torch.Tensor, gindex: int, pindex: int) -> None:
-        """Update one parameter."""
+        """Update one parameter, without recording gradients."""
         if p.dtype != torch.bfloat16:
             super().update_step(group, p, gindex, pindex)
             return
@@ -101,7 +103,7 @@ def _part(states: torch.Tensor, part: slice) -> torch.Tensor:
     """Return a part of a flat state, which bitsandbytes must still know as paged."""
     found = states.view(-1)[part]
     if getattr(states, "is_paged", False):
-        found.is_paged = True  # type: ignore[attr-defined]
+        found.is_paged = True
     return found
 
 

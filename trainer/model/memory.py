@@ -38,7 +38,7 @@ RESERVE_CUDA, RESERVE_CPU = 1 << 30, 512 << 20
 """Context, kernels and libraries, before any tensor."""
 RESERVE_SHARE = 0.05
 """Of all else: memory that the allocator holds and cannot use."""
-BLOCK_OF_STEP, BLOCK_WORK = {True: 1 << 24, False: 1 << 18}, 24
+BLOCK_OF_STEP, BLOCK_WORK = {True: 1 << 24, False: 1 << 18}, 19
 """Weights that are updated at a time where they are rounded stochastically, and bytes of each."""
 STATES = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "sgd": 0}
 """Bytes of optimizer states for each trained weight."""
@@ -173,17 +173,21 @@ class Predictor:
         first = 1 if self.adapter is None else 0
         return 2 * FLOAT32 * sum(sizes[:first]) + sum(_states_8bit(size) for size in sizes[first:])
 
-    def gradients(self) -> int:
-        """Return the bytes of all gradients; of the two largest where each is freed as soon as it is used.
+    def gradients(self, batch: Batch) -> int:
+        """Return the bytes of all gradients; of the largest where each is freed as soon as it is used.
 
-        Two: a tied table's grows from the first moment of the backward pass to the last, and that of an output head
-        is the sum of its chunks'.
+        The gradient of a table comes in parts: of a tied one those of its two uses and their sum, of an output head
+        those of its chunks.
         """
         kind, sizes = self.kinds.adapter if self.adapter else self.kinds.weights, self.trained()
+        is_tied = self.adapter is None and self.outline.is_tied
+        parts = 2 * self.outline.table if is_tied else 0
         if not foreseen(self.recipe):
-            return kind * sum(sizes)
+            return kind * (sum(sizes) + parts)
+        if not is_tied and batch.trained > self._rows_of_logits():
+            parts = self.outline.table
         work = BLOCK_WORK * min(max(sizes), BLOCK_OF_STEP[self.is_cuda]) if self.kinds.weights == BFLOAT16 else 0
-        return kind * 2 * max(sizes) + work
+        return kind * (max(sizes) + parts) + work
 
     # What one micro-batch keeps
 
@@ -255,9 +259,11 @@ class Predictor:
 
     def head(self, batch: Batch) -> int:
         """Return the bytes of the gradient that waits, and of one chunk of logits with its copies."""
-        rows = max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
-        chunk = min(rows, batch.trained) * self.outline.vocabulary * FLOAT32
+        chunk = min(self._rows_of_logits(), batch.trained) * self.outline.vocabulary * FLOAT32
         return batch.trained * self.outline.hidden * self.kinds.product + 3 * chunk
+
+    def _rows_of_logits(self) -> int:
+        return max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
 
     def work(self, tokens: int) -> int:
         """Estimate what lives for a moment: gradients of a gated layer, and a weight out of its 4 bits."""
@@ -287,7 +293,7 @@ class Predictor:
             "weights": self.weights() + self.dequantised(capacity),
             "adapters": numbers * self.kinds.adapter if self.adapter else 0,
             "optimizer": self.optimizer(),
-            "gradients": self.gradients(),
+            "gradients": self.gradients(batch),
             "activations": self.activations(levels, batch.tokens),
             "head": self.head(batch),
             # autocast holds a copy of every weight until the forward pass ends

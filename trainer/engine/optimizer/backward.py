@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import torch
 
+from trainer.model.blocks import BLOCK
+
 
 class InBackward:
     """Steps an optimizer, parameter by parameter, from hooks.
@@ -48,7 +50,7 @@ class InBackward:
         gradient = parameter.grad
         assert gradient is not None
         place = self.places[id(parameter)]
-        self.norms[place] = torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
+        self.norms[place] = _norm(gradient)
         del gradient
         groups = self.optimizer.param_groups
         self.optimizer.param_groups = [groups[place[0]] | {"params": [parameter]}]
@@ -57,6 +59,15 @@ class InBackward:
         finally:
             self.optimizer.param_groups = groups
         parameter.grad = None
+
+
+def _norm(gradient: torch.Tensor) -> torch.Tensor:
+    """Return the norm in at least float32; what has fewer bits is converted a block at a time."""
+    if gradient.dtype in (torch.float32, torch.float64):
+        return torch.linalg.vector_norm(gradient)
+    size = BLOCK.get(gradient.device.type, BLOCK["cuda"])
+    parts = [torch.linalg.vector_norm(part, dtype=torch.float32) for part in gradient.reshape(-1).split(size)]
+    return torch.linalg.vector_norm(torch.stack(parts))
 
 
 @contextmanager

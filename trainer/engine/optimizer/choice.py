@@ -1,4 +1,4 @@
-"""Which optimizer class trains: transformers' choice, or ours of the same name where weights are bfloat16 or states paged."""
+"""Which optimizer class trains: transformers' choice, or ours where weights are bfloat16 or states bitsandbytes'."""
 
 from __future__ import annotations
 

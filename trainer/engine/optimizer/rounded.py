@@ -33,17 +33,20 @@ class Rounded(torch.optim.Optimizer):
         """Return what changes the parameter in this step; its state is made before its first one."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update all parameters that have a gradient."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    state = self.state[parameter]
-                    state["step"] = state.get("step", 0) + 1
-                    stream = (self.seed, state["step"], self.places[id(parameter)])
-                    update(parameter, parameter.grad, self.rule(parameter, group), stream)
+                    with torch.no_grad():
+                        self._update(group, parameter)
+
+    def _update(self, group: dict[str, Any], parameter: torch.Tensor) -> None:
+        state = self.state[parameter]
+        state["step"] = state.get("step", 0) + 1
+        stream = (self.seed, state["step"], self.places[id(parameter)])
+        update(parameter, parameter.grad, self.rule(parameter, group), stream)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load states as they are: torch would round them to the type of the weights."""
