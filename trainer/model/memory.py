@@ -187,7 +187,7 @@ class Predictor:
         if not is_tied and batch.trained > self._rows_of_logits():
             parts = self.outline.table
         work = BLOCK_WORK * min(max(sizes), BLOCK_OF_STEP[self.is_cuda]) if self.kinds.weights == BFLOAT16 else 0
-        return kind * (max(sizes) + parts) + work
+        return kind * max(sizes) + max(kind * parts, work)
 
     # What one micro-batch keeps
 
