@@ -28,6 +28,8 @@ from trainer.engine import lora
 from trainer.engine.prepare import Engine
 from trainer.methods import setup, worker
 from trainer.methods.callbacks import StopSignals
+from trainer.methods.parts import Inputs, Job, Parts
+from trainer.methods.settle import settle
 from trainer.model import adapter as adapters
 from trainer.model.choose import described
 from trainer.model.load import device, four_bit, load_tokenizer, precision
@@ -133,19 +135,19 @@ class Rig:
 
     def _loop(self, recipe: Recipe, setting: Setting) -> tuple[Any, Any]:
         folder = self.place.folder / "limits" / str(time.monotonic_ns())
-        job = setup.Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
+        job = Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
         engine = self._switched(setup.build_engine(job, self.model, inputs, _say), setting.without)
-        parts = setup.Parts(job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say)
-        settled = setup.settle(parts, 1)
+        parts = Parts(job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say)
+        settled = settle(parts, 1)
         loop, _ = setup.build_loop(parts, settled, StopSignals())
         loop.args.save_strategy = SaveStrategy.NO
         return loop, settled
 
-    def _inputs(self, recipe: Recipe) -> setup.Inputs:
+    def _inputs(self, recipe: Recipe) -> Inputs:
         count = recipe.train.global_batch_size * self.steps
         rows = one_by_one(range(count))
-        return setup.Inputs(random_rows(self.shape.vocabulary, count, self.length), None, rows, is_packed=False)
+        return Inputs(random_rows(self.shape.vocabulary, count, self.length), None, rows, is_packed=False)
 
     def _switched(self, engine: Engine, without: Lever | None) -> Engine:
         base: Any = self.model.get_base_model() if isinstance(self.model, adapters.PeftModel) else self.model

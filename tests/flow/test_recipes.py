@@ -26,7 +26,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(folder)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "lora-sft", "qlora-sft", "full-sft", "dpo", "qlora-dpo"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "lora-sft", "qlora-sft", "full-sft", "full-sft-one-card", "dpo", "qlora-dpo"]
+)
 def test_shipped_recipe_runs_end_to_end(name: str, project: Project, tiny_model_dir: Path) -> None:
     recipe = project.folder / "recipes" / f"{name}.yaml"
     options = ["--set", f"model.name_or_path={tiny_model_dir}"]

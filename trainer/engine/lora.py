@@ -31,6 +31,11 @@ Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-m
 """
 
 
+def is_sharded() -> bool:
+    """Tell whether weights are spread over processes, by FSDP or DeepSpeed."""
+    return any(os.environ.get(name) == "true" for name in SHARDED)
+
+
 def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[str]:
     """Let the LoRA layers of a model compute with `LoraProduct`.
 
@@ -187,7 +192,7 @@ def _can_move(weight: torch.Tensor, rank: int) -> bool:
     if rank == 0 or weight.device.type == "meta" or len(shape) != 2:
         return False
     is_even = all(size % ALIGNMENT == 0 for size in (rank, *shape))
-    return (is_even or weight.device.type == "cpu") and not any(os.environ.get(name) == "true" for name in SHARDED)
+    return (is_even or weight.device.type == "cpu") and not is_sharded()
 
 
 def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtype, torch.dtype, torch.dtype] | None:

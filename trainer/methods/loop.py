@@ -17,6 +17,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trainer.engine import compile
 from trainer.engine.batch import Batch
+from trainer.engine.optimizer.backward import InBackward
+from trainer.engine.optimizer.choice import optimizer_for
 from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
 from trainer.methods import checkpoints
@@ -39,6 +41,8 @@ class RecipeLoop(Trainer):
     engine: Engine
     trained: list[torch.nn.Parameter]
     """What the optimizer moves, once training has begun."""
+    steps_in_backward = False
+    in_backward: InBackward | None = None
     loss_is_scaled_for_ga = True
     """Losses here are shares of the whole step's mean already."""
 
@@ -131,6 +135,21 @@ class RecipeLoop(Trainer):
         counts = torch.stack([batch["counts"].to(device) for batch in batch_samples]).sum(0)
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Return the optimizer's class and settings; static in transformers, but called on an instance."""
+        proposed = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return optimizer_for(model, args.optim.value, args.seed, proposed)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create it, and let it step in the backward pass where that was settled."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if self.steps_in_backward and self.in_backward is None:
+            self.in_backward = InBackward(optimizer)
+        return optimizer
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return self.in_backward.take_norm() if self.in_backward else super()._get_grad_norm(model, grad_norm)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Count nothing: the estimate of transformers knows neither adapters nor packs."""

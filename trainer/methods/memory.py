@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from trainer.engine import recompute
-from trainer.engine.lora import SHARDED
+from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine
 from trainer.methods.trial import Trial, least
 from trainer.model import cards
@@ -153,11 +153,6 @@ def _not_covered(model: Any, engine: Engine, recipe: Recipe) -> str | None:
     if isinstance(recipe.adapter, LoraAdapter) and not products:
         return "LoRA goes through PEFT's own forward"
     return None
-
-
-def is_sharded() -> bool:
-    """Tell whether weights are spread over processes."""
-    return any(os.environ.get(name) == "true" for name in SHARDED)
 
 
 def card_of(model: Any) -> cards.Card:

@@ -2,94 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
 from trainer.engine import float8
-from trainer.engine.batch import Batch
+from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
-from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
+from trainer.methods.collate import PairDataset, RowDataset
 from trainer.methods.compiled import compile_layers
 from trainer.methods.loop import RecipeLoop
-from trainer.methods.memory import Chosen
+from trainer.methods.parts import Inputs, Job, Parts, train_data
 from trainer.methods.preference import PreferenceLoop
 from trainer.methods.reference import reference_key, reference_log_probs, remembered
 from trainer.methods.settings import check_schedule, settings_of
+from trainer.methods.settle import Settled
 from trainer.methods.sft import SftLoop
-from trainer.methods.stream import Plan, StreamSampler, order, share_of, solve_plan
-from trainer.methods.trial import Trial
+from trainer.methods.stream import Plan, StreamSampler, order
 from trainer.model import adapter as adapters
-from trainer.model.choose import divisors
 from trainer.model.forecast import dequantises_once
 from trainer.model.load import Precision, commit, device, load_model
-from trainer.model.memory import TOKENS_PER_MICRO_BATCH
-from trainer.recipe import Recipe
-from trainer.recipe.method import DpoMethod, OrpoMethod, SftMethod
+from trainer.recipe.method import DpoMethod, SftMethod
 from trainer.recipe.model import LoraAdapter, QloraAdapter
-from trainer.tokens.pack import PackPlan, one_by_one
+from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
 
 PROBE_ROWS = 3
 PACKAGES = ("peft", "torch", "transformers")
 """Their releases may change what a model computes."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Paths and settings of one training."""
-
-    recipe: Recipe
-    pack_dir: Path
-    out_dir: Path
-    cache: Path
-    weights: dict[str, str]
-    """Hashes of the base weights, and of the adapter that is continued."""
-    say: Callable[[str], None]
-    resume_from: str | None = None
-    expected_world_size: int | None = None
-
-
-@dataclass
-class Inputs:
-    """What `pack` wrote."""
-
-    train: TokenStore
-    validation: TokenStore | None
-    plan: PackPlan
-    is_packed: bool
-    go_alone: bool = False
-    """A row's positions depend on the other rows of its batch."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a loop is built from."""
-
-    job: Job
-    model: Any
-    engine: Engine
-    inputs: Inputs
-    types: Precision
-    tokenizer: PreTrainedTokenizerBase
-    say: Callable[[str], None]
-
-    @property
-    def pad_id(self) -> int:
-        """Return the token that fills lines up; no label ever depends on it."""
-        pad = self.tokenizer.pad_token_id
-        return int((pad if pad is not None else self.tokenizer.eos_token_id) or 0)
 
 
 def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
@@ -116,7 +64,7 @@ def hold_in_float8(model: Any, place: torch.device, say: Callable[[str], None]) 
     Raises:
         HardwareError: That device, or a launch over shards, does not go with 8-bit weights.
     """
-    if memory.is_sharded():
+    if is_sharded():
         raise HardwareError(
             "train.float8_base: FSDP and DeepSpeed do not spread 8-bit weights", hint="--set train.float8_base=false"
         )
@@ -129,15 +77,6 @@ def hold_in_float8(model: Any, place: torch.device, say: Callable[[str], None]) 
     base = model.get_base_model()
     if getattr(base, "hf_device_map", None):  # where transformers believes that the model is
         base.hf_device_map = {"": place}
-
-
-def read_inputs(job: Job) -> Inputs:
-    """Open what `pack` wrote."""
-    train_rows = TokenStore.load(job.pack_dir / "train.safetensors")
-    validation = TokenStore.load(job.pack_dir / "validation.safetensors")
-    plan = PackPlan.load(job.pack_dir / "packs.safetensors")
-    is_packed = bool(np.diff(plan.offsets).max() > 1)
-    return Inputs(train_rows, validation if len(validation) else None, plan, is_packed)
 
 
 def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None]) -> Engine:
@@ -181,55 +120,6 @@ def _turned_positions(model: Any, store: TokenStore) -> str | None:
     return f"rows reach {longest} tokens: over {limit}, this model turns all rows of a batch as it turns the longest"
 
 
-@dataclass(frozen=True)
-class Settled:
-    """How a run is cut into steps and micro-batches, and what is computed again."""
-
-    plan: Plan
-    chosen: Chosen | None
-    """Where memory is predicted."""
-    recomputes: bool
-    """transformers is to compute all layers again."""
-
-
-def settle(parts: Parts, world_size: int) -> Settled:
-    """Cut the run into steps and micro-batches, and choose what is computed again.
-
-    Raises:
-        RecipeError: The batch sizes do not fit the number of processes.
-    """
-    recipe, inputs = parts.job.recipe, parts.inputs
-    try:
-        share = share_of(recipe.train, world_size)
-        sizes = divisors(recipe.train, share)
-    except ValueError as error:
-        message = f"{error} (global_batch_size {recipe.train.global_batch_size} over {world_size} processes)"
-        problem = Problem("recipe", None, "train.global_batch_size", message)
-        raise RecipeError([problem], hint="choose a multiple, or another launch.num_processes") from error
-    if inputs.go_alone:
-        sizes = sizes[:1]
-    batches = {size: memory.largest_batch(inputs.train, inputs.plan, size)[1] for size in sizes}
-    trial = Trial(parts.model, parts.engine, partial(_longest, parts), parts.types.autocast)
-    chosen = memory.plan_memory(parts.model, parts.engine, recipe, batches, share, trial, parts.say)
-    size = chosen.forecast.micro_batch_size if chosen else _usual(recipe, inputs, sizes)
-    plan = solve_plan(recipe.train, num_items=len(inputs.plan), world_size=world_size, micro_batch_size=size)
-    return Settled(plan, chosen, chosen is None and memory.without_plan(parts.model, recipe, parts.say))
-
-
-def _usual(recipe: Recipe, inputs: Inputs, sizes: Sequence[int]) -> int:
-    """Return the largest size with the usual number of tokens, where memory is not predicted."""
-    longest = recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
-    budget = TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
-    return max([size for size in sizes if size * longest <= budget], default=sizes[0])
-
-
-def _longest(parts: Parts, size: int) -> Batch:
-    """Return the longest micro-batch that chance may bring."""
-    items, _ = memory.largest_batch(parts.inputs.train, parts.inputs.plan, size)
-    dataset, collate = _train_data(parts)
-    return collate([dataset[item] for item in items])
-
-
 def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[RecipeLoop, Metrics]:
     """Build the loop of the recipe's method, with its data, order and callbacks."""
     job, recipe, plan, inputs = parts.job, parts.job.recipe, settled.plan, parts.inputs
@@ -269,6 +159,7 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
+    loop.steps_in_backward = settled.in_backward
     if recipe.train.torch_compile:
         longest, largest = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
         is_static = inputs.is_packed and parts.engine.packed_layout == "flat"
@@ -276,19 +167,8 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
     return loop, metrics
 
 
-def _train_data(parts: Parts) -> tuple[Any, Any]:
-    """Return the items to train on, and what makes batches of them."""
-    inputs, engine, method = parts.inputs, parts.engine, parts.job.recipe.method
-    if not isinstance(method, SftMethod):
-        collate = PairCollator(layout=engine.layout, pad_id=parts.pad_id, with_prompts=isinstance(method, OrpoMethod))
-        return PairDataset(inputs.train, inputs.plan.rows.tolist()), collate
-    layout = engine.packed_layout if inputs.is_packed else engine.layout
-    assert layout is not None, "rows that would see each other are not packed"
-    return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=parts.pad_id)
-
-
 def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:
-    dataset, collate = _train_data(parts)
+    dataset, collate = train_data(parts)
     held = parts.inputs.validation
     return SftLoop(
         train_dataset=dataset,
@@ -301,7 +181,7 @@ def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:
 def _preference_loop(parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
     method, held = parts.job.recipe.method, parts.inputs.validation
     assert not isinstance(method, SftMethod)
-    dataset, collate = _train_data(parts)
+    dataset, collate = train_data(parts)
     loop = PreferenceLoop(
         method=method,
         train_dataset=dataset,

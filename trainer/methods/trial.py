@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from trainer.engine import recompute
 from trainer.engine.batch import Batch
+from trainer.engine.optimizer.backward import freed_gradients
 from trainer.engine.prepare import Engine
 from trainer.methods.collate import moved
 from trainer.model.choose import Forecast
@@ -56,7 +58,8 @@ class Trial:
             if plan.accumulation > 1:
                 for weight in self.model.parameters():
                     weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
-            self._pass(plan.micro_batch_size)
+            with freed_gradients(self.model) if plan.in_backward else nullcontext():
+                self._pass(plan.micro_batch_size)
             del states
             return measured(self.device)
         except torch.OutOfMemoryError:

@@ -23,7 +23,9 @@ from trainer.errors import HardwareError, InterruptedRunError
 from trainer.methods import checkpoints, memory
 from trainer.methods.callbacks import Metrics, StopSignals, is_over
 from trainer.methods.loop import RecipeLoop, best_step
-from trainer.methods.setup import Inputs, Job, Parts, build_engine, build_loop, build_model, read_inputs, settle
+from trainer.methods.parts import Inputs, Job, Parts, read_inputs
+from trainer.methods.settle import settle
+from trainer.methods.setup import build_engine, build_loop, build_model
 from trainer.methods.stream import Plan, StreamSampler
 from trainer.model import adapter as adapters
 from trainer.model.load import commit, load_tokenizer, precision

@@ -42,6 +42,8 @@ class Forecast:
     card: Card
     seconds: float
     """Of a step, for comparison."""
+    in_backward: bool = False
+    """The optimizer steps each weight in the backward pass, and frees its gradient."""
 
     @property
     def fits(self) -> bool:
@@ -96,6 +98,8 @@ def divisors(train: TrainSection, share: int) -> list[int]:
         ValueError: The named size does not divide the share.
     """
     named = train.micro_batch_size
+    if named == "auto" and train.optimizer_in_backward is True:
+        return [share]  # gradients that are freed cannot add up
     if named == "auto":
         return [size for size in range(1, share + 1) if share % size == 0]
     if share % named:
@@ -129,7 +133,8 @@ def candidates(predictor: Predictor, batches: Mapping[int, Batch], share: int, c
             number = share // size
             seconds = step_seconds(predictor, levels, batch, card, accumulation=number, reuses=reuses)
             memory = predictor.predict(levels, batch, accumulation=number, reuses=reuses)
-            plan = Forecast(size, number, levels, reuses, batch, memory, card, seconds)
+            within = predictor.steps_in_backward(number)
+            plan = Forecast(size, number, levels, reuses, batch, memory, card, seconds, within)
             found.append((seconds * (PAYS if is_large else 1), plan))
     return [plan for _, plan in sorted(found, key=lambda one: one[0])]
 

@@ -17,7 +17,9 @@ from trainer.model.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes,
 from trainer.model.outline import Linear, Outline
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.recipe.schema import obstacles
 
+BFLOAT16 = 2
 BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
 """Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
 CODE_4BIT, CODE_8BIT = 16, 256
@@ -41,6 +43,8 @@ RESERVE_CUDA, RESERVE_CPU = 1 << 30, 512 << 20
 """Context, kernels and libraries, before any tensor."""
 RESERVE_SHARE = 0.05
 """Of all else: memory that the allocator holds and cannot use."""
+BLOCK_OF_STEP, BLOCK_WORK = {True: 1 << 24, False: 1 << 18}, 19
+"""Weights that are updated at a time where they are rounded stochastically, and bytes of each."""
 STATES = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "sgd": 0}
 """Bytes of optimizer states for each trained weight."""
 
@@ -187,23 +191,50 @@ class Predictor:
         return not self.is_cuda or all(size % 8 == 0 for size in (self.rank, linear.outputs, linear.inputs))
 
     def trained(self) -> list[int]:
-        """Return the sizes of the trained tensors, by how states are kept: one entry a tensor."""
+        """Return the sizes of the trained tensors; in full the embedding is the first."""
+        outline = self.outline
         if self.adapter is None:
-            return [self.outline.linear_weights + self.outline.other_weights]
-        of_layer = [linear for linear in self.outline.linears if self.has_adapter(linear)]
-        sizes = [self.rank * width for linear in of_layer for width in (linear.inputs, linear.outputs)]
-        return sizes * self.outline.layers
+            of_layer = [linear.size for linear in outline.linears] + outline.small_tensors
+            tables = [outline.table] * (1 if outline.is_tied else 2)
+            return [*tables, *of_layer * outline.layers, outline.hidden]
+        adapted = [linear for linear in outline.linears if self.has_adapter(linear)]
+        sizes = [self.rank * width for linear in adapted for width in (linear.inputs, linear.outputs)]
+        return sizes * outline.layers
 
     def optimizer(self) -> int:
-        """Return the bytes of the optimizer's states."""
-        name = self.recipe.train.optim
+        """Return the bytes of the optimizer's states, paged ones included; embeddings never have 8-bit ones."""
+        name, sizes = self.recipe.train.optim, self.trained()
         if name in STATES:
-            return STATES[name] * sum(self.trained())
-        return sum(_states_8bit(size) for size in self.trained())
+            return STATES[name] * sum(sizes)
+        first = 1 if self.adapter is None else 0
+        return 2 * FLOAT32 * sum(sizes[:first]) + sum(_states_8bit(size) for size in sizes[first:])
+
+    def steps_in_backward(self, accumulation: int) -> bool:
+        """Tell whether each gradient is freed as soon as it is used, with so many micro-batches a step."""
+        asked = self.recipe.train.optimizer_in_backward
+        return asked is not False and not obstacles(self.recipe, processes=self.processes, accumulation=accumulation)
 
     def gradients(self) -> int:
         """Return the bytes of the gradients of all trained weights."""
         return sum(self.trained()) * self.kinds.adapter
+
+    def freed_gradients(self, batch: Batch) -> int:
+        """Return the most bytes of gradients, and of the step that uses them, where each is freed at once.
+
+        The gradient of a table comes in parts: of a tied one those of its two uses and their sum, of an output head
+        those of its chunks.
+        """
+        kind, sizes = self.kinds.adapter, self.trained()
+        parts = 2 * self.outline.table if self.outline.is_tied else 0
+        if not self.outline.is_tied and batch.trained > self._rows_of_logits():
+            parts = self.outline.table
+        return kind * max(sizes) + max(kind * parts, self._step_work())
+
+    def _step_work(self) -> int:
+        """Return the bytes of a block of weights while it is rounded stochastically."""
+        if self.adapter is not None or self.kinds.weights != BFLOAT16:
+            return 0
+        return BLOCK_WORK * min(max(self.trained()), BLOCK_OF_STEP[self.is_cuda])
 
     # What one micro-batch needs
 
@@ -236,13 +267,15 @@ class Predictor:
 
         A trained head computes each chunk again, with its gradients.
         """
-        rows = max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
-        chunk = min(rows, batch.trained) * self.outline.vocabulary
+        chunk = min(self._rows_of_logits(), batch.trained) * self.outline.vocabulary
         if self.adapter is None:
             return batch.trained * self.outline.hidden * self.kinds.weights + chunk * (3 * FLOAT32 + self.kinds.product)
         copy = self.kinds.product if self.kinds.product < FLOAT32 else 0
         hidden = (batch.tokens + 2 * batch.trained) * self.outline.hidden * self.kinds.product
         return hidden + chunk * (FLOAT32 + copy)
+
+    def _rows_of_logits(self) -> int:
+        return max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
 
     def work(self, level: Level, batch: Batch, *, reuses: bool) -> int:
         """Estimate what lives for a moment in a layer's backward pass.
@@ -293,10 +326,11 @@ class Predictor:
             accumulation: Micro-batches of a step; from the second on gradients are there from the start.
             reuses: See `work`.
         """
-        stays, gradients = self._stays, self._gradients
-        buckets = gradients if self.processes > 1 else 0
+        stays, within = self._stays, self.steps_in_backward(accumulation)
+        buckets = self._gradients if self.processes > 1 else 0
         passes = max(self._passes(levels, batch, accumulation=accumulation, reuses=reuses), key=_sum)
-        update = {"gradients": gradients, "activations": 0, "head": 0, "work": self._update}
+        update = {"gradients": self._gradients, "activations": 0, "head": 0, "work": self._update}
+        update = dict.fromkeys(update, 0) if within else update
         parts = stays | max(passes, update, key=_sum)
         parts["gradients"] += buckets
         fixed = RESERVE_CUDA if self.is_cuda else RESERVE_CPU
@@ -312,7 +346,9 @@ class Predictor:
         self, levels: Sequence[Level], batch: Batch, *, accumulation: int, reuses: bool
     ) -> Iterator[dict[str, int]]:
         """Yield the parts at the end of the forward pass, and in the first and last layer of each level backward."""
-        early = self._gradients if accumulation > 1 else 0
+        early, freed = self._gradients if accumulation > 1 else 0, None
+        if self.steps_in_backward(accumulation):
+            freed = self.freed_gradients(batch)
         last_norm = FLOAT32 * (self.outline.hidden + 1) * batch.tokens
         yield {
             "gradients": early,
@@ -326,14 +362,20 @@ class Predictor:
                 below = levels[:number]
                 held = sum(one not in WHOLE for one in below) + (level in WHOLE)
                 yield {
-                    "gradients": early or self._gradients * (len(levels) - number) // len(levels),
+                    "gradients": early or freed or self._gradients * (len(levels) - number) // len(levels),
                     "activations": self.activations(below, batch) + self.again(level, batch),
                     "head": 0,
                     "work": self.work(level, batch, reuses=reuses) + self.copies(held),
                 }
+        if self.adapter is None:  # the embedding comes last, and a tied one adds up the gradients of its two uses
+            tied = 2 * self.outline.table * self.kinds.adapter if self.outline.is_tied else 0
+            found = self._gradients + tied if freed is None else freed
+            yield {"gradients": found, "activations": 0, "head": 0, "work": 0}
 
     def update(self) -> int:
         """Return the bytes of the update's own tensors: the square roots of all second moments at once."""
+        if self._step_work():
+            return self._step_work()
         return sum(self.trained()) * FLOAT32 if self.is_cuda and self.recipe.train.optim == "adamw_torch" else 0
 
     # Computed once: hundreds of plans are compared

@@ -55,8 +55,8 @@ class Outline:
     head_size: int
     vocabulary: int
     is_tied: bool
-    biases: int
-    """Of all linear layers of a decoder layer."""
+    biased: tuple[str, ...]
+    """Linear layers of a decoder layer that have a bias."""
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Outline:
@@ -80,10 +80,7 @@ class Outline:
             "vocabulary": config["vocab_size"],
         }
         is_tied = config.get("tie_word_embeddings", family in TIED_BY_DEFAULT)
-        plain = cls(family, is_tied=bool(is_tied), biases=0, **sizes)
-        named = [linear.name for linear in plain.linears if linear.name in _biased(family, config)]
-        biases = sum(linear.outputs for linear in plain.linears if linear.name in named)
-        return cls(family, is_tied=bool(is_tied), biases=biases, **sizes)
+        return cls(family, is_tied=bool(is_tied), biased=tuple(sorted(_biased(family, config))), **sizes)
 
     @property
     def query(self) -> int:
@@ -127,9 +124,19 @@ class Outline:
     @property
     def other_weights(self) -> int:
         """Return the weights of embedding, output head, norms and biases."""
-        tables = self.vocabulary * self.hidden * (1 if self.is_tied else 2)
-        qk = 2 * self.head_size if self.family in WITH_QK_NORM else 0
-        return tables + self.layers * (2 * self.hidden + qk + self.biases) + self.hidden
+        tables = self.table * (1 if self.is_tied else 2)
+        return tables + self.layers * sum(self.small_tensors) + self.hidden
+
+    @property
+    def table(self) -> int:
+        """Return the weights of the embedding, and of an output head of its own."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def small_tensors(self) -> list[int]:
+        """Return the sizes of norms and biases of one decoder layer."""
+        qk = [self.head_size] * 2 if self.family in WITH_QK_NORM else []
+        return [self.hidden] * 2 + qk + [linear.outputs for linear in self.linears if linear.name in self.biased]
 
 
 def _biased(family: str, config: dict[str, Any]) -> set[str]:

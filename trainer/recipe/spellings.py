@@ -100,6 +100,7 @@ FOREIGN: dict[str, str] = {
     "lr_scheduler": "train.lr_scheduler_type",
     "warmup_ratio": "train.warmup_steps (a value below 1 is a share)",
     "optimizer": "train.optim",
+    "optimizer_in_bwd": "train.optimizer_in_backward",
     "use_gradient_checkpointing": "train.gradient_checkpointing",
     "evals_per_epoch": "train.eval_steps",
     "saves_per_epoch": "train.save_steps",

@@ -40,7 +40,14 @@ class TrainSection(Section):
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "sgd"] = (
         "adamw_torch_fused"
     )
-    """Optimizer; the fused one is the fastest on cards and CPUs, the 8-bit and paged ones need a CUDA card."""
+    """Optimizer; the fused one is the fastest on cards and CPUs, the 8-bit and paged ones are for CUDA cards.
+    Bfloat16 weights are rounded stochastically."""
+    optimizer_in_backward: bool | Literal["auto"] = "auto"
+    """Step each weight as soon as its gradient is whole, and free that; full fine-tuning in one process only.
+
+    It needs `max_grad_norm: 0` and one micro-batch a step, which `micro_batch_size: auto` then is. The steps are the
+    same. auto: where all of this is so already.
+    """
     gradient_checkpointing: bool | Literal["auto", "elementwise", "full", "offload"] = "auto"
     """What layers compute again in the backward pass: nothing (false), norms and activations (elementwise), all (full,
     or true), all while their inputs wait on the host (offload); auto: on CUDA as little as fits, on the CPU nothing."""

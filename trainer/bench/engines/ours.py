@@ -17,6 +17,8 @@ from trainer.bench.task import Amount, History, Task, amount, history_of
 from trainer.methods import setup, worker
 from trainer.methods.callbacks import StopSignals
 from trainer.methods.loop import RecipeLoop
+from trainer.methods.parts import Inputs, Job, Parts, read_inputs
+from trainer.methods.settle import Settled, settle
 from trainer.methods.stream import order
 from trainer.model.choose import described
 from trainer.model.load import load_tokenizer, precision
@@ -50,16 +52,16 @@ def build(task: Task, variant: str) -> OurTraining:
     pack_dir = task.part / "run" / "pack"
     recipe = load_recipe(task.part / "recipe.yaml", sets=_sets(task, pack_dir))
     scratch = Path(tempfile.mkdtemp(dir=task.folder))
-    job = setup.Job(recipe, pack_dir, scratch, scratch / "cache", weights={"model": "random"}, say=_silent)
+    job = Job(recipe, pack_dir, scratch, scratch / "cache", weights={"model": "random"}, say=_silent)
     worker.start_processes(None)
     set_seed(recipe.seed)
     types = precision(recipe.model, recipe.adapter)
     model, _ = setup.build_model(job, types, _silent)
     same_start(model)
-    inputs = setup.read_inputs(job)
+    inputs = read_inputs(job)
     engine = setup.build_engine(job, model, inputs, _silent)
-    parts = setup.Parts(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
-    settled = setup.settle(parts, 1)
+    parts = Parts(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
+    settled = settle(parts, 1)
     seconds = [_build_seconds(parts, settled)[0]] if task.what == "dpo" else []
     cached, loop = _build_seconds(parts, settled)
     loop.args.save_strategy = SaveStrategy.NO
@@ -74,13 +76,13 @@ def build(task: Task, variant: str) -> OurTraining:
     )
 
 
-def _build_seconds(parts: setup.Parts, settled: setup.Settled) -> tuple[float, RecipeLoop]:
+def _build_seconds(parts: Parts, settled: Settled) -> tuple[float, RecipeLoop]:
     start = clock.now()
     loop, _ = setup.build_loop(parts, settled, StopSignals())
     return clock.now() - start, loop
 
 
-def _described(settled: setup.Settled, inputs: setup.Inputs, loop: RecipeLoop) -> dict[str, Any]:
+def _described(settled: Settled, inputs: Inputs, loop: RecipeLoop) -> dict[str, Any]:
     levels = settled.chosen.forecast.levels if settled.chosen else ()
     return {
         "micro_batch_size": settled.plan.micro_batch_size,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trainer.model.rounding import to_bfloat16
+
 MANTISSA_BITS = {torch.bfloat16: 7, torch.float16: 10}
 SMALLEST_EXPONENT = {torch.bfloat16: -126, torch.float16: -14}
 
@@ -29,7 +31,7 @@ def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int | None, name:
         return values.to(dtype)
     noise = _noise(values.numel(), 2 if dtype == torch.bfloat16 else 4, seed=seed, name=name, block=block)
     if dtype == torch.bfloat16:
-        return _to_bfloat16(values, noise)
+        return to_bfloat16(values.contiguous(), torch.from_numpy(noise.astype(np.int32)).to(values.device))
     return _to_grid(values, noise, dtype)
 
 
@@ -38,16 +40,6 @@ def _noise(count: int, num_bytes: int, *, seed: int, name: str, block: int) -> n
     key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
     raw = np.random.Philox(key=key, counter=block << 192).random_raw(-(-count * num_bytes // 8))
     return raw.astype("<u8", copy=False).view(f"<u{num_bytes}")[:count]
-
-
-def _to_bfloat16(values: torch.Tensor, noise: np.ndarray) -> torch.Tensor:
-    """Add 16 random bits below the last bit kept, then cut; works on the magnitude, subnormal numbers included."""
-    bits = values.contiguous().view(torch.int32).reshape(-1)
-    added = bits + torch.from_numpy(noise.astype(np.int32)).to(bits.device)
-    kept = (added >> 16).to(torch.int16).view(torch.bfloat16)
-    return torch.where(torch.isfinite(values.reshape(-1)), kept, values.reshape(-1).to(torch.bfloat16)).reshape(
-        values.shape
-    )
 
 
 def _to_grid(values: torch.Tensor, noise: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
