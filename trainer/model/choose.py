@@ -141,7 +141,16 @@ def candidates(predictor: Predictor, batches: Mapping[int, Batch], share: int, c
 
 def best(plans: Sequence[Forecast]) -> Forecast:
     """Return the first plan that fits, or the one that comes nearest."""
-    return next((plan for plan in plans if plan.fits), None) or min(plans, key=lambda plan: plan.memory.total)
+    return next((plan for plan in plans if plan.fits), None) or most_sparing(plans)
+
+
+def most_sparing(plans: Sequence[Forecast]) -> Forecast:
+    """Return the plan that needs the least memory of those whose inputs the host can hold."""
+    return min(_on_hosts(plans) or plans, key=lambda plan: plan.memory.total)
+
+
+def _on_hosts(plans: Sequence[Forecast]) -> list[Forecast]:
+    return [plan for plan in plans if plan.memory.host <= plan.card.host_memory]
 
 
 @dataclass
@@ -165,9 +174,8 @@ class Calibration:
         room = min([plan.card.memory for plan in self.plans] + [self.needs(plan) - 1 for plan in self.failed])
         if self.failed and not self.ran:
             room = int(AFTER_FAILURE * room)
-        left = [plan for plan in self.plans if plan not in self.failed and plan.memory.host <= plan.card.host_memory]
-        fitting = (plan for plan in left if self.needs(plan) <= room)
-        return next(fitting, None) or min(left or self.plans, key=lambda plan: plan.memory.total)
+        fitting = (plan for plan in _on_hosts(self.plans) if plan not in self.failed and self.needs(plan) <= room)
+        return next(fitting, None) or most_sparing(self.plans)
 
     def learn(self, plan: Forecast, measured: int | None) -> None:
         """Note how a plan went: the bytes at its peak, or None where memory ran out."""
@@ -198,4 +206,4 @@ def settled(known: Calibration) -> Forecast:
     """Return the plan to train with: the fastest that ran with room to spare, or at all; else the most sparing one."""
     ran = [plan for plan in known.plans if plan in known.ran]
     roomy = [plan for plan in ran if max(known.ran[plan], plan.memory.update) + plan.memory.reserve <= plan.card.memory]
-    return roomy[0] if roomy else ran[-1] if ran else known.choose()
+    return roomy[0] if roomy else ran[-1] if ran else most_sparing(known.plans)
