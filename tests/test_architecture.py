@@ -45,8 +45,9 @@ def watched(*arguments: str) -> tuple[int, list[str], float]:
     """Run a command; return its code, the heavy modules that it imported and its cpu seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     script = WATCHED.format(arguments=list(arguments), heavy=HEAVY)
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # a user's second start, not one that compiles anew
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=os.environ, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     code, modules = json.loads(done.stdout.splitlines()[-1])

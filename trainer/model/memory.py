@@ -11,21 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 
 from trainer.model.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes, Level
 from trainer.model.outline import Linear, Outline
+from trainer.model.quantised import eight_bit_states, four_bit_bytes
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.recipe.schema import obstacles
 
 BFLOAT16 = 2
-BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
-"""Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
-CODE_4BIT, CODE_8BIT = 16, 256
-"""Entries of the float32 tables that give 4-bit and 8-bit codes their value."""
-BLOCK_8BIT, LEAST_8BIT = 256, 4096
-"""Optimizer states of one scale in bitsandbytes; smaller tensors have float32 states."""
 CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 """Bytes of a chunk of float32 logits on a card, and on a CPU: `CHUNK_BYTES` of the engine's head."""
 LEAST_ROWS_OF_LOGITS = 64
@@ -207,7 +201,7 @@ class Predictor:
         if name in STATES:
             return STATES[name] * sum(sizes)
         first = 1 if self.adapter is None else 0
-        return 2 * FLOAT32 * sum(sizes[:first]) + sum(_states_8bit(size) for size in sizes[first:])
+        return 2 * FLOAT32 * sum(sizes[:first]) + sum(eight_bit_states(size) for size in sizes[first:])
 
     def steps_in_backward(self, accumulation: int) -> bool:
         """Tell whether each gradient is freed as soon as it is used, with so many micro-batches a step."""
@@ -403,18 +397,3 @@ class Predictor:
 
 def _sum(parts: dict[str, int]) -> int:
     return sum(parts.values())
-
-
-def four_bit_bytes(size: int, *, double: bool) -> int:
-    """Return the bytes of one weight matrix as bitsandbytes holds it: codes, scales and their tables."""
-    scales = ceil(size / BLOCK_4BIT)
-    found = ceil(size / 2) + CODE_4BIT * FLOAT32
-    if not double:
-        return found + scales * FLOAT32
-    return found + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
-
-
-def _states_8bit(size: int) -> int:
-    if size < LEAST_8BIT:
-        return 2 * FLOAT32 * size
-    return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))

@@ -16,7 +16,7 @@ from trainer.model.outline import Outline
 from trainer.recipe import Recipe
 
 GIB = 1 << 30
-EIGHT = Outline("llama", 32, 4096, 14336, 32, 8, 128, 128256, is_tied=False, biases=0)
+EIGHT = Outline("llama", 32, 4096, 14336, 32, 8, 128, 128256, is_tied=False, biased=())
 H100 = cards.CARDS["H100-80GB"]
 
 

@@ -17,8 +17,9 @@ from peft import LoraConfig, get_peft_model
 from trainer.engine import float8, lora
 from trainer.errors import HardwareError
 from trainer.model import cards, choose, forecast
-from trainer.model.memory import Batch, Predictor, four_bit_bytes
+from trainer.model.memory import Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline, read
+from trainer.model.quantised import four_bit_bytes
 from trainer.model.source import ModelSource, locate
 from trainer.recipe import Recipe
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe, load_recipe
-from trainer.recipe.schema import foreseen, obstacles
+from trainer.recipe.schema import obstacles
 
 START = """\
 recipe_version: 1
@@ -65,16 +64,12 @@ def test_all_obstacles_are_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "processes", "expected"),
-    [
-        ({"max_grad_norm": 0, "micro_batch_size": 8}, 1, True),
-        ({"max_grad_norm": 0, "micro_batch_size": 4}, 1, False),
-        ({"max_grad_norm": 1, "micro_batch_size": 8}, 1, False),
-        ({"max_grad_norm": 0, "micro_batch_size": 8}, "auto", False),
-        ({"max_grad_norm": 0, "micro_batch_size": 4}, 2, False),
-    ],
+    ("clip", "processes", "accumulation", "expected"),
+    [(0, 1, 1, True), (0, None, None, True), (0, 1, 2, False), (1, 1, 1, False), (0, 2, 1, False)],
 )
-def test_auto_is_on_where_nothing_changes_by_it(train: dict[str, Any], processes: Any, expected: bool) -> None:
+def test_nothing_stands_in_the_way_of_one_process_one_micro_batch_and_no_clipping(
+    clip: float, processes: int | None, accumulation: int | None, expected: bool
+) -> None:
     recipe = Recipe.model_validate(
         {
             "recipe_version": 1,
@@ -82,11 +77,7 @@ def test_auto_is_on_where_nothing_changes_by_it(train: dict[str, Any], processes
             "model": {"name_or_path": "org/model"},
             "adapter": {"kind": "none"},
             "data": {"sources": [{"path": "rows.jsonl"}]},
-            "train": {"global_batch_size": 8} | train,
-            "launch": {"num_processes": processes},
+            "train": {"global_batch_size": 8, "max_grad_norm": clip},
         }
     )
-    assert foreseen(recipe) is expected
-    if expected:
-        assert obstacles(recipe, processes=1, accumulation=1) == []
-        assert obstacles(recipe, processes=2, accumulation=1) and obstacles(recipe, processes=1, accumulation=2)
+    assert (obstacles(recipe, processes=processes, accumulation=accumulation) == []) is expected

@@ -1,0 +1,30 @@
+"""Bytes of tensors as bitsandbytes quantises them; no torch."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from trainer.model.activations import FLOAT32
+
+BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
+"""Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
+CODE_4BIT, CODE_8BIT = 16, 256
+"""Entries of the float32 tables that give 4-bit and 8-bit codes their value."""
+BLOCK_8BIT, LEAST_8BIT = 256, 4096
+"""Optimizer states of one scale in bitsandbytes; smaller tensors have float32 states."""
+
+
+def four_bit_bytes(size: int, *, double: bool) -> int:
+    """Return the bytes of one weight matrix as bitsandbytes holds it: codes, scales and their tables."""
+    scales = ceil(size / BLOCK_4BIT)
+    found = ceil(size / 2) + CODE_4BIT * FLOAT32
+    if not double:
+        return found + scales * FLOAT32
+    return found + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
+
+
+def eight_bit_states(size: int) -> int:
+    """Return the bytes of both moments of a trained tensor in 8 bits."""
+    if size < LEAST_8BIT:
+        return 2 * FLOAT32 * size
+    return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))
