@@ -156,11 +156,16 @@ def _not_covered(model: Any, engine: Engine, recipe: Recipe) -> str | None:
 
 
 def card_of(model: Any) -> cards.Card:
-    """Return the card that a model is on, as the weakest of all processes has it; or the CPU.
-
-    Its memory is what is free or already this process's.
-    """
+    """Return the card that a model is on, as the weakest of all processes has it; or the CPU."""
     device = next(model.parameters()).device
+    card = seen_card(device)
+    own = [card.memory, card.host_memory, card.flops or 0.0, card.bandwidth or 0.0]
+    memory, host, flops, bandwidth = least([float(value) for value in own], device)
+    return cards.Card(card.name, int(memory), flops or None, bandwidth or None, card.is_cuda, int(host))
+
+
+def seen_card(device: torch.device) -> cards.Card:
+    """Return this process's card, with what is free or already this process's; or the CPU."""
     if device.type != "cuda":
         return cards.host()
     name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
@@ -168,9 +173,8 @@ def card_of(model: Any) -> cards.Card:
     host = HOST_SHARE * cards.host_free() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # a prediction counts the context, which has been taken
     room = min(total, free + torch.cuda.memory_reserved(device) + RESERVE_CUDA)
-    rates = [known.flops or 0.0, known.bandwidth or 0.0] if known else [0.0, 0.0]
-    room, host, flops, bandwidth = least([room, host, *rates], device)
-    return cards.Card(name, int(room), flops or None, bandwidth or None, host_memory=int(host))
+    rates = (known.flops, known.bandwidth) if known else (None, None)
+    return cards.Card(name, room, *rates, host_memory=int(host))
 
 
 def largest_batch(store: TokenStore, plan: PackPlan, micro_batch_size: int) -> tuple[list[int], Batch]:
