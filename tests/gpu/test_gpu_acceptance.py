@@ -15,7 +15,14 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "correctness": {"float32", "bfloat16", "packing float32", "nf4 weights", "nf4", "pipeline qlora"},
     "engine": {"attention", "head", "gradients"},
-    "methods": {"lora sft", "none dpo", "launched from outside", "resumed after SIGTERM"},
+    "methods": {
+        "lora sft",
+        "none dpo",
+        "host waits sft",
+        "host waits dpo",
+        "launched from outside",
+        "resumed after SIGTERM",
+    },
 }
 
 
