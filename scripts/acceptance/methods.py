@@ -107,6 +107,19 @@ def launched_from_outside(place: Workplace) -> dict[str, Any]:
     return same_losses(place, run)
 
 
+def host_waits(place: Workplace, method: str) -> dict[str, Any]:
+    """Count what makes the host wait for the card between two lines of metrics."""
+    run, out = new_run(place, method, f"{method}-waits"), place.folder / "waits.json"
+    recipe = recipe_of(place, method, "lora", logging_steps=5)
+    place.execute(str(Path(__file__).with_name("syncs.py")), str(out), "train", str(recipe), "--run-dir", str(run))
+    found = json.loads(out.read_text())
+    return {
+        "waits": Limit(len(found["waits"]), "<=", 0),
+        "micro_steps": Limit(found["micro_steps"], ">=", NUM_STEPS),
+        "where": sorted(set(found["waits"])),
+    }
+
+
 def resumed(place: Workplace) -> dict[str, Any]:
     """Stop a training by SIGTERM after its first checkpoint, then give the same command again."""
     run, recipe = new_run(place, "sft", "resumed"), recipe_of(place, "sft", "lora", save_steps=5)
@@ -123,5 +136,6 @@ def run(report: Report, place: Workplace) -> None:
         report.case(f"rows {method}", prepare, place, method)
         for adapter in ADAPTERS if place.size == "real" else TINY_ADAPTERS[method]:
             report.case(f"{adapter} {method}", trained, place, method, adapter)
+        report.case(f"host waits {method}", host_waits, place, method)
     report.case("launched from outside", launched_from_outside, place)
     report.case("resumed after SIGTERM", resumed, place)

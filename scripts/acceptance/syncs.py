@@ -5,6 +5,9 @@ the host wait on one: values that are read, and results whose shape depends on v
 """
 
 import contextlib
+import json
+import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer.cli import main
 from trainer.methods.loop import RecipeLoop
 
 READS = frozenset({"tolist", "cpu", "numpy", "__array__"})
@@ -124,3 +128,11 @@ def watched() -> Iterator[Watch]:
             stack.enter_context(_Methods(watch))
             stack.enter_context(_Operations(watch))
         yield watch
+
+
+if __name__ == "__main__":  # FIGURES.json, then the words of `trainer train`, which trains in this process
+    os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "no")  # as in a process that accelerate has launched
+    with watched() as seen:
+        code = main(sys.argv[2:])
+    Path(sys.argv[1]).write_text(json.dumps({"micro_steps": seen.micro_steps, "waits": seen.found}))
+    sys.exit(code)

@@ -66,7 +66,9 @@ def try_on(
             found = _results(model, loss)
         except Exception as error:
             switch_off(model)
-            raise NotCompiled(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+            cause = getattr(error, "inner_exception", error)  # what Dynamo wraps
+            first = next(iter(str(cause).strip().splitlines()), "no message")
+            raise NotCompiled(f"{type(cause).__name__}: {first}") from error
     gap = difference(found, expected)
     if not gap <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # also for NaN
         switch_off(model)

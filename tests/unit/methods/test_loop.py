@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import tiny
 import torch
 from command import Project, Result
 
+from trainer.engine import compile
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.sft import SftLoop
 
@@ -156,3 +158,39 @@ def test_a_preference_method_drops_nothing_before_its_layers_are_told_apart(proj
     result = train(project(method={"kind": "dpo"}, adapter={"dropout": 0.1}, train={"max_steps": 1}))
     assert result.code == 0 and "dropout 0.1 is off" in result.text
     assert "in one product" in result.text and "PEFT's own forward" not in result.text
+
+
+def losses(made: Project) -> list[float]:
+    lines = [json.loads(line) for line in (made.run / "train/metrics.jsonl").read_text().splitlines()]
+    return [line.get("loss", line.get("validation_loss")) for line in lines]
+
+
+@pytest.mark.parametrize("changes", [{"pack": {"packing": True}}, {"method": {"kind": "dpo"}}])
+def test_compiled_layers_train_what_the_layers_train(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(compile, "try_on", functools.partial(compile.try_on, backend="aot_eager"))
+    found = []
+    for is_compiled in (False, True):
+        made = Project(tmp_path / str(is_compiled))
+        settings = {"max_steps": 4, "micro_batch_size": 2, "eval_steps": 2, "torch_compile": is_compiled}
+        tiny.write_recipe(
+            made.folder, model=tiny_model_dir, train=settings, data={"split": {"validation": 0.2}}, **changes
+        )
+        for verb in ("data", "pack"):
+            assert made.call(verb).code == 0
+        result = train(made)
+        assert result.code == 0 and ("2 decoder layers are compiled" in result.text) == is_compiled, result.text
+        found.append(losses(made))
+        torch._dynamo.reset()
+    assert len(found[0]) == 6 and found[1] == pytest.approx(found[0], abs=1e-5)
+
+
+def test_a_compiler_that_fails_is_off_with_a_line_in_the_log(
+    project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile, "TESTED", ((2, 1), (2, 2)))
+    made = project(pack={"packing": True}, train={"max_steps": 2, "torch_compile": True})
+    result = train(made)
+    assert result.code == 0 and "layers are not compiled: torch is" in result.text
+    assert len(losses(made)) == 2

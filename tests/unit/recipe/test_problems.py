@@ -267,3 +267,15 @@ def test_our_own_keys_are_never_called_foreign(tmp_path: Path) -> None:
     assert problems(tmp_path, START + "max_length: 3\n") == [
         "r.yaml:5: max_length: unknown key; did you mean `pack.max_length`?"
     ]
+
+
+REFUSED = {
+    "adapter: {kind: lora, dropout: 0.1}\ntrain: {torch_compile: true}\n": "adapter.dropout is 0.1",
+    "train: {torch_compile: true}\nlaunch: {strategy: fsdp2}\n": "not with launch.strategy fsdp2",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_layers_are_compiled_only_where_that_can_be_right(tmp_path: Path, text: str) -> None:
+    (problem,) = problems(tmp_path, START + text)
+    assert "train.torch_compile: " in problem and REFUSED[text] in problem
