@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -161,7 +161,7 @@ def card_of(model: Any) -> cards.Card:
     card = seen_card(device)
     own = [card.memory, card.host_memory, card.flops or 0.0, card.bandwidth or 0.0]
     memory, host, flops, bandwidth = least([float(value) for value in own], device)
-    return cards.Card(card.name, int(memory), flops or None, bandwidth or None, card.is_cuda, int(host))
+    return replace(card, memory=int(memory), flops=flops or None, bandwidth=bandwidth or None, host_memory=int(host))
 
 
 def seen_card(device: torch.device) -> cards.Card:

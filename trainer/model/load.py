@@ -55,8 +55,9 @@ def device() -> torch.device:
 def precision(section: ModelSection, adapter: object) -> Precision:
     """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe says otherwise.
 
-    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. On a
-    card, float16 is always under autocast: its gradients need a scale, or the small ones become zero.
+    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. Where the
+    recipe names bfloat16, weights are that and the optimizer rounds them stochastically. On a card, float16 is always
+    under autocast: its gradients need a scale, or the small ones become zero.
 
     Raises:
         HardwareError: The card cannot do the type.
