@@ -179,7 +179,7 @@ def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:
     from trainer.recipe.train import TrainSection
 
     section = TrainSection(global_batch_size=8, num_train_epochs=2.5)
-    plans = [solve_plan(section, num_items=21, world_size=size, largest_micro=4) for size in (1, 2, 4)]
+    plans = [solve_plan(section, num_items=21, world_size=size, micro_batch_size=2) for size in (1, 2, 4)]
     assert {plan.num_steps for plan in plans} == {7}  # ceil(52.5 / 8)
     assert [plan.micro_batch_size * plan.accumulation * size for plan, size in zip(plans, (1, 2, 4), strict=True)] == [
         8
@@ -188,4 +188,4 @@ def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:
     assert len(items) == 56 and sorted(items[:21]) == sorted(items[21:42]) == list(range(21))
     assert (items == order(plans[2], seed=3)).all() and (items != order(plans[0], seed=4)).any()
     with pytest.raises(ValueError, match="no multiple of 3 processes"):
-        solve_plan(section, num_items=21, world_size=3, largest_micro=4)
+        solve_plan(section, num_items=21, world_size=3, micro_batch_size=4)
