@@ -118,7 +118,7 @@ def _layers(model: Any) -> list[Any]:
         raise NotCompiled(f"dropout {dropout:g} draws other numbers when it is compiled")
     layers = [layer for layer in decoder_layers(model) if "_elementwise" not in vars(layer)]
     if not layers:
-        raise NotCompiled("there is no decoder layer that keeps all or recomputes all")
+        raise NotCompiled("every decoder layer is recomputed")
     return layers
 
 

@@ -89,7 +89,7 @@ def test_losses_and_gradients_stay_the_same_in_code_that_inductor_writes() -> No
 
 def test_all_layers_share_their_graphs() -> None:
     graphs = []
-    for layers in (1, 4):
+    for layers in (2, 4):  # the first layer has a graph of its own: its input has no gradient
         torch._dynamo.reset()
         counters.clear()
         model, engine = adapted(num_hidden_layers=layers)
@@ -137,7 +137,7 @@ def test_recomputed_layers(level: Any) -> None:
     model, engine = adapted()
     recompute.apply(model, (level, "none"))
     plain, same_engine = adapted()
-    assert compiled(model, engine) == (2 if level == "full" else 1)
+    assert compiled(model, engine) == 1
     found = gradients(model, loss_of(model, engine, batch_of()))
     same(found, gradients(plain, loss_of(plain, same_engine, batch_of())))
 
