@@ -206,12 +206,14 @@ class Predictor:
         in_flight = INPUTS_IN_FLIGHT * self._kept["full"] if "offload" in levels else 0
         return found + (turns + in_flight) * tokens
 
-    def again(self, level: Level, batch: Batch) -> int:
+    def again(self, level: Level, batch: Batch, *, is_lean: bool) -> int:
         """Return the bytes that a layer computed again in whole keeps beside its input."""
         if level not in WHOLE:
             return 0
-        kept = self._kept["elementwise"] - self._kept["full"]
-        return kept * batch.tokens + self.layer.kept_shared("elementwise") * batch.shared
+        meanwhile: Level = "elementwise" if is_lean else "none"
+        kept = self._kept[meanwhile] - (self._kept["full"] if is_lean else 0)  # the first norm keeps the input itself
+        once, shared = self.layer.kept_once(meanwhile), self.layer.kept_shared(meanwhile)
+        return kept * batch.tokens + once + shared * batch.shared
 
     def on_host(self, levels: Sequence[Level], batch: Batch) -> int:
         """Return the bytes of inputs that wait on the host; page-locked memory comes in powers of 2."""
@@ -231,23 +233,26 @@ class Predictor:
         hidden = (batch.tokens + 2 * batch.trained) * self.outline.hidden * self.kinds.product
         return hidden + chunk * (FLOAT32 + copy)
 
-    def work(self, level: Level, batch: Batch, *, reuses: bool) -> int:
+    def work(self, level: Level, batch: Batch, *, is_lean: bool) -> int:
         """Estimate what lives for a moment in a layer's backward pass.
 
         Args:
             level: Of the layer.
             batch: The micro-batch.
-            reuses: A layer computed again keeps its 4-bit weights dequantised until its own backward pass.
+            is_lean: A layer computed again in whole keeps what `elementwise` keeps, and no weights dequantised.
         """
         outline, product = self.outline, self.kinds.product
         sizes = [linear.size for linear in outline.linears]
         is_held = self.four_bit is not None and not self.is_dequantised
         wide = outline.intermediate * product * batch.tokens
         narrow = outline.hidden * self.kinds.weights * batch.tokens
-        if reuses and level in WHOLE:
-            return 4 * wide + 2 * narrow + is_held * sum(sizes) * product
-        # in the gate four tensors; or, in the product after it, its input twice and a weight out of its 4 bits
-        gate = (3 if level == "none" else 4) * wide + 2 * narrow
+        keeps_all = level == "none" or (level in WHOLE and not is_lean)
+        # in the gate three or four tensors; or, in the product after it, two and a weight out of its 4 bits
+        gate = (3 if keeps_all else 4) * wide + 2 * narrow
+        if level in WHOLE and not is_lean:  # all weights at first; when the gate is reached, that after it has gone
+            down = outline.intermediate * outline.hidden
+            weights = [is_held * size * product for size in (sum(sizes) - down, sum(sizes))]
+            return max(gate + weights[0], wide + 4 * narrow + weights[1])
         return max(gate, 2 * wide + 4 * narrow + is_held * max(sizes) * product)
 
     def copies(self, layers: int) -> int:
@@ -263,18 +268,18 @@ class Predictor:
             * sum((one.outputs + self.rank) * (one.inputs + self.rank) for one in linears)
         )
 
-    def predict(self, levels: Sequence[Level], batch: Batch, *, accumulation: int = 2, reuses: bool = True) -> Memory:
+    def predict(self, levels: Sequence[Level], batch: Batch, *, accumulation: int = 2, is_lean: bool = False) -> Memory:
         """Predict the peak.
 
         Args:
             levels: Of each decoder layer, those that recompute most first.
             batch: The largest micro-batch.
             accumulation: Micro-batches of a step; from the second on gradients are there from the start.
-            reuses: See `work`.
+            is_lean: See `work`.
         """
         stays, gradients = self._stays, self._gradients
         buckets = gradients if self.processes > 1 else 0
-        passes = max(self._passes(levels, batch, accumulation=accumulation, reuses=reuses), key=_sum)
+        passes = max(self._passes(levels, batch, accumulation=accumulation, is_lean=is_lean), key=_sum)
         update = {"gradients": gradients, "activations": 0, "head": 0, "work": self._update}
         parts = stays | max(passes, update, key=_sum)
         parts["gradients"] += buckets
@@ -288,7 +293,7 @@ class Predictor:
         )
 
     def _passes(
-        self, levels: Sequence[Level], batch: Batch, *, accumulation: int, reuses: bool
+        self, levels: Sequence[Level], batch: Batch, *, accumulation: int, is_lean: bool
     ) -> Iterator[dict[str, int]]:
         """Yield the parts at the end of the forward pass, and in the first and last layer of each level backward."""
         early = self._gradients if accumulation > 1 else 0
@@ -306,9 +311,9 @@ class Predictor:
                 held = sum(one not in WHOLE for one in below) + (level in WHOLE)
                 yield {
                     "gradients": early or self._gradients * (len(levels) - number) // len(levels),
-                    "activations": self.activations(below, batch) + self.again(level, batch),
+                    "activations": self.activations(below, batch) + self.again(level, batch, is_lean=is_lean),
                     "head": 0,
-                    "work": self.work(level, batch, reuses=reuses) + self.copies(held),
+                    "work": self.work(level, batch, is_lean=is_lean) + self.copies(held),
                 }
 
     def update(self) -> int:
