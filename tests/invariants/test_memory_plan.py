@@ -191,7 +191,7 @@ def plan_of_no_layers() -> Forecast:
     from trainer.model.memory import Batch, Memory
 
     nothing = Memory(*[0] * 11)
-    return Forecast(1, 2, (), True, Batch(1, 1), nothing, cards.Card("x", 1), 0.0)
+    return Forecast(1, 2, (), False, Batch(1, 1), nothing, cards.Card("x", 1), 0.0)
 
 
 def test_processes_decide_by_the_weakest_card_and_the_highest_peak(tmp_path: Path) -> None:

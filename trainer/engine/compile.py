@@ -116,7 +116,7 @@ def _layers(model: Any) -> list[Any]:
     dropout = max((_dropout(module) for module in model.modules()), default=0.0)
     if dropout:
         raise NotCompiled(f"dropout {dropout:g} draws other numbers when it is compiled")
-    layers = [layer for layer in decoder_layers(model) if "_elementwise" not in vars(layer)]
+    layers = [layer for layer in decoder_layers(model) if not {"_elementwise", "_reuses_weights"} & vars(layer).keys()]
     if not layers:
         raise NotCompiled("every decoder layer is recomputed")
     return layers

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from trainer.errors import HardwareError
 from trainer.model.cards import LEAST_FLOAT8
-from trainer.model.memory import ALIGNMENT_8BIT, CHUNK_8BIT
+from trainer.model.quantised import ALIGNMENT_8BIT, CHUNK_8BIT
 
 CODES = torch.float8_e4m3fn
 LARGEST = float(torch.finfo(CODES).max)

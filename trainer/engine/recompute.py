@@ -3,7 +3,8 @@
     none         everything is kept
     elementwise  results of matrix products and attention are kept; norms, activations and their products with the
                  gate are computed again from them, which costs no matrix product
-    full         a layer's input is kept, the whole layer is computed again; then it keeps what elementwise keeps
+    full         a layer's input is kept, the whole layer is computed again; meanwhile it keeps everything, or, where
+                 memory matters more than time (lean), what elementwise keeps
     offload      the same, and the input waits in the host's memory
 
 Each layer has a level of its own. All levels compute the same operations on the same values, so gradients are the same
@@ -34,13 +35,13 @@ class NotRecomputed(Exception):
     """The model has no layers that can be computed again."""
 
 
-def apply(model: torch.nn.Module, levels: Sequence[Level], *, reuses: bool = True) -> None:
+def apply(model: torch.nn.Module, levels: Sequence[Level], *, is_lean: bool = False) -> None:
     """Give each decoder layer its level, the first layer first.
 
     Args:
         model: From transformers, with or without adapters.
         levels: Of all layers.
-        reuses: A layer computed again in whole keeps its 4-bit weights dequantised until its own backward pass.
+        is_lean: Layers computed again in whole keep what elementwise keeps, and no 4-bit weights dequantised.
 
     Raises:
         NotRecomputed: The model has another number of layers that transformers can recompute.
@@ -51,12 +52,11 @@ def apply(model: torch.nn.Module, levels: Sequence[Level], *, reuses: bool = Tru
     remove(model)
     host = Host()
     for place, (layer, level) in enumerate(zip(layers, levels, strict=True)):
-        if level == "none":
-            continue
-        inner = layer._elementwise = _Elementwise(layer)
+        if level == "elementwise" or (level in WHOLE and is_lean):
+            layer._elementwise = _Elementwise(layer)
         if level in WHOLE:
-            layer.forward = _Whole(inner, place, host if level == "offload" else None)
-            layer._reuses_weights = reuses
+            layer.forward = _Whole(layer, place, host if level == "offload" else None)
+            layer._reuses_weights = not is_lean
 
 
 def remove(model: torch.nn.Module) -> None:
@@ -66,7 +66,8 @@ def remove(model: torch.nn.Module) -> None:
         if "_elementwise" in vars(layer):
             layer._elementwise.remove()
             del layer._elementwise
-        vars(layer).pop("_reuses_weights", None)
+        for name in ("forward", "_reuses_weights"):
+            vars(layer).pop(name, None)
 
 
 def decoder_layers(model: torch.nn.Module) -> list[Any]:
@@ -77,14 +78,14 @@ def decoder_layers(model: torch.nn.Module) -> list[Any]:
 class _Whole:
     """The forward function of a layer that is computed again in whole."""
 
-    def __init__(self, inner: _Elementwise, place: int, host: Host | None) -> None:
-        self.inner = inner
+    def __init__(self, layer: Any, place: int, host: Host | None) -> None:
+        self.layer = layer
         self.place = place
         self.host = host
 
     def __call__(self, hidden_states: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         run = functools.partial(self._run, arguments, named)
-        layer = self.inner.layer
+        layer = self.layer
         learns = hidden_states.requires_grad or any(weight.requires_grad for weight in layer.parameters())
         if not (layer.training and torch.is_grad_enabled() and learns):
             return run(hidden_states)
@@ -93,7 +94,9 @@ class _Whole:
         return _ComputedAgain.apply(hidden_states, anchor, run, self.place, self.host)
 
     def _run(self, arguments: tuple[Any, ...], named: dict[str, Any], hidden_states: torch.Tensor) -> Any:
-        return self.inner.forward(hidden_states, *arguments, **named)
+        inner = vars(self.layer).get("_elementwise")
+        forward = functools.partial(type(self.layer).forward, self.layer) if inner is None else inner.forward
+        return forward(hidden_states, *arguments, **named)
 
 
 class _ComputedAgain(torch.autograd.Function):
@@ -201,7 +204,7 @@ class _Elementwise:
         self.layer = layer
         self.known: dict[int, tuple[torch.Tensor, int, _Again]] = {}
         self.is_on = False
-        self.patched: list[Any] = [layer]
+        self.patched: list[Any] = []
         self.hooks: list[Any] = []
         for module in list(layer.modules()):
             if type(module).__name__.endswith(NORM):

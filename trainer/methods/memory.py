@@ -79,7 +79,7 @@ def plan_memory(
             predictor = predictor_for(model, recipe, card)
             if len(recompute.decoder_layers(model)) == predictor.outline.layers:
                 chosen = _choose(candidates(predictor, batches, share, card), trial, say)
-                recompute.apply(model, chosen.forecast.levels, reuses=chosen.forecast.reuses)
+                recompute.apply(model, chosen.forecast.levels, is_lean=chosen.forecast.is_lean)
                 return chosen
             problem = "its layers are not those of its configuration"
         except NotPredictedError as error:
@@ -110,8 +110,8 @@ def _choose(plans: list[Forecast], trial: Trial, say: Callable[[str], None]) -> 
 
 
 def _summary(plan: Forecast) -> str:
-    reused = ", 4-bit weights dequantised three times" if not plan.reuses and "full" in plan.levels else ""
-    return f"micro-batches of {plan.micro_batch_size}, recompute {described(plan.levels)}{reused}"
+    lean = " (lean)" if plan.is_lean else ""
+    return f"micro-batches of {plan.micro_batch_size}, recompute {described(plan.levels)}{lean}"
 
 
 def predictor_for(model: Any, recipe: Recipe, card: cards.Card) -> Predictor:

@@ -41,7 +41,7 @@ class Trial:
 
         All processes must call it for the same plan.
         """
-        recompute.apply(self.model, plan.levels, reuses=plan.reuses)
+        recompute.apply(self.model, plan.levels, is_lean=plan.is_lean)
         was_training = self.model.training
         self.model.train()
         cards = [self.device] if self.device.type == "cuda" else []

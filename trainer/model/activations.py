@@ -13,7 +13,7 @@ Level = Literal["none", "elementwise", "full", "offload"]
 """How much of a decoder layer is computed again in the backward pass; offload: in full, its input waits on the host."""
 LEVELS: tuple[Level, ...] = ("none", "elementwise", "full", "offload")
 WHOLE: tuple[Level, ...] = ("full", "offload")
-"""Levels that compute a layer again in whole; meanwhile it keeps what `elementwise` keeps."""
+"""Levels that compute a layer again in whole."""
 FLOAT32 = 4
 
 

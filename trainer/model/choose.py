@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.model.activations import Level
+from trainer.model.activations import WHOLE, Level
 from trainer.model.cards import Card
 from trainer.model.cost import step_seconds
 from trainer.model.memory import TOKENS_PER_MICRO_BATCH, Batch, Memory, Predictor
@@ -34,8 +34,8 @@ class Forecast:
     micro_batch_size: int
     accumulation: int
     levels: tuple[Level, ...]
-    reuses: bool
-    """Layers computed again in whole dequantise 4-bit weights once for that and their backward pass."""
+    is_lean: bool
+    """Layers computed again in whole keep less meanwhile, and dequantise 4-bit weights once more."""
     batch: Batch
     """The largest micro-batch."""
     memory: Memory
@@ -118,10 +118,9 @@ def candidates(predictor: Predictor, batches: Mapping[int, Batch], share: int, c
     """
     level = asked_level(predictor.recipe.train, is_cuda=predictor.is_cuda)
     layers = predictor.outline.layers
-    # what is asked for by name takes the least memory; a plan keeps what makes it faster
-    tried = [(one, True) for one in mixtures(layers)] if level is None else [((level,) * layers, False)]
-    if level is None and predictor.four_bit is not None:
-        tried += [(one, False) for one in mixtures(layers) if "full" in one or "offload" in one]
+    # what is asked for by name takes the least memory; a plan does so where nothing else fits
+    tried = [(one, False) for one in mixtures(layers)] if level is None else [((level,) * layers, level in WHOLE)]
+    tried += [(one, True) for one, _ in tried if one[0] in WHOLE] if level is None else []
     device = "cuda" if predictor.is_cuda else "cpu"
     usual, least = TOKENS_PER_MICRO_BATCH[device], min(batches)
     found = []
@@ -129,12 +128,12 @@ def candidates(predictor: Predictor, batches: Mapping[int, Batch], share: int, c
         is_large = batch.tokens > usual and size > least
         if is_large and batch.tokens > LARGEST[device] * usual:
             continue
-        for levels, reuses in tried:
+        for levels, is_lean in tried:
             number = share // size
-            seconds = step_seconds(predictor, levels, batch, card, accumulation=number, reuses=reuses)
-            memory = predictor.predict(levels, batch, accumulation=number, reuses=reuses)
+            seconds = step_seconds(predictor, levels, batch, card, accumulation=number, is_lean=is_lean)
+            memory = predictor.predict(levels, batch, accumulation=number, is_lean=is_lean)
             within = predictor.steps_in_backward(number)
-            plan = Forecast(size, number, levels, reuses, batch, memory, card, seconds, within)
+            plan = Forecast(size, number, levels, is_lean, batch, memory, card, seconds, within)
             found.append((seconds * (PAYS if is_large else 1), plan))
     return [plan for _, plan in sorted(found, key=lambda one: one[0])]
 

@@ -28,7 +28,7 @@ HOST_BANDWIDTH = 25e9
 
 
 def step_seconds(
-    predictor: Predictor, levels: Sequence[Level], batch: Batch, card: Card, *, accumulation: int, reuses: bool
+    predictor: Predictor, levels: Sequence[Level], batch: Batch, card: Card, *, accumulation: int, is_lean: bool
 ) -> float:
     """Return the seconds of an optimizer step of one process whose micro-batches are all of this size.
 
@@ -38,11 +38,11 @@ def step_seconds(
         batch: The micro-batch.
         card: Its rates, or a typical card's where they are not known.
         accumulation: Micro-batches of a step.
-        reuses: A layer computed again in whole dequantises its weights once for that and its backward pass.
+        is_lean: Layers computed again in whole compute norms and activations a third time, and dequantise once more.
     """
     flops, bandwidth = card.flops or TYPICAL_FLOPS, card.bandwidth or TYPICAL_BANDWIDTH
     rate = flops * batch.tokens / (batch.tokens + HALF_RATE)
-    seconds = _operations(predictor, levels, batch) / rate + _bytes(predictor, levels, batch, reuses) / bandwidth
+    seconds = _operations(predictor, levels, batch) / rate + _bytes(predictor, levels, batch, is_lean) / bandwidth
     return accumulation * (seconds + _waits(predictor, levels, batch, rate))
 
 
@@ -55,13 +55,14 @@ def _operations(predictor: Predictor, levels: Sequence[Level], batch: Batch) -> 
     return batch.tokens * ((passes + again) * outline.linear_weights + attention) + batch.trained * head
 
 
-def _bytes(predictor: Predictor, levels: Sequence[Level], batch: Batch, reuses: bool) -> float:
+def _bytes(predictor: Predictor, levels: Sequence[Level], batch: Batch, is_lean: bool) -> float:
     """Count what is moved by recomputed norms and activations, and by dequantising weights."""
     outline = predictor.outline
     elementwise = (NORM_BYTES * outline.hidden + GATE_BYTES * outline.intermediate) * predictor.kinds.product / 2
-    found = elementwise * batch.tokens * (len(levels) - levels.count("none"))
+    whole = _whole(levels)
+    found = elementwise * batch.tokens * (levels.count("elementwise") + whole * (2 if is_lean else 1))
     if predictor.four_bit is not None and not predictor.is_dequantised:
-        times = 2 + (0 if reuses else _whole(levels) / len(levels))
+        times = 2 + (whole / len(levels) if is_lean else 0)
         found += times * DEQUANTISED_BYTES * outline.linear_weights
     return found
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from trainer.model.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes, Level
 from trainer.model.outline import Linear, Outline
-from trainer.model.quantised import eight_bit_states, four_bit_bytes
+from trainer.model.quantised import ALIGNMENT_8BIT, CHUNK_8BIT, eight_bit_states, four_bit_bytes
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.recipe.schema import obstacles
@@ -23,10 +23,6 @@ BFLOAT16 = 2
 CHUNK_OF_LOGITS = {True: 256 << 20, False: 16 << 20}
 """Bytes of a chunk of float32 logits on a card, and on a CPU: `CHUNK_BYTES` of the engine's head."""
 LEAST_ROWS_OF_LOGITS = 64
-ALIGNMENT_8BIT = 16
-"""Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
-CHUNK_8BIT = 1 << 24
-"""Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 INPUTS_IN_FLIGHT = 2
 """Layer inputs on the card while others wait on the host: one is computed with, one is copied."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
@@ -244,12 +240,14 @@ class Predictor:
         in_flight = INPUTS_IN_FLIGHT * self._kept["full"] if "offload" in levels else 0
         return found + (turns + in_flight) * tokens
 
-    def again(self, level: Level, batch: Batch) -> int:
+    def again(self, level: Level, batch: Batch, *, is_lean: bool) -> int:
         """Return the bytes that a layer computed again in whole keeps beside its input."""
         if level not in WHOLE:
             return 0
-        kept = self._kept["elementwise"] - self._kept["full"]
-        return kept * batch.tokens + self.layer.kept_shared("elementwise") * batch.shared
+        meanwhile: Level = "elementwise" if is_lean else "none"
+        kept = self._kept[meanwhile] - (self._kept["full"] if is_lean else 0)  # the first norm keeps the input itself
+        once, shared = self.layer.kept_once(meanwhile), self.layer.kept_shared(meanwhile)
+        return kept * batch.tokens + once + shared * batch.shared
 
     def on_host(self, levels: Sequence[Level], batch: Batch) -> int:
         """Return the bytes of inputs that wait on the host; page-locked memory comes in powers of 2."""
@@ -271,13 +269,13 @@ class Predictor:
     def _rows_of_logits(self) -> int:
         return max(LEAST_ROWS_OF_LOGITS, CHUNK_OF_LOGITS[self.is_cuda] // (FLOAT32 * self.outline.vocabulary))
 
-    def work(self, level: Level, batch: Batch, *, reuses: bool) -> int:
+    def work(self, level: Level, batch: Batch, *, is_lean: bool) -> int:
         """Estimate what lives for a moment in a layer's backward pass.
 
         Args:
             level: Of the layer.
             batch: The micro-batch.
-            reuses: A layer computed again keeps its 4-bit weights dequantised until its own backward pass.
+            is_lean: A layer computed again in whole keeps what `elementwise` keeps, and no weights dequantised.
         """
         outline, product = self.outline, self.kinds.product
         sizes = [linear.size for linear in outline.linears]
@@ -285,10 +283,13 @@ class Predictor:
         wide = outline.intermediate * product * batch.tokens
         narrow = outline.hidden * self.kinds.weights * batch.tokens
         codes = self._rounding(batch.tokens)
-        if reuses and level in WHOLE:
-            return 4 * wide + 2 * narrow + is_held * sum(sizes) * product + codes
-        # in the gate four tensors; or, in the product after it, its input twice and a weight out of its 4 bits
-        gate = (3 if level == "none" else 4) * wide + 2 * narrow
+        keeps_all = level == "none" or (level in WHOLE and not is_lean)
+        # in the gate three or four tensors; or, in the product after it, two and a weight out of its 4 bits
+        gate = (3 if keeps_all else 4) * wide + 2 * narrow
+        if level in WHOLE and not is_lean:  # all weights at first; when the gate is reached, that after it has gone
+            down = outline.intermediate * outline.hidden
+            weights = [is_held * size * product for size in (sum(sizes) - down, sum(sizes))]
+            return max(gate + weights[0], wide + 4 * narrow + weights[1]) + codes
         return max(gate, 2 * wide + 4 * narrow + is_held * max(sizes) * product) + codes
 
     def _rounding(self, tokens: int) -> int:
@@ -311,18 +312,18 @@ class Predictor:
             * sum((one.outputs + self.rank) * (one.inputs + self.rank) for one in linears)
         )
 
-    def predict(self, levels: Sequence[Level], batch: Batch, *, accumulation: int = 2, reuses: bool = True) -> Memory:
+    def predict(self, levels: Sequence[Level], batch: Batch, *, accumulation: int = 2, is_lean: bool = False) -> Memory:
         """Predict the peak.
 
         Args:
             levels: Of each decoder layer, those that recompute most first.
             batch: The largest micro-batch.
             accumulation: Micro-batches of a step; from the second on gradients are there from the start.
-            reuses: See `work`.
+            is_lean: See `work`.
         """
         stays, within = self._stays, self.steps_in_backward(accumulation)
         buckets = self._gradients if self.processes > 1 else 0
-        passes = max(self._passes(levels, batch, accumulation=accumulation, reuses=reuses), key=_sum)
+        passes = max(self._passes(levels, batch, accumulation=accumulation, is_lean=is_lean), key=_sum)
         update = {"gradients": self._gradients, "activations": 0, "head": 0, "work": self._update}
         update = dict.fromkeys(update, 0) if within else update
         parts = stays | max(passes, update, key=_sum)
@@ -337,7 +338,7 @@ class Predictor:
         )
 
     def _passes(
-        self, levels: Sequence[Level], batch: Batch, *, accumulation: int, reuses: bool
+        self, levels: Sequence[Level], batch: Batch, *, accumulation: int, is_lean: bool
     ) -> Iterator[dict[str, int]]:
         """Yield the parts at the end of the forward pass, and in the first and last layer of each level backward."""
         early, freed = self._gradients if accumulation > 1 else 0, None
@@ -357,9 +358,9 @@ class Predictor:
                 held = sum(one not in WHOLE for one in below) + (level in WHOLE)
                 yield {
                     "gradients": early or freed or self._gradients * (len(levels) - number) // len(levels),
-                    "activations": self.activations(below, batch) + self.again(level, batch),
+                    "activations": self.activations(below, batch) + self.again(level, batch, is_lean=is_lean),
                     "head": 0,
-                    "work": self.work(level, batch, reuses=reuses) + self.copies(held),
+                    "work": self.work(level, batch, is_lean=is_lean) + self.copies(held),
                 }
         if self.adapter is None:  # the embedding comes last, and a tied one adds up the gradients of its two uses
             tied = 2 * self.outline.table * self.kinds.adapter if self.outline.is_tied else 0

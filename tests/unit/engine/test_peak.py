@@ -84,12 +84,13 @@ def allocated(step: Any) -> int:
     return int(np.cumsum(sizes).max())
 
 
+@pytest.mark.parametrize("is_lean", [True, False], ids=["lean", ""])
 @pytest.mark.parametrize("levels", LEVELS)
-def test_the_peak_is_predicted_within_a_tenth(levels: str, training: Any) -> None:
+def test_the_peak_is_predicted_within_a_tenth(levels: str, is_lean: bool, training: Any) -> None:
     model, step, predictor, batch = training
-    recompute.apply(model, LEVELS[levels], reuses=False)
+    recompute.apply(model, LEVELS[levels], is_lean=is_lean)
     model.zero_grad(set_to_none=True)
-    memory = predictor.predict(LEVELS[levels], batch, accumulation=1, reuses=False)
+    memory = predictor.predict(LEVELS[levels], batch, accumulation=1, is_lean=is_lean)
     stays = memory.weights + memory.adapters + memory.optimizer
     ratio = (memory.passes - stays) / (allocated(step) - memory.host)
     assert 0.96 < ratio < 1.1

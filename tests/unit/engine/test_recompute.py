@@ -73,6 +73,8 @@ LEVELS: dict[str, list[Level]] = {
     "full": ["full", "full"],
     "offload": ["offload", "offload"],
     "some offload": ["offload", "full"],
+    "lean": ["full", "elementwise"],
+    "lean offload": ["offload", "offload"],
 }
 
 
@@ -82,20 +84,21 @@ LEVELS: dict[str, list[Level]] = {
 def test_gradients_are_bit_for_bit_those_without_recompute(family: str, dtype: torch.dtype, levels: str) -> None:
     model, engine, batch = trained(family, dtype)
     expected = gradients(model, engine, batch)
-    recompute.apply(model, LEVELS[levels])
+    recompute.apply(model, LEVELS[levels], is_lean="lean" in levels)
     found = gradients(model, engine, batch)
     assert len(found) == len(expected) > 10
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     recompute.remove(model)
     assert all("forward" not in vars(layer) for layer in recompute.decoder_layers(model))
+    assert not any("_reuses_weights" in vars(module) or hasattr(module, "_elementwise") for module in model.modules())
 
 
 @pytest.mark.parametrize("family", ["Llama", "Gemma"])
 def test_gradients_of_all_weights_are_bit_for_bit_the_same(family: str) -> None:
     model, engine, batch = trained(family, torch.float32, adapter=False)
     expected = gradients(model, engine, batch)
-    for levels in (["elementwise", "full"], ["offload", "offload"]):
-        recompute.apply(model, levels)
+    for levels, is_lean in ((["elementwise", "full"], False), (["offload", "offload"], True)):
+        recompute.apply(model, levels, is_lean=is_lean)
         found = gradients(model, engine, batch)
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -114,13 +117,14 @@ def test_what_is_dropped_is_dropped_again(level: Level) -> None:
     assert all(torch.equal(one, other) for one, other in zip(after([level, level]), expected, strict=True))
 
 
+@pytest.mark.parametrize("is_lean", [True, False], ids=["lean", ""])
 @pytest.mark.parametrize("level", ["full", "offload"])
-def test_micro_batches_may_wait_for_each_other(level: Level) -> None:
+def test_micro_batches_may_wait_for_each_other(level: Level, is_lean: bool) -> None:
     """Two forward passes, then their backward passes in either order; one that never gets its own."""
     model, engine, batch = trained("Llama", torch.float32, num_hidden_layers=5)
     other = of_rows([[(ROWS[1], np.ones(len(ROWS[1]), dtype="uint8"))]], "flat", 0)
     expected = [gradients(model, engine, one)[1:] for one in (batch, other)]
-    recompute.apply(model, [level] * 5)
+    recompute.apply(model, [level] * 5, is_lean=is_lean)
     for first in (0, 1):
         losses = [-engine.score(model, one)[0].mean() for one in (batch, other)]
         engine.score(model, batch)

@@ -138,7 +138,7 @@ def test_gradients_take_what_is_predicted(is_tied: bool, within: bool) -> None:
     tied = 2 * memory.BFLOAT16 * outline.table if is_tied else 0
     predicted = predictor.freed_gradients(batch) if within else predictor.gradients() + tied
     rest = predictor.activations(("none",) * 2, batch) + predictor.head(batch)
-    rest += predictor.work("none", batch, reuses=True)
+    rest += predictor.work("none", batch, is_lean=False)
     found = predictor.predict(("none",) * 2, batch, accumulation=1)
     assert predicted <= found.passes - predictor.weights() - predictor.optimizer() <= predicted + rest
     measured = peak_of_a_step(model, within=within, tokens=4)
