@@ -245,7 +245,8 @@ class Predictor:
         if level not in WHOLE:
             return 0
         meanwhile: Level = "elementwise" if is_lean else "none"
-        kept = self._kept[meanwhile] - (self._kept["full"] if is_lean else 0)  # the first norm keeps the input itself
+        is_itself = is_lean or self.kinds.weights == FLOAT32  # what the first norm keeps of its input
+        kept = self._kept[meanwhile] - (self._kept["full"] if is_itself else 0)
         once, shared = self.layer.kept_once(meanwhile), self.layer.kept_shared(meanwhile)
         return kept * batch.tokens + once + shared * batch.shared
 
@@ -284,8 +285,8 @@ class Predictor:
         narrow = outline.hidden * self.kinds.weights * batch.tokens
         codes = self._rounding(batch.tokens)
         keeps_all = level == "none" or (level in WHOLE and not is_lean)
-        # in the gate three or four tensors; or, in the product after it, two and a weight out of its 4 bits
-        gate = (3 if keeps_all else 4) * wide + 2 * narrow
+        # in the gate four tensors, or two that have not been kept; or, in the product after it, two and a weight
+        gate = (2 if keeps_all else 4) * wide + 2 * narrow
         if level in WHOLE and not is_lean:  # all weights at first; when the gate is reached, that after it has gone
             down = outline.intermediate * outline.hidden
             weights = [is_held * size * product for size in (sum(sizes) - down, sum(sizes))]
