@@ -103,7 +103,7 @@ class RecipeLoop(Trainer):
         """Find the trained weights once, where transformers walks through all modules twice in every step."""
         self.trained = [weight for weight in model.parameters() if weight.requires_grad]
         if not self._is_sharded:
-            model.zero_grad = self._forget_gradients  # type: ignore[method-assign]
+            model.zero_grad = self._forget_gradients
 
     def _forget_gradients(self, set_to_none: bool = True) -> None:
         for weight in self.trained:
