@@ -9,6 +9,7 @@ raises, the layers stay as they were.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch._dynamo
 from transformers import AttentionInterface
 
 from trainer.engine import attention
+from trainer.engine.lora import SHARDED
 from trainer.engine.recompute import decoder_layers
 
 TESTED = ((2, 11), (2, 13))
@@ -113,6 +115,8 @@ def _layers(model: Any) -> list[Any]:
     if not is_tested(torch.__version__):
         low, high = (".".join(map(str, version)) for version in TESTED)
         raise NotCompiled(f"torch is {torch.__version__}, and {low} to {high} are known to be right")
+    if any(os.environ.get(name) == "true" for name in SHARDED):
+        raise NotCompiled("weights are spread over processes")
     dropout = max((_dropout(module) for module in model.modules()), default=0.0)
     if dropout:
         raise NotCompiled(f"dropout {dropout:g} draws other numbers when it is compiled")

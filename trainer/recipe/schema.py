@@ -116,9 +116,7 @@ class Recipe(Section):
     def compiled_layers_drop_nothing_and_are_whole(self) -> Recipe:
         dropout = getattr(self.adapter, "dropout", 0.0)
         if self.train.torch_compile and dropout and self.method.kind == "sft":
-            raise ValueError(
-                f"train.torch_compile: adapter.dropout is {dropout:g}, and compiled layers have none; use 0"
-            )
+            raise ValueError(f"train.torch_compile: compiled layers have no dropout; adapter.dropout is {dropout:g}")
         if self.train.torch_compile and self.launch.strategy in ("fsdp2", "zero3"):
             raise ValueError(f"train.torch_compile: not with launch.strategy {self.launch.strategy}; use ddp")
         return self

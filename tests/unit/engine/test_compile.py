@@ -110,6 +110,7 @@ def test_packs_filled_up_to_one_length_compile_nothing_anew() -> None:
     assert counters["stats"]["unique_graphs"] > before
 
 
+@pytest.mark.slow
 def test_batches_of_any_length_share_their_graphs_too() -> None:
     model, engine = adapted()
     compiled(model, engine, is_static=False)
@@ -186,6 +187,9 @@ def test_other_releases_of_torch_and_dropout_are_refused(monkeypatch: pytest.Mon
     ]
     model, engine = adapted(attention_dropout=0.25)
     with pytest.raises(NotCompiled, match=r"dropout 0\.25"):
+        compiled(model, engine)
+    with monkeypatch.context() as context, pytest.raises(NotCompiled, match="spread over processes"):
+        context.setenv("ACCELERATE_USE_FSDP", "true")
         compiled(model, engine)
     monkeypatch.setattr(compile, "TESTED", ((2, 1), (2, 2)))
     with pytest.raises(NotCompiled, match=r"2\.1 to 2\.2 are known"):
