@@ -21,7 +21,7 @@ import numpy as np
 
 from trainer.errors import HardwareError
 from trainer.model.merge import open_to_all
-from trainer.model.stored import stored_tensors
+from trainer.model.stored import DamagedFileError, stored_tensors
 from trainer.recipe.export import Compress
 from trainer.tokens.store import TokenStore
 
@@ -50,8 +50,7 @@ def check_compressor(kind: str, given: str | None, base: Path) -> None:
     Raises:
         HardwareError: Something is missing, which the hint installs; or the model is a mixture of experts.
     """
-    names = [tensor.name for path in base.glob("*.safetensors") for tensor in stored_tensors(path)]
-    if any(".experts." in name for name in names):
+    if _has_experts(base):
         raise HardwareError(
             f"{kind}: a mixture of experts, which llm-compressor takes apart and transformers cannot open again",
             hint=f"leave {kind} out of export.formats",
@@ -64,6 +63,13 @@ def check_compressor(kind: str, given: str | None, base: Path) -> None:
         raise HardwareError(
             f"{kind}: the package compressed-tensors, which reads such weights, is missing", hint=INSTALL_READER
         )
+
+
+def _has_experts(base: Path) -> bool:
+    try:
+        return any(".experts." in one.name for path in base.glob("*.safetensors") for one in stored_tensors(path))
+    except DamagedFileError as error:
+        raise HardwareError(f"base model: {error}", hint="get its files anew, and train again") from error
 
 
 def find_python(kind: str, given: str | None) -> Path:
