@@ -125,6 +125,7 @@ class Work:
     def __init__(self, recipe: Recipe, context: StageContext) -> None:
         self.recipe = recipe
         self.context = context
+        self.references = context.dir / "references.pt"
         self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
         self.trained = context.input("train", "adapter" if self.is_adapter else "model")
         self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
@@ -165,6 +166,7 @@ class Work:
             if later:
                 answer["exports"] |= self._proven(later)["exports"]
             written += [chosen, *later]
+        self.references.unlink(missing_ok=True)
         proofs = {one.export.name: self._judged(one, answer) for one in written}
         if merged and "merged" not in wanted and proofs["merged"]["passed"]:  # what the others were made from
             del proofs["merged"]
@@ -263,11 +265,10 @@ class Work:
         return [Written(export, adapter.bnb_4bit_quant_type)]
 
     def _compressed(self, name: Format, merged: Written) -> Written:
-        folder, section = self.context.dir / name, self.recipe.export
+        source, folder, section = Path(merged.export.folder), self.context.dir / name, self.recipe.export
         store = TokenStore.load(self.context.input("pack", "train.safetensors"))
         rows = calibration_rows(store, section.compress, self.recipe.seed)
-        written_from, limit = Path(merged.export.folder), section.max_shard_gb
-        facts = write_compressed(name, written_from, folder, section.compress, rows, max_shard_gb=limit)
+        facts = write_compressed(name, source, folder, section.compress, rows, max_shard_gb=section.max_shard_gb)
         export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
         return Written(export, DTYPES[name], facts)
 
@@ -327,6 +328,7 @@ class Work:
             template=template_sha256(self.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
+            references=str(self.references) if set(FROM_MERGED) & set(recipe.export.formats) else None,
         )
 
     def _rows(self) -> list[list[int]]:

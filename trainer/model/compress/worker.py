@@ -41,7 +41,7 @@ def modifiers(kind: str, group_size: int) -> list[Any]:
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     if kind == "gptq":
         return [GPTQModifier(config_groups=groups, ignore=KEPT)]
-    return [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=KEPT)]
+    return [AWQModifier(duo_scaling="both"), QuantizationModifier(config_groups=groups, ignore=KEPT)]
 
 
 def group_size_of(model: Any) -> int:
