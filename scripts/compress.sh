@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the fp8 format needs: `compressed-tensors`, and llm-compressor in an environment of its own, because it wants an
-# older transformers than this project.
+# What fp8, awq and gptq need: `compressed-tensors`, and llm-compressor in an environment of its own, because it wants
+# an older transformers than this project.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -12,4 +12,4 @@ if ! "$place/bin/python" -c 'import llmcompressor' >/dev/null 2>&1; then
     "$place/bin/python" -m pip install -q --disable-pip-version-check --no-input \
         llmcompressor==0.14.0.1 compressed-tensors==0.19.0 transformers==5.17.0 torch==2.13.0
 fi
-say "ready: trainer export RECIPE --set 'export.formats=[fp8]'"
+say "ready: trainer export RECIPE --set 'export.formats=[fp8,gptq]'"

@@ -89,6 +89,8 @@ class Request:
     eos_token: str | None
     """End token of the tokenizer trained with."""
     exports: list[Export] = field(default_factory=list)
+    references: str | None = None
+    """File where the first request of an export keeps what the trained model says, and the next one finds it."""
 
     @property
     def asked(self) -> list[Prompt]:
@@ -113,16 +115,25 @@ class Reference:
 
 
 class Prover:
-    """Measures the references once, then every format."""
+    """Measures the references once an export, then every format."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.general = request.general
         self.tokenizer = load_tokenizer(request.section, Path(request.cache))
         self.references: dict[str, Reference] = {}
+        kept = Path(request.references) if request.references else None
+        if kept and kept.is_file():
+            found = torch.load(kept, weights_only=True)
+            self.general = found["general"]
+            self.references = {base: Reference(**one) for base, one in found["references"].items()}
+            return
         bases = ["plain", *(["dequantised"] if request.four_bit else [])]
         for base in reversed(bases):  # the general answers are those of the model as it was trained
             self.references[base] = self._reference(base)
+        if kept:
+            told = {base: vars(one) for base, one in self.references.items()}
+            torch.save({"general": self.general, "references": told}, kept)
 
     def run(self) -> dict[str, Any]:
         """Return what was found, ready for JSON."""

@@ -142,7 +142,7 @@ def open_export(kind: str, folder: Path, *, section: ModelSection, cache: str, t
     """Reopen a format.
 
     Args:
-        kind: adapter, merged, bnb4 or fp8.
+        kind: adapter, merged, bnb4, fp8, awq or gptq.
         folder: Of the format.
         section: The recipe's `model`: the base that an adapter is put on.
         cache: Folder for converted models.

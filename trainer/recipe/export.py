@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
 
-Format = Literal["adapter", "merged", "gguf", "bnb4", "fp8"]
-FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4", "fp8")
+Format = Literal["adapter", "merged", "gguf", "bnb4", "fp8", "awq", "gptq"]
+FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4", "fp8", "awq", "gptq")
 """Formats that are made from merged weights."""
 Quantisation = Literal[
     "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
@@ -19,7 +19,7 @@ Quantisation = Literal[
 
 
 class Quantised(Section):
-    """Limits for formats with fewer than 16 bits a weight: gguf below f16, bnb4 and fp8."""
+    """Limits for formats with fewer than 16 bits a weight: gguf below f16, bnb4, fp8, awq and gptq."""
 
     max_mean_kl: float = Field(default=0.1, gt=0)
     """Largest mean divergence from the trained model, in nats a token."""
@@ -79,10 +79,14 @@ class Gguf(Section):
 
 
 class Compress(Section):
-    """llm-compressor, which writes fp8."""
+    """llm-compressor, which writes fp8, awq and gptq."""
 
     python: str | None = None
     """Interpreter of an environment with llm-compressor; by default the one that scripts/compress.sh makes."""
+    num_rows: int = Field(default=128, ge=1)
+    """Training rows that awq and gptq are calibrated on, chosen with the recipe's seed; never held-out ones."""
+    max_length: int = Field(default=512, ge=1)
+    """Tokens of each of them that are read, from its beginning."""
 
 
 class Push(Section):
@@ -110,7 +114,7 @@ class ExportSection(Section):
     gguf: Gguf = Gguf()
     """Files for llama.cpp and Ollama."""
     compress: Compress = Compress()
-    """llm-compressor, which writes fp8."""
+    """llm-compressor, which writes fp8, awq and gptq."""
     verify: Verify = Verify()
     """Limits of the proof."""
     push: Push | None = None

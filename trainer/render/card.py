@@ -32,7 +32,7 @@ class CardFacts:
         base_model: hub id, or another name of the base model; written as it is.
         base_on_hub: whether `base_model` is a hub id; a folder's name may look like one.
         revision: its commit, tag or branch, where known.
-        formats: exported formats, folders beside the card: adapter, merged, bnb4, fp8, gguf.
+        formats: exported formats, folders beside the card: adapter, merged, bnb4, fp8, awq, gptq, gguf.
         adapter_kind: none, lora or qlora.
         method_kind: sft, dpo, ...
         recipe_yaml: the recipe in full.
@@ -122,6 +122,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "proof_titles": [*PROOF_COLUMNS.values(), "same answers", "held-out score (trained)"],
         "proofs": [(proof, _answer_cells((facts.verify or {})[proof.format])) for proof in proofs(facts.verify)],
         "survivals": list(_survivals(facts.verify or {})),
+        "compressed": dict(_compressed(facts.verify or {})),
         "made_from": list(_made_from(facts.provenance)),
         "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
         "messages": _messages(facts.system),
@@ -181,6 +182,17 @@ def _survivals(verify: dict[str, dict[str, Any]]) -> Iterator[str]:
                 f"`{name}`: {share:.1%} of the update survives rounding to {proof.get('dtype')} (median over the "
                 f"tensors, lowest {low:.1%}; rounding {proof.get('rounding')}, base {proof.get('base')})"
             )
+
+
+def _compressed(verify: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield each format of llm-compressor and how its weights are held."""
+    for name, proof in verify.items():
+        if "scheme" in proof:
+            groups = ""
+            if "group_size" in proof:
+                groups = f" with a scale for every {proof['group_size']} weights"
+                groups += f", calibrated on {proof['calibration_rows']} training rows"
+            yield name, f"`{proof['scheme']}`{groups}, by llm-compressor {proof['llmcompressor']}"
 
 
 def _messages(system: str | None) -> str:

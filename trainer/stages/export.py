@@ -1,7 +1,7 @@
 """export: every wanted format, reopened from disk by a fresh process and proven.
 
-Writes a folder for each format (`adapter`, `merged`, `bnb4`, `fp8`, `gguf`), each with its model card and
-`provenance.json`; `verify.json` with every figure, and `README.md`. The limits stand in `export.verify`; beyond them
+Writes a folder for each format, each with its model card and `provenance.json`; `verify.json` with every figure, and
+`README.md`. The limits stand in `export.verify`; beyond them
 nothing is published.
 """
 
@@ -19,7 +19,7 @@ from transformers import GenerationConfig
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
 from trainer.model.carried import write_carried
-from trainer.model.compress.compressor import DTYPES, check_compressor, write_compressed
+from trainer.model.compress.compressor import DTYPES, calibration_rows, check_compressor, write_compressed
 from trainer.model.gguf.written import check_gguf, write_gguf, write_prompts
 from trainer.model.load import device, load_tokenizer
 from trainer.model.merge import FourBit, MergePlan
@@ -125,7 +125,7 @@ class Work:
     def __init__(self, recipe: Recipe, context: StageContext) -> None:
         self.recipe = recipe
         self.context = context
-        self.compressor = ""
+        self.references = context.dir / "references.pt"
         self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
         self.trained = context.input("train", "adapter" if self.is_adapter else "model")
         self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
@@ -155,8 +155,8 @@ class Work:
         wanted = set(self.recipe.export.formats)
         if "gguf" in wanted:  # before anything is written
             check_gguf(self.recipe.export.gguf)
-        if "fp8" in wanted:
-            self.compressor = check_compressor(self.recipe.export.compress.python)
+        for kind in [kind for kind in DTYPES if kind in wanted]:
+            check_compressor(kind, self.recipe.export.compress.python, self.base)
         written = [self._adapter()] if "adapter" in wanted else []
         merged = self._merged() if wanted - {"adapter"} else []
         answer = self._proven([*written, *merged])
@@ -166,6 +166,7 @@ class Work:
             if later:
                 answer["exports"] |= self._proven(later)["exports"]
             written += [chosen, *later]
+        self.references.unlink(missing_ok=True)
         proofs = {one.export.name: self._judged(one, answer) for one in written}
         if merged and "merged" not in wanted and proofs["merged"]["passed"]:  # what the others were made from
             del proofs["merged"]
@@ -264,11 +265,12 @@ class Work:
         return [Written(export, adapter.bnb_4bit_quant_type)]
 
     def _compressed(self, name: Format, merged: Written) -> Written:
-        folder, section = self.context.dir / name, self.recipe.export
-        python, limit = section.compress.python, section.max_shard_gb
-        write_compressed(name, Path(merged.export.folder), folder, python=python, max_shard_gb=limit)
+        source, folder, section = Path(merged.export.folder), self.context.dir / name, self.recipe.export
+        store = TokenStore.load(self.context.input("pack", "train.safetensors"))
+        rows = calibration_rows(store, section.compress, self.recipe.seed)
+        facts = write_compressed(name, source, folder, section.compress, rows, max_shard_gb=section.max_shard_gb)
         export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
-        return Written(export, DTYPES[name], {"llmcompressor": self.compressor})
+        return Written(export, DTYPES[name], facts)
 
     def _gguf(self, merged: Path, folder: Path, base: str) -> list[Written]:
         facts = write_gguf(merged, folder, self.recipe.name, self.recipe.export.gguf, self.context.say)
@@ -326,6 +328,7 @@ class Work:
             template=template_sha256(self.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
+            references=str(self.references) if set(FROM_MERGED) & set(recipe.export.formats) else None,
         )
 
     def _rows(self) -> list[list[int]]:

@@ -77,7 +77,7 @@ ONE_PROBLEM = {
     ),
     "a wrong word in a list": (
         "export: {formats: [merged, onnx]}",
-        "5: export.formats.1: input should be 'adapter', 'merged', 'gguf', 'bnb4' or 'fp8' (got 'onnx')",
+        "5: export.formats.1: input should be 'adapter', 'merged', 'gguf', 'bnb4', 'fp8', 'awq' or 'gptq' (got 'onnx')",
     ),
     "wrong union tag": ("adapter:\n  kind: dora", "6: adapter.kind: 'dora' is none of 'none', 'lora', 'qlora'"),
     "missing union tag": ("adapter: {r: 8}", "5: adapter.kind: required; one of 'none', 'lora', 'qlora'"),
