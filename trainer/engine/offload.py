@@ -34,6 +34,11 @@ class Waiting:
         self.copied: Any = None
         """Event: the last copy, out or back, is done."""
 
+    def __del__(self) -> None:
+        """Let whoever gets this memory next compute after the copy, where no backward pass has come for it."""
+        if getattr(self, "copied", None) is not None:
+            torch.cuda.current_stream(self.device).wait_event(self.copied)
+
 
 class Host:
     """What the layers of one model have put away."""

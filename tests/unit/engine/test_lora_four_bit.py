@@ -15,7 +15,8 @@ from closeness import errors, gap
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from trainer.engine import lora
+from trainer.engine import lora, recompute
+from trainer.model.activations import Level
 from trainer.model.adapter import _keep_four_bit_layout
 
 IDS = torch.randint(3, families.VOCABULARY, (2, 11), generator=torch.Generator().manual_seed(1))
@@ -123,6 +124,20 @@ def test_a_recomputed_layer_is_dequantised_twice_not_three_times(folder: Path, u
     with torch.no_grad():
         model(input_ids=IDS)
     assert len(unpacked) == 3 * 14
+
+
+@pytest.mark.parametrize("level", ["full", "offload"])
+@pytest.mark.parametrize(("is_lean", "times"), [(False, 2), (True, 3)])
+def test_a_lean_layer_is_dequantised_once_more(
+    level: Level, is_lean: bool, times: int, folder: Path, unpacked: list[torch.Tensor]
+) -> None:
+    model = quantised(folder)
+    lora.switch_on(model)
+    expected = run(model)
+    unpacked.clear()
+    recompute.apply(model, [level, level], is_lean=is_lean)
+    assert gap(run(model), expected) == 0.0
+    assert len(unpacked) == times * 14
 
 
 def test_dequantised_weights_are_not_kept_without_recomputation(folder: Path) -> None:
