@@ -118,6 +118,7 @@ def test_formats_made_from_merged_weights_need_them_right(run: Project, monkeypa
     done = export(run, "export.formats=[bnb4]", LOOSE, "export.dtype=bfloat16", "export.verify.max_mean_kl=1e-12")
     refused(done, 6, "merged: rounded weights add")
     assert contents(run.run / "export") == before
+    assert not list(run.run.glob("export*/references.pt"))
 
 
 def test_the_merge_is_told_base_end_and_types(tmp_path: Path, tiny_model_dir: Path, monkeypatch: Any) -> None:

@@ -15,7 +15,7 @@ from proving import FAMILIES, LIMITS, request_for, write_formats, write_trained
 from trainer.errors import HardwareError
 from trainer.model import proof
 from trainer.model.proof import Scored, judge, prove_apart
-from trainer.model.prove import Export, main, prove
+from trainer.model.prove import Export, Prover, main, prove
 from trainer.model.provenance import examine
 from trainer.model.written import licence_of
 from trainer.recipe.export import Verify
@@ -57,6 +57,21 @@ def test_the_fresh_process_says_what_this_one_says(
 ) -> None:
     request = request_for("lora", *proven[:2], tiny_tokenizer, proven[2][:2])
     assert prove_apart(request) == json.loads(json.dumps(prove(request)))
+
+
+def test_the_trained_model_is_measured_once_an_export(
+    base: Callable[[str], Path], tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = write_trained("qlora", base("Llama"), tmp_path / "trained")
+    exports = write_formats("qlora", base("Llama"), trained, tmp_path, tiny_tokenizer)
+    together = request_for("qlora", base("Llama"), trained, tiny_tokenizer, exports)
+    kept = replace(together, references=str(tmp_path / "references.pt"))
+    expected = prove(together)
+    first = prove(replace(kept, exports=exports[:3]))
+    monkeypatch.setattr(Prover, "_reference", None)  # whoever measures again fails
+    second = prove(replace(kept, exports=exports[3:]))
+    assert first["trained"] == second["trained"] == expected["trained"]
+    assert first["exports"] | second["exports"] == expected["exports"] and len(second["exports"]) == 1
 
 
 def test_what_a_person_can_act_on_comes_back_from_the_process(
