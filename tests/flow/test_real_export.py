@@ -40,7 +40,7 @@ def tuned(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
         for question, answer in ROWS
     ]
     made.prepare(rows)
-    made.evaluate()
+    made.evaluate(max_rows=2)
     return made.project
 
 
@@ -48,7 +48,7 @@ ROWS = [(f"Which number comes after {number}?", f'{{"number": {number + 1}}}') f
 
 
 def export(project: Project, *formats: str, dtype: str = "bfloat16") -> Result:
-    sets = [f"export.formats=[{','.join(formats)}]", f"export.dtype={dtype}", "export.verify.num_rows=4"]
+    sets = [f"export.formats=[{','.join(formats)}]", f"export.dtype={dtype}", "export.verify.num_rows=2"]
     return project.call("export", *[part for one in sets for part in ("--set", one)])
 
 
