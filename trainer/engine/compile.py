@@ -62,9 +62,9 @@ def try_on(
     """
     layers = _layers(model)
     with _no_zeros(model):
-        expected = _results(model, loss)
-        _switch_on(model, layers, is_static, backend)
         try:
+            expected = _results(model, loss)
+            _switch_on(model, layers, is_static, backend)
             found = _results(model, loss)
         except Exception as error:
             switch_off(model)
@@ -147,17 +147,24 @@ def _switch_on(model: Any, layers: list[Any], is_static: bool, backend: str) -> 
 def _results(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
     """Return the loss and the gradient of every trained weight, on the host."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found: dict[torch.Tensor, torch.Tensor] = {}
+
+    def take(weight: torch.Tensor) -> None:  # one by one: a plan may have no room for all gradients at once
+        assert weight.grad is not None
+        found[weight] = weight.grad.cpu()
+        weight.grad = None
+
+    hooks = [weight.register_post_accumulate_grad_hook(take) for weight in weights]
     try:
         value = loss()
         value.backward()
-        return [value.detach().cpu(), *(_gradient(weight).cpu() for weight in weights)]
+        missing = torch.zeros(())
+        return [value.detach().cpu(), *(found.get(weight, missing.expand(weight.shape)) for weight in weights)]
     finally:
+        for hook in hooks:
+            hook.remove()
         for weight in weights:
             weight.grad = None
-
-
-def _gradient(weight: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 @contextlib.contextmanager

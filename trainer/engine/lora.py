@@ -19,7 +19,7 @@ from peft.utils.integrations import dequantize_bnb_weight
 
 from trainer.engine.float8 import Float8Linear
 from trainer.engine.product import Block, Frozen, LoraProduct
-from trainer.model.memory import DEQUANTISED_SHARE
+from trainer.model.quantised import DEQUANTISED_SHARE
 
 FOUR_BIT = "Params4bit"
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")

@@ -103,7 +103,7 @@ def _choose(plans: list[Forecast], trial: Trial, say: Callable[[str], None]) -> 
     )
     peak = found.forecast.numbers()["predicted_gib"]
     say(f"train: {_summary(found.forecast)}; peak predicted {peak:.2f} GiB{tried}")
-    if memory.host:
+    if memory.host and found.forecast.card.is_cuda:
         host, free = memory.host / GIB, found.forecast.card.host_memory / GIB
         say(f"train: {host:.1f} GiB of layer inputs wait on the host, which has {free:.1f} GiB to spare")
     return found
@@ -183,7 +183,8 @@ def largest_batch(store: TokenStore, plan: PackPlan, micro_batch_size: int) -> t
     tokens = np.add.reduceat(store.lengths()[rows], starts)
     trained = np.add.reduceat(store.num_trained()[rows], starts)
     shared = np.add.reduceat(store.prompt_lengths()[rows], starts)
-    items = np.argsort(tokens, kind="stable")[::-1][:micro_batch_size]
+    copies = -(-micro_batch_size // len(starts))  # of so few items, a step takes each several times
+    items = np.argsort(tokens, kind="stable")[::-1].repeat(copies)[:micro_batch_size]
     return items.tolist(), Batch(*(int(one[items].sum()) for one in (tokens, trained, shared)))
 
 
@@ -193,12 +194,21 @@ def without_plan(model: Any, recipe: Recipe, say: Callable[[str], None]) -> bool
     if level is None or level == "full":
         return True
     layers = recompute.decoder_layers(model)
-    if level == "none" or (layers and not is_sharded()):
+    # a layer computed apart may lose what it gives beside its hidden states, such as a router's loss
+    is_known = bool(layers) and not is_sharded() and (level != "offload" or _is_covered(model))
+    if level == "none" or is_known:
         levels: list[Level] = [level] * len(layers)
         recompute.apply(model, levels)
         return False
     say(f"train: recompute full: {level} is not known for this model")
     return True
+
+
+def _is_covered(model: Any) -> bool:
+    try:
+        return len(recompute.decoder_layers(model)) == outline_of(model).layers
+    except NotPredictedError:
+        return False
 
 
 def what_fits(model: Any, recipe: Recipe, chosen: Chosen | None) -> str | None:

@@ -162,7 +162,8 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
     loop.steps_in_backward = settled.in_backward
     if recipe.train.torch_compile:
         longest, largest = memory.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
-        is_static = inputs.is_packed and parts.engine.packed_layout == "flat"
+        # what fills packs up would count in a router's loss
+        is_static = inputs.is_packed and parts.engine.packed_layout == "flat" and not loop.router_share
         compile_layers(loop, longest, largest.tokens if is_static else None, parts.types, parts.say)
     return loop, metrics
 

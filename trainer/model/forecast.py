@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trainer.errors import HardwareError
+from pydantic import ValidationError
+
+from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.model import cards
 from trainer.model.activations import WHOLE
 from trainer.model.choose import GIB, Forecast, asked_level, best, candidates, described, divisors
-from trainer.model.memory import DEQUANTISED_SHARE, RESERVE_CUDA, Batch, Predictor
+from trainer.model.memory import RESERVE_CUDA, Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline, read
+from trainer.model.quantised import DEQUANTISED_SHARE
 from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.method import SftMethod
@@ -47,15 +50,29 @@ def planned(recipe: Recipe, outline: Outline, card: cards.Card, *, longest: int 
 
     Raises:
         NotPredictedError: The recipe has a setting whose memory is not known.
+        RecipeError: The batch sizes do not fit the number of processes.
     """
     processes = 1 if recipe.launch.num_processes == "auto" else recipe.launch.num_processes
-    share = max(1, recipe.train.global_batch_size // processes)
+    sizes, share = _sizes(recipe, processes)
     predictor = predictor_of(recipe, outline, is_cuda=card.is_cuda, processes=processes)
     if dequantises_once(recipe) and _dequantised_fits(predictor, card):
         predictor = predictor_of(recipe, outline, is_cuda=True, is_dequantised=True, processes=processes)
     longest = min(item_tokens(recipe), longest or item_tokens(recipe))
-    batches = {size: Batch(size * longest, size * longest) for size in divisors(recipe.train, share)}
+    batches = {size: Batch(size * longest, size * longest) for size in sizes}
     return best(candidates(predictor, batches, share, card))
+
+
+def _sizes(recipe: Recipe, processes: int) -> tuple[list[int], int]:
+    """Return the sizes that a micro-batch may have, and the items that a process takes in a step."""
+    share, rest = divmod(recipe.train.global_batch_size, processes)
+    message = f"global_batch_size {recipe.train.global_batch_size} is no multiple of {processes} processes"
+    if not rest:
+        try:
+            return divisors(recipe.train, share), share
+        except ValueError as error:
+            message = str(error)
+    problem = Problem("recipe", None, "train.global_batch_size", message)
+    raise RecipeError([problem], hint="choose a multiple, or another launch.num_processes")
 
 
 def dequantises_once(recipe: Recipe) -> bool:
@@ -95,8 +112,11 @@ def fixes(
     empty: list[list[Setting]] = [[]] if given else []
     for settings in empty + alone + together:
         named = {(section, key): value for section, key, value in [*given, *settings]}
+        changed = _with(recipe, named)
+        if changed is None:
+            continue
         try:
-            if planned(_with(recipe, named), outline, card, longest=longest).fits:
+            if planned(changed, outline, card, longest=longest).fits:
                 return " ".join(
                     f"--set {section}.{key}={str(value).lower()}" for (section, key), value in named.items()
                 )
@@ -105,10 +125,16 @@ def fixes(
     return None
 
 
-def _with(recipe: Recipe, settings: Mapping[tuple[str, str], Any]) -> Recipe:
+def _with(recipe: Recipe, settings: Mapping[tuple[str, str], Any]) -> Recipe | None:
+    """Return the recipe with other settings; None where it would be refused."""
     for (section, key), value in settings.items():
         recipe = recipe.model_copy(update={section: getattr(recipe, section).model_copy(update={key: value})})
-    return _with_adapter(recipe)
+    changed = _with_adapter(recipe)
+    try:
+        Recipe.model_validate(changed.model_dump())
+    except ValidationError:
+        return None
+    return changed
 
 
 def _steps(recipe: Recipe, card: cards.Card) -> Iterator[Setting]:

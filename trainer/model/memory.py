@@ -27,8 +27,6 @@ INPUTS_IN_FLIGHT = 2
 """Layer inputs on the card while others wait on the host: one is computed with, one is copied."""
 TOKENS_PER_MICRO_BATCH = {"cpu": 2048, "cuda": 8192}
 """A CPU is fastest while activations stay in its caches; a card wants large matrix products."""
-DEQUANTISED_SHARE = 0.25
-"""Of a card's free memory, for 4-bit weights kept dequantised; who trains in 4 bits wants the rest otherwise."""
 RESERVE_CUDA, RESERVE_CPU = 1 << 30, 512 << 20
 """Context, kernels and libraries, before any tensor."""
 RESERVE_SHARE = 0.05
@@ -129,6 +127,8 @@ class Predictor:
 
     def problem(self) -> str | None:
         """Return why what a layer keeps is not known: no prediction is made then."""
+        if self.recipe.launch.strategy in ("fsdp2", "zero3"):
+            return f"launch.strategy {self.recipe.launch.strategy} spreads weights over cards"
         if self.adapter is None:
             return None
         if self.adapter.init_from is not None:
@@ -139,8 +139,6 @@ class Predictor:
             return "adapter.use_dora"
         if self.adapter.dropout:
             return "adapter.dropout"
-        if self.recipe.launch.strategy in ("fsdp2", "zero3"):
-            return f"launch.strategy {self.recipe.launch.strategy} spreads weights over cards"
         if not self.is_cuda and self.four_bit:
             return "4-bit weights on a CPU"
         missing = set(self._named()) - {linear.name for linear in self.outline.linears}

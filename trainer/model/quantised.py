@@ -16,6 +16,8 @@ ALIGNMENT_8BIT = 16
 """Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
 CHUNK_8BIT = 1 << 24
 """Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
+DEQUANTISED_SHARE = 0.25
+"""Of a card's free memory, for 4-bit weights kept dequantised; who trains in 4 bits wants the rest otherwise."""
 
 
 def four_bit_bytes(size: int, *, double: bool) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from trainer.engine import recompute
 from trainer.engine.batch import of_rows
@@ -170,13 +170,26 @@ def test_a_level_that_is_asked_for_is_set_where_nothing_is_predicted() -> None:
     assert said == ["train: recompute full: offload is not known for this model"]
 
 
+def test_layers_that_give_a_router_its_loss_are_not_computed_apart() -> None:
+    sizes = SIZE | {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=2)).train()
+    assert memory.without_plan(model, recipe(gradient_checkpointing="offload"), lambda _: None)
+    assert not any("forward" in vars(layer) for layer in recompute.decoder_layers(model))
+
+
 def test_the_largest_batch_holds_the_longest_items() -> None:
     lengths = [5, 9, 3, 7]
     store = from_tokens([(n, Tokens(list(range(size)), [0] + [1] * (size - 1))) for n, size in enumerate(lengths)])
     plan = pack_rows(range(4), store.lengths(), capacity=12)
     items, batch = memory.largest_batch(store, plan, 1)
     assert len(items) == 1 and batch == Batch(12, 10)
-    assert memory.largest_batch(store, plan, 99)[1] == Batch(24, 20)
+    assert memory.largest_batch(store, plan, 2)[1] == Batch(24, 20)
+
+
+def test_of_fewer_items_than_a_micro_batch_holds_each_counts_several_times() -> None:
+    store = from_tokens([(n, Tokens(list(range(size)), [0] + [1] * (size - 1))) for n, size in enumerate([9, 5])])
+    items, batch = memory.largest_batch(store, one_by_one(range(2)), 5)
+    assert items == [0, 0, 0, 1, 1] and batch == Batch(37, 32)
 
 
 def test_the_prompt_of_a_pair_is_counted_as_shared() -> None:

@@ -244,6 +244,15 @@ def test_an_interpreter_without_the_compressor_is_named(tmp_path: Path) -> None:
         check_compressor("fp8", sys.executable, tmp_path)
 
 
+@pytest.mark.parametrize("text", ["no program", "#!/bin/sh\n"], ids=["text", "silent"])
+def test_a_file_that_is_no_interpreter_is_named(text: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(text)
+    python.chmod(0o755)
+    with pytest.raises(HardwareError, match="has no llm-compressor"):
+        check_compressor("fp8", str(python), tmp_path)
+
+
 def test_a_missing_reader_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 0.14.0.1\n")

@@ -15,7 +15,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from trainer.engine import float8, lora
-from trainer.errors import HardwareError
+from trainer.errors import HardwareError, RecipeError
 from trainer.model import cards, choose, forecast
 from trainer.model.memory import Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline, read
@@ -266,11 +266,26 @@ def test_every_process_has_buckets_for_gradients() -> None:
         ({"adapter": {"kind": "lora", "dropout": 0.1}}, "dropout"),
         ({"adapter": {"kind": "lora", "target_modules": ["nowhere"]}}, "nowhere"),
         ({"launch": {"strategy": "fsdp2"}}, "fsdp2"),
+        ({"launch": {"strategy": "zero3"}, "adapter": {"kind": "none"}}, "zero3"),
     ],
 )
 def test_what_is_not_known_is_not_predicted(sections: dict[str, Any], reason: str, tmp_path: Path) -> None:
     (line,) = forecast.lines(recipe(folder_of(EIGHT, tmp_path), **sections))
     assert reason in line and line.endswith("not predicted")
+
+
+@pytest.mark.parametrize(("processes", "micro"), [(2, 4), (3, 2)])
+def test_sizes_that_do_not_fit_the_processes_are_refused(processes: int, micro: int, tmp_path: Path) -> None:
+    sections = {"train": {"global_batch_size": 4, "micro_batch_size": micro}, "launch": {"num_processes": processes}}
+    with pytest.raises(RecipeError):
+        list(forecast.lines(recipe(folder_of(EIGHT, tmp_path), **sections)))
+
+
+def test_settings_that_a_recipe_may_not_have_are_not_proposed(tmp_path: Path) -> None:
+    train = {"optimizer_in_backward": True, "max_grad_norm": 0, "gradient_checkpointing": False}
+    whole = recipe(folder_of(EIGHT, tmp_path), adapter={"kind": "none"}, train=train, launch={"card": "RTX4090-24GB"})
+    line, _ = forecast.lines(whole)
+    assert "does not fit" in line and "adapter.kind" not in line
 
 
 def test_other_families_are_not_predicted(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ DTYPES = {"fp8": "float8_e4m3fn", "awq": "int4", "gptq": "int4"}
 CALIBRATED = ("awq", "gptq")
 """Formats that look at rows."""
 WORKER = Path(__file__).with_name("worker.py")
-PROBE = "import importlib.metadata; importlib.metadata.version('llmcompressor')"
+PROBE = "import importlib.metadata; print(importlib.metadata.version('llmcompressor'))"
+PROBE_TIMEOUT_S = 60
 TIMEOUT_S = 4 * 3600
 
 
@@ -56,8 +57,14 @@ def check_compressor(kind: str, given: str | None, base: Path) -> None:
             hint=f"leave {kind} out of export.formats",
         )
     python = find_python(kind, given)
-    asked = subprocess.run([str(python), "-I", "-c", PROBE], capture_output=True, timeout=60, check=False)
-    if asked.returncode:
+    try:
+        asked = subprocess.run(
+            [str(python), "-I", "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+        is_there = asked.returncode == 0 and bool(asked.stdout.strip())
+    except (OSError, subprocess.TimeoutExpired):
+        is_there = False  # no program, or none that is Python
+    if not is_there:
         raise HardwareError(f"{kind}: {python} has no llm-compressor", hint=INSTALL)
     if importlib.util.find_spec("compressed_tensors") is None:
         raise HardwareError(
