@@ -60,7 +60,10 @@ def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> O
     assert engine.layout == ("flat" if is_packed else "padded"), "this model is covered"
     batch = moved(of_rows([[row] for row in rows], engine.layout, 0), place)
     inputs = batch["inputs"]
-    real = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
+    real = torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    if not is_packed:  # a line a row, filled up on the right
+        lengths = torch.tensor([len(ids) for ids, _ in rows], device=place)
+        real = torch.arange(real.shape[1], device=place) < lengths[:, None]
     model.zero_grad()
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=autocast):
         logits = model(**inputs, use_cache=False).logits[real]
