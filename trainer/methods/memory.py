@@ -103,9 +103,10 @@ def _choose(plans: list[Forecast], trial: Trial, say: Callable[[str], None]) -> 
     )
     peak = found.forecast.numbers()["predicted_gib"]
     say(f"train: {_summary(found.forecast)}; peak predicted {peak:.2f} GiB{tried}")
-    if memory.host and found.forecast.card.is_cuda:
-        host, free = memory.host / GIB, found.forecast.card.host_memory / GIB
-        say(f"train: {host:.1f} GiB of layer inputs wait on the host, which has {free:.1f} GiB to spare")
+    if memory.host:
+        card = found.forecast.card
+        spare = f", which has {card.host_memory / GIB:.1f} GiB to spare" if card.is_cuda else ""
+        say(f"train: {memory.host / GIB:.1f} GiB of layer inputs wait on the host{spare}")
     return found
 
 
