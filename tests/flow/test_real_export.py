@@ -52,10 +52,8 @@ def export(project: Project, *formats: str, dtype: str = "bfloat16") -> Result:
     return project.call("export", *[part for one in sets for part in ("--set", one)])
 
 
-WITH_GGUF = pytest.mark.skipif(not HAS_GGUF, reason="two minutes, with the rest of scripts/gguf.sh")
-
-
-@pytest.mark.parametrize("tuned", ["qlora", pytest.param("dora", marks=WITH_GGUF)], indirect=True)
+@pytest.mark.skipif(not HAS_GGUF, reason="four minutes, with the rest of scripts/gguf.sh")
+@pytest.mark.parametrize("tuned", ["qlora", "dora"], indirect=True)
 def test_every_format_of_a_real_adapter_is_proven(tuned: Project) -> None:
     formats = ["adapter", "merged", *(["gguf"] if HAS_GGUF else [])]
     done = export(tuned, *formats)
