@@ -44,8 +44,8 @@ class EvalSection(Section):
     """What is measured; auto: base, tuned, and start where `adapter.init_from` is set."""
     metrics: list[GraderName | MeasuredMetric | Grader] | Literal["auto"] = "auto"
     """Graders, the first one deciding; auto: what fits the reference answers."""
-    turns: Literal["last", "all"] = "last"
-    """Answers of a conversation that are asked for, each after its true history."""
+    turns: Literal["auto", "last", "all"] = "auto"
+    """Answers of a conversation that are asked for, each after its true history; auto: the last, and all tool calls."""
     max_rows: int = Field(default=1000, ge=1)
     """Held-out rows used; above it a seeded sample."""
     max_new_tokens: PositiveInt | Literal["auto"] = "auto"

@@ -11,48 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, TypeAdapter, field_validator, model_validator
 
-from trainer.recipe.arms import NAME_PATTERN
-from trainer.recipe.base import Section
+from trainer.recipe.executed import Code, MathAnswer, Sql
 from trainer.recipe.json_schema import check_schema, read_schema
+from trainer.recipe.metric import Keyed, Metric, compiled
 
-Scalar = str | int | float | bool | None
 Comparator = Literal["auto", "exact", "normalised", "numeric", "set", "list", "ignore"]
 Expected = Literal["refuse", "answer", "clarify"]
-
-
-def _compiled(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return pattern
-
-
-class Metric(Section):
-    """What every metric has."""
-
-    higher_is_better: ClassVar[bool] = True
-    is_share: ClassVar[bool] = True
-    is_format: ClassVar[bool] = False
-
-    kind: str
-    """Which metric."""
-    name: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=60)
-    """Its name in tables and gates; by default its kind."""
-    when: dict[str, Scalar] | None = Field(default=None, min_length=1)
-    """Only rows whose fields have these values are marked."""
-
-    @property
-    def title(self) -> str:
-        """Name in tables and gates."""
-        return self.name or self.kind
-
-
-class Keyed(Metric):
-    """A metric that compares with an expected value."""
-
-    key: str | None = None
-    """Field of the row that holds the expected value, or a list of them; otherwise the reference answer."""
 
 
 class ExactMatch(Keyed):
@@ -92,6 +56,8 @@ class _Parts(Keyed):
     """Whether one of several texts counts, or only all of them together."""
     ignore_case: bool = True
     """Compare without regard to case."""
+    whole: bool = True
+    """Only whole words and numbers count: 18 does not stand in 180, nor cat in concatenate; false: parts count too."""
 
 
 class Contains(_Parts):
@@ -122,7 +88,7 @@ class Regex(Keyed):
     @field_validator("pattern")
     @classmethod
     def compiles(cls, pattern: str) -> str:
-        return _compiled(pattern)
+        return compiled(pattern)
 
     @model_validator(mode="after")
     def has_the_group(self) -> Regex:
@@ -146,7 +112,7 @@ class MultipleChoice(Keyed):
 
 
 class Numeric(Keyed):
-    """The last number of the answer is the expected one."""
+    """The number that the answer ends up with is the expected one."""
 
     kind: Literal["numeric"] = "numeric"
     expected: float | None = None
@@ -154,14 +120,14 @@ class Numeric(Keyed):
     abs_tolerance: float = Field(default=0.0, ge=0)
     """Largest absolute difference."""
     rel_tolerance: float = Field(default=1e-9, ge=0)
-    """Largest difference relative to the expected number."""
+    """Largest difference relative to the expected number; whole numbers must be equal unless it is given."""
     pattern: str | None = None
     r"""Expression whose first group is the number, for example '####\s*(.+)'; also for the expected text."""
 
     @field_validator("pattern")
     @classmethod
     def compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None and not re.compile(_compiled(pattern)).groups:
+        if pattern is not None and not re.compile(compiled(pattern)).groups:
             raise ValueError("the pattern needs a group around the number")
         return pattern
 
@@ -208,14 +174,15 @@ with warnings.catch_warnings():  # BaseModel.schema is a deprecated method of py
 
 
 class JsonFields(Keyed):
-    """F1 over the fields of a JSON answer, nested ones by dotted names; the items of a list count one by one."""
+    """F1 over the fields of a JSON answer; the items of a list count one by one, objects field by field."""
 
     is_share: ClassVar[bool] = False
     kind: Literal["json_fields"] = "json_fields"
     fields: dict[str, Comparator] | None = None
-    """How a field is compared. set and list: item by item, in any order or in order; ignore: not at all."""
+    """How a field is compared, nested ones by dotted names (`items.code` in each object of the list `items`).
+    set and list: item by item, in any order or in order; ignore: not at all."""
     default: Comparator = "auto"
-    """How other fields are compared; auto: lists as sets, numbers by value, all else exactly."""
+    """How other fields are compared; auto: lists as sets, numbers by value, all else exactly; ignore: only `fields`."""
     rel_tolerance: float = Field(default=1e-9, ge=0)
     """Largest relative difference of numbers."""
     measure: Literal["f1", "precision", "recall"] = "f1"
@@ -247,12 +214,12 @@ class Refusal(Metric):
     key: str = "expected"
     """Field of the row with refuse, answer or clarify, where `expected` is not given."""
     patterns: list[str] = Field(default_factory=list)
-    """Further regular expressions that mark a refusal, for example in another language than English."""
+    """Further regular expressions that mark a refusal; English, German, French and Spanish are known."""
 
     @field_validator("patterns")
     @classmethod
     def compile_all(cls, patterns: list[str]) -> list[str]:
-        return [_compiled(pattern) for pattern in patterns]
+        return [compiled(pattern) for pattern in patterns]
 
 
 class IfEval(Metric):
@@ -334,7 +301,7 @@ class CleanStop(Metric):
 
 
 class Confidence(Keyed):
-    """How far a JSON answer's stated confidence can be trusted; smaller is better."""
+    """How far the confidence that a JSON answer states, or each object of a list, can be trusted; smaller is better."""
 
     higher_is_better: ClassVar[bool] = False
     is_share: ClassVar[bool] = False
@@ -344,7 +311,8 @@ class Confidence(Keyed):
     field: str = "confidence"
     """Field of the answer with the confidence."""
     answer_field: str | None = None
-    """Field of the answer that is right or wrong; otherwise all fields but the confidence."""
+    """Field that is right or wrong; otherwise all fields but the confidence. An object of a list is right where an
+    expected one agrees."""
     scale: float = Field(default=1.0, gt=0)
     """Confidence that means certainty: 1, or 100 for percentages."""
     bins: int = Field(default=10, ge=2, le=100)
@@ -367,14 +335,14 @@ class LlmJudge(Keyed):
 Grader = Annotated[
     ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | MultipleChoice | Numeric | Label
     | ValidJson | JsonSchema | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | Semantic
-    | Length | CleanStop | Confidence | LlmJudge,
+    | Length | CleanStop | Confidence | LlmJudge | MathAnswer | Sql | Code,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
 GraderName = Literal[
     "exact_match", "normalised_match", "one_of", "contains", "not_contains", "multiple_choice", "numeric", "label",
     "valid_json", "json_fields", "tool_call", "refusal", "ifeval", "rouge_l", "chrf", "token_f1", "semantic",
-    "clean_stop", "confidence", "llm_judge",
+    "clean_stop", "confidence", "llm_judge", "math", "sql",
 ]  # fmt: skip
 """Kinds that need no key of their own, so that their bare name will do."""
 

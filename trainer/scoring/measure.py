@@ -196,12 +196,14 @@ def _marks(
 def _calibration_error(pairs: Floats, bins: int) -> Score:
     """Return the expected calibration error with a bootstrap over rows."""
     draw = np.random.default_rng(0)
+    of_row = [np.flatnonzero(pairs[:, 2] == row) for row in np.unique(pairs[:, 2])]
+    drawn = (draw.integers(0, len(of_row), len(of_row)) for _ in range(RESAMPLES))
     resampled = [
-        expected_calibration_error(pairs[draw.integers(0, len(pairs), len(pairs))], bins) for _ in range(RESAMPLES)
+        expected_calibration_error(pairs[np.concatenate([of_row[row] for row in rows])], bins) for rows in drawn
     ]
     low, high = np.quantile(resampled, [0.025, 0.975])
     value = expected_calibration_error(pairs, bins)
-    return {"value": value, "low": float(low), "high": float(high), "n": len(pairs)}
+    return {"value": value, "low": float(low), "high": float(high), "n": len(of_row)}
 
 
 def _facts(arm: Arm, answers: Sequence[Answer], prompts: Sequence[list[int]], settings: Settings) -> dict[str, object]:

@@ -9,12 +9,15 @@ from trainer.data.keys import prompt_keys
 from trainer.scoring.question import Message, Question
 
 Row = dict[str, Any]
+Turns = Literal["auto", "last", "all"]
+ANSWER_KIND = "answer_kind"
+"""Field of a question's row that says what its answer is, `call` or `text`: for `when` and `slices`."""
 
 
 def questions_of(
     rows: Sequence[Row],
     *,
-    turns: Literal["last", "all"],
+    turns: Turns,
     by: str | None,
     write_calls: Callable[[Row, list[Message], Message], str],
 ) -> list[Question]:
@@ -22,7 +25,8 @@ def questions_of(
 
     Args:
         rows: Lines of data/heldout.jsonl.
-        turns: Only the last answer of a conversation, or every trained one after its true history.
+        turns: Only the last answer of a conversation, or every trained one after its true history; auto: the last one
+            and every one that calls tools.
         by: Field whose rows belong together, as in `data.split.by`.
         write_calls: Writes a turn with tool calls as the model would: (row, history, turn) -> text.
     """
@@ -36,16 +40,18 @@ def flat(row: Row) -> Row:
 
 def _of_row(
     row: Row,
-    turns: Literal["last", "all"],
+    turns: Turns,
     by: str | None,
     write_calls: Callable[[Row, list[Message], Message], str],
 ) -> list[Question]:
     messages = conversation(row)
     if messages is None:
         return []
-    places = _answer_places(messages)
-    if turns == "last" or "prompt" in row:
-        places = [place for place in places if place == len(messages) - 1]
+    places = _answer_places(messages, len(row.get("prompt", ())))
+    if turns != "all" or "prompt" in row:
+        calls_count = turns != "last"
+        last = len(messages) - 1
+        places = [place for place in places if place == last or (calls_count and messages[place].get("tool_calls"))]
     group = group_of(row, by)
     name = f"{row.get('source', '')}:{row.get('line', 0)}"
     found = []
@@ -57,7 +63,7 @@ def _of_row(
                 id=name if place == len(messages) - 1 else f"{name}#{place}",
                 messages=[_plain(message) for message in messages[:place]],
                 reference=calls if calls is not None else answer.get("content") or "",
-                row=row,
+                row={**row, ANSWER_KIND: "call" if calls is not None else "text"},
                 group=group,
                 reference_message=_plain(answer),
             )
@@ -65,12 +71,12 @@ def _of_row(
     return found
 
 
-def _answer_places(messages: Sequence[Message]) -> list[int]:
-    """Return the turns that are trained and follow something."""
+def _answer_places(messages: Sequence[Message], first: int) -> list[int]:
+    """Return the turns from the first on that are trained and follow something."""
     return [
         place
         for place, message in enumerate(messages)
-        if place and message["role"] == "assistant" and message.get("weight", 1)
+        if place >= max(first, 1) and message["role"] == "assistant" and message.get("weight", 1)
     ]
 
 

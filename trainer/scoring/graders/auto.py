@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
+from trainer.recipe.executed import MathAnswer
 from trainer.recipe.metrics import (
     ChrF,
+    Confidence,
     ExactMatch,
     Grader,
     JsonFields,
@@ -16,13 +19,18 @@ from trainer.recipe.metrics import (
     ToolCall,
     ValidJson,
 )
-from trainer.scoring.graders.json_text import is_json, mostly_json
-from trainer.scoring.graders.numeric import numbers
+from trainer.scoring.graders.final_answer import marked
+from trainer.scoring.graders.json_text import is_json, mostly_json, parse
+from trainer.scoring.graders.numeric import final_number
+from trainer.scoring.graders.quantities import quantities
 from trainer.scoring.question import Question
+from trainer.scoring.questions import ANSWER_KIND
 
 MIN_FREE_WORDS = 12
 """Above this median length, references are free text."""
 MAX_NUMBER_WORDS = 4
+CONFIDENCE = "confidence"
+"""Field of a JSON answer that is known by its name."""
 
 
 def auto_metrics(references: Sequence[str], questions: Sequence[Question]) -> list[Grader]:
@@ -34,22 +42,46 @@ def auto_metrics(references: Sequence[str], questions: Sequence[Question]) -> li
     """
     if not references:
         return []
-    calls = sum(map(_calls, questions))
-    if calls:
-        always = calls == len(questions)
-        return [ToolCall(), *([] if always else _of_text(_without_calls(questions), partly=True)), ExactMatch()]
-    if mostly_json(references):
-        fields: list[Grader] = [JsonFields()] if all(map(is_json, references)) else []
-        return [ExactMatch(), *fields, ValidJson()]
-    if all(map(_is_number, references)):
-        return [ExactMatch(), Numeric()]
+    texts = [text for text, question in zip(references, questions, strict=True) if not _calls(question)]
+    if len(texts) < len(references):
+        own = [_only_texts(grader) for grader in _of_text(texts)] if texts else [ExactMatch()]
+        return [ToolCall(), *own]
     return _of_text(references)
 
 
-def _of_text(references: Sequence[str], *, partly: bool = False) -> list[Grader]:
-    if not references or statistics.median(len(text.split()) for text in references) <= MIN_FREE_WORDS:
-        return [] if partly else [ExactMatch(), TokenF1()]
-    return [RougeL(), ChrF()] if partly else [RougeL(), ChrF(), TokenF1(), ExactMatch()]
+def _only_texts(grader: Grader) -> Grader:
+    return grader.model_copy(update={"when": {ANSWER_KIND: "text"}})
+
+
+def _of_text(references: Sequence[str]) -> list[Grader]:
+    if mostly_json(references):
+        return _of_json(references)
+    if all(map(_is_number, references)):
+        return [ExactMatch(), Numeric()]
+    if all(map(_ends_in_number, references)):
+        return [Numeric(), RougeL()]
+    if sum(map(_is_mathematics, references)) > len(references) / 2:
+        return [MathAnswer(), ExactMatch()]
+    if statistics.median(len(text.split()) for text in references) <= MIN_FREE_WORDS:
+        return [ExactMatch(), TokenF1()]
+    return [RougeL(), ChrF(), TokenF1(), ExactMatch()]
+
+
+def _of_json(references: Sequence[str]) -> list[Grader]:
+    """Choose for JSON; what states its confidence is no text to be met letter by letter."""
+    if not all(map(is_json, references)):
+        return [ExactMatch(), ValidJson()]
+    confidences = [value for text in references for value in _confidences(parse(text))]
+    if confidences and all(isinstance(value, int | float) for value in confidences):
+        scale = 100.0 if max(confidences) > 1 else 1.0
+        fields = JsonFields(fields={CONFIDENCE: "ignore"})
+        return [fields, Confidence(scale=scale), ValidJson()]
+    return [ExactMatch(), JsonFields(), ValidJson()]
+
+
+def _confidences(value: Any) -> list[Any]:
+    items = value if isinstance(value, list) else [value]
+    return [item[CONFIDENCE] for item in items if isinstance(item, dict) and CONFIDENCE in item]
 
 
 def _calls(question: Question) -> bool:
@@ -57,10 +89,18 @@ def _calls(question: Question) -> bool:
     return bool(message.get("tool_calls")) or "<tool_call>" in (question.reference or "")
 
 
-def _without_calls(questions: Sequence[Question]) -> list[str]:
-    return [question.reference or "" for question in questions if not _calls(question)]
+def _ends_in_number(text: str) -> bool:
+    """Tell whether a worked solution names its number in a box or after `####`."""
+    return marked(text) is not None and final_number(text) is not None and ("####" in text or "\\boxed" in text)
+
+
+def _is_mathematics(text: str) -> bool:
+    return (
+        any(mark in text for mark in ("\\boxed", "\\frac", "\\dfrac", "\\sqrt"))
+        or text.strip()[:1] == "$" == text.strip()[-1:]
+    )
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a text is a number, with a unit or a worked solution that ends in `#### number`."""
-    return len(numbers(text)) == 1 and len(text.split()) <= MAX_NUMBER_WORDS
+    """Tell whether a text is a number, with a unit."""
+    return len(quantities(text)) == 1 and len(text.split()) <= MAX_NUMBER_WORDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from trainer.errors import DataError
 from trainer.recipe.metrics import Confidence
 from trainer.scoring.graders.expected import applies, expected
 from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.fields import equal_values
 from trainer.scoring.graders.json_text import canonical, parse
-from trainer.scoring.graders.structured import equal_values
 from trainer.scoring.question import Answer, Grade, Question
 
 Floats = NDArray[np.float64]
@@ -23,35 +23,42 @@ Floats = NDArray[np.float64]
 def grade_confidence(grader: Confidence, answer: Answer, question: Question) -> Grade:
     """Return the squared distance of the confidence from being right (0 is best); 1 where none can be read.
 
-    Source: Brier, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+    Of a list of objects it is the mean over its objects.
 
     Raises:
         DataError: The expected value does not hold the answer's field.
+
+    Source: Brier, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
     """
-    stated = _stated(grader, answer)
-    if stated is None:
+    pairs = _pairs(grader, answer, question)
+    if not pairs or any(stated is None for stated, _ in pairs):
         return Grade(1.0, f"no confidence from 0 to {grader.scale:g} in {shown(answer.text)}", "format")
-    is_right = _is_right(grader, answer, question)
-    distance = (stated - is_right) ** 2
-    reason = f"{'right' if is_right else 'wrong'} with confidence {stated:.2g}" if distance else ""
-    return Grade(distance, reason, None if is_right else "knowledge")
+    distance = sum((stated - is_right) ** 2 for stated, is_right in pairs if stated is not None) / len(pairs)
+    said = "; ".join(
+        f"{'right' if is_right else 'wrong'} with confidence {stated:.2g}" for stated, is_right in pairs[:3]
+    )
+    all_right = all(is_right for _, is_right in pairs)
+    return Grade(distance, said if distance else "", None if all_right else "knowledge")
 
 
 def calibration(grader: Confidence, answers: Sequence[Answer], questions: Sequence[Question]) -> Floats:
-    """Return (rows, 2) stated confidence in 0..1 and 1 where right; NaN where no confidence is stated."""
-    pairs = np.full((len(answers), 2), np.nan)
+    """Return (statements, 3): stated confidence in 0..1, 1 where right, and the row; one a row, or one an object.
+
+    What states no confidence is NaN in the first two.
+    """
+    stated: list[tuple[float, float, float]] = []
     for row, (answer, question) in enumerate(zip(answers, questions, strict=True)):
-        stated = _stated(grader, answer) if applies(grader, question) else None
-        if stated is not None:
-            pairs[row] = stated, _is_right(grader, answer, question)
-    return pairs
+        pairs = _pairs(grader, answer, question) if applies(grader, question) else []
+        known = [(confidence, float(is_right), row) for confidence, is_right in pairs if confidence is not None]
+        stated += known or [(math.nan, math.nan, row)]
+    return np.array(stated, np.float64).reshape(-1, 3)
 
 
 def expected_calibration_error(pairs: Floats, bins: int) -> float:
     """Return the mean distance between confidence and share right over bins of equal width, weighted by rows.
 
     Args:
-        pairs: (rows, 2) of `calibration`; rows with NaN do not count.
+        pairs: (statements, 2 or more) of `calibration`; those with NaN do not count.
         bins: Number of bins.
 
     Returns:
@@ -59,7 +66,7 @@ def expected_calibration_error(pairs: Floats, bins: int) -> float:
 
     Source: Naeini et al., AAAI 2015; Guo et al., https://arxiv.org/abs/1706.04599, equation 3.
     """
-    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    pairs = pairs[~np.isnan(pairs).any(axis=1), :2]
     if not len(pairs):
         return math.nan
     # bins are open below and closed above, as in Guo et al.; 0 belongs to the first
@@ -69,33 +76,57 @@ def expected_calibration_error(pairs: Floats, bins: int) -> float:
     return float(np.abs(totals[:, 0] - totals[:, 1]).sum() / len(pairs))
 
 
-def _object(text: str) -> dict[str, Any]:
+def _value(text: str) -> Any:
     try:
-        value = parse(text)
+        return parse(text)
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
 
 
-def _stated(grader: Confidence, answer: Answer) -> float | None:
-    value = _object(answer.text).get(grader.field)
+def _objects(value: Any) -> list[dict[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _pairs(grader: Confidence, answer: Answer, question: Question) -> list[tuple[float | None, bool]]:
+    """Return what each object of an answer states, and whether it is right."""
+    is_right = _judge(grader, question)
+    return [(_stated(grader, item), is_right(item)) for item in _objects(_value(answer.text))]
+
+
+def _stated(grader: Confidence, item: dict[str, Any]) -> float | None:
+    value = item.get(grader.field)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= grader.scale:
         return None
     return value / grader.scale
 
 
-def _is_right(grader: Confidence, answer: Answer, question: Question) -> bool:
-    found, wanted = _object(answer.text), expected(grader, question)
-    reference = _object(wanted) if isinstance(wanted, str) else wanted
+def _judge(grader: Confidence, question: Question) -> Callable[[dict[str, Any]], bool]:
+    """Return what tells whether an object is right: one that is expected agrees with it.
+
+    Raises:
+        DataError: The expected value does not hold the answer's field.
+    """
+    wanted = expected(grader, question)
+    reference = _value(wanted) if isinstance(wanted, str) else wanted
     if grader.answer_field is None:
-        if not isinstance(reference, dict) or not reference:
-            raise _no_answer(grader, question, "a JSON object")
-        return canonical(_without(grader, found)) == canonical(_without(grader, reference))
-    if isinstance(reference, dict) and grader.answer_field in reference:
-        wanted = reference[grader.answer_field]
-    elif isinstance(wanted, dict) or reference:
-        raise _no_answer(grader, question, f"the field {grader.answer_field}")
-    return equal_values(found.get(grader.answer_field), wanted, "normalised")
+        if not isinstance(reference, dict | list) or not (_objects(reference) or reference == []):
+            raise _no_answer(grader, question, "a JSON object, or a list of them")
+        allowed = {canonical(_without(grader, one)) for one in _objects(reference)}
+        return lambda item: canonical(_without(grader, item)) in allowed
+    name = grader.answer_field
+    values = _values(grader, question, name, reference if isinstance(reference, dict | list) else wanted)
+    return lambda item: any(equal_values(item.get(name), value, "normalised") for value in values)
+
+
+def _values(grader: Confidence, question: Question, name: str, reference: Any) -> list[Any]:
+    """Return the right values of a field: of the expected objects, or the plain values that are expected."""
+    objects = _objects(reference)
+    if not all(name in one for one in objects):
+        raise _no_answer(grader, question, f"the field {name}")
+    if objects:
+        return [one[name] for one in objects]
+    return reference if isinstance(reference, list) else [reference]
 
 
 def _no_answer(grader: Confidence, question: Question, what: str) -> DataError:

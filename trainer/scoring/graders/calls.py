@@ -9,16 +9,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.scoring.graders.json_text import parse
+from trainer.scoring.graders.json_text import find, parse
 
 _TAGGED = re.compile(
-    r"<(tool_call|function_call|functioncall|tool_calls)>\s*(.*?)\s*(?:</\1>|(?=<\1>)|\Z)", re.DOTALL | re.IGNORECASE
+    r"<(tool_call|function_call|functioncall|tool_calls)>(.*?)(?:</\1>|(?=<\1>)|\Z)", re.DOTALL | re.IGNORECASE
 )
-_FUNCTION_TAG = re.compile(r"<function=([\w.:-]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_PARAMETER_TAG = re.compile(r"<parameter=([\w.:-]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_FUNCTION_TAG = re.compile(
+    r"<(?:function=|invoke name=\"?)([\w.:-]+)\"?>(.*?)(?:</function>|</invoke>|(?=<function=|<invoke )|\Z)", re.DOTALL
+)
+_PARAMETER_TAG = re.compile(r"<parameter(?:=| name=\"?)([\w.:-]+)\"?>\n?(.*?)\n?</parameter>", re.DOTALL)
+_KEY_AND_VALUE = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_NAME_ALONE = re.compile(r"\s*([\w.:-]+)\s*(?=<arg_key>|\Z)")
 _MARKER = re.compile(r"(?:\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_calls?\|>|Action:)\s*", re.IGNORECASE)
 _FENCE = re.compile(r"```[a-zA-Z_]*\s*\n(.*?)```", re.DOTALL)
-_PYTHONIC = re.compile(r"\[?\s*[A-Za-z_][\w.]*\(.*\)\s*\]?", re.DOTALL)
+_PYTHONIC = re.compile(r"\[?\s*[A-Za-z_][\w.]*\(")
+_BETWEEN = (
+    r"(?::\d+)?[^\w{]*"
+    r"(?:(?:json|args|arguments|commentary|constrain|message|tool▁sep|tool_call_argument_begin)[^\w{]+)*"
+)
+"""What stands between a name and its arguments in the forms of DeepSeek, Kimi, Mistral and gpt-oss."""
+MAX_CHARACTERS = 100_000
+MAX_SYNTAX = 10_000
+"""Longest text that is read as calls in the syntax of Python."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,17 @@ def calls_of(values: Sequence[Any]) -> Calls:
     return Calls(tuple(found), json.dumps(broken[0])[:200] if broken else "")
 
 
-def read_calls(text: str) -> Calls:
-    """Read the calls in a text: `<tool_call>` tags, markers such as `[TOOL_CALLS]`, JSON, `name(key="value")`."""
+def read_calls(text: str, names: Sequence[str] = ()) -> Calls:
+    """Read the calls in a text: `<tool_call>` tags, markers such as `[TOOL_CALLS]`, JSON, `name(key="value")`.
+
+    Args:
+        text: An answer.
+        names: Of the tools that there are: such a name before a JSON object is a call.
+    """
+    text = text[:MAX_CHARACTERS]
+    named = _by_name(text, names)
+    if named and not _TAGGED.search(text):
+        return Calls(tuple(named))
     found: list[Call] = []
     broken = ""
     marked = list(_marked(text))
@@ -58,6 +79,18 @@ def read_calls(text: str) -> Calls:
         if not calls and marked and part.strip():
             broken = part.strip()[:200]
     return Calls(tuple(found), broken)
+
+
+def _by_name(text: str, names: Sequence[str]) -> list[Call]:
+    if not names:
+        return []
+    any_name = "|".join(re.escape(name) for name in names)
+    results = []
+    for match in re.finditer(rf"(?<![\w\"'.])(?:functions\.)?({any_name})\b{_BETWEEN}(?={{)", text, re.IGNORECASE):
+        arguments = find(text[match.end() : match.end() + MAX_SYNTAX])
+        if isinstance(arguments, dict):
+            results.append(Call(match[1], arguments))
+    return results
 
 
 def _marked(text: str) -> Iterator[str]:
@@ -77,6 +110,9 @@ def _read(part: str) -> list[Call]:
     tagged = [_from_tags(*match) for match in _FUNCTION_TAG.findall(part)]
     if tagged:
         return tagged
+    name = _NAME_ALONE.match(part)
+    if name and "<arg_key>" in part:
+        return [Call(name[1], {key.strip(): _value(text) for key, text in _KEY_AND_VALUE.findall(part)})]
     for text in (part, *part.splitlines(), *part.split(";")):
         try:
             calls = _calls(parse(text))
@@ -141,7 +177,7 @@ def _value(text: str) -> Any:
 
 def _pythonic(part: str) -> list[Call]:
     """Read `[name(key="value"), ...]` without running anything."""
-    if not _PYTHONIC.fullmatch(part):
+    if len(part) > MAX_SYNTAX or not _PYTHONIC.match(part) or not part.endswith((")", "]")):
         return []
     try:
         node = ast.parse(part, mode="eval").body

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import HardwareError
+from trainer.recipe.executed import Code, MathAnswer, Sql
 from trainer.recipe.metrics import Grader, Label, LlmJudge, MultipleChoice, Semantic
+from trainer.scoring.graders.algebra import grade_math
 from trainer.scoring.graders.calibration import grade_confidence
 from trainer.scoring.graders.choice import ChoiceScores, choices_of, grade_choices, right_choice
 from trainer.scoring.graders.expected import applies, expected_texts
 from trainer.scoring.graders.ifeval.grading import grade_ifeval
 from trainer.scoring.graders.judge import Ask, grade_by_judge
 from trainer.scoring.graders.numeric import grade_numeric
+from trainer.scoring.graders.programs import check_code, grade_code
+from trainer.scoring.graders.queries import check_sql, grade_sql
 from trainer.scoring.graders.refusal import grade_refusal
 from trainer.scoring.graders.similarity import grade_chrf, grade_rouge_l, grade_semantic, grade_token_f1
 from trainer.scoring.graders.structured import grade_json_fields, grade_json_schema, grade_valid_json
@@ -92,8 +96,15 @@ def grade(grader: Grader, answers: Sequence[Answer], questions: Sequence[Questio
     if places:
         found = _grade_all(grader, [answers[place] for place in places], [questions[place] for place in places], help)
         for place, mark in zip(places, found, strict=True):
-            marks[place] = mark
+            marks[place] = _writable(mark)
     return marks
+
+
+def _writable(mark: Grade | None) -> Grade | None:
+    """Return a mark whose reason is UTF-8: halves of surrogate pairs, which JSON may escape, are none."""
+    if mark is None or mark.reason.isascii():
+        return mark
+    return replace(mark, reason=mark.reason.encode("utf-8", "replace").decode("utf-8"))
 
 
 def check(grader: Grader, questions: Sequence[Question]) -> None:
@@ -109,9 +120,13 @@ def check(grader: Grader, questions: Sequence[Question]) -> None:
             right_choice(grader, question, choices_of(grader, question))
     elif isinstance(grader, Label):
         grade_labels(grader, right, rows)
-    elif isinstance(grader, Semantic):
+    elif isinstance(grader, Semantic | MathAnswer):
         for question in rows:
             expected_texts(grader, question)
+    elif isinstance(grader, Sql):
+        check_sql(grader, rows)
+    elif isinstance(grader, Code):
+        check_code(grader, rows)
     elif grader.kind in _ROW_BY_ROW:
         for answer, question in zip(right, rows, strict=True):
             _ROW_BY_ROW[grader.kind](grader, answer, question)
@@ -128,6 +143,12 @@ def _grade_all(
     if isinstance(grader, Semantic):
         embed = _given(help.embed, grader, "sentence embeddings", "kind: rouge_l, or install the extra `semantic`")
         return grade_semantic(grader, answers, questions, embed(grader.model))
+    if isinstance(grader, MathAnswer):
+        return grade_math(grader, answers, questions)
+    if isinstance(grader, Sql):
+        return grade_sql(grader, answers, questions)
+    if isinstance(grader, Code):
+        return grade_code(grader, answers, questions)
     if isinstance(grader, LlmJudge):
         ask = _given(help.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
         return grade_by_judge(grader, answers, questions, ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.errors import DataError
-from trainer.recipe.metrics import Keyed, Metric
+from trainer.recipe.metric import Keyed, Metric
 from trainer.scoring.question import Question
 
 

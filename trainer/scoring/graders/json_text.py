@@ -4,30 +4,60 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 _MAX_STARTS = 50
+_WHITE = " \t\n\r"
+MAX_DEPTH = 100
+"""Deepest nesting of an answer that counts as JSON."""
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {key!r} stands twice in an object")
+    return values
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_unique)
 
 
 def parse(text: str) -> Any:
-    """Read a whole text as JSON; NaN and Infinity are not JSON.
+    """Read a whole text as JSON; NaN, Infinity, and objects that name a key twice are not JSON.
 
     Raises:
         ValueError: It is not.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _shallow(_DECODER.decode(text.strip(_WHITE)))
     except RecursionError as error:
         raise ValueError("too deeply nested") from error
+
+
+def _shallow(value: Any) -> Any:
+    """Return a value that can be walked through by functions that call themselves.
+
+    Raises:
+        ValueError: It is nested more deeply than `MAX_DEPTH`.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [part for item in level if isinstance(item, dict | list) for part in _parts(item)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def is_json(text: str) -> bool:
@@ -44,7 +74,7 @@ def find(text: str) -> Any:
         starts = [match.start() for match in re.finditer(r"[{\[]", part)]
         for start in starts[:_MAX_STARTS]:
             try:
-                return _DECODER.raw_decode(part, start)[0]
+                return _shallow(_DECODER.raw_decode(part, start)[0])
             except (ValueError, RecursionError):
                 continue
     return None

@@ -1,75 +1,153 @@
-"""Numbers in answers."""
+"""Marks the number that an answer ends up with."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 from trainer.errors import DataError
 from trainer.recipe.metrics import Numeric
 from trainer.scoring.graders.expected import expected_texts
 from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.final_answer import (
+    MAX_CHARACTERS,
+    marked,
+    sentences,
+    without_asides,
+    without_reason,
+    without_remarks,
+)
+from trainer.scoring.graders.quantities import Quantity, number_in_words, quantities
 from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.question import Answer, Failure, Grade, Question
 
-_SIGN = re.compile(r"(?<![\w)])[-−]\s?[$€£]?\s?$")
+LARGEST_EXACT = 2.0**53
+"""Whole numbers up to here are exact as floats."""
+MAX_UNIT_WORDS = 3
+_CONCLUDES = re.compile(
+    r"=|\b(?:so|therefore|thus|hence|total|altogether|in all|then|makes?|answer|also)\b", re.IGNORECASE
+)
 
 
-def numbers(text: str) -> list[float]:
-    """Return the numbers of a text in their order: 1,234.5, -3, $5, 2e3; a minus after a word or number is none."""
-    found = []
-    for match in re.finditer(
-        r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|(?<![\w.])\.\d+", text
-    ):
-        value = float(match[0].replace(",", ""))
-        is_negative = _SIGN.search(text[max(0, match.start() - 4) : match.start()])
-        found.append(-value if is_negative else value)
-    return found
+def final_number(text: str, pattern: str | None = None) -> Quantity | None:
+    """Return the number that a text ends up with; None where there is none.
 
+    It is the one in a box or after a mark such as "the answer is" or `####`; else the last one before closing remarks.
 
-def last_number(text: str, pattern: str | None = None) -> float | None:
-    """Return the last number of a text, or of what the first group of `pattern` captured last."""
+    Args:
+        text: An answer.
+        pattern: Expression whose first group holds the number; the last match counts.
+    """
+    text = text[-MAX_CHARACTERS:]
     if pattern is not None:
         captured = [match[1] or "" for match in re.finditer(pattern, text)]
-        text = captured[-1] if captured else ""
-    found = numbers(text)
-    return found[-1] if found else None
+        return _last(captured[-1]) if captured else None
+    part = marked(text)
+    if part is not None:
+        first = next((sentence for sentence in sentences(part) if _has_number(sentence)), "")
+        return _after_equals(without_asides(first), first=True) or _closing(text)
+    return _closing(text)
 
 
-def is_close(found: float, wanted: float, *, absolute: float, relative: float) -> bool:
-    """Tell whether a number is within the absolute or the relative distance of the wanted one."""
-    return math.isfinite(found) and abs(found - wanted) <= max(absolute, relative * abs(wanted))
+def _closing(text: str) -> Quantity | None:
+    """Return the number of the last sentence that has one, or of the first where that says nothing else."""
+    parts = [part for part in sentences(without_remarks(text)) if quantities(part)]
+    if not parts:
+        return _last(text)
+    if _is_bare(parts[0]) and not any(map(_CONCLUDES.search, parts[1:])):
+        return quantities(parts[0])[0]
+    statement = without_reason(parts[-1])
+    return _after_equals(statement if quantities(statement) else parts[-1], first=False)
+
+
+def _has_number(text: str) -> bool:
+    return bool(quantities(text)) or number_in_words(text) is not None
+
+
+def _is_bare(sentence: str) -> bool:
+    """Tell whether a sentence is one number with a unit at most."""
+    numbers = quantities(sentence)
+    if len(numbers) != 1:
+        return False
+    before, after = sentence[: numbers[0].start], sentence[numbers[0].end :]
+    is_first = not re.search(r"[A-Za-z]{2}", before) or re.search(r"\b(?:about|approximately|approx|~)\W*$", before)
+    return bool(is_first) and len(after.split()) <= MAX_UNIT_WORDS
+
+
+def _after_equals(sentence: str, *, first: bool) -> Quantity | None:
+    """Return the number after the last sign of equality, or the first or last of a sentence where none follows one."""
+    after = re.split(r"(?<![<>!])=|≈|\\\\approx", sentence)[-1]
+    numbers = quantities(after)
+    if numbers and after != sentence:
+        return numbers[0]
+    numbers = numbers or quantities(sentence)
+    if not numbers:
+        return _last(sentence)
+    return numbers[0] if first else numbers[-1]
+
+
+def _last(text: str) -> Quantity | None:
+    numbers = quantities(text)
+    if numbers:
+        return numbers[-1]
+    value = number_in_words(text)
+    return None if value is None else Quantity(value, 0, len(text))
+
+
+def is_close(value: float, expected: float, *, absolute: float, relative: float) -> bool:
+    """Tell whether a number is within the absolute or the relative distance of the expected one."""
+    return math.isfinite(value) and abs(value - expected) <= max(absolute, relative * abs(expected))
 
 
 def grade_numeric(grader: Numeric, answer: Answer, question: Question) -> Grade:
-    """Mark the last number of an answer.
+    """Mark the number that an answer ends up with.
 
     Raises:
         DataError: The expected text holds no number.
     """
-    wanted = [grader.expected] if grader.expected is not None else _wanted(grader, question)
-    found = last_number(answer.text, grader.pattern)
-    if found is None:
+    expected = [Quantity(grader.expected, 0, 0)] if grader.expected is not None else _expected(grader, question)
+    number = final_number(answer.text, grader.pattern)
+    if number is None:
         return Grade(0.0, f"no number in {shown(answer.text)}", _without_number(grader, answer))
-    if any(_equal(grader, found, value) for value in wanted):
+    if any(_equal(grader, number, value) for value in expected):
         return Grade(1.0)
-    reason = f"expected {wanted[0]:.15g}, got {found:.15g}"
+    reason = f"expected {_written(expected[0])}, got {_written(number)}"
     if not answer.finished:
         return Grade(0.0, reason, "other")
-    is_there = any(_equal(grader, number, value) for number in numbers(answer.text)[-2:] for value in wanted)
+    last = quantities(answer.text[-MAX_CHARACTERS:])[-2:]
+    is_there = any(_equal(grader, replace(other, is_open=False), value) for other in last for value in expected)
     return Grade(0.0, reason, "style" if is_there else "knowledge")
 
 
-def _equal(grader: Numeric, found: float, wanted: float) -> bool:
-    return is_close(found, wanted, absolute=grader.abs_tolerance, relative=grader.rel_tolerance)
+def _written(number: Quantity) -> str:
+    several = ", one of several" if number.is_open else ""
+    return f"{number.value:.15g}{' %' if number.is_percent else ''}{several}"
 
 
-def _wanted(grader: Numeric, question: Question) -> list[float]:
+def _equal(grader: Numeric, number: Quantity, expected: Quantity) -> bool:
+    """Compare two numbers; a percentage equals the number before its sign and the share that it stands for."""
+    if number.is_open != expected.is_open:
+        return False
+    values = [number.value, number.value / 100] if number.is_percent and not expected.is_percent else [number.value]
+    wanted = (
+        [expected.value, expected.value / 100] if expected.is_percent and not number.is_percent else [expected.value]
+    )
+    return any(_is_equal(grader, value, other) for value in values for other in wanted)
+
+
+def _is_equal(grader: Numeric, value: float, expected: float) -> bool:
+    is_default = "rel_tolerance" not in grader.model_fields_set
+    if is_default and expected.is_integer() and value.is_integer() and abs(expected) < LARGEST_EXACT:
+        return abs(value - expected) <= grader.abs_tolerance
+    return is_close(value, expected, absolute=grader.abs_tolerance, relative=grader.rel_tolerance)
+
+
+def _expected(grader: Numeric, question: Question) -> list[Quantity]:
     values = []
     for text in expected_texts(grader, question):
-        value = last_number(text, grader.pattern)
-        value = last_number(text) if value is None else value
-        if value is None:
+        value = final_number(text, grader.pattern) or final_number(text)
+        if value is None or not math.isfinite(value.value):
             raise DataError(
                 f"{question.id}: metric {grader.title} expects a number, got {shown(text)}",
                 hint="name the field with the number in the metric's `key`, or give a `pattern` that captures it",

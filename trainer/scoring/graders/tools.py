@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trainer.errors import DataError
 from trainer.recipe.metrics import ToolCall
 from trainer.scoring.graders.calls import Call, calls_of, read_calls
 from trainer.scoring.graders.expected import expected
 from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.fields import equal_values
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.graders.structured import equal_values
 from trainer.scoring.question import Answer, Failure, Grade, Question
 
 
@@ -19,7 +21,8 @@ def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Gra
         DataError: The expected value cannot be read as calls.
     """
     wanted = expected_calls(grader, question)
-    found = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text)
+    tools = _tools(question)
+    found = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text, list(tools))
     if found.broken:
         return Grade(0.0, f"a call that cannot be read: {shown(found.broken)}", _cut_or(answer, "format"))
     if not wanted:
@@ -28,8 +31,32 @@ def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Gra
     if not found.calls:
         failure: Failure = "refusal" if refuses(answer.text) else "format"
         return Grade(0.0, f"no call in {shown(answer.text)}", _cut_or(answer, failure))
-    fault = _fault(grader, list(found.calls), list(wanted))
+    fault = _fault(grader, [_filled(call, tools) for call in found.calls], [_filled(call, tools) for call in wanted])
     return Grade(0.0, fault, "knowledge") if fault else Grade(1.0)
+
+
+def _tools(question: Question) -> dict[str, dict[str, Any]]:
+    """Return the tools of a row by their name, each with the JSON Schema of its arguments."""
+    tools: dict[str, dict[str, Any]] = {}
+    for tool in question.row.get("tools") or []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else {}
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            schema = function.get("parameters")
+            tools[function["name"]] = schema if isinstance(schema, dict) else {}
+    return tools
+
+
+def _filled(call: Call, tools: dict[str, dict[str, Any]]) -> Call:
+    """Return a call with the defaults that its tool states, and without optional arguments that are null."""
+    schema = tools.get(call.name, {})
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return call
+    known = {name: value for name, value in properties.items() if isinstance(value, dict)}
+    optional = set(known) - set(schema.get("required") or [])
+    defaults = {name: known[name]["default"] for name in optional if "default" in known[name]}
+    stated = {name: value for name, value in call.arguments.items() if value is not None or name not in optional}
+    return Call(call.name, defaults | stated)
 
 
 def _cut_or(answer: Answer, failure: Failure) -> Failure:

@@ -1,0 +1,106 @@
+"""Marks programs by their tests, each run in a confined process of its own."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.errors import DataError, HardwareError
+from trainer.recipe.executed import Code
+from trainer.scoring.graders.code_blocks import code_in
+from trainer.scoring.graders.expected import field
+from trainer.scoring.graders.refusal import refuses
+from trainer.scoring.isolated.worker import Worker
+from trainer.scoring.question import Answer, Failure, Grade, Question
+
+SPARE_CPU_S = 2
+"""Processor time beyond the limit on the clock, for the start of the interpreter."""
+
+
+def check_code(grader: Code, questions: Sequence[Question]) -> None:
+    """Refuse rows without tests, and a system that cannot confine programs.
+
+    Raises:
+        DataError: A row has no tests, or they are no Python.
+        HardwareError: The system has no filter for system calls.
+    """
+    for question in questions:
+        tests = tests_of(grader, question)
+        try:
+            compile(tests, "tests", "exec")
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise DataError(f"{question.id}: `{grader.tests}` is no Python: {error}", hint="correct the row") from error
+    if questions:
+        _run(grader, "", "")
+
+
+def grade_code(grader: Code, answers: Sequence[Answer], questions: Sequence[Question]) -> list[Grade]:
+    """Mark whether each answer's code passes the tests of its row.
+
+    Raises:
+        DataError: A row has no tests.
+        HardwareError: The system has no filter for system calls.
+    """
+    return [_grade(grader, *pair) for pair in zip(answers, questions, strict=True)]
+
+
+def _grade(grader: Code, answer: Answer, question: Question) -> Grade:
+    if not answer.text.strip():
+        return Grade(0.0, "empty", "other")
+    reply = _run(grader, program_of(grader, answer.text, question), tests_of(grader, question))
+    if reply.get("passed"):
+        return Grade(1.0)
+    reason = str(reply.get("error") or reply["reason"])
+    return Grade(0.0, reason, _failure(answer, reply, reason))
+
+
+def _failure(answer: Answer, reply: dict[str, Any], reason: str) -> Failure:
+    if not answer.finished:
+        return "other"
+    if refuses(answer.text):
+        return "refusal"
+    is_no_code = not reply.get("in_tests") and reason.startswith(("SyntaxError", "IndentationError"))
+    return "format" if is_no_code else "knowledge"
+
+
+def program_of(grader: Code, text: str, question: Question) -> str:
+    """Return the code of an answer, after the row's code that stands before it."""
+    entry = question.row.get(grader.entry_point)
+    code = code_in(text, {"python", "py", "python3"}, str(entry) if entry else None)
+    if grader.prefix is None:
+        return textwrap.dedent(code)
+    before = str(field(grader, question, grader.prefix))
+    starts_anew = entry is not None and f"def {entry}" in code
+    if not starts_anew and before.rstrip(" ").endswith("\n") and code[:1].strip():
+        code = textwrap.indent(code, "    ")  # the first line of a body that lost its indentation
+    return f"{before}\n{code}" if starts_anew else before + code
+
+
+def tests_of(grader: Code, question: Question) -> str:
+    """Return the tests of a row as Python.
+
+    Raises:
+        DataError: It has none.
+    """
+    value = field(grader, question, grader.tests)
+    lines = value if isinstance(value, list) else [value]
+    if not lines or not all(isinstance(line, str) and line.strip() for line in lines):
+        raise DataError(
+            f"{question.id}: `{grader.tests}` holds no tests", hint="give Python text, or a list of asserts"
+        )
+    tests = "\n".join(lines)
+    entry = question.row.get(grader.entry_point)
+    calls_check = "def check(" in tests and "\ncheck(" not in tests
+    return f"{tests}\ncheck({entry})" if calls_check and entry else tests
+
+
+def _run(grader: Code, program: str, tests: str) -> dict[str, Any]:
+    cpu_s = int(grader.timeout_s) + SPARE_CPU_S
+    with Worker("programs", memory_mib=grader.memory_mib, cpu_s=cpu_s, must_confine=True) as worker:
+        reply = worker.ask({"program": program, "tests": tests}, grader.timeout_s)
+    if "unconfined" in reply:
+        raise HardwareError(
+            f"metric {grader.title}: {reply['unconfined']}", hint="leave the metric out, or evaluate on Linux x86_64"
+        )
+    return reply

@@ -1,0 +1,52 @@
+"""Answers requests in the child process: one JSON object a line in, one out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from trainer.scoring.isolated.confine import CannotConfineError, confine, limit
+
+JOBS = {"mathematics", "queries", "programs"}
+
+
+def main() -> None:
+    """Read requests from standard input until it ends; the first argument names the job, the second its limits."""
+    job, settings = sys.argv[1], json.loads(sys.argv[2])
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    silence = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):  # what a program prints must not be taken for a reply
+        os.dup2(silence, stream)
+    assert job in JOBS, job
+    perform: Callable[[dict[str, Any]], dict[str, Any]] = importlib.import_module(f"trainer.scoring.isolated.{job}").run
+    limit(memory_mib=settings["memory_mib"], cpu_s=settings.get("cpu_s"))
+    unconfined = _unconfined()
+    for line in sys.stdin:
+        request = json.loads(line)
+        # should the parent be gone, nobody else ends this process
+        signal.setitimer(signal.ITIMER_REAL, request["timeout_s"] + 5)
+        reply = {"unconfined": unconfined} if unconfined and settings["must_confine"] else _reply(perform, request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _unconfined() -> str:
+    try:
+        confine()
+    except CannotConfineError as error:
+        return str(error)
+    return ""
+
+
+def _reply(perform: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return perform(request)
+    except MemoryError:
+        return {"error": "it needs too much memory"}
+    except RecursionError:
+        return {"error": "it is nested too deeply"}
