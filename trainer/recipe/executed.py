@@ -14,7 +14,7 @@ class MathAnswer(Keyed):
 
     kind: Literal["math"] = "math"
     timeout_s: float = Field(default=5.0, gt=0, le=60)
-    """Longest comparison; an answer that takes longer is wrong."""
+    """Processor time of a comparison; an answer that takes longer is wrong."""
 
 
 class Sql(Keyed):
@@ -32,7 +32,7 @@ class Sql(Keyed):
     rel_tolerance: float = Field(default=1e-9, ge=0)
     """Largest relative difference of numbers."""
     timeout_s: float = Field(default=5.0, gt=0, le=300)
-    """Longest query; one that takes longer is wrong."""
+    """Processor time of a query; one that takes longer is wrong."""
 
 
 class Code(Metric):
@@ -48,7 +48,7 @@ class Code(Metric):
     entry_point: str = "entry_point"
     """Field of the row that names the function for tests which define `check(candidate)`; other tests need none."""
     timeout_s: float = Field(default=10.0, gt=0, le=600)
-    """Longest run of an answer with its tests."""
+    """Processor time of an answer with its tests; on the clock it may take four times as long."""
     memory_mib: int = Field(default=1024, ge=64, le=65536)
     """Address space of the process, the interpreter included."""
 

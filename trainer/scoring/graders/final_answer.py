@@ -17,11 +17,13 @@ _NAMED = re.compile(
 _REMARK = re.compile(
     r"\W*(?:note|remark|hint|source|see|check|verif|to (?:check|verify)|proof|p\.? ?s\b|rounded|assum|hope|let me"
     r"|i (?:have )?(?:checked|used|rounded|verified|assumed|double)"
-    r"|(?:that|this) (?:took|takes|uses|was|is (?:question|step|from|based))|please|feel free|there are other|anmerkung|hinweis|probe|remarque|vérif|nota\b|observ)",
+    r"|(?:that|this) (?:took|takes|uses|was|is (?:question|step|from|based))|please|feel free|there are other"
+    r"|anmerkung|hinweis|probe|remarque|vérif|nota\b|observ)",
     re.IGNORECASE,
 )
 _IN_BRACKETS = re.compile(r"(?<=\s)[(\[][^()\[\]]*[A-Za-z][^()\[\]]*[)\]]")
 _SENTENCE = re.compile(r"[^\n;]+?(?:[.!?](?=\s|$)|[\n;]|$)")
+_BULLET = re.compile(r"^[-*•]\s+")
 _REASON = re.compile(r"\b(?:because|since|weil|denn|parce que|porque)\b", re.IGNORECASE)
 _ASIDE = re.compile(r"\s\(|,\s*(?:as|which|who|da|car)\b", re.IGNORECASE)
 
@@ -66,6 +68,8 @@ def without_remarks(text: str) -> str:
     parts = sentences(_IN_BRACKETS.sub(" ", text[-MAX_CHARACTERS:]))
     while len(parts) > 1 and _REMARK.match(parts[-1]):
         parts.pop()
+    if len(parts) > 1:
+        parts = [_BULLET.sub("", part) for part in parts]
     return "\n".join(parts)
 
 

@@ -55,7 +55,7 @@ def _closing(text: str) -> Quantity | None:
     parts = [part for part in sentences(without_remarks(text)) if quantities(part)]
     if not parts:
         return _last(text)
-    if _is_bare(parts[0]) and not any(map(_CONCLUDES.search, parts[1:])):
+    if _is_bare(parts[0]) and not any(_CONCLUDES.search(part) or _is_bare(part) for part in parts[1:]):
         return quantities(parts[0])[0]
     statement = without_reason(parts[-1])
     return _after_equals(statement if quantities(statement) else parts[-1], first=False)

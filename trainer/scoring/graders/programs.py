@@ -15,7 +15,7 @@ from trainer.scoring.isolated.worker import Worker
 from trainer.scoring.question import Answer, Failure, Grade, Question
 
 SPARE_CPU_S = 2
-"""Processor time beyond the limit on the clock, for the start of the interpreter."""
+"""Processor time for the start of the interpreter."""
 
 
 def check_code(grader: Code, questions: Sequence[Question]) -> None:

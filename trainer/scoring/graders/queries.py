@@ -19,8 +19,9 @@ from trainer.scoring.question import Answer, Failure, Grade, Question
 MEMORY_MIB = 1024
 DATABASE_TYPES = (".sqlite", ".sqlite3", ".db")
 SCRIPT_TYPES = (".sql",)
-_QUERY = re.compile(r"\b(?:SELECT|WITH|VALUES)\b.*", re.DOTALL | re.IGNORECASE)
-_STARTS = re.compile(r"\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
+_START = r"(?:SELECT\b|WITH\s+(?:RECURSIVE\s+)?[\w\"`]+\s*(?:\([^()]*\)\s*)?AS\b|VALUES\s*\()"
+_QUERY = re.compile(rf"\b{_START}.*", re.DOTALL | re.IGNORECASE)
+_STARTS = re.compile(rf"\s*{_START}", re.IGNORECASE)
 
 
 def check_sql(grader: Sql, questions: Sequence[Question]) -> None:

@@ -28,10 +28,10 @@ def main() -> None:
     unconfined = _unconfined()
     for line in sys.stdin:
         request = json.loads(line)
-        # should the parent be gone, nobody else ends this process
-        signal.setitimer(signal.ITIMER_REAL, request["timeout_s"] + 5)
+        # processor time, so that a mark does not depend on what else the machine does; nobody catches the signal
+        signal.setitimer(signal.ITIMER_PROF, request["timeout_s"])
         reply = {"unconfined": unconfined} if unconfined and settings["must_confine"] else _reply(perform, request)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(reply), file=replies, flush=True)
 
 

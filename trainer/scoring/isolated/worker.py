@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,9 @@ Job = Literal["mathematics", "queries", "programs"]
 MAX_REPLY_BYTES = 2**20
 START_S = 60.0
 """Longest start of a child: a busy machine takes its time to import."""
+PATIENCE = 4
+"""Times of the processor time that a request may take on the clock: it may wait, and the machine may be busy."""
+OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)
 READY = {"timeout_s": START_S, "ready": True}
 _CODE = (
     "import sys; sys.path.insert(0, {!r}); from trainer.scoring.isolated.child import main; main()"  # only what is ours
@@ -50,15 +54,21 @@ class Worker:
         self.close()
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Return the reply to a request; `{"error": reason}` where it took too long or ended the child."""
+        """Return the reply to a request; `{"error": reason}` where it took too long or ended the child.
+
+        Args:
+            request: What the job takes.
+            timeout_s: Processor time; on the clock it may take `PATIENCE` times as long.
+        """
         process = self._started()
         try:
-            return _exchange(process, {**request, "timeout_s": timeout_s}, timeout_s)
+            return _exchange(process, {**request, "timeout_s": timeout_s}, PATIENCE * timeout_s)
         except TimeoutError:
             self.close()
             return {"error": f"it takes longer than {timeout_s:g} s"}
         except (OSError, EOFError):
-            return {"error": self._ended(process)}
+            ended = self._ended(process)
+            return {"error": f"it takes longer than {timeout_s:g} s" if ended in OUT_OF_TIME else _told(ended)}
 
     def close(self) -> None:
         """End the child; the next request starts another."""
@@ -88,16 +98,21 @@ class Worker:
             try:
                 _exchange(self.process, READY, START_S)
             except (OSError, EOFError) as error:
-                raise RuntimeError(f"the process for {self.job} does not start: {self._ended(self.process)}") from error
+                ended = _told(self._ended(self.process))
+                raise RuntimeError(f"the process for {self.job} does not start: {ended}") from error
         return self.process
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> str:
-        """Return how a child without a reply ended."""
+    def _ended(self, process: subprocess.Popen[bytes]) -> int | None:
+        """Return the exit code of a child without a reply: minus the signal that ended it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         code = process.poll()
         self.close()
-        return f"its process ended by signal {-code}" if code and code < 0 else f"its process ended ({code})"
+        return code
+
+
+def _told(code: int | None) -> str:
+    return f"its process ended by signal {-code}" if code and code < 0 else f"its process ended ({code})"
 
 
 def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from make import answer, mark, metric, question
+
+from trainer.errors import DataError
+from trainer.scoring.graders import grade
+from trainer.scoring.graders.door import Help
+
+SAME = [
+    ("1/2", "0.5"),
+    ("0.5", "1/2"),
+    ("3/2", "3/2"),
+    (r"\frac{1}{2}", "0.5"),
+    (r"$\dfrac{3}{2}$", "1.5"),
+    (r"-\frac{3}{2}", "-1.5"),
+    (r"1\frac{1}{2}", "1.5"),
+    ("1 1/2", "1.5"),
+    ("1½", "1.5"),
+    ("1.5 million", "1500000"),
+    ("1500000", "1.5 million"),
+    ("1,5 Millionen", "1500000"),
+    ("5k", "5000"),
+    ("$2.5M", "2500000"),
+    ("twenty-one", "21"),
+    ("The answer is seven.", "7"),
+    ("2^{10}", "1024"),
+    ("2**10", "1024"),
+    ("2¹⁰", "1024"),
+    ("3 × 10^8", "3e8"),
+    (r"6.02 \times 10^{23}", "6.02e23"),
+    (r"\sqrt{16}", "4"),
+    ("1,5", "1.5"),
+    ("0,125", "0.125"),
+    ("1,234", "1234"),
+    ("1.234,56", "1234.56"),
+    ("1 234 567", "1234567"),
+    ("1{,}234", "1234"),
+    ("50%", "0.5"),
+    ("50", "50%"),
+    ("-$5", "-5"),
+    ("minus 5", "-5"),
+    ("x = - 5", "-5"),
+    ("- 3 apples\n- 4 pears", "4"),
+    ("Rs.500", "500"),
+    ("EUR18", "18"),
+    ("25 cm^2", "25"),
+    (r"25\text{ cm}^2", "25"),
+    ("5 m s^-1", "5"),
+    ("≈ 72", "72"),
+    ("5 to 7", "5 to 7"),
+    ("1000000001", "1000000001"),
+    ("The answer is 72. I checked it in 2 ways.", "72"),
+    ("72 (see page 9)", "72"),
+    ("72\nNote: there were 3 people.", "72"),
+    (r"\boxed{72} after 3 steps", "72"),
+    ("48 + 24 = 72\n#### 72\nPage 9", "72"),
+    ("18 because 3*6 is 18, not 20", "18"),
+    ("18 dollars. It is for 4 people.", "18"),
+    ("Answer:\n\n**72**", "72"),
+    ("First 48 clips.\nThen 24.\nSo 48+24 = 72 clips in 2 months.", "72"),
+    ("Die Antwort ist 72. Das waren 3 Schritte.", "72"),
+]
+OTHER = [
+    ("3/2", "1/2"),
+    ("3/2", "2"),
+    (r"\frac{3}{2}", r"\frac{1}{2}"),
+    (r"\frac{3}{2}", "2"),
+    ("1.5", "1500000"),
+    ("1.5 million", "1.5"),
+    ("2^{10}", "10"),
+    ("1,234", "1.234"),
+    ("1,5", "15"),
+    ("1 1/2", "0.5"),
+    ("3 × 10^8", "3"),
+    ("72%", "7.2"),
+    ("5 to 7", "7"),
+    ("5 or 6", "6"),
+    ("1000000001", "1000000002"),
+    ("-5", "5"),
+    ("The answer is 72. I checked it in 2 ways.", "2"),
+    ("10^{10^{10}}", "10"),
+    ("10**10**10", "10"),
+    ("1/0", "1"),
+    ("1e999", "1"),
+    ("seven", "8"),
+]
+
+
+@pytest.mark.parametrize(("text", "reference"), SAME)
+def test_a_number_is_the_same_however_it_is_written(text: str, reference: str) -> None:
+    found = mark(metric("numeric"), text, question(reference))
+    assert found.score == 1, found.reason
+
+
+@pytest.mark.parametrize(("text", "reference"), OTHER)
+def test_another_number_is_not_the_same(text: str, reference: str) -> None:
+    assert mark(metric("numeric"), text, question(reference)).score == 0
+
+
+def test_whole_numbers_must_be_equal_unless_a_tolerance_is_named() -> None:
+    asked = question("1000000000")
+    assert mark(metric("numeric"), "1000000001", asked).score == 0
+    assert mark(metric("numeric", rel_tolerance=1e-8), "1000000001", asked).score == 1
+
+
+def test_an_expected_number_that_is_none_is_an_error() -> None:
+    with pytest.raises(DataError, match="expects a number"):
+        mark(metric("numeric"), "1", question("1/0"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9" * 10**6, "1 " * 10**5, r"\frac{" * 10**5, "1,1" * 10**5, "{" * 10**6, " " * 10**6, "the answer is " * 10**5],
+    ids=["digits", "numbers", "fractions", "commas", "braces", "spaces", "marks"],
+)
+def test_hostile_text_is_marked_wrong_in_bounded_time(text: str) -> None:
+    before = time.process_time()
+    assert mark(metric("numeric"), text, question("72")).score == 0
+    assert time.process_time() - before < 5
+
+
+EQUAL = [
+    (r"\frac{3}{2}", "3/2"),
+    (r"The answer is $\frac{1}{2}$. This took 3 steps.", "0.5"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"So we get \boxed{\{1,2\}}", r"\{2,1\}"),
+    ("Evelyn", r"\text{Evelyn}"),
+    ("1.5 million", "1500000"),
+    (r"Thus \boxed{\dfrac{7}{3}}. Hope it helps with 4 more!", r"\frac{7}{3}"),
+]
+UNEQUAL = [
+    (r"\frac{3}{2}", r"\frac{1}{2}"),
+    ("(0,1)", "[0,1]"),
+    ("2x", "3x"),
+    ("blue", "red"),
+    ("", "1"),
+]
+
+
+def test_mathematics_is_compared_by_its_meaning() -> None:
+    cases = [*EQUAL, *UNEQUAL]
+    asked = [question(reference) for _, reference in cases]
+    marks = grade(metric("math", timeout_s=20), [answer(text) for text, _ in cases], asked, Help())
+    assert [found.score for found in marks if found] == [1] * len(EQUAL) + [0] * len(UNEQUAL)
+
+
+def test_mathematics_that_takes_too_long_is_wrong_and_the_next_answer_is_marked() -> None:
+    given = [answer("10^{10^{10}}"), answer("{" * 10**5), answer("2+1")]
+    marks = grade(metric("math", timeout_s=1), given, [question("3")] * 3, Help())
+    assert [found.score for found in marks if found] == [0, 0, 1]
+    assert marks[0] is not None and "takes longer than 1 s" in marks[0].reason and marks[0].failure == "other"
