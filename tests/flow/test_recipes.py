@@ -26,6 +26,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(folder)
 
 
+def assert_calls_are_evaluated(run: Path) -> None:
+    held_out = [json.loads(line) for line in (run / "data/heldout.jsonl").read_text().splitlines()]
+    calls = sum(bool(turn.get("tool_calls")) for row in held_out for turn in row["messages"])
+    lines = [json.loads(line) for line in (run / "eval/predictions.jsonl").read_text().splitlines()]
+    scores = json.loads((run / "eval/scores.json").read_text())
+    assert scores["primary"] == "tool_call" and scores["arms"]["tuned"]["tool_call"]["n"] == len(lines)
+    assert calls and sum("<tool_call>" in line["reference"] for line in lines) == calls
+
+
 @pytest.mark.parametrize(
     "name", ["quickstart", "lora-sft", "qlora-sft", "full-sft", "full-sft-one-card", "dpo", "qlora-dpo"]
 )
@@ -45,3 +54,5 @@ def test_shipped_recipe_runs_end_to_end(name: str, project: Project, tiny_model_
     if name == "qlora-dpo":
         first = json.loads((run / "train/metrics.jsonl").read_text().splitlines()[0])
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    if name == "qlora-sft":
+        assert_calls_are_evaluated(run)

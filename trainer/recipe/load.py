@@ -33,6 +33,7 @@ PATH_KEYS = {
     "eval.arms.*.shots.path",
     "eval.arms.*.documents.path",
     "eval.metrics.*.schema",
+    "eval.metrics.*.database",
     "eval.suites.*",
     "eval.retention.prompts",
     "model.name_or_path",
@@ -44,8 +45,11 @@ SUITE_PATH_KEYS = {
     "sources.*.path",
     "sources.*.include_path",
     "graders.*.schema",
+    "graders.*.database",
     "sources.*.graders.*.schema",
+    "sources.*.graders.*.database",
     "items.*.graders.*.schema",
+    "items.*.graders.*.database",
 }
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 

@@ -26,12 +26,12 @@ from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
-from trainer.recipe.metrics import Grader, written_out
+from trainer.recipe.metrics import Grader, ToolCall, written_out
 from trainer.render.junit import render_junit
 from trainer.render.markdown import render_markdown
 from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
-from trainer.scoring.graders import Help, auto_metrics, check
+from trainer.scoring.graders import Help, auto_metrics, check, unread_calls
 from trainer.scoring.graders.judge import Ask
 from trainer.scoring.heldout import read_examples, read_held_out
 from trainer.scoring.limits import longest_answer, stop_ids
@@ -119,6 +119,12 @@ class Work:
         self.panel = Panel(questions, _graders(recipe, questions), recipe.seed)
         for grader in self.panel.graders.values():
             check(grader, questions)
+        unread = unread_calls(questions) if any(isinstance(one, ToolCall) for one in self.panel.graders.values()) else 0
+        if unread:
+            self.context.say(
+                f"eval: {unread} tool calls cannot be read in the form in which this model's template writes them: "
+                "only answers that equal the reference letter by letter will count as right"
+            )
         items = [read_suite(load_suite(path)) for path in recipe.eval.suites]
         refuse_same_names([item.suite for item in items])
         self.suites = [(item, Panel(item.questions, item.metrics, recipe.seed)) for item in items]

@@ -6,6 +6,7 @@ from trainer.scoring.graders.door import Help, check, grade
 from trainer.scoring.graders.json_text import is_json, mostly_json
 from trainer.scoring.graders.structured import micro, schema_fault
 from trainer.scoring.graders.text import exact_match
+from trainer.scoring.graders.tools import unread_calls
 
 __all__ = [
     "Help",
@@ -19,4 +20,5 @@ __all__ = [
     "micro",
     "mostly_json",
     "schema_fault",
+    "unread_calls",
 ]

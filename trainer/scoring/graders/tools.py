@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.errors import DataError
@@ -21,6 +22,8 @@ def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Gra
         DataError: The expected value cannot be read as calls.
     """
     wanted = expected_calls(grader, question)
+    if wanted and grader.key is None and answer.text.strip() == (question.reference or "").strip():
+        return Grade(1.0)  # whatever form the template gives to calls
     tools = _tools(question)
     found = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text, list(tools))
     if found.broken:
@@ -81,6 +84,21 @@ def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
             hint='write calls as {"name": NAME, "arguments": {...}}',
         )
     return read.calls
+
+
+def unread_calls(questions: Sequence[Question]) -> int:
+    """Count the questions whose calls, as the template writes them, cannot be read back as the same calls."""
+    grader = ToolCall()
+    return sum(
+        _is_unread(grader, question) for question in questions if (question.reference_message or {}).get("tool_calls")
+    )
+
+
+def _is_unread(grader: ToolCall, question: Question) -> bool:
+    tools = _tools(question)
+    written = read_calls(question.reference or "", list(tools)).calls
+    expected = expected_calls(grader, question)
+    return bool(_fault(grader, [_filled(call, tools) for call in written], [_filled(call, tools) for call in expected]))
 
 
 def _fault(grader: ToolCall, found: list[Call], wanted: list[Call]) -> str:

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from make import answer, mark, metric, question
 
+from trainer.data.records import parse_row
 from trainer.errors import DataError
-from trainer.scoring.graders import auto_metrics
+from trainer.recipe.evaluate import EvalSection
+from trainer.scoring.graders import Help, auto_metrics, grade
 from trainer.scoring.graders.calls import read_calls
+from trainer.scoring.question import Question
+from trainer.scoring.questions import questions_of
 
 CALL = {"name": "weather", "arguments": {"city": "Bonn", "days": 2}}
 MESSAGE = {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]}
@@ -102,3 +108,102 @@ def test_an_expected_call_that_cannot_be_read_is_an_error() -> None:
 def test_auto_marks_calls_where_the_references_make_them() -> None:
     kinds = [grader.kind for grader in auto_metrics(["", "Hi"], [question("", MESSAGE), question("Hi")])]
     assert kinds[0] == "tool_call" and "exact_match" in kinds
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "number"}, "unit": {"default": "C"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n<arg_key>days</arg_key>"
+        "<arg_value>2</arg_value></tool_call>",
+        '<invoke name="weather"><parameter name="city">Bonn</parameter><parameter name="days">2</parameter></invoke>',
+        '[TOOL_CALLS]weather[ARGS]{"city": "Bonn", "days": 2}',
+        'weather{"city": "Bonn", "days": 2}',
+        'function<｜tool▁sep｜>weather\n```json\n{"city": "Bonn", "days": 2}\n```',
+        'functions.weather:0<|tool_call_argument_begin|>{"city": "Bonn", "days": 2}',
+        'to=functions.weather <|constrain|>json<|message|>{"city": "Bonn", "days": 2}',
+        '{"name": "weather", "arguments": {"days": 2.0, "city": "Bonn"}}',
+        '{"name": "weather", "arguments": {"city": "Bonn", "days": 2, "unit": "C"}}',
+        '{"name": "weather", "arguments": {"city": "Bonn", "days": 2, "unit": null}}',
+    ],
+    ids=["glm", "invoke", "mistral", "bare", "deepseek", "kimi", "gpt-oss", "order", "default", "null"],
+)
+def test_the_same_call_is_right_in_any_form_with_or_without_what_is_optional(text: str) -> None:
+    found = mark(metric("tool_call"), text, question("", MESSAGE, tools=[TOOL]))
+    assert found.score == 1, found.reason
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ['{"city": "Bonn", "days": 2, "unit": "F"}', '{"city": "Bonn", "days": "2"}', '{"city": null, "days": 2}'],
+    ids=["other unit", "text for a number", "required null"],
+)
+def test_other_arguments_are_wrong(arguments: str) -> None:
+    text = f'{{"name": "weather", "arguments": {arguments}}}'
+    assert mark(metric("tool_call"), text, question("", MESSAGE, tools=[TOOL])).score == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>" + " " * 10**5 + "x",
+        "<tool_call>" * 10**5,
+        "f(" * 10**5,
+        "f(x=" + "-" * 9000 + "1)",
+        '{"name":' * 10**5,
+    ],
+    ids=["spaces", "tags", "calls", "minus", "json"],
+)
+def test_hostile_text_is_read_in_bounded_time(text: str) -> None:
+    before = time.process_time()
+    assert mark(metric("tool_call"), text, question("", MESSAGE, tools=[TOOL])).score == 0
+    assert time.process_time() - before < 5
+
+
+EXAMPLE = Path(__file__).parents[4] / "recipes" / "data" / "toolcalls-tiny.jsonl"
+
+
+def example_questions(turns: Any) -> list[Question]:
+    rows = [
+        parse_row(json.loads(line), source="toolcalls-tiny.jsonl", line=number).record
+        for number, line in enumerate(EXAMPLE.read_text().splitlines(), start=1)
+    ]
+    return questions_of(
+        rows, turns=turns, by=None, write_calls=lambda row, history, turn: json.dumps(turn["tool_calls"])
+    )
+
+
+def test_every_call_of_the_example_rows_is_evaluated_by_default() -> None:
+    last, default = example_questions("last"), example_questions(EvalSection().turns)
+    calls = [one for one in default if one.row["answer_kind"] == "call"]
+    assert len(last) == 40 and not any(one.row["answer_kind"] == "call" for one in last)
+    assert len(calls) == 47 and len(default) == 87
+    graders = auto_metrics([one.reference or "" for one in default], default)
+    assert graders[0].kind == "tool_call" and all(one.when == {"answer_kind": "text"} for one in graders[1:])
+    right = grade(graders[0], [answer(one.reference or "") for one in default], default, Help())
+    assert [found.score for found in right if found] == [1] * 87
+    silent = grade(graders[0], [answer("Hello!")] * 87, default, Help())
+    assert sum(found.score for found in silent if found) == 40
+    texts = grade(graders[1], [answer(one.reference or "") for one in default], default, Help())
+    assert sum(found is not None for found in texts) == 40
+
+
+def test_calls_of_a_completion_are_evaluated_and_those_of_its_prompt_are_not() -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": CALL}]}
+    shown = {"role": "tool", "content": "sunny"}
+    prompt = [{"role": "user", "content": "?"}, call, shown, {"role": "user", "content": "and now?"}]
+    row = {"prompt": prompt, "completion": [call, shown, {"role": "assistant", "content": "Sunny."}]}
+    found = questions_of([row], turns="auto", by=None, write_calls=lambda *_: "call")
+    assert [(len(one.messages), one.reference) for one in found] == [(4, "call"), (6, "Sunny.")]

@@ -1,0 +1,40 @@
+"""GSM8K: in how many worked solutions `numeric` finds the right number when the line that names it is left out.
+
+    python scripts/bench/numbers.py train.jsonl
+
+Rows have `answer`, a solution that ends in `#### number`. Beside it: the last number of the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from trainer.scoring.graders.numeric import final_number
+from trainer.scoring.graders.quantities import quantities
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path)
+    rows = [json.loads(line)["answer"] for line in parser.parse_args().path.read_text().splitlines()]
+    right = {"final number": 0, "last number": 0}
+    for answer in rows:
+        solution, _, named = answer.partition("####")
+        text = re.sub(r"<<.*?>>", "", solution).strip()
+        expected = float(named.replace(",", ""))
+        numbers = quantities(text)
+        right["final number"] += is_right(final_number(text), expected)
+        right["last number"] += is_right(numbers[-1] if numbers else None, expected)
+    for name, count in right.items():
+        print(f"{name}: {count:,} of {len(rows):,} ({count / len(rows):.1%})")
+
+
+def is_right(number: object, expected: float) -> bool:
+    return abs(getattr(number, "value", float("nan")) - expected) < 1e-6
+
+
+if __name__ == "__main__":
+    main()
