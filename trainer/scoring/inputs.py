@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.recipe.evaluate import EvalSection
+from trainer.recipe.executed import Sql
 from trainer.recipe.load import load_suite
 from trainer.recipe.metrics import Grader, JsonSchema
 from trainer.recipe.suite import Item, ItemFile, LmEvalTasks, Suite
@@ -23,8 +24,8 @@ def eval_inputs(section: EvalSection) -> Iterator[tuple[str, Path]]:
             if path:
                 yield from _files(f"eval.arms.{arm.name}.{name}.path", Path(path))
     for metric in section.metrics if section.metrics != "auto" else ():
-        if isinstance(metric, JsonSchema) and isinstance(metric.schema, str):
-            yield f"eval.metrics.{metric.title}.schema", Path(metric.schema)
+        if not isinstance(metric, str):
+            yield from _grader_files("eval.metrics", metric)
     if section.retention.prompts:
         yield "eval.retention.prompts", Path(section.retention.prompts)
     for path in section.suites:
@@ -36,11 +37,17 @@ def eval_inputs(section: EvalSection) -> Iterator[tuple[str, Path]]:
 def _suite_files(suite: Suite) -> Iterator[tuple[str, Path]]:
     graders = [*suite.graders, *(grader for part in (*suite.items, *suite.sources) for grader in _graders(part))]
     for grader in graders:
-        if isinstance(grader, JsonSchema) and isinstance(grader.schema, str):
-            yield f"eval.suites.{suite.name}.{grader.title}.schema", Path(grader.schema)
+        yield from _grader_files(f"eval.suites.{suite.name}", grader)
     for place, source in enumerate(suite.sources):
         path = source.path if isinstance(source, ItemFile) else source.include_path
         yield from _files(f"eval.suites.{suite.name}.{place}", Path(path))
+
+
+def _grader_files(label: str, grader: Grader) -> Iterator[tuple[str, Path]]:
+    if isinstance(grader, JsonSchema) and isinstance(grader.schema, str):
+        yield f"{label}.{grader.title}.schema", Path(grader.schema)
+    if isinstance(grader, Sql) and grader.database is not None:
+        yield f"{label}.{grader.title}.database", Path(grader.database)
 
 
 def _graders(part: Item | ItemFile | LmEvalTasks) -> list[Grader]:

@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="eval",
             help="compare base, prompted and tuned on the held-out rows",
-            version=2,
+            version=3,
             sections=("eval", "model.dtype", "model.chat_template_kwargs", "seed"),
             ignored=frozenset(
                 {

@@ -1,6 +1,6 @@
 """GSM8K: in how many worked solutions `numeric` finds the right number when the line that names it is left out.
 
-    python scripts/bench/numbers.py train.jsonl
+    python scripts/bench/final_numbers.py train.jsonl
 
 Rows have `answer`, a solution that ends in `#### number`. Beside it: the last number of the text.
 """
