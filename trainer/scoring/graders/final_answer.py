@@ -17,7 +17,8 @@ _NAMED = re.compile(
 _REMARK = re.compile(
     r"\W*(?:note|remark|hint|source|see|check|verif|to (?:check|verify)|proof|p\.? ?s\b|rounded|assum|hope|let me"
     r"|i (?:have )?(?:checked|used|rounded|verified|assumed|double)"
-    r"|(?:that|this) (?:took|takes|uses|was|is (?:question|step|from|based))|please|feel free|there are other"
+    r"|(?:that|this) (?:took|takes|uses|was|is (?:question|step|from|based))|please|feel free"
+    r"|there (?:are|is) (?:\w+ )?other"
     r"|anmerkung|hinweis|probe|remarque|vérif|nota\b|observ)",
     re.IGNORECASE,
 )
@@ -25,7 +26,7 @@ _IN_BRACKETS = re.compile(r"(?<=\s)[(\[][^()\[\]]*[A-Za-z][^()\[\]]*[)\]]")
 _SENTENCE = re.compile(r"[^\n;]+?(?:[.!?](?=\s|$)|[\n;]|$)")
 _BULLET = re.compile(r"^[-*•]\s+")
 _REASON = re.compile(r"\b(?:because|since|weil|denn|parce que|porque)\b", re.IGNORECASE)
-_ASIDE = re.compile(r"\s\(|,\s*(?:as|which|who|da|car)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"\s\(|\s[—–]\s|,\s*(?:as|which|who|da|car)\b", re.IGNORECASE)
 
 
 def boxed(text: str) -> str | None:

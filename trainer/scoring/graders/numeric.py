@@ -55,6 +55,9 @@ def _closing(text: str) -> Quantity | None:
     parts = [part for part in sentences(without_remarks(text)) if quantities(part)]
     if not parts:
         return _last(text)
+    direct = without_asides(parts[0])
+    if len(parts) == 1 and _is_bare(direct) and "=" not in parts[0]:
+        return quantities(direct)[0]
     if _is_bare(parts[0]) and not any(_CONCLUDES.search(part) or _is_bare(part) for part in parts[1:]):
         return quantities(parts[0])[0]
     statement = without_reason(parts[-1])

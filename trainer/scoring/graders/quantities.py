@@ -43,6 +43,10 @@ _LETTER = re.compile(r"([kKMB])\b")
 _LETTERS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 _PERCENT = re.compile(r"(?:\\?\s)*(?:\\?%|per ?cent\b|prozent\b|pour ?cent\b|por ciento\b)", re.IGNORECASE)
 _RANGE = re.compile(r"\s*(?:%|°)?\s*(?:(?P<dash>-|–|—|to|bis|à)|or|oder|ou|o)\s*(?:about\s+)?[$€£]?\s*", re.IGNORECASE)
+_OUT_OF = re.compile(r"\bout of\s+$", re.IGNORECASE)
+_CLOCK = re.compile(r":\d")
+_BETWEEN = re.compile(r"\b(?:between|zwischen|entre)\s+\W?$", re.IGNORECASE)
+_AND = re.compile(r"\s*(?:and|und|et|y)\s*[$€£]?\s*", re.IGNORECASE)
 _FROM = re.compile(r"\bfrom\s+\W?$", re.IGNORECASE)
 _EXPONENT = re.compile(r"(?:[\^_]|[\d)}]\*\*)\s?[({]?\s?[-−]?$")
 _RAISED = re.compile(r"\s?\^|\*\*(?=[\d({])")
@@ -71,11 +75,12 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     text = _prepared(text)
     results: list[Quantity] = []
     for match in _NUMBER.finditer(text):
-        if _EXPONENT.search(text[max(0, match.start() - 6) : match.start()]):
-            continue  # m^2, x_1, a tower of powers
+        before = text[max(0, match.start() - 10) : match.start()]
+        if _EXPONENT.search(before) or _OUT_OF.search(before):
+            continue  # m^2, x_1, a tower of powers, 3 out of 5
         value, end = _scaled(_value(match), text, match.end())
-        if _RAISED.match(text, end):
-            value = math.nan  # to something that is no number
+        if _RAISED.match(text, end) or _CLOCK.match(text, end) or re.search(r"\d:$", before):
+            value = math.nan  # raised to something that is no number, a time of day, a ratio
         if _is_negative(text, match.start()):
             value = -value
         percent = _PERCENT.match(text, end)
@@ -168,8 +173,10 @@ def _is_name(before: str) -> bool:
 
 
 def _is_range(text: str, first: Quantity, second: Quantity) -> bool:
-    between = _RANGE.fullmatch(text[first.end : second.start])
-    if between is None or _FROM.search(text[max(0, first.start - 8) : first.start]):
+    before, between = text[max(0, first.start - 10) : first.start], _RANGE.fullmatch(text[first.end : second.start])
+    if _BETWEEN.search(before) and _AND.fullmatch(text[first.end : second.start]):
+        return True
+    if between is None or _FROM.search(before):
         return False
     return between["dash"] is None or first.value < abs(second.value)
 
