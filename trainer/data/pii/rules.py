@@ -8,18 +8,13 @@ from typing import get_args
 
 from trainer.data.pii.address import ADDRESS_GATE, BOX_RULES, STREET_RULES, names_a_box
 from trainer.data.pii.contact import EMAIL_RULE, contact_detectors
+from trainer.data.pii.credentials import CREDENTIAL_RULES, names_a_secret
 from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
 from trainer.data.pii.national_europe import EUROPEAN_RULES
 from trainer.data.pii.national_world import DOCUMENT_RULES, WORLD_RULES, names_a_document
 from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
 from trainer.data.pii.rule import Family, Holds, Match
-from trainer.data.pii.secrets import (
-    ASSIGNED_RULE,
-    JWT_RULE,
-    PRIVATE_KEY_RULE,
-    TOKEN_RULE,
-    names_a_secret,
-)
+from trainer.data.pii.secrets import JWT_RULE, PRIVATE_KEY_RULE, PUTTY_RULE, UNLED_RULES, KeyDetector
 from trainer.recipe.pii import PersonalType, SecretType
 
 LONG_NUMBER = re.compile(r"\d(?:[ \u00a0.\-/()]{0,3}\d){6}")
@@ -27,7 +22,7 @@ LONG_NUMBER = re.compile(r"\d(?:[ \u00a0.\-/()]{0,3}\d){6}")
 MIXED_ID = re.compile(r"\d\d(?: ?\d\d ?\d\d|[A-Za-z]\d\d|\d\d[A-Za-z])")
 """What every identity number of letters and digits holds."""
 DOTTED = re.compile(r"\.\d{1,3}\.\d")
-LONG_WORD = re.compile(r"[\w-]{18}")
+LONG_WORD = re.compile(r"[A-Za-z0-9_-]{18}")
 """No key or coin address has a shorter longest piece."""
 
 MIXED_TYPES = frozenset({"uk_nino", "it_codice_fiscale", "in_pan", "fi_hetu"})
@@ -61,11 +56,13 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
         Family(Holds("@"), (EMAIL_RULE,)),
         Family(Holds("://"), (URL_RULE,)),
         Family(has_hex_groups, (IpDetector(), MAC_RULE)),
-        Family(LONG_WORD.search, (*CRYPTO_RULES, TOKEN_RULE, JWT_RULE)),
+        Family(LONG_WORD.search, (*CRYPTO_RULES, KeyDetector(), JWT_RULE)),
+        *(Family(Holds(part), (rule,)) for part, rule in UNLED_RULES),
         Family(ADDRESS_GATE.search, STREET_RULES),
         Family(names_a_box, BOX_RULES),
         Family(Holds("PRIVATE KEY"), (PRIVATE_KEY_RULE,)),
-        Family(names_a_secret, (ASSIGNED_RULE,)),
+        Family(Holds("PuTTY-User-Key"), (PUTTY_RULE,)),
+        Family(names_a_secret, CREDENTIAL_RULES),
     )
 
 
