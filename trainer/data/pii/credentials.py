@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from typing import NamedTuple
 
 from trainer.data.pii.randomness import entropy, is_drawn, is_sample
-from trainer.data.pii.rule import Rule
+from trainer.data.pii.rule import Match, Rule
 
 _STRONG = (
     r"api[_ -]?(?:key|token|secret)|apikey|secret(?:[_ -]?access)?(?:[_ -]?key)?|access[_ -]?(?:key|token)"
@@ -62,32 +63,6 @@ LOGIN = re.compile(
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
-SECRET_NAMES = (
-    "key",
-    "secret",
-    "token",
-    "bearer",
-    "pass",
-    "pwd",
-    "credential",
-    "auth",
-    "login",
-    " -u",
-    "--user",
-    "basic",
-)
-OTHER_NAMES = re.compile(
-    r"kennwort|contrase|clave|senha|wachtwoord|l(?:ö|o)senord|adgangskode|hasło|heslo|jelsz|parol|şifre|κωδικός|密码|密碼"
-    r"|口令|パスワード|비밀번호|mật khẩu|kata sandi|รหัสผ่าน|كلمة المرور|סיסמה|पासवर्ड|парол",
-    re.IGNORECASE,
-)
-
-
-def names_a_secret(text: str) -> bool:
-    """Tell whether a text speaks of a key or a password at all."""
-    lowered = text.lower()
-    return any(name in lowered for name in SECRET_NAMES) or OTHER_NAMES.search(lowered) is not None
-
 
 def is_password(value: str) -> bool:
     """Tell whether an assigned value is a drawn key or a strong password, not a word, a variable or a path."""
@@ -115,13 +90,66 @@ def is_basic(value: str) -> bool:
     return bool(user and colon) and len(password) >= 4 and decoded.isprintable() and not is_sample(decoded)
 
 
-CREDENTIAL_RULES = (
-    Rule("credential", QUOTED, is_password),
-    Rule("credential", ASSIGNED, is_password),
-    Rule("credential", NAMED, is_named_key),
-    Rule("credential", HEADER, is_drawn),
-    Rule("credential", BASIC, is_basic),
-    Rule("credential", USER_OPTION, is_password),
-    Rule("credential", PASSWORD_OPTION, is_password),
-    Rule("credential", LOGIN, is_drawn),
+class Near(NamedTuple):
+    """Rules that can only match around certain words.
+
+    Args:
+        words: pattern of the words, in lower case.
+        reach: characters after a word within which a match ends.
+        rules: tried there.
+    """
+
+    words: str
+    reach: int
+    rules: tuple[Rule, ...]
+
+
+_NAMES = (
+    r"key|secret|token|passw|passphrase|passcode|pwd|credential|bearer|kennwort|passwort|mot de passe|contrase|clave"
+    r"|senha|palavra|parol|wachtwoord|senord|adgangskode|hasło|heslo|jelsz|şifre|κωδικός|密码|密碼|口令|パスワード|비밀번호"
+    r"|mật khẩu|kata sandi|รหัสผ่าน|كلمة المرور|סיסמה|पासवर्ड|парол"
 )
+_TOOLS = r"sshpass|mysql|mariadb|login|redis-cli|ldap|smbclient|rabbitmqadmin|psql|mongo|sqlcmd|htpasswd"
+BEFORE = 130
+"""Characters before a word in which a match may begin: the start of a name such as `MY_SERVICE_API_KEY`."""
+
+NEAR = (
+    Near(r"authorization", 2100, (Rule("credential", HEADER, is_drawn), Rule("credential", BASIC, is_basic))),
+    Near(r"basic |[\"']auth[\"']", 450, (Rule("credential", BASIC, is_basic),)),
+    Near(
+        _NAMES,
+        300,
+        (
+            Rule("credential", QUOTED, is_password),
+            Rule("credential", ASSIGNED, is_password),
+            Rule("credential", NAMED, is_named_key),
+        ),
+    ),
+    Near(r"\s(?:-u|--user|--proxy-user)", 250, (Rule("credential", USER_OPTION, is_password),)),
+    Near(_TOOLS, 350, (Rule("credential", PASSWORD_OPTION, is_password), Rule("credential", LOGIN, is_drawn))),
+)
+WORDS = re.compile("|".join(f"({near.words})" for near in NEAR))
+"""One pass finds the words of all; the number of the group is that of the entry."""
+
+
+class CredentialDetector:
+    """Passwords and keys beside the words that name them; the rest of a text is not looked at."""
+
+    def find(self, text: str) -> list[Match]:
+        lowered = text.lower()
+        if len(lowered) != len(text):
+            # A few letters grow in lower case; then positions would not agree.
+            lowered = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+        matches: list[Match] = []
+        done = [0] * len(NEAR)
+        for word in WORDS.finditer(lowered):
+            index = (word.lastindex or 1) - 1
+            # Words close together share one stretch; what an earlier word has covered is not read twice.
+            start, end = max(done[index], word.start() - BEFORE), word.end() + NEAR[index].reach
+            matches += [match for rule in NEAR[index].rules for match in rule.find(text, start, end)]
+            done[index] = max(done[index], word.end())
+        return matches
+
+
+CREDENTIAL_GATE = re.compile(r"\d|[A-Za-z0-9+/_-]{16}")
+"""Every password that is found has a digit, every drawn key has a long run."""

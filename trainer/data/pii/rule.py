@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -100,13 +101,14 @@ class Rule:
     context: Context | None = None
     needs_context: bool = False
 
-    def find(self, text: str) -> list[Match]:
+    def find(self, text: str, start: int = 0, end: int = sys.maxsize) -> list[Match]:
+        """Return the values in `text[start:end]`; what stands around that range is still read as context."""
         found = []
         group = "value" if "value" in self.pattern.groupindex else 0
-        for match in self.pattern.finditer(text):
-            start, end = match.span(group)
-            if self.valid(text[start:end]) and self._fits(text, start, end):
-                found.append(Match(start, end, self.type))
+        for match in self.pattern.finditer(text, start, end):
+            first, last = match.span(group)
+            if self.valid(text[first:last]) and self._fits(text, first, last):
+                found.append(Match(first, last, self.type))
         return found
 
     def _fits(self, text: str, start: int, end: int) -> bool:
