@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from trainer.data.pii.randomness import entropy, is_drawn, is_sample
-from trainer.data.pii.rule import Match, Rule
+from trainer.data.pii.rule import Match, Rule, names_any
 
 _STRONG = (
     r"api[_ -]?(?:key|token|secret)|apikey|secret(?:[_ -]?access)?(?:[_ -]?key)?|access[_ -]?(?:key|token)"
@@ -140,16 +140,62 @@ class CredentialDetector:
         if len(lowered) != len(text):
             # A few letters grow in lower case; then positions would not agree.
             lowered = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
-        matches: list[Match] = []
-        done = [0] * len(NEAR)
-        for word in WORDS.finditer(lowered):
-            index = (word.lastindex or 1) - 1
-            # Words close together share one stretch; what an earlier word has covered is not read twice.
-            start, end = max(done[index], word.start() - BEFORE), word.end() + NEAR[index].reach
-            matches += [match for rule in NEAR[index].rules for match in rule.find(text, start, end)]
-            done[index] = max(done[index], word.end())
-        return matches
+        return [
+            match
+            for near, stretches in zip(NEAR, stretches_of(lowered), strict=True)
+            for start, end in stretches
+            for rule in near.rules
+            for match in rule.find(text, start, end)
+        ]
 
 
-CREDENTIAL_GATE = re.compile(r"\d|[A-Za-z0-9+/_-]{16}")
-"""Every password that is found has a digit, every drawn key has a long run."""
+def stretches_of(lowered: str) -> list[list[tuple[int, int]]]:
+    """Return, for each entry of `NEAR`, the parts of the text around its words; parts that overlap are one."""
+    stretches: list[list[tuple[int, int]]] = [[] for _ in NEAR]
+    for word in WORDS.finditer(lowered):
+        index = (word.lastindex or 1) - 1
+        start, end = max(0, word.start() - BEFORE), word.end() + NEAR[index].reach
+        if stretches[index] and start <= stretches[index][-1][1]:
+            start, _ = stretches[index].pop()
+        stretches[index].append((start, end))
+    return stretches
+
+
+ASCII_NAMES = (
+    *("key", "secret", "token", "pass", "pwd", "credential", "bearer", "authorization", "basic ", '"auth"', "'auth'"),
+    *(
+        " -u",
+        "-user",
+        "login",
+        "sql",
+        "mariadb",
+        "redis-cli",
+        "ldap",
+        "smbclient",
+        "rabbitmqadmin",
+        "mongo",
+        "kennwort",
+    ),
+    *(
+        "mot de ",
+        "contrase",
+        "clave",
+        "senha",
+        "palavra",
+        "parol",
+        "wachtwoord",
+        "adgangskode",
+        "heslo",
+        "jelsz",
+        "kata ",
+    ),
+)
+OTHER_NAMES = (
+    *("senord", "hasło", "şifre", "κωδικός", "密码", "密碼", "口令", "パスワード", "비밀번호", "mật khẩu", "парол"),
+    *("รหัสผ่าน", "كلمة المرور", "סיסמה", "पासवर्ड"),
+)
+
+
+def names_a_secret(text: str) -> bool:
+    """Tell whether a text has a word of `WORDS`."""
+    return names_any(text, ASCII_NAMES, OTHER_NAMES)

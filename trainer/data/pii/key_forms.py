@@ -184,9 +184,10 @@ WATCHING = (
 LED = (*CLOUD, *BUILD, *MODELS, *OFFICE, *MONEY, *WATCHING)
 """Forms that begin with fixed text."""
 
+DISCORD = r"(?P<value>[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})"
+
 UNLED = (
     (r"sig=(?P<value>[A-Za-z0-9%+/]{43,90}(?:%3[Dd]|=)?)", "sig="),
-    (r"(?P<value>[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})", "."),
     (rf"(?P<value>{ALNUM}{{14}}\.atlasv1\.{URLSAFE}{{60,70}})", ".atlasv1."),
     (rf"(?P<value>\d{{8,10}}:AA{URLSAFE}{{33}})", ":AA"),
     (rf"(?P<value>{HEX}{{32}}-us\d{{1,2}})", "-us"),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from trainer.data.pii.key_forms import LED, UNLED, Form
+from trainer.data.pii.key_forms import DISCORD, LED, UNLED, Form
 from trainer.data.pii.randomness import is_drawn, is_sample
 from trainer.data.pii.rule import Match, Rule
 
@@ -113,5 +113,6 @@ def is_key_block(value: str) -> bool:
 
 PRIVATE_KEY_RULE = Rule("private_key", PRIVATE_KEY, is_key_block)
 PUTTY_RULE = Rule("private_key", PUTTY_KEY)
+DISCORD_RULE = _unled_rule(DISCORD)
 JWT_RULE = Rule("jwt", JWT, is_jwt)
 UNLED_RULES = tuple((part, _unled_rule(pattern)) for pattern, part in UNLED)
