@@ -78,7 +78,11 @@ PersonalType = Literal[
 SecretType = Literal["private_key", "api_key", "jwt", "url_credentials", "credential"]
 PiiType = PersonalType | SecretType
 
-DEFAULT_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "BR", "AU", "JP")
+DEFAULT_REGIONS = (
+    *("US", "GB", "DE", "FR", "ES", "IT", "NL", "IN", "BR", "AU", "JP", "CA", "CN", "KR", "TW", "MX", "AR", "PL", "SE"),
+    *("DK", "NO", "FI", "AT", "CH", "BE", "PT", "CZ", "HU", "RO", "GR", "TR", "RU", "UA", "TH", "VN", "ID", "IL", "ZA"),
+    *("SA", "NG", "SG"),
+)
 
 
 class Presidio(Section):

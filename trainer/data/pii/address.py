@@ -17,10 +17,10 @@ _TYPES = (
 )
 _UNIT = r"(?:[,\s]{1,4}(?:apt|apartment|suite|ste|unit|flat|floor|#)\.?\s?#?\w{1,6})?"
 _GAP = r"[,\s]{1,6}"
-_US_END = rf"{_GAP}(?:{_WORD}[ ]){{0,3}}{_WORD}{_GAP}(?:{_STATES}),? \d{{5}}(?:-\d{{4}})?(?!\w)"
+_US_END = rf"{_GAP}(?:{_WORD}[ ]){{0,3}}{_WORD}{_GAP}(?:{_STATES}),? \d{{5}}(?:-\d{{4}})?(?![A-Za-z0-9_])"
 _UK_POSTCODE = (
     r"(?:GIR ?0AA|[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKPS-UW]|[A-HK-Y]\d[ABEHMNPRV-Y])"
-    r" ?\d[ABD-HJLNP-UW-Z]{2})(?!\w)"
+    r" ?\d[ABD-HJLNP-UW-Z]{2})(?![A-Za-z0-9_])"
 )
 """Source: Royal Mail, Programmers' guide to the Postcode Address File."""
 _GERMAN_STREET = (
@@ -33,21 +33,22 @@ US_ADDRESS = re.compile(
     re.IGNORECASE,
 )
 MILITARY_ADDRESS = re.compile(
-    rf"(?<!\w)(?:(?:PSC|Unit|CMR) \d{{1,5}},? Box \d{{1,5}}|US(?:NV|NS|S|CGC) {_WORD}){_GAP}"
-    r"(?:APO|FPO|DPO),? A[AEP] \d{5}(?:-\d{4})?(?!\w)",
+    rf"(?<![A-Za-z0-9_])(?:(?:PSC|Unit|CMR) \d{{1,5}},? Box \d{{1,5}}|US(?:NV|NS|S|CGC) {_WORD}){_GAP}"
+    r"(?:APO|FPO|DPO),? A[AEP] \d{5}(?:-\d{4})?(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
-PO_BOX = re.compile(rf"(?<!\w)P\.? ?O\.? Box \d{{1,6}}{_US_END}", re.IGNORECASE)
+PO_BOX = re.compile(rf"(?<![A-Za-z0-9_])P\.? ?O\.? Box \d{{1,6}}{_US_END}", re.IGNORECASE)
 UK_ADDRESS = re.compile(
     rf"(?<![\w.,£-])\d{{1,4}}[A-Za-z]? (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?"
     rf"(?:{_GAP}{_WORD}(?: {_WORD}){{0,2}}){{0,3}}{_GAP}{_UK_POSTCODE}",
     re.IGNORECASE,
 )
 GERMAN_ADDRESS = re.compile(
-    rf"(?<!\w){_GERMAN_STREET} \d{{1,4}} ?[a-z]?{_GAP}(?:D-)?\d{{5}} {_WORD}(?: (?:am|im|an der) {_WORD})?(?!\w)"
+    rf"(?<![A-Za-z0-9_]){_GERMAN_STREET} \d{{1,4}} ?[a-z]?{_GAP}(?:D-)?\d{{5}} {_WORD}"
+    rf"(?: (?:am|im|an der) {_WORD})?(?![A-Za-z0-9_])"
 )
 
-ADDRESS_GATE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?!\w))")
+ADDRESS_GATE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?![A-Za-z0-9_]))")
 """Every form ends with a post code: five digits, or a British inward code."""
 
 STREET_RULES = tuple(Rule("address", pattern) for pattern in (US_ADDRESS, UK_ADDRESS, GERMAN_ADDRESS))

@@ -157,7 +157,7 @@ DISTINCT = (
     ),
     Identity("ch_ahv", r"756\.?\d{4}\.?\d{4}\.?\d{2}", ahv.is_valid, "ahv|avs|oasi", False),
     Identity("se_personnummer", r"(?:19|20)?\d{6}[-+]\d{4}", personnummer.is_valid, "samordningsnummer", False),
-    Identity("kr_rrn", r"\d{6}-[1-8]\d{6}", rrn.is_valid, "rrn|resident registration|주민등록번호", False),
+    Identity("kr_rrn", r"\d{6}-\d{7}", rrn.is_valid, "rrn|resident registration|주민등록번호", False),
     Identity("cl_rut", r"\d{1,2}\.\d{3}\.\d{3}-[\dkK]", rut.is_valid, "rut|run", False),
     Identity("pk_cnic", r"[1-7]\d{4}-\d{7}-\d", has_four_digits, "cnic", False),
     Identity("cz_rc", r"\d{6}/\d{3,4}", rc.is_valid, r"rodné číslo|rodne cislo|rč", False),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
 from trainer.data.pii.checksums import digits_of
-from trainer.data.pii.contact import PhoneDetector, e164
+from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
 from trainer.data.pii.rule import Family, Rule, anything
 from trainer.data.pii.rules import SECRETS, find_all
@@ -25,7 +25,7 @@ MAX_TRIES = 256
 KEPT = {"iban": 2, "crypto": 2, "card": 1}
 """Characters that stay: country, kind of coin, kind of card."""
 
-WITHOUT_FORM = SECRETS | {"address", "driver_license", "passport"}
+WITHOUT_FORM = SECRETS | {"address", "driver_license", "passport", "record_number", "date_of_birth", "uk_bank_account"}
 """Types whose stand-in is a numbered placeholder: a made-up key or address would be taken for a real one."""
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import get_args
 
 from trainer.data.pii.address import ADDRESS_GATE, BOX_RULES, STREET_RULES, names_a_box
-from trainer.data.pii.contact import EMAIL_RULE, contact_detectors
 from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document
+from trainer.data.pii.email import SPELLED_GATE, EmailDetector, SpelledEmailDetector
 from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
 from trainer.data.pii.identity import MIXED_RULES, NUMERIC_RULES
 from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
+from trainer.data.pii.phone import PhoneDetector
 from trainer.data.pii.rule import Family, Holds, Match, has_long_word
 from trainer.data.pii.secrets import DISCORD_RULE, JWT_RULE, PRIVATE_KEY_RULE, PUTTY_RULE, UNLED_RULES, KeyDetector
 from trainer.recipe.pii import PersonalType, SecretType
@@ -25,8 +26,8 @@ DAY_AND_PLACE = re.compile(r"\d\d[A-Za-z]\d{3}")
 """One of the three is in every identity number of letters and digits; each begins with one class, which is fast."""
 DOTTED = re.compile(r"\.\d{1,3}\.\d")
 
-CANDIDATE = re.compile(r"[\d@]|[A-Za-z0-9+/_-]{16}")
-"""No rule finds anything in a text without a digit, an `@` or a long run: most texts cost one look."""
+CANDIDATE = re.compile(r"[\d@]|[A-Za-z0-9+/_-]{16}|[A-Z]{8}| dot | AT |[\[({<]at")
+"""No rule finds anything in a text that has none of these: most texts cost one look."""
 
 SECRETS: frozenset[str] = frozenset(get_args(SecretType))
 TYPES: tuple[str, ...] = (*get_args(SecretType), *get_args(PersonalType))
@@ -53,10 +54,13 @@ def has_mixed_id(text: str) -> bool:
 def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
     """Build every rule, grouped by the cheap test that must hold before they run."""
     return (
-        Family(LONG_NUMBER.search, (CardDetector(), IbanDetector(), *NUMERIC_RULES, *contact_detectors(phone_regions))),
+        Family(
+            LONG_NUMBER.search, (CardDetector(), IbanDetector(), *NUMERIC_RULES, PhoneDetector(tuple(phone_regions)))
+        ),
         Family(has_mixed_id, MIXED_RULES),
         Family(names_a_document, DOCUMENT_RULES),
-        Family(Holds("@"), (EMAIL_RULE,)),
+        Family(Holds("@"), (EmailDetector(),)),
+        Family(SPELLED_GATE.search, (SpelledEmailDetector(),)),
         Family(Holds("://"), (URL_RULE,)),
         Family(has_hex_groups, (IpDetector(), MAC_RULE)),
         Family(has_long_word, (*CRYPTO_RULES, KeyDetector(), JWT_RULE, DISCORD_RULE)),
