@@ -48,10 +48,52 @@ GERMAN_ADDRESS = re.compile(
     rf"(?: (?:am|im|an der) {_WORD})?(?![A-Za-z0-9_])"
 )
 
-ADDRESS_GATE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?![A-Za-z0-9_]))")
-"""Every form ends with a post code: five digits, or a British inward code."""
+_NAME = r"[^\W\d_][\w.'’-]{0,30}(?: [\w.'’-]{1,30}){0,4}"
+_TOWN = r"[A-ZÀ-Ý][\w'’-]{1,40}(?: [A-ZÀ-Ý][\w'’-]{1,30})?"
+FRENCH_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])\d{{1,4}}(?: ?(?:bis|ter))?,?"
+    rf" (?i:rue|avenue|av\.|boulevard|bd\.?|place|chemin|allée|impasse|quai|route) {_NAME}{_GAP}(?:F-)?\d{{5}} {_TOWN}"
+)
+ITALIAN_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])(?:Via|Viale|Piazza|Piazzale|Corso|Largo|Vicolo) {_NAME},?"
+    rf" \d{{1,4}}(?:/?[A-Za-z])?{_GAP}\d{{5}} {_TOWN}"
+)
+SPANISH_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo|Ronda|Carrer) {_NAME},? (?:n[.º°]{{1,2}} ?)?\d{{1,4}}"
+    rf"(?:,? \d{{1,2}}[º°]?(?: ?[A-Z])?)?{_GAP}\d{{5}} {_TOWN}"
+)
+DUTCH_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])[A-Z][\w.'-]{{0,30}}(?:straat|weg|laan|plein|gracht|kade|singel|dijk|hof|steeg|dreef|markt)"
+    rf" \d{{1,4}} ?[a-zA-Z]?{_GAP}\d{{4}} ?[A-Z]{{2}} {_TOWN}"
+)
+AUSTRALIAN_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?{_GAP}(?:{_WORD}[ ]){{0,2}}{_WORD},?"
+    r" (?:NSW|VIC|QLD|SA|WA|TAS|NT|ACT),? \d{4}(?![A-Za-z0-9_])",
+    re.IGNORECASE,
+)
+CANADIAN_ADDRESS = re.compile(
+    rf"(?<![A-Za-z0-9_])\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?(?: [NSEW]{{1,2}}\b)?{_UNIT}{_GAP}"
+    rf"(?:{_WORD}[ ]){{0,2}}{_WORD},?"
+    r" (?:ON|QC|BC|AB|MB|SK|NS|NB|NL|PE|YT|NT|NU),? [A-Z]\d[A-Z] ?\d[A-Z]\d(?![A-Za-z0-9_])",
+    re.IGNORECASE,
+)
 
-STREET_RULES = tuple(Rule("address", pattern) for pattern in (US_ADDRESS, UK_ADDRESS, GERMAN_ADDRESS))
+POST_CODE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?![A-Za-z0-9_])|\d{3} ?[A-Z]{2} |[A-Z] ?\d[A-Z]\d)")
+STATE_AND_CODE = re.compile(r"(?:NSW|VIC|QLD|SA|WA|TAS|NT|ACT),? \d{4}", re.IGNORECASE)
+
+
+def has_post_code(text: str) -> bool:
+    """Tell whether a text holds the end that every form has: a post code of a country that is covered."""
+    return POST_CODE.search(text) is not None or STATE_AND_CODE.search(text) is not None
+
+
+STREET_RULES = tuple(
+    Rule("address", pattern)
+    for pattern in (
+        *(US_ADDRESS, UK_ADDRESS, GERMAN_ADDRESS, FRENCH_ADDRESS, ITALIAN_ADDRESS, SPANISH_ADDRESS, DUTCH_ADDRESS),
+        *(AUSTRALIAN_ADDRESS, CANADIAN_ADDRESS),
+    )
+)
 BOX_RULES = tuple(Rule("address", pattern) for pattern in (MILITARY_ADDRESS, PO_BOX))
 
 

@@ -11,7 +11,7 @@ import phonenumbers
 from phonenumbers import PhoneNumber
 
 from trainer.data.pii.checksums import digits_of
-from trainer.data.pii.phone_words import NO_PHONE, PHONE_CONTEXT
+from trainer.data.pii.phone_words import LABEL_AFTER, NO_PHONE, PHONE_CONTEXT
 from trainer.data.pii.rule import Match
 
 _SEPARATOR = r"[ \u00a0.\-‐‑–/()]"
@@ -22,13 +22,15 @@ PHONE = re.compile(
 NANP = re.compile(r"\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}([-.])\d{3}\1\d{4}|1[-.]\d{3}[-.]\d{3}[-.]\d{4}")
 """How a number of the North American plan is written; few other things are."""
 
-DATE = re.compile(
-    r"(?:19|20)\d\d([-/. ])\d{1,2}\1\d{1,2}(?!\d)|\d{1,2}([-/.])\d{1,2}\2(?:19|20)\d\d(?!\d)|(?:19|20)\d{12}$"
-)
+DATE = re.compile(r"[12]\d{3}([-/. ])\d{1,2}\1\d{1,2}(?!\d)|\d{1,2}([-/.])\d{1,2}\2\d{4}(?!\d)|(?:19|20)\d{12}$")
 ADDRESS_OR_DECIMAL = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|\d+\.\d+")
 
 THOUSANDS = re.compile(r"\d{1,3}(?:[ \u00a0.]\d{3})+|\d\d(?: \d\d)+")
 """`612 345 678` is written like a large number, `12 34 56 78` like scores."""
+
+PRINTED = re.compile(r"(?:\(\d[\d ]*\))?[\d /-]+|\d+(?:\.\d+)+|\(\d+\)[\d.]+")
+"""Spaces, hyphens and a slash, or points alone: both together are decimals."""
+INSIDE_CODE = re.compile(r"[A-Za-z0-9][-/.‐–]#|#[-/.‐–][A-Za-z0-9]")
 
 ARITHMETIC = re.compile(r"(?!\d{3}-\d{4}$)[1-9]\d*([-/])\d+(?:\1\d+)?")
 """`1600-1360` or `240-120-75`: a sum, a range or a date; `555-0199` is none."""
@@ -79,17 +81,18 @@ class PhoneDetector:
             return False
         if value.startswith(("+", "00", "(+")):
             return is_international(value, possible=bool(verdict))
-        if verdict or PHONE_CONTEXT.speaks_for(text, start, end):
+        if verdict or LABEL_AFTER.match(text, end):
             return is_written_as_phone(value) and any(is_possible(value, region) for region in self.regions)
         # More digits after it without a word that says telephone: a list of numbers.
-        return not is_cut and not is_other_number(text, start, end) and self._is_in_national_form(value)
+        in_code = INSIDE_CODE.search(text[max(0, start - 2) : start] + "#" + text[end : end + 2]) is not None
+        return not is_cut and not in_code and not is_other_number(text, start, end) and self._is_in_national_form(value)
 
     def _is_in_national_form(self, value: str) -> bool:
         """Tell whether a number stands as its country writes it, where no word calls it a telephone."""
         if NANP.fullmatch(value):
             return any(is_valid(value, region) for region in ("US", "CA") if region in self.regions)
         groups = [len(group) for group in re.findall(r"\d+", value)]
-        if not 2 <= len(groups) <= 5 or min(groups[1:]) < 2 or groups[0] > 6:
+        if not PRINTED.fullmatch(value) or not 2 <= len(groups) <= 5 or min(groups[1:]) < 2 or groups[0] > 6:
             return False
         regions = [region for region in self.regions if region not in ("US", "CA")]
         if value.startswith(("0", "(")):
@@ -114,7 +117,7 @@ def is_national_form(value: str, region: str) -> bool:
 def is_printed_form(value: str, region: str) -> bool:
     """Tell whether a number without leading zero stands exactly as libphonenumber prints it for its region."""
     number = parse_phone(value, region) if national_prefix(region) in (None, "") or region in ("IT", "ES") else None
-    if number is None or not phonenumbers.is_valid_number(number):
+    if number is None or len(digits_of(value)) < 9 or not phonenumbers.is_valid_number(number):
         return False
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL) == value
 

@@ -40,6 +40,13 @@ OTHERS = (
 
 PHONE_CONTEXT = context(WORDS, OTHERS)
 
+LABEL_AFTER = re.compile(
+    rf"[ \t(,-]{{0,3}}(?:office|desk|fax|mobile?|cell|home|work|tel|phone|handy|telefon|büro|privat|portable|bureau"
+    rf"|móvil|fijo|celular|cellulare|ufficio|mobiel|komórka|手机|携帯|自宅|직장|휴대폰)(?!{LETTER})",
+    re.IGNORECASE,
+)
+"""How signatures name a number: `555 0199 (mobile)`."""
+
 NO_PHONE = re.compile(
     rf"(?<!{LETTER})(?:{OTHERS}|p/n|oem|cat(?:alog(?:ue)?)?|drawings?|filters?|gaskets?|bolts?|brackets?|pumps?|bearings?"
     r"|cartridges?|belts?|hoses?|sensors?|valves?|switch(?:es)?|seals?|screws?|motors?|batter(?:y|ies)|adapters?|cables?|modules?"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-from trainer.data.pii.address import ADDRESS_GATE, BOX_RULES, STREET_RULES, names_a_box
+from trainer.data.pii.address import BOX_RULES, STREET_RULES, has_post_code, names_a_box
 from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document
 from trainer.data.pii.email import SPELLED_GATE, EmailDetector, SpelledEmailDetector
@@ -65,7 +65,7 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
         Family(has_hex_groups, (IpDetector(), MAC_RULE)),
         Family(has_long_word, (*CRYPTO_RULES, KeyDetector(), JWT_RULE, DISCORD_RULE)),
         *(Family(Holds(part), (rule,)) for part, rule in UNLED_RULES),
-        Family(ADDRESS_GATE.search, STREET_RULES),
+        Family(has_post_code, STREET_RULES),
         Family(names_a_box, BOX_RULES),
         Family(Holds("PRIVATE KEY"), (PRIVATE_KEY_RULE,)),
         Family(Holds("PuTTY-User-Key"), (PUTTY_RULE,)),

@@ -11,7 +11,7 @@ from trainer.data.pii.rules import families, find_all
 from trainer.recipe.pii import Pii
 
 RULES = families(Pii().phone_regions)
-NUM_DRAWS = 40
+NUM_DRAWS = 21
 
 
 def is_found(text: str, value: str) -> bool:
@@ -67,3 +67,35 @@ def test_an_address_that_is_spelled_out_is_found(text: str) -> None:
 
 def test_a_leaked_address_with_its_password_is_still_an_address() -> None:
     assert is_found("ann.lee@corp.com:hunter2", "ann.lee@corp.com")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "742 Evergreen Terrace, Springfield, IL 62704",
+        "10 Downing Street, London SW1A 2AA",
+        "Hauptstraße 12, 10115 Berlin",
+        "12 bis rue de la Paix, 75002 Paris",
+        "Via Garibaldi 8, 00153 Roma",
+        "Calle Mayor, 15, 28013 Madrid",
+        "Keizersgracht 123, 1015 CJ Amsterdam",
+        "12 Smith Street, Fitzroy VIC 3065",
+        "455 Granville Street, Vancouver, BC V6C 1T1",
+    ],
+    ids=["US", "GB", "DE", "FR", "IT", "ES", "NL", "AU", "CA"],
+)
+def test_addresses_of_the_covered_countries_are_found(address: str) -> None:
+    assert is_found(f"She lives at {address} now.", address)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The 12 road tests of 75002 cars ended in Paris",
+        "Via the 12 main routes 00153 packets went out",
+        "Chapter 3 rue the day, 12345 words",
+        "Section 4 of VIC 3065 is repealed",
+    ],
+)
+def test_sentences_with_numbers_are_no_addresses(text: str) -> None:
+    assert [match for match in find_all(text, RULES) if match.type == "address"] == []

@@ -1,8 +1,8 @@
 """Recall of secrets by kind, false alarms and speed, beside the libraries that are installed.
 
-    python -m scripts.bench.secrets                     # ours
+    python -m scripts.bench.leaks                     # ours
     pip install detect-secrets credsweeper              # in an environment of their own
-    python -m scripts.bench.secrets --engine detect-secrets
+    python -m scripts.bench.leaks --engine detect-secrets
 
 A value counts as found when all of its characters are covered. A library that tells no position is asked for the value.
 """
