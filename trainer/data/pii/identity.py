@@ -245,5 +245,11 @@ def identity_rule(kind: Identity) -> Rule:
     return Rule(kind.type, re.compile(edges), kind.valid, context(f"{kind.words}|{ANY_ID}"), kind.needs_context)
 
 
-NUMERIC_RULES = tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
-MIXED_RULES = tuple(map(identity_rule, MIXED))
+def numeric_rules() -> tuple[Rule, ...]:
+    """Build the rules of digits and separators; compiling them takes a moment that only a scan should pay."""
+    return tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
+
+
+def mixed_rules() -> tuple[Rule, ...]:
+    """Build the rules of letters and digits."""
+    return tuple(map(identity_rule, MIXED))

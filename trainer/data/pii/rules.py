@@ -11,7 +11,7 @@ from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document
 from trainer.data.pii.email import SPELLED_GATE, EmailDetector, SpelledEmailDetector
 from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
-from trainer.data.pii.identity import MIXED_RULES, NUMERIC_RULES
+from trainer.data.pii.identity import mixed_rules, numeric_rules
 from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
 from trainer.data.pii.phone import PhoneDetector
 from trainer.data.pii.rule import Family, Holds, Match, has_long_word
@@ -55,9 +55,9 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
     """Build every rule, grouped by the cheap test that must hold before they run."""
     return (
         Family(
-            LONG_NUMBER.search, (CardDetector(), IbanDetector(), *NUMERIC_RULES, PhoneDetector(tuple(phone_regions)))
+            LONG_NUMBER.search, (CardDetector(), IbanDetector(), *numeric_rules(), PhoneDetector(tuple(phone_regions)))
         ),
-        Family(has_mixed_id, MIXED_RULES),
+        Family(has_mixed_id, mixed_rules()),
         Family(names_a_document, DOCUMENT_RULES),
         Family(Holds("@"), (EmailDetector(),)),
         Family(SPELLED_GATE.search, (SpelledEmailDetector(),)),

@@ -42,7 +42,10 @@ def test_a_private_key_is_found_as_one_block() -> None:
 
 
 WITHOUT_CHECK_DIGIT = frozenset(
-    ("us_ssn", "us_itin", "uk_nino", "in_pan", "driver_license", "passport", "uk_bank_account", "pk_cnic", "my_nric", "bic", "date_of_birth", "record_number", "dk_cpr")
+    (
+        *("us_ssn", "us_itin", "uk_nino", "in_pan", "driver_license", "passport", "uk_bank_account", "pk_cnic"),
+        *("my_nric", "bic", "date_of_birth", "record_number", "dk_cpr"),
+    )
 )
 
 
