@@ -8,11 +8,14 @@ from trainer.data.pii.checksums import BASE58, BECH32, base58check, bech32, digi
 from trainer.data.pii.keccak import keccak_256
 from trainer.data.pii.rule import Match, Rule, context
 
-CARD = re.compile(r"(?<![\w.+-])\d(?:[ \u00a0-]?\d){11,18}(?![\w@]|[.,-]\d)")
+CARD = re.compile(r"(?<![A-Za-z0-9_.+-])\d(?:[ \u00a0-]?\d){11,18}(?![A-Za-z0-9_@]|[.,-]\d)")
 CARD_GROUPS = re.compile(
     r"\d+|\d{4}([ -\u00a0])\d{4}\1\d{4}(?:\1\d{1,7})?(?:\1\d{1,3})?|\d{4}([ -\u00a0])\d{6}\2\d{4,5}"
 )
 """Digits in one piece, in fours, or as American Express and Diners print them."""
+
+FOUR_BEFORE = re.compile(r"(?<!\d)\d{4}[ \u00a0-]$")
+FOUR_AFTER = re.compile(r"[ \u00a0-]\d{4}(?!\d)")
 
 CARD_CONTEXT = context(
     r"cards?|cc|credit|debit|visa|master ?card|maestro|amex|american express|discover|diners|jcb|unionpay|pan"
@@ -57,7 +60,9 @@ class CardDetector:
         return [
             Match(*match.span(), "card")
             for match in CARD.finditer(text)
-            if CARD_GROUPS.fullmatch(match[0]) and self._is_card(text, *match.span())
+            if CARD_GROUPS.fullmatch(match[0])
+            and not is_in_a_row_of_numbers(text, *match.span())
+            and self._is_card(text, *match.span())
         ]
 
     def _is_card(self, text: str, start: int, end: int) -> bool:
@@ -67,6 +72,11 @@ class CardDetector:
         if _issued(digits, STRONG_ISSUERS):
             return not CARD_CONTEXT.speaks_against(text, start)
         return _issued(digits, WEAK_ISSUERS) and CARD_CONTEXT.speaks_for(text, start, end)
+
+
+def is_in_a_row_of_numbers(text: str, start: int, end: int) -> bool:
+    """Tell whether more groups of four digits stand before or after: a table of readings, not a card."""
+    return FOUR_BEFORE.search(text[max(0, start - 6) : start]) is not None or FOUR_AFTER.match(text, end) is not None
 
 
 IBAN_LENGTHS = {
@@ -82,7 +92,7 @@ IBAN_LENGTHS = {
 """Characters of an IBAN by country. Source: SWIFT, IBAN registry, release 99."""
 
 # The look behind comes after four characters: at the start it would cost a step for every character of the text.
-IBAN = re.compile(r"[A-Za-z]{2}\d{2}(?<![^\W_].{4})(?:[ \u00a0-]?[A-Za-z0-9]){11,30}")
+IBAN = re.compile(r"[A-Za-z]{2}\d{2}(?<![A-Za-z0-9].{4})(?:[ \u00a0-]?[A-Za-z0-9]){11,30}")
 
 
 class IbanDetector:
@@ -97,26 +107,31 @@ class IbanDetector:
         return found
 
 
+def is_iban_char(char: str) -> bool:
+    """Tell whether a character is one of an account: a Chinese one may follow without a space."""
+    return char.isascii() and char.isalnum()
+
+
 def iban_end(text: str, start: int, limit: int) -> int | None:
     """Return where the IBAN at `start` ends, or None where there is none: words may follow it without a break."""
     length = IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
     chars: list[str] = []
     end = start
     while end < limit and len(chars) < length:
-        if text[end].isalnum():
+        if is_iban_char(text[end]):
             chars.append(text[end])
         end += 1
     value = "".join(chars).upper()
-    if not length or len(value) < length or text[end : end + 1].isalnum() or value[2:4] in ("00", "01", "99"):
+    if not length or len(value) < length or is_iban_char(text[end : end + 1]) or value[2:4] in ("00", "01", "99"):
         return None
     return end if value.isascii() and mod_97(value[4:] + value[:4]) == 1 else None
 
 
-LEGACY_COIN = re.compile(rf"(?<![\w/=+])[13mn2LMDrT][{BASE58}]{{25,34}}(?![\w/=+])")
+LEGACY_COIN = re.compile(rf"(?<![A-Za-z0-9_/=+])[13mn2LMDrT][{BASE58}]{{25,34}}(?![A-Za-z0-9_/=+])")
 SEGWIT_COIN = re.compile(
-    rf"(?<!\w)(?:(?:bc|tb|ltc)1[{BECH32}]{{25,71}}|(?:BC|TB|LTC)1[{BECH32.upper()}]{{25,71}})(?!\w)"
+    rf"(?<![A-Za-z0-9_])(?:(?:bc|tb|ltc)1[{BECH32}]{{25,71}}|(?:BC|TB|LTC)1[{BECH32.upper()}]{{25,71}})(?![A-Za-z0-9_])"
 )
-ETHEREUM = re.compile(r"(?<!\w)0x[0-9a-fA-F]{40}(?!\w)")
+ETHEREUM = re.compile(r"(?<![A-Za-z0-9_])0x[0-9a-fA-F]{40}(?![A-Za-z0-9_])")
 CRYPTO_CONTEXT = context(
     r"eth|ether|ethereum|wallet|address|account|send|sent|deposit|crypto", "commit|hash|contract|transaction|tx"
 )

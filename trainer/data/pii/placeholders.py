@@ -32,6 +32,10 @@ class Placeholders:
         """Return the placeholder of a type, with a suffix that tells values apart."""
         return f"{self.opening}{type_.upper()}{'_' + suffix if suffix else ''}{self.closing}"
 
+    def names(self, word: str, types: Iterable[str]) -> bool:
+        """Tell whether `word` is the placeholder of one of `types`, with or without a suffix."""
+        return any(word.startswith(self.opening + type_.upper()) for type_ in types)
+
     def outside_tokens(self, text: str, found: list[Match]) -> list[Match]:
         """Cut the special tokens out of the ranges, so that no replacement touches one."""
         if self.tokens is None or not found:

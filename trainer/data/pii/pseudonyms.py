@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
 from trainer.data.pii.checksums import digits_of
-from trainer.data.pii.contact import PhoneDetector, e164
+from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
-from trainer.data.pii.rule import Family, Rule
+from trainer.data.pii.rule import Family, Rule, anything
 from trainer.data.pii.rules import SECRETS, find_all
 
 MAX_TRIES = 256
@@ -25,7 +25,7 @@ MAX_TRIES = 256
 KEPT = {"iban": 2, "crypto": 2, "card": 1}
 """Characters that stay: country, kind of coin, kind of card."""
 
-WITHOUT_FORM = SECRETS | {"address", "driver_license", "passport"}
+WITHOUT_FORM = SECRETS | {"address", "driver_license", "passport", "record_number", "date_of_birth", "uk_bank_account"}
 """Types whose stand-in is a numbered placeholder: a made-up key or address would be taken for a real one."""
 
 
@@ -47,6 +47,9 @@ class Pseudonyms:
             if isinstance(detector, Rule):
                 own.setdefault(detector.type, []).append(detector)
         self._own = own
+        self._checked = [
+            rule for group in own.values() for rule in group if rule.valid is not anything and rule.type not in SECRETS
+        ]
         detectors = [detector for family in rules for detector in family.detectors]
         self._regions = next((found.regions for found in detectors if isinstance(found, PhoneDetector)), ())
 
@@ -90,9 +93,10 @@ class Pseudonyms:
         return self._words.of(type_, draw(0).hex()[:8])
 
     def _is_valid(self, type_: str, twin: str) -> bool:
-        own = (rule for rule in self._own.get(type_, ()))
+        # Also by rules that would need a word beside it: the row may hold that word.
+        rules = (*self._own.get(type_, ()), *self._checked)
         return bool(
-            any((found := rule.pattern.search(twin)) and rule.valid(found[0]) for rule in own)
+            any((found := rule.pattern.search(twin)) and rule.valid(found[0]) for rule in rules)
             or find_all(twin, self._rules)
             or find_all("card " + twin, self._rules)
         )

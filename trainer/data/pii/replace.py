@@ -74,7 +74,7 @@ def echo_pattern(values: Iterable[tuple[str, str]]) -> dict[str, re.Pattern[str]
             by_type.setdefault(type_, set()).add(_spelled(value))
     return {
         type_: re.compile(
-            rf"(?<!\w)(?:{'|'.join(sorted(spelled, key=lambda form: (-len(form), form)))})(?!\w)",
+            rf"(?<![A-Za-z0-9_])(?:{'|'.join(sorted(spelled, key=lambda form: (-len(form), form)))})(?![A-Za-z0-9_])",
             0 if type_ in CASE_SENSITIVE else re.IGNORECASE,
         )
         for type_, spelled in by_type.items()

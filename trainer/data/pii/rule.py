@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+LONG_WORD = re.compile(r"[A-Za-z0-9_-]{18}")
+"""No key or coin address has a shorter longest piece."""
 
 BEFORE = 64
 """Characters before a value that are read for context."""
@@ -72,9 +76,14 @@ OTHER_NUMBERS = (
 """Words that name a number which belongs to no person."""
 
 
+LETTER = "[A-Za-z0-9À-ɏͰ-ԯ]"
+"""Letters and digits of scripts that put spaces between words; in the others a word may touch the next one."""
+
+
 def context(words: str, others: str = OTHER_NUMBERS) -> Context:
     """Build the context of a kind of value from two lists of words, each joined by `|`."""
-    return Context(re.compile(rf"(?<![^\W_])(?:(?P<words>{words})|(?P<others>{others}))(?![^\W_])", re.IGNORECASE))
+    pattern = rf"(?<!{LETTER})(?:(?P<words>{words})|(?P<others>{others}))(?!{LETTER})"
+    return Context(re.compile(pattern, re.IGNORECASE))
 
 
 def anything(value: str) -> bool:
@@ -100,13 +109,14 @@ class Rule:
     context: Context | None = None
     needs_context: bool = False
 
-    def find(self, text: str) -> list[Match]:
+    def find(self, text: str, start: int = 0, end: int = sys.maxsize) -> list[Match]:
+        """Return the values in `text[start:end]`; what stands around that range is still read as context."""
         found = []
         group = "value" if "value" in self.pattern.groupindex else 0
-        for match in self.pattern.finditer(text):
-            start, end = match.span(group)
-            if self.valid(text[start:end]) and self._fits(text, start, end):
-                found.append(Match(start, end, self.type))
+        for match in self.pattern.finditer(text, start, end):
+            first, last = match.span(group)
+            if self.valid(text[first:last]) and self._fits(text, first, last):
+                found.append(Match(first, last, self.type))
         return found
 
     def _fits(self, text: str, start: int, end: int) -> bool:
@@ -132,3 +142,17 @@ class Holds:
 
     def __call__(self, text: str) -> bool:
         return self.part in text
+
+
+def names_any(text: str, ascii_names: Sequence[str], other_names: Sequence[str]) -> bool:
+    """Tell whether a text holds one of the names, in any case; the others are only tried where they can occur."""
+    lowered = text.lower()
+    if any(name in lowered for name in ascii_names):
+        return True
+    return not lowered.isascii() and any(name in lowered for name in other_names)
+
+
+def has_long_word(text: str, *, length: int = 18) -> bool:
+    """Tell whether there may be a run of `length` letters, digits, `_` and `-`. Splitting is faster than a pattern."""
+    words = text.split()
+    return bool(words) and len(max(words, key=len)) >= length and LONG_WORD.search(text) is not None

@@ -16,6 +16,7 @@ from trainer.data.pii.placeholders import placeholders
 from trainer.data.pii.presidio import PresidioDetector
 from trainer.data.pii.pseudonyms import Pseudonyms
 from trainer.data.pii.replace import after_escape, echo_pattern, replace
+from trainer.data.pii.residual import remains
 from trainer.data.pii.rule import Detector, Match
 from trainer.data.pii.rules import SECRETS, families, find_all, settle
 from trainer.data.pii.walk import Leaf, leaves, rewritten
@@ -165,8 +166,9 @@ class Scanner:
         raise AssertionError("only these actions change a text")
 
     def _residual(self, record: Record, issued: set[str]) -> list[Finding]:
-        """Return what the rules still find of the types that were to be replaced, stand-ins left out."""
-        left = []
+        """Return what is left of the types that were to be replaced: found by rule, or drawn and beside a stand-in."""
+        left: list[Finding] = []
+        secret_words = {word for word in issued if self._words.names(word, SECRETS)}
         for leaf in leaves(record):
             if leaf.is_key:
                 continue
@@ -175,6 +177,7 @@ class Scanner:
                 for match in self._matches(leaf)
                 if self.action_of(match.type) in CHANGING and not is_issued(leaf.text[match.start : match.end], issued)
             ]
+            matches = settle([*matches, *remains(leaf.text, secret_words)])
             left += [finding._replace(action="residual") for finding in self._findings(FoundIn(leaf, matches))]
         return left
 

@@ -1,91 +1,48 @@
-"""Keys, tokens, passwords and private keys."""
+"""Find keys and tokens by the form that their provider gives them, and private keys by their block."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
-from collections import Counter
+from collections.abc import Sequence
 
 import orjson
 
-from trainer.data.pii.rule import Rule
+from trainer.data.pii.key_forms import DISCORD, LED, UNLED, Form
+from trainer.data.pii.randomness import is_drawn, is_sample
+from trainer.data.pii.rule import Match, Rule
+
+KEY_NAME = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?"
+_LINE = r"[A-Za-z0-9+/=_-]{16,}"
+_BREAK = r"(?:\s|\\[nr])+"
 
 PRIVATE_KEY = re.compile(
-    r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[^\"'<>-]{1,20000}"
-    r"(?:-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
+    rf"-{{4,5}} ?BEGIN {KEY_NAME} ?-{{4,5}}"
+    # To the end of the block, whatever headers it has; a sentence that only names the marks has no line of a key.
+    rf"(?:(?:(?!-{{4,5}} ?(?:BEGIN|END)).){{0,200}}?(?<![A-Za-z0-9+/]){_LINE}(?:(?!-{{4,5}} ?BEGIN).){{0,30000}}?"
+    rf"-{{4,5}} ?END {KEY_NAME} ?-{{4,5}}"
+    # The end was cut off: headers, then lines as far as they are those of a key.
+    rf"|(?:{_BREAK}[A-Za-z-]{{3,20}}: [^\n\\]{{0,200}}){{0,6}}(?:{_BREAK}{_LINE})+)",
+    re.DOTALL,
 )
-"""The whole block; where its end is cut off, as far as the key goes."""
+"""RFC 7468, RFC 1421 (headers of an encrypted key), RFC 9580 (armor of OpenPGP)."""
 
-JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,2000}\.[\w-]{8,8000}\.[\w-]{16,2000}(?![\w-])")
-
-_TOKENS = (
-    r"(?:AKIA|ASIA)[A-Z2-7]{16}",
-    r"gh[pousr]_[A-Za-z0-9]{36,251}",
-    r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}",
-    r"gl(?:pat|dt|rt)-[\w-]{20,64}",
-    r"xox[abeoprs]-(?:[A-Za-z0-9]+-){1,5}[A-Za-z0-9]{10,64}",
-    r"hooks\.slack\.com/services/T[A-Z0-9]{6,12}/B[A-Z0-9]{6,12}/[A-Za-z0-9]{18,32}",
-    r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,247}",
-    r"whsec_[A-Za-z0-9+/]{32,64}",
-    r"sk-(?:ant-[a-z0-9]{2,8}-|proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,250}",
-    r"AIza[\w-]{35}",
-    r"GOCSPX-[\w-]{28}",
-    r"ya29\.[\w-]{20,400}",
-    r"hf_[A-Za-z0-9]{30,64}",
-    r"npm_[A-Za-z0-9]{36}",
-    r"pypi-AgEIcHlwaS5vcmc[\w-]{50,400}",
-    r"SG\.[\w-]{22}\.[\w-]{43}",
-    r"do[op]_v1_[a-f0-9]{64}",
-    r"dapi[a-f0-9]{32}",
-    r"shp(?:at|ss|ca)_[a-fA-F0-9]{32}",
-    r"sq0(?:atp|csp|idp)-[\w-]{22,43}",
-    r"hv[sb]\.[\w-]{24,300}",
-    r"lin_api_[A-Za-z0-9]{40}",
-    r"(?:ntn_|secret_)[A-Za-z0-9]{43,46}",
-    r"nvapi-[\w-]{64}",
-    r"gsk_[A-Za-z0-9]{52}",
-    r"r8_[A-Za-z0-9]{37}",
-    r"key-[0-9a-f]{32}",
-    r"\d{8,10}:AA[\w-]{33}",
-    r"SK[0-9a-f]{32}",
-    r"(?<=AccountKey=)[A-Za-z0-9+/]{86}==",
+PUTTY_KEY = re.compile(
+    rf"PuTTY-User-Key-File-\d: (?:(?!PuTTY-User).){{20,20000}}?Private-Lines: \d{{1,4}}"
+    rf"(?:{_BREAK}(?!Private-)[A-Za-z0-9+/=]{{4,}})+"
+    rf"(?:{_BREAK}Private-(?:MAC|Hash): [0-9a-f]{{40,128}})?",
+    re.DOTALL,
 )
-"""Prefix and shape. Source: each vendor's documentation of its tokens."""
+"""PuTTY's documentation, appendix C: PPK file format."""
 
-ASSIGNED = re.compile(
-    r"(?:api[_-]?key|apikey|secret(?:[_-]?(?:access))?(?:[_-]?key)?|access[_-]?(?:key|token)|auth[_-]?token|private[_-]?key"
-    r"|client[_-]?secret|bearer|passw(?:or)?d|passphrase|pwd)"
-    r"[\"']?\s{0,3}(?:[:=]{1,2}>?|\bis\b|\s)\s{0,3}[\"'`]?(?P<value>[A-Za-z0-9+/=_.~!@#$%^&*-]{8,200})(?![\w(\[])",
-    re.IGNORECASE,
+JWT = re.compile(
+    r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{16,2000}(?![A-Za-z0-9_-])"
 )
-SECRET_NAMES = ("key", "secret", "token", "bearer", "passw", "passphrase", "pwd")
 
-
-def names_a_secret(text: str) -> bool:
-    """Tell whether a text speaks of a key or a password at all."""
-    lowered = text.lower()
-    return any(name in lowered for name in SECRET_NAMES)
-
-
-def is_random(value: str) -> bool:
-    """Tell whether the part after a token's prefix is drawn, not written: `sk-your-key-goes-here` is no key."""
-    body = re.split(r"[-_.:]", value)[-1] if len(re.split(r"[-_.:]", value)[-1]) >= 16 else value
-    if value.startswith(("AKIA", "ASIA")):
-        return True
-    return not is_sample(value) and any(char.isdigit() for char in body) and entropy(body) >= 2.8
-
-
-def is_sample(value: str) -> bool:
-    """Tell whether a key says itself that it is an example, as those of manuals do."""
-    return re.search(r"example|x{6}|0{12}|1234567890abcdef$|your|\*{4}", value, re.IGNORECASE) is not None
-
-
-def entropy(value: str) -> float:
-    """Return the entropy of the characters of `value`, in bits per character."""
-    counts = Counter(value).values()
-    return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~:/+=%&?-]{17,}")
+"""What may hold a key; no key is shorter."""
+START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]")
 
 
 def is_jwt(value: str) -> bool:
@@ -101,20 +58,61 @@ def is_jwt(value: str) -> bool:
     return isinstance(header, dict) and "alg" in header
 
 
-def is_password(value: str) -> bool:
-    """Tell whether an assigned value is a drawn key or a strong password, not a word, a variable or a path."""
-    kinds = [any(test(char) for char in value) for test in (str.islower, str.isupper, str.isdigit)]
-    punctuated = any(not char.isalnum() and char not in "_./-" for char in value)
-    if is_sample(value) or not kinds[2] or value.count(".") > 1 or sum(kinds) + punctuated < 2:
-        return False
-    return entropy(value) >= (3.0 if len(value) >= 16 else 2.75) and (sum(kinds) + punctuated >= 3 or len(value) >= 20)
+class KeyDetector:
+    """Keys that begin with fixed text. A word is looked up by its first two characters, so most words cost nothing.
+
+    Args:
+        forms: of the keys.
+    """
+
+    def __init__(self, forms: Sequence[Form] = LED) -> None:
+        by_start: dict[str, list[Form]] = {}
+        for form in sorted(forms, key=lambda form: -len(form.lead)):
+            by_start.setdefault(form.lead[:2], []).append(form)
+        self._by_start = {start: _alternatives(group) for start, group in by_start.items()}
+
+    def find(self, text: str) -> list[Match]:
+        matches: list[Match] = []
+        for word in WORD.finditer(text):
+            end = word.start()
+            for start in START.finditer(text, word.start(), word.end()):
+                alternatives = self._by_start.get(text[start.start() : start.start() + 2])
+                if alternatives is not None and start.start() >= end:
+                    match = _match_of(text, start.start(), *alternatives)
+                    if match is not None:
+                        matches.append(match)
+                        end = match.end
+        return matches
 
 
-PRIVATE_KEY_RULE = Rule("private_key", PRIVATE_KEY)
+def _alternatives(forms: Sequence[Form]) -> tuple[re.Pattern[str], tuple[Form, ...]]:
+    """Compile forms with the same start into one pattern; the number of the group that matched is that of the form."""
+    bodies = (f"{re.escape(form.lead)}({form.body})(?![A-Za-z0-9])" for form in forms)
+    return re.compile("|".join(bodies)), tuple(forms)
+
+
+def _match_of(text: str, position: int, pattern: re.Pattern[str], forms: tuple[Form, ...]) -> Match | None:
+    found = pattern.match(text, position)
+    if found is None or found.lastindex is None or not is_drawn(found[found.lastindex]):
+        return None
+    form = forms[found.lastindex - 1]
+    # Inside base64 a short lead of letters and digits is chance.
+    if form.lead.isalnum() and position > 0 and text[position - 1] in "+/":
+        return None
+    return Match(found.start(found.lastindex) if form.keeps_lead else position, found.end(), "api_key")
+
+
+def _unled_rule(pattern: str) -> Rule:
+    return Rule("api_key", re.compile(rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9_-])"), is_drawn)
+
+
+def is_key_block(value: str) -> bool:
+    """Tell whether a block holds a key and not a word for one: `-----BEGIN ...----- YOUR KEY HERE`."""
+    return not is_sample(re.sub(r"-{4,5}[A-Z ]+-{4,5}", "", value)[:400])
+
+
+PRIVATE_KEY_RULE = Rule("private_key", PRIVATE_KEY, is_key_block)
+PUTTY_RULE = Rule("private_key", PUTTY_KEY)
+DISCORD_RULE = _unled_rule(DISCORD)
 JWT_RULE = Rule("jwt", JWT, is_jwt)
-TOKEN_RULE = Rule(
-    "api_key",
-    re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_TOKENS)})(?![A-Za-z0-9])"),
-    is_random,
-)
-ASSIGNED_RULE = Rule("credential", ASSIGNED, is_password)
+UNLED_RULES = tuple((part, _unled_rule(pattern)) for pattern, part in UNLED)

@@ -1,63 +1,39 @@
-"""E-mail addresses and telephone numbers."""
+"""Find telephone numbers: international ones, national ones in the form of their country, and what a text calls one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import phonenumbers
 from phonenumbers import PhoneNumber
 
 from trainer.data.pii.checksums import digits_of
-from trainer.data.pii.rule import OTHER_NUMBERS, Match, Rule, context
+from trainer.data.pii.phone_words import LABEL_AFTER, NO_PHONE, PHONE_CONTEXT
+from trainer.data.pii.rule import Match
 
-EMAIL = re.compile(
-    r"(?<![\w.+%-])[\w](?:[\w.+%'-]{0,62}[\w+-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9-]{2,59})"
-    r"(?![\w@-])"
-)
-"""RFC 5321's local part without the quoted form, at a host name of several labels."""
-
-# A user on a host without a domain (`root@db1`) and `pip install x@1.2` are no addresses: the last label is letters.
-FILE_ENDINGS = frozenset(("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "map", "py", "json"))
-"""Ends of names such as `icon@2x.png`, which are no top-level domains."""
-
+_SEPARATOR = r"[ \u00a0.\-‐‑–/()]"
 PHONE = re.compile(
-    r"(?<![\w@#$€£%=&.<*])(?:\+|00)?(?:\(\+?\d{1,5}\)|\d)(?:[ \u00a0.\-/()]{0,3}\d){6,16}"
-    r"(?P<extension>[ ,]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?(?![\w@%$€£]|[.,:/-]\d| ?[=*<>])"
+    rf"(?<![A-Za-z0-9_@#$€£%=&.<*])(?:\+|00)?(?:\(\+?\d{{1,5}}(?: \d{{1,4}})?\)|\d)(?:{_SEPARATOR}{{0,3}}\d){{6,16}}"
+    r"(?P<extension>[ ,]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?(?![A-Za-z0-9_@%$€£]|[.,:/-]\d| ?[=*<>])"
 )
 NANP = re.compile(r"\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}([-.])\d{3}\1\d{4}|1[-.]\d{3}[-.]\d{3}[-.]\d{4}")
 """How a number of the North American plan is written; few other things are."""
 
-DATE = re.compile(
-    r"(?:19|20)\d\d([-/. ])\d{1,2}\1\d{1,2}(?!\d)|\d{1,2}([-/.])\d{1,2}\2(?:19|20)\d\d(?!\d)|(?:19|20)\d{12}$"
-)
+DATE = re.compile(r"[12]\d{3}([-/. ])\d{1,2}\1\d{1,2}(?!\d)|\d{1,2}([-/.])\d{1,2}\2\d{4}(?!\d)|(?:19|20)\d{12}$")
 ADDRESS_OR_DECIMAL = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|\d+\.\d+")
+
+THOUSANDS = re.compile(r"\d{1,3}(?:[ \u00a0.]\d{3})+|\d\d(?: \d\d)+")
+"""`612 345 678` is written like a large number, `12 34 56 78` like scores."""
+
+PRINTED = re.compile(r"(?:\(\d[\d ]*\))?[\d /-]+|\d+(?:\.\d+)+|\(\d+\)[\d.]+")
+"""Spaces, hyphens and a slash, or points alone: both together are decimals."""
+INSIDE_CODE = re.compile(r"[A-Za-z0-9][-/.‐–]#|#[-/.‐–][A-Za-z0-9]")
 
 ARITHMETIC = re.compile(r"(?!\d{3}-\d{4}$)[1-9]\d*([-/])\d+(?:\1\d+)?")
 """`1600-1360` or `240-120-75`: a sum, a range or a date; `555-0199` is none."""
-
-PHONE_CONTEXT = context(
-    r"(?:tele)?phones?|tel|mobiles?|mob|cell|cell ?phone|cellular|fax|handy|telefon[oe]?s?|tél(?:éphone)?|móvil|celular"
-    r"|whatsapp|sms|hotline|helpline|landline|pager|voicemail|call(?:ed|ing|s)?|dial|ring|rang|answer(?:ing)?|messages?"
-    r"|texted|text me|text|reach|contact|(?:desk|office|home|work)(?= ?:)",
-    OTHER_NUMBERS
-    + r"|isbn|zip|vin|licen[cs]e|licence|passport|card|iban|ssn|account|acct|routing|p\.?o\.? box|box|costs?"
-    r"|prices?|worth|total|sum|id|at the office of|port",
-)
-
-
-LABEL_AFTER = re.compile(r"[ \t(,-]{0,3}(?:office|desk|fax|mobile|cell|home|work|tel|phone)(?!\w)", re.IGNORECASE)
-"""How signatures name a number: `555 0199 (mobile)`."""
-
-
-def is_mail_address(value: str) -> bool:
-    """Tell whether the ends of an e-mail address are those of an address, not of a file."""
-    local, _, host = value.rpartition("@")
-    return ".." not in value and not local.endswith(".") and host.rsplit(".", 1)[-1].lower() not in FILE_ENDINGS
-
-
-EMAIL_RULE = Rule("email", EMAIL, is_mail_address)
 
 
 @dataclass(frozen=True)
@@ -86,8 +62,8 @@ class PhoneDetector:
         whole = NANP.match(text, start, end)
         if whole and text[whole.end() : whole.end() + 1] == " " and not match["extension"]:
             end = whole.end()
-        for _ in range(3):
-            if self._is_phone(text, start, end, extension=match["extension"] or ""):
+        for num_cuts in range(3):
+            if self._is_phone(text, start, end, extension=match["extension"] or "", is_cut=num_cuts > 0):
                 return end
             cut = max(text.rfind(mark, start, end) for mark in " \u00a0")
             if cut <= start or match["extension"]:
@@ -95,7 +71,7 @@ class PhoneDetector:
             end = cut
         return None
 
-    def _is_phone(self, text: str, start: int, end: int, *, extension: str) -> bool:
+    def _is_phone(self, text: str, start: int, end: int, *, extension: str, is_cut: bool) -> bool:
         value = text[start : end - len(extension)]
         num_digits = len(digits_of(value))
         if not 7 <= num_digits <= 15 or DATE.match(value) or ADDRESS_OR_DECIMAL.fullmatch(value):
@@ -107,13 +83,57 @@ class PhoneDetector:
             return is_international(value, possible=bool(verdict))
         if verdict or LABEL_AFTER.match(text, end):
             return is_written_as_phone(value) and any(is_possible(value, region) for region in self.regions)
-        return NANP.fullmatch(value) is not None and any(
-            is_valid(value, region) for region in ("US", "CA") if region in self.regions
-        )
+        # More digits after it without a word that says telephone: a list of numbers.
+        in_code = INSIDE_CODE.search(text[max(0, start - 2) : start] + "#" + text[end : end + 2]) is not None
+        return not is_cut and not in_code and not is_other_number(text, start, end) and self._is_in_national_form(value)
+
+    def _is_in_national_form(self, value: str) -> bool:
+        """Tell whether a number stands as its country writes it, where no word calls it a telephone."""
+        if NANP.fullmatch(value):
+            return any(is_valid(value, region) for region in ("US", "CA") if region in self.regions)
+        groups = [len(group) for group in re.findall(r"\d+", value)]
+        if not PRINTED.fullmatch(value) or not 2 <= len(groups) <= 5 or min(groups[1:]) < 2 or groups[0] > 6:
+            return False
+        regions = [region for region in self.regions if region not in ("US", "CA")]
+        if value.startswith(("0", "(")):
+            return any(is_national_form(value, region) for region in regions)
+        # Without the leading zero or an area code in brackets it may be a sum, a score or a list.
+        return not THOUSANDS.fullmatch(value) and any(is_printed_form(value, region) for region in regions)
+
+
+def is_other_number(text: str, start: int, end: int) -> bool:
+    """Tell whether the words before or after name a part, a price or a place on a map."""
+    return NO_PHONE.search(text[max(0, start - 64) : start] + " " + text[end : end + 40]) is not None
+
+
+def is_national_form(value: str, region: str) -> bool:
+    """Tell whether a number is assigned in a region and grouped: zero or bracket first, then groups of two or more."""
+    trunk = national_prefix(region)
+    if value.startswith("0") and trunk != "0" and region != "IT":
+        return False
+    return is_valid(value, region)
+
+
+def is_printed_form(value: str, region: str) -> bool:
+    """Tell whether a number without leading zero stands exactly as libphonenumber prints it for its region."""
+    number = parse_phone(value, region) if national_prefix(region) in (None, "") or region in ("IT", "ES") else None
+    if number is None or len(digits_of(value)) < 9 or not phonenumbers.is_valid_number(number):
+        return False
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL) == value
+
+
+@cache
+def national_prefix(region: str) -> str | None:
+    """Return what is dialled before a national number: `0` in most of Europe and Asia."""
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(region, None)
+    return metadata.national_prefix if metadata is not None else None
 
 
 def is_written_as_phone(value: str) -> bool:
-    """Tell whether the digits stand as a telephone's: not two or three plain numbers of a sum or a range."""
+    """Tell whether the digits stand as a telephone's: not two or three plain numbers of a sum, a range or a list."""
+    groups = re.findall(r"\d+", value)
+    if len(groups) * 2 > len(digits_of(value)) + 1:
+        return False
     if ARITHMETIC.fullmatch(value):
         return NANP.fullmatch(value) is not None
     return len(value) >= 9 or any(mark in value for mark in " -./()")
@@ -168,8 +188,3 @@ def e164(value: str, regions: Sequence[str]) -> str | None:
         where = where or next((region for region in regions if is_possible(plain, region)), None)
         number = parse_phone(plain, where) if where else None
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else None
-
-
-def contact_detectors(regions: Sequence[str]) -> tuple[PhoneDetector]:
-    """Build the detectors of telephone numbers of these countries."""
-    return (PhoneDetector(tuple(regions)),)
