@@ -69,14 +69,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _verify(folder: Path) -> int:
-    provenance: Any = importlib.import_module("trainer.model.provenance")
-    found = [provenance.examine(place) for place in provenance.exports_in(folder)]
+    manifest: Any = importlib.import_module("trainer.model.manifest")
+    found = manifest.verify(folder)
     for one in found:
         state = "FAILED" if one.findings else "ok"
         print(f"{one.folder}: {state}, {one.kind}, {one.num_files} files, {one.num_bytes / 1e6:,.1f} MB")
-        print(f"  provenance {one.digest}")
-        for finding in one.findings:
-            print(f"  {finding}")
+        if one.digest:
+            print(f"  {'manifest' if one.kind.startswith('export') else 'provenance'} {one.digest}")
+        for line in (*one.findings, *one.notes):
+            print(f"  {line}")
     failed = [one for one in found if one.findings]
     if failed:
         raise GateError(

@@ -2,15 +2,15 @@
 
 `provenance.json` lies in the folder of every format: hashes of base, rows, template, recipe, code and of every file.
 `examine` hashes all of it again and repeats the checks that need no model: files whole, numbers finite, settings
-readable, template and stop tokens those of training.
+readable, template and stop tokens those of training. What lies beside the formats, `manifest` knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import orjson
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 _OF_TOOLS = (".cache", ".git", ".gitattributes")
 """What the hub's client leaves in a downloaded folder."""
 _SETTINGS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json", "prompt.json")
-_WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 @dataclass
@@ -37,13 +37,15 @@ class Examined:
     num_files: int
     num_bytes: int
     findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What could not be looked at."""
 
 
 def template_sha256(template: object) -> str | None:
     """Return the hash of a chat template; None where there is none. Several named ones count together."""
     if not template:
         return None
-    text = template.encode("utf-8") if isinstance(template, str) else orjson.dumps(template, option=_WRITTEN)
+    text = template.encode("utf-8") if isinstance(template, str) else orjson.dumps(template, option=WRITTEN)
     return hashlib.sha256(text).hexdigest()
 
 
@@ -54,12 +56,10 @@ def write_provenance(folder: Path, facts: dict[str, Any]) -> str:
         folder: Of one format.
         facts: `kind`, `base`, `data`, `recipe`, `template`, `stop_token_id`, ...
     """
-    files = {
-        name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
-    }
+    files = {name: noted(folder / name) for name in entries_in(folder, (PROVENANCE,))}
     content = {"provenance_version": FORMAT_VERSION, **facts, "files": files}
     digest = digest_of(content)
-    (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=_WRITTEN))
+    (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=WRITTEN))
     return digest
 
 
@@ -77,30 +77,20 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         raise StageError(f"{path}: no such file, so nothing can be verified", hint=hint) from error
     except orjson.JSONDecodeError as error:
         raise StageError(f"{path}: damaged: {error}", hint="export again, or copy the folder again") from error
-    if not isinstance(found, dict) or not _lists_files(found.get("files")):
+    if not isinstance(found, dict) or not lists_files(found.get("files")):
         raise StageError(f"{path}: not written by recipe-trainer", hint=hint)
     return found
 
 
-def _lists_files(files: object) -> bool:
+def lists_files(files: object) -> bool:
+    """Tell a well-formed list of files, all of them below the folder."""
     return isinstance(files, dict) and all(
-        isinstance(file, dict) and isinstance(file.get("bytes"), int) and isinstance(file.get("sha256"), str)
-        for file in files.values()
+        isinstance(file, dict)
+        and isinstance(file.get("bytes"), int)
+        and isinstance(file.get("sha256"), str)
+        and not (PurePath(name).is_absolute() or ".." in PurePath(name).parts)
+        for name, file in files.items()
     )
-
-
-def exports_in(folder: Path) -> list[Path]:
-    """Return the folders to verify: this one, or those of every format below it, also of a run.
-
-    Raises:
-        StageError: There is none.
-    """
-    if (folder / PROVENANCE).is_file():
-        return [folder]
-    found = sorted(path.parent for place in ("*", "export/*") for path in folder.glob(f"{place}/{PROVENANCE}"))
-    if not found:
-        read_provenance(folder)
-    return found
 
 
 def examine(folder: Path) -> Examined:
@@ -116,7 +106,7 @@ def examine(folder: Path) -> Examined:
     if digest_of(facts) != digest:
         found.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
     found.findings += [
-        *_changed_files(folder, facts["files"]),
+        *changed_files(folder, facts["files"], (PROVENANCE,)),
         *_broken_weights(folder),
         *_unreadable_settings(folder),
         *_other_prompt(folder, facts),
@@ -124,12 +114,24 @@ def examine(folder: Path) -> Examined:
     return found
 
 
-def _files(folder: Path) -> list[str]:
-    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
-    return [str(path) for path in paths if path.parts[0] not in (*_OF_TOOLS, PROVENANCE)]
+def entries_in(folder: Path, skipped: Collection[str] = ()) -> list[str]:
+    """Return the files, links and empty folders below a folder, but those that begin with one of `skipped`."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_entry = path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+        if is_entry and name.parts[0] not in (*_OF_TOOLS, *skipped):
+            found.append(name.as_posix())
+    return found
 
 
-def _sha256(path: Path) -> str:
+def noted(path: Path) -> dict[str, Any]:
+    """Return sha256 and size of a file."""
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -139,17 +141,40 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _changed_files(folder: Path, files: dict[str, dict[str, Any]]) -> Iterator[str]:
-    there = set(_files(folder))
-    for name, noted in sorted(files.items()):
-        if name not in there or not (folder / name).is_file():
+def changed_files(folder: Path, files: dict[str, dict[str, Any]], skipped: Collection[str] = ()) -> Iterator[str]:
+    """Yield what tells the files of a folder from a list of them.
+
+    Args:
+        folder: Where they lie.
+        files: Name -> sha256 and bytes.
+        skipped: Names right below the folder that are not looked at.
+    """
+    there = set(entries_in(folder, skipped))
+    for name, expected in sorted(files.items()):
+        path = folder / name
+        if name not in there or not path.is_file():
             yield f"{name} is missing"
-        elif (size := (folder / name).stat().st_size) != noted["bytes"]:
-            yield f"{name} has {size} bytes, exported with {noted['bytes']}"
-        elif _sha256(folder / name) != noted["sha256"]:
+        elif is_foreign_link(path):
+            yield link_finding(path, name)
+        elif (size := path.stat().st_size) != expected["bytes"]:
+            yield f"{name} has {size} bytes, exported with {expected['bytes']}"
+        elif sha256_of(path) != expected["sha256"]:
             yield f"{name} has another content than was exported"
     for name in sorted(there - files.keys()):
         yield f"{name} is not part of the export"
+
+
+def is_foreign_link(path: Path) -> bool:
+    """Tell a link, other than those of the hub's cache: `snapshots/COMMIT/FILE` leads to `blobs/`."""
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    return not (target.is_file() and target.parent.name == "blobs" and "snapshots" in path.absolute().parts)
+
+
+def link_finding(path: Path, name: str) -> str:
+    """Say that a link stands where a file or folder was written."""
+    return f"{name} is a link to {path.readlink()}: what is there can change without this export"
 
 
 def _broken_weights(folder: Path) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """export: every wanted format, reopened from disk by a fresh process and proven.
 
-Writes a folder for each format, each with its model card and `provenance.json`; `verify.json` with every figure, and
-`README.md`. The limits stand in `export.verify`; beyond them
-nothing is published.
+Writes a folder for each format with its model card and `provenance.json`, `verify.json` with every figure, `README.md`
+and `manifest.json`. The limits stand in `export.verify`; beyond them nothing is published.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from trainer.model.carried import write_carried
 from trainer.model.compress.compressor import DTYPES, calibration_rows, check_compressor, write_compressed
 from trainer.model.gguf.written import check_gguf, write_gguf, write_prompts
 from trainer.model.load import device, load_tokenizer
+from trainer.model.manifest import write_manifest
 from trainer.model.merge import FourBit, MergePlan
 from trainer.model.proof import Scored, drift, judge, prove_apart, sentence, survived
 from trainer.model.prove import Export, Request
@@ -81,6 +81,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     work.origin.write_cards(context.dir, proofs, context.say)
     context.numbers.update({f"{name}_max_logit_diff": proof.get("max_logit_diff") for name, proof in proofs.items()})
     _publishable(proofs, context)
+    context.say(f"export: manifest {write_manifest(context.dir)}")
     shutil.rmtree(context.run.path / MERGING, ignore_errors=True)
     if recipe.export.push:
         chosen = recipe.export.push.format or recipe.export.formats[0]
@@ -257,8 +258,7 @@ class Work:
             return self._gguf(Path(merged.export.folder), folder, merged.export.base)
         if name in DTYPES:
             return [self._compressed(name, merged)]
-        given = self.recipe.adapter
-        adapter = given if isinstance(given, QloraAdapter) else QloraAdapter(kind="qlora")
+        adapter = self.recipe.adapter if isinstance(self.recipe.adapter, QloraAdapter) else QloraAdapter(kind="qlora")
         limit = self.recipe.export.max_shard_gb
         write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
         export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
