@@ -13,8 +13,10 @@ from typing import Any
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from trainer.model.merge import open_to_all
+from trainer.model.older import write_older_config, write_tokenizer
 from trainer.model.provenance import template_sha256
 
+CONFIG = "config.json"
 PROMPT_JSON = "prompt.json"
 """System prompt, template settings and stop tokens, for whoever serves the model."""
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -29,9 +31,17 @@ def end_tokens(folder: Path) -> list[int]:
 
 
 def write_carried(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, settings: GenerationConfig, stop_id: int, prompt: dict[str, Any]
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: GenerationConfig,
+    stop_id: int,
+    prompt: dict[str, Any],
+    *,
+    base: Path | None,
 ) -> None:
     """Write tokenizer, template, generation settings and `prompt.json` into the folder of a format.
+
+    Tokenizer and `config.json` are the base's own files where nothing in them has changed.
 
     Args:
         folder: Of the format; what lies there is replaced.
@@ -39,8 +49,11 @@ def write_carried(
         settings: Of the base model; the end of the trained answers is added.
         stop_id: Token that ends a trained answer.
         prompt: What `prompt.json` says.
+        base: Folder of the base model; None where that is a GGUF file, which holds neither.
     """
-    tokenizer.save_pretrained(str(folder))
+    write_tokenizer(folder, tokenizer, base)
+    if (folder / CONFIG).is_file():
+        write_older_config(folder / CONFIG, base)
     known = settings.eos_token_id
     ids = [known] if isinstance(known, int) else list(known or [])
     settings.eos_token_id = ids[0] if ids == [stop_id] else [*ids, *([] if stop_id in ids else [stop_id])]

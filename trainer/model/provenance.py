@@ -219,7 +219,10 @@ def _template(folder: Path) -> object:
     """Return the chat template as transformers reads it: a text, or texts by name where there are several."""
     main, others = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
     if not main.is_file():
-        return _json(folder / "tokenizer_config.json").get("chat_template")
+        known = _json(folder / "tokenizer_config.json").get("chat_template")
+        if not isinstance(known, list):
+            return known
+        return {str(one.get("name")): one.get("template") for one in known if isinstance(one, dict)}
     named = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in others}
     text = main.read_text(encoding="utf-8", errors="replace")
     return {"default": text, **named} if named else text

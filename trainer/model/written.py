@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from trainer.errors import HardwareError
 from trainer.model.load import device, four_bit, load_model, model_folder
 from trainer.model.merge import FourBit, MergePlan, MergeReport, merge_streaming
+from trainer.model.source import locate
 from trainer.recipe.model import ModelSection, QloraAdapter
 
 Say = Callable[[str], None]
@@ -34,7 +35,7 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
         found = snapshot_download(
             name,
             revision=kwargs.get("revision"),
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "README.md"],
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
         )
     except OSError as error:
         raise HardwareError(
@@ -42,6 +43,11 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
             hint="check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment",
         ) from error
     return Path(found)
+
+
+def own_files(section: ModelSection, base: Path) -> Path | None:
+    """Return the folder whose settings and tokenizer the base's authors wrote; None where they came as a GGUF file."""
+    return None if locate(section.name_or_path, revision=section.revision).kind == "gguf" else base
 
 
 def write_adapter(trained: Path, target: Path) -> None:

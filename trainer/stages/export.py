@@ -30,6 +30,7 @@ from trainer.model.push import hub_token, push
 from trainer.model.written import (
     base_folder,
     generation_settings,
+    own_files,
     plan_values,
     write_adapter,
     write_bnb4,
@@ -298,9 +299,8 @@ class Work:
     @property
     def dtype(self) -> str:
         """Return the type of merged weights."""
-        if self.recipe.export.dtype != "auto":
-            return self.recipe.export.dtype
-        return self.origin.weights_dtype
+        wanted = self.recipe.export.dtype
+        return self.origin.weights_dtype if wanted == "auto" else wanted
 
     @property
     def _references(self) -> list[str]:
@@ -369,10 +369,10 @@ class Work:
     # What travels along
 
     def _carry(self, one: Written) -> None:
-        folder = Path(one.export.folder)
+        folder, prompt = Path(one.export.folder), self.origin.served_prompt(self.stop_ids)
         if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
-            prompt = self.origin.served_prompt(self.stop_ids)
-            write_carried(folder, self.tokenizer, generation_settings(self.base), self.stop_id, prompt)
+            settings, base = generation_settings(self.base), own_files(self.recipe.model, self.base)
+            write_carried(folder, self.tokenizer, settings, self.stop_id, prompt, base=base)
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
 
 

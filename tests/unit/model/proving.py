@@ -118,7 +118,7 @@ def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: l
 def finish(export: Export, base: Path, tokenizer: Any) -> Export:
     """Add to a format what travels along."""
     folder, stop_id = Path(export.folder), tokenizer.eos_token_id
-    write_carried(folder, tokenizer, generation_settings(base), stop_id, {"stop_token_ids": [stop_id]})
+    write_carried(folder, tokenizer, generation_settings(base), stop_id, {"stop_token_ids": [stop_id]}, base=base)
     sign(folder, export.kind, tokenizer)
     return export
 

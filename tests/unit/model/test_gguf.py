@@ -147,7 +147,7 @@ def test_an_adapter_merged_into_a_family_passes_its_proof(family: str, tmp_path:
     stop_id = tokenizer.eos_token_id
     plan = MergePlan(dtype="float32", stop_id=stop_id)
     write_merged(base, tmp_path / "trained", tmp_path / "merged", plan, lambda line: None)
-    write_carried(tmp_path / "merged", tokenizer, generation_settings(base), stop_id, served(tokenizer))
+    write_carried(tmp_path / "merged", tokenizer, generation_settings(base), stop_id, served(tokenizer), base=base)
     facts = export(tmp_path / "merged", tmp_path / "gguf", tokenizer, "f32", "q8_0")
     template = template_sha256(tokenizer.chat_template)
     write_provenance(
