@@ -166,13 +166,17 @@ class Pipeline:
 
     def check(self) -> Iterator[str]:
         """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
-        importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
+        data = self.status(STAGES["data"])  # names a file that is not there
+        rows = importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
+        yield from (f"{'rows':7} {line}" for line in rows.lines)
         for stage in STAGES.values():
             if stage.name == "report" or (stage.name == "decide" and self.recipe.decide is None):
                 continue
-            status = self.status(stage)
+            status = data if stage.name == "data" else self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
         yield from forecast.lines(self.recipe)
+        if rows.refusal:
+            raise rows.refusal
         train = self.recipe.train
         yield (
             f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "

@@ -86,25 +86,24 @@ def run(folder: Path) -> list[dict[str, Any]]:
             name = f"{base_name}-{variant}".replace(", ", "-").replace(" ", "-")
             path = folder / f"{name}.json"
             path.write_text(json.dumps(recipe(base, name, VARIANTS[variant])))
-            export(path)
+            refusal = export(path)
+            if refusal:
+                cases.append({"base_name": base_name, "export_name": variant, "refusal": refusal})
             exports = folder / "runs" / name / "export"
-            for kind in ("adapter", "merged"):
-                if (exports / kind).is_dir():
-                    cases.append(described(base, exports / kind, variant))
+            kinds = [kind for kind in ("adapter", "merged") if (exports / kind).is_dir()]
+            cases += [described(base, exports / kind, variant) for kind in kinds]
     return cases
 
 
-def export(path: Path) -> None:
-    """Run a recipe to its export.
-
-    Raises:
-        SystemExit: It failed.
-    """
+def export(path: Path) -> str:
+    """Run a recipe to its export; return why that was refused, "" where it was not."""
     environment = os.environ | {"TRAINER_RUNS": str(path.parent / "runs"), "TRAINER_CACHE": str(path.parent / "cache")}
     command = [sys.executable, "-m", "trainer", "run", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
-    if done.returncode:
-        sys.exit(f"{path}: exit {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
+    if not done.returncode:
+        return ""
+    print(f"{path}: exit {done.returncode}\n{done.stderr[-1000:]}", file=sys.stderr)
+    return next((line for line in done.stderr.splitlines() if line.startswith("error: ")), f"exit {done.returncode}")
 
 
 def described(base: Path, folder: Path, variant: str) -> dict[str, Any]:

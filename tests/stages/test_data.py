@@ -233,8 +233,10 @@ def test_rows_that_do_not_fit_the_method_are_known_beforehand(
 
 
 def test_rows_that_fit_or_cannot_be_known_pass(tmp_path: Path) -> None:
-    stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
-    stage.check_first_rows(recipe_of("hub:owner/name"))
+    assert stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", [qa(1)]))) == ([], None)
+    assert stage.check_first_rows(recipe_of("hub:owner/name")).refusal is None
+    partly = stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
+    assert "1 of 2 rows" in partly.lines[0] and partly.refusal is not None
 
 
 def test_why_no_row_is_usable_is_said(tmp_path: Path) -> None:

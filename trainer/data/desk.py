@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.compared import Record
 from trainer.data.dedupe import find_conflicts, find_exact_duplicates
 from trainer.data.ledger import Ledger
 from trainer.data.mask import Mask
@@ -201,12 +202,16 @@ class Desk:
         rows = self.rows[Side.SOURCE]
         missing = rows[self.table.columns[column][rows] == 0]
         if missing.size:
-            metadata = self.spool.row(int(missing[0])).get("metadata", {})
-            known = ", ".join(sorted(map(str, metadata))) or "none"
-            raise DataError(
-                f"{self.table.ref(int(missing[0]))}: no field {name!r}, which data.split.{key} asks for",
-                hint=f"give every row the field, or set data.split.{key} to another; this row's fields: {known}",
-            )
+            raise missing_field(self.table.ref(int(missing[0])), self.spool.row(int(missing[0])), key, name)
+
+
+def missing_field(ref: str, row: Record, key: str, name: str) -> DataError:
+    """Return the error about a row without the field that `data.split.by` or `stratify` (`key`) names."""
+    known = ", ".join(sorted(map(str, row.get("metadata", {})))) or "none"
+    return DataError(
+        f"{ref}: no field {name!r}, which data.split.{key} asks for",
+        hint=f"give every row the field, or set data.split.{key} to another; this row's fields: {known}",
+    )
 
 
 def both_in(chosen: NDArray[np.bool_], edges: Edges) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any
 
 from trainer.data.prepare import Prepared, write_line
 from trainer.data.reasons import MALFORMED
+from trainer.errors import DataError
 
 NUM_LISTED = 5
 
@@ -29,6 +31,34 @@ class FileCount:
         malformed = [row for row in prepared.rejected if row["reason"] in MALFORMED]
         self.num_malformed += len(malformed)
         self.first += [f"{row['line']}: {row['reason']}: {row['detail']}" for row in malformed[: 3 - len(self.first)]]
+
+    def check(self, path: str, limit: float, *, is_whole: bool = True) -> None:
+        """Check that a file has rows, and not more malformed ones than the recipe allows.
+
+        Args:
+            path: Of the file.
+            limit: `data.max_rejected`.
+            is_whole: False where only the first rows were read.
+
+        Raises:
+            DataError: It has none, or too many malformed ones; the first of them are named.
+        """
+        if self.num_read == 0:
+            raise DataError(f"{path}: no rows", hint="give a file with at least one row")
+        if self.num_malformed <= limit * self.num_read:
+            return
+        listed = "\n".join(f"{path}:{line}" for line in self.first)
+        raise DataError(
+            f"{listed}\n{path}: {self.num_malformed} of {'' if is_whole else 'the first '}{self.num_read} rows are "
+            f"malformed ({self.num_malformed / self.num_read:.1%}; data.max_rejected allows {limit:.1%})",
+            hint="correct the rows, or raise data.max_rejected",
+        )
+
+
+def no_usable_rows(reasons: Counter[str], listed: Mapping[str, str], hint: str) -> DataError:
+    """Return the error about rows that were all left out, for reasons with counts and the place of each first row."""
+    why = ", ".join(f"{rows} {reason} ({listed[reason]})" for reason, rows in reasons.most_common())
+    return DataError(f"no usable rows: {why}", hint=f"{hint}, then set data.sources[].format or mapping")
 
 
 @dataclass

@@ -35,7 +35,7 @@ from trainer.data.near import Bands, band_texts
 from trainer.data.pii.scan import Finding, Scanned, Scanner, refusal
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
-from trainer.data.records import parse_row
+from trainer.data.records import Parsed, parse_row
 from trainer.data.system import apply_system_prompt
 from trainer.data.verify import Said
 from trainer.errors import DataError
@@ -210,23 +210,10 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
         RowError: The row cannot be used.
         DataError: The row holds what the recipe calls an error.
     """
-    if raw.error:
-        raise raw.error
     if chunk.origin.is_benchmark:
-        return _parse_benchmark(raw, chunk.origin.label)
-    origin, prompt = chunk.origin, tools.data.system_prompt
-    # The cleaner checks the turns: it may put right what the check would refuse.
-    layout, record = parse_row(
-        raw.value,
-        source=origin.label,
-        line=raw.line,
-        format=origin.format,
-        mapping=dict(origin.mapping),
-        check=False,
-    )
+        return parse_benchmark(raw, chunk.origin.label)
+    layout, record = canonical(raw, chunk.origin, tools.data, chunk.rules.system)
     result.formats[layout] += 1
-    if prompt and chunk.rules.system is not None:
-        record = apply_system_prompt(record, chunk.rules.system, when=prompt.when)
     cleaned = tools.clean(record)
     result.changes.update(cleaned.changes)
     result.changed_rows.update([*cleaned.changes, *cleaned.flags])
@@ -237,6 +224,28 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
     if not scanned.counts:  # a sample is cut anywhere: of a row with personal data it might show half a value
         _keep_samples(cleaned.samples, result)
     return _scanned(scanned, record, result)
+
+
+def canonical(raw: RawRow, origin: Origin, data: DataSection, system: str | None) -> Parsed:
+    """Return a row in its canonical form with the recipe's system prompt; its turns are not checked yet.
+
+    Raises:
+        RowError: The row cannot be read.
+    """
+    if raw.error:
+        raise raw.error
+    # The cleaner checks the turns: it may put right what the check would refuse.
+    parsed = parse_row(
+        raw.value,
+        source=origin.label,
+        line=raw.line,
+        format=origin.format,
+        mapping=dict(origin.mapping),
+        check=False,
+    )
+    if not data.system_prompt or system is None:
+        return parsed
+    return parsed._replace(record=apply_system_prompt(parsed.record, system, when=data.system_prompt.when))
 
 
 def _keep_samples(samples: list[Sample], result: Prepared) -> None:
@@ -261,7 +270,14 @@ def _scanned(scanned: Scanned, record: Record, result: Prepared) -> Record:
     return scanned.record
 
 
-def _parse_benchmark(raw: RawRow, label: str) -> Record:
+def parse_benchmark(raw: RawRow, label: str) -> Record:
+    """Return a row to compare with; one of an unknown layout by its longest text.
+
+    Raises:
+        RowError: It has no text.
+    """
+    if raw.error:
+        raise raw.error
     try:
         return parse_row(raw.value, source=label, line=raw.line).record
     except RowError:

@@ -28,8 +28,12 @@ class Input(NamedTuple):
     """Passes over it in one epoch."""
 
 
-def open_inputs(data: DataSection) -> Iterator[Input]:
+def open_inputs(data: DataSection, *, with_hub: bool = True) -> Iterator[Input]:
     """Yield the files of rows, held-out and validation files and benchmarks; each is opened when it is asked for.
+
+    Args:
+        data: The recipe's section.
+        with_hub: False passes over what would have to be downloaded.
 
     Raises:
         DataError: a path, a mapping or a file is wrong.
@@ -38,6 +42,8 @@ def open_inputs(data: DataSection) -> Iterator[Input]:
     names = _name_files([source for source, _ in sources])
     for source, side in sources:
         _check_mapping(source)
+        if source.path.startswith(HUB_PREFIX) and not with_hub:
+            continue
         mapping = tuple(source.mapping.items())
         for path, rows in open_source(source):
             origin = Origin(names[path], source.format, mapping, is_benchmark=side == Side.BENCHMARK)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -16,21 +16,19 @@ from trainer.data.cluster import open_workers
 from trainer.data.desk import Desk, Rows
 from trainer.data.embedding import find_model
 from trainer.data.guard import compare_with_heldout, guard
-from trainer.data.ledger import FileCount, Ledger
-from trainer.data.lint.run import raise_errors
+from trainer.data.ledger import FileCount, Ledger, no_usable_rows
+from trainer.data.lint.run import Linter, raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
-from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, kind_of_row, prepare
-from trainer.data.raw import RawRow
-from trainer.data.reasons import RowError
-from trainer.data.records import parse_row
+from trainer.data.peek import Peeked, peek, unseen
+from trainer.data.prepare import KTO, PAIR, TEXT, Prepared, Rules, chunks, prepare
 from trainer.data.semantic import find_semantic
 from trainer.data.sources import open_inputs, system_text
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
 from trainer.errors import DataError
-from trainer.recipe.data import HUB_PREFIX, Split
+from trainer.recipe.data import Split
 from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
@@ -39,9 +37,6 @@ from trainer.rundir import read_json
 if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
     from trainer.rundir import StageContext
-
-NUM_PEEKED = 20
-"""Rows of each file that `trainer check` reads."""
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
@@ -144,59 +139,46 @@ def _read_file(desk: Desk, path: str, side: Side, label: str, results: Iterator[
         desk.said.append(result.said, result.columns["said_size"])
         desk.facts.append(result.facts, np.array([len(result.facts)]))
         desk.table.add(result, label, side)
-    _check_malformed(path, counted, desk.data.max_rejected)
+    counted.check(path, desk.data.max_rejected)
 
 
-def _check_malformed(path: str, counted: FileCount, limit: float) -> None:
-    """Check that a file has rows, and not more malformed ones than the recipe allows."""
-    num_read, num_malformed = counted.num_read, counted.num_malformed
-    if num_read == 0:
-        raise DataError(f"{path}: no rows", hint="give a file with at least one row")
-    if num_malformed <= limit * num_read:
-        return
-    listed = "\n".join(f"{path}:{line}" for line in counted.first)
-    raise DataError(
-        f"{listed}\n{path}: {num_malformed} of {num_read} rows are malformed "
-        f"({num_malformed / num_read:.1%}; data.max_rejected allows {limit:.1%})",
-        hint="correct the rows, or raise data.max_rejected",
-    )
+class FirstRows(NamedTuple):
+    """What can be known of the rows before any time is spent."""
+
+    lines: list[str]
+    """Rows that will be left out, and sources that were not looked at."""
+    refusal: DataError | None
+    """Why `data` will not take a file of which some rows are sound: the rest of `check` is worth saying first."""
 
 
-def check_first_rows(recipe: Recipe) -> None:
-    """Check, before any time is spent, that the first rows of each local file fit the method.
+def check_first_rows(recipe: Recipe) -> FirstRows:
+    """Look whether `data` will take the first rows of each local file.
 
     Raises:
-        DataError: naming the first row that does not fit, or a file that cannot be read.
+        DataError: As `data` would raise it: a file cannot be read, none of its rows can be used, or the rows do not fit
+            the method or the split.
+        HardwareError: The key of the pseudonyms is not there.
     """
-    local = [source for source in recipe.data.sources if not source.path.startswith(HUB_PREFIX)]
-    if not local:
-        return
-    first: dict[int, str] = {}
-    for given in open_inputs(recipe.data.model_copy(update={"sources": local})):
-        if given.side != Side.SOURCE:
-            break
-        for raw in islice(given.rows, NUM_PEEKED):
-            if (kind := _kind_of(raw, given.origin)) is not None:
-                first.setdefault(kind, f"{given.origin.label}:{raw.line}")
-    _check_fit(first, recipe)
+    Linter(recipe.data.lint)  # knows the rules that data.lint may name
+    files = list(peek(recipe.data))
+    sides = [file for file in files if file.given.side != Side.BENCHMARK]
+    kinds = {kind: ref for file in reversed(sides) for kind, ref in file.kinds.items()}
+    reasons = sum((file.reasons for file in sides), Counter[str]())
+    if reasons and not kinds and not unseen(recipe.data):
+        listed = {reason: ref for file in reversed(sides) for reason, ref in file.listed.items()}
+        raise no_usable_rows(reasons, listed, "look at these rows")
+    _check_fit(kinds, recipe)
+    lines = [sentence for file in files if (sentence := file.sentence())]
+    lines += [f"{path}: not looked at: `trainer data` downloads it" for path in unseen(recipe.data)]
+    return FirstRows(lines, next(_refusals(files, recipe.data.max_rejected), None))
 
 
-def _kind_of(raw: RawRow, origin: Origin) -> int | None:
-    """Return the kind of a row, None where it cannot be read: the stage itself counts such rows."""
-    if raw.error:
-        return None
-    try:
-        parsed = parse_row(
-            raw.value,
-            source=origin.label,
-            line=raw.line,
-            format=origin.format,
-            mapping=dict(origin.mapping),
-            check=False,
-        )
-    except RowError:
-        return None
-    return kind_of_row(parsed.record)
+def _refusals(files: list[Peeked], limit: float) -> Iterator[DataError]:
+    for file in files:
+        try:
+            file.check(limit)
+        except DataError as error:
+            yield error
 
 
 def _check_kinds(desk: Desk, recipe: Recipe) -> None:
@@ -208,12 +190,8 @@ def _check_kinds(desk: Desk, recipe: Recipe) -> None:
     kinds = desk.table.columns["kind"][desk.table.columns["side"] != Side.BENCHMARK]
     first = {kind: desk.table.ref(int(np.argmax(kinds == kind))) for kind in np.unique(kinds).tolist()}
     if not first:
-        known = desk.ledger
-        reasons = ", ".join(f"{rows} {why} ({known.listed[why][0]})" for why, rows in known.reasons.most_common())
-        raise DataError(
-            f"no usable rows: {reasons}",
-            hint=f"read {known.path}, which says why, then set data.sources[].format or mapping",
-        )
+        listed = {reason: refs[0] for reason, refs in desk.ledger.listed.items()}
+        raise no_usable_rows(desk.ledger.reasons, listed, f"read {desk.ledger.path}, which says why")
     _check_fit(first, recipe)
 
 
