@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 from peft import PeftModel
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"]
@@ -33,6 +33,10 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "GPT2Tokenizer": ("Llama", "GPT2TokenizerFast", {"rope_theta": 20_000.0}),
 }
 """Name of the base -> model, tokenizer, settings that differ from every default."""
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How Qwen2 cuts text into words. Source: tokenizer.json of Qwen/Qwen2.5-0.5B."""
 MAX_LOGIT_DIFF = 1e-4
 """Two releases of one model in float32 on the CPU, logits of about 1."""
 
@@ -65,6 +69,11 @@ def make_tokenizer(kind: str, texts: list[str]) -> Any:
         tokenizer.decoder = decoders.Sequence(steps)
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if kind == "Qwen2TokenizerFast":
+            cut = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated")
+            whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, whole])
+            tokenizer.normalizer = normalizers.NFC()
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = [f"<0x{byte:02X}>" for byte in range(256)] if is_pieces else []

@@ -11,6 +11,7 @@ from trainer.data.desk import Desk, Rows
 from trainer.data.hub import resolved_commit
 from trainer.data.ledger import NUM_LISTED
 from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.fixes import advised
 from trainer.data.lint.run import Linter
 from trainer.data.prepare import MESSAGES
 from trainer.recipe.data import HUB_PREFIX
@@ -36,7 +37,8 @@ def lint(desk: Desk, sides: dict[str, Rows], contamination: dict[str, Any]) -> t
         for place in chosen:
             linter.add(desk.table.ref(begin + place), facts[place])
         begin += size
-    return linter.finish(lint_context(desk, sides, contamination)), linter.stats()
+    findings = linter.finish(lint_context(desk, sides, contamination))
+    return [advised(finding, desk.data) for finding in findings], linter.stats()
 
 
 def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, Any]) -> LintContext:

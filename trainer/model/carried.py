@@ -38,7 +38,7 @@ def write_carried(
     prompt: dict[str, Any],
     *,
     base: Path | None,
-) -> None:
+) -> str:
     """Write tokenizer, template, generation settings and `prompt.json` into the folder of a format.
 
     Tokenizer and `config.json` are the base's own files where nothing in them has changed.
@@ -50,8 +50,11 @@ def write_carried(
         stop_id: Token that ends a trained answer.
         prompt: What `prompt.json` says.
         base: Folder of the base model; None where that is a GGUF file, which holds neither.
+
+    Returns:
+        Why the base's own tokenizer files are not copied; "" where they are.
     """
-    write_tokenizer(folder, tokenizer, base)
+    why = write_tokenizer(folder, tokenizer, base)
     if (folder / CONFIG).is_file():
         write_older_config(folder / CONFIG, base)
     known = settings.eos_token_id
@@ -64,6 +67,7 @@ def write_carried(
     settings.save_pretrained(str(folder))
     write_prompt(folder, prompt)
     open_to_all(folder)
+    return why
 
 
 def write_prompt(folder: Path, prompt: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from trainer.model.source import TOKENIZER_FILES
@@ -22,6 +23,15 @@ FILES = (*TOKENIZER_FILES, "vocab.txt", "spiece.model", "sentencepiece.bpe.model
 """Every file by which a tokenizer may be opened."""
 OF_THIS_RELEASE = ("backend", "is_local", "local_files_only")
 """Settings that transformers 5 alone writes, and does not need to read a tokenizer."""
+PROBES = (
+    "Hello, world! I've got 12345.67 reasons; it's 50% off\u2014don't you'll see?",
+    "  two  spaces,\ttab,\n\nempty line\r\n and an end ",
+    "def area(width, height):\n    return width * height  # m\u00b2\n",
+    '{"name": "caf\u00e9", "n": [1, 22, 333, 4444], "ok": true}',
+    "Straße naïve 你好，世界 こんにちは Привет مرحبا 😀🇩🇪",
+    "HTTP/2 e.g. A.B.C. x86_64 C++ #tag @me http://a.b/c?d=e&f=1",
+)
+"""Texts on which two readings of one file are compared."""
 OF_A_PLACE = ("_name_or_path", "transformers_version")
 Json = dict[str, Any]
 
@@ -29,27 +39,50 @@ Json = dict[str, Any]
 # Tokenizer
 
 
-def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, base: Path | None) -> None:
+def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, base: Path | None) -> str:
     """Write tokenizer and chat template into the folder of a format.
 
     Args:
         folder: What lies there of another tokenizer is removed.
         tokenizer: With the template that is served.
-        base: Folder of the base model, whose files are copied where the tokens are the same; None where it had none of
-            its own (a GGUF file).
+        base: Folder of the base model, whose files are copied where they give the tokens trained with; None where it
+            had none of its own (a GGUF file).
+
+    Returns:
+        Why the base's files are not copied; "" where they are.
     """
     _remove(folder)
     original = _opened(base) if base else None
-    if base is None or original is None or _tokens(original) != _tokens(tokenizer):
+    why = _unlike(tokenizer, original, base)
+    if base is None or original is None or why:
         tokenizer.save_pretrained(str(folder))
         _reword_tokenizer(folder / SETTINGS)
-        return
+        return why
     for name in (*FILES, *_named_templates(base)):
         if (base / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(base / name, folder / name)
     if original.chat_template != tokenizer.chat_template:
         write_template(folder, tokenizer.chat_template)
+    return ""
+
+
+def _unlike(tokenizer: Any, original: Any, base: Path | None) -> str:
+    """Say why the base's files would not give the tokens trained with; "" where they would."""
+    if base is None:
+        return "the base has no tokenizer files of its own"
+    if original is None:
+        return "the base's tokenizer files cannot be opened as they are"
+    if _tokens(original) != _tokens(tokenizer):
+        return "the tokenizer was changed since"
+    path = base / "tokenizer.json"
+    if path.is_file() and _ids(Tokenizer.from_file(str(path))) != _ids(tokenizer.backend_tokenizer):
+        return "transformers 5 reads the base's tokenizer.json otherwise than older releases, and that was trained with"
+    return ""
+
+
+def _ids(backend: Any) -> list[list[int]]:
+    return [encoding.ids for encoding in backend.encode_batch(list(PROBES), add_special_tokens=False)]
 
 
 def _opened(base: Path) -> Any:

@@ -302,15 +302,12 @@ class Work:
         wanted = self.recipe.export.dtype
         return self.origin.weights_dtype if wanted == "auto" else wanted
 
-    @property
-    def _references(self) -> list[str]:
-        return [line["reference"] or "" for line in self.predictions]
-
     # The question
 
     def _request(self, exports: list[Export]) -> Request:
         recipe = self.recipe
         is_qlora = isinstance(recipe.adapter, QloraAdapter)
+        references = [line["reference"] or "" for line in self.predictions]
         return Request(
             model=recipe.model.model_dump(mode="json"),
             base=str(self.base),
@@ -324,7 +321,7 @@ class Work:
             general=self._general() if is_qlora else [],
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
-            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self._references, self.tokenizer),
+            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, references, self.tokenizer),
             template=template_sha256(self.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
@@ -372,7 +369,9 @@ class Work:
         folder, prompt = Path(one.export.folder), self.origin.served_prompt(self.stop_ids)
         if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
             settings, base = generation_settings(self.base), own_files(self.recipe.model, self.base)
-            write_carried(folder, self.tokenizer, settings, self.stop_id, prompt, base=base)
+            why = write_carried(folder, self.tokenizer, settings, self.stop_id, prompt, base=base)
+            if why:
+                self.context.say(f"export: {one.export.name}: tokenizer files written anew: {why}")
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
 
 

@@ -348,4 +348,5 @@ def _facts(report: dict[str, Any], long: LongRows, train: Split, recipe: Recipe)
         num_items=report["items"],
         batch_size=recipe.train.global_batch_size,
         num_steps=report["steps"],
+        limit="train.max_steps" if recipe.train.max_steps is not None else "train.num_train_epochs",
     )

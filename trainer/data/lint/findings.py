@@ -27,11 +27,14 @@ class Finding:
     """Where it differs from the rule's."""
     fix: str | None = None
     """Where it differs from the rule's; empty where all is done."""
+    is_fault: bool = True
+    """False for a figure that is only told: `data.lint.severity` weighs faults."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `report.json`, with title and fix of the rule."""
         rule = RULES[self.rule]
-        known = asdict(self) | {"rows": list(self.rows), "severity": self.severity or rule.severity}
+        known = {name: value for name, value in asdict(self).items() if name != "is_fault"}
+        known |= {"rows": list(self.rows), "severity": self.severity or rule.severity}
         return known | {"title": rule.title, "fix": rule.fix if self.fix is None else self.fix}
 
 

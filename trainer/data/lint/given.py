@@ -96,13 +96,18 @@ def _sides(context: LintContext, section: Lint) -> Iterator[Finding]:
             yield _counted(rule, seen, context.rows_train, f"{seen.count} training rows")
     total = context.rows_train + context.rows_heldout
     share = context.rows_heldout / total if total else 0.0
-    if total and (share < section.min_heldout_share - 0.005 or context.rows_heldout < section.min_heldout_rows):
+    if total and share < section.min_heldout_share - 0.005:
         is_enough = context.rows_heldout >= ENOUGH_HELDOUT
         said = (
             f"{context.rows_heldout} held-out rows, {share:.1%} of {total} (at least {section.min_heldout_share:.0%})"
         )
         severity: Severity | None = "info" if is_enough else None
-        yield Finding("S005", said, context.rows_heldout, share, severity=severity)
+        yield Finding("S005", said, context.rows_heldout, share, severity=severity, fix="" if is_enough else None)
+    elif total and context.rows_heldout < section.min_heldout_rows:
+        said = (
+            f"{context.rows_heldout} held-out rows (at least {section.min_heldout_rows}): no score of them is certain"
+        )
+        yield Finding("S007", said, context.rows_heldout)
     if context.missing_classes:
         names = ", ".join(context.missing_classes[:5])
         yield Finding("S006", f"{len(context.missing_classes)} classes: {names}", len(context.missing_classes))
@@ -130,8 +135,14 @@ def _personal(context: LintContext) -> Iterator[Finding]:
         severity: Severity | None = None if is_left else "info"
         seen, total = found.rows, context.rows_read
         said = what if kind in NAMED else f"{kind}, {what}"
-        fix = None if is_left else ""
+        fix = _redaction(rule, kind) if is_left else ""
         yield Finding(rule, said, seen.count, _share(seen.count, total), seen.rows, severity, fix)
+
+
+def _redaction(rule: str, kind: str) -> str | None:
+    if kind in SECRETS:
+        return "revoke them, and set data.pii.secrets: redact"
+    return None if rule == "P008" else f"set data.pii.types: {{{kind}: redact}}"
 
 
 def _counted(rule: str, seen: Seen, total: int, said: str) -> Finding:

@@ -60,8 +60,14 @@ RULES: dict[str, Rule] = {
         Rule("S002", "error", "training rows nearly equal to held-out rows", "drop them: data.contamination"),
         Rule("S003", "error", "prompts that are trained and also tested", "drop them: data.contamination"),
         Rule("S004", "error", "long passages shared with test data", "drop them: data.contamination"),
-        Rule("S005", "warning", "few held-out rows", "set data.split.heldout: 0.2, or give data.split.heldout_path"),
+        Rule(
+            "S005",
+            "warning",
+            "a small share of held-out rows",
+            "set data.split.heldout: 0.2, or give data.split.heldout_path",
+        ),
         Rule("S006", "warning", "classes missing from one side", "add rows of these classes, or merge classes"),
+        Rule("S007", "warning", "few held-out rows", "bring more rows, or give data.split.heldout_path"),
         Rule("Q001", "info", "exact duplicates", ""),
         Rule("Q002", "info", "near duplicates", "look at them: trainer inspect RECIPE --rejected near_duplicate"),
         Rule(
@@ -101,7 +107,7 @@ RULES: dict[str, Rule] = {
         Rule("B002", "warning", "system prompts that differ", "set data.system_prompt with when: replace"),
         Rule("B003", "info", "answers that decline or ask back", "add, or remove, some of them"),
         Rule("B004", "warning", "unbalanced classes", "add rows of the small classes, or merge classes"),
-        Rule("B005", "info", "single and multi-turn rows mixed", "nothing to do if the model will serve both"),
+        Rule("B005", "info", "single and multi-turn rows mixed", ""),
         Rule("B006", "info", "prompts that occur several times", "check that their answers agree"),
         Rule(
             "B007",
@@ -112,9 +118,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "B008", "warning", "one side of the pairs is longer", "add pairs whose better answer is shorter (or longer)"
         ),
-        Rule(
-            "B009", "warning", "good and bad answers are unbalanced", "add rows, or weigh them: method.desirable_weight"
-        ),
+        Rule("B009", "warning", "good and bad answers are unbalanced", "add rows of the rarer label"),
         Rule("P001", "warning", "e-mail addresses", "set data.pii.types: {email: redact}"),
         Rule("P002", "warning", "phone numbers", "set data.pii.types: {phone: redact}"),
         Rule("P003", "warning", "payment cards", "set data.pii.types: {card: redact}"),
@@ -129,7 +133,7 @@ RULES: dict[str, Rule] = {
         Rule("P007", "warning", "postal addresses", "set data.pii.types: {address: redact}"),
         Rule("P008", "info", "names of persons", "look at them: a name model is never sure"),
         Rule("P099", "warning", "other personal data", "set data.pii.action: redact"),
-        Rule("P100", "error", "secrets", "revoke them, and leave data.pii.secrets: redact"),
+        Rule("P100", "error", "secrets", "revoke them, and set data.pii.secrets: redact"),
         Rule("T001", "info", "tokens", ""),
         Rule("T002", "info", "packs", "choose a pack.max_length that several rows fill, or set pack.packing: false"),
         Rule(

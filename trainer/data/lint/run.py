@@ -79,7 +79,7 @@ def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], st
 
     def weighed(finding: Finding) -> Finding:
         listed = finding.rows[: section.max_rows_listed]
-        severity = section.severity.get(finding.rule, finding.severity)
+        severity = section.severity.get(finding.rule, finding.severity) if finding.is_fault else finding.severity
         return replace(finding, detail=mask(finding.detail), rows=listed, severity=severity)
 
     kept = [weighed(finding) for finding in found if finding.rule not in section.ignore]
@@ -101,7 +101,9 @@ def raise_errors(findings: list[dict[str, Any]]) -> None:
     if errors:
         raise DataError(
             "\n".join(f"{finding['rule']}: {finding['title']}: {finding['detail']}" for finding in errors),
-            hint=f"{errors[0]['fix']}; or weigh it otherwise: data.lint.severity: {{{errors[0]['rule']}: warning}}",
+            hint="; or ".join(
+                [*filter(None, [errors[0]["fix"]]), f"set data.lint.severity: {{{errors[0]['rule']}: warning}}"]
+            ),
         )
 
 

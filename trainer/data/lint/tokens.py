@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ class TokenFacts:
         num_items: packs, rows or pairs of one epoch.
         batch_size: items of a step.
         num_steps: steps of the whole training.
+        limit: key of the recipe that ends the training.
     """
 
     max_length: int
@@ -50,6 +51,7 @@ class TokenFacts:
     num_items: int
     batch_size: int
     num_steps: int
+    limit: Literal["train.num_train_epochs", "train.max_steps"] = "train.num_train_epochs"
 
 
 def token_findings(facts: TokenFacts, section: Lint) -> Iterator[Finding]:
@@ -58,13 +60,21 @@ def token_findings(facts: TokenFacts, section: Lint) -> Iterator[Finding]:
     yield _totals(facts)
     if facts.num_packs:
         said = f"{facts.num_packs:,} packs of {facts.max_length:,} tokens, {facts.fill:.1%} full"
-        severity: Severity | None = "warning" if facts.fill < section.min_pack_fill else None
         # What one pack leaves empty cannot be packed any better.
-        yield Finding("T002", said, facts.num_packs, severity=severity if facts.num_packs > 1 else None)
-    few: Severity | None = "warning" if facts.num_steps < section.min_steps else None
+        yield _figure("T002", said, facts.num_packs, facts.fill < section.min_pack_fill and facts.num_packs > 1)
+    few = facts.num_steps < section.min_steps
     said = f"{facts.num_steps:,} of {facts.batch_size} items, an epoch has {facts.num_items:,} items"
     least = f" (at least {section.min_steps} steps)" if few else ""
-    yield Finding("T003", said + least, facts.num_steps, severity=few)
+    lower = "lower train.global_batch_size, or " if facts.batch_size > 1 else ""
+    fix = f"{lower}raise {facts.limit}: the schedule needs steps"
+    yield _figure("T003", said + least, facts.num_steps, few, fix)
+
+
+def _figure(rule: str, said: str, count: int, is_fault: bool, fix: str | None = None) -> Finding:
+    """Return a figure that is always told, and is a finding with a fix where it is out of bounds."""
+    if not is_fault:
+        return Finding(rule, said, count, fix="", is_fault=False)
+    return Finding(rule, said, count, severity="warning", fix=fix)
 
 
 def _long(facts: TokenFacts, section: Lint) -> Iterator[Finding]:
@@ -89,4 +99,4 @@ def _totals(facts: TokenFacts) -> Finding:
         f"{total:,}, of them {facts.num_trained:,} trained ({facts.num_trained / max(total, 1):.1%}); 90% of the rows "
         f"have {low:,} to {high:,}, median {median:,}, longest {int(facts.lengths.max()):,}"
     )
-    return Finding("T001", said, len(facts.lengths))
+    return Finding("T001", said, len(facts.lengths), is_fault=False)
