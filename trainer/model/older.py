@@ -76,13 +76,20 @@ def _unlike(tokenizer: Any, original: Any, base: Path | None) -> str:
     if _tokens(original) != _tokens(tokenizer):
         return "the tokenizer was changed since"
     path = base / "tokenizer.json"
-    if path.is_file() and _ids(Tokenizer.from_file(str(path))) != _ids(tokenizer.backend_tokenizer):
+    if path.is_file() and _ids(_bare(Tokenizer.from_file(str(path)))) != _ids(_bare(tokenizer.backend_tokenizer)):
         return "transformers 5 reads the base's tokenizer.json otherwise than older releases, and that was trained with"
     return ""
 
 
-def _ids(backend: Any) -> list[list[int]]:
+def _ids(content: Json) -> list[list[int]]:
+    backend = Tokenizer.from_str(json.dumps(content))
     return [encoding.ids for encoding in backend.encode_batch(list(PROBES), add_special_tokens=False)]
+
+
+def _bare(backend: Any) -> Json:
+    """Return what decides the ids of a text, without what a call before has left."""
+    content: Json = json.loads(backend.to_str())
+    return content | {"padding": None, "truncation": None}
 
 
 def _opened(base: Path) -> Any:
@@ -94,9 +101,8 @@ def _opened(base: Path) -> Any:
 
 
 def _tokens(tokenizer: Any) -> Any:
-    """Return what decides the ids of a text, without what a call before has left (padding, truncation)."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    return content, tokenizer.special_tokens_map, [str(token) for token in tokenizer.extra_special_tokens]
+    further = [str(token) for token in tokenizer.extra_special_tokens]
+    return _bare(tokenizer.backend_tokenizer), tokenizer.special_tokens_map, further
 
 
 def _named_templates(folder: Path) -> list[str]:
