@@ -38,7 +38,7 @@ QWEN_WORDS = (
 )
 """How Qwen2 cuts text into words. Source: tokenizer.json of Qwen/Qwen2.5-0.5B."""
 MAX_LOGIT_DIFF = 1e-4
-"""Two releases of one model in float32 on the CPU, logits of about 1."""
+"""Two releases of one model in float32 on the CPU."""
 
 
 # Making

@@ -9,11 +9,12 @@ from functools import cached_property
 from itertools import islice
 
 from trainer.data.clean import Cleaner
+from trainer.data.compared import Record
 from trainer.data.desk import missing_field
 from trainer.data.ledger import FileCount
 from trainer.data.mask import Mask
 from trainer.data.pii.scan import Scanner, refusal
-from trainer.data.prepare import Prepared, Record, canonical, field_key, kind_of_row, parse_benchmark, rejected
+from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark, rejected
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
 from trainer.data.sources import Input, open_inputs, system_text
