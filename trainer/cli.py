@@ -149,7 +149,7 @@ def _inspect_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _verify_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "hash an exported folder again and check it against its provenance.json, anywhere"
+    text = "hash an exported folder again and check it against its lists of files, anywhere"
     parser = verbs.add_parser("verify", help=text, description=text)
     parser.add_argument("folder", metavar="FOLDER", help="folder of one format, of an export, or of a run")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
