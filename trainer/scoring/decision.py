@@ -1,18 +1,7 @@
-"""Prompt, tune, or something else: the field's framework, each branch answered by a measurement.
+"""Choose between prompting, documents and tuning by what was measured: the first branch of the table that holds.
 
-In this order, the first that holds:
-
-    insufficient_evidence   no graded arm, or too few rows to show the target and nothing else is clear
-    prompt                  the best prompted arm's lower bound reaches the target, within the operational limits
-    smaller_tuned_model     the best prompted arm is too slow, or there are more than a million requests a day
-    tune                    the tuned arm is shown better, or as good and cheaper at the stated volume;
-                            before training: the prompted arms fail on format or style
-    rag_first               documents are shown to help, or failures are missing knowledge and no documents were tried
-    do_not_tune             a tuned arm was measured and not shown better than the best prompt
-    refine_prompt_or_data   otherwise
-
-"Shown" means that the 95% interval of the paired difference leaves out zero.
-Source of the order: the practice that hosted services and their users describe (stop at a prompt that is right in 95%
+"Shown" means that the 95 % interval of the paired difference leaves out zero.
+Source of the order: the practice that hosted services and their users describe (stop at a prompt that is right in 95 %
 of cases; tuning for form, retrieval for facts; a smaller tuned model for latency and volume).
 """
 
@@ -20,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+from trainer.scoring.budget import ASSUMED
 from trainer.scoring.grounds import ArmGrounds, Grounds, Interval, Resamples, resampled
 
 Verdict = Literal[
     "insufficient_evidence",
     "prompt",
     "smaller_tuned_model",
+    "nothing_fits",
     "tune",
     "rag_first",
     "do_not_tune",
@@ -38,30 +30,376 @@ Verdict = Literal[
 Kind = Literal["form", "knowledge", "other"]
 
 LARGE_VOLUME = 1_000_000
-"""Requests a day from which the framework asks for a smaller tuned model."""
+"""Requests a day from which, without prices, a smaller tuned model is worth trying beside a prompt that is enough."""
 MIN_ROWS = 20
 """Below this many held-out rows no verdict is given."""
 MAX_LOSS = 0.02
-"""A tuned arm counts as good as a prompt when it is shown to lose less than this much quality."""
+"""A tuned arm holds the quality of a prompt when it is shown to lose less than this much."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was measured, reduced to what the branches ask."""
+
+    grounds: Grounds
+
+    @cached_property
+    def prompted(self) -> ArmGrounds | None:
+        """The best arm with untuned weights."""
+        return chosen(self.grounds, prompted_arms(self.grounds))
+
+    @cached_property
+    def tuned(self) -> ArmGrounds | None:
+        """The best arm with this run's adapter; None before training."""
+        return chosen(self.grounds, [arm for arm in self.grounds.arms.values() if arm.model == "tuned"])
+
+    @cached_property
+    def kind(self) -> Kind | None:
+        """What most failures of the best prompted arm without documents are."""
+        return failing_on(best(arm for arm in prompted_arms(self.grounds) if not arm.documents) or self.prompted)
+
+    @property
+    def few_rows(self) -> bool:
+        """Fewer rows than any verdict needs."""
+        return self.grounds.num_rows < MIN_ROWS
+
+    @property
+    def prompt_in_time(self) -> bool:
+        """A prompted arm stays within the latency limit."""
+        return self.prompted is not None and not too_slow(self.grounds, self.prompted)
+
+    @property
+    def tuned_in_time(self) -> bool:
+        """A tuned arm stays within the latency limit."""
+        return self.tuned is not None and not too_slow(self.grounds, self.tuned)
+
+    @property
+    def reached(self) -> bool:
+        """The prompted arm's lower bound reaches the target."""
+        return self.prompted is not None and self.prompted.quality.low >= self.grounds.target
+
+    @cached_property
+    def against(self) -> Interval | None:
+        """Quality of the tuned arm less that of the prompted one."""
+        return difference(self.grounds, self.tuned.name, self.prompted.name) if self.tuned and self.prompted else None
+
+    @property
+    def better(self) -> bool:
+        """The tuned arm is shown better."""
+        return self.against is not None and self.against.low > 0
+
+    @property
+    def worse(self) -> bool:
+        """The tuned arm is shown worse."""
+        return self.against is not None and self.against.high < 0
+
+    @property
+    def holds(self) -> bool:
+        """The tuned arm reaches the target itself, or is shown to lose less than MAX_LOSS."""
+        if self.tuned is None or self.against is None:
+            return False
+        return self.tuned.quality.low >= self.grounds.target or self.against.low > -MAX_LOSS
+
+    @property
+    def cheaper(self) -> bool:
+        """The tuned arm, before training its stand-in, costs less at the stated volume."""
+        one, other = self.cost_of_tuned, self.cost_of_prompt
+        return one is not None and other is not None and one < other
+
+    @property
+    def cost_of_tuned(self) -> float | None:
+        """Cost of a day with the tuned arm, or with its stand-in before training."""
+        return self.grounds.cost_per_day.get(self.tuned.name if self.tuned else ASSUMED)
+
+    @property
+    def cost_of_prompt(self) -> float | None:
+        """Cost of a day with the prompted arm."""
+        return self.grounds.cost_per_day.get(self.prompted.name) if self.prompted else None
+
+    @property
+    def pays(self) -> bool:
+        """What the tuned arm costs more, it earns: it alone reaches the target, or a right answer costs no more."""
+        if self.tuned is None or self.prompted is None:
+            return False
+        accepted = self.grounds.cost_per_accepted
+        one, other = accepted.get(self.tuned.name), accepted.get(self.prompted.name)
+        if self.cheaper or one is None or other is None:
+            return True
+        return one <= other or (self.tuned.quality.low >= self.grounds.target and not self.reached)
+
+    @property
+    def large_volume(self) -> bool:
+        """More requests a day than LARGE_VOLUME, and no prices that could tell what they cost."""
+        priced = self.cost_of_tuned is not None and self.cost_of_prompt is not None
+        return not priced and (self.grounds.requests_per_day or 0) > LARGE_VOLUME
+
+    @property
+    def target_unclear(self) -> bool:
+        """The prompted arm's value reaches the target and its lower bound does not."""
+        return self.prompted is not None and self.prompted.quality.low < self.grounds.target <= self.prompted.quality.value
+
+    @property
+    def rows_unclear(self) -> bool:
+        """Fewer rows than could show the target, and they tell neither the target nor the two arms apart."""
+        if self.prompted is None or self.grounds.num_rows >= rows_needed(self.grounds.target):
+            return False
+        return self.prompted.quality.high >= self.grounds.target or (self.tuned is not None and not self.worse)
+
+    @property
+    def documents_help(self) -> bool:
+        """An arm with documents is shown better than the best prompted one without."""
+        arms = prompted_arms(self.grounds)
+        without = best(arm for arm in arms if not arm.documents)
+        with_documents = best(arm for arm in arms if arm.documents)
+        found = difference(self.grounds, with_documents.name, without.name) if without and with_documents else None
+        return found is not None and found.low > 0
+
+    @property
+    def documents_tried(self) -> bool:
+        """An arm with documents was measured."""
+        return any(arm.documents for arm in self.grounds.arms.values())
+
+    @property
+    def documents_may_help(self) -> bool:
+        """The answers may stand in documents: they are no closed set, or the recipe has documents."""
+        return not self.grounds.closed_set or self.grounds.documents_exist
+
+    @property
+    def examples_tried(self) -> bool:
+        """A prompted arm with examples was measured."""
+        return any(arm.shots for arm in prompted_arms(self.grounds))
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One row of the table."""
+
+    name: str
+    condition: str
+    verdict: Verdict
+    change: str
+    """What would change it."""
+    applies: Callable[[Case], bool]
+
+
+BRANCHES: tuple[Branch, ...] = (
+    Branch(
+        "no_prompted_arm",
+        "no untuned arm has the metric",
+        "insufficient_evidence",
+        "an arm that needs no training: `eval.arms: [base, few_shot, dynamic_few_shot]`",
+        lambda case: case.prompted is None,
+    ),
+    Branch(
+        "few_rows",
+        f"fewer than {MIN_ROWS} held-out rows",
+        "insufficient_evidence",
+        "more held-out rows",
+        lambda case: case.few_rows,
+    ),
+    Branch(
+        "none_in_time",
+        "every arm is slower than the limit, tuned ones too",
+        "nothing_fits",
+        "a smaller or faster model, shorter answers, or a higher limit",
+        lambda case: not case.prompt_in_time and case.tuned is not None and not case.tuned_in_time,
+    ),
+    Branch(
+        "prompts_too_slow",
+        "every prompted arm is slower than the limit, no tuned one was measured",
+        "smaller_tuned_model",
+        "a tuned arm that is measured, or a higher limit",
+        lambda case: not case.prompt_in_time and case.tuned is None,
+    ),
+    Branch(
+        "tuned_in_time",
+        "every prompted arm is slower than the limit, a tuned one is not and holds the quality",
+        "smaller_tuned_model",
+        "a faster prompted arm, or a higher limit",
+        lambda case: not case.prompt_in_time and case.holds,
+    ),
+    Branch(
+        "tuned_in_time_worse",
+        "every prompted arm is slower than the limit, a tuned one is not and is shown worse",
+        "nothing_fits",
+        "a tuned model that holds the quality: more or better rows, another base",
+        lambda case: not case.prompt_in_time and case.worse,
+    ),
+    Branch(
+        "tuned_in_time_unclear",
+        "every prompted arm is slower than the limit, a tuned one is not, and the rows do not tell whether it holds "
+        "the quality",
+        "insufficient_evidence",
+        "more held-out rows",
+        lambda case: not case.prompt_in_time,
+    ),
+    Branch(
+        "tuned_as_good_cheaper",
+        "the best prompted arm reaches the target, and a tuned one in time holds the quality and costs less",
+        "smaller_tuned_model",
+        "a cheaper prompted arm, or a smaller volume",
+        lambda case: case.reached and case.tuned_in_time and case.holds and case.cheaper,
+    ),
+    Branch(
+        "prompt_too_dear",
+        "the best prompted arm reaches the target, no tuned one was measured, and one as fast as base would cost less; "
+        f"or more than {LARGE_VOLUME:,} requests a day and no prices",
+        "smaller_tuned_model",
+        "a tuned arm that is measured and does not hold the quality, other prices, a smaller volume",
+        lambda case: case.reached and case.tuned is None and (case.cheaper or case.large_volume),
+    ),
+    Branch(
+        "prompt_enough",
+        "the best prompted arm reaches the target",
+        "prompt",
+        "a higher target, or a tuned arm that holds the quality and costs less",
+        lambda case: case.reached,
+    ),
+    Branch(
+        "target_unclear",
+        "the best prompted arm's value reaches the target, its lower bound does not; no tuned one is shown better",
+        "insufficient_evidence",
+        "more held-out rows",
+        lambda case: case.target_unclear and not case.better,
+    ),
+    Branch(
+        "rows_unclear",
+        "fewer rows than could show the target (59 for 95 %), and neither the target nor the two arms are told apart",
+        "insufficient_evidence",
+        "more held-out rows",
+        lambda case: case.rows_unclear and not case.better,
+    ),
+    Branch(
+        "tuned_too_slow",
+        "a tuned arm is shown better and is slower than the limit",
+        "nothing_fits",
+        "a smaller model tuned on the same rows, shorter answers, or a higher limit",
+        lambda case: case.better and not case.tuned_in_time,
+    ),
+    Branch(
+        "tuned_slow_and_no_better",
+        "a tuned arm is slower than the limit and not shown better",
+        "do_not_tune",
+        "a smaller model tuned on the same rows that is shown better",
+        lambda case: case.tuned is not None and not case.tuned_in_time,
+    ),
+    Branch(
+        "tuned_better",
+        "a tuned arm is shown better, and costs no more for a right answer, or alone reaches the target, or costs are "
+        "unknown",
+        "tune",
+        "a better prompt, or other prices",
+        lambda case: case.better and case.pays,
+    ),
+    Branch(
+        "tuned_too_dear",
+        "a tuned arm is shown better, and costs more for a right answer",
+        "do_not_tune",
+        "a larger volume, other prices, a fall-back that costs more, or a tuned arm that reaches the target",
+        lambda case: case.better,
+    ),
+    Branch(
+        "tuned_cheaper",
+        f"a tuned arm is shown to lose less than {100 * MAX_LOSS:g} points and costs less",
+        "tune",
+        "a smaller volume, other prices, or a better prompt",
+        lambda case: case.holds and case.cheaper,
+    ),
+    Branch(
+        "documents_better",
+        "a tuned arm is not shown better, and documents are shown to help",
+        "rag_first",
+        "a tuned arm that is given the documents too: `{name: tuned_rag, model: tuned, documents: {...}}`",
+        lambda case: case.tuned is not None and case.documents_help,
+    ),
+    Branch(
+        "tuned_worse",
+        "a tuned arm is shown worse",
+        "do_not_tune",
+        "another training: more or better rows, another base",
+        lambda case: case.worse,
+    ),
+    Branch(
+        "tuned_not_better",
+        "a tuned arm is not shown better",
+        "do_not_tune",
+        "more training rows, or more held-out rows where the difference is small",
+        lambda case: case.tuned is not None,
+    ),
+    Branch(
+        "form",
+        "before training: most failures are of format or style",
+        "tune",
+        "a prompt that keeps the form, or a tuned arm that is measured",
+        lambda case: case.kind == "form",
+    ),
+    Branch(
+        "documents_not_enough",
+        "before training: most failures are missing knowledge, and documents were tried",
+        "tune",
+        "better documents or passages, or a tuned arm that is measured",
+        lambda case: case.kind == "knowledge" and case.documents_tried,
+    ),
+    Branch(
+        "documents_first",
+        "before training: most failures are missing knowledge, no documents were tried, and the answers are no closed "
+        "set or the recipe has documents",
+        "rag_first",
+        "an arm with `documents` that is measured",
+        lambda case: case.kind == "knowledge" and case.documents_may_help,
+    ),
+    Branch(
+        "examples_not_enough",
+        "before training: most failures are wrong labels of a closed set, and examples were tried",
+        "tune",
+        "more or better examples, or a tuned arm that is measured",
+        lambda case: case.kind == "knowledge" and case.examples_tried,
+    ),
+    Branch(
+        "examples_first",
+        "before training: most failures are wrong labels of a closed set, and no examples were tried",
+        "refine_prompt_or_data",
+        "an arm with examples: `eval.arms: [base, few_shot, dynamic_few_shot]`",
+        lambda case: case.kind == "knowledge",
+    ),
+    Branch(
+        "otherwise",
+        "before training, otherwise",
+        "refine_prompt_or_data",
+        "a better prompt or examples, or a tuned arm that is measured",
+        lambda case: True,
+    ),
+)
+"""What holds is asked from the first to the last; docs/decide.md shows the same table."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The verdict and the two arms that it compares."""
+    """The branch that holds and the two arms that it compares."""
 
-    verdict: Verdict
-    prompted: str | None
-    tuned: str | None
-    kind: Kind | None
-    """What most failures of the best prompted arm without documents are; None where there are none."""
+    branch: Branch
+    case: Case
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the branch says."""
+        return self.branch.verdict
+
+    @property
+    def prompted(self) -> str | None:
+        """Name of the best prompted arm."""
+        return self.case.prompted.name if self.case.prompted else None
+
+    @property
+    def tuned(self) -> str | None:
+        """Name of the best tuned arm."""
+        return self.case.tuned.name if self.case.tuned else None
 
 
 def decide(grounds: Grounds) -> Choice:
-    """Apply the framework to what was measured."""
-    prompted, tuned = best_prompted(grounds), best(tuned_arms(grounds))
-    kind = failing_on(best(arm for arm in prompted_arms(grounds) if not arm.documents))
-    verdict = _verdict(grounds, prompted, tuned, kind)
-    return Choice(verdict, prompted.name if prompted else None, tuned.name if tuned else None, kind)
+    """Return the first branch of BRANCHES that holds."""
+    case = Case(grounds)
+    return Choice(next(branch for branch in BRANCHES if branch.applies(case)), case)
 
 
 def prompted_arms(grounds: Grounds) -> list[ArmGrounds]:
@@ -69,16 +407,18 @@ def prompted_arms(grounds: Grounds) -> list[ArmGrounds]:
     return [arm for arm in grounds.arms.values() if arm.model in ("base", "endpoint")]
 
 
-def best_prompted(grounds: Grounds) -> ArmGrounds | None:
-    """Return the best prompted arm; one that reaches the target in time comes before a better one that is too slow."""
-    arms = prompted_arms(grounds)
-    enough = [arm for arm in arms if arm.quality.low >= grounds.target and not too_slow(grounds, arm)]
-    return best(enough or arms)
+def chosen(grounds: Grounds, arms: Sequence[ArmGrounds]) -> ArmGrounds | None:
+    """Return the arm to use among several of a kind.
 
-
-def tuned_arms(grounds: Grounds) -> list[ArmGrounds]:
-    """Return the arms with this run's adapter."""
-    return [arm for arm in grounds.arms.values() if arm.model == "tuned"]
+    Of those in time that reach the target the cheapest, where the cost of each is known; else the best of those in
+    time; where none is in time, the best of all.
+    """
+    in_time = [arm for arm in arms if not too_slow(grounds, arm)]
+    enough = [arm for arm in in_time if arm.quality.low >= grounds.target]
+    costs = grounds.cost_per_day or grounds.cost_per_1000
+    if enough and all(arm.name in costs for arm in enough):
+        return min(enough, key=lambda arm: (costs[arm.name], -arm.quality.value))
+    return best(enough or in_time or arms)
 
 
 def best(arms: Iterable[ArmGrounds]) -> ArmGrounds | None:
@@ -91,51 +431,18 @@ def failing_on(arm: ArmGrounds | None) -> Kind | None:
     if arm is None or not sum(arm.failures.values()):
         return None
     form = arm.failures.get("format", 0) + arm.failures.get("style", 0)
-    other = arm.failures.get("refusal", 0) + arm.failures.get("other", 0)
+    rest = arm.failures.get("refusal", 0) + arm.failures.get("other", 0)
     counts: list[tuple[Kind, float]] = [
         ("form", form),
         ("knowledge", arm.failures.get("knowledge", 0)),
-        ("other", other),
+        ("other", rest),
     ]
     return max(counts, key=lambda item: item[1])[0]
 
 
-def _verdict(grounds: Grounds, prompted: ArmGrounds | None, tuned: ArmGrounds | None, kind: Kind | None) -> Verdict:
-    if prompted is None or grounds.num_rows < MIN_ROWS:
-        return "insufficient_evidence"
-    better = tuned is not None and shown_better(grounds, tuned.name, prompted.name)
-    reached = prompted.quality.low >= grounds.target
-    if not reached and not better and _too_little(grounds, prompted, tuned):
-        return "insufficient_evidence"
-    if reached and fits(grounds, prompted):
-        return "prompt"
-    if not fits(grounds, prompted):
-        return "smaller_tuned_model"
-    if better or (tuned is not None and cheaper(grounds, tuned, prompted)):
-        return "tune"
-    if documents_help(grounds) or (kind == "knowledge" and not any(arm.documents for arm in grounds.arms.values())):
-        return "rag_first" if tuned is None or documents_help(grounds) else "do_not_tune"
-    if tuned is not None:
-        return "do_not_tune"
-    return "tune" if kind == "form" else "refine_prompt_or_data"
-
-
-def _too_little(grounds: Grounds, prompted: ArmGrounds, tuned: ArmGrounds | None) -> bool:
-    """Tell whether the rows settle nothing: few and unclear, or the target is reached but not shown."""
-    few = grounds.num_rows < rows_needed(grounds.target)
-    unclear = tuned is not None and not shown_better(grounds, prompted.name, tuned.name)
-    undecided = prompted.quality.high >= grounds.target or unclear
-    return prompted.quality.value >= grounds.target or (few and undecided)
-
-
 def rows_needed(target: float) -> int:
-    """Return how many rows without a failure show a quality of `target` with 95% confidence: target^n <= 0.05."""
+    """Return how many rows without a failure show a quality of `target` with 95 % confidence: target^n <= 0.05."""
     return math.ceil(math.log(0.05) / math.log(target))
-
-
-def fits(grounds: Grounds, arm: ArmGrounds) -> bool:
-    """Tell whether an arm stays within the latency limit and the volume is not a large one."""
-    return not too_slow(grounds, arm) and (grounds.requests_per_day or 0) <= LARGE_VOLUME
 
 
 def too_slow(grounds: Grounds, arm: ArmGrounds) -> bool:
@@ -146,40 +453,22 @@ def too_slow(grounds: Grounds, arm: ArmGrounds) -> bool:
 
 def difference(grounds: Grounds, first: str, second: str) -> Interval | None:
     """Return the quality of one arm less another's; where it was not paired, from intervals of both."""
-    found = grounds.differences.get((first, second))
-    if found or first not in grounds.arms or second not in grounds.arms:
-        return found
+    paired = grounds.differences.get((first, second))
+    if paired or first not in grounds.arms or second not in grounds.arms:
+        return paired
     one, other = grounds.arms[first].quality, grounds.arms[second].quality
     return Interval(one.value - other.value, one.low - other.high, one.high - other.low)
-
-
-def shown_better(grounds: Grounds, first: str, second: str) -> bool:
-    """Tell whether the interval of the difference lies above zero."""
-    found = difference(grounds, first, second)
-    return found is not None and found.low > 0
-
-
-def cheaper(grounds: Grounds, tuned: ArmGrounds, prompted: ArmGrounds) -> bool:
-    """Tell whether the tuned arm is about as good, within MAX_LOSS, and costs less at the stated volume."""
-    costs, found = grounds.cost_per_day, difference(grounds, tuned.name, prompted.name)
-    if found is None or tuned.name not in costs or prompted.name not in costs:
-        return False
-    return found.low > -MAX_LOSS and costs[tuned.name] < costs[prompted.name]
-
-
-def documents_help(grounds: Grounds) -> bool:
-    """Tell whether an arm with documents is shown better than the best prompted one without."""
-    without = best(arm for arm in prompted_arms(grounds) if not arm.documents)
-    with_documents = best(arm for arm in prompted_arms(grounds) if arm.documents)
-    return bool(without and with_documents and shown_better(grounds, with_documents.name, without.name))
 
 
 def confidence(
     grounds: Grounds, resamples: Resamples | None, verdict: Verdict
 ) -> tuple[float | None, dict[str, float]]:
-    """Return the share of bootstrap resamples with the same verdict, and the share of each verdict."""
+    """Return the share of bootstrap resamples of the rows with the same verdict, and the share of each verdict.
+
+    It covers the choice of the rows alone: not the rule, the prices, the latencies or the kinds of failure.
+    """
     if resamples is None:
         return None, {}
     num = len(resamples.shifts)
-    found = Counter(decide(resampled(grounds, resamples, index)).verdict for index in range(num))
-    return found[verdict] / num, {name: count / num for name, count in found.most_common()}
+    counts = Counter(decide(resampled(grounds, resamples, index)).verdict for index in range(num))
+    return counts[verdict] / num, {name: count / num for name, count in counts.most_common()}
