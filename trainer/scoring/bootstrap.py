@@ -11,7 +11,7 @@ from trainer.scoring.clusters import Floats, Index
 
 RESAMPLES = 2000
 CHUNK = 1_000_000  # drawn clusters held at a time: 8 MB
-REACH = 20.0
+REACH = 25.0
 """How far an unseen value may lie beyond the largest of n, in distances from their middle to it: REACH / n."""
 MAX_SKEW = 3.0
 """Most that skewness adds to it; also where the other side shows no spread at all."""

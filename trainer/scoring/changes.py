@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainer.scoring.decision import BRANCHES, Choice, Verdict, decide, prompted_arms
+from trainer.scoring.branches import BRANCHES, Verdict
+from trainer.scoring.case import prompted_arms
+from trainer.scoring.decision import Choice, decide
 from trainer.scoring.grounds import Grounds, Interval
 from trainer.scoring.headline import percent
 

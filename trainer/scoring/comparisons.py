@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, ndtr, ndtri
+from scipy.special import bdtr, bdtrc, ndtri
 
 from trainer.scoring.bootstrap import Bounds, quantile_bounds, ratio_bounds, spread
 from trainer.scoring.clusters import Effective, Floats, Groups, Index, cluster_index, effective
-from trainer.scoring.statistics import INTERVAL, f1_parts, holm, is_share
+from trainer.scoring.statistics import INTERVAL, f1_parts, is_share
 
 POWER = 0.8
 Difference = dict[str, Any]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.scoring.decision import (
+from trainer.scoring.case import (
     LARGE_VOLUME,
     MAX_LOSS,
     MIN_ROWS,
     Case,
-    Choice,
     best,
     difference,
     failing_on,
@@ -18,6 +17,7 @@ from trainer.scoring.decision import (
     rows_needed,
     too_slow,
 )
+from trainer.scoring.decision import Choice
 from trainer.scoring.grounds import ArmGrounds, Grounds
 from trainer.scoring.headline import money, percent, points, rows, written
 
@@ -96,8 +96,9 @@ def _tuned(case: Case) -> Iterator[str]:
         yield "No tuned arm was measured: this is the verdict before training."
         return
     assert case.prompted is not None and case.against is not None
-    said = "is shown better than" if case.better else "is shown worse than" if case.worse else "is not shown better than"
-    yield f"{case.tuned.name} has {written(case.tuned.quality)} and {said} {case.prompted.name}: {points(case.against)}."
+    shown = "is shown better" if case.better else "is shown worse" if case.worse else "is not shown better"
+    quality = written(case.tuned.quality)
+    yield f"{case.tuned.name} has {quality} and {shown} than {case.prompted.name}: {points(case.against)}."
 
 
 def _documents(grounds: Grounds) -> Iterator[str]:

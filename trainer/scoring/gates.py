@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.recipe.gates import BEST_PROMPTED, Gate, Layer
-from trainer.scoring.clusters import Floats
 from trainer.scoring.bootstrap import Bounds
+from trainer.scoring.clusters import Floats
 from trainer.scoring.evidence import Evidence, difference_bounds, value_bounds
 from trainer.scoring.statistics import rows_needed
 

@@ -40,7 +40,9 @@ class Interval:
 
     def shrunk(self, factor: float) -> Interval:
         """Return the interval with both arms shorter by a factor, as more rows would make it."""
-        return Interval(self.value, self.value - (self.value - self.low) / factor, self.value + (self.high - self.value) / factor)
+        return Interval(
+            self.value, self.value - (self.value - self.low) / factor, self.value + (self.high - self.value) / factor
+        )
 
 
 @dataclass(frozen=True)

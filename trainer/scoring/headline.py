@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.scoring.decision import LARGE_VOLUME, Case, Choice
+from trainer.scoring.case import LARGE_VOLUME, Case
+from trainer.scoring.decision import Choice
 from trainer.scoring.grounds import ArmGrounds, Interval
 
 
@@ -30,16 +31,17 @@ def headline(choice: Choice) -> str:
 
 def _smaller(choice: Choice) -> str:
     case, prompted, tuned = choice.case, choice.prompted, choice.tuned
+    breach = f"{prompted} {_breach(case, prompted)}"
     match choice.branch.name:
         case "tuned_in_time":
-            return f"A smaller tuned model: {tuned} is in time and holds the quality, {prompted} {_breach(case, prompted)}."
+            return f"A smaller tuned model: {tuned} is in time and holds the quality, {breach}."
         case "tuned_as_good_cheaper":
             return f"A smaller tuned model: {tuned} holds the quality of {prompted} and {_costs(case)}."
         case "prompt_too_dear":
             dear = f"a tuned one {_costs(case)}" if case.cheaper else f"more than {LARGE_VOLUME:,} requests a day"
             return f"Try a smaller tuned model, and keep it if it holds the quality of {prompted}: {dear}."
         case _:
-            return f"Try a smaller tuned model, and keep it if it holds the quality: {prompted} {_breach(case, prompted)}."
+            return f"Try a smaller tuned model, and keep it if it holds the quality: {breach}."
 
 
 def _unfit(choice: Choice) -> str:
@@ -71,7 +73,7 @@ def _tune(choice: Choice) -> str:
 
 def _documents(choice: Choice) -> str:
     if choice.branch.name == "documents_better":
-        return f"Documents first: they are shown to help, and {choice.tuned} is not shown better than {choice.prompted}."
+        return f"Documents first: they help, and {choice.tuned} is not shown better than {choice.prompted}."
     return "Documents first: give the model the missing knowledge before tuning it."
 
 

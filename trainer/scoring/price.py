@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from trainer.scoring.branches import Verdict
 
 Json = Mapping[str, Any]
 SIGNIFICANT = 0.05
@@ -18,6 +20,13 @@ def price_of(scores: Json, arm: str = "tuned") -> list[dict[str, Any]]:
     """
     damages = [*_leak(scores, arm), *_lost(scores, arm)]
     return sorted(damages, key=lambda damage: -abs(damage["after"] - damage["before"]))
+
+
+def with_price(headline: str, verdict: Verdict, damages: Sequence[Json]) -> str:
+    """Return the headline of a verdict for a tuned model with the damage that comes with it."""
+    if verdict not in ("tune", "smaller_tuned_model") or not damages:
+        return headline
+    return f"{headline} Its price: {'; '.join(str(damage['sentence']) for damage in damages)}."
 
 
 def is_measured(scores: Json, arm: str = "tuned") -> bool:

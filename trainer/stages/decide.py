@@ -24,7 +24,7 @@ from trainer.recipe.decide import DecideSection
 from trainer.render.decide import decide_summary, render_decide_page
 from trainer.rundir import StageContext, read_json, write_json
 from trainer.scoring import budget as budgets
-from trainer.scoring import changes, decision, explanation, grounds, price, providers
+from trainer.scoring import case, changes, decision, explanation, grounds, price, providers
 from trainer.scoring.budget import ArmUse, Budget
 from trainer.scoring.closed_set import is_closed_set
 from trainer.scoring.decision import Choice
@@ -201,16 +201,16 @@ def _decision(measured: Grounds, resamples: Resamples | None, scores: Json, budg
     return {
         "verdict": choice.verdict,
         "branch": choice.branch.name,
-        "headline": headline(choice),
+        "headline": price.with_price(headline(choice), choice.verdict, damages),
         "because": explanation.because(choice, costs),
         "would_change": changes.would_change(
             choice, (lambda volume: _with_costs(measured, budgets.at_volume(budget, volume))) if priced else None
         ),
         "price": damages,
-        "price_measured": bool(choice.tuned) and price.is_measured(scores, choice.tuned),
+        "price_measured": price.is_measured(scores, choice.tuned or "tuned"),
         "confidence": share,
         "confidence_by_verdict": shares,
-        "confidence_covers": "which rows were held out; not the rule, the prices, the latencies or the kinds of failure",
+        "confidence_covers": "which rows were held out, not the rule, the prices or the latencies",
         "metric": measured.metric,
         "target": measured.target,
         "heldout_rows": measured.num_rows,
@@ -231,7 +231,7 @@ def _arms(measured: Grounds, choice: Choice, scores: Json, costs: Mapping[str, J
     arms = {}
     for name, metrics in scores["arms"].items():
         quality = measured.arms.get(name)
-        against = decision.difference(measured, name, choice.prompted or "") if name != choice.prompted else None
+        against = case.difference(measured, name, choice.prompted or "") if name != choice.prompted else None
         facts = (scores.get("facts") or {}).get(name) or {}
         arms[name] = {
             "model": _model_of(scores, name),

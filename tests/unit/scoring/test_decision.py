@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from trainer.scoring.branches import BRANCHES
 from trainer.scoring.budget import ASSUMED
+from trainer.scoring.case import rows_needed
 from trainer.scoring.changes import branch_table, would_change
-from trainer.scoring.decision import BRANCHES, confidence, decide, rows_needed
+from trainer.scoring.decision import confidence, decide
 from trainer.scoring.explanation import because
-from trainer.scoring.headline import headline
 from trainer.scoring.grounds import (
     ArmGrounds,
     Grounds,
@@ -18,8 +19,10 @@ from trainer.scoring.grounds import (
     paired_differences,
     resample,
 )
+from trainer.scoring.headline import headline
 
 from .measured import Made, make
+
 
 def grounds_of(arms: list[Made], rows: int = 200, **changes: object) -> Grounds:
     scores, predictions = make(arms, rows)
@@ -70,7 +73,12 @@ CASES: dict[str, Case] = {
     "target reached but not shown": ([Made("few_shot", 0.955)], 200, {}, "target_unclear"),
     "few rows and no clear difference": ([PROMPT, UNHELPFUL], 40, {}, "rows_unclear"),
     "all arms are too slow": ([replace(BASE, right=0.9, latency=3.0), tuned(0.3, 4.0)], 200, LIMIT, "none_in_time"),
-    "all arms are too slow, the tuned one better": ([replace(BASE, latency=3.0), tuned(0.9, 4)], 200, LIMIT, "none_in_time"),
+    "all arms are too slow, the tuned one better": (
+        [replace(BASE, latency=3.0), tuned(0.9, 4)],
+        200,
+        LIMIT,
+        "none_in_time",
+    ),
     "good prompt too slow, nothing trained": ([SLOW], 400, LIMIT, "prompts_too_slow"),
     "good prompt too slow, tuned as good": ([SLOW, tuned(0.995)], 400, LIMIT, "tuned_in_time"),
     "prompt too slow, tuned better": ([replace(PROMPT, latency=3.0), tuned(0.9)], 400, LIMIT, "tuned_in_time"),
@@ -179,7 +187,12 @@ CASES: dict[str, Case] = {
         {},
         "documents_not_enough",
     ),
-    "documents alone, and not enough": ([Made("rag", 0.5, documents=True, failure="knowledge")], 200, {}, "documents_not_enough"),
+    "documents alone, and not enough": (
+        [Made("rag", 0.5, documents=True, failure="knowledge")],
+        200,
+        {},
+        "documents_not_enough",
+    ),
     "labels, examples tried": ([KNOWLEDGE], 200, {"closed_set": True}, "examples_not_enough"),
     "labels, no examples tried": (
         [Made("base", 0.3, failure="knowledge")],
@@ -215,7 +228,8 @@ def test_every_branch_has_a_case() -> None:
 
 def test_the_page_shows_the_table_of_the_code() -> None:
     page = (Path(__file__).parents[3] / "docs" / "decide.md").read_text(encoding="utf-8")
-    assert "".join(f"| {condition} | `{verdict}` | {change} |\n" for verdict, condition, change in branch_table()) in page
+    rows = [f"| {condition} | `{verdict}` | {change} |\n" for verdict, condition, change in branch_table()]
+    assert "".join(rows) in page
 
 
 RIGHT: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -242,7 +256,10 @@ def test_situations_that_were_once_decided_wrongly(case: str) -> None:
 
 def test_of_two_prompts_that_reach_the_target_the_cheaper_counts() -> None:
     arms = [Made("cheap", 0.99), Made("dear", 0.995), Made("below", 0.5)]
-    for changes in ({"cost_per_day": {"cheap": 1.0, "dear": 150.0, "below": 0.1}}, {"cost_per_1000": {"cheap": 1, "dear": 2}}):
+    for changes in (
+        {"cost_per_day": {"cheap": 1.0, "dear": 150.0, "below": 0.1}},
+        {"cost_per_1000": {"cheap": 1, "dear": 2}},
+    ):
         choice = decide(grounds_of(arms, 1000, **changes))
         assert (choice.verdict, choice.prompted) == ("prompt", "cheap")
         assert any(sentence.startswith("dear has") and "costs more" in sentence for sentence in because(choice, {}))
