@@ -13,7 +13,7 @@ from typing import Any
 
 import trainer
 from trainer.data.inputs import row_inputs
-from trainer.errors import DataError, GateError, StageError
+from trainer.errors import DataError, GateError, Problem, RecipeError, StageError
 from trainer.model import forecast
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
@@ -167,6 +167,7 @@ class Pipeline:
     def check(self) -> Iterator[str]:
         """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
         importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
+        self.refuse_impossible_gates()
         for stage in STAGES.values():
             if stage.name == "report" or (stage.name == "decide" and self.recipe.decide is None):
                 continue
@@ -178,6 +179,28 @@ class Pipeline:
             f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "
             f"{self.recipe.model.name_or_path}, {train.global_batch_size} items a step; run folder {self.run.path}"
         )
+
+    def refuse_impossible_gates(self) -> None:
+        """Refuse gates that no answers could pass with the rows and items there are; `data` makes it exact.
+
+        Raises:
+            RecipeError: There are some, unless a failed gate is accepted.
+        """
+        if not self.recipe.eval.gates or "failed-gate" in self.accepted:
+            return
+        places: Any = importlib.import_module("trainer.scoring.gate_places")  # by name: numpy and scipy are slow
+        heldout = self.run.stage_dir("data") / "heldout.jsonl"
+        known = heldout if self.status(STAGES["data"]).state == "fresh" else None
+        faults = places.impossible_gates(self.recipe, known)
+        if faults:
+            raise RecipeError(
+                [
+                    Problem(str(self.recipe_path), None, f"eval.gates.{number}", f"can never pass: {fault}")
+                    for number, fault in faults
+                ],
+                hint=f"correct the gates, then: trainer check {self.arguments}; "
+                "to train all the same and export nothing that they stop: --accept failed-gate",
+            )
 
     # Running
 
@@ -231,7 +254,10 @@ class Pipeline:
             GateError: A quality gate failed.
         """
         failed: GateError | None = None
+        self.refuse_impossible_gates()
         for stage in STAGES.values():
+            if stage.name == "train":
+                self.refuse_impossible_gates()  # how many rows are held out is known now
             if stage.name == "decide" and self.recipe.decide is None:
                 continue
             if failed and stage.name == "export":

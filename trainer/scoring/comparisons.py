@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, ndtri
+from scipy.special import bdtr, bdtrc, ndtr, ndtri
 
 from trainer.scoring.bootstrap import Bounds, quantile_bounds, ratio_bounds, spread
 from trainer.scoring.clusters import Effective, Floats, Groups, Index, cluster_index, effective
-from trainer.scoring.statistics import INTERVAL, f1_parts, is_share
+from trainer.scoring.statistics import INTERVAL, f1_parts, holm, is_share
 
 POWER = 0.8
 Difference = dict[str, Any]
@@ -79,10 +79,13 @@ def paired_difference(
     *,
     confidence: float = 0.95,
     unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Difference:
     """Return mean(first - second) over the same rows, with a seeded paired bootstrap by cluster."""
     ones = np.ones(len(first))
-    return paired_ratio_difference(first, second, ones, seed, groups, confidence=confidence, unseen=unseen)
+    return paired_ratio_difference(
+        first, second, ones, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded
+    )
 
 
 def paired_ratio_difference(
@@ -94,11 +97,13 @@ def paired_ratio_difference(
     *,
     confidence: float = 0.95,
     unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Difference:
     """Return the difference of two ratios with the same denominators, with a seeded paired bootstrap by cluster."""
     change = first - second
     parts = np.stack([change, counts], -1)[:, None]
-    limits: Bounds = (-1.0, 1.0) if is_share(first, counts) and is_share(second, counts) else (None, None)
+    share = is_share(first, counts) and is_share(second, counts) if bounded is None else bounded
+    limits: Bounds = (-1.0, 1.0) if share else (None, None)
     index = cluster_index(groups, len(parts))
     low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed, limits=limits, unseen=unseen)
     return _told(float(change.sum() / counts.sum()), low, high, first, second)
@@ -144,6 +149,30 @@ def mcnemar(first: Floats, second: Floats) -> float:
     if not wins + losses:
         return 1.0
     return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
+
+
+def with_holm(comparisons: Sequence[Difference]) -> list[Difference]:
+    """Add `holm_p_value` to comparisons that are shown together, so that one in twenty such sets has a false finding.
+
+    Where there is no exact p-value, it is the one that the interval stands for: where its end is 1.96 standard errors
+    from the difference. What has no interval is no finding and takes no part.
+    """
+    p_values = [_p_value(one) for one in comparisons]
+    corrected = iter(holm([p_value for p_value in p_values if p_value is not None]))
+    return [
+        one if p_value is None else one | {"holm_p_value": next(corrected)}
+        for one, p_value in zip(comparisons, p_values, strict=True)
+    ]
+
+
+def _p_value(comparison: Difference) -> float | None:
+    gap, low, high = comparison["difference"], comparison["low"], comparison["high"]
+    if low is None or high is None:
+        return None
+    if "p_value" in comparison:
+        return float(comparison["p_value"])
+    towards_zero = gap - low if gap > 0 else high - gap
+    return 1.0 if towards_zero <= 0 else float(2 * ndtr(-abs(gap) / (towards_zero / 1.96)))
 
 
 def smallest_detectable(n: float, discordant: float, *, confidence: float = 0.95) -> float:

@@ -36,23 +36,29 @@ class Evidence:
     """Names of the rows, for failures that are told by name."""
     at: float = 0.5
     """The quantile."""
+    bounded: bool | None = None
+    """Marks lie between 0 and 1 by their nature; None: where all of these do, and one is 0 or 1."""
 
     @property
     def is_bounded(self) -> bool:
         """Tell whether it is a mean of marks that all lie in 0..1."""
-        return self.kind in ("share", "mean") and statistics.is_share(self.values, np.ones(len(self.values)))
+        if self.kind == "mean" and self.bounded is None:
+            return statistics.is_share(self.values, np.ones(len(self.values)))
+        return self.kind == "share" or (self.kind == "mean" and bool(self.bounded))
 
 
 def score(evidence: Evidence, seed: int, *, confidence: float = 0.95, unseen: float = INTERVAL) -> Score:
     """Return value, low, high and n; `unseen` as of `statistics.ratio`."""
-    values, groups = evidence.values, evidence.groups
+    values, groups, bounded = evidence.values, evidence.groups, evidence.bounded
     match evidence.kind:
         case "share":
             return statistics.proportion(values, groups, confidence=confidence)
         case "mean":
-            return statistics.mean(values, seed, groups, confidence=confidence, unseen=unseen)
+            return statistics.mean(values, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded)
         case "ratio":
-            return statistics.ratio(values, _counts(evidence), seed, groups, confidence=confidence, unseen=unseen)
+            return statistics.ratio(
+                values, _counts(evidence), seed, groups, confidence=confidence, unseen=unseen, bounded=bounded
+            )
         case "f1":
             return statistics.micro_f1(values, seed, groups, confidence=confidence, unseen=unseen)
         case "quantile":
@@ -76,9 +82,10 @@ def difference(
         case "share":
             return comparisons.share_difference(one, other, groups, confidence=confidence)
         case "mean":
-            return comparisons.paired_difference(one, other, seed, groups, **certainty)
+            return comparisons.paired_difference(one, other, seed, groups, bounded=first.bounded, **certainty)
         case "ratio":
-            return comparisons.paired_ratio_difference(one, other, _counts(first), seed, groups, **certainty)
+            counts, bounded = _counts(first), first.bounded
+            return comparisons.paired_ratio_difference(one, other, counts, seed, groups, bounded=bounded, **certainty)
         case "f1":
             return comparisons.paired_f1_difference(one, other, seed, groups, **certainty)
         case "quantile":

@@ -179,7 +179,7 @@ def _paired(first: Floats, second: Floats, groups: Sequence[int], seed: int) -> 
     found = (
         comparisons.share_difference(first, second, groups)
         if shares
-        else comparisons.paired_difference(first, second, seed, groups)
+        else comparisons.paired_difference(first, second, seed, groups, bounded=True)
     )
     return None if found["low"] is None else Interval(found["difference"], found["low"], found["high"])
 

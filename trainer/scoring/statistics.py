@@ -64,10 +64,17 @@ def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.
 
 
 def mean(
-    values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95, unseen: float = INTERVAL
+    values: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Score:
-    """Return the mean with a seeded bootstrap by cluster."""
-    return ratio(values, np.ones(len(values)), seed, groups, confidence=confidence, unseen=unseen)
+    """Return the mean with a seeded bootstrap by cluster; see `ratio`."""
+    ones = np.ones(len(values))
+    return ratio(values, ones, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded)
 
 
 def ratio(
@@ -78,6 +85,7 @@ def ratio(
     *,
     confidence: float = 0.95,
     unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Score:
     """Return sum(totals) / sum(counts) with a seeded bootstrap by cluster; what lies in 0..1 stays in it.
 
@@ -89,10 +97,12 @@ def ratio(
         confidence: Of the two-sided interval.
         unseen: Rows that the sample is thought to lack, INTERVAL or BOUND: equal rows do not make an interval of no
             width.
+        bounded: Each total lies between 0 and its count by its nature; None: as `is_share` sees it.
     """
     bottom = float(counts.sum())
     value = float(totals.sum()) / bottom if bottom else 0.0
-    index, share = cluster_index(groups, len(totals)), is_share(totals, counts)
+    index = cluster_index(groups, len(totals))
+    share = is_share(totals, counts) if bounded is None else bounded
     limits: Bounds = (0.0, 1.0) if share else (None, None)
     parts = np.stack([totals, counts], -1)[:, None]
     low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed, limits=limits, unseen=unseen)
@@ -113,7 +123,7 @@ def micro_f1(
         confidence: Of the two-sided interval.
         unseen: As of `ratio`.
     """
-    return ratio(*f1_parts(counts), seed, groups, confidence=confidence, unseen=unseen)
+    return ratio(*f1_parts(counts), seed, groups, confidence=confidence, unseen=unseen, bounded=True)
 
 
 def median(values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
@@ -149,8 +159,12 @@ def f1_parts(counts: Floats) -> tuple[Floats, Floats]:
 
 
 def is_share(totals: Floats, counts: Floats) -> bool:
-    """Tell whether each total lies between 0 and its count."""
-    return bool((totals >= 0).all() and (totals <= counts).all())
+    """Tell whether each total lies between 0 and its count, and one lies at either end.
+
+    Small values of something that has no limit lie between 0 and 1 too, and seldom at an end.
+    """
+    inside = bool((totals >= 0).all() and (totals <= counts).all())
+    return inside and bool((totals == 0).any() or (totals == counts).any())
 
 
 def rows_needed(min_rate: float, failures: int = 0, *, confidence: float = 0.95) -> int:
