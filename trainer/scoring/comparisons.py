@@ -216,7 +216,9 @@ def sentence(comparison: Mapping[str, Any], *, first: str, second: str, lower_is
         rows = "1 row has" if n == 1 else f"{n} rows have"
         return f"no difference between {first} and {second} shown: {rows} no interval"
     if not (low > 0 or high < 0) or (p_value is not None and p_value > 0.05):
-        return f"no difference between {first} and {second} shown: " + _could_have_shown(comparison, p_value, shares)
+        return f"no difference between {first} and {second} shown: " + _could_have_shown(
+            comparison, comparison.get("p_value"), shares
+        )
     chance = "" if p_value is None else f"; a difference this large by chance: {_odds(p_value)}"
     if shares:
         more, rows = ("more" if gap > 0 else "fewer"), abs(comparison["wins"] - comparison["losses"])

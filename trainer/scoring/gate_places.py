@@ -96,10 +96,14 @@ def _place(gate: Gate, recipe: Recipe, graders: Mapping[str, Grader], rows: Rows
     if rows.rows is not None:
         groups = _groups(gate, recipe, graders.get(metric), rows.rows)
         what = "held-out rows" + "".join(f" with {name} {value}" for name, value in (gate.slice or {}).items())
-        return Place(shape, len(groups), what, HELDOUT, lower, groups=groups)
+        return Place(shape, len(groups), what, _more_rows(recipe, rows), lower, groups=groups)
     if rows.num_rows is None or section.turns != "last":
         return None  # a row may ask for several answers
-    return Place(shape, rows.num_rows, "held-out rows at most", HELDOUT, lower)
+    return Place(shape, rows.num_rows, "held-out rows at most", _more_rows(recipe, rows), lower)
+
+
+def _more_rows(recipe: Recipe, rows: Rows) -> str:
+    return "raise eval.max_rows" if rows.num_rows == recipe.eval.max_rows else HELDOUT
 
 
 def _groups(gate: Gate, recipe: Recipe, grader: Grader | None, rows: Sequence[Row]) -> list[str]:

@@ -232,12 +232,8 @@ def answer_evidence(answers: Sequence[Answer], groups: Sequence[str]) -> dict[st
 
     return {
         "clean_stop": Evidence("share", np.array([float(answer.finished) for answer in answers]), groups=groups),
-        "prompt_tokens": Evidence(
-            "mean", tokens(answer.prompt_tokens for answer in answers), groups=groups, bounded=False
-        ),
-        "answer_tokens": Evidence(
-            "mean", tokens(answer.num_tokens for answer in answers), groups=groups, bounded=False
-        ),
+        "prompt_tokens": tokens(answer.prompt_tokens for answer in answers),
+        "answer_tokens": tokens(answer.num_tokens for answer in answers),
     }
 
 
