@@ -13,6 +13,7 @@ import orjson
 
 from trainer.data.sources import open_inputs
 from trainer.data.table import Side
+from trainer.errors import Problem, RecipeError
 from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.gates import Gate
@@ -41,6 +42,29 @@ class Rows:
     """Most that there can be; None where that cannot be told."""
     rows: list[Row] | None
     """The rows themselves, once `data` has run."""
+
+
+def refuse_impossible_gates(recipe: Recipe, heldout_path: Path | None, recipe_path: Path, arguments: str) -> None:
+    """Refuse a recipe with gates that can never pass, all of them at once.
+
+    Args:
+        recipe: The recipe.
+        heldout_path: As of `impossible_gates`.
+        recipe_path: Its file.
+        arguments: The command line's, for the fix.
+
+    Raises:
+        RecipeError: There are such gates.
+    """
+    faults = impossible_gates(recipe, heldout_path)
+    if faults:
+        raise RecipeError(
+            [
+                Problem(str(recipe_path), None, f"eval.gates.{number}", f"can never pass: {fault}")
+                for number, fault in faults
+            ],
+            hint=f"correct the gates, then: trainer check {arguments}; to go on all the same: --accept failed-gate",
+        )
 
 
 def impossible_gates(recipe: Recipe, heldout_path: Path | None) -> list[tuple[int, str]]:
