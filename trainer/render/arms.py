@@ -27,8 +27,17 @@ def arm_table(scores: Mapping[str, Any] | None, *, max_quality: int = MAX_QUALIT
     found = ordered_metrics(scores, arms)
     quality = [metric for metric in found if metric.key not in OPERATIONAL][:max_quality]
     metrics = quality + [metric for metric in found if metric.key in SHOWN_COSTS]
-    lines = [(arm, [score_of(measured.get(metric.key)) for metric in metrics]) for arm, measured in arms.items()]
+    lines = [
+        (arm_label(scores or {}, arm), [score_of(measured.get(metric.key)) for metric in metrics])
+        for arm, measured in arms.items()
+    ]
     return ArmTable(metrics, lines)
+
+
+def arm_label(scores: Mapping[str, Any], arm: str) -> str:
+    """Name an arm together with what found its examples or passages: another retriever is another arm."""
+    retriever = ((scores.get("facts") or {}).get(arm) or {}).get("retriever")
+    return f"{arm} ({retriever})" if retriever else arm
 
 
 @dataclass(frozen=True)

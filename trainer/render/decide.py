@@ -20,8 +20,9 @@ VERDICTS = {
     "insufficient_evidence": "Too little evidence",
     "prompt": "Prompt",
     "smaller_tuned_model": "A smaller tuned model",
+    "nothing_fits": "Nothing fits",
     "tune": "Tune",
-    "rag_first": "RAG first",
+    "rag_first": "Documents first",
     "do_not_tune": "Do not tune",
     "refine_prompt_or_data": "Refine the prompt or add data",
 }
@@ -50,6 +51,8 @@ class ArmRow:
     """Per 1,000 requests and per accepted answer."""
     missing: str
     """Why there is no cost."""
+    retriever: str
+    """What found its examples or passages."""
 
 
 def render_decide_page(decision: Json, *, name: str, trainer_version: str) -> str:
@@ -129,6 +132,7 @@ def _arm_row(name: str, arm: Json, decision: Json) -> ArmRow:
         latency=(_seconds(arm.get("latency_p50_s")), _seconds(arm.get("latency_p95_s"))),
         costs=(money(cost.get("per_1000")), money(cost.get("per_accepted"))),
         missing=str(cost.get("missing") or ""),
+        retriever=str(arm.get("retriever") or ""),
     )
 
 
@@ -180,7 +184,8 @@ def _confidence(decision: Json) -> str:
         if name != decision["verdict"] and value >= 0.005
     ]
     more = f"; otherwise {', '.join(others)}" if others else ""
-    return f"{share:.0%} of 1,000 resamples of the held-out rows lead to the same verdict{more}."
+    covers = f" This covers {decision['confidence_covers']}." if decision.get("confidence_covers") else ""
+    return f"{share:.0%} of 1,000 resamples of the held-out rows lead to the same verdict{more}.{covers}"
 
 
 def _basis(decision: Json) -> str:
@@ -292,7 +297,8 @@ def decide_summary(decision: Json) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for row in arm_rows(decision):
         quality = Text.assemble(row.quality, (f" [{row.interval}]" if row.interval else "", "dim"))
-        table.add_row(Text(row.name), quality, *row.tokens, *row.latency, *row.costs)
+        arm = Text.assemble(row.name, (f" ({row.retriever})" if row.retriever else "", "dim"))
+        table.add_row(arm, quality, *row.tokens, *row.latency, *row.costs)
     parts: list[Table | Text] = [table, Text("")]
     prices = decision["assumptions"].get("prices")
     said = f"costs in {prices['currency']}, prices of {prices['as_of']}" if prices else "no prices in the recipe"

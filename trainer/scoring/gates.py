@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.recipe.gates import BEST_PROMPTED, Gate, Layer
+from trainer.scoring.bootstrap import Bounds
 from trainer.scoring.clusters import Floats
-from trainer.scoring.evidence import Bounds, Evidence, difference_bounds, value_bounds
+from trainer.scoring.evidence import Evidence, difference_bounds, value_bounds
 from trainer.scoring.statistics import rows_needed
 
 Verdict = Literal["pass", "fail", "insufficient_evidence", "not_run"]

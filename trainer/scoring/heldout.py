@@ -41,11 +41,11 @@ class HeldOut:
         """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
         groups = [group_of(flat(row), self.by) for row in self.rows]
         losses, counts = row_losses(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
-        found = {"loss": Evidence("ratio", losses, counts, groups=groups)}
+        found = {"loss": Evidence("ratio", losses, counts, groups=groups, bounded=False)}
         if self.rejected is not None:
             other, _ = row_losses(model, self.rejected, batch_size=LOSS_BATCH, progress=_quiet)
             found["preference_accuracy"] = Evidence("share", (losses < other).astype(np.float64), groups=groups)
-            found["preference_margin"] = Evidence("mean", other - losses, groups=groups)
+            found["preference_margin"] = Evidence("mean", other - losses, groups=groups, bounded=False)
         return found
 
 

@@ -16,6 +16,7 @@ from trainer.scoring.lettered import grade_letters, lettered
 from trainer.scoring.prompts import Asked, asked_by, without_reasoning
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.scoring.results import ArmResults, answer_evidence, figure, latency_evidence
+from trainer.scoring.retrieval import retriever_name, stronger_retriever
 from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
 from trainer.scoring.statistics import Score
 
@@ -211,6 +212,8 @@ def _facts(arm: Arm, answers: Sequence[Answer], prompts: Sequence[list[int]], se
         "model": "endpoint" if isinstance(arm.model, Endpoint) else arm.model,
         "shots": arm.shots.fixed + arm.shots.dynamic if arm.shots else 0,
         "documents": arm.documents is not None,
+        "retriever": retriever_name(arm.retriever) if arm.retriever else None,
+        "stronger_retriever": stronger_retriever(arm.retriever) if arm.retriever else None,
         "prompted": arm.is_prompted,
         "shared_prefix_tokens": shared_prefix(prompts),
         "concurrency": settings.concurrency,

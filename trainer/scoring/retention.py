@@ -127,8 +127,10 @@ class Retention:
         """
         found: dict[str, dict[str, Evidence]] = {}
         if self.drift is not None and len(self.drift.counts):
-            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts)}
-            found["loss_change"] = {"tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts)}
+            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts, bounded=False)}
+            found["loss_change"] = {
+                "tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts, bounded=False)
+            }
         if is_task is not None:
             found["format_leak_rate"] = {
                 arm: Evidence("share", np.array([float(is_task(text)) for text in answers]))

@@ -43,6 +43,7 @@ from trainer.scoring.question import Message, Question
 from trainer.scoring.questions import questions_of
 from trainer.scoring.results import Panel
 from trainer.scoring.retention import Retention, general_prompts, task_format
+from trainer.scoring.retrieval import retriever_name, stronger_retriever
 from trainer.scoring.sampling import Sampling
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
 from trainer.scoring.suite import SuiteItems, refuse_same_names
@@ -280,6 +281,10 @@ class Work:
     # Prompts
 
     def _prompts(self, arm: Arm, speaker: Speaker) -> list[Asked]:
+        if arm.retriever:
+            missing = stronger_retriever(arm.retriever)
+            weaker = f"; no embedding model is installed, with one it may do better: {missing}" if missing else ""
+            self.context.say(f"eval {arm.name}: examples or passages found by {retriever_name(arm.retriever)}{weaker}")
         return build(
             arm,
             self.panel.questions,
