@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from trainer.recipe.gates import Gate
-from trainer.scoring.evidence import Evidence, score
-from trainer.scoring.gates import judge
+from trainer.scoring.comparisons import sentence
+from trainer.scoring.evidence import Evidence, difference, score
+from trainer.scoring.gates import RATES, judge
 from trainer.scoring.results import Marked, Panel
 
 
@@ -50,11 +51,8 @@ def scores_of(measured: Measured) -> dict[str, Any]:
 
 def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
     """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
-    counts = Counter(reference.strip() for reference in references)
-    if not counts or max(counts.values()) == 1:
-        return None
-    text, hits = counts.most_common(1)[0]
-    return {"text": text[:200], "exact_match": hits / len(references)}
+    commonest = _commonest(references)
+    return commonest and {"text": commonest["text"], "exact_match": commonest["share"]}
 
 
 def _descriptions(panel: Panel) -> dict[str, dict[str, str]]:
@@ -83,7 +81,17 @@ def _facts(panel: Panel, arm: str) -> dict[str, Any]:
     results = panel.arms[arm]
     if not results.answers:
         return dict(results.facts)
-    return results.facts | {"valid": panel.valid(arm), "failures": panel.failures(arm)}
+    counted = {"valid": panel.valid(arm), "failures": panel.failures(arm)}
+    return results.facts | counted | {"most_frequent_answer": _commonest(results.texts)}
+
+
+def _commonest(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Return the text that an arm answers most often and the share of questions that get it; None if none repeats."""
+    counts = Counter(text.strip() for text in texts)
+    if not counts or max(counts.values()) == 1:
+        return None
+    text, count = counts.most_common(1)[0]
+    return {"text": text[:200], "share": count / len(texts)}
 
 
 def _pairs(panel: Panel) -> list[tuple[str, str]]:
@@ -112,8 +120,17 @@ def _retention(panel: Panel, evidence: Mapping[str, Mapping[str, Evidence]]) -> 
     found: dict[str, Any] = {}
     for metric, arms in evidence.items():
         scored = {arm: score(rows, panel.seed) for arm, rows in arms.items()}
-        found[metric] = scored if metric == "format_leak_rate" else scored["tuned"]
-    return found
+        found[metric] = scored if metric in RATES else scored["tuned"]
+    return found | {"comparisons": list(_rate_comparisons(evidence, panel.seed))}
+
+
+def _rate_comparisons(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> Iterator[dict[str, Any]]:
+    """Yield tuned minus base of each rate, on the same general prompts."""
+    for metric in RATES:
+        arms = evidence.get(metric) or {}
+        if {"base", "tuned"} <= set(arms):
+            entry = {"arm": "tuned", "vs": "base", "metric": metric} | difference(arms["tuned"], arms["base"], seed)
+            yield entry | {"sentence": sentence(entry, first="tuned", second="base", lower_is_better=True)}
 
 
 def judge_gates(
