@@ -27,7 +27,7 @@ from trainer.render.metrics import (
 )
 
 MONOTONOUS = 0.5
-"""A tuned model that gives one answer to more of the held-out rows than this, and twice as often as is right, is told."""
+"""Share of the held-out rows that get one and the same answer, and more than twice what is right, that is told."""
 Scores = Mapping[str, Any]
 
 
@@ -118,7 +118,9 @@ def _must_pass(suite: Mapping[str, Any], row: ScoreRow) -> str:
     if not suite.get("must_pass") or row.standing == "worse" or row.metric.unit != "share":
         return ""
     is_missed = row.tuned is not None and row.tuned.value < 1 and row.metric.key != "clean_stop"
-    return f"{write_value(row.metric, row.tuned.value)} right, and every item must pass" if is_missed and row.tuned else ""
+    return (
+        f"{write_value(row.metric, row.tuned.value)} right, and every item must pass" if is_missed and row.tuned else ""
+    )
 
 
 def _heldout(scores: Scores) -> Iterator[Damage]:
@@ -164,7 +166,7 @@ def constant_row(scores: Scores | None) -> ConstantRow | None:
     tuned = score_of(((scores.get("arms") or {}).get("tuned") or {}).get(metric.key))
     score = Score(value, None, None, None)
     difference = None if tuned is None else tuned.value - value
-    return ConstantRow(_short(str(entry["text"])), metric, score, tuned and tuned.value, difference)
+    return ConstantRow(_short(str(entry["text"])), metric, score, tuned.value if tuned else None, difference)
 
 
 def _short(text: str, limit: int = 40) -> str:

@@ -20,9 +20,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from trainer.render.charts import Bar, bar_chart, histogram
 from trainer.render.difference import Change, changes_of_findings, changes_of_rows, num_rows
-from trainer.render.format import DASH, finite, title_of, write_number
-from trainer.render.plots import Bar, bar_chart, histogram
+from trainer.render.format import DASH, count_of, finite, title_of, write_number
 
 MAX_BARS = 20
 MIN_COMMON = 0.3
@@ -113,7 +113,7 @@ def headline(report: Mapping[str, Any]) -> str:
     sides = [f"{rows:,} {name.removesuffix(' rows')}" for name, rows in counts.items() if rows and name != "rows read"]
     rejected = report.get("rejected")
     lost = sum(int(finite(rows) or 0) for rows in rejected.values()) if isinstance(rejected, Mapping) else 0
-    read = f"{counts['rows read']:,} rows read: " if "rows read" in counts else ""
+    read = f"{count_of(counts['rows read'], 'row')} read: " if "rows read" in counts else ""
     return f"{read}{', '.join(sides)}{f'; {lost:,} left out' if lost else ''}.{_alike(report)}" if sides else ""
 
 
@@ -121,7 +121,7 @@ def _alike(report: Mapping[str, Any]) -> str:
     found = report.get("semantic") or {}
     pairs, across = (int(finite(found.get(name)) or 0) for name in ("pairs", "pairs_across_sides"))
     said = f", {across:,} of them on different sides" if across else ""
-    return f" {pairs:,} pair{'s' if pairs > 1 else ''} of rows alike in meaning{said}." if pairs else ""
+    return f" {count_of(pairs, 'pair')} of rows alike in meaning{said}." if pairs else ""
 
 
 def finding_rows(report: Mapping[str, Any]) -> list[FindingRow]:
@@ -135,7 +135,7 @@ def finding_rows(report: Mapping[str, Any]) -> list[FindingRow]:
             rows=write_number(finding.get("count")) if finding.get("count") else DASH,
             share=_percent(finding.get("share")) if finding.get("count") else "",
             first=short_places([str(place) for place in finding.get("rows") or []]),
-            fix=str(finding.get("fix")),
+            fix="" if finding.get("severity") == "info" else str(finding.get("fix") or ""),
         )
         for finding in report.get("lint") or []
     ]
@@ -158,7 +158,7 @@ def verdict_of(findings: list[FindingRow]) -> str:
     """Count the findings in words, such as `1 error, 3 warnings, 4 notes`."""
     names = {"error": "error", "warning": "warning", "info": "note"}
     counts = {name: sum(finding.severity == key for finding in findings) for key, name in names.items()}
-    said = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+    said = [count_of(count, name) for name, count in counts.items() if count]
     return ", ".join(said) or "nothing found"
 
 
@@ -174,7 +174,7 @@ def _charts(stats: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for key, title in (("prompt_chars", "Length of prompts"), ("answer_chars", "Length of answers")):
         drawn = stats.get(key) or {}
         if drawn.get("counts"):
-            chart = histogram(drawn["edges"], drawn["counts"], x_label="characters", y_label="rows")
+            chart = histogram(drawn["edges"], drawn["counts"], unit="characters")
             charts.append((f"{title}{_quantiles(drawn)}", chart))
     for key, title in (("turns", "Turns of a row"), ("languages", "Languages"), ("classes", "Classes")):
         charts.append((title, _bars(stats.get(key))))

@@ -29,7 +29,9 @@ def habit_evidence(prompts: Sequence[str], answers: Answers) -> dict[str, dict[s
         "same_answer_rate": _said_before,
     }
     return {
-        habit: {arm: Evidence("share", np.array(marks[habit](texts), dtype=np.float64)) for arm, texts in answers.items()}
+        habit: {
+            arm: Evidence("share", np.array(marks[habit](texts), dtype=np.float64)) for arm, texts in answers.items()
+        }
         for habit in HABITS
     }
 

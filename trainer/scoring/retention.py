@@ -104,9 +104,7 @@ class Yardstick:
 class Retention:
     """The forgetting meter of one run: first the base, then the tuned model."""
 
-    def __init__(
-        self, rows: Sequence[tuple[list[int], list[int]]], path: Path, *, prompts: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path, *, prompts: Sequence[str] = ()) -> None:
         """Take (prompt ids, ids of the base's answer) and the prompts; `path` holds distributions until the end."""
         self.prompts = prompts
         self.yardstick = Yardstick(rows, path)

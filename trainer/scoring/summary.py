@@ -13,6 +13,8 @@ from trainer.recipe.gates import Gate
 from trainer.scoring.comparisons import sentence
 from trainer.scoring.evidence import Evidence, difference, score
 from trainer.scoring.gates import RATES, judge
+from trainer.scoring.graders.calls import Calls, calls_of, read_calls
+from trainer.scoring.question import Question
 from trainer.scoring.results import Marked, Panel
 
 
@@ -181,6 +183,7 @@ def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]
             "group": question.group,
             "messages": question.messages,
             "reference": question.reference,
+            **_reference_calls(question),
             "slices": {name: question.row.get(name) for name in slices},
             "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
         }
@@ -198,4 +201,18 @@ def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
         "reasons": {name: grade.reason for name, grade in grades.items() if grade is not None and grade.reason},
         "failure": panel.failure(arm, place),
     }
+    if panel.questions[place].calls:
+        found["calls"] = _written(calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text))
     return found | ({"first_text": answer.first_text} if answer.repaired else {})
+
+
+def _reference_calls(question: Question) -> dict[str, Any]:
+    """Return the expected calls, so that readers need not know how a template writes them."""
+    return {"reference_calls": _written(calls_of(question.calls))} if question.calls else {}
+
+
+def _written(calls: Calls) -> list[dict[str, Any]] | None:
+    """Return calls as JSON; None for a text that is no call or a broken one."""
+    if calls.broken or not calls.calls:
+        return None
+    return [{"name": call.name, "arguments": call.arguments} for call in calls.calls]
