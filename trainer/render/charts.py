@@ -153,9 +153,8 @@ def bar_chart(bars: Sequence[Bar], *, head: tuple[str, str] | None = None) -> Ma
     title = Markup("")
     if head:
         names = escape(head[0]), escape(head[1])
-        title = Markup(
-            f'<thead><tr><th scope="col">{names[0]}</th><th scope="col" colspan="2">{names[1]}</th></tr></thead>'
-        )
+        title = Markup(f'<th scope="col">{names[0]}</th><td></td><th scope="col" class="count">{names[1]}</th>')
+        title = Markup(f"<thead><tr>{title}</tr></thead>")
     lines = Markup("").join(_bar(bar, value / largest) for bar, value in zip(bars, values, strict=True))
     return Markup(f'<table class="bars">{title}<tbody>{lines}</tbody></table>')
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -94,7 +94,7 @@ def data_view(report: Mapping[str, Any], previous: Mapping[str, Any] | None = No
         finding_changes=changes_of_findings(previous, report) if previous else [],
         has_previous=previous is not None,
         charts=_charts(stats),
-        rejected=_bars(report.get("rejected")),
+        rejected=_bars(report.get("rejected"), title_of),
         rejected_rows=[
             (title_of(str(reason)), ", ".join(short_places([str(place) for place in places])))
             for reason, places in _items(report.get("rejected_rows"))
@@ -186,13 +186,13 @@ def _quantiles(drawn: Mapping[str, Any]) -> str:
     return f": 90% of the rows have {marks[1]:,} to {marks[3]:,} characters, median {marks[2]:,}" if marks else ""
 
 
-def _bars(counts: object) -> Markup:
+def _bars(counts: object, write: Callable[[str], str] = str) -> Markup:
     """Draw counts as bars, in their order where the names are numbers, else most frequent first."""
     known = {str(name): rows for name, value in _items(counts) if (rows := finite(value))}
     names = list(known)
     if not all(name.isdigit() for name in names):
         names.sort(key=lambda name: (-known[name], name))
-    return bar_chart([Bar(title_of(name), known[name], write_number(known[name])) for name in names[:MAX_BARS]])
+    return bar_chart([Bar(write(name), known[name], write_number(known[name])) for name in names[:MAX_BARS]])
 
 
 def _items(values: object) -> list[tuple[Any, Any]]:

@@ -73,8 +73,20 @@
     return new uPlot(options, [chart.x, ...chart.series.map((series) => series.y)], place);
   };
 
+  // A table that is wider than the page becomes a list of its cells: no column is hidden, nothing scrolls sideways.
+  const fitTables = () => {
+    for (const frame of document.querySelectorAll(".scroll")) {
+      const table = frame.firstElementChild;
+      table.classList.remove("stacked");
+      if (frame.clientWidth && frame.scrollWidth > frame.clientWidth) table.classList.add("stacked");
+    }
+  };
+
   const places = [...document.querySelectorAll("[data-chart]")];
-  const drawAll = () => places.forEach(draw);
+  const drawAll = () => {
+    fitTables();
+    places.forEach(draw);
+  };
   document.querySelectorAll("details.values").forEach((table) => (table.open = false));
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
@@ -85,6 +97,8 @@
     clearTimeout(waiting);
     waiting = setTimeout(drawAll, 150);
   });
+
+  document.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", fitTables));
 
   const controls = document.getElementById("answer-controls");
   if (!controls) return;
