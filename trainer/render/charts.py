@@ -163,7 +163,7 @@ def interval_strip(marks: Sequence[Mark], *, low: float = 0.0, high: float = 1.0
     """Draw dots with whiskers on one scale from `low` to `high`, small enough for a table cell."""
 
     def at(value: float) -> float:
-        return 100 * (min(max(value, low), high) - low) / (high - low)
+        return 2 + 96 * (min(max(value, low), high) - low) / (high - low)  # a dot at an end stays inside
 
     parts = []
     for mark in marks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 MAX_FIELDS = 40
 MAX_VALUE = 300
@@ -44,13 +44,27 @@ class FieldTable:
     unread: list[str]
     """Arms whose answer cannot be read as JSON or as calls: they are shown as text only."""
 
-    def wrong(self, arm: str, limit: int = 4) -> str:
-        """Name the first fields in which an arm differs; empty where it does not or cannot be read."""
+    def wrong(self, arm: str, limit: int = 3) -> str:
+        """Say in what an arm differs: `total: 31 instead of 30`; empty where it does not or cannot be read."""
         if arm not in self.arms:
             return ""
         place = self.arms.index(arm)
-        names = [line.name for line in self.lines if line.cells[place].standing != "same"]
-        return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+        lines = [line for line in self.lines if line.cells[place].standing != "same"]
+        parts = [_in_words(line, line.cells[place]) for line in lines[:limit]]
+        return "; ".join(parts) + (f"; and {len(lines) - limit} more" if len(lines) > limit else "")
+
+
+def _in_words(line: FieldLine, cell: Cell) -> str:
+    expected, text = (part if len(part) <= 40 else f"{part[:39]}…" for part in (line.expected, cell.text))
+    match cell.standing:
+        case "missing":
+            return f"{line.name}: missing, {expected} expected"
+        case "extra":
+            return f"{line.name}: {text}, not expected"
+        case "differs" | "same":
+            return f"{line.name}: {text} instead of {expected}"
+        case _:
+            assert_never(cell.standing)
 
 
 def field_table(expected: Any, answers: Mapping[str, Any]) -> FieldTable | None:

@@ -19,6 +19,7 @@ _CODE = re.compile("`([^`\n]+)`")
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
+@cache
 def page_environment() -> Environment:
     """Return an environment that escapes everything: prompts and answers are not to be trusted."""
     environment = Environment(

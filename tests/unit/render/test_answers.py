@@ -118,7 +118,8 @@ def test_json_answers_are_compared_field_by_field() -> None:
         ("paid", "true", "1", "differs"),
         ("items[1].code", "", "B2", "extra"),
     ]
-    assert "wrong in <bdi>total, paid, items[1].code</bdi>" in page_of([line])
+    said = "total: 31 instead of 30; paid: 1 instead of true; items[1].code: B2, not expected"
+    assert f"<bdi>{said}</bdi>" in page_of([line])
 
 
 def test_a_dotted_key_is_no_path() -> None:

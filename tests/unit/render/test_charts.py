@@ -129,4 +129,4 @@ def test_bars_of_zero_and_of_nonsense_keep_their_text() -> None:
 
 def test_marks_outside_the_strip_are_held_at_its_edge() -> None:
     strip = str(interval_strip([Mark(1.7, -1.0, 2.0, "first")]))
-    assert 'style="left:100.0%"' in strip and 'style="left:0.0%;width:100.0%"' in strip
+    assert 'style="left:98.0%"' in strip and 'style="left:2.0%;width:96.0%"' in strip

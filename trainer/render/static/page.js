@@ -87,6 +87,7 @@
     fitTables();
     places.forEach(draw);
   };
+  document.querySelectorAll(".charts").forEach((group) => (group.hidden = false));
   document.querySelectorAll("details.values").forEach((table) => (table.open = false));
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
@@ -111,29 +112,42 @@
   const search = controls.querySelector("input");
   const buttons = [...controls.querySelectorAll("button")];
   const status = controls.querySelector("[role=status]");
+  const more = document.getElementById("more-answers");
+  const STEP = 50;
   let kind = "all";
+  let limit = STEP;
   const show = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
     for (const row of rows) {
-      const isShown =
+      const isMatch =
         (kind === "all" || row.dataset.kinds.split(" ").includes(kind)) && words.every((word) => textOf(row).includes(word));
-      row.hidden = !isShown;
-      count += isShown;
+      count += isMatch;
+      row.hidden = !isMatch || count > limit;
     }
     status.textContent = count.toLocaleString("en") + " of " + rows.length.toLocaleString("en") + " on this page";
+    more.hidden = count <= limit;
+    more.textContent = "Show " + Math.min(count - limit, 4 * STEP).toLocaleString("en") + " more";
   };
+  const restart = () => {
+    limit = STEP;
+    show();
+  };
+  more.addEventListener("click", () => {
+    limit += 4 * STEP;
+    show();
+  });
   controls.hidden = false;
   buttons.forEach((button) =>
     button.addEventListener("click", () => {
       kind = button.value;
       buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
-      show();
+      restart();
     }),
   );
   search.addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(show, 120);
+    waiting = setTimeout(restart, 120);
   });
   show();
 })();
