@@ -144,7 +144,7 @@ def _row(line: Line, kinds: list[str], primary: str | None, main: str) -> Answer
     return AnswerRow(
         id=str(line.get("id", "")),
         kinds=kinds,
-        title=_shortened(" ".join(_last_question(line.get("messages")).split()), 160, told=False),
+        title=_shortened(" ".join(_last_question(line.get("messages")).split()), 160, counted=False),
         prompt=_shortened(_conversation(line.get("messages"))),
         reference=None if reference is None else _shortened(str(reference)),
         answers=[_answer(arm, answer, primary) for arm, answer in arms.items()],
@@ -193,8 +193,8 @@ def _content(message: Mapping[str, Any]) -> str:
     return "\n".join(str(part) for part in (content, calls) if part)
 
 
-def _shortened(text: str, limit: int = MAX_TEXT, *, told: bool = True) -> str:
+def _shortened(text: str, limit: int = MAX_TEXT, *, counted: bool = True) -> str:
     if len(text) <= limit:
         return text
-    more = f" [{len(text) - limit:,} more characters, see eval/predictions.jsonl]" if told else ""
+    more = f" [{len(text) - limit:,} more characters, see eval/predictions.jsonl]" if counted else ""
     return f"{text[:limit]}…{more}"

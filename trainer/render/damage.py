@@ -27,7 +27,7 @@ from trainer.render.metrics import (
 )
 
 MONOTONOUS = 0.5
-"""Share of the held-out rows that get one and the same answer, and more than twice what is right, that is told."""
+"""Share of the held-out rows with one and the same answer that counts as damage, where it is twice what is right."""
 Scores = Mapping[str, Any]
 
 
@@ -117,10 +117,9 @@ def _must_pass(suite: Mapping[str, Any], row: ScoreRow) -> str:
     """Say that a suite of which every item must pass has a wrong one; empty where the difference says enough."""
     if not suite.get("must_pass") or row.standing == "worse" or row.metric.unit != "share":
         return ""
-    is_missed = row.tuned is not None and row.tuned.value < 1 and row.metric.key != "clean_stop"
-    return (
-        f"{write_value(row.metric, row.tuned.value)} right, and every item must pass" if is_missed and row.tuned else ""
-    )
+    if row.tuned is None or row.tuned.value >= 1 or row.metric.key == "clean_stop":
+        return ""
+    return f"{write_value(row.metric, row.tuned.value)} right, and every item must pass"
 
 
 def _heldout(scores: Scores) -> Iterator[Damage]:
@@ -134,13 +133,13 @@ def _constant(scores: Scores) -> Iterator[Damage]:
     """Yield that one answer to everything would do better, or that the tuned model gives little else."""
     constant = constant_row(scores)
     if constant is not None and constant.difference is not None and constant.difference < 0:
-        said = f"right in {write_value(constant.metric, constant.constant.value)}"
-        note = f"{said}, the tuned model in {write_value(constant.metric, constant.tuned)}"
+        values = [write_value(constant.metric, value) for value in (constant.constant.value, constant.tuned)]
+        note = f"right in {values[0]}, the tuned model in {values[1]}"
         yield Damage(f"always answering “{constant.text}”", _bare(constant.metric), note)
-    given = ((scores.get("facts") or {}).get("tuned") or {}).get("most_frequent_answer") or {}
-    share, right = finite(given.get("share")), (scores.get("most_frequent_answer") or {}).get("exact_match") or 0.0
+    commonest = ((scores.get("facts") or {}).get("tuned") or {}).get("most_frequent_answer") or {}
+    share, right = finite(commonest.get("share")), (scores.get("most_frequent_answer") or {}).get("exact_match") or 0.0
     if share is not None and share > MONOTONOUS and share > 2 * right:
-        note = f"the tuned model answers “{_short(given['text'])}” to {share:.1%} of them"
+        note = f"the tuned model answers “{_short(commonest['text'])}” to {share:.1%} of them"
         yield Damage("held-out rows", _bare(metric_of("exact_match")), note)
 
 
@@ -157,13 +156,19 @@ class ConstantRow:
 
 
 def constant_row(scores: Scores | None) -> ConstantRow | None:
-    """Return what one answer to everything would reach; None where no reference repeats."""
+    """Return what one answer to everything would reach; None where no reference repeats.
+
+    Where exact match was not measured it stands beside the deciding share, which is never stricter.
+    """
     entry = (scores or {}).get("most_frequent_answer") or {}
     value = finite(entry.get("exact_match"))
     if scores is None or value is None:
         return None
-    metric = metric_of("exact_match", scores)
-    tuned = score_of(((scores.get("arms") or {}).get("tuned") or {}).get(metric.key))
+    measured = (scores.get("arms") or {}).get("tuned") or {}
+    primary = metric_of(str(scores.get("primary")), scores)
+    is_other = "exact_match" not in measured and primary.unit == "share" and primary.better == "higher"
+    metric = primary if is_other else metric_of("exact_match", scores)
+    tuned = score_of(measured.get(metric.key))
     score = Score(value, None, None, None)
     difference = None if tuned is None else tuned.value - value
     return ConstantRow(_short(str(entry["text"])), metric, score, tuned.value if tuned else None, difference)

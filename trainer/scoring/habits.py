@@ -23,14 +23,14 @@ Answers = Mapping[str, Sequence[str]]
 
 def habit_evidence(prompts: Sequence[str], answers: Answers) -> dict[str, dict[str, Evidence]]:
     """Return one mark a prompt of every arm: refused, in another language, the same text as for another prompt."""
-    marks: dict[str, Callable[[Sequence[str]], list[bool]]] = {
+    marks_of: dict[str, Callable[[Sequence[str]], list[bool]]] = {
         "refusal_rate": lambda texts: [refuses(text) for text in texts],
         "other_language_rate": lambda texts: _in_another_language(prompts, texts, answers.get("base", ())),
         "same_answer_rate": _said_before,
     }
     return {
         habit: {
-            arm: Evidence("share", np.array(marks[habit](texts), dtype=np.float64)) for arm, texts in answers.items()
+            arm: Evidence("share", np.array(marks_of[habit](texts), dtype=np.float64)) for arm, texts in answers.items()
         }
         for habit in HABITS
     }
@@ -54,7 +54,7 @@ def _in_another_language(prompts: Sequence[str], texts: Sequence[str], base: Seq
 
 
 def _languages(texts: Sequence[str]) -> list[str]:
-    """Return the language of each text; those too short to tell alone are told together."""
+    """Return the language of each text; those too short alone are read together."""
     alone = [language_of(text) for text in texts]
     short = [text for text, code in zip(texts, alone, strict=True) if not code and _has_words(text)]
     together = _pooled_language(short)

@@ -137,6 +137,14 @@ def test_a_model_below_the_constant_answer_says_so() -> None:
     assert "answers “b” to 100.0% of them" in damages(scores)[1].sentence
 
 
+def test_a_label_grader_is_compared_with_the_constant_answer_too() -> None:
+    scores = scores_with(HEALTHY)
+    label = {"value": 0.017, "low": 0.01, "high": 0.03, "n": 300}
+    scores |= {"primary": "label", "metrics": {"label": {"unit": "share", "better": "higher"}}}
+    scores["arms"] = {"base": {"label": label}, "tuned": {"label": label}}
+    assert [damage.note for damage in damages(scores)] == ["right in 20.0%, the tuned model in 1.7%"]
+
+
 def test_the_constant_answer_is_a_row_of_the_tables() -> None:
     scores = scores_with(HEALTHY)
     page = render_report(replace(report_facts(), scores=scores))
