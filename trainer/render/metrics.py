@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never
 
 from trainer.render.format import DASH, MINUS, finite, title_of
 
+SIGNIFICANT = 0.05
 Unit = Literal["share", "nats", "seconds", "number", "gib", "tokens"]
 Standing = Literal["better", "worse", "unclear"]
 
@@ -198,14 +199,20 @@ def score_of(entry: Mapping[str, Any] | None) -> Score | None:
 def score_row(
     metric: Metric, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None
 ) -> ScoreRow:
-    """Line up two scores with their tested difference, or else the difference of the values."""
+    """Line up two scores with their tested difference, or else the difference of the values.
+
+    A comparison that is one of several is a finding only where its corrected p-value allows it.
+    """
     entry = comparison or {}
     difference = finite(entry.get("difference"))
     low, high = finite(entry.get("low")), finite(entry.get("high"))
     if difference is None:
         low, high = None, None
         difference = tuned.value - base.value if base and tuned else None
-    return ScoreRow(metric, base, tuned, difference, low, high, _standing(metric, base, tuned, low, high))
+    standing = _standing(metric, base, tuned, low, high)
+    if (finite(entry.get("holm_p_value")) or 0.0) > SIGNIFICANT:
+        standing = "unclear"
+    return ScoreRow(metric, base, tuned, difference, low, high, standing)
 
 
 def _standing(

@@ -16,6 +16,7 @@ from trainer.scoring.gates import RATES, judge
 from trainer.scoring.graders.calls import Calls, calls_of, read_calls
 from trainer.scoring.question import Question
 from trainer.scoring.results import Marked, Panel
+from trainer.scoring.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,13 @@ def _retention(panel: Panel, evidence: Mapping[str, Mapping[str, Evidence]]) -> 
 
 
 def _rate_comparisons(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> Iterator[dict[str, Any]]:
-    """Yield tuned minus base of each rate, on the same general prompts."""
-    for metric in RATES:
-        arms = evidence.get(metric) or {}
-        if {"base", "tuned"} <= set(arms):
-            entry = {"arm": "tuned", "vs": "base", "metric": metric} | difference(arms["tuned"], arms["base"], seed)
-            yield entry | {"sentence": sentence(entry, first="tuned", second="base", lower_is_better=True)}
+    """Yield tuned minus base of each rate on the same general prompts, corrected for there being several rates."""
+    pairs = {metric: evidence[metric] for metric in RATES if {"base", "tuned"} <= set(evidence.get(metric) or {})}
+    differences = {metric: difference(arms["tuned"], arms["base"], seed) for metric, arms in pairs.items()}
+    corrected = holm([entry["p_value"] for entry in differences.values()])
+    for (metric, entry), p_value in zip(differences.items(), corrected, strict=True):
+        entry |= {"arm": "tuned", "vs": "base", "metric": metric, "holm_p_value": p_value}
+        yield entry | {"sentence": sentence(entry, first="tuned", second="base", lower_is_better=True)}
 
 
 def judge_gates(

@@ -177,3 +177,10 @@ def test_rates_are_compared_on_the_same_prompts() -> None:
         found for found in scores_with(FORM)["retention"]["comparisons"] if found["metric"] == "format_leak_rate"
     ]
     assert entry["difference"] == 1.0 and entry["low"] > 0.5 and entry["n"] == 32 and entry["sentence"]
+    assert entry["holm_p_value"] == 4 * entry["p_value"] < 1e-6
+
+
+@pytest.mark.parametrize(("refused", "is_damage"), [(0, False), (4, False), (7, False), (8, True), (32, True)])
+def test_a_few_refusals_are_no_finding_among_four_habits(refused: int, is_damage: bool) -> None:
+    found = damages(scores_with([*REFUSALS[:refused], *HEALTHY[refused:]]))
+    assert [damage.title for damage in found] == ["general prompts refused"] * is_damage
