@@ -17,7 +17,7 @@ from trainer.errors import GateError, StageError
 from trainer.pipeline import Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.render.terminal import arms_table, scores_table
+from trainer.render.terminal import arms_table, damage_line, scores_table
 from trainer.rundir import RunFolder, read_json
 
 
@@ -137,11 +137,8 @@ def _summary(pipeline: Pipeline) -> None:
     if len(scores["arms"]) > 2:
         console.print()
         console.print(arms_table(scores))
-    frequent = scores.get("most_frequent_answer")
-    if frequent:
-        console.print(
-            f"always answering {frequent['text']} would be right in {frequent['exact_match']:.1%}", markup=False
-        )
+    console.print()
+    console.print(damage_line(scores), soft_wrap=True)
     console.print()
     for name, text in _PLACES.items():
         if (run_dir / name).exists():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.render.format import count_of
 from trainer.render.metrics import OPERATIONAL, Metric, Score, metric_of, ordered_metrics, score_of
 
 MAX_QUALITY = 4
@@ -101,12 +102,14 @@ def retention_sentences(scores: Mapping[str, Any] | None) -> list[str]:
     said = []
     kl, change = score_of(facts.get("kl")), score_of(facts.get("loss_change"))
     if kl is not None and change is not None:
+        asked = count_of(kl.num_rows or 0, "general prompt")
         said.append(
-            f"On {kl.num_rows} general prompts the tuned model differs from its base by {kl.value:.3f} nats a token "
-            f"(KL divergence) and finds the base's own answers {change.value:+.3f} nats a token less likely."
+            f"On {asked} the tuned model differs from its base by {kl.value:.3f} nats a token "
+            f"(KL divergence) and finds the base's own answers {_less_likely(change.value)}."
         )
-    for arm, entry in (facts.get("format_leak_rate") or {}).items():
-        score = score_of(entry)
-        if score is not None:
-            said.append(f"{arm} answers {score.value:.1%} of them in the form of the task.")
     return said
+
+
+def _less_likely(change: float) -> str:
+    """Say in which direction a change of the loss goes; a negative one is no "less likely"."""
+    return f"{abs(change):.3f} nats a token {'less' if change >= 0 else 'more'} likely"

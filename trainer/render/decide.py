@@ -1,4 +1,4 @@
-"""decide/decision.json as a page of its own, as a part of the report, and as a table for the terminal."""
+"""Shows decide/decision.json as a page of its own, as a part of the report, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from trainer.render.decide_plot import cost_plot
-from trainer.render.format import DASH, MINUS, finite, write_number
-from trainer.render.page import page_environment
+from trainer.render.cost import cost_plot
+from trainer.render.format import DASH, MINUS, count_of, finite, write_number
+from trainer.render.page import encodable, page_environment
 
 COLUMNS = ("quality", "prompt tokens", "answer tokens", "p50", "p95", "per 1,000", "per accepted")
 VERDICTS = {
@@ -64,14 +64,13 @@ def render_decide_page(decision: Json, *, name: str, trainer_version: str) -> st
         trainer_version: version of this package.
     """
     page = page_environment().get_template("decide_page.html.j2")
-    text = page.render(**_context(decision), name=name, trainer_version=trainer_version)
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return encodable(page.render(**_context(decision), name=name, trainer_version=trainer_version))
 
 
 def decide_fragment(decision: Json) -> Markup:
     """Render the same as a part of another page: a style element and sections without a heading of their own."""
     text = page_environment().get_template("decide_fragment.html.j2").render(**_context(decision))
-    return Markup(text.encode("utf-8", "replace").decode("utf-8"))
+    return Markup(encodable(text))
 
 
 def _context(decision: Json) -> dict[str, Any]:
@@ -221,10 +220,8 @@ def _break_evens(decision: Json, tuned: str | None) -> list[str]:
         else:
             replicas = found["replicas"]
             early = f" It is for the first time at {first:,.0f}." if first and first < at * 0.999 else ""
-            word = "replica" if replicas == 1 else "replicas"
-            sentences.append(
-                f"{tuned} is cheaper than {other} from {at:,.0f} requests a day on, with {replicas} {word}.{early}"
-            )
+            used = count_of(replicas, "replica")
+            sentences.append(f"{tuned} is cheaper than {other} from {at:,.0f} requests a day on, with {used}.{early}")
     return sentences
 
 
@@ -302,7 +299,10 @@ def decide_summary(decision: Json) -> Group:
     parts: list[Table | Text] = [table, Text("")]
     prices = decision["assumptions"].get("prices")
     said = f"costs in {prices['currency']}, prices of {prices['as_of']}" if prices else "no prices in the recipe"
-    parts += [Text(f"{decision['metric']} on {decision['heldout_rows']:,} rows; {said}", style="dim"), Text("")]
+    parts += [
+        Text(f"{decision['metric']} on {count_of(decision['heldout_rows'], 'row')}; {said}", style="dim"),
+        Text(""),
+    ]
     parts.append(Text(decision["headline"], style="bold"))
     parts += [Text(f"  {sentence}") for sentence in decision["because"]]
     parts.append(Text(f"  {_confidence(decision)}", style="dim"))

@@ -18,7 +18,7 @@ from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.gates import Gate
 from trainer.recipe.load import load_suite
-from trainer.recipe.metrics import Grader, GraderName, written_out
+from trainer.recipe.metrics import Grader, GraderName, ToolCall, written_out
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
 from trainer.scoring.gates import RETENTION
 from trainer.scoring.graders.expected import applies
@@ -121,7 +121,8 @@ def _place(gate: Gate, recipe: Recipe, graders: Mapping[str, Grader], rows: Rows
         groups = _groups(gate, recipe, graders.get(metric), rows.rows)
         what = "held-out rows" + "".join(f" with {name} {value}" for name, value in (gate.slice or {}).items())
         return Place(shape, len(groups), what, _more_rows(recipe, rows), lower, groups=groups)
-    if rows.num_rows is None or section.turns != "last":
+    asks_more = section.turns == "all" or (section.turns == "auto" and isinstance(graders.get(metric), ToolCall))
+    if rows.num_rows is None or asks_more:
         return None  # a row may ask for several answers
     return Place(shape, rows.num_rows, "held-out rows at most", _more_rows(recipe, rows), lower)
 

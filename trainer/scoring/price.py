@@ -6,9 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.scoring.branches import Verdict
+from trainer.scoring.gates import RATES
 
 Json = Mapping[str, Any]
 SIGNIFICANT = 0.05
+HABIT_WORDS = {
+    "format_leak_rate": "answered in the form of the task",
+    "refusal_rate": "refused",
+    "other_language_rate": "answered in another language",
+    "same_answer_rate": "answered with the same text as another one",
+}
 
 
 def price_of(scores: Json, arm: str = "tuned") -> list[dict[str, Any]]:
@@ -18,7 +25,7 @@ def price_of(scores: Json, arm: str = "tuned") -> list[dict[str, Any]]:
         `metric`, `suite` (None for the forgetting meter), `before`, `after`, `low` and `high` (of `after` for the
         meter, of the difference for a suite), `n`, `sentence`.
     """
-    damages = [*_leak(scores, arm), *_lost(scores, arm)]
+    damages = [*_habits(scores, arm), *_lost(scores, arm)]
     return sorted(damages, key=lambda damage: -abs(damage["after"] - damage["before"]))
 
 
@@ -32,24 +39,27 @@ def with_price(headline: str, verdict: Verdict, damages: Sequence[Json]) -> str:
 def is_measured(scores: Json, arm: str = "tuned") -> bool:
     """Tell whether eval looked outside the task at all."""
     suites = (scores.get("suites") or {}).values()
-    return "format_leak_rate" in (scores.get("retention") or {}) or any(arm in suite["arms"] for suite in suites)
+    retention = scores.get("retention") or {}
+    return any(rate in retention for rate in RATES) or any(arm in suite["arms"] for suite in suites)
 
 
-def _leak(scores: Json, arm: str) -> Iterator[dict[str, Any]]:
-    rates = (scores.get("retention") or {}).get("format_leak_rate") or {}
-    before, after = rates.get("base"), rates.get(arm)
-    if before and after and after["low"] is not None and after["low"] > before["value"]:
-        yield {
-            "metric": "format_leak_rate",
-            "suite": None,
-            "before": before["value"],
-            "after": after["value"],
-            "low": after["low"],
-            "high": after["high"],
-            "n": after["n"],
-            "sentence": f"{after['value']:.1%} of {after['n']} general prompts are answered in the form of the task "
-            f"(base {before['value']:.1%})",
-        }
+def _habits(scores: Json, arm: str) -> Iterator[dict[str, Any]]:
+    """Yield the habits on general prompts that rose above the base: its form, refusals, language, one answer to all."""
+    for name in RATES:
+        rates = (scores.get("retention") or {}).get(name) or {}
+        before, after = rates.get("base"), rates.get(arm)
+        if before and after and after["low"] is not None and after["low"] > before["value"]:
+            yield {
+                "metric": name,
+                "suite": None,
+                "before": before["value"],
+                "after": after["value"],
+                "low": after["low"],
+                "high": after["high"],
+                "n": after["n"],
+                "sentence": f"{after['value']:.1%} of {after['n']} general prompts are {HABIT_WORDS[name]} "
+                f"(base {before['value']:.1%})",
+            }
 
 
 def _lost(scores: Json, arm: str) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,11 @@ class Question:
     reference_message: Message | None = None
     """The right answer as a message, with its tool calls."""
 
+    @property
+    def calls(self) -> list[Any]:
+        """Return the tool calls of the right answer, as its message holds them."""
+        return list((self.reference_message or {}).get("tool_calls") or [])
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -11,7 +11,7 @@ import numpy as np
 from trainer.recipe.gates import Gate
 from trainer.recipe.metrics import Confidence, Grader, JsonFields, LlmJudge, Semantic
 from trainer.scoring.evidence import Evidence, Kind, score
-from trainer.scoring.gates import LOWER_IS_BETTER, judge
+from trainer.scoring.gates import LOWER_IS_BETTER, RATES, judge
 
 Limit = Literal["min", "max", "min_gain", "max_drop"]
 Shape = Kind | Literal["figure", "unbounded"]
@@ -160,7 +160,7 @@ def shape_of(metric: str, graders: Mapping[str, Grader]) -> Shape | None:
         return "quantile"
     if metric in UNBOUNDED:
         return "unbounded"
-    if metric in ("clean_stop", "preference_accuracy", "format_leak_rate"):
+    if metric in ("clean_stop", "preference_accuracy", *RATES):
         return "share"
     return _graded(graders[metric]) if metric in graders else None
 

@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             help="write one page about the whole run",
-            version=1,
+            version=2,
             sections=("name",),
             reads={stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "decide", "export")},
         ),

@@ -322,7 +322,7 @@ class Work:
                 (self.tokens.ids(one), self.tokens.of_text(text)[: section.max_new_tokens])
                 for one, text in zip(asked, answers, strict=True)
             ]
-            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp")
+            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp", prompts=prompts)
             self.retention.record(model)
         elif self.retention is not None:
             self.retention.compare(model)

@@ -218,15 +218,19 @@ def _overlong_error(splits: list[Split], split: Split, limit: int) -> DataError:
 
 
 def _histogram(lengths: Ints) -> dict[str, list[int]]:
-    counts, edges = np.histogram(lengths, bins=min(10, int(lengths.max() - lengths.min()) + 1))
-    return {"edges": [round(float(edge)) for edge in edges], "counts": counts.tolist()}
+    """Count lengths in up to ten bins of equal width whose edges are whole: a bin holds low to high - 1 tokens."""
+    low, high = int(lengths.min()), int(lengths.max())
+    width = math.ceil((high - low + 1) / 10)
+    edges = list(range(low, high + width + 1, width))
+    counts, _ = np.histogram(lengths, bins=edges)
+    return {"edges": edges, "counts": counts.tolist()}
 
 
 def _histogram_lines(lengths: Ints) -> Iterator[str]:
     histogram = _histogram(lengths)
     most = max(histogram["counts"])
     for low, high, count in zip(histogram["edges"], histogram["edges"][1:], histogram["counts"], strict=False):
-        yield f"  {low:>6} - {high:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
+        yield f"  {low:>6} - {high - 1:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
 
 
 def _stop_token(split: Split, renderer: Renderer) -> int:

@@ -76,6 +76,7 @@ def test_every_chapter_stands_in_the_card(facts: CardFacts) -> None:
         "Data",
         "Training",
         "Scores",
+        "Outside the task",
         "Export proof",
         "Provenance",
         "How to load",
