@@ -1,4 +1,4 @@
-"""Every collection gives the same list of tests: the workers of pytest-xdist compare theirs, and stop at a difference."""
+"""Every collection gives the same list of tests: the workers of pytest-xdist compare theirs before they begin."""
 
 from __future__ import annotations
 

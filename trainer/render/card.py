@@ -45,7 +45,8 @@ class CardFacts:
         gates: eval/gates.json.
         licence: identifier such as apache-2.0, where known.
         provenance: hashes of what the model was made from, as in provenance.json.
-        system: the system prompt that every training row opened with, if there is one.
+        system: the system prompt that questions were trained with, if there is one.
+        clients_send: what a client sends to be answered as in training.
         template_kwargs: what the chat template was given in training.
         place: where the one format of this card lies; None where the card lies beside folders of formats.
     """
@@ -67,6 +68,7 @@ class CardFacts:
     provenance: dict[str, Any] | None = None
     base_on_hub: bool = True
     system: str | None = None
+    clients_send: str = "the question alone"
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     place: str | None = None
 
@@ -133,6 +135,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
         "messages": _messages(facts.system),
         "fence": _fence(facts.recipe_yaml),
+        "system_fence": _fence(facts.system or ""),
     }
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from trainer.recipe.metrics import Grader, LlmJudge, MultipleChoice, Semantic
 from trainer.scoring.graders import Help, auto_metrics, grade
@@ -83,16 +81,3 @@ def make_exam(
     asked = asked[:count]
     answers = [known[one.id].get("answers", {}).get("tuned", {}).get("text") for one in asked]
     return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None)
-
-
-def common_system(rows: Path) -> str | None:
-    """Return the system prompt that every training row opens with; None where they differ, or have none."""
-    texts: set[str | None] = set()
-    with rows.open("rb") as file:
-        for line in file:
-            row = orjson.loads(line)
-            turns = row.get("prompt") or row.get("messages") or [{}]
-            texts.add(turns[0].get("content") if turns[0].get("role") == "system" else None)
-            if len(texts) > 1:
-                return None
-    return texts.pop() if texts else None

@@ -15,7 +15,7 @@ from trainer.rundir import RunFolder
 from trainer.scoring import kv_cache
 from trainer.scoring.decoding import Loop, Row
 from trainer.scoring.question import Message
-from trainer.serve.questions import opening
+from trainer.serve.questions import lacks_system, opening
 from trainer.serve.tuned import Tuned, open_tuned
 
 AT_LEAST = 512
@@ -35,6 +35,8 @@ def chat(recipe: Recipe, run: RunFolder, *, arguments: str, merged: bool = False
     tuned = open_tuned(recipe, run, arguments, merged=merged, with_base=with_base, at_least=AT_LEAST)
     is_terminal = sys.stdin.isatty()
     talk = Talk(tuned, sys.stdout, with_base=with_base)
+    if tuned.system.said:
+        sys.stderr.write(f"chat: {tuned.system.said}\n")
     if is_terminal:
         talk.say(f"{recipe.name}: {HELP}")
     for line in _lines(is_terminal):
@@ -65,7 +67,7 @@ class Talk:
     with_base: bool = False
     turns: list[Message] = field(default_factory=list)
     system: str | None = None
-    """Typed by the user, in place of the recipe's."""
+    """Typed by the user, in place of the one of training."""
 
     def take(self, line: str) -> bool:
         """Obey a command or answer a question; False ends the conversation."""
@@ -95,8 +97,8 @@ class Talk:
     def _set_system(self, text: str) -> None:
         if text:
             self.system, self.turns = text, []
-        first = self._row()["prompt"][:1]
-        self.say(f"system: {first[0]['content']}" if first and first[0]["role"] == "system" else "no system prompt")
+        served = self.system if self.system is not None else self.tuned.system.text
+        self.say(f"system: {served}" if served is not None else "no system prompt")
 
     def _answer(self, text: str) -> None:
         """Answer a question, and remember both."""
@@ -118,15 +120,24 @@ class Talk:
         self.turns.append({"role": "assistant", "content": answer})
 
     def _row(self) -> dict[str, Any]:
+        """Return the conversation behind its system prompt.
+
+        Raises:
+            DataError: Training always had a system prompt, and nobody can tell which is meant.
+        """
         if self.system is not None:
             return {"prompt": [{"role": "system", "content": self.system}, *self.turns]}
-        return opening(self.tuned.recipe.data)({"prompt": list(self.turns)})
+        row = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
+        if lacks_system(row, self.tuned.system):
+            raise DataError(self.tuned.system.said, hint="/system TEXT sets it")
+        return row
 
     def _prompt(self) -> list[int]:
         """Return the token ids of the conversation; the oldest turns go where it is too long.
 
         Raises:
-            DataError: The last question alone is too long, or the template refuses the conversation.
+            DataError: The last question alone is too long, the template refuses the conversation, or a system prompt
+                is needed.
         """
         prompt = self.tuned.prompt_ids(self._row())
         while not self.tuned.leaves_room(prompt):

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from trainer.data.served import ServedSystem, served_system
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
@@ -36,6 +37,7 @@ class Tuned:
     max_new_tokens: int
     weights: str
     """Their hash."""
+    system: ServedSystem
     base: Any = None
     """The untuned model, where it is one of its own."""
 
@@ -54,13 +56,13 @@ class Tuned:
     @property
     def identity(self) -> str:
         """Return one hash of everything that decides an answer."""
-        system = self.recipe.data.system_prompt
         return hash_value(
             {
                 "weights": self.weights,
                 "template": str(self.renderer.tokenizer.chat_template),
                 "template_kwargs": self.renderer.template_kwargs,
-                "system": system.model_dump(mode="json") if system else None,
+                "system": self.system.text,
+                "replaces": self.recipe.data.system_prompt and self.recipe.data.system_prompt.when,
                 "stop_ids": self.stop_ids,
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": asdict(self.sampling) if self.sampling else None,
@@ -101,6 +103,11 @@ class Tuned:
             yield self.model
 
 
+def system_of(recipe: Recipe, run: RunFolder) -> ServedSystem:
+    """Return what a question without a system turn is asked with."""
+    return served_system(recipe.data, run.stage_dir("data") / "train.jsonl")
+
+
 def open_tuned(
     recipe: Recipe, run: RunFolder, arguments: str, *, merged: bool = False, with_base: bool = False, at_least: int = 0
 ) -> Tuned:
@@ -136,6 +143,7 @@ def open_tuned(
         stop_ids(read_json(run.stage_dir("pack") / "report.json"), tokenizer),
         _longest_answer(recipe, run, tokenizer, at_least),
         weights_hash(run, merged=merged),
+        system_of(recipe, run),
         None if shares_base else base,
     )
 

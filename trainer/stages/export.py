@@ -153,6 +153,7 @@ class Work:
     def proofs(self) -> dict[str, dict[str, Any]]:
         """Write and prove; return export/verify.json."""
         wanted = set(self.recipe.export.formats)
+        self.context.say(f"export: a client sends {self.origin.clients_send}")
         if "gguf" in wanted:  # before anything is written
             check_gguf(self.recipe.export.gguf)
         for kind in [kind for kind in DTYPES if kind in wanted]:
@@ -325,7 +326,7 @@ class Work:
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
             max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self._references, self.tokenizer),
-            template=template_sha256(self.tokenizer.chat_template),
+            template=template_sha256(self.origin.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
             references=str(self.references) if set(FROM_MERGED) & set(recipe.export.formats) else None,
@@ -372,7 +373,7 @@ class Work:
         folder = Path(one.export.folder)
         if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
             prompt = self.origin.served_prompt(self.stop_ids)
-            write_carried(folder, self.tokenizer, generation_settings(self.base), self.stop_id, prompt)
+            write_carried(folder, self.origin.tokenizer, generation_settings(self.base), self.stop_id, prompt)
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
 
 
