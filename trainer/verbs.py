@@ -117,7 +117,7 @@ def _serve(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
     if options.verb == "chat":
         verb.chat(recipe, run, arguments=arguments, merged=options.merged, with_base=options.base)
         return 0
-    wanted = verb.Wanted(options.host, options.port, options.engine, options.python)
+    wanted = verb.Wanted(options.host, options.port, options.engine, options.python, tuple(options.passed))
     return int(verb.serve(recipe, run, wanted, arguments=arguments, say=_say))
 
 

@@ -25,9 +25,10 @@ from trainer.rundir import HashMemory, RunFolder, disk_errors, hash_value, read_
 from trainer.scoring.graders.json_text import parse
 from trainer.scoring.graders.structured import schema_fault
 from trainer.scoring.question import Answer
+from trainer.serve.artefacts import system_of
 from trainer.serve.output import PLACE, Output, Row
 from trainer.serve.questions import Asked, read_questions
-from trainer.serve.tuned import Tuned, open_tuned, system_of
+from trainer.serve.tuned import Tuned, open_tuned
 
 WINDOW = 2048
 """Rows that are tokenized and ordered by length together; what is in memory does not grow with the file."""

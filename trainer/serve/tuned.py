@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from trainer.data.served import ServedSystem, served_system
+from trainer.data.served import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
@@ -18,7 +18,7 @@ from trainer.scoring.generate import LocalModel
 from trainer.scoring.limits import longest_answer, stop_ids
 from trainer.scoring.models import open_models
 from trainer.scoring.sampling import Sampling
-from trainer.serve.artefacts import exported, trained, weights_hash
+from trainer.serve.artefacts import exported, system_of, trained, weights_hash
 from trainer.serve.questions import Row
 from trainer.tokens.chat import Renderer
 
@@ -101,11 +101,6 @@ class Tuned:
             return
         with self.model.disable_adapter():
             yield self.model
-
-
-def system_of(recipe: Recipe, run: RunFolder) -> ServedSystem:
-    """Return what a question without a system turn is asked with."""
-    return served_system(recipe.data, run.stage_dir("data") / "train.jsonl")
 
 
 def open_tuned(

@@ -80,6 +80,7 @@ def test_every_chapter_stands_in_the_card(facts: CardFacts) -> None:
         "Export proof",
         "Provenance",
         "How to load",
+        "What a client sends",
         "Limits",
         "Recipe",
     ]

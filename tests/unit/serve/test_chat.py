@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainer.data.served import ServedSystem
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
 from trainer.serve.chat import Stream, Talk
@@ -19,17 +20,18 @@ class Echo(Talk):
         return f"{len(prompt)} turns"
 
 
-def talk(*lines: str, room: int = 99, **data: Any) -> tuple[Echo, str]:
+def talk(*lines: str, room: int = 99, system: ServedSystem | None = None) -> tuple[Echo, str]:
     def prompt_ids(row: dict[str, Any]) -> list[int]:
         if row["prompt"][-1]["content"] == "refused":
             raise DataError("the template refuses", hint="say something else")
         return [0] * len(row["prompt"])
 
-    section = DataSection.model_validate({"sources": [{"path": "rows.jsonl"}], **data})
+    section = DataSection.model_validate({"sources": [{"path": "rows.jsonl"}]})
     tuned: Any = SimpleNamespace(
         recipe=SimpleNamespace(data=section),
         prompt_ids=prompt_ids,
         leaves_room=lambda prompt: len(prompt) <= room,
+        system=system or ServedSystem(None),
         model=None,
         max_new_tokens=8,
     )
@@ -47,10 +49,15 @@ def test_reset_forgets_the_conversation() -> None:
     assert talk("a", "/reset", "b")[1] == "1 turns\n1 turns\n"
 
 
-def test_a_typed_system_prompt_takes_the_place_of_the_recipes() -> None:
-    one, said = talk("a", "/system", "/system Be kind.", "b", system_prompt={"text": "Be brief."})
+def test_a_typed_system_prompt_takes_the_place_of_the_one_of_training() -> None:
+    one, said = talk("a", "/system", "/system Be kind.", "b", system=ServedSystem("Be brief."))
     assert said == "2 turns\nsystem: Be brief.\nsystem: Be kind.\n2 turns\n"
     assert one.turns == [{"role": "user", "content": "b"}, {"role": "assistant", "content": "2 turns"}]
+
+
+def test_where_training_had_several_system_prompts_one_is_asked_for() -> None:
+    one, said = talk("a", "/system Be kind.", "b", system=ServedSystem(None, "2 different", is_needed=True))
+    assert said == "2 different\n/system TEXT sets it\nsystem: Be kind.\n2 turns\n" and len(one.turns) == 2
 
 
 def test_the_oldest_turns_go_when_the_conversation_is_too_long() -> None:

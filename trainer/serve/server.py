@@ -1,0 +1,105 @@
+"""A server, what it is made for, and what the commands of all servers share."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import HardwareError
+from trainer.recipe import Recipe
+from trainer.rundir import RunFolder
+
+PYTHON_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """How a client on this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A command that serves a run's model."""
+
+    engine: str
+    command: list[str]
+    serves: str
+    """What of the run it was given."""
+    model: str
+    """Name by which clients ask for the tuned model."""
+    base: str | None = None
+    """Name of the untuned model at the same address, where it is served too."""
+    follows_schema: bool = True
+    """It can hold answers to a JSON Schema (`response_format`)."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a server is made for."""
+
+    recipe: Recipe
+    run: RunFolder
+    address: Address
+    folder: Path
+    """A folder for this server alone, which it is started in."""
+    arguments: str
+    """The recipe, as a fix repeats it."""
+    passed: Sequence[str] = ()
+    """Arguments for the server itself, after `--` on the command line; they stand last, so that they win."""
+
+    @property
+    def listen(self) -> list[str]:
+        """The flags that every server knows."""
+        return ["--host", self.address.host, "--port", str(self.address.port)]
+
+    @property
+    def template_kwargs(self) -> str | None:
+        """Settings of the chat template as JSON; None where there are none."""
+        kwargs = self.recipe.model.chat_template_kwargs
+        return json.dumps(kwargs) if kwargs else None
+
+    def passes(self, flag: str) -> bool:
+        """Tell whether the user gives a flag of the server."""
+        return any(argument == flag or argument.startswith(f"{flag}=") for argument in self.passed)
+
+
+def has(package: str) -> bool:
+    """Tell whether this Python can import a package."""
+    return importlib.util.find_spec(package) is not None
+
+
+def python_has(python: str, module: str, hint: str) -> bool:
+    """Tell whether another Python can import a module, whatever the distribution is called that brings it.
+
+    Raises:
+        HardwareError: That Python cannot be started.
+    """
+    look = f"import sys, importlib.util as u; s = u.find_spec({module!r}); sys.exit(not (s and s.origin))"
+    try:
+        done = subprocess.run([python, "-I", "-c", look], capture_output=True, timeout=PYTHON_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HardwareError(f"{python} cannot be started: {error}", hint=hint) from error
+    return done.returncode == 0
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
