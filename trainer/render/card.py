@@ -133,6 +133,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "compressed": dict(_compressed(facts.verify or {})),
         "made_from": list(_made_from(facts.provenance)),
         "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
+        "package": facts.base_model.removeprefix("package:") if facts.base_model.startswith("package:") else "",
         "messages": _messages(facts.system),
         "fence": _fence(facts.recipe_yaml),
         "system_fence": _fence(facts.system or ""),
