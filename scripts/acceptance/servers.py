@@ -35,6 +35,8 @@ COLOUR = {
     "required": ["colour"],
     "additionalProperties": False,
 }
+STORY = [{"role": "system", "content": "You tell stories."}, {"role": "user", "content": "Tell one of a horse."}]
+"""Off the task, where a tuned model is less certain and seeds can matter."""
 TOOL = {
     "type": "function",
     "function": {"name": "paint", "description": "Paint a wall in a colour.", "parameters": COLOUR},
@@ -152,7 +154,7 @@ def seed(asker: Asker, questions: list[Question]) -> str:
     """See that a seed repeats a drawn answer, and that other seeds draw others."""
 
     def drawn(number: int) -> str:
-        return asker.text(questions[0].bare, seed=number, temperature=2.0)
+        return asker.text(STORY, seed=number, temperature=2.0, top_p=1.0, max_tokens=32)
 
     first = drawn(1)
     assert drawn(1) == first, "the same seed gave another answer"
@@ -170,9 +172,8 @@ def schema(asker: Asker, questions: list[Question]) -> str:
 
 
 def tools(asker: Asker, questions: list[Question]) -> str:
-    """See that a named tool is called with arguments that its schema allows."""
-    chosen = {"type": "function", "function": {"name": "paint"}}
-    message = asker.reply(questions[0].bare, tools=[TOOL], tool_choice=chosen, max_tokens=96).choices[0].message
+    """See that a tool is called, where one must be, with arguments that its schema allows."""
+    message = asker.reply(questions[0].bare, tools=[TOOL], tool_choice="required", max_tokens=96).choices[0].message
     assert message.tool_calls, repr(message.content)
     call = message.tool_calls[0].function
     assert call.name == "paint" and json.loads(call.arguments)["colour"] in ("red", "blue"), call.arguments
@@ -291,7 +292,14 @@ def main() -> None:
     run = options.run.absolute()
     targets = [Target("transformers", "merged")]
     for kind in ("adapter", "merged") if options.vllm else ():
-        targets.append(Target("vllm", kind, options.vllm, ("--max-model-len", "2048")))
+        targets.append(
+            Target(
+                "vllm",
+                kind,
+                options.vllm,
+                ("--max-model-len", "2048", "--gpu-memory-utilization", "0.2", "--enforce-eager"),
+            )
+        )
     if options.xllamacpp:
         threads = ("--cpuparams.n-threads", str(options.threads))
         targets.append(Target("llama.cpp", "gguf", options.xllamacpp, threads))
