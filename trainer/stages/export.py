@@ -1,8 +1,7 @@
 """export: every wanted format, reopened from disk by a fresh process and proven.
 
 Writes a folder for each format, each with its model card and `provenance.json`; `verify.json` with every figure, and
-`README.md`. The limits stand in `export.verify`; beyond them
-nothing is published.
+`README.md`. The limits stand in `export.verify`; beyond them nothing is published.
 """
 
 from __future__ import annotations
@@ -372,8 +371,8 @@ class Work:
     def _carry(self, one: Written) -> None:
         folder = Path(one.export.folder)
         if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
-            prompt = self.origin.served_prompt(self.stop_ids)
-            write_carried(folder, self.origin.tokenizer, generation_settings(self.base), self.stop_id, prompt)
+            prompt, settings = self.origin.served_prompt(self.stop_ids), generation_settings(self.base)
+            write_carried(folder, self.origin.tokenizer, settings, self.stop_id, prompt)
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})
 
 
