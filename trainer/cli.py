@@ -198,4 +198,4 @@ def _serving_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--engine", choices=("auto", "vllm", "transformers", "llama.cpp"), default="auto", help="server that answers"
     )
     serve.add_argument("--python", metavar="FILE", help="Python of the environment that has vLLM, or xllamacpp")
-    serve.epilog = "Arguments after -- go to the server itself: trainer serve RUN -- --tool-call-parser hermes"
+    serve.epilog = "What stands after -- goes to the server itself; see docs/serve.md."
