@@ -164,6 +164,7 @@ def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]
             "group": question.group,
             "messages": question.messages,
             "reference": question.reference,
+            "reference_tokens": question.reference_tokens,
             "slices": {name: question.row.get(name) for name in slices},
             "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
         }
@@ -181,4 +182,5 @@ def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
         "reasons": {name: grade.reason for name, grade in grades.items() if grade is not None and grade.reason},
         "failure": panel.failure(arm, place),
     }
+    found |= {} if answer.content is None else {"content": answer.content}
     return found | ({"first_text": answer.first_text} if answer.repaired else {})

@@ -55,7 +55,10 @@ def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say
             client = probe.Client(address)
             if not client.wait(lambda: process.poll() is None, say):
                 raise ended(server, process.poll(), log)
-            found = probe.check(client, server, probe.probes_of(run, is_greedy=recipe.eval.sampling is None))
+            probes = probe.probes_of(run, is_greedy=recipe.eval.sampling is None)
+            found = probe.check(client, server, probes)
+            if any(one.has_reasoning for one in probes):
+                say("serve: answers begin with reasoning; where this server leaves it in `content`, clients cut it off")
             _tell(server, address, found, say)
             try:
                 code = process.wait()

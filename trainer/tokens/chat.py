@@ -126,10 +126,10 @@ class Renderer:
                 hint="remove or change the row, or give a template that takes it in model.chat_template",
             ) from error
 
-    def prompt_text(self, row: Row) -> str:
+    def prompt_text(self, row: Row, *, template: str | None = None) -> str:
         """Render what the model sees before it answers the last turn."""
         messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
-        return self.text(row, messages, prompt=True)
+        return self.text(row, messages, prompt=True, template=template)
 
     @cached_property
     def form(self) -> AnswerForm:
@@ -163,7 +163,7 @@ class Renderer:
         text = self.text(row, messages)
         wanted = self._trained_turns(messages)
         answers = [index for index in wanted if messages[index]["role"] == "assistant"]
-        if self.loss_on != "all" and has_marks(self._template(row)):
+        if self.loss_on != "all" and has_marks(self.template_of(row)):
             spans = self._marked_spans(row, messages, text, answers)
         else:
             spans = [self._difference(row, messages, text, index) for index in answers]
@@ -233,7 +233,7 @@ class Renderer:
             turns = turns[-1:]
         return [index for index in turns if messages[index].get("weight", 1)]
 
-    def _template(self, row: Row) -> str:
+    def template_of(self, row: Row) -> str:
         """Return the template that transformers takes for this row; a tokenizer may have one for tools apart."""
         template = self.tokenizer.chat_template
         if isinstance(template, dict):
@@ -242,7 +242,7 @@ class Renderer:
 
     def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
         sentinels = pick_sentinels(text)
-        marked = self.text(row, messages, template=with_sentinels(self._template(row), sentinels))
+        marked = self.text(row, messages, template=with_sentinels(self.template_of(row), sentinels))
         spans, plain = find_sentinels(marked, sentinels)
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if len(spans) > len(turns):  # the end of the text has marks of its own: Phi-3 as TRL has it
@@ -302,7 +302,7 @@ class Renderer:
         return DataError(
             f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
             "so the trained tokens of that turn are not what the model will see",
-            hint="set pack.loss_on: last_turn, or give a template that keeps earlier turns as they are in model.chat_template",
+            hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
         )
 
     def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str, wanted: Collection[int]) -> None:

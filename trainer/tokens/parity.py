@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from os.path import commonprefix
 
 from trainer.errors import DataError
 from trainer.tokens.encode import Row, place
+from trainer.tokens.reasoning import shared_opening
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Template variables by which families choose whether an answer begins with reasoning."""
@@ -24,7 +24,7 @@ def prompt_differs(render: Callable[..., str], row: Row, messages: list[Row], in
         index: The turn.
     """
     prompt, whole = render(row, messages[:index], prompt=True), render(row, messages[: index + 1])
-    shared = len(commonprefix([prompt, whole]))
+    shared = len(shared_opening(prompt, whole))
     ends, goes_on = prompt[shared : shared + SHOWN], whole[shared : shared + SHOWN]
     way = next(_ways(render, row, messages, index), None)
     return DataError(

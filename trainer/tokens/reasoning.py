@@ -11,9 +11,8 @@ The form is read off two answers that the template renders, one with reasoning a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from trainer.errors import DataError
@@ -22,6 +21,8 @@ Message = dict[str, Any]
 THINK = ("<think>", "</think>")
 REASONING_KEYS = ("reasoning_content", "thinking")
 QUESTION, REASONING, CONTENT = "Question 4711", "Reasoning 4712", "Content 4713"
+PROMPT_END = 16
+"""Tokens at the end of a prompt that may open reasoning."""
 LAST_TAG = re.compile(r"<[^<>\s]+>\Z")
 
 
@@ -81,6 +82,10 @@ class AnswerForm:
         return text.strip()
 
 
+THINKING = AnswerForm()
+"""The form of answers whose reasoning is part of their text."""
+
+
 def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerForm:
     """Return how a template writes answers.
 
@@ -104,6 +109,12 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
     return AnswerForm(prefix=prefix, special=special)
 
 
+def split_tokens(form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> Parts | None:
+    """Return reasoning and content of generated tokens; None where they are content alone."""
+    end = tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)
+    return form.split(str(tokenizer.decode(list(answer), skip_special_tokens=False)), prompt=str(end))
+
+
 def _before_content(render: Callable[..., str], prompt: str, asked: list[Message], extra: Message) -> str | None:
     """Return what an answer begins with before its content; None where it does not follow its prompt."""
     try:
@@ -117,8 +128,14 @@ def _before_content(render: Callable[..., str], prompt: str, asked: list[Message
 
 def _closing(rest: str, prefix: str) -> str:
     """Return what opens the content whether there is reasoning or not: the end that both forms share."""
-    shared = commonprefix([rest[::-1], prefix[::-1]])[::-1].strip()
+    shared = shared_opening(rest[::-1], prefix[::-1])[::-1].strip()
     return shared or rest.strip() or THINK[1]
+
+
+def shared_opening(left: str, right: str) -> str:
+    """Return the characters that two texts begin with in common."""
+    length = next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
+    return left[: min(len(left), len(right)) if length is None else length]
 
 
 def _last_tag(prompt: str) -> str:

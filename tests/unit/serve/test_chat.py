@@ -9,14 +9,15 @@ import pytest
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
 from trainer.serve.chat import Stream, Talk
+from trainer.tokens.reasoning import AnswerForm
 
 
 class Echo(Talk):
     """Answers with the number of turns that it was shown."""
 
-    def _said_by(self, model: Any, prompt: list[int]) -> str:
+    def _said_by(self, model: Any, prompt: list[int]) -> Any:
         self.say(f"{len(prompt)} turns")
-        return f"{len(prompt)} turns"
+        return SimpleNamespace(text=f"{len(prompt)} turns", tokens=[])
 
 
 def talk(*lines: str, room: int = 99, **data: Any) -> tuple[Echo, str]:
@@ -30,6 +31,7 @@ def talk(*lines: str, room: int = 99, **data: Any) -> tuple[Echo, str]:
         recipe=SimpleNamespace(data=section),
         prompt_ids=prompt_ids,
         leaves_room=lambda prompt: len(prompt) <= room,
+        renderer=SimpleNamespace(form=AnswerForm()),
         model=None,
         max_new_tokens=8,
     )
