@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.scoring.question import Question
+from trainer.scoring.question import Answer, Question
 from trainer.scoring.results import ArmResults
 
 GATE = "answers_as_trained"
@@ -33,7 +33,8 @@ def contradiction(
         results: What it answered, greedily.
         known: Question -> trained text, where each of its tokens is the likeliest after those before it.
     """
-    places = [place for place, question in enumerate(questions) if question.id in known]
+    asked = enumerate(zip(questions, results.answers, strict=True))
+    places = [place for place, (question, answer) in asked if question.id in known and _is_whole(question, answer)]
     missed = [place for place in places if not _is_given(questions[place], results.texts[place])]
     num_given = len(places) - len(missed)
     if len(places) < max(MIN_ROWS, MIN_KNOWN * len(questions)) or num_given > MAX_GIVEN * len(places):
@@ -47,6 +48,11 @@ def contradiction(
     )
     gate = {"arm": arm, "metric": GATE, "layer": "must_pass", "confidence": None}
     return {"gate": gate, "layer": "must_pass", "verdict": "fail", "passed": False, "sentence": sentence}
+
+
+def _is_whole(question: Question, answer: Answer) -> bool:
+    """Whether the answer had room for the right one."""
+    return answer.finished or answer.num_tokens > question.reference_tokens
 
 
 def _is_given(question: Question, text: str) -> bool:

@@ -15,7 +15,6 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -322,16 +321,17 @@ def _dated(renderer: Renderer, split: Split, context: StageContext) -> Iterator[
     row = _first_row(split.rows_path)
     if "prompt" not in row and "messages" not in row:
         return
-    formats = formats_of_today(renderer.prompt_text, row)
+    render, template = renderer.prompt_text, renderer.template_of(row)
+    formats = formats_of_today(render, row, template)
     if not formats:
         return
     today = datetime.now()
     shown = today.strftime(formats[0])
     ways = []
-    if takes_a_date(renderer.prompt_text, row):
+    if takes_a_date(render, row, template):
         ways.append(f'set model.chat_template_kwargs: {{{DATE_VARIABLE}: "{shown}"}}')
-    fixed = with_fixed_date(renderer.template_of(row), today)
-    if not formats_of_today(partial(renderer.prompt_text, template=fixed), row):
+    fixed = with_fixed_date(template, today)
+    if not formats_of_today(render, row, fixed):
         (context.dir / FIXED_DATE).write_text(fixed, encoding="utf-8")
         path = context.run.stage_dir("pack") / FIXED_DATE
         ways.append(f"cp {shlex.quote(str(path))} . and set model.chat_template: {FIXED_DATE}")

@@ -13,7 +13,7 @@ Such an answer is tokenized apart from its prompt, as it is where the model is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -27,7 +27,7 @@ def differing_prompts(
     pieces: Sequence[Ints],
     begins: Sequence[Ints],
     starts: Sequence[Sequence[int]],
-    added_ids: Ints,
+    added: Mapping[int, str],
     ids_of: Callable[[Sequence[str]], list[Ints]],
 ) -> list[dict[int, Ints]]:
     """Return for each text the prompts whose ids do not begin it: number of characters -> ids of the prompt alone.
@@ -40,11 +40,11 @@ def differing_prompts(
         pieces: Their ids.
         begins: Where each token begins, in characters of its text.
         starts: Where answers begin in each text; the prompt is all before.
-        added_ids: Tokens that the tokenizer splits texts at.
+        added: Tokens that the tokenizer splits texts at, and how they are written.
         ids_of: Tokenizes further texts.
     """
     rests = [
-        _rest(text, ids, begin, start, added_ids)
+        _rest(text, ids, begin, start, added)
         for text, ids, begin, some in zip(texts, pieces, begins, starts, strict=True)
         for start in some
     ]
@@ -60,14 +60,14 @@ def differing_prompts(
     return differing
 
 
-def _rest(text: str, ids: Ints, begin: Ints, start: int, added: Ints) -> tuple[str, int, int]:
+def _rest(text: str, ids: Ints, begin: Ints, start: int, added: Mapping[int, str]) -> tuple[str, int, int]:
     """Return the prompt from its last added token on, and the row's tokens (first, end) that should be those of it."""
     end = int(np.searchsorted(begin, start))
-    added_at = np.flatnonzero(np.isin(ids[:end], added))
-    if not len(added_at):
-        return text[:start], 0, end
-    first = int(added_at[-1])
-    return text[int(begin[first]) : start], first, end
+    for first in range(end - 1, -1, -1):
+        # the text as well: the bytes of SentencePiece's kind may be written as tokens that are added
+        if (written := added.get(int(ids[first]))) and text.startswith(written, at := int(begin[first])):
+            return text[at:start], first, end
+    return text[:start], 0, end
 
 
 def continuation(tokenizer: Any, prompt: Ints, whole: Ints) -> tuple[Ints, int] | None:

@@ -15,28 +15,25 @@ from trainer.tokens.encode import Row
 ASKS_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 DATE_VARIABLE = "date_string"
 """By which Llama's templates take a date in place of today's."""
+LEFT, RIGHT = "\uf4f0", "\uf4f1"
+"""Private-use characters around the format of a date."""
+PRINTS_FORMATS = f"{{%- macro strftime_now(form) -%}}{LEFT}{{{{ form }}}}{RIGHT}{{%- endmacro -%}}"
+"""Takes the place of the function in the template that follows."""
+
+Render = Callable[..., str]
+"""Renders a row with a `template`."""
 
 
-def formats_of_today(render: Callable[[Row], str], row: Row) -> list[str]:
-    """Return the formats in which a template prints today's date into a row.
-
-    Args:
-        render: Renders a row with the variables of its `chat_template_kwargs`.
-        row: Any row.
-    """
-    formats: list[str] = []
-
-    def strftime_now(form: str) -> str:
-        formats.append(form)
-        return datetime.now().strftime(form)
-
-    render(_with_variables(row, strftime_now=strftime_now))
-    return formats
+def formats_of_today(render: Render, row: Row, template: str) -> list[str]:
+    """Return the formats in which a template prints today's date into a row."""
+    text = render(row, template=PRINTS_FORMATS + template)
+    return re.findall(f"{LEFT}(.*?){RIGHT}", text)
 
 
-def takes_a_date(render: Callable[[Row], str], row: Row) -> bool:
-    """Tell whether a date in `date_string` keeps a template from asking for today's."""
-    return not formats_of_today(render, _with_variables(row, **{DATE_VARIABLE: "1 Jan 2000"}))
+def takes_a_date(render: Render, row: Row, template: str) -> bool:
+    """Tell whether a date in `date_string` keeps a template from printing today's."""
+    given = {**(row.get("chat_template_kwargs") or {}), DATE_VARIABLE: "1 Jan 2000"}
+    return not formats_of_today(render, {**row, "chat_template_kwargs": given}, template)
 
 
 def with_fixed_date(template: str, today: datetime) -> str:
@@ -47,7 +44,3 @@ def with_fixed_date(template: str, today: datetime) -> str:
         return f'"{text}"'
 
     return ASKS_TODAY.sub(date, template)
-
-
-def _with_variables(row: Row, **variables: object) -> Row:
-    return {**row, "chat_template_kwargs": {**(row.get("chat_template_kwargs") or {}), **variables}}

@@ -185,7 +185,8 @@ def _encode_chat(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
         again = encode(tokenizer, texts)
         return again.pieces(again.ids)
 
-    starts, added = [row.answers for row in rows], np.array(sorted(tokenizer.added_tokens_decoder), dtype=np.int32)
+    starts = [row.answers for row in rows]
+    added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()}
     differing = differing_prompts(encoded.texts, pieces, encoded.begins_in_texts(), starts, added, ids_of)
     for row, ids, mask, prompts in zip(rows, pieces, masks, differing, strict=True):
         yield _trained(row.row, *(_apart(tokenizer, row, ids, mask, prompts) if prompts else (ids, mask)))
