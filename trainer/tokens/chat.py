@@ -27,6 +27,8 @@ from trainer.tokens.reasoning import AnswerForm, read_form
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
 THINK_TAG = re.compile(r"</?think>")
+SHOWN = 20
+"""Characters of a turn in a message."""
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
@@ -168,6 +170,8 @@ class Renderer:
         else:
             spans = [self._difference(row, messages, text, index) for index in answers]
         self._check_nothing_dropped(row, messages, text, wanted)
+        for index, (low, high) in zip(answers, spans, strict=True):
+            self._check_end(row, index, text[low:high])
         starts = [low for low, _ in spans]
         if self.loss_on != "all":
             return Rendered(row, "chat", text, spans, answers=starts)
@@ -190,6 +194,7 @@ class Renderer:
             if not text.startswith(prompt):
                 raise prompt_differs(self.text, row, messages, len(row["prompt"]))
             sides.append(self._cut_after_end(text))
+            self._check_end(row, len(messages) - 1, sides[-1])
         return RenderedPair(row, prompt, *sides)
 
     def _plain(self, row: Row) -> Rendered:
@@ -297,6 +302,15 @@ class Renderer:
         inner = trimmed.removesuffix(self.tokenizer.eos_token or "")
         spaceless = inner.rstrip()
         return spaceless if spaceless != inner and spaceless.endswith(self.end_tokens) else trimmed
+
+    def _check_end(self, row: Row, index: int, answer: str) -> None:
+        """Refuse a turn that a template does not close: tool calls often have an ending of their own."""
+        if not answer.endswith(self.end_tokens):
+            raise DataError(
+                f"{place(row)}: turn {index} ends in {answer[-SHOWN:]!r}, which is no end token: "
+                "the model would never learn to stop",
+                hint="let the chat template close each assistant turn with the end token (model.chat_template)",
+            )
 
     def _rewritten(self, row: Row, index: int) -> DataError:
         return DataError(

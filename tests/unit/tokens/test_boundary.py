@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
 
-from .test_chat import END, assistant, call, user, with_template
+from .test_chat import END, assistant, call, user, with_ends, with_template
 
 SPACE_BEFORE_ANSWER = (  # its prompts end in a space, which ' the' takes with it
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\nA: "
@@ -245,6 +245,21 @@ def test_an_end_of_the_text_behind_the_end_of_the_turn_is_not_trained(tiny_token
     assert said == "the quick fox</s>the lazy dog</s>"
 
 
+def test_a_turn_that_the_template_does_not_close_is_refused_with_its_row(tiny_tokenizer: Any) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.tool_calls %}"
+        "{{ 'call ' + m.tool_calls[0].function.name }}{% else %}{{ m.content + eos_token }}{% endif %}{{ '\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    renderer = Renderer(with_template(tiny_tokenizer, template))
+    check_row(renderer, ONE)
+    with pytest.raises(DataError, match=r"turn 1 ends in '.*get_weather\\n', which is no end token"):
+        renderer.tokens(TRL_ROWS[-1])
+    pair = {"prompt": [user("Hm?")], "chosen": [assistant("a")], "rejected": TRL_ROWS[-1]["messages"][1:2]}
+    with pytest.raises(DataError, match="turn 1 ends in"):
+        renderer.pair(pair)
+
+
 TRL_ROWS = [
     ONE,
     TWO,
@@ -269,7 +284,7 @@ def templates_of_trl() -> list[Path]:
 
 @pytest.mark.parametrize("loss_on", ["assistant", "all"])
 def test_every_template_that_trl_ships_is_right_or_refused(tiny_tokenizer: Any, loss_on: LossOn) -> None:
-    tokenizer = with_template(tiny_tokenizer, "")
+    tokenizer = with_ends(tiny_tokenizer)
     accepted = 0
     for path in templates_of_trl():
         tokenizer.chat_template = path.read_text()
