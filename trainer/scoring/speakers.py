@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 
+from trainer.errors import DataError
 from trainer.scoring.answers import AnswerStore
 from trainer.scoring.choice_likelihood import choice_log_probs
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
@@ -67,8 +68,15 @@ class Tokens:
         return ids
 
     def right_answer(self, row: Row, history: Sequence[Message], turn: Message) -> tuple[str, int]:
-        """Return an answer as the template writes it, without its reasoning, and its number of tokens with it."""
-        ids = self.of_text(self.renderer.answer_text(row, history, turn))
+        """Return an answer as the template writes it, without its reasoning, and its number of tokens with it.
+
+        An earlier answer that does not follow the prompt, which was not trained, is its content.
+        """
+        try:
+            written = self.renderer.answer_text(row, history, turn)
+        except DataError:
+            written = turn.get("content") or ""
+        ids = self.of_text(written)
         ids = ids[:-1] if ids and ids[-1] in self.renderer.end_ids else ids
         prompt = self._ids(self.renderer.text(row, history, prompt=True))
         parts = split_tokens(self.form, self.renderer.tokenizer, prompt, ids)

@@ -29,7 +29,7 @@ def contradiction(
 
     Args:
         arm: Its name.
-        questions: What was asked.
+        questions: What was asked; of conversations the last answer counts.
         results: What it answered, greedily.
         known: Question -> trained text, where each of its tokens is the likeliest after those before it.
     """
@@ -37,11 +37,12 @@ def contradiction(
     places = [place for place, (question, answer) in asked if question.id in known and _is_whole(question, answer)]
     missed = [place for place in places if not _is_given(questions[place], results.texts[place])]
     num_given = len(places) - len(missed)
-    if len(places) < max(MIN_ROWS, MIN_KNOWN * len(questions)) or num_given > MAX_GIVEN * len(places):
+    num_last = sum(not question.id.endswith(f"#{len(question.messages)}") for question in questions)
+    if len(places) < max(MIN_ROWS, MIN_KNOWN * num_last) or num_given > MAX_GIVEN * len(places):
         return None
     question, answer = questions[missed[0]], results.answers[missed[0]]
     sentence = (
-        f"{arm} knows {len(places)} of {len(questions)} held-out answers token by token, and gives {num_given} of "
+        f"{arm} knows {len(places)} of {num_last} held-out answers token by token, and gives {num_given} of "
         "them: what it was trained on is not what it is asked, or not what is graded. "
         f"{question.id}:\n  trained  {known[question.id][:SHOWN]!r}\n  answered {answer.text[:SHOWN]!r}\n"
         f"  graded   {results.texts[missed[0]][:SHOWN]!r}\n  against  {(question.reference or '')[:SHOWN]!r}"

@@ -123,7 +123,8 @@ class Talk:
         form = self.tuned.renderer.form
         if form.key is None:  # the template keeps the text as it is
             return {"content": stream.text}
-        parts = split_tokens(form, self.tuned.renderer.tokenizer, prompt, stream.tokens)
+        tokenizer = self.tuned.renderer.tokenizer
+        parts = split_tokens(form, tokenizer, prompt, stream.tokens) if stream.tokens else form.split(stream.text)
         return {"content": parts.content, form.key: parts.reasoning} if parts else {"content": stream.text}
 
     def _row(self) -> dict[str, Any]:

@@ -70,6 +70,9 @@ def test_answers_cut_before_the_right_one_ends_tell_nothing() -> None:
 def test_earlier_turns_and_text_rows_are_no_matter() -> None:
     asked = [Question(f"r:{at}#1", [], "right") for at in range(NUM)]
     assert contradiction("tuned", asked, results(["wrong"] * NUM), known(*range(NUM))) is None
+    both = [Question(f"r:{at}#1", [{"role": "user"}], "right") for at in range(3 * NUM)] + questions()
+    entry = contradiction("tuned", both, results(["wrong"] * 4 * NUM), known(*range(NUM)))
+    assert entry is not None and "10 of 10" in entry["sentence"]
     assert contradiction("tuned", [], results([]), known(1)) is None
 
 
