@@ -13,7 +13,7 @@ from trained import Trained
 
 from trainer.tokens.reasoning import AnswerForm
 
-ANSWER, REASONING = "a small quick fox", "It says fox, and a fox it is, quick and small as every fox in town is."
+ANSWER, REASONING = "a small quick fox", "It says fox, and a fox it is, quick and small."
 
 
 def rows() -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def reasoning_run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path
         model,
         adapter={"kind": "none", "r": None},
         data={"split": {"heldout": 0.2}, "dedupe": {"near": False}},
-        train={"max_steps": 60, "learning_rate": 3e-3, "global_batch_size": 8},
+        train={"max_steps": 100, "learning_rate": 3e-3, "global_batch_size": 8},
     ).prepare(rows())
 
 
