@@ -274,7 +274,6 @@ class Work:
             "max_new_tokens": max_new_tokens,
             "stop_ids": self.stop_ids,
             "sampling": asdict(self.sampling) if self.sampling else None,
-            "form": asdict(self.renderer.form),
         }
         if isinstance(arm.model, Endpoint):
             return hash_value({"endpoint": arm.model.base_url, "name": arm.model.name, **decoding})
@@ -286,6 +285,7 @@ class Work:
             "adapter": adapter,
             "on": str(torch.cuda.is_available()),
             "engine": self.recipe.eval.engine,
+            "reasoning": asdict(self.renderer.form),
         }
         return hash_value({"weights": weights, **form, **decoding})
 
