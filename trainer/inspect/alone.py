@@ -141,6 +141,7 @@ class _Opened:
             self.tokenizer,
             stop_ids=self._stop_ids(),
             max_new_tokens=max_new_tokens,
+            form=self.tokens.form,
             say=Console(stderr=True, highlight=False).print,
         )
         limit = getattr(self.model.config, "max_position_embeddings", None)

@@ -136,7 +136,7 @@ def _groups(gate: Gate, recipe: Recipe, grader: Grader | None, rows: Sequence[Ro
     turns, by = recipe.eval.turns, recipe.data.split.by
     if grader is None:  # likelihoods are of rows, not of answers
         return [group_of(flat(row), by) for row in rows[: recipe.eval.max_rows] if _in_slice(gate, flat(row))]
-    questions = questions_of(rows[: recipe.eval.max_rows], turns=turns, by=by, write_calls=lambda *_: "")
+    questions = questions_of(rows[: recipe.eval.max_rows], turns=turns, by=by, write_answer=lambda *_: ("", 0))
     return [one.group for one in questions if _in_slice(gate, one.row) and applies(grader, one)]
 
 

@@ -186,6 +186,7 @@ def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]
             "messages": question.messages,
             "reference": question.reference,
             **_reference_calls(question),
+            "reference_tokens": question.reference_tokens,
             "slices": {name: question.row.get(name) for name in slices},
             "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
         }
@@ -205,6 +206,7 @@ def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
     }
     if panel.questions[place].calls:
         found["calls"] = _written(calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text))
+    found |= {} if answer.content is None else {"content": answer.content}
     return found | ({"first_text": answer.first_text} if answer.repaired else {})
 
 

@@ -17,6 +17,7 @@ from trainer.scoring.decoding import Loop, Row
 from trainer.scoring.question import Message
 from trainer.serve.questions import lacks_system, opening
 from trainer.serve.tuned import Tuned, open_tuned
+from trainer.tokens.reasoning import split_tokens
 
 AT_LEAST = 512
 """Tokens of an answer, where `eval.max_new_tokens` is auto: a conversation may leave the task."""
@@ -106,7 +107,7 @@ class Talk:
         self.turns.append({"role": "user", "content": text})
         try:
             prompt = self._prompt()
-            answer = self._said_by(self.tuned.model, prompt)
+            answer = self._remembered(prompt, self._said_by(self.tuned.model, prompt))
             if self.with_base:
                 self.out.write("base: ")
                 with self.tuned.untuned() as model:
@@ -117,7 +118,16 @@ class Talk:
             return
         except torch.OutOfMemoryError as error:
             raise HardwareError("out of memory in chat", hint="a shorter conversation: /reset") from error
-        self.turns.append({"role": "assistant", "content": answer})
+        self.turns.append({"role": "assistant", **answer})
+
+    def _remembered(self, prompt: list[int], stream: Stream) -> Message:
+        """Return an answer as the next prompt holds it: the template decides what of its reasoning stays."""
+        form = self.tuned.renderer.form
+        if form.key is None:  # the template keeps the text as it is
+            return {"content": stream.text}
+        tokenizer = self.tuned.renderer.tokenizer
+        parts = split_tokens(form, tokenizer, prompt, stream.tokens) if stream.tokens else form.split(stream.text)
+        return {"content": parts.content, form.key: parts.reasoning} if parts else {"content": stream.text}
 
     def _row(self) -> dict[str, Any]:
         """Return the conversation behind its system prompt.
@@ -151,16 +161,15 @@ class Talk:
             self.say("(the oldest question no longer fits and is forgotten)")
         return prompt
 
-    def _said_by(self, model: Any, prompt: list[int]) -> str:
+    def _said_by(self, model: Any, prompt: list[int]) -> Stream:
         """Write an answer as it comes; Ctrl-C ends it, what was said stays."""
         stream = Stream(self.tuned, self.out.write, self.out.flush)
         try:
-            text = stream.answer(model, prompt)
+            stream.answer(model, prompt)
             self.say("")
         except KeyboardInterrupt:
-            text = stream.text
             self.say(" (ended)")
-        return text
+        return stream
 
 
 class Stream:
@@ -172,11 +181,14 @@ class Stream:
         self.flush = flush
         self.text = ""
         """What has been written."""
+        self.tokens: list[int] = []
+        """What has been generated; empty where the model says all at once."""
 
     def answer(self, model: Any, prompt: list[int]) -> str:
         """Decode as eval does; models whose cache cannot be cut say all at once."""
         local = self.tuned.local(model)
         row = local.decoding.row(0, prompt)
+        self.tokens = row.tokens
         if kv_cache.max_shared_width(local.decoder) is None:
             self._write_to(local.answers([prompt])[0].text)
             return self.text

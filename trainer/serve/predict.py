@@ -33,7 +33,7 @@ from trainer.serve.tuned import Tuned, open_tuned
 WINDOW = 2048
 """Rows that are tokenized and ordered by length together; what is in memory does not grow with the file."""
 SHOWN = 5
-OURS = (PLACE, "answer", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
+OURS = (PLACE, "answer", "reasoning", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
 
 Say = Callable[[str], None]
 
@@ -224,13 +224,15 @@ class Work:
         return lambda place, answer: self._keep(asked[place], answer)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
+        reasoning = {} if answer.content is None else {"reasoning": answer.reasoning}
         row = _fields(asked.raw) | {
-            "answer": answer.text,
+            "answer": answer.final,
+            **reasoning,
             "finished": answer.finished,
             "prompt_tokens": answer.prompt_tokens,
             "answer_tokens": answer.num_tokens,
         }
-        fault = _broken(self.schema, answer.text) if self.schema is not None else ""
+        fault = _broken(self.schema, answer.final) if self.schema is not None else ""
         if fault:
             self.rejected.write(asked.line, row | {"reason": "schema", "detail": fault})
         else:

@@ -37,11 +37,17 @@ class Probe:
     """A held-out question with the answers that the eval stage heard, where it is known."""
 
     messages: list[Message]
-    tuned: str | None
-    base: str | None
+    tuned: tuple[str, ...]
+    """The text, and what follows its reasoning: servers tell the two apart, or not; empty where it is not known."""
+    base: tuple[str, ...]
     max_tokens: int
     bare: list[Message] | None = None
     """The question without its system turn, where a server has to put it there."""
+
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether the tuned answer is more than what follows its reasoning."""
+        return len(self.tuned) > 1
 
 
 def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Probe]:
@@ -61,10 +67,21 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
         if tuned is None or (line.get("source"), line.get("line")) in needs_more:
             continue
         limit = tuned["num_tokens"] + (SPARE_TOKENS if tuned["finished"] else 0)
-        known = (tuned["text"].strip(), base["text"].strip() if base else None)
-        found.append(Probe(line["messages"], *known, limit, _bare(line["messages"], system)))
+        found.append(
+            Probe(
+                line["messages"],
+                _texts(tuned),
+                _texts(base) if base else (),
+                limit,
+                _bare(line["messages"], system),
+            )
+        )
     found.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
-    return found[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], None, None, UNKNOWN_TOKENS)]
+    return found[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], (), (), UNKNOWN_TOKENS)]
+
+
+def _texts(answer: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(answer[key].strip() for key in ("text", "content") if key in answer))
 
 
 def _bare(messages: list[Message], system: str | None) -> list[Message] | None:
@@ -175,21 +192,24 @@ def _asked_bare(
 
 def _compared(client: Client, server: Server, probes: list[Probe], answers: list[str]) -> str:
     bases = [
-        client.ask(server.base, probe.messages, probe.max_tokens)[0] if server.base else probe.base for probe in probes
+        (client.ask(server.base, probe.messages, probe.max_tokens)[0],) if server.base else probe.base
+        for probe in probes
     ]
-    told_apart = [probe.tuned != base and base is not None for probe, base in zip(probes, bases, strict=True)]
-    compared = [pair for pair, counts in zip(zip(answers, bases, strict=True), told_apart, strict=True) if counts]
-    if compared and all(answer == base for answer, base in compared):
+    compared = [
+        (answer, base)
+        for probe, answer, base in zip(probes, answers, bases, strict=True)
+        if base and not set(base) & set(probe.tuned)
+    ]
+    if compared and all(answer in base for answer, base in compared):
         raise GateError(
             f"the server answers {len(compared)} held-out prompts exactly as the untuned model: "
             "what was trained is not in use",
             hint="see the log named above; --engine transformers serves the merged model",
         )
-    known = [probe for probe in probes if probe.tuned is not None]
+    known = [probe for probe in probes if probe.tuned]
     if not known:
         return "it answers; the run has no held-out answers to compare with"
-    equal = sum(answer == probe.tuned for answer, probe in zip(answers, probes, strict=True))
-    apart = (
-        f", {sum(a != b for a, b in compared)} of {len(compared)} differ from the untuned model's" if compared else ""
-    )
+    equal = sum(answer in probe.tuned for answer, probe in zip(answers, probes, strict=True))
+    num_apart = sum(answer not in base for answer, base in compared)
+    apart = f", {num_apart} of {len(compared)} differ from the untuned model's" if compared else ""
     return f"{equal} of {len(known)} held-out answers are those of the eval stage{apart}"

@@ -63,6 +63,8 @@ def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say
             system = system_of(recipe, run)
             probes = probe.probes_of(run, is_greedy=recipe.eval.sampling is None, system=system.text)
             found = probe.check(client, server, probes)
+            if any(one.has_reasoning for one in probes):
+                say("serve: answers begin with reasoning; where this server leaves it in `content`, clients cut it off")
             _tell(server, address, [*found, f"clients send {_clients_send(system)}"], say)
             try:
                 code = process.wait()

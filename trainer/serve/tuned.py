@@ -15,7 +15,7 @@ from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
 from trainer.scoring.generate import LocalModel
-from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
 from trainer.scoring.models import open_models
 from trainer.scoring.sampling import Sampling
 from trainer.serve.artefacts import exported, system_of, trained, weights_hash
@@ -66,6 +66,7 @@ class Tuned:
                 "stop_ids": self.stop_ids,
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": asdict(self.sampling) if self.sampling else None,
+                "form": asdict(self.renderer.form),
             }
         )
 
@@ -91,6 +92,7 @@ class Tuned:
             sampling=self.sampling,
             batch_size=self.recipe.eval.batch_size,
             engine=self.recipe.eval.engine,
+            form=self.renderer.form,
         )
 
     @contextmanager
@@ -150,7 +152,6 @@ def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: in
         return limit
     path = run.stage_dir("eval") / "predictions.jsonl"
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    references = [orjson.loads(line).get("reference") or "" for line in lines]
-    if not references:
+    if not lines:
         return max(LONGEST_UNKNOWN, at_least)
-    return max(at_least, longest_answer(limit, references, tokenizer))
+    return max(at_least, longest_answer(limit, tokens_of(map(orjson.loads, lines), tokenizer)))

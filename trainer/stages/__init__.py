@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="pack",
             help="turn rows into token ids and loss masks, and pack them",
-            version=2,
+            version=3,
             sections=(
                 "pack",
                 "method.kind",

@@ -41,7 +41,7 @@ from trainer.recipe.metrics import written_out
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.rundir import StageContext, cache_dir, environment, read_json, write_json
 from trainer.scoring.exported import Exam, make_exam
-from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
 from trainer.scoring.origin import Origin, RunFacts
 from trainer.scoring.prompts import Asked
 from trainer.scoring.retention import general_prompts
@@ -302,10 +302,6 @@ class Work:
             return self.recipe.export.dtype
         return self.origin.weights_dtype
 
-    @property
-    def _references(self) -> list[str]:
-        return [line["reference"] or "" for line in self.predictions]
-
     # The question
 
     def _request(self, exports: list[Export]) -> Request:
@@ -324,7 +320,7 @@ class Work:
             general=self._general() if is_qlora else [],
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
-            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, self._references, self.tokenizer),
+            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, tokens_of(self.predictions, self.tokenizer)),
             template=template_sha256(self.origin.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
@@ -356,6 +352,7 @@ class Work:
             turns=section.turns,
             count=self.recipe.export.verify.num_answers,
             greedy=section.sampling is None,
+            form=self.tokens.form,
         )
 
     def _scored(self, answers: list[str], trained: list[str]) -> Scored | None:

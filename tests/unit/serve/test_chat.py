@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+import copy
 import io
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 
 from trainer.data.served import ServedSystem
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
 from trainer.serve.chat import Stream, Talk
+from trainer.tokens.chat import Renderer
+from trainer.tokens.reasoning import AnswerForm
 
 
 class Echo(Talk):
     """Answers with the number of turns that it was shown."""
 
-    def _said_by(self, model: Any, prompt: list[int]) -> str:
+    def _said_by(self, model: Any, prompt: list[int]) -> Any:
         self.say(f"{len(prompt)} turns")
-        return f"{len(prompt)} turns"
+        return SimpleNamespace(text=f"{len(prompt)} turns", tokens=[])
 
 
 def talk(*lines: str, room: int = 99, system: ServedSystem | None = None) -> tuple[Echo, str]:
@@ -32,6 +36,7 @@ def talk(*lines: str, room: int = 99, system: ServedSystem | None = None) -> tup
         prompt_ids=prompt_ids,
         leaves_room=lambda prompt: len(prompt) <= room,
         system=system or ServedSystem(None),
+        renderer=SimpleNamespace(form=AnswerForm()),
         model=None,
         max_new_tokens=8,
     )
@@ -88,3 +93,16 @@ def test_ctrl_c_ends_an_answer_and_what_was_said_is_remembered(monkeypatch: pyte
     Talk.take(plain := Talk(one.tuned, io.StringIO()), "a")
     assert plain.turns[-1] == {"role": "assistant", "content": "half an an"}
     assert plain.out.getvalue() == "half an an (ended)\n"  # type: ignore[attr-defined]
+
+
+def test_the_template_is_given_reasoning_and_answer_of_earlier_turns(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = tiny.THINKING_TEMPLATE
+    one, _ = talk()
+    said = tokenizer("<think>\nhm\n</think>\n\nyes", add_special_tokens=False)["input_ids"]
+    stream: Any = SimpleNamespace(text="<think>\nhm\n</think>\n\nyes", tokens=said)
+    assert one._remembered([0], stream) == {"content": stream.text}  # a template that does not know of reasoning
+    one.tuned = SimpleNamespace(renderer=Renderer(tokenizer))  # type: ignore[assignment]
+    assert one._remembered([0], stream) == {"content": "yes", "reasoning_content": "hm"}
+    stream.tokens = tokenizer("yes", add_special_tokens=False)["input_ids"]
+    assert one._remembered([0], stream) == {"content": stream.text}

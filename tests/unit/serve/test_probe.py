@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import tiny
 
@@ -173,3 +174,19 @@ def test_a_proxy_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with answering(lambda request: "hello") as client:
         assert client.wait(lambda: True, lambda text: None)
+
+
+def test_a_server_may_tell_reasoning_from_the_answer_or_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [(f"<think>a</think>tuned {at}", f"base {at}") for at in range(4)])
+    path = tmp_path / "eval" / "predictions.jsonl"
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    for at, line in enumerate(lines):
+        line["answers"]["tuned"]["content"] = f"tuned {at}"
+    tiny.write_rows(path, lines)
+    probes = probes_of(run, is_greedy=True)
+    assert all(probe.has_reasoning for probe in probes)
+    for form in ("<think>a</think>tuned {}", "tuned {}"):
+        with answering(lambda request, form=form: form.format(number_of(request))) as client:
+            assert check(client, SERVER, probes).startswith("4 of 4 held-out answers are those of the eval stage")
+    with answering(lambda request: f"base {number_of(request)}") as client, pytest.raises(GateError, match="untuned"):
+        check(client, SERVER, probes)
