@@ -25,6 +25,9 @@ for name in ("TRAINER_RUNS", "LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
 
 import command  # noqa: E402  after the environment is set
 import tiny  # noqa: E402
+from explicit_ids import pytest_make_parametrize_id  # noqa: E402
+
+__all__ = ["pytest_make_parametrize_id"]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,13 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 TEMPLATE_PATH = ROOT / "recipes" / "templates" / "chatml-tools.jinja"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
+THINKING_TEMPLATE = (  # as Qwen3: each answer has reasoning, and it may be empty
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
+    "{% set parts = m.content.split('</think>') %}{% set said = parts[-1].lstrip() %}"
+    "{% set thought = m.reasoning_content or parts[:-1] | join | replace('<think>', '') | trim %}"
+    "{{ '<think>\n' + thought + '\n</think>\n\n' + said }}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 COLOURS = ("red", "blue", "green", "white", "black", "brown")
 ANIMALS = ("horse", "rabbit", "parrot", "salmon", "beetle", "badger", "falcon", "lizard")
 

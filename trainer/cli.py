@@ -31,7 +31,9 @@ exit codes: 0 done, 1 our bug, 2 recipe, 3 data, 4 stage, 5 hardware or environm
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    options = _parser().parse_args(arguments)
+    given, passed = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.passed = passed
     _quiet_environment()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -52,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         print("error: this is a bug of recipe-trainer; the traceback above says where", file=sys.stderr)
         return 1
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments of this command, and those that `serve` hands on to the server: all after `--`."""
+    if arguments[:1] != ["serve"] or "--" not in arguments:
+        return arguments, []
+    end = arguments.index("--")
+    return arguments[:end], arguments[end + 1 :]
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -187,4 +197,5 @@ def _serving_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serve.add_argument(
         "--engine", choices=("auto", "vllm", "transformers", "llama.cpp"), default="auto", help="server that answers"
     )
-    serve.add_argument("--python", metavar="FILE", help="Python of the environment that vLLM is installed in")
+    serve.add_argument("--python", metavar="FILE", help="Python of the environment that has vLLM, or xllamacpp")
+    serve.epilog = "What stands after -- goes to the server itself; see docs/serve.md."

@@ -64,8 +64,7 @@ class Pipeline:
         expected = self.expected_record(stage)
         if record is None:
             return self._unfinished_status(stage, expected)
-        missing = [name for name in record.outputs if not (self.run.stage_dir(stage.name) / name).is_file()]
-        if missing:
+        if missing := [name for name in record.outputs if not (self.run.stage_dir(stage.name) / name).is_file()]:
             return Status("stale", (f"{stage.name}/{missing[0]} is missing",))
         if record.fingerprint == expected.fingerprint:
             return Status("fresh")
@@ -102,8 +101,7 @@ class Pipeline:
 
     def _upstream_inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
         for needed, names in stage.reads.items():
-            record = self.run.record(needed)
-            if record is None:
+            if (record := self.run.record(needed)) is None:
                 continue
             if names == ("stage.json",):
                 yield f"{needed}/stage.json", record.fingerprint + str(record.ended)
@@ -148,8 +146,7 @@ class Pipeline:
         source = locate(recipe.model.name_or_path, revision=recipe.model.revision)
         if source.path is None:
             return {"model": f"{source.name}@{source.revision or 'main'}"}
-        found: dict[str, Path | str] = {}
-        found |= (tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)
+        found: dict[str, Path | str] = {**(tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)}
         if recipe.model.chat_template:
             found["model.chat_template"] = Path(recipe.model.chat_template)
         return {f"model/{label}" if not label.startswith("model.") else label: path for label, path in found.items()}
@@ -169,6 +166,7 @@ class Pipeline:
         data = self.status(STAGES["data"])  # names a file that is not there
         rows = importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
         yield from (f"{'rows':7} {line}" for line in rows.lines)
+        self._refuse_impossible_gates(data)
         for stage in STAGES.values():
             if stage.name == "report" or (stage.name == "decide" and self.recipe.decide is None):
                 continue
@@ -177,11 +175,16 @@ class Pipeline:
         yield from forecast.lines(self.recipe)
         if rows.refusal:
             raise rows.refusal
-        train = self.recipe.train
-        yield (
-            f"recipe ok: {self.recipe.name}, {self.recipe.adapter.kind} {self.recipe.method.kind} of "
-            f"{self.recipe.model.name_or_path}, {train.global_batch_size} items a step; run folder {self.run.path}"
-        )
+        what = f"{self.recipe.adapter.kind} {self.recipe.method.kind} of {self.recipe.model.name_or_path}"
+        items = f"{self.recipe.train.global_batch_size} items a step"
+        yield f"recipe ok: {self.recipe.name}, {what}, {items}; run folder {self.run.path}"
+
+    def _refuse_impossible_gates(self, data: Status) -> None:
+        """Refuse gates that no answers could pass with the rows and items there are; `data` makes the number exact."""
+        if self.recipe.eval.gates and "failed-gate" not in self.accepted:
+            places: Any = importlib.import_module("trainer.scoring.gate_places")  # by name: scipy is slow
+            rows = self.run.stage_dir("data") / "heldout.jsonl" if data.state == "fresh" else None
+            places.refuse_impossible_gates(self.recipe, rows, self.recipe_path, self.arguments)
 
     # Running
 
@@ -215,8 +218,7 @@ class Pipeline:
         made = self.run.record(stage.name) or self._started_record(stage)
         if made is None or "changed-recipe" in self.accepted:
             return
-        reasons = tuple(differences(made, replace(made, sections=self._sections(stage))))
-        if reasons:
+        if reasons := tuple(differences(made, replace(made, sections=self._sections(stage)))):
             raise self._other_training(reasons)
 
     def _other_training(self, reasons: tuple[str, ...]) -> StageError:
@@ -236,6 +238,8 @@ class Pipeline:
         """
         failed: GateError | None = None
         for stage in STAGES.values():
+            if stage.name in ("data", "train"):  # before any work, and when the held-out rows are known
+                self._refuse_impossible_gates(self.status(STAGES["data"]))
             if stage.name == "decide" and self.recipe.decide is None:
                 continue
             if failed and stage.name == "export":
@@ -294,10 +298,7 @@ class Pipeline:
             )
         if status.state == "fresh" and not force:
             self.say(f"{stage.name}: up to date")
-            if stage.name == "eval":
-                self._check_gates()
-            return
-        if stage.name == "train":
+        elif stage.name == "train":
             self._run_train(stage, status, force=force)
         else:
             self._run_short(stage, status)

@@ -17,7 +17,7 @@ from trainer.errors import GateError, StageError
 from trainer.pipeline import Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.render.terminal import arms_table, scores_table
+from trainer.render.terminal import arms_table, damage_line, scores_table
 from trainer.rundir import RunFolder, read_json
 
 
@@ -118,7 +118,7 @@ def _serve(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
     if options.verb == "chat":
         verb.chat(recipe, run, arguments=arguments, merged=options.merged, with_base=options.base)
         return 0
-    wanted = verb.Wanted(options.host, options.port, options.engine, options.python)
+    wanted = verb.Wanted(options.host, options.port, options.engine, options.python, tuple(options.passed))
     return int(verb.serve(recipe, run, wanted, arguments=arguments, say=_say))
 
 
@@ -138,11 +138,8 @@ def _summary(pipeline: Pipeline) -> None:
     if len(scores["arms"]) > 2:
         console.print()
         console.print(arms_table(scores))
-    frequent = scores.get("most_frequent_answer")
-    if frequent:
-        console.print(
-            f"always answering {frequent['text']} would be right in {frequent['exact_match']:.1%}", markup=False
-        )
+    console.print()
+    console.print(damage_line(scores), soft_wrap=True)
     console.print()
     for name, text in _PLACES.items():
         if (run_dir / name).exists():

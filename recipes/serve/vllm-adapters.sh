@@ -4,7 +4,8 @@
 #   VLLM_PYTHON=~/vllm/bin/python recipes/serve/vllm-adapters.sh BASE RUN [RUN ...]
 #
 # BASE: hub id or folder that the adapters were trained on; RUN: run folders with export/adapter, one rank or several.
-# All adapters share the template and the stop tokens of the first RUN: adapters with other ones need a server each.
+# All adapters share the template, its default system prompt and the stop tokens of the first RUN: adapters with other
+# ones need a server each.
 # Clients ask for a RUN by the name of its folder, for the untuned model by `base`. Listens on this machine alone.
 set -euo pipefail
 
@@ -24,7 +25,7 @@ for run in "$@"; do
         exit 4
     fi
     if ! cmp -s "$adapter/chat_template.jinja" "$(realpath "$1")/export/adapter/chat_template.jinja"; then
-        echo "$run has another chat template than $1: serve it by itself" >&2
+        echo "$run has another chat template, or another default system prompt in it, than $1: serve it by itself" >&2
         exit 4
     fi
     modules+=("$(basename "$(realpath "$run")")=$adapter")

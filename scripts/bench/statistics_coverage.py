@@ -1,7 +1,8 @@
 """Coverage of the intervals and error rates of the gates over synthetic experiments with known truth.
 
-    python scripts/bench/statistics_coverage.py                      # everything, about 5 minutes on one core
+    python scripts/bench/statistics_coverage.py                      # everything, about 20 minutes on one core
     python scripts/bench/statistics_coverage.py --experiments 200
+    python scripts/bench/statistics_coverage.py --only gates         # few rows, rare failures, skewed values
 
 A row correlates with the others of its cluster through a shared part of a normal variable (`rho` of its variance).
 """
@@ -18,6 +19,7 @@ from scipy.special import ndtr, ndtri
 
 from trainer.scoring import comparisons, statistics
 from trainer.scoring.clusters import Floats
+from trainer.scoring.evidence import Evidence, difference_bounds, value_bounds
 
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 EXPERIMENTS = 1000
@@ -146,6 +148,84 @@ def score_coverage(design: Design, experiments: int, seed: int) -> dict[str, flo
     return {name: count / experiments for name, count in hits.items()}
 
 
+def field_counts(rows: int, f1: float, generator: np.random.Generator, *, whole: bool) -> Floats:
+    """Return (rows, 3) counts of 4 fields a row with a true micro F1; `whole`: a row is all right or all wrong."""
+    wrong = 1 - f1  # a wrong field is a false positive and a false negative, so F1 is the share of right fields
+    failed = 4.0 * (generator.random(rows) < wrong) if whole else generator.binomial(4, wrong, rows).astype(float)
+    return np.stack([4 - failed, failed, failed], 1)
+
+
+def _heaped(rows: int, value: float, generator: np.random.Generator) -> Floats:
+    """Return marks of almost 1 with a few zeros, with a true mean: what most samples show is not what counts."""
+    return np.where(generator.random(rows) < 1 - value / 0.99, 0.0, 0.99)
+
+
+GATES: dict[str, Callable[[int, np.random.Generator], tuple[Evidence, float, int]]] = {
+    "f1 .95": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, whole=False)), 0.95, 0),
+    "f1 .95w": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, whole=True)), 0.95, 0),
+    "f1 .8w": lambda n, g: (Evidence("f1", field_counts(n, 0.8, g, whole=True)), 0.8, 0),
+    "mean .9": lambda n, g: (Evidence("mean", _heaped(n, 0.9, g)), 0.9, 0),
+    "ratio .9": lambda n, g: (Evidence("ratio", *_weighted(n, 0.9, g)), 0.9, 0),
+    "expon.": lambda n, g: (Evidence("mean", g.standard_exponential(n)), 1.0, 1),
+    "logn. .5": lambda n, g: (Evidence("mean", g.lognormal(0, 0.5, n)), float(np.exp(0.125)), 1),
+    "logn. 1": lambda n, g: (Evidence("mean", g.lognormal(0, 1.0, n)), float(np.exp(0.5)), 1),
+    "-logn. 1": lambda n, g: (Evidence("mean", -g.lognormal(0, 1.0, n)), -float(np.exp(0.5)), 0),
+    "loss": lambda n, g: (Evidence("ratio", *_losses(n, g)), float(np.exp(0.5)), 1),
+}
+"""Draws rows of which the true value is the limit of a gate: (rows, limit, 0 for `min` or 1 for `max`)."""
+
+
+def _weighted(rows: int, value: float, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    counts = 1.0 + generator.poisson(8, rows)
+    return counts * (generator.random(rows) < value), counts
+
+
+def _losses(rows: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    counts = 1.0 + generator.poisson(8, rows)
+    return counts * generator.lognormal(0, 1.0, rows), counts
+
+
+def gate_passes(name: str, rows: int, experiments: int, seed: int) -> float:
+    """Return how often the bound of a gate passes a value that equals its limit."""
+    generator = np.random.default_rng(seed)
+    passes = 0
+    for run in range(experiments):
+        evidence, limit, end = GATES[name](rows, generator)
+        bound = value_bounds(evidence, run, 0.95)[end]
+        passes += bound is not None and (bound >= limit - 1e-9 if end == 0 else bound <= limit + 1e-9)
+    return passes / experiments
+
+
+def drop_passes(kind: str, rows: int, experiments: int, seed: int) -> float:
+    """Return how often a `max_drop` gate passes a drop that equals its limit of 0.05, of rare failures."""
+    generator = np.random.default_rng(seed)
+    passes = 0
+    for run in range(experiments):
+        failed = generator.random(rows) < 0.05
+        if kind == "f1":
+            right, wrong = np.array([4.0, 0, 0]), np.array([0.0, 4, 4])
+            first = Evidence("f1", np.where(failed[:, None], wrong, right))
+            second = Evidence("f1", np.tile(right, (rows, 1)))
+        else:
+            change = 1.0 * failed if kind == "mean" else generator.lognormal(0, 1.0, rows) * 0.05 / np.exp(0.5)
+            first, second = Evidence("mean", 1 - change), Evidence("mean", np.ones(rows))
+        low = difference_bounds(first, second, run, 0.95)[0]
+        passes += low is not None and low > -0.05
+    return passes / experiments
+
+
+FEW = (5, 10, 20, 40, 80, 200)
+DROPS = ("f1", "mean", "logn.")
+
+
+def gate_tables(experiments: int, seed: int) -> None:
+    """Print how often gates pass at their limit, where rows are few, failures rare or values skewed."""
+    lines = ((f"{n:4d}          ", [gate_passes(name, n, experiments, seed) for name in GATES]) for n in FEW)
+    table("min and max gates at their limit: passes", list(GATES), lines)
+    lines = ((f"{n:4d}          ", [drop_passes(kind, n, experiments, seed) for kind in DROPS]) for n in FEW)
+    table("max_drop gates at their limit: passes", list(DROPS), lines)
+
+
 def table(title: str, columns: list[str], lines: Iterator[tuple[object, list[float]]]) -> None:
     """Print one line a design."""
     print(f"\n{title}\nrows  cl.  rho  " + "  ".join(f"{column:>8}" for column in columns))
@@ -166,9 +246,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiments", type=int, default=EXPERIMENTS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("gates",))
     given = parser.parse_args()
     n, seed = given.experiments, given.seed
     start = time.process_time()
+    gate_tables(n, seed)
+    if given.only is None:
+        interval_tables(n, seed)
+    print(f"\n{n} experiments a cell, {time.process_time() - start:.0f} cpu-s")
+
+
+def interval_tables(n: int, seed: int) -> None:
+    """Print the coverage of intervals, and the error rates of gates on shares."""
     designs = INDEPENDENT + CLUSTERED
     rates = [f"{rate:.2f}" for rate in RATES]
     table(
@@ -190,7 +279,6 @@ def main() -> None:
         for design in (INDEPENDENT[0], INDEPENDENT[3], *CLUSTERED)
     )
     table("other scores, coverage of the 95 % interval", names, found)
-    print(f"\n{n} experiments a cell, {time.process_time() - start:.0f} cpu-s")
 
 
 if __name__ == "__main__":

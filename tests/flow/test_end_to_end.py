@@ -264,7 +264,7 @@ def test_a_folder_of_another_run_is_refused(finished: Project) -> None:
 
 
 def test_a_failed_gate_skips_export_and_still_reports(finished: Project) -> None:
-    gate = ["--set", "eval.gates=[{metric: exact_match, min: 0.99}]"]
+    gate = ["--set", "eval.gates=[{metric: exact_match, min: 0.99, confidence: null}]"]
     exported, before = contents(finished.run / "export"), marks(finished)
     result = finished.call("run", *gate)
     assert result.code == 6, result.text

@@ -243,7 +243,7 @@ JUNK = [
         ["open.json:31", "starting at column"],
     ),
     ("wide.jsonl", good().decode().encode("utf-16"), ["wide.jsonl", "UTF-16"]),
-    ("cut.jsonl.gz", gzip.compress(good(300))[:-4000], ["cut.jsonl.gz"]),
+    ("cut.jsonl.gz", gzip.compress(good(300), mtime=0)[:-4000], ["cut.jsonl.gz"]),
     ("quote.csv", b"prompt,completion\n" + b"a b,c d\n" * 30 + b'"broken,row\n' + b"e f,g h\n" * 3, ["quote.csv:32"]),
 ]
 

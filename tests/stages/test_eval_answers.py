@@ -21,6 +21,7 @@ from trainer.scoring import endpoint as module
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.sampling import Sampling
 from trainer.stages import eval as stage
+from trainer.tokens.reasoning import THINKING, AnswerForm
 
 Fresh = Callable[..., Trained]
 
@@ -132,7 +133,7 @@ def identity(
     arm: Arm, *, inputs: dict[str, str] | None = None, sampling: Sampling | None = None, **changes: Any
 ) -> str:
     """Return what answers of an arm are kept under, with the stage's surroundings made up."""
-    folder = changes.pop("folder")
+    folder, form = changes.pop("folder"), changes.pop("form", THINKING)
     recipe = load_recipe(tiny.write_recipe(folder, **{"model": {"name_or_path": "none"}, **changes}))
     record = SimpleNamespace(
         inputs={
@@ -142,7 +143,13 @@ def identity(
         }
         | (inputs or {})
     )
-    work = SimpleNamespace(recipe=recipe, context=SimpleNamespace(record=record), stop_ids=[4], sampling=sampling)
+    work = SimpleNamespace(
+        recipe=recipe,
+        context=SimpleNamespace(record=record),
+        renderer=SimpleNamespace(form=form),
+        stop_ids=[4],
+        sampling=sampling,
+    )
     return stage.Work._identity(work, arm, 8)  # type: ignore[arg-type]
 
 
@@ -163,6 +170,7 @@ def test_the_identity_of_answers_holds_all_that_they_depend_on(tmp_path: Path) -
         ("base", {"sampling": Sampling(1.0, 1.0, 0)}),
         ("base", {"model": {"name_or_path": "none", "dtype": "float32"}}),
         ("tuned", {"adapter": {"kind": "qlora"}}),
+        ("tuned", {"form": AnswerForm(closing="</thought>")}),
     ):
         assert of(name, **changed) != same[name], changed  # type: ignore[arg-type]
     assert of("base", inputs={"train/adapter/adapter_model.safetensors": "x"}) == same["base"]

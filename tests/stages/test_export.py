@@ -193,13 +193,14 @@ def test_the_same_prompt_reaches_every_format(name: str, evaluated: Project, tin
     served = AutoTokenizer.from_pretrained(folder)
     seen = set()
     for messages, tools in conversations():
+        as_trained = messages if messages[0]["role"] == "system" else [{"role": "system", "content": SYSTEM}, *messages]
         ids = [
-            one.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True, return_dict=False)
-            for one in (trained, served)
+            one.apply_chat_template(turns, tools=tools or None, add_generation_prompt=True, return_dict=False)
+            for one, turns in ((trained, as_trained), (served, messages), (served, as_trained))
         ]
-        assert ids[0] == ids[1] and len(ids[0]) > 10
+        assert ids[0] == ids[1] == ids[2] and len(ids[0]) > 10
         seen.add(tuple(ids[0]))
-    assert len(seen) == len(conversations())  # system, turns and tools all reach the prompt
+    assert len(seen) == 4  # turns and tools reach the prompt, and the system turn where none was sent
     stop_id = read(evaluated.run / "pack/report.json")["stop_token_id"]
     before, after = (GenerationConfig.from_pretrained(place).to_dict() for place in (tiny_model_dir, folder))
     ends = after.pop("eos_token_id")
@@ -208,6 +209,7 @@ def test_the_same_prompt_reaches_every_format(name: str, evaluated: Project, tin
     assert {key: after.get(key) for key in kept} == kept and not after.get("_from_model_config")
     prompt = read(folder / "prompt.json")
     assert (prompt["system"], stop_id in prompt["stop_token_ids"]) == (SYSTEM, True)
+    assert prompt["default_system"] and "the question alone" in (folder / "README.md").read_text(encoding="utf-8")
     assert prompt["stop"] == [trained.convert_ids_to_tokens(one) for one in prompt["stop_token_ids"]]
 
 

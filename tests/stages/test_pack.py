@@ -428,3 +428,55 @@ def test_rows_that_cannot_be_tokenized_are_counted_by_rule(tmp_path: Path, model
     with pytest.raises(DataError, match=r"F014: .*: 2 of the first 4: a\.jsonl:1, 2") as caught:
         run_stage(tmp_path / "b", model, [*spoken, *ROWS[2:4]])
     assert "drops part of the system turn" in caught.value.message.splitlines()[0]
+
+
+# Templates
+
+
+def with_template(folder: Path, model: Path, template: str) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.jinja").write_text(template)
+    return {"name_or_path": str(model), "chat_template": "own.jinja"}
+
+
+OPENS_REASONING = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}{% else %}"
+    "{% generation %}</s>{{ m.content + eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}</s><think>\n{% endif %}"
+)
+
+
+def test_marks_around_answers_to_another_prompt_are_refused_with_the_rows(tmp_path: Path, model_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the chat template opens turn 1 differently") as caught:
+        run_stage(tmp_path, with_template(tmp_path, model_dir, OPENS_REASONING), ROWS)
+    assert "F014" in caught.value.message and "16 of the first 16" in caught.value.message
+    assert r"whose generation prompt does not end in '<think>\n'" in caught.value.hint
+
+
+PRINTS_DATE = (
+    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ '<|im_start|>system\nToday: ' + date_string + '<|im_end|>\n' }}{% for m in messages %}"
+    "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_template_that_prints_todays_date_is_a_finding_with_two_ways_out(tmp_path: Path, model_dir: Path) -> None:
+    model = with_template(tmp_path, model_dir, PRINTS_DATE)
+    context = run_stage(tmp_path, model, ROWS)
+    (finding,) = [entry for entry in report_of(context)["lint"] if entry["rule"] == "T004"]
+    assert finding["severity"] == "warning" and finding["count"] == len(ROWS)
+    variable, copied = finding["fix"].split(", or ")
+    date = variable.removeprefix('set model.chat_template_kwargs: {date_string: "').removesuffix('"}')
+    assert repr(date) in finding["detail"] and copied.endswith(
+        "set model.chat_template: chat_template.fixed_date.jinja"
+    )
+
+    stated = model | {"chat_template_kwargs": {"date_string": date}}
+    fixed = with_template(tmp_path / "fixed", model_dir, (context.dir / "chat_template.fixed_date.jinja").read_text())
+    for name, changed in (("stated", stated), ("fixed", fixed)):
+        folder = tmp_path / name
+        with_template(folder, model_dir, (folder / "own.jinja").read_text() if name == "fixed" else PRINTS_DATE)
+        other = run_stage(folder, changed, ROWS)
+        assert "T004" not in {entry["rule"] for entry in report_of(other)["lint"]}
+        assert bytes_of(other)["train.safetensors"] == bytes_of(context)["train.safetensors"]

@@ -11,7 +11,12 @@ def apply_system_prompt(record: dict[str, Any], text: str, *, when: Literal["mis
     if key not in record:
         return record
     turns = record[key]
-    has_system = bool(turns) and turns[0]["role"] == "system"
+    has_system = has_system_turn(turns)
     if has_system and when == "missing":
         return record
     return {**record, key: [{"role": "system", "content": text}, *turns[int(has_system) :]]}
+
+
+def has_system_turn(turns: list[dict[str, Any]]) -> bool:
+    """Tell whether a conversation opens with a system turn."""
+    return bool(turns) and turns[0]["role"] == "system"

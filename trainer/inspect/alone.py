@@ -23,7 +23,7 @@ from trainer.recipe.load import load_suite
 from trainer.recipe.model import ModelSection
 from trainer.render.terminal import suites_table
 from trainer.rundir import cache_dir, read_json, write_json
-from trainer.scoring.comparisons import sentence
+from trainer.scoring.comparisons import sentence, with_holm
 from trainer.scoring.endpoint import EndpointModel
 from trainer.scoring.evidence import Evidence, Kind, difference
 from trainer.scoring.gates import LOWER_IS_BETTER
@@ -141,6 +141,7 @@ class _Opened:
             self.tokenizer,
             stop_ids=self._stop_ids(),
             max_new_tokens=max_new_tokens,
+            form=self.tokens.form,
             say=Console(stderr=True, highlight=False).print,
         )
         limit = getattr(self.model.config, "max_position_embeddings", None)
@@ -236,12 +237,15 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     for metric in dict.fromkeys(metric for key in shared for metric in one[key]["grades"]):
         rows = [key for key in shared if metric in one[key]["grades"] and metric in other[key]["grades"]]
         if rows:
-            told = {"metric": metric} | difference(*_evidence((one, other), metric, rows), seed=0)
-            described = (scores.get("metrics") or {}).get(metric, {}).get("better")
-            lower = described == "lower" or metric in LOWER_IS_BETTER
-            told["sentence"] = sentence(told, first=names[0], second=names[1], lower_is_better=lower)
-            found.append(told)
-    return found
+            found.append({"metric": metric} | difference(*_evidence((one, other), metric, rows), seed=0))
+    return [_told(comparison, names, scores) for comparison in with_holm(found)]
+
+
+def _told(comparison: dict[str, Any], names: tuple[str, str], scores: dict[str, Any]) -> dict[str, Any]:
+    metric = comparison["metric"]
+    described = (scores.get("metrics") or {}).get(metric, {}).get("better")
+    lower = described == "lower" or metric in LOWER_IS_BETTER
+    return comparison | {"sentence": sentence(comparison, first=names[0], second=names[1], lower_is_better=lower)}
 
 
 def _tuned(run: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ A format that serves another prompt than training saw answers another question, 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from trainer.model.default_system import DefaultSystemError, Template, both_ways, with_default_system
 from trainer.model.merge import open_to_all
 from trainer.model.older import write_older_config, write_tokenizer
 from trainer.model.provenance import template_sha256
@@ -45,7 +47,7 @@ def write_carried(
 
     Args:
         folder: Of the format; what lies there is replaced.
-        tokenizer: With the recipe's template.
+        tokenizer: With the template to write, see `served_template`.
         settings: Of the base model; the end of the trained answers is added.
         stop_id: Token that ends a trained answer.
         prompt: What `prompt.json` says.
@@ -70,6 +72,34 @@ def write_carried(
     return why
 
 
+def served_template(
+    tokenizer: PreTrainedTokenizerBase, system: str | None, kwargs: dict[str, Any]
+) -> tuple[Template | None, str]:
+    """Return the chat template that travels with a format, and why it has no default system prompt ("" where it has).
+
+    Args:
+        tokenizer: With the template trained with.
+        system: What a question without a system turn is to be asked with.
+        kwargs: Settings of the template.
+    """
+    template: Template | None = tokenizer.chat_template
+    if not template:
+        return None, "the model has no chat template"
+    if system is None:
+        return template, "training had no system prompt that all rows share"
+    try:
+        return with_default_system(template, system, tokenizer.special_tokens_map | kwargs), ""
+    except DefaultSystemError as error:
+        return template, str(error)
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, template: Template | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with another chat template."""
+    other = copy.copy(tokenizer)
+    other.chat_template = template
+    return other
+
+
 def write_prompt(folder: Path, prompt: dict[str, Any]) -> None:
     """Write `prompt.json`."""
     text = json.dumps(prompt, indent=2, sort_keys=True, ensure_ascii=False)
@@ -85,7 +115,7 @@ def carried_findings(
         folder: Of a format.
         prompts: Questions (`ids`, `messages`, `tools`, `kwargs`), as they were tokenized for training and eval.
         stop_id: Token that ends a trained answer.
-        template: sha256 of the template trained with.
+        template: sha256 of the template to travel along, see `served_template`.
         eos_token: End token of the tokenizer trained with.
     """
     try:
@@ -100,16 +130,28 @@ def carried_findings(
     if stop_id not in end_tokens(folder):
         token = tokenizer.convert_ids_to_tokens(stop_id)
         yield f"generation_config.json does not stop at {token!r} ({stop_id}), where trained answers end"
-    differing = [place for place, prompt in enumerate(prompts) if _ids(tokenizer, prompt) != prompt.ids]
+    differing = sum(
+        any(
+            _ids(tokenizer, prompt, turns) != prompt.ids for turns in both_ways(prompt.messages, default_system(folder))
+        )
+        for prompt in prompts
+    )
     if differing:
-        yield f"{len(differing)} of {len(prompts)} prompts come out as other tokens than in training"
+        yield f"{differing} of {len(prompts)} prompts come out as other tokens than in training"
 
 
-def _ids(tokenizer: Any, prompt: Any) -> list[int] | None:
+def default_system(folder: Path) -> str | None:
+    """Return the system prompt that the folder's template gives to a question without one."""
+    path = folder / PROMPT_JSON
+    served = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return served.get("system") if served.get("default_system") else None
+
+
+def _ids(tokenizer: Any, prompt: Any, turns: Sequence[Any]) -> list[int] | None:
     """Return a prompt's token ids as a server would make them; None where the template refuses it."""
     try:
         text = tokenizer.apply_chat_template(
-            prompt.messages, tools=prompt.tools or None, tokenize=False, add_generation_prompt=True, **prompt.kwargs
+            list(turns), tools=prompt.tools or None, tokenize=False, add_generation_prompt=True, **prompt.kwargs
         )
     except Exception:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
         return None

@@ -85,7 +85,7 @@ class Request:
     stop_id: int
     max_new_tokens: int
     template: str | None
-    """sha256 of the template trained with."""
+    """sha256 of the template to travel along: the one trained with, and its default system prompt."""
     eos_token: str | None
     """End token of the tokenizer trained with."""
     exports: list[Export] = field(default_factory=list)

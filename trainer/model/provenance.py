@@ -207,7 +207,7 @@ def _unreadable_settings(folder: Path) -> Iterator[str]:
 def _other_prompt(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
     if not (folder / "tokenizer_config.json").is_file():
         return  # gguf carries template and stop tokens in its own file
-    if template_sha256(_template(folder)) != facts.get("template"):
+    if template_sha256(_template(folder)) != facts.get("served_template", facts.get("template")):
         yield "the chat template is not the one trained with"
     ends = _json(folder / "generation_config.json").get("eos_token_id")
     stop_id = facts.get("stop_token_id")

@@ -99,6 +99,13 @@ class Arm(Section):
         return self.prompt is None and self.shots is None and self.documents is None
 
     @property
+    def retriever(self) -> Literal["auto", "embeddings", "bm25"] | None:
+        """Return how it looks for examples or passages; None where it looks for none."""
+        if self.documents is not None:
+            return self.documents.retriever
+        return self.shots.retriever if self.shots and self.shots.dynamic else None
+
+    @property
     def is_prompted(self) -> bool:
         """Tell whether it is an alternative to tuning: untuned weights with more than the rows' own prompt."""
         return self.model not in ("tuned", "start") and (not self.is_plain or isinstance(self.model, Endpoint))

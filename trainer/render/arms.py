@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.render.format import count_of
 from trainer.render.metrics import OPERATIONAL, Metric, Score, metric_of, ordered_metrics, score_of
 
 MAX_QUALITY = 4
@@ -27,8 +28,17 @@ def arm_table(scores: Mapping[str, Any] | None, *, max_quality: int = MAX_QUALIT
     found = ordered_metrics(scores, arms)
     quality = [metric for metric in found if metric.key not in OPERATIONAL][:max_quality]
     metrics = quality + [metric for metric in found if metric.key in SHOWN_COSTS]
-    lines = [(arm, [score_of(measured.get(metric.key)) for metric in metrics]) for arm, measured in arms.items()]
+    lines = [
+        (arm_label(scores or {}, arm), [score_of(measured.get(metric.key)) for metric in metrics])
+        for arm, measured in arms.items()
+    ]
     return ArmTable(metrics, lines)
+
+
+def arm_label(scores: Mapping[str, Any], arm: str) -> str:
+    """Name an arm together with what found its examples or passages: another retriever is another arm."""
+    retriever = ((scores.get("facts") or {}).get(arm) or {}).get("retriever")
+    return f"{arm} ({retriever})" if retriever else arm
 
 
 @dataclass(frozen=True)
@@ -92,12 +102,14 @@ def retention_sentences(scores: Mapping[str, Any] | None) -> list[str]:
     said = []
     kl, change = score_of(facts.get("kl")), score_of(facts.get("loss_change"))
     if kl is not None and change is not None:
+        asked = count_of(kl.num_rows or 0, "general prompt")
         said.append(
-            f"On {kl.num_rows} general prompts the tuned model differs from its base by {kl.value:.3f} nats a token "
-            f"(KL divergence) and finds the base's own answers {change.value:+.3f} nats a token less likely."
+            f"On {asked} the tuned model differs from its base by {kl.value:.3f} nats a token "
+            f"(KL divergence) and finds the base's own answers {_less_likely(change.value)}."
         )
-    for arm, entry in (facts.get("format_leak_rate") or {}).items():
-        score = score_of(entry)
-        if score is not None:
-            said.append(f"{arm} answers {score.value:.1%} of them in the form of the task.")
     return said
+
+
+def _less_likely(change: float) -> str:
+    """Say in which direction a change of the loss goes; a negative one is no "less likely"."""
+    return f"{abs(change):.3f} nats a token {'less' if change >= 0 else 'more'} likely"

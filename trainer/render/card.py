@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
+from trainer.render.damage import Damage, damage_summary, damages, habit_measures, looked_at, suite_measures
 from trainer.render.format import DASH, flatten, title_of
 from trainer.render.metrics import ScoreRow, score_rows, verdict, write_difference, write_interval, write_value
 from trainer.render.sections import PROOF_COLUMNS, data_pairs, proofs
@@ -44,7 +45,8 @@ class CardFacts:
         gates: eval/gates.json.
         licence: identifier such as apache-2.0, where known.
         provenance: hashes of what the model was made from, as in provenance.json.
-        system: the system prompt that every training row opened with, if there is one.
+        system: the system prompt that questions were trained with, if there is one.
+        clients_send: what a client sends to be answered as in training.
         template_kwargs: what the chat template was given in training.
         place: where the one format of this card lies; None where the card lies beside folders of formats.
     """
@@ -66,6 +68,7 @@ class CardFacts:
     provenance: dict[str, Any] | None = None
     base_on_hub: bool = True
     system: str | None = None
+    clients_send: str = "the question alone"
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     place: str | None = None
 
@@ -118,6 +121,11 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "settings": list(_settings(facts.recipe_yaml)),
         "train_pairs": [(title_of(key), text) for key, text in flatten(facts.train_numbers)],
         "scores": [_score_cells(row) for row in score_rows(facts.scores)],
+        "damage_summary": damage_summary(facts.scores),
+        "damages": [damage.sentence for damage in damages(facts.scores)],
+        "looked_at": looked_at(facts.scores),
+        "outside": [_outside_cells(damage) for damage in _measured_outside(facts.scores)],
+        "limits": _unmeasured(facts.scores),
         "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
         "proof_titles": [*PROOF_COLUMNS.values(), "same answers", "held-out score (trained)"],
         "proofs": [(proof, _answer_cells((facts.verify or {})[proof.format])) for proof in proofs(facts.verify)],
@@ -125,8 +133,10 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "compressed": dict(_compressed(facts.verify or {})),
         "made_from": list(_made_from(facts.provenance)),
         "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
+        "package": facts.base_model.removeprefix("package:") if facts.base_model.startswith("package:") else "",
         "messages": _messages(facts.system),
         "fence": _fence(facts.recipe_yaml),
+        "system_fence": _fence(facts.system or ""),
     }
 
 
@@ -200,6 +210,27 @@ def _messages(system: str | None) -> str:
     turns = [{"role": "system", "content": system}] if system else []
     lines = [json.dumps(turn, ensure_ascii=False) for turn in [*turns, {"role": "user", "content": "..."}]]
     return f"[{lines[0]}]" if len(lines) == 1 else "[\n    " + ",\n    ".join(lines) + ",\n]"
+
+
+def _measured_outside(scores: dict[str, Any] | None) -> list[Damage]:
+    return [*habit_measures(scores), *suite_measures(scores)]
+
+
+def _outside_cells(damage: Damage) -> list[str]:
+    return [damage.title, *_score_cells(damage.row)[1:]]
+
+
+def _unmeasured(scores: dict[str, Any] | None) -> str:
+    """Say what nothing measured: abilities outside the task only where eval did not look at them."""
+    if not looked_at(scores):
+        return (
+            "Nothing here measures safety, bias, or abilities outside the task; tuning can weaken what the base model "
+            "had learnt of them."
+        )
+    return (
+        "Outside the task only what stands under “Outside the task” was measured; safety and bias beyond it were not, "
+        "and tuning can weaken what the base model had learnt of them."
+    )
 
 
 def _score_cells(row: ScoreRow) -> list[str]:

@@ -13,16 +13,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from trainer.render.charts import Bar, bar_chart, histogram
 from trainer.render.difference import Change, changes_of_findings, changes_of_rows, num_rows
-from trainer.render.format import DASH, finite, title_of, write_number
-from trainer.render.plots import Bar, bar_chart, histogram
+from trainer.render.format import DASH, count_of, finite, title_of, write_number
 
 MAX_BARS = 20
 MIN_COMMON = 0.3
@@ -94,7 +94,7 @@ def data_view(report: Mapping[str, Any], previous: Mapping[str, Any] | None = No
         finding_changes=changes_of_findings(previous, report) if previous else [],
         has_previous=previous is not None,
         charts=_charts(stats),
-        rejected=_bars(report.get("rejected")),
+        rejected=_bars(report.get("rejected"), title_of),
         rejected_rows=[
             (title_of(str(reason)), ", ".join(short_places([str(place) for place in places])))
             for reason, places in _items(report.get("rejected_rows"))
@@ -113,7 +113,7 @@ def headline(report: Mapping[str, Any]) -> str:
     sides = [f"{rows:,} {name.removesuffix(' rows')}" for name, rows in counts.items() if rows and name != "rows read"]
     rejected = report.get("rejected")
     lost = sum(int(finite(rows) or 0) for rows in rejected.values()) if isinstance(rejected, Mapping) else 0
-    read = f"{counts['rows read']:,} rows read: " if "rows read" in counts else ""
+    read = f"{count_of(counts['rows read'], 'row')} read: " if "rows read" in counts else ""
     return f"{read}{', '.join(sides)}{f'; {lost:,} left out' if lost else ''}.{_alike(report)}" if sides else ""
 
 
@@ -121,7 +121,7 @@ def _alike(report: Mapping[str, Any]) -> str:
     found = report.get("semantic") or {}
     pairs, across = (int(finite(found.get(name)) or 0) for name in ("pairs", "pairs_across_sides"))
     said = f", {across:,} of them on different sides" if across else ""
-    return f" {pairs:,} pair{'s' if pairs > 1 else ''} of rows alike in meaning{said}." if pairs else ""
+    return f" {count_of(pairs, 'pair')} of rows alike in meaning{said}." if pairs else ""
 
 
 def finding_rows(report: Mapping[str, Any]) -> list[FindingRow]:
@@ -135,7 +135,7 @@ def finding_rows(report: Mapping[str, Any]) -> list[FindingRow]:
             rows=write_number(finding.get("count")) if finding.get("count") else DASH,
             share=_percent(finding.get("share")) if finding.get("count") else "",
             first=short_places([str(place) for place in finding.get("rows") or []]),
-            fix=str(finding.get("fix")),
+            fix="" if finding.get("severity") == "info" else str(finding.get("fix") or ""),
         )
         for finding in report.get("lint") or []
     ]
@@ -158,7 +158,7 @@ def verdict_of(findings: list[FindingRow]) -> str:
     """Count the findings in words, such as `1 error, 3 warnings, 4 notes`."""
     names = {"error": "error", "warning": "warning", "info": "note"}
     counts = {name: sum(finding.severity == key for finding in findings) for key, name in names.items()}
-    said = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+    said = [count_of(count, name) for name, count in counts.items() if count]
     return ", ".join(said) or "nothing found"
 
 
@@ -174,7 +174,7 @@ def _charts(stats: Mapping[str, Any]) -> list[tuple[str, Markup]]:
     for key, title in (("prompt_chars", "Length of prompts"), ("answer_chars", "Length of answers")):
         drawn = stats.get(key) or {}
         if drawn.get("counts"):
-            chart = histogram(drawn["edges"], drawn["counts"], x_label="characters", y_label="rows")
+            chart = histogram(drawn["edges"], drawn["counts"], unit="characters")
             charts.append((f"{title}{_quantiles(drawn)}", chart))
     for key, title in (("turns", "Turns of a row"), ("languages", "Languages"), ("classes", "Classes")):
         charts.append((title, _bars(stats.get(key))))
@@ -186,13 +186,13 @@ def _quantiles(drawn: Mapping[str, Any]) -> str:
     return f": 90% of the rows have {marks[1]:,} to {marks[3]:,} characters, median {marks[2]:,}" if marks else ""
 
 
-def _bars(counts: object) -> Markup:
+def _bars(counts: object, write: Callable[[str], str] = str) -> Markup:
     """Draw counts as bars, in their order where the names are numbers, else most frequent first."""
     known = {str(name): rows for name, value in _items(counts) if (rows := finite(value))}
     names = list(known)
     if not all(name.isdigit() for name in names):
         names.sort(key=lambda name: (-known[name], name))
-    return bar_chart([Bar(title_of(name), known[name], write_number(known[name])) for name in names[:MAX_BARS]])
+    return bar_chart([Bar(write(name), known[name], write_number(known[name])) for name in names[:MAX_BARS]])
 
 
 def _items(values: object) -> list[tuple[Any, Any]]:

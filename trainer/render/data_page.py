@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.render.data import data_view, verdict_of
-from trainer.render.page import page_environment
+from trainer.render.page import encodable, page_environment
 
 
 def render_data_page(
@@ -23,4 +23,4 @@ def render_data_page(
     view = data_view(report, previous)
     page = page_environment().get_template("data_page.html.j2")
     text = page.render(view=view, name=name, trainer_version=trainer_version, verdict=verdict_of(view.findings))
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return encodable(text)

@@ -72,7 +72,7 @@ def _what(finding: FindingRow) -> Text:
     text = Text(finding.title)
     if finding.detail:
         text.append(f": {finding.detail}")
-    if finding.severity != "info" and finding.fix:
+    if finding.fix:
         text.append(f"\nfix: {finding.fix}", style="dim")
     return text
 

@@ -1,4 +1,4 @@
-"""decide/decision.json as a page of its own, as a part of the report, and as a table for the terminal."""
+"""Shows decide/decision.json as a page of its own, as a part of the report, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from trainer.render.decide_plot import cost_plot
-from trainer.render.format import DASH, MINUS, finite, write_number
-from trainer.render.page import page_environment
+from trainer.render.cost import cost_plot
+from trainer.render.format import DASH, MINUS, count_of, finite, write_number
+from trainer.render.page import encodable, page_environment
 
 COLUMNS = ("quality", "prompt tokens", "answer tokens", "p50", "p95", "per 1,000", "per accepted")
 VERDICTS = {
     "insufficient_evidence": "Too little evidence",
     "prompt": "Prompt",
     "smaller_tuned_model": "A smaller tuned model",
+    "nothing_fits": "Nothing fits",
     "tune": "Tune",
-    "rag_first": "RAG first",
+    "rag_first": "Documents first",
     "do_not_tune": "Do not tune",
     "refine_prompt_or_data": "Refine the prompt or add data",
 }
@@ -50,6 +51,8 @@ class ArmRow:
     """Per 1,000 requests and per accepted answer."""
     missing: str
     """Why there is no cost."""
+    retriever: str
+    """What found its examples or passages."""
 
 
 def render_decide_page(decision: Json, *, name: str, trainer_version: str) -> str:
@@ -61,14 +64,13 @@ def render_decide_page(decision: Json, *, name: str, trainer_version: str) -> st
         trainer_version: version of this package.
     """
     page = page_environment().get_template("decide_page.html.j2")
-    text = page.render(**_context(decision), name=name, trainer_version=trainer_version)
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return encodable(page.render(**_context(decision), name=name, trainer_version=trainer_version))
 
 
 def decide_fragment(decision: Json) -> Markup:
     """Render the same as a part of another page: a style element and sections without a heading of their own."""
     text = page_environment().get_template("decide_fragment.html.j2").render(**_context(decision))
-    return Markup(text.encode("utf-8", "replace").decode("utf-8"))
+    return Markup(encodable(text))
 
 
 def _context(decision: Json) -> dict[str, Any]:
@@ -129,6 +131,7 @@ def _arm_row(name: str, arm: Json, decision: Json) -> ArmRow:
         latency=(_seconds(arm.get("latency_p50_s")), _seconds(arm.get("latency_p95_s"))),
         costs=(money(cost.get("per_1000")), money(cost.get("per_accepted"))),
         missing=str(cost.get("missing") or ""),
+        retriever=str(arm.get("retriever") or ""),
     )
 
 
@@ -180,7 +183,8 @@ def _confidence(decision: Json) -> str:
         if name != decision["verdict"] and value >= 0.005
     ]
     more = f"; otherwise {', '.join(others)}" if others else ""
-    return f"{share:.0%} of 1,000 resamples of the held-out rows lead to the same verdict{more}."
+    covers = f" This covers {decision['confidence_covers']}." if decision.get("confidence_covers") else ""
+    return f"{share:.0%} of 1,000 resamples of the held-out rows lead to the same verdict{more}.{covers}"
 
 
 def _basis(decision: Json) -> str:
@@ -216,10 +220,8 @@ def _break_evens(decision: Json, tuned: str | None) -> list[str]:
         else:
             replicas = found["replicas"]
             early = f" It is for the first time at {first:,.0f}." if first and first < at * 0.999 else ""
-            word = "replica" if replicas == 1 else "replicas"
-            sentences.append(
-                f"{tuned} is cheaper than {other} from {at:,.0f} requests a day on, with {replicas} {word}.{early}"
-            )
+            used = count_of(replicas, "replica")
+            sentences.append(f"{tuned} is cheaper than {other} from {at:,.0f} requests a day on, with {used}.{early}")
     return sentences
 
 
@@ -292,11 +294,15 @@ def decide_summary(decision: Json) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for row in arm_rows(decision):
         quality = Text.assemble(row.quality, (f" [{row.interval}]" if row.interval else "", "dim"))
-        table.add_row(Text(row.name), quality, *row.tokens, *row.latency, *row.costs)
+        arm = Text.assemble(row.name, (f" ({row.retriever})" if row.retriever else "", "dim"))
+        table.add_row(arm, quality, *row.tokens, *row.latency, *row.costs)
     parts: list[Table | Text] = [table, Text("")]
     prices = decision["assumptions"].get("prices")
     said = f"costs in {prices['currency']}, prices of {prices['as_of']}" if prices else "no prices in the recipe"
-    parts += [Text(f"{decision['metric']} on {decision['heldout_rows']:,} rows; {said}", style="dim"), Text("")]
+    parts += [
+        Text(f"{decision['metric']} on {count_of(decision['heldout_rows'], 'row')}; {said}", style="dim"),
+        Text(""),
+    ]
     parts.append(Text(decision["headline"], style="bold"))
     parts += [Text(f"  {sentence}") for sentence in decision["because"]]
     parts.append(Text(f"  {_confidence(decision)}", style="dim"))

@@ -49,6 +49,11 @@ def write_number(value: object) -> str:
     return (f"{number:,.0f}" if large else f"{number:.4g}").replace("-", MINUS)
 
 
+def count_of(count: int, noun: str) -> str:
+    """Write a count with its noun: `1 row`, `2,000 rows`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def title_of(key: str) -> str:
     """Turn a key of a JSON file into words: `rows_train` becomes `rows train`."""
     return key.replace("_", " ")

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from trainer.render.damage import constant_row, damage_summary, damages
 from trainer.render.format import DASH, write_number
 from trainer.render.junit import gate_name
+from trainer.render.metrics import write_difference, write_value
 
 _WORDS = {
     "pass": "pass",
@@ -30,13 +32,33 @@ def render_markdown(scores: Mapping[str, Any], gates: Sequence[Mapping[str, Any]
     verdict = f"{passed} of {len(gates)} gates passed" if gates else "no gates in the recipe"
     rows = scores.get("heldout_rows")
     held = f", {write_number(rows)} held-out rows" if rows is not None else ""
-    parts = [f"## {_escape(name)}: evaluation", f"{verdict}{held}", _arms(scores.get("arms", {}))]
+    parts = [f"## {_escape(name)}: evaluation", f"{verdict}{held}", _broken(scores)]
+    parts += [_arms(scores.get("arms", {})), _constant(scores)]
     parts += [_suite(suite, found) for suite, found in (scores.get("suites") or {}).items()]
     if sentences := _sentences(scores.get("comparisons", [])):
         parts.append("### Compared on the same rows\n\n" + sentences)
     if gates:
         parts.append("### Gates\n\n" + _gates(gates))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _broken(scores: Mapping[str, Any]) -> str:
+    """List what tuning broke, or say what was looked at; nothing before there is a tuned model."""
+    if "tuned" not in scores.get("arms", {}):
+        return ""
+    lines = [f"- {_escape(damage.sentence)}" for damage in damages(scores)]
+    if not lines:
+        return f"{damage_summary(scores)}."
+    return "\n".join([f"**{damage_summary(scores)}**", "", *lines])
+
+
+def _constant(scores: Mapping[str, Any]) -> str:
+    row = constant_row(scores)
+    if row is None:
+        return ""
+    gain = "" if row.difference is None else f"; tuned {write_difference(row.metric, row.difference)}"
+    value = write_value(row.metric, row.constant.value)
+    return f"Always answering “{_escape(row.text)}” would be right in {value}{gain}."
 
 
 def _arms(arms: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, assert_never
 
 from trainer.render.format import DASH, MINUS, finite, title_of
 
+SIGNIFICANT = 0.05
 Unit = Literal["share", "nats", "seconds", "number", "gib", "tokens"]
 Standing = Literal["better", "worse", "unclear"]
 
@@ -42,6 +43,16 @@ METRICS = {
     )
 }
 """In the order of the tables."""
+RATES = {
+    metric.key: metric
+    for metric in (
+        Metric("format_leak_rate", "general prompts answered in the form of the task", "share", "lower"),
+        Metric("refusal_rate", "general prompts refused", "share", "lower"),
+        Metric("other_language_rate", "general prompts answered in another language", "share", "lower"),
+        Metric("same_answer_rate", "general prompts answered like another one", "share", "lower"),
+    )
+}
+"""Shares of general prompts, none of which has to do with the task."""
 OPERATIONAL = (
     "prompt_tokens",
     "answer_tokens",
@@ -82,8 +93,8 @@ def metric_of(key: str, scores: Mapping[str, Any] | None = None) -> Metric:
 
     Without a description it is a plain number with no good direction.
     """
-    if key in METRICS:
-        return METRICS[key]
+    if key in METRICS or key in RATES:
+        return METRICS.get(key) or RATES[key]
     facts = ((scores or {}).get("metrics") or {}).get(key) or {}
     return Metric(key, title_of(key), facts.get("unit", "number"), facts.get("better"))
 
@@ -146,7 +157,7 @@ def score_rows(scores: Mapping[str, Any] | None) -> list[ScoreRow]:
         if (item.get("arm", "tuned"), item.get("vs", "base")) == ("tuned", "base")
     }
     rows = (
-        _row(metric, score_of(base.get(metric.key)), score_of(tuned.get(metric.key)), comparisons.get(metric.key))
+        score_row(metric, score_of(base.get(metric.key)), score_of(tuned.get(metric.key)), comparisons.get(metric.key))
         for metric in ordered_metrics(scores, ("base", "tuned"))
     )
     return [row for row in rows if row.base or row.tuned]
@@ -185,14 +196,23 @@ def score_of(entry: Mapping[str, Any] | None) -> Score | None:
     )
 
 
-def _row(metric: Metric, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None) -> ScoreRow:
+def score_row(
+    metric: Metric, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None
+) -> ScoreRow:
+    """Line up two scores with their tested difference, or else the difference of the values.
+
+    A comparison that is one of several is a finding only where its corrected p-value allows it.
+    """
     entry = comparison or {}
     difference = finite(entry.get("difference"))
     low, high = finite(entry.get("low")), finite(entry.get("high"))
     if difference is None:
         low, high = None, None
         difference = tuned.value - base.value if base and tuned else None
-    return ScoreRow(metric, base, tuned, difference, low, high, _standing(metric, base, tuned, low, high))
+    standing = _standing(metric, base, tuned, low, high)
+    if (finite(entry.get("holm_p_value")) or 0.0) > SIGNIFICANT:
+        standing = "unclear"
+    return ScoreRow(metric, base, tuned, difference, low, high, standing)
 
 
 def _standing(

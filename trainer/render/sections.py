@@ -1,4 +1,4 @@
-"""Turn the facts of each section of the report into charts and rows of text."""
+"""Turns the facts of each section of the report into charts and rows of text."""
 
 from __future__ import annotations
 
@@ -12,31 +12,11 @@ from typing import Any, Literal
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
+from trainer.render.charts import Bar, Mark, bar_chart, histogram, interval_strip
 from trainer.render.format import finite, flatten, title_of, write_duration, write_number
 from trainer.render.metrics import Score, ScoreRow
-from trainer.render.plots import Bar, Mark, Point, Series, bar_chart, histogram, interval_strip, line_chart, smooth
 
 Pair = tuple[str, str]
-_FEW_POINTS = 30
-"""Up to this many logged steps the line itself is readable, and no smoothed one is drawn."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one arm answered; `correct` is None where there is nothing to compare with."""
-
-    arm: str
-    text: str
-    correct: bool | None
-
-
-@dataclass(frozen=True)
-class Example:
-    """One held-out row with the answers of the arms, side by side."""
-
-    prompt: str
-    reference: str | None
-    answers: list[Answer]
 
 
 @dataclass(frozen=True)
@@ -86,33 +66,6 @@ def score_strip(row: ScoreRow) -> Markup:
     return interval_strip([Mark(score.value, score.low, score.high, role) for score, role in arms if score])
 
 
-def loss_chart(metrics: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw training loss (raw and smoothed) and validation loss over optimizer steps."""
-    train, validation = _curve(metrics, "loss"), _curve(metrics, "validation_loss")
-    if len(train) > _FEW_POINTS:
-        radius = max(2, len(train) // 30)
-        lines = [Series("", train, "raw"), Series("train", smooth(train, radius=radius), "first")]
-    else:
-        lines = [Series("train", train, "first", dots=True)]
-    lines.append(Series("validation", validation, "second", dots=True))
-    return line_chart(lines, x_label="optimizer step", y_label="loss")
-
-
-def loss_sentence(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Say where the losses ended and which validation loss was the best; empty without any."""
-    train, validation = _curve(metrics, "loss"), _curve(metrics, "validation_loss")
-    parts = []
-    if train:
-        parts.append(f"Training loss went from {train[0][1]:.3f} to {train[-1][1]:.3f} in {train[-1][0]:,.0f} steps.")
-    if validation:
-        step, best = min(validation, key=lambda point: point[1])
-        parts.append(f"Best validation loss {best:.3f} at step {step:,.0f}, last {validation[-1][1]:.3f}.")
-    rates = sorted(rate for rate in (finite(line.get("tokens_per_s")) for line in metrics) if rate is not None)
-    if rates:
-        parts.append(f"Median speed {rates[len(rates) // 2]:,.0f} tokens/s.")
-    return " ".join(parts)
-
-
 def time_chart(stages: Sequence[tuple[str, str, float | None]]) -> Markup:
     """Draw one bar a stage; a stage without a time says so in words."""
     total = total_seconds([seconds for _, _, seconds in stages])
@@ -143,19 +96,8 @@ def length_chart(report: Mapping[str, Any] | None) -> Markup:
     """Draw the histogram that pack/report.json holds: the value with `edges` and `counts`."""
     for value in (report or {}).values():
         if isinstance(value, Mapping) and value.get("edges") and value.get("counts"):
-            return histogram(value["edges"], value["counts"], x_label="tokens in a row", y_label="rows")
+            return histogram(value["edges"], value["counts"], unit="tokens in a row")
     return Markup("")
-
-
-def example(item: Mapping[str, Any]) -> Example:
-    """Line up one example; without a mark of its own an answer is correct when it equals the reference."""
-    reference = item.get("reference")
-    marks = item.get("correct") or {}
-    answers = []
-    for arm, text in (item.get("answers") or {}).items():
-        same = None if reference is None else str(text).strip() == str(reference).strip()
-        answers.append(Answer(arm, str(text), marks.get(arm, same)))
-    return Example(_prompt(item.get("prompt", "")), None if reference is None else str(reference), answers)
 
 
 def proofs(verify: Mapping[str, Mapping[str, Any]] | None) -> list[Proof]:
@@ -199,16 +141,6 @@ def _weights(adapter: Mapping[str, Any]) -> str | None:
     return f"{kind} r={rank}" if rank else kind
 
 
-def _curve(metrics: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
-    """Return (step, value) of the lines that hold both; a line that repeats a step after a resume replaces it."""
-    points: dict[float, float] = {}
-    for line in metrics:
-        step, value = finite(line.get("step")), finite(line.get(key))
-        if step is not None and value is not None:
-            points[step] = value
-    return sorted(points.items())
-
-
 def _time_bar(name: str, state: str, seconds: float | None, total: float | None) -> Bar:
     known = finite(seconds)
     if state == "missing" or known is None:
@@ -216,13 +148,6 @@ def _time_bar(name: str, state: str, seconds: float | None, total: float | None)
     share = f" · {known / total:.0%}" if total else ""
     stale = state == "stale"
     return Bar(name, known, f"{write_duration(known)}{share}{' · stale' if stale else ''}", muted=stale)
-
-
-def _prompt(prompt: object) -> str:
-    """Return a prompt as text; a list of messages becomes `role: content`, one a paragraph."""
-    if not isinstance(prompt, list):
-        return str(prompt)
-    return "\n\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
 
 
 def _proof_cell(key: str, value: object) -> str:

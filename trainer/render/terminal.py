@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.render.arms import arm_table, suite_tables
+from trainer.render.damage import constant_row, damage_summary, damages
 from trainer.render.format import write_duration
 from trainer.render.metrics import (
     OPERATIONAL,
@@ -26,14 +27,43 @@ _STYLE = {"better": "green", "worse": "red", "unclear": ""}
 
 
 def scores_table(scores: Mapping[str, Any]) -> Table:
-    """Return a table of eval/scores.json: metrics as rows; base, tuned and difference as columns, intervals dim."""
+    """Return a table of eval/scores.json: metrics as rows; base, tuned and difference as columns, intervals dim.
+
+    Below the metrics stands what one constant answer would reach, and what tuning broke.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("metric")
     for name in ("base", "tuned", "difference"):
         table.add_column(name, justify="right")
     for row in score_rows(scores):
-        table.add_row(row.metric.title, _score(row.metric, row.base), _score(row.metric, row.tuned), _difference(row))
+        table.add_row(*_cells(row.metric.title, row))
+    _add_constant(table, scores)
+    broken = damages(scores)
+    if broken:
+        table.add_row(Text("\nbroken by tuning", style="bold red"))
+    for damage in broken:
+        if damage.note:
+            table.add_row(Text(f"{damage.title}: {damage.note}"))
+        else:
+            table.add_row(*_cells(damage.title, damage.row))
     return table
+
+
+def damage_line(scores: Mapping[str, Any]) -> Text:
+    """Return how much tuning broke, what was looked at, or that nothing was."""
+    return Text(f"{damage_summary(scores)}.", style="bold red" if damages(scores) else "dim")
+
+
+def _add_constant(table: Table, scores: Mapping[str, Any]) -> None:
+    row = constant_row(scores)
+    if row is not None:
+        gain = f"tuned {write_difference(row.metric, row.difference)}" if row.difference is not None else ""
+        value = write_value(row.metric, row.constant.value)
+        table.add_row(Text(f"always answering “{row.text}”: {value}"), "", "", gain)
+
+
+def _cells(title: str, row: ScoreRow) -> tuple[Text, Text, Text, Text]:
+    return Text(title), _score(row.metric, row.base), _score(row.metric, row.tuned), _difference(row)
 
 
 def arms_table(scores: Mapping[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.recipe.decide import DecideSection, Prices, TokenPrice
@@ -146,6 +146,25 @@ def cost_at_volume(budget: Budget) -> dict[str, float]:
     """Return the cost of a day at the stated volume, by arm; empty without a volume."""
     volume, days = budget.section.requests_per_day, budget.section.lifetime_days
     return {} if volume is None else {name: cost.cost_per_day(arm, volume, days) for name, arm in budget.costs.items()}
+
+
+def cost_per_1000(budget: Budget) -> dict[str, float]:
+    """Return the cost of 1,000 requests on fully used replicas, by arm, what is paid once left out."""
+    days = budget.section.lifetime_days
+    return {name: 1000 * cost.cost_per_request(arm, None, days) for name, arm in budget.costs.items()}
+
+
+def at_volume(budget: Budget, requests_per_day: float) -> Budget:
+    """Return the same budget at another volume."""
+    return replace(budget, section=budget.section.model_copy(update={"requests_per_day": requests_per_day}))
+
+
+def cost_per_accepted(budget: Budget) -> dict[str, float]:
+    """Return the cost of an answer that is right at the stated volume, by arm; empty without a volume."""
+    if budget.section.requests_per_day is None:
+        return {}
+    accepted = {name: numbers.get("per_accepted") for name, numbers in arm_costs(budget).items()}
+    return {name: value for name, value in accepted.items() if value is not None}
 
 
 def break_evens(budget: Budget, tuned: str | None) -> dict[str, dict[str, Any]]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, ndtri
+from scipy.special import bdtr, bdtrc, ndtr, ndtri
 
-from trainer.scoring.bootstrap import quantile_bounds, ratio_bounds
+from trainer.scoring.bootstrap import Bounds, quantile_bounds, ratio_bounds, spread
 from trainer.scoring.clusters import Effective, Floats, Groups, Index, cluster_index, effective
-from trainer.scoring.statistics import f1_parts
+from trainer.scoring.statistics import INTERVAL, f1_parts, holm, is_share
 
 POWER = 0.8
 Difference = dict[str, Any]
-"""difference, low, high, n; of shares also wins, losses, and p_value where rows are independent."""
+"""difference, low, high, n, differing (rows); of shares also wins, losses, and p_value where rows are independent."""
 
 
 def share_difference(first: Floats, second: Floats, groups: Groups = None, *, confidence: float = 0.95) -> Difference:
@@ -34,28 +34,33 @@ def share_difference(first: Floats, second: Floats, groups: Groups = None, *, co
     index = cluster_index(groups, len(first))
     gain, loss, worth = _discordance(first, second, index)
     n, z = worth.rows, worth.critical((1 - confidence) / 2)
+    alone = int(index.max()) == 0
     found: Difference = {
         "difference": float((first - second).mean()),
-        "low": _tango_low(gain, loss, n, z),
-        "high": -_tango_low(loss, gain, n, z),
+        "low": None if alone else _tango_low(gain, loss, n, z),
+        "high": None if alone else -_tango_low(loss, gain, n, z),
         "n": len(first),
+        "differing": _differing(first, second),
         "wins": int((first > second).sum()),
         "losses": int((first < second).sum()),
     }
-    if int(index.max()) + 1 == len(first):
+    if int(index.max()) + 1 == len(first) > 1:
         found["p_value"] = mcnemar(first, second)
     return found
 
 
 def share_difference_bounds(
     first: Floats, second: Floats, groups: Groups = None, *, confidence: float = 0.95
-) -> tuple[float, float]:
+) -> Bounds:
     """Return one-sided bounds of the difference of two shares; each holds with at least this confidence.
 
     Tango's bound with half a row of continuity correction: without it equal arms pass up to 5.3 % of the time. It never
     leaves out zero where the exact McNemar test does not.
     """
-    gain, loss, worth = _discordance(first, second, cluster_index(groups, len(first)))
+    index = cluster_index(groups, len(first))
+    if int(index.max()) == 0:
+        return None, None
+    gain, loss, worth = _discordance(first, second, index)
     n, z = worth.rows, worth.critical(1 - confidence)
     low, high = _tango_low(gain, loss, n, z, 0.5), -_tango_low(loss, gain, n, z, 0.5)
     wins, losses = gain * n, loss * n
@@ -67,40 +72,75 @@ def share_difference_bounds(
 
 
 def paired_difference(
-    first: Floats, second: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95
+    first: Floats,
+    second: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Difference:
     """Return mean(first - second) over the same rows, with a seeded paired bootstrap by cluster."""
-    return paired_ratio_difference(first, second, np.ones(len(first)), seed, groups, confidence=confidence)
+    ones = np.ones(len(first))
+    return paired_ratio_difference(
+        first, second, ones, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded
+    )
 
 
 def paired_ratio_difference(
-    first: Floats, second: Floats, counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95
+    first: Floats,
+    second: Floats,
+    counts: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
+    bounded: bool | None = None,
 ) -> Difference:
     """Return the difference of two ratios with the same denominators, with a seeded paired bootstrap by cluster."""
     change = first - second
     parts = np.stack([change, counts], -1)[:, None]
-    return _resampled(float(change.sum() / counts.sum()), parts, seed, groups, confidence)
+    share = is_share(first, counts) and is_share(second, counts) if bounded is None else bounded
+    limits: Bounds = (-1.0, 1.0) if share else (None, None)
+    index = cluster_index(groups, len(parts))
+    low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed, limits=limits, unseen=unseen)
+    return _told(float(change.sum() / counts.sum()), low, high, first, second)
 
 
 def paired_f1_difference(
-    first: Floats, second: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95
+    first: Floats,
+    second: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
 ) -> Difference:
     """Return the difference of two micro F1 from (rows, 3) tp, fp, fn, with a seeded paired bootstrap by cluster."""
     (top, bottom), (other_top, other_bottom) = f1_parts(first), f1_parts(second)
     value = _share(top, bottom) - _share(other_top, other_bottom)
     parts = np.stack([np.stack([top, bottom], -1), np.stack([-other_top, other_bottom], -1)], 1)
-    return _resampled(value, parts, seed, groups, confidence)
+    index = cluster_index(groups, len(parts))
+    low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed, limits=(-1.0, 1.0), unseen=unseen)
+    return _told(value, low, high, first, second)
 
 
 def paired_quantile_difference(
     first: Floats, second: Floats, at: float, seed: int, groups: Groups = None, *, confidence: float = 0.95
 ) -> Difference:
-    """Return the difference of two quantiles over the same rows, with a seeded paired bootstrap by cluster."""
-    index = cluster_index(groups, len(first))
+    """Return the difference of two quantiles over the same rows, with a seeded paired bootstrap by cluster.
+
+    Without bounds where so few rows do not bound the quantile of one arm on both sides: either end of the difference
+    needs both.
+    """
+    index, tail = cluster_index(groups, len(first)), (1 - confidence) / 2
     columns, signs = np.stack([first, second], -1), np.array([1.0, -1.0])
-    low, high = quantile_bounds(columns, signs, at, index, (1 - confidence) / 2, seed)
-    value = float(np.quantile(first, at) - np.quantile(second, at))
-    return {"difference": value, "low": float(low), "high": float(high), "n": len(first)}
+    found = quantile_bounds(columns, signs, at, index, tail, seed)
+    bounded = max(at, 1 - at) ** (int(index.max()) + 1) <= tail
+    low, high = spread(float(found[0]), float(found[1])) if bounded else (None, None)
+    return _told(float(np.quantile(first, at) - np.quantile(second, at)), low, high, first, second)
 
 
 def mcnemar(first: Floats, second: Floats) -> float:
@@ -109,6 +149,30 @@ def mcnemar(first: Floats, second: Floats) -> float:
     if not wins + losses:
         return 1.0
     return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
+
+
+def with_holm(comparisons: Sequence[Difference]) -> list[Difference]:
+    """Add `holm_p_value` to comparisons that are shown together, so that one in twenty such sets has a false finding.
+
+    Where there is no exact p-value, it is the one that the interval stands for: where its end is 1.96 standard errors
+    from the difference. What has no interval is no finding and takes no part.
+    """
+    p_values = [_p_value(one) for one in comparisons]
+    corrected = iter(holm([p_value for p_value in p_values if p_value is not None]))
+    return [
+        one if p_value is None else one | {"holm_p_value": next(corrected)}
+        for one, p_value in zip(comparisons, p_values, strict=True)
+    ]
+
+
+def _p_value(comparison: Difference) -> float | None:
+    gap, low, high = comparison["difference"], comparison["low"], comparison["high"]
+    if low is None or high is None:
+        return None
+    if "p_value" in comparison:
+        return float(comparison["p_value"])
+    towards_zero = gap - low if gap > 0 else high - gap
+    return 1.0 if towards_zero <= 0 else float(2 * ndtr(-abs(gap) / (towards_zero / 1.96)))
 
 
 def smallest_detectable(n: float, discordant: float, *, confidence: float = 0.95) -> float:
@@ -146,10 +210,15 @@ def sentence(comparison: Mapping[str, Any], *, first: str, second: str, lower_is
     shares = "wins" in comparison
     p_value = comparison.get("holm_p_value", comparison.get("p_value"))
     low, high = comparison["low"], comparison["high"]
+    if comparison.get("differing", n) == 0 and n > 1:
+        return f"no difference between {first} and {second} shown: the same on all {n} rows"
     if low is None or high is None:
-        return f"no difference between {first} and {second} shown: {n} rows have no interval"
+        rows = "1 row has" if n == 1 else f"{n} rows have"
+        return f"no difference between {first} and {second} shown: {rows} no interval"
     if not (low > 0 or high < 0) or (p_value is not None and p_value > 0.05):
-        return f"no difference between {first} and {second} shown: " + _could_have_shown(comparison, p_value, shares)
+        return f"no difference between {first} and {second} shown: " + _could_have_shown(
+            comparison, comparison.get("p_value"), shares
+        )
     chance = "" if p_value is None else f"; a difference this large by chance: {_odds(p_value)}"
     if shares:
         more, rows = ("more" if gap > 0 else "fewer"), abs(comparison["wins"] - comparison["losses"])
@@ -165,8 +234,6 @@ def sentence(comparison: Mapping[str, Any], *, first: str, second: str, lower_is
 
 def _could_have_shown(comparison: Mapping[str, Any], p_value: float | None, shares: bool) -> str:
     n, low, high = comparison["n"], comparison["low"], comparison["high"]
-    if low == high == 0:
-        return f"the same on all {n} rows"
     if not shares:
         half = max(high - comparison["difference"], comparison["difference"] - low)
         # half an interval is 1.96 standard errors; 80 % power asks for 2.8
@@ -204,10 +271,14 @@ def _sign_test(wins: float, losses: float) -> float:
     return float(bdtrc(int(wins) - 1, n, 0.5)) if n and int(wins) else 1.0
 
 
-def _resampled(value: float, parts: Floats, seed: int, groups: Groups, confidence: float) -> Difference:
-    index = cluster_index(groups, len(parts))
-    low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed)
-    return {"difference": value, "low": low, "high": high, "n": len(parts)}
+def _told(value: float, low: float | None, high: float | None, first: Floats, second: Floats) -> Difference:
+    differing = _differing(first, second)
+    return {"difference": value, "low": low, "high": high, "n": len(first), "differing": differing}
+
+
+def _differing(first: Floats, second: Floats) -> int:
+    """Count the rows on which two arms are not the same."""
+    return int((first != second).reshape(len(first), -1).any(axis=1).sum())
 
 
 def _share(tops: Floats, bottoms: Floats) -> float:

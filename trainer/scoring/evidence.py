@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 
 from trainer.scoring import comparisons, statistics
+from trainer.scoring.bootstrap import Bounds
 from trainer.scoring.clusters import Floats
 from trainer.scoring.comparisons import Difference
-from trainer.scoring.statistics import Score
+from trainer.scoring.statistics import BOUND, INTERVAL, Score
 
 Kind = Literal["share", "mean", "ratio", "f1", "quantile"]
-Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -36,30 +36,38 @@ class Evidence:
     """Names of the rows, for failures that are told by name."""
     at: float = 0.5
     """The quantile."""
+    bounded: bool | None = None
+    """Marks lie between 0 and 1 by their nature; None: where all of these do, and one is 0 or 1."""
 
     @property
     def is_bounded(self) -> bool:
         """Tell whether it is a mean of marks that all lie in 0..1."""
-        return self.kind in ("share", "mean") and statistics.is_share(self.values, np.ones(len(self.values)))
+        if self.kind == "mean" and self.bounded is None:
+            return statistics.is_share(self.values, np.ones(len(self.values)))
+        return self.kind == "share" or (self.kind == "mean" and bool(self.bounded))
 
 
-def score(evidence: Evidence, seed: int, *, confidence: float = 0.95) -> Score:
-    """Return value, low, high and n."""
-    values, groups = evidence.values, evidence.groups
+def score(evidence: Evidence, seed: int, *, confidence: float = 0.95, unseen: float = INTERVAL) -> Score:
+    """Return value, low, high and n; `unseen` as of `statistics.ratio`."""
+    values, groups, bounded = evidence.values, evidence.groups, evidence.bounded
     match evidence.kind:
         case "share":
             return statistics.proportion(values, groups, confidence=confidence)
         case "mean":
-            return statistics.mean(values, seed, groups, confidence=confidence)
+            return statistics.mean(values, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded)
         case "ratio":
-            return statistics.ratio(values, _counts(evidence), seed, groups, confidence=confidence)
+            return statistics.ratio(
+                values, _counts(evidence), seed, groups, confidence=confidence, unseen=unseen, bounded=bounded
+            )
         case "f1":
-            return statistics.micro_f1(values, seed, groups, confidence=confidence)
+            return statistics.micro_f1(values, seed, groups, confidence=confidence, unseen=unseen)
         case "quantile":
             return statistics.quantile(values, evidence.at, seed, groups, confidence=confidence)
 
 
-def difference(first: Evidence, second: Evidence, seed: int, *, confidence: float = 0.95) -> Difference:
+def difference(
+    first: Evidence, second: Evidence, seed: int, *, confidence: float = 0.95, unseen: float = INTERVAL
+) -> Difference:
     """Return first minus second over the same rows.
 
     Raises:
@@ -69,16 +77,17 @@ def difference(first: Evidence, second: Evidence, seed: int, *, confidence: floa
         found = f"{len(first.values)} rows ({first.kind}) against {len(second.values)} rows ({second.kind})"
         raise ValueError(f"a paired comparison needs the same rows in both arms: {found}")
     one, other, groups = first.values, second.values, first.groups
+    certainty: dict[str, float] = {"confidence": confidence, "unseen": unseen}
     match first.kind:
         case "share":
             return comparisons.share_difference(one, other, groups, confidence=confidence)
         case "mean":
-            return comparisons.paired_difference(one, other, seed, groups, confidence=confidence)
+            return comparisons.paired_difference(one, other, seed, groups, bounded=first.bounded, **certainty)
         case "ratio":
-            counts = _counts(first)
-            return comparisons.paired_ratio_difference(one, other, counts, seed, groups, confidence=confidence)
+            counts, bounded = _counts(first), first.bounded
+            return comparisons.paired_ratio_difference(one, other, counts, seed, groups, bounded=bounded, **certainty)
         case "f1":
-            return comparisons.paired_f1_difference(one, other, seed, groups, confidence=confidence)
+            return comparisons.paired_f1_difference(one, other, seed, groups, **certainty)
         case "quantile":
             return comparisons.paired_quantile_difference(one, other, first.at, seed, groups, confidence=confidence)
 
@@ -87,15 +96,15 @@ def value_bounds(evidence: Evidence, seed: int, confidence: float) -> Bounds:
     """Return the lower and the upper one-sided bound of the value."""
     if evidence.is_bounded:
         return statistics.exact_bounds(evidence.values, evidence.groups, confidence=confidence)
-    found = score(evidence, seed, confidence=2 * confidence - 1)
+    found = score(evidence, seed, confidence=2 * confidence - 1, unseen=BOUND)
     return found["low"], found["high"]
 
 
 def difference_bounds(first: Evidence, second: Evidence, seed: int, confidence: float) -> Bounds:
     """Return the lower and the upper one-sided bound of first minus second."""
-    found = difference(first, second, seed, confidence=2 * confidence - 1)
     if first.is_bounded and second.is_bounded:
         return comparisons.share_difference_bounds(first.values, second.values, first.groups, confidence=confidence)
+    found = difference(first, second, seed, confidence=2 * confidence - 1, unseen=BOUND)
     return found["low"], found["high"]
 
 

@@ -1,74 +1,51 @@
-"""The verdict in sentences: which numbers led to it, and what would change it."""
+"""The numbers that led to a verdict, in sentences."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any, assert_never
+from typing import Any
 
-from trainer.scoring.decision import (
+from trainer.scoring.case import (
     LARGE_VOLUME,
     MAX_LOSS,
     MIN_ROWS,
-    Choice,
+    Case,
+    best,
     difference,
     failing_on,
     prompted_arms,
     rows_needed,
-    shown_better,
     too_slow,
-    tuned_arms,
 )
-from trainer.scoring.grounds import ArmGrounds, Grounds, Interval
+from trainer.scoring.decision import Choice
+from trainer.scoring.grounds import ArmGrounds, Grounds
+from trainer.scoring.headline import money, percent, points, rows, written
 
 KINDS = {"form": "format or style", "knowledge": "missing knowledge", "other": "refusals and other causes"}
+CLOSED_SET = "wrong labels of a closed set"
 
 
-def headline(grounds: Grounds, choice: Choice) -> str:
-    """Return the verdict as one line."""
-    if choice.verdict == "insufficient_evidence" or choice.prompted is None:
-        return f"Too little evidence for a decision: {grounds.num_rows:,} held-out rows."
-    quality = grounds.arms[choice.prompted].quality
-    match choice.verdict:
-        case "prompt":
-            return f"Prompt: {choice.prompted} has {written(quality)}, there is no need to tune."
-        case "smaller_tuned_model":
-            slow = too_slow(grounds, grounds.arms[choice.prompted])
-            said = f"{choice.prompted} is too slow" if slow else f"more than {LARGE_VOLUME:,} requests a day"
-            return f"A smaller tuned model: {said}."
-        case "tune":
-            return _tune(grounds, choice.prompted, choice.tuned)
-        case "rag_first":
-            return "RAG first: give the model the missing knowledge before tuning it."
-        case "do_not_tune":
-            return f"Do not tune: {choice.tuned} is not shown better than {choice.prompted}."
-        case "refine_prompt_or_data":
-            return f"Refine the prompt or add data: {choice.prompted} has {written(quality)}."
-        case _:
-            assert_never(choice.verdict)
+def because(choice: Choice, costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the sentences that lead to the verdict, each with its numbers.
 
-
-def _tune(grounds: Grounds, prompted: str, tuned: str | None) -> str:
-    found = difference(grounds, tuned, prompted) if tuned else None
-    if found is None:
-        return "Tune: the prompts fail on format or style, which tuning teaches."
-    if found.low > 0:
-        return f"Tune: {tuned} beats {prompted} by {points(found)}."
-    return f"Tune: {tuned} is as good as {prompted} and cheaper at {grounds.requests_per_day:,.0f} requests a day."
-
-
-def because(grounds: Grounds, choice: Choice, costs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the sentences that lead to the verdict, each with its numbers."""
-    if choice.prompted is None:
-        return [f"No untuned arm has a {grounds.metric} score, so there is nothing to compare a tuned model with."]
-    prompted = grounds.arms[choice.prompted]
+    Args:
+        choice: The verdict.
+        costs: As `budget.arm_costs` gives them.
+    """
+    case = choice.case
+    if case.prompted is None:
+        metric = case.grounds.metric
+        return [f"No untuned arm has a {metric} score, so there is nothing to compare a tuned model with."]
     return [
-        *_quality(grounds, prompted),
-        *_failures(grounds, prompted),
-        *_tuned(grounds, choice),
-        *_documents(grounds),
-        *_operations(grounds, prompted),
-        *_costs(grounds, choice, costs),
+        f"This branch holds: {choice.branch.condition}.",
+        *_quality(case.grounds, case.prompted),
+        *_better_but_unfit(case),
+        *_failures(case.grounds, case.prompted),
+        *_tuned(case),
+        *_documents(case.grounds),
+        *_retrievers(case.grounds),
+        *_operations(case),
+        *_costs(case, costs),
     ]
 
 
@@ -76,14 +53,32 @@ def _quality(grounds: Grounds, prompted: ArmGrounds) -> Iterator[str]:
     quality, target = prompted.quality, percent(grounds.target)
     place = "reaches" if quality.low >= grounds.target else "does not reach"
     yield (
-        f"The best prompted arm, {prompted.name}, has {grounds.metric} {written(quality)} on {grounds.num_rows:,} "
-        f"held-out rows; its lower bound {place} the target of {target}."
+        f"The prompted arm that counts, {prompted.name}, has {grounds.metric} {written(quality)} on "
+        f"{rows(grounds.num_rows)}; its lower bound {place} the target of {target}."
     )
     needed = rows_needed(grounds.target)
     if grounds.num_rows < MIN_ROWS:
-        yield f"{grounds.num_rows} rows are fewer than the {MIN_ROWS} below which no verdict is given."
+        yield f"{rows(grounds.num_rows)}: fewer than the {MIN_ROWS} below which no verdict is given."
     elif grounds.num_rows < needed:
         yield f"{grounds.num_rows} rows cannot show {target} even without a failure: that takes {needed}."
+
+
+def _better_but_unfit(case: Case) -> Iterator[str]:
+    """Say why a prompted arm of higher quality does not count."""
+    grounds, prompted = case.grounds, case.prompted
+    assert prompted is not None
+    for arm in prompted_arms(grounds):
+        if arm.quality.value <= prompted.quality.value:
+            continue
+        if too_slow(grounds, arm):
+            yield f"{arm.name} has {written(arm.quality)} and is slower than the limit: {arm.latency_p95_s:.2f} s."
+        elif (cost := (grounds.cost_per_day or grounds.cost_per_1000).get(arm.name)) is not None:
+            own = (grounds.cost_per_day or grounds.cost_per_1000)[prompted.name]
+            basis = "a day" if grounds.cost_per_day else "for 1,000 requests"
+            yield (
+                f"{arm.name} has {written(arm.quality)} and costs more: {money(cost)} {basis} against {money(own)}; "
+                "the cheaper of those that reach the target counts."
+            )
 
 
 def _failures(grounds: Grounds, prompted: ArmGrounds) -> Iterator[str]:
@@ -92,26 +87,23 @@ def _failures(grounds: Grounds, prompted: ArmGrounds) -> Iterator[str]:
         return
     listed = sorted(((count, name) for name, count in prompted.failures.items() if count), reverse=True)
     counts = ", ".join(f"{name} {count:g}" for count, name in listed)
-    yield f"Of its {total:g} failures most are {KINDS[kind]} ({counts})."
+    labels = kind == "knowledge" and grounds.closed_set and not grounds.documents_exist
+    yield f"Of its {total:g} failures most are {CLOSED_SET if labels else KINDS[kind]} ({counts})."
 
 
-def _tuned(grounds: Grounds, choice: Choice) -> Iterator[str]:
-    if choice.tuned is None:
+def _tuned(case: Case) -> Iterator[str]:
+    if case.tuned is None:
         yield "No tuned arm was measured: this is the verdict before training."
         return
-    assert choice.prompted is not None
-    found = difference(grounds, choice.tuned, choice.prompted)
-    assert found is not None
-    better = shown_better(grounds, choice.tuned, choice.prompted)
-    worse = shown_better(grounds, choice.prompted, choice.tuned)
-    said = "is shown better than" if better else "is shown worse than" if worse else "is not shown better than"
-    quality = grounds.arms[choice.tuned].quality
-    yield f"{choice.tuned} has {written(quality)} and {said} {choice.prompted}: {points(found)}."
+    assert case.prompted is not None and case.against is not None
+    shown = "is shown better" if case.better else "is shown worse" if case.worse else "is not shown better"
+    quality = written(case.tuned.quality)
+    yield f"{case.tuned.name} has {quality} and {shown} than {case.prompted.name}: {points(case.against)}."
 
 
 def _documents(grounds: Grounds) -> Iterator[str]:
     arms = prompted_arms(grounds)
-    without = max((arm for arm in arms if not arm.documents), key=lambda arm: arm.quality.value, default=None)
+    without = best(arm for arm in arms if not arm.documents)
     for arm in arms:
         if arm.documents and without is not None:
             found = difference(grounds, arm.name, without.name)
@@ -120,108 +112,48 @@ def _documents(grounds: Grounds) -> Iterator[str]:
             yield f"Documents {said}: {arm.name} against {without.name} {points(found)}."
 
 
-def _operations(grounds: Grounds, prompted: ArmGrounds) -> Iterator[str]:
-    limit, volume = grounds.latency_limit_s, grounds.requests_per_day
-    if limit is not None and prompted.latency_p95_s is None:
-        yield f"The limit of {limit:g} s is not tested: no p95 latency was measured for {prompted.name}."
-    elif limit is not None:
-        said = "is above" if too_slow(grounds, prompted) else "is within"
-        yield f"The p95 latency of {prompted.name}, {prompted.latency_p95_s:.2f} s, {said} the limit of {limit:g} s."
-    for arm in tuned_arms(grounds):
-        if limit is not None and arm.latency_p95_s is not None and too_slow(grounds, prompted):
-            said = "is too slow as well" if too_slow(grounds, arm) else "is fast enough"
-            yield f"{arm.name} {said}, at {arm.latency_p95_s:.2f} s."
-    if volume is not None and volume > LARGE_VOLUME:
-        yield f"{volume:,.0f} requests a day are more than {LARGE_VOLUME:,}."
-
-
-def _costs(grounds: Grounds, choice: Choice, costs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    volume = grounds.requests_per_day
-    if not any("per_1000" in numbers for numbers in costs.values()):
-        yield "Costs play no part: the recipe states no prices."
-        return
-    one, other = (grounds.cost_per_day.get(name or "") for name in (choice.tuned, choice.prompted))
-    if volume is None or one is None or other is None:
-        return
-    yield (
-        f"At {volume:,.0f} requests a day {choice.tuned} costs {one:,.2f} a day, what is paid once included, and "
-        f"{choice.prompted} {other:,.2f}."
-    )
-    if one < other and not shown_better(grounds, choice.tuned or "", choice.prompted or ""):
-        yield f"A tuned arm that is cheaper is worth it when it is shown to lose less than {MAX_LOSS:.0%} quality."
-
-
-def would_change(grounds: Grounds, choice: Choice, break_even: Mapping[str, Any] | None) -> list[str]:
-    """Return what would lead to another verdict."""
-    if choice.prompted is None:
-        return ["Measure a prompted arm: eval.arms: [base, few_shot, dynamic_few_shot]."]
-    return [
-        *_change_of_evidence(grounds, choice),
-        *_change_of_arms(grounds, choice),
-        *_change_of_cost(grounds, choice, break_even),
-    ]
-
-
-def _change_of_evidence(grounds: Grounds, choice: Choice) -> Iterator[str]:
-    quality = grounds.arms[choice.prompted or ""].quality
-    if choice.verdict == "prompt":
-        yield f"A target above {percent(quality.low)}, the lower bound of {choice.prompted}."
-    elif quality.low < grounds.target <= quality.value:
-        rows = rows_for(quality.value, grounds.target)
-        yield f"If {percent(quality.value)} holds on about {rows:,} held-out rows, the prompt is enough."
-    elif quality.value < grounds.target:
-        yield f"A prompt whose lower bound reaches {percent(grounds.target)}; the best one has {percent(quality.low)}."
-    found = difference(grounds, choice.tuned, choice.prompted or "") if choice.tuned else None
-    if found is not None and found.low <= 0 <= found.high and grounds.num_rows:
-        half = (found.high - found.low) / 2
+def _retrievers(grounds: Grounds) -> Iterator[str]:
+    """Say that prompting may be better than measured, where a stronger retriever is not installed."""
+    weak = [arm.name for arm in grounds.arms.values() if arm.stronger_retriever is not None]
+    hint = next((arm.stronger_retriever for arm in grounds.arms.values() if arm.stronger_retriever), None)
+    if weak:
         yield (
-            f"A gain of about {100 * half:.1f} points or more would show on {grounds.num_rows:,} rows; "
-            f"half of that takes about {4 * grounds.num_rows:,}."
+            f"{', '.join(weak)}: what is shown was found by BM25, since no embedding model is installed; with one "
+            f"prompting may do better than here ({hint})."
         )
 
 
-def _change_of_arms(grounds: Grounds, choice: Choice) -> Iterator[str]:
-    arms = prompted_arms(grounds)
-    if not any(arm.shots or arm.documents or arm.model == "endpoint" for arm in arms) and len(arms) == 1:
-        yield "A better prompt: only the zero-shot one was measured. Add few_shot and dynamic_few_shot to eval.arms."
-    if choice.kind == "knowledge" and not any(arm.documents for arm in grounds.arms.values()):
-        yield "An arm with `documents`: failures look like missing knowledge, and none was measured."
-    if choice.tuned is None and choice.verdict != "prompt":
-        yield "A trained adapter that is measured on the same rows: trainer train, then eval with the arm `tuned`."
+def _operations(case: Case) -> Iterator[str]:
+    grounds, limit = case.grounds, case.grounds.latency_limit_s
+    for arm in (case.prompted, case.tuned):
+        if limit is None or arm is None:
+            continue
+        if arm.latency_p95_s is None:
+            yield f"The limit of {limit:g} s is not tested: no p95 latency was measured for {arm.name}."
+            continue
+        said = "is above" if too_slow(grounds, arm) else "is within"
+        yield f"The p95 latency of {arm.name}, {arm.latency_p95_s:.2f} s, {said} the limit of {limit:g} s."
+    if case.large_volume:
+        yield f"{grounds.requests_per_day or 0:,.0f} requests a day are more than {LARGE_VOLUME:,}."
 
 
-def _change_of_cost(grounds: Grounds, choice: Choice, break_even: Mapping[str, Any] | None) -> Iterator[str]:
-    if break_even is None:
-        if not grounds.cost_per_day:
-            yield "Prices and a volume: decide.prices and decide.requests_per_day."
+def _costs(case: Case, costs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    volume, one, other = case.grounds.requests_per_day, case.cost_of_tuned, case.cost_of_prompt
+    if not any("per_1000" in numbers for numbers in costs.values()):
+        yield "Costs play no part: the recipe states no prices."
         return
-    at, volume = break_even["requests_per_day"], grounds.requests_per_day
-    if at is None:
-        yield f"Other prices: at these tuning never stays cheaper than {choice.prompted}."
-    elif volume is None or volume < at:
-        yield f"More than {at:,.0f} requests a day, from where tuning is cheaper than {choice.prompted}."
-    else:
-        yield f"Fewer than {at:,.0f} requests a day, below which {choice.prompted} is cheaper."
-
-
-def rows_for(value: float, target: float) -> int:
-    """Return about how many rows put the lower Wilson bound of a share `value` at `target`, which is below it.
-
-    Source: the Wilson bound is where |value - target| = z sqrt(target (1 - target) / n).
-    """
-    return math.ceil(1.959964**2 * target * (1 - target) / (value - target) ** 2) if value > target else 0
-
-
-def percent(value: float) -> str:
-    """Write a share as a percentage with one decimal."""
-    return f"{100 * value:.1f}%"
-
-
-def written(interval: Interval) -> str:
-    """Write a share with its interval: 84.5% [81.9 to 87.0]."""
-    return f"{percent(interval.value)} [{100 * interval.low:.1f} to {100 * interval.high:.1f}]"
-
-
-def points(interval: Interval) -> str:
-    """Write a difference of shares: +3.1 points [+1.2 to +5.0]."""
-    return f"{100 * interval.value:+.1f} points [{100 * interval.low:+.1f} to {100 * interval.high:+.1f}]"
+    if volume is None:
+        yield "Costs do not decide between tuning and prompting: the recipe states no volume (decide.requests_per_day)."
+        return
+    if one is None or other is None or case.prompted is None:
+        return
+    name = case.tuned.name if case.tuned else "a tuned arm as fast as base"
+    yield (
+        f"At {volume:,.0f} requests a day {name} costs {money(one)} a day, what is paid once included, and "
+        f"{case.prompted.name} {money(other)}."
+    )
+    gain = case.against.value if case.against is not None else 0.0
+    if one > other and gain > 0:
+        yield f"Each further right answer costs {money((one - other) / (volume * gain))}: it pays if one is worth more."
+    if one < other and case.tuned is not None and not case.better:
+        yield f"A tuned arm that is cheaper is worth it when it is shown to lose less than {MAX_LOSS:.0%} quality."

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from trainer.recipe.metrics import Grader, LlmJudge, MultipleChoice, Semantic
 from trainer.scoring.graders import Help, auto_metrics, grade
@@ -16,6 +14,7 @@ from trainer.scoring.prompts import Asked
 from trainer.scoring.question import Answer, Question
 from trainer.scoring.questions import questions_of
 from trainer.scoring.speakers import Tokens
+from trainer.tokens.reasoning import THINKING, AnswerForm
 
 NEED_HELP = (LlmJudge, MultipleChoice, Semantic)
 """Metrics that ask another model, or for log-probabilities."""
@@ -29,6 +28,7 @@ class Exam:
     tuned: list[str | None]
     """What the tuned model answered in eval, greedily; None where eval did not ask it so."""
     grader: Grader | None
+    form: AnswerForm = THINKING
 
     def prompts(self, tokens: Tokens) -> list[dict[str, Any]]:
         """Return the questions as messages and as the token ids that training and eval made of them."""
@@ -46,7 +46,9 @@ class Exam:
         """Return the mean of the deciding metric; None where it looks at none of the questions."""
         if self.grader is None or not answers:
             return None
-        said = [Answer(text, 0, finished=True) for text in answers]
+        parts = [self.form.split(text) for text in answers]
+        contents = [text if part is None else part.content for text, part in zip(answers, parts, strict=True)]
+        said = [Answer(text, 0, finished=True) for text in contents]
         marks = [mark.score for mark in grade(self.grader, said, self.questions, Help()) if mark is not None]
         return float(np.mean(marks)) if marks else None
 
@@ -63,6 +65,7 @@ def make_exam(
     turns: Any,
     count: int,
     greedy: bool,
+    form: AnswerForm = THINKING,
 ) -> Exam:
     """Choose the questions.
 
@@ -73,26 +76,14 @@ def make_exam(
         turns: `eval.turns`.
         count: Most questions.
         greedy: Whether eval's answers are the most likely ones, not drawn.
+        form: Tells reasoning from content in answers.
     """
     known = {line["id"]: line for line in predictions}
-    found = questions_of(rows, turns=turns, by=None, write_calls=lambda row, history, turn: "")
+    found = questions_of(rows, turns=turns, by=None, write_answer=lambda row, history, turn: ("", 0))
     asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
     fitting: list[Grader] = [one for one in metrics or [] if not isinstance(one, NEED_HELP)]
     if not fitting:
         fitting = auto_metrics([one.reference or "" for one in asked], asked)
     asked = asked[:count]
     answers = [known[one.id].get("answers", {}).get("tuned", {}).get("text") for one in asked]
-    return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None)
-
-
-def common_system(rows: Path) -> str | None:
-    """Return the system prompt that every training row opens with; None where they differ, or have none."""
-    texts: set[str | None] = set()
-    with rows.open("rb") as file:
-        for line in file:
-            row = orjson.loads(line)
-            turns = row.get("prompt") or row.get("messages") or [{}]
-            texts.add(turns[0].get("content") if turns[0].get("role") == "system" else None)
-            if len(texts) > 1:
-                return None
-    return texts.pop() if texts else None
+    return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None, form)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.recipe.gates import BEST_PROMPTED, Gate, Layer
+from trainer.scoring.bootstrap import Bounds
 from trainer.scoring.clusters import Floats
-from trainer.scoring.evidence import Bounds, Evidence, difference_bounds, value_bounds
+from trainer.scoring.evidence import Evidence, difference_bounds, value_bounds
+from trainer.scoring.habits import HABITS
 from trainer.scoring.statistics import rows_needed
 
 Verdict = Literal["pass", "fail", "insufficient_evidence", "not_run"]
@@ -26,7 +28,9 @@ OPERATIONS = (
     "clean_stop",
 )
 """Metrics of running a model, in the order in which they are shown."""
-RETENTION = frozenset({"kl", "loss_change", "format_leak_rate"})
+RATES = ("format_leak_rate", *HABITS)
+"""Shares of the general prompts, one of each arm."""
+RETENTION = frozenset({"kl", "loss_change", *RATES})
 LOWER_IS_BETTER = frozenset(
     {
         "loss",
@@ -39,7 +43,7 @@ LOWER_IS_BETTER = frozenset(
         "peak_memory_gib",
         "kl",
         "loss_change",
-        "format_leak_rate",
+        *RATES,
     }
 )
 WORST_FIRST: tuple[Verdict, ...] = ("fail", "not_run", "insufficient_evidence", "pass")

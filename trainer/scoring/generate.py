@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from trainer.scoring import engines, kv_cache, prefixes
 from trainer.scoring.decoding import Decoding, Loop, Row, choose
 from trainer.scoring.question import Answer, Timing
 from trainer.scoring.sampling import Sampling
+from trainer.tokens.reasoning import AnswerForm, split_tokens
 
 OnAnswer = Callable[[int, Answer], None]
 Engine = Literal["auto", "transformers", "continuous"]
@@ -39,6 +41,7 @@ class LocalModel:
         batch_size: Rows computed together; auto goes by memory.
         engine: `transformers` decodes here; `continuous` is the paged batching of transformers (greedy only);
             auto takes it on CUDA where the model can be batched so, and decodes here if it fails.
+        form: Tells reasoning from content in answers; None leaves them as they are.
         say: Told in a sentence that `continuous` failed.
 
     Raises:
@@ -55,6 +58,7 @@ class LocalModel:
         sampling: Sampling | None = None,
         batch_size: int | Literal["auto"] = "auto",
         engine: Engine = "auto",
+        form: AnswerForm | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model = model
@@ -69,6 +73,7 @@ class LocalModel:
         self.decoder = wrapped() if wrapped is not None else model
         """The model without PEFT's shell; adapters sit in its layers."""
         self.engine = engine
+        self.form = form
         self.say = say
         self.is_continuous = self._settle()
 
@@ -159,7 +164,9 @@ class LocalModel:
 
     def _answer(self, row: Row) -> Answer:
         text = str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
-        return Answer(text, len(row.tokens), row.finished, prompt_tokens=len(row.prompt))
+        answer = Answer(text, len(row.tokens), row.finished, prompt_tokens=len(row.prompt))
+        parts = split_tokens(self.form, self.tokenizer, row.prompt, row.tokens) if self.form else None
+        return answer if parts is None else replace(answer, content=parts.content, reasoning=parts.reasoning)
 
     def _groups(self, prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
         """Return (shared beginning, places, longest first) of rows that may be computed together."""

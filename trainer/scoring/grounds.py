@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.scoring import comparisons
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Row = Mapping[str, Any]
 
@@ -31,6 +33,17 @@ class Interval:
         """Return the interval elsewhere, as wide as it is."""
         return Interval(self.value + shift, self.low + shift, self.high + shift)
 
+    @property
+    def turned(self) -> Interval:
+        """Return the difference the other way round."""
+        return Interval(-self.value, -self.high, -self.low)
+
+    def shrunk(self, factor: float) -> Interval:
+        """Return the interval with both arms shorter by a factor, as more rows would make it."""
+        return Interval(
+            self.value, self.value - (self.value - self.low) / factor, self.value + (self.high - self.value) / factor
+        )
+
 
 @dataclass(frozen=True)
 class ArmGrounds:
@@ -45,6 +58,8 @@ class ArmGrounds:
     documents: bool = False
     shots: int = 0
     latency_p95_s: float | None = None
+    stronger_retriever: str | None = None
+    """How to install a better retriever than the one that chose its examples or passages; None where it had that."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +76,42 @@ class Grounds:
     latency_limit_s: float | None = None
     cost_per_day: Mapping[str, float] = field(default_factory=dict)
     """At the stated volume; empty without prices or volume."""
+    cost_per_1000: Mapping[str, float] = field(default_factory=dict)
+    """Of 1,000 requests on fully used replicas, what is paid once left out; empty without prices."""
+    cost_per_accepted: Mapping[str, float] = field(default_factory=dict)
+    """Of an answer that is right, at the stated volume; empty without prices or volume."""
+    closed_set: bool = False
+    """The right answers are those of the training rows: labels, not facts."""
+    documents_exist: bool = False
+    """The recipe has an arm with documents, measured or not."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Grades of the rows that every arm has answered, summed by group."""
+    """Grades of the rows that every arm has answered."""
 
     arms: tuple[str, ...]
-    counts: Floats
-    """(G,) rows of each group."""
+    groups: tuple[int, ...]
+    """(N,) group of each row, from 0 on; rows of a group are drawn together."""
     grades: Floats
-    """(G, A) sums of grades."""
+    """(N, A)"""
     failures: Floats
-    """(G, A, F) failures by kind, in the order of FAILURES."""
+    """(N, A, F) failures by kind, in the order of FAILURES."""
 
     @property
     def num_rows(self) -> int:
         """Rows that all arms share."""
-        return int(self.counts.sum())
+        return len(self.groups)
+
+    def by_group(self, values: Floats) -> Floats:
+        """Return (G, ...) sums of (N, ...) values."""
+        sums = np.zeros((len(set(self.groups)), *values.shape[1:]))
+        np.add.at(sums, list(self.groups), values)
+        return sums
 
 
 def make_table(predictions: Sequence[Row], metric: str, arms: Sequence[str]) -> Table:
-    """Sum the grades of eval/predictions.jsonl by group, over the rows that all `arms` have a grade for."""
+    """Read the grades of eval/predictions.jsonl, of the rows that all `arms` have a grade for."""
     groups: dict[str, int] = {}
     rows: list[tuple[int, list[float], list[str | None]]] = []
     for index, row in enumerate(predictions):
@@ -92,16 +121,13 @@ def make_table(predictions: Sequence[Row], metric: str, arms: Sequence[str]) -> 
             continue
         group = groups.setdefault(str(row.get("group") or f"row {index}"), len(groups))
         rows.append((group, grades, [answer.get("failure") for answer in answers]))
-    counts = np.zeros(len(groups))
-    sums = np.zeros((len(groups), len(arms)))
-    failures = np.zeros((len(groups), len(arms), len(FAILURES)))
-    for group, grades, kinds in rows:
-        counts[group] += 1
-        sums[group] += grades
+    failures = np.zeros((len(rows), len(arms), len(FAILURES)))
+    for place, (_, _, kinds) in enumerate(rows):
         for arm, kind in enumerate(kinds):
             if kind is not None:
-                failures[group, arm, FAILURES.index(kind) if kind in FAILURES else -1] += 1
-    return Table(tuple(arms), counts, sums, failures)
+                failures[place, arm, FAILURES.index(kind) if kind in FAILURES else -1] = 1
+    marks = np.array([grades for _, grades, _ in rows]).reshape(len(rows), len(arms))
+    return Table(tuple(arms), tuple(group for group, _, _ in rows), marks, failures)
 
 
 def _grade(answer: Row, metric: str) -> float | None:
@@ -124,26 +150,38 @@ class Resamples:
 
 def resample(table: Table, seed: int, num: int = RESAMPLES) -> Resamples | None:
     """Draw groups with replacement; None where there is no group to draw."""
-    num_groups = len(table.counts)
+    num_groups = len(set(table.groups))
     if not num_groups:
         return None
     weights = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num)
-    rows = weights @ table.counts  # (R,)
-    shifts = (weights @ table.grades) / rows[:, None] - table.grades.sum(0) / table.counts.sum()  # (R, A)
-    return Resamples(table.arms, shifts, np.einsum("rg,gaf->raf", weights.astype(float), table.failures))
+    counts = table.by_group(np.ones(table.num_rows))
+    rows = weights @ counts  # (R,)
+    shifts = (weights @ table.by_group(table.grades)) / rows[:, None] - table.grades.mean(0)  # (R, A)
+    failures = np.einsum("rg,gaf->raf", weights.astype(float), table.by_group(table.failures))
+    return Resamples(table.arms, shifts, failures)
 
 
-def paired_differences(table: Table, resamples: Resamples) -> dict[tuple[str, str], Interval]:
-    """Return the difference of every pair of arms with its percentile interval."""
-    means = table.grades.sum(0) / table.counts.sum()
-    found = {}
+def paired_differences(table: Table, seed: int) -> dict[tuple[str, str], Interval]:
+    """Return the difference of every pair of arms with its interval; none of a single row or group."""
+    differences = {}
     for i, first in enumerate(table.arms):
-        for j, second in enumerate(table.arms):
-            if i != j:
-                value = float(means[i] - means[j])
-                low, high = np.quantile(resamples.shifts[:, i] - resamples.shifts[:, j], [0.025, 0.975])
-                found[first, second] = Interval(value, value + float(low), value + float(high))
-    return found
+        for j, second in enumerate(table.arms[:i]):
+            found = _paired(table.grades[:, i], table.grades[:, j], table.groups, seed)
+            if found is not None:
+                differences[first, second], differences[second, first] = found, found.turned
+    return differences
+
+
+def _paired(first: Floats, second: Floats, groups: Sequence[int], seed: int) -> Interval | None:
+    if len(first) < 2:
+        return None
+    shares = bool(np.isin(np.stack([first, second]), (0.0, 1.0)).all())
+    found = (
+        comparisons.share_difference(first, second, groups)
+        if shares
+        else comparisons.paired_difference(first, second, seed, groups, bounded=True)
+    )
+    return None if found["low"] is None else Interval(found["difference"], found["low"], found["high"])
 
 
 def reported_differences(comparisons: Sequence[Row], metric: str) -> dict[tuple[str, str], Interval]:
@@ -155,7 +193,7 @@ def reported_differences(comparisons: Sequence[Row], metric: str) -> dict[tuple[
         if item.get("metric") == metric and len(known) == len(numbers):
             value, low, high = known
             found[item["arm"], item["vs"]] = Interval(value, low, high)
-            found[item["vs"], item["arm"]] = Interval(-value, -high, -low)
+            found[item["vs"], item["arm"]] = Interval(value, low, high).turned
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.errors import DataError
 from trainer.scoring.evidence import Evidence
-from trainer.scoring.likelihood import row_losses
-from trainer.scoring.questions import flat, group_of
+from trainer.scoring.likelihood import RowScores, row_losses, row_scores
+from trainer.scoring.questions import flat, group_of, question_id
 from trainer.tokens.store import TokenStore
 
 LOSS_BATCH = 8
@@ -37,16 +37,36 @@ class HeldOut:
     by: str | None = None
     """Field whose rows belong together, as in `data.split.by`."""
 
-    def evidence(self, model: Any) -> dict[str, Evidence]:
+    def scores(self, model: Any) -> RowScores:
+        """Return how a model sees these rows; of pairs the chosen side."""
+        return row_scores(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
+
+    def evidence(self, model: Any, scores: RowScores | None = None) -> dict[str, Evidence]:
         """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
         groups = [group_of(flat(row), self.by) for row in self.rows]
-        losses, counts = row_losses(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
-        found = {"loss": Evidence("ratio", losses, counts, groups=groups)}
+        scores = scores or self.scores(model)
+        losses, counts = scores.losses, scores.counts
+        found = {"loss": Evidence("ratio", losses, counts, groups=groups, bounded=False)}
         if self.rejected is not None:
             other, _ = row_losses(model, self.rejected, batch_size=LOSS_BATCH, progress=_quiet)
             found["preference_accuracy"] = Evidence("share", (losses < other).astype(np.float64), groups=groups)
-            found["preference_margin"] = Evidence("mean", other - losses, groups=groups)
+            found["preference_margin"] = Evidence("mean", other - losses, groups=groups, bounded=False)
         return found
+
+    def last_answers(self, decode: Callable[[list[int]], str], chosen: Iterable[bool]) -> dict[str, str]:
+        """Return the trained text of the last answer of some rows, by the id of its question."""
+        return {
+            question_id(row): decode(ids[_last_answer(mask)].tolist())
+            for row, (ids, mask), is_chosen in zip(self.rows, self.tokens, chosen, strict=True)
+            if is_chosen
+        }
+
+
+def _last_answer(mask: Any) -> slice:
+    """Return where the last run of trained tokens stands."""
+    trained = np.flatnonzero(mask)
+    breaks = np.flatnonzero(np.diff(trained) > 1)
+    return slice(int(trained[breaks[-1] + 1 if len(breaks) else 0]), int(trained[-1]) + 1)
 
 
 def read_held_out(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 MIN_NEW_TOKENS = 32
@@ -20,15 +20,19 @@ def stop_ids(pack_report: Mapping[str, Any], tokenizer: Any) -> list[int]:
     return sorted({int(pack_report["stop_token_id"])} | ({int(eos)} if eos is not None else set()))
 
 
-def longest_answer(limit: int | Literal["auto"], references: Sequence[str], tokenizer: Any) -> int:
+def longest_answer(limit: int | Literal["auto"], reference_tokens: Iterable[int]) -> int:
     """Return `eval.max_new_tokens`; auto is twice the longest reference answer.
 
     Args:
         limit: Of the recipe.
-        references: Right answers of the held-out rows.
-        tokenizer: Of the run.
+        reference_tokens: Tokens of the right answers as the template writes them, with their reasoning.
     """
-    if limit != "auto":
-        return limit
-    ids = tokenizer(list(references), add_special_tokens=False)["input_ids"] if references else []
-    return max(MIN_NEW_TOKENS, 2 * max(map(len, ids), default=0))
+    return limit if limit != "auto" else max(MIN_NEW_TOKENS, 2 * max(reference_tokens, default=0))
+
+
+def tokens_of(predictions: Iterable[Mapping[str, Any]], tokenizer: Any) -> list[int]:
+    """Return the tokens of the right answers in eval/predictions.jsonl; older runs did not count them."""
+    lines = list(predictions)
+    texts = [line["reference"] or "" for line in lines if not line.get("reference_tokens")]
+    counted = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
+    return [line["reference_tokens"] for line in lines if line.get("reference_tokens")] + counted

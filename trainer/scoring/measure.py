@@ -16,6 +16,7 @@ from trainer.scoring.lettered import grade_letters, lettered
 from trainer.scoring.prompts import Asked, asked_by, without_reasoning
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.scoring.results import ArmResults, answer_evidence, figure, latency_evidence
+from trainer.scoring.retrieval import retriever_name, stronger_retriever
 from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
 from trainer.scoring.statistics import Score
 
@@ -60,10 +61,10 @@ def measure(
     """
     tag = arm.prompt.reasoning_tag if arm.prompt else None
     answers = _generated(speaker, asked, graders, told)
-    texts = [without_reasoning(answer.text, tag) for answer in answers]
+    texts = [without_reasoning(answer.final, tag) for answer in answers]
     if arm.repair:
         answers = _repaired(speaker, questions, asked, graders, answers, texts, helps, told)
-        texts = [without_reasoning(answer.text, tag) for answer in answers]
+        texts = [without_reasoning(answer.final, tag) for answer in answers]
     results = ArmResults(list(answers), texts)
     told_by_scores = replace(helps, choice_scores=speaker.choice_scores if speaker.tells_choices else None)
     _grade(results, _as_asked(questions, asked), graders, told_by_scores, speaker)
@@ -188,7 +189,7 @@ def _marks(
     places = [place for place, question in enumerate(asked) if applies(grader, question)]
     looked_at = [asked[place] for place in places]
     prompts = [lettered(grader, question, asked_by(question)) for question in looked_at]
-    said = speaker.answers(prompts, lambda: None)
+    said = [replace(answer, text=answer.final) for answer in speaker.answers(prompts, lambda: None)]
     found = dict(zip(places, grade_letters(grader, said, looked_at), strict=True))
     return [found.get(place) for place in range(len(asked))]
 
@@ -211,8 +212,11 @@ def _facts(arm: Arm, answers: Sequence[Answer], prompts: Sequence[list[int]], se
         "model": "endpoint" if isinstance(arm.model, Endpoint) else arm.model,
         "shots": arm.shots.fixed + arm.shots.dynamic if arm.shots else 0,
         "documents": arm.documents is not None,
+        "retriever": retriever_name(arm.retriever) if arm.retriever else None,
+        "stronger_retriever": stronger_retriever(arm.retriever) if arm.retriever else None,
         "prompted": arm.is_prompted,
         "shared_prefix_tokens": shared_prefix(prompts),
         "concurrency": settings.concurrency,
         "repairs": sum(answer.repaired for answer in answers),
+        "endless_reasoning": sum(answer.content == "" and not answer.finished for answer in answers),
     }

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import trainer
-from trainer.data.sources import system_text
+from trainer.data.served import ServedSystem, served_system
 from trainer.errors import StageError
+from trainer.model.carried import served_template, with_template
 from trainer.model.load import commit, precision
 from trainer.model.provenance import digest_of, template_sha256, write_provenance
 from trainer.model.source import locate
 from trainer.model.written import licence_of
 from trainer.recipe import Recipe
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
-from trainer.scoring.exported import common_system
 
 _GGUF = "model"
 """Label of a base that is a single GGUF file."""
@@ -81,7 +81,12 @@ class Origin:
         self.recipe = recipe
         self.run = run
         self.base = base
-        self.tokenizer = tokenizer
+        self.served: ServedSystem = served_system(recipe.data, run.train_rows)
+        template, self.no_default = served_template(tokenizer, self.served.text, recipe.model.chat_template_kwargs)
+        """`no_default`: why the template that travels along has no default system prompt; empty where it has."""
+        self.trained_template = tokenizer.chat_template
+        self.tokenizer = with_template(tokenizer, template)
+        """As it travels along."""
         self._check_base()
         self.facts = self._facts(stop_id, hash_file)
 
@@ -126,7 +131,8 @@ class Origin:
             "trained": self.run.trained,
             "data": self.run.rows,
             "recipe": digest_of(self._public_recipe),
-            "template": template_sha256(self.tokenizer.chat_template),
+            "template": template_sha256(self.trained_template),
+            "served_template": template_sha256(self.tokenizer.chat_template),
             "stop_token_id": stop_id,
             "code": {"version": trainer.__version__, **self.run.code},
         }
@@ -137,14 +143,21 @@ class Origin:
         return self.recipe.model.revision or commit(self.recipe.model.name_or_path, None)
 
     @property
-    def system(self) -> str | None:
-        """Return the system prompt of the recipe, or the one that every training row opens with."""
-        return system_text(self.recipe.data) or common_system(self.run.train_rows)
+    def clients_send(self) -> str:
+        """Say what a client sends for the model to be prompted as in training."""
+        if not self.no_default:
+            return (
+                "the question alone: the chat template opens it with the system prompt of training, unless one is sent"
+            )
+        if self.served.text is not None:
+            return f"the system prompt of prompt.json and the question ({self.no_default})"
+        return f"the question ({self.served.said})" if self.served.said else "the question alone"
 
     def served_prompt(self, stop_ids: list[int]) -> dict[str, Any]:
         """Return what prompt.json says."""
         return {
-            "system": self.system,
+            "system": self.served.text,
+            "default_system": not self.no_default,
             "chat_template_kwargs": self.recipe.model.chat_template_kwargs,
             "stop": [str(self.tokenizer.convert_ids_to_tokens(stop_id)) for stop_id in stop_ids],
             "stop_token_ids": stop_ids,
@@ -201,7 +214,8 @@ class Origin:
                 gates=self.run.gates,
                 licence=licence_of(self.base),
                 provenance=self.facts,
-                system=self.system,
+                system=self.served.text,
+                clients_send=self.clients_send,
                 template_kwargs=model.chat_template_kwargs,
                 place=place,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import date
 from importlib import resources
 from typing import Any, Literal
 
@@ -28,6 +29,10 @@ class Service(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
+    closed_to_new_users: bool
+    """The service takes nobody who has not used it before."""
+    ends: date | None
+    """Last day of the model or the service, where one is stated."""
     as_of: str
     source: str
     note: str
@@ -53,8 +58,8 @@ def services() -> dict[str, Service]:
     return {name: Service.model_validate(value) for name, value in json.loads(text).items()}
 
 
-def readiness(service: Service, rows: Sequence[Row]) -> dict[str, Any]:
-    """Say whether training rows would do for a service.
+def readiness(service: Service, rows: Sequence[Row], today: date) -> dict[str, Any]:
+    """Say whether training rows would do for a service, and whether it can still be used.
 
     Returns:
         `verdict` (ready, usable: fewer rows than recommended, not_ready), `sentence`, `rows` that would be taken,
@@ -73,6 +78,8 @@ def readiness(service: Service, rows: Sequence[Row]) -> dict[str, Any]:
         first.setdefault(reason, []).append(f"{row.get('source')}:{row.get('line')}")
     mib = size / 2**20
     verdict, sentence = _judge(service, good, mib)
+    if (gone := _gone(service, today)) is not None:
+        verdict, sentence = "not_ready", f"{gone} {sentence}"
     if failing:
         sentence += f" {sum(failing.values()):,} rows would be left out."
     return {
@@ -84,6 +91,15 @@ def readiness(service: Service, rows: Sequence[Row]) -> dict[str, Any]:
         "first": {reason: places[:MAX_PLACES] for reason, places in first.items()},
         "requirements": service.model_dump(mode="json", exclude={"roles"}),
     }
+
+
+def _gone(service: Service, today: date) -> str | None:
+    """Say why a service cannot be used at all, whatever the rows; None where it can."""
+    if service.ends is not None and today > service.ends:
+        return f"Its end was {service.ends}."
+    if service.closed_to_new_users:
+        return "It is closed to new users."
+    return None
 
 
 def _judge(service: Service, rows: int, mib: float) -> tuple[Literal["ready", "usable", "not_ready"], str]:

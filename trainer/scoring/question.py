@@ -25,6 +25,13 @@ class Question:
     """Rows that share a prompt or a named field; statistics resample groups, not rows."""
     reference_message: Message | None = None
     """The right answer as a message, with its tool calls."""
+    reference_tokens: int = 0
+    """Tokens of the right answer as the template writes it, reasoning and all; 0 where it is not known."""
+
+    @property
+    def calls(self) -> list[Any]:
+        """Return the tool calls of the right answer, as its message holds them."""
+        return list((self.reference_message or {}).get("tool_calls") or [])
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,14 @@ class Answer:
     """The first answer was invalid and this is the second attempt."""
     first_text: str | None = None
     """The invalid first answer, where there was a second attempt."""
+    content: str | None = None
+    """What follows the reasoning; None where the answer is content alone. Empty where the reasoning never ends."""
+    reasoning: str = ""
+
+    @property
+    def final(self) -> str:
+        """What was answered, without reasoning: what is graded, and given to whoever asked."""
+        return self.text if self.content is None else self.content
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ Row = dict[str, Any]
 Turns = Literal["auto", "last", "all"]
 ANSWER_KIND = "answer_kind"
 """Field of a question's row that says what its answer is, `call` or `text`: for `when` and `slices`."""
+WriteAnswer = Callable[[Row, list[Message], Message], tuple[str, int]]
 
 
 def questions_of(
@@ -19,7 +20,7 @@ def questions_of(
     *,
     turns: Turns,
     by: str | None,
-    write_calls: Callable[[Row, list[Message], Message], str],
+    write_answer: WriteAnswer,
 ) -> list[Question]:
     """Return the answers that rows ask for; rows of plain text or token ids ask for none.
 
@@ -28,9 +29,10 @@ def questions_of(
         turns: Only the last answer of a conversation, or every trained one after its true history; auto: the last one
             and every one that calls tools.
         by: Field whose rows belong together, as in `data.split.by`.
-        write_calls: Writes a turn with tool calls as the model would: (row, history, turn) -> text.
+        write_answer: Writes a turn as the model would: (row, history, turn) -> text without reasoning, and the
+            number of tokens with it.
     """
-    return [question for row in rows for question in _of_row(flat(row), turns, by, write_calls)]
+    return [question for row in rows for question in _of_row(flat(row), turns, by, write_answer)]
 
 
 def flat(row: Row) -> Row:
@@ -42,7 +44,7 @@ def _of_row(
     row: Row,
     turns: Turns,
     by: str | None,
-    write_calls: Callable[[Row, list[Message], Message], str],
+    write_answer: WriteAnswer,
 ) -> list[Question]:
     messages = conversation(row)
     if messages is None:
@@ -53,22 +55,28 @@ def _of_row(
         last = len(messages) - 1
         places = [place for place in places if place == last or (calls_count and messages[place].get("tool_calls"))]
     group = group_of(row, by)
-    name = f"{row.get('source', '')}:{row.get('line', 0)}"
+    name = question_id(row)
     found = []
     for place in places:
         answer = messages[place]
-        calls = write_calls(row, messages[:place], answer) if answer.get("tool_calls") else None
+        text, num_tokens = write_answer(row, messages[:place], answer)
         found.append(
             Question(
                 id=name if place == len(messages) - 1 else f"{name}#{place}",
                 messages=[_plain(message) for message in messages[:place]],
-                reference=calls if calls is not None else answer.get("content") or "",
-                row={**row, ANSWER_KIND: "call" if calls is not None else "text"},
+                reference=text,
+                row={**row, ANSWER_KIND: "call" if answer.get("tool_calls") else "text"},
                 group=group,
                 reference_message=_plain(answer),
+                reference_tokens=num_tokens,
             )
         )
     return found
+
+
+def question_id(row: Row) -> str:
+    """Return the name of the question for the last answer of a row."""
+    return f"{row.get('source', '')}:{row.get('line', 0)}"
 
 
 def _answer_places(messages: Sequence[Message], first: int) -> list[int]:

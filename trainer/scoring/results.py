@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.recipe.metrics import Confidence, Grader
+from trainer.recipe.metrics import Confidence, Grader, LlmJudge, Semantic
 from trainer.scoring.clusters import Floats
-from trainer.scoring.comparisons import sentence
+from trainer.scoring.comparisons import sentence, with_holm
 from trainer.scoring.evidence import Evidence, Kind, difference, score
-from trainer.scoring.gates import LOWER_IS_BETTER
+from trainer.scoring.gates import LOWER_IS_BETTER, OPERATIONS
 from trainer.scoring.question import Answer, Grade, Question, Timing
 from trainer.scoring.statistics import Score
 
@@ -96,7 +96,7 @@ class Panel:
         if metric in results.counts:
             return Evidence("f1", results.counts[metric][places], **common)
         kind: Kind = "share" if self.graders[metric].is_share else "mean"
-        return Evidence(kind, results.marks(metric)[places], **common)
+        return Evidence(kind, results.marks(metric)[places], bounded=_is_bounded(self.graders[metric]), **common)
 
     def pair(self, arm: str, other: str, metric: str, rows: Marked | None = None) -> tuple[Evidence, Evidence] | None:
         """Return a metric of two arms on the questions that both were graded on."""
@@ -133,10 +133,18 @@ class Panel:
             for metric in self.metrics():
                 both = self.pair(arm, other, metric)
                 if both is not None:
-                    told = {"arm": arm, "vs": other, "metric": metric} | difference(*both, self.seed)
-                    lower = metric in self.lower_is_better
-                    found.append(told | {"sentence": sentence(told, first=arm, second=other, lower_is_better=lower)})
-        return found
+                    found.append({"arm": arm, "vs": other, "metric": metric} | difference(*both, self.seed))
+        deciding = next(iter(self.graders), None)
+        corrected = [
+            *with_holm([one for one in found if one["metric"] == deciding]),
+            *with_holm([one for one in found if one["metric"] != deciding and one["metric"] not in OPERATIONS]),
+            *(one for one in found if one["metric"] in OPERATIONS),
+        ]
+        return [self._told(one) for one in corrected]
+
+    def _told(self, comparison: dict[str, Any]) -> dict[str, Any]:
+        arm, other, lower = comparison["arm"], comparison["vs"], comparison["metric"] in self.lower_is_better
+        return comparison | {"sentence": sentence(comparison, first=arm, second=other, lower_is_better=lower)}
 
     @property
     def lower_is_better(self) -> set[str]:
@@ -190,6 +198,17 @@ class Panel:
         return float(np.mean(np.all([np.isnan(marks) | (marks >= 1) for marks in form], axis=0)))
 
 
+def _is_bounded(grader: Grader) -> bool:
+    """Tell whether marks lie between 0 and 1: a rubric goes from 1 to 5, a cosine below 0."""
+    match grader:
+        case LlmJudge():
+            return grader.mode == "pairwise"
+        case Semantic():
+            return False
+        case _:
+            return True
+
+
 def latency_evidence(timings: Sequence[Timing]) -> dict[str, Evidence]:
     """Return what the rows answered one by one say about waiting."""
     if not timings:
@@ -207,10 +226,14 @@ def answer_evidence(answers: Sequence[Answer], groups: Sequence[str]) -> dict[st
     """Return tokens and clean stops."""
     if not answers:
         return {}
+
+    def tokens(counts: Iterable[int]) -> Evidence:
+        return Evidence("mean", np.array(list(counts), dtype=np.float64), groups=groups, bounded=False)
+
     return {
         "clean_stop": Evidence("share", np.array([float(answer.finished) for answer in answers]), groups=groups),
-        "prompt_tokens": Evidence("mean", np.array([float(a.prompt_tokens) for a in answers]), groups=groups),
-        "answer_tokens": Evidence("mean", np.array([float(a.num_tokens) for a in answers]), groups=groups),
+        "prompt_tokens": tokens(answer.prompt_tokens for answer in answers),
+        "answer_tokens": tokens(answer.num_tokens for answer in answers),
     }
 
 

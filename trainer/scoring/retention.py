@@ -2,7 +2,7 @@
 
 The base model answers general prompts. Its own answers are the yardstick: how differently the tuned model would go on
 at each of their tokens (KL divergence), how much less likely it finds them (loss), and how often its own answers to
-the same prompts come in the form of the task (format leak).
+the same prompts come in the form of the task (format leak), refuse, are in another language or are all the same.
 
 Source: forward KL to the base as measure of forgetting: Kalajdzievski, arXiv 2401.05605; Shenfeld et al., RL's Razor,
 arXiv 2509.04259.
@@ -22,6 +22,7 @@ import torch
 from trainer.errors import DataError
 from trainer.scoring.evidence import Evidence
 from trainer.scoring.graders import is_json, mostly_json
+from trainer.scoring.habits import habit_evidence
 from trainer.scoring.likelihood import Floats
 
 JSON_OPENINGS = ('{"', "[{", '["')
@@ -103,8 +104,9 @@ class Yardstick:
 class Retention:
     """The forgetting meter of one run: first the base, then the tuned model."""
 
-    def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path) -> None:
-        """Take (prompt ids, ids of the base's answer); `path` holds distributions until the end."""
+    def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path, *, prompts: Sequence[str] = ()) -> None:
+        """Take (prompt ids, ids of the base's answer) and the prompts; `path` holds distributions until the end."""
+        self.prompts = prompts
         self.yardstick = Yardstick(rows, path)
         self.drift: Drift | None = None
         self.answers: dict[str, list[str]] = {}
@@ -127,13 +129,17 @@ class Retention:
         """
         found: dict[str, dict[str, Evidence]] = {}
         if self.drift is not None and len(self.drift.counts):
-            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts)}
-            found["loss_change"] = {"tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts)}
+            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts, bounded=False)}
+            found["loss_change"] = {
+                "tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts, bounded=False)
+            }
         if is_task is not None:
             found["format_leak_rate"] = {
                 arm: Evidence("share", np.array([float(is_task(text)) for text in answers]))
                 for arm, answers in self.answers.items()
             }
+        if self.answers:
+            found |= habit_evidence(self.prompts, self.answers)
         return found
 
 

@@ -10,10 +10,11 @@ import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.embedding import embedder_available, load_embedder
+from trainer.data.embedding import INSTALL, embedder_available, load_embedder
 from trainer.data.shingles import is_unspaced, kind_for_pair, normalise_words, shingle, similarities
 
 Floats = NDArray[np.float32]
+EMBEDDINGS = "embeddings, all-MiniLM-L6-v2"
 NEAR_COPY = 0.8
 """Jaccard similarity from which an example gives the question away."""
 TEMPLATE_SHARE = 0.8
@@ -74,6 +75,16 @@ def retriever_of(kind: Literal["auto", "embeddings", "bm25"], texts: Sequence[st
     if kind == "embeddings" or (kind == "auto" and embedder_available()):
         return Embeddings(texts)
     return Bm25(texts)
+
+
+def retriever_name(kind: Literal["auto", "embeddings", "bm25"]) -> str:
+    """Return what `retriever_of` searches with, as tables name it."""
+    return EMBEDDINGS if kind == "embeddings" or (kind == "auto" and embedder_available()) else "BM25"
+
+
+def stronger_retriever(kind: Literal["auto", "embeddings", "bm25"]) -> str | None:
+    """Return how to install a stronger retriever than the one used; None where none is missing, or BM25 was chosen."""
+    return INSTALL if kind == "auto" and not embedder_available() else None
 
 
 def _largest(scores: Floats, count: int) -> list[int]:

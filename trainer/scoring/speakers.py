@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import orjson
 
+from trainer.errors import DataError
 from trainer.scoring.answers import AnswerStore
 from trainer.scoring.choice_likelihood import choice_log_probs
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.prompts import Asked, asked_by
-from trainer.scoring.question import Answer, Question, Timing
+from trainer.scoring.question import Answer, Message, Question, Timing
 from trainer.scoring.timing import peak_memory_gib, reset_peak_memory, throughput, timings
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import encode
+from trainer.tokens.encode import Row, encode
+from trainer.tokens.reasoning import AnswerForm, split_tokens
 
 Told = Callable[[], None]
 Keep = Callable[[int, Answer], None]
@@ -54,9 +57,36 @@ class Tokens:
 
     def ids(self, asked: Asked) -> list[int]:
         """Return what a served model is given."""
-        text = self.renderer.text(asked.as_row(), asked.messages, prompt=True)
-        found: list[int] = encode(self.renderer.tokenizer, [text]).ids.tolist()
-        return found
+        return self._ids(self.renderer.text(asked.as_row(), asked.messages, prompt=True))
+
+    def ids_to_content(self, asked: Asked) -> list[int]:
+        """Return what comes before the content of an answer without reasoning: `<think></think>` may be part of it."""
+        return self._ids(self.renderer.text(asked.as_row(), asked.messages, prompt=True) + self.renderer.form.prefix)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = encode(self.renderer.tokenizer, [text]).ids.tolist()
+        return ids
+
+    def right_answer(self, row: Row, history: Sequence[Message], turn: Message) -> tuple[str, int]:
+        """Return an answer as the template writes it, without its reasoning, and its number of tokens with it.
+
+        An earlier answer that does not follow the prompt, which was not trained, is its content.
+        """
+        try:
+            written = self.renderer.answer_text(row, history, turn)
+        except DataError:
+            written = turn.get("content") or ""
+        ids = self.of_text(written)
+        ids = ids[:-1] if ids and ids[-1] in self.renderer.end_ids else ids
+        prompt = self._ids(self.renderer.text(row, history, prompt=True))
+        parts = split_tokens(self.form, self.renderer.tokenizer, prompt, ids)
+        text = parts.content if parts else str(self.renderer.tokenizer.decode(ids, skip_special_tokens=True))
+        return text.strip(), len(ids)
+
+    @property
+    def form(self) -> AnswerForm:
+        """How the template writes answers."""
+        return self.renderer.form
 
     def of_text(self, text: str) -> list[int]:
         """Return the ids of a text that goes on where the prompt ends."""
@@ -96,7 +126,7 @@ class LocalSpeaker:
         return {"throughput_rps": rate.requests_per_s, "peak_memory_gib": peak_memory_gib()}
 
     def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]] | None:
-        contexts = [self.tokens.ids(asked_by(question)) for question in questions]
+        contexts = [self.tokens.ids_to_content(asked_by(question)) for question in questions]
         continuations = [[self.tokens.of_text(choice) for choice in row] for row in choices]
         found = choice_log_probs(self.model.model, self.model.tokenizer, contexts, continuations, batch_size=8)
         return [[log_prob for log_prob, _ in row] for row in found]
@@ -116,7 +146,13 @@ class EndpointSpeaker:
     def answers(self, asked: Sequence[Asked], told: Told) -> list[Answer]:
         prompts = [ChatPrompt(one.messages, one.tools) for one in asked]
         keys = [[one.messages, one.tools] for one in asked]
-        return _with_store(self.store, keys, prompts, self._answer, told)
+        return [self._split(answer) for answer in _with_store(self.store, keys, prompts, self._answer, told)]
+
+    def _split(self, answer: Answer) -> Answer:
+        """Tell reasoning from content, where the server left both in the text."""
+        form = self.tokens.form if self.tokens else AnswerForm()
+        parts = form.split(answer.text) if answer.content is None else None
+        return answer if parts is None else replace(answer, content=parts.content, reasoning=parts.reasoning)
 
     def _answer(self, prompts: list[Any], keep: Keep) -> None:
         self.model.answers(prompts, on_answer=keep)

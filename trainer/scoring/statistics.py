@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtr, betaincinv, ndtri
 
-from trainer.scoring.bootstrap import quantile_bounds, ratio_bounds
+from trainer.scoring.bootstrap import Bounds, quantile_bounds, ratio_bounds, spread
 from trainer.scoring.clusters import Floats, Groups, cluster_index, effective
 
 Score = dict[str, Any]
-"""value, low, high, n (rows). A bound is None where so few rows cannot give one."""
+"""value, low, high, n (rows). A bound is None where so few rows cannot give one; one row, or one group, gives none."""
+
+INTERVAL, BOUND = 0.5, 1.0
+"""Unseen rows that an interval in a table, and a bound that a gate rests on, allow for."""
 
 
 def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> Score:
@@ -30,6 +33,8 @@ def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95
     """
     index = cluster_index(groups, len(marks))
     p = float(np.mean(marks))
+    if int(index.max()) == 0:
+        return _score(p, None, None, len(marks))
     worth = effective(marks, min(p, 1 - p), index)
     n, z = worth.rows, worth.critical((1 - confidence) / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -38,7 +43,7 @@ def proportion(marks: Floats, groups: Groups = None, *, confidence: float = 0.95
     return _score(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), len(marks))
 
 
-def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> tuple[float, float]:
+def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.95) -> Bounds:
     """Return the lower and the upper one-sided bound of a share; each holds with at least this confidence.
 
     This is what a gate uses: 59 marks of 1 give a lower bound of 0.95, as `rows_needed` says.
@@ -46,8 +51,10 @@ def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.
     Source: Clopper and Pearson, https://doi.org/10.1093/biomet/26.4.404; with effective rows: Korn and Graubard,
         Survey Methodology 24, 1998.
     """
-    p = float(np.mean(marks))
-    worth = effective(marks, min(p, 1 - p), cluster_index(groups, len(marks)))
+    p, index = float(np.mean(marks)), cluster_index(groups, len(marks))
+    if int(index.max()) == 0:
+        return None, None
+    worth = effective(marks, min(p, 1 - p), index)
     # the same widening as Student's t gives a mean
     n = worth.rows * (float(ndtri(confidence)) / worth.critical(1 - confidence)) ** 2
     right, wrong, tail = p * n, (1 - p) * n, 1 - confidence
@@ -56,23 +63,57 @@ def exact_bounds(marks: Floats, groups: Groups = None, *, confidence: float = 0.
     return low, high
 
 
-def mean(values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
-    """Return the mean with a seeded bootstrap by cluster."""
-    return ratio(values, np.ones(len(values)), seed, groups, confidence=confidence)
+def mean(
+    values: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
+    bounded: bool | None = None,
+) -> Score:
+    """Return the mean with a seeded bootstrap by cluster; see `ratio`."""
+    ones = np.ones(len(values))
+    return ratio(values, ones, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded)
 
 
-def ratio(totals: Floats, counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
-    """Return sum(totals) / sum(counts) with a seeded bootstrap by cluster; what lies in 0..1 stays in it."""
+def ratio(
+    totals: Floats,
+    counts: Floats,
+    seed: int,
+    groups: Groups = None,
+    *,
+    confidence: float = 0.95,
+    unseen: float = INTERVAL,
+    bounded: bool | None = None,
+) -> Score:
+    """Return sum(totals) / sum(counts) with a seeded bootstrap by cluster; what lies in 0..1 stays in it.
+
+    Args:
+        totals: One a row.
+        counts: One a row.
+        seed: Of the resamples.
+        groups: One key a row, where rows belong together.
+        confidence: Of the two-sided interval.
+        unseen: Rows that the sample is thought to lack, INTERVAL or BOUND: equal rows do not make an interval of no
+            width.
+        bounded: Each total lies between 0 and its count by its nature; None: as `is_share` sees it.
+    """
     bottom = float(counts.sum())
     value = float(totals.sum()) / bottom if bottom else 0.0
     index = cluster_index(groups, len(totals))
-    low, high = ratio_bounds(np.stack([totals, counts], -1)[:, None], index, (1 - confidence) / 2, seed)
-    if low is not None and high is not None and is_share(totals, counts):
+    share = is_share(totals, counts) if bounded is None else bounded
+    limits: Bounds = (0.0, 1.0) if share else (None, None)
+    parts = np.stack([totals, counts], -1)[:, None]
+    low, high = ratio_bounds(parts, index, (1 - confidence) / 2, seed, limits=limits, unseen=unseen)
+    if low is not None and high is not None and share:
         low, high = max(0.0, low), min(1.0, high)
     return _score(value, low, high, len(totals))
 
 
-def micro_f1(counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
+def micro_f1(
+    counts: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95, unseen: float = INTERVAL
+) -> Score:
     """Return F1 over all rows together, 2 tp / (2 tp + fp + fn), with a seeded bootstrap by cluster.
 
     Args:
@@ -80,8 +121,9 @@ def micro_f1(counts: Floats, seed: int, groups: Groups = None, *, confidence: fl
         seed: Of the resamples.
         groups: One key a row, where rows belong together.
         confidence: Of the two-sided interval.
+        unseen: As of `ratio`.
     """
-    return ratio(*f1_parts(counts), seed, groups, confidence=confidence)
+    return ratio(*f1_parts(counts), seed, groups, confidence=confidence, unseen=unseen, bounded=True)
 
 
 def median(values: Floats, seed: int, groups: Groups = None, *, confidence: float = 0.95) -> Score:
@@ -102,10 +144,11 @@ def quantile(values: Floats, at: float, seed: int, groups: Groups = None, *, con
     low, high = quantile_bounds(values[:, None], np.ones(1), at, index, tail, seed)
     below = max(int(np.searchsorted(ordered, low, "left")) - 1, 0)
     above = min(int(np.searchsorted(ordered, high, "right")), len(values) - 1)
+    bounds = spread(float(ordered[below]), float(ordered[above]))
     return {
         "value": float(np.quantile(values, at)),
-        "low": float(ordered[below]) if (1 - at) ** clusters <= tail else None,
-        "high": float(ordered[above]) if at**clusters <= tail else None,
+        "low": bounds[0] if (1 - at) ** clusters <= tail else None,
+        "high": bounds[1] if at**clusters <= tail else None,
         "n": len(values),
     }
 
@@ -116,8 +159,12 @@ def f1_parts(counts: Floats) -> tuple[Floats, Floats]:
 
 
 def is_share(totals: Floats, counts: Floats) -> bool:
-    """Tell whether each total lies between 0 and its count."""
-    return bool((totals >= 0).all() and (totals <= counts).all())
+    """Tell whether each total lies between 0 and its count, and one lies at either end.
+
+    Small values of something that has no limit lie between 0 and 1 too, and seldom at an end.
+    """
+    inside = bool((totals >= 0).all() and (totals <= counts).all())
+    return inside and bool((totals == 0).any() or (totals == counts).any())
 
 
 def rows_needed(min_rate: float, failures: int = 0, *, confidence: float = 0.95) -> int:

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from trainer.recipe.gates import Gate
-from trainer.scoring.evidence import Evidence, score
-from trainer.scoring.gates import judge
+from trainer.scoring.comparisons import sentence
+from trainer.scoring.evidence import Evidence, difference, score
+from trainer.scoring.gates import RATES, judge
+from trainer.scoring.graders.calls import Calls, calls_of, read_calls
+from trainer.scoring.question import Question
 from trainer.scoring.results import Marked, Panel
+from trainer.scoring.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,8 @@ def scores_of(measured: Measured) -> dict[str, Any]:
 
 def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
     """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
-    counts = Counter(reference.strip() for reference in references)
-    if not counts or max(counts.values()) == 1:
-        return None
-    text, hits = counts.most_common(1)[0]
-    return {"text": text[:200], "exact_match": hits / len(references)}
+    commonest = _commonest(references)
+    return commonest and {"text": commonest["text"], "exact_match": commonest["share"]}
 
 
 def _descriptions(panel: Panel) -> dict[str, dict[str, str]]:
@@ -83,7 +84,17 @@ def _facts(panel: Panel, arm: str) -> dict[str, Any]:
     results = panel.arms[arm]
     if not results.answers:
         return dict(results.facts)
-    return results.facts | {"valid": panel.valid(arm), "failures": panel.failures(arm)}
+    counted = {"valid": panel.valid(arm), "failures": panel.failures(arm)}
+    return results.facts | counted | {"most_frequent_answer": _commonest(results.texts)}
+
+
+def _commonest(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Return the text that an arm answers most often and the share of questions that get it; None if none repeats."""
+    counts = Counter(text.strip() for text in texts)
+    if not counts or max(counts.values()) == 1:
+        return None
+    text, count = counts.most_common(1)[0]
+    return {"text": text[:200], "share": count / len(texts)}
 
 
 def _pairs(panel: Panel) -> list[tuple[str, str]]:
@@ -112,8 +123,18 @@ def _retention(panel: Panel, evidence: Mapping[str, Mapping[str, Evidence]]) -> 
     found: dict[str, Any] = {}
     for metric, arms in evidence.items():
         scored = {arm: score(rows, panel.seed) for arm, rows in arms.items()}
-        found[metric] = scored if metric == "format_leak_rate" else scored["tuned"]
-    return found
+        found[metric] = scored if metric in RATES else scored["tuned"]
+    return found | {"comparisons": list(_rate_comparisons(evidence, panel.seed))}
+
+
+def _rate_comparisons(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> Iterator[dict[str, Any]]:
+    """Yield tuned minus base of each rate on the same general prompts, corrected for there being several rates."""
+    pairs = {metric: evidence[metric] for metric in RATES if {"base", "tuned"} <= set(evidence.get(metric) or {})}
+    differences = {metric: difference(arms["tuned"], arms["base"], seed) for metric, arms in pairs.items()}
+    corrected = holm([entry["p_value"] for entry in differences.values()])
+    for (metric, entry), p_value in zip(differences.items(), corrected, strict=True):
+        entry |= {"arm": "tuned", "vs": "base", "metric": metric, "holm_p_value": p_value}
+        yield entry | {"sentence": sentence(entry, first="tuned", second="base", lower_is_better=True)}
 
 
 def judge_gates(
@@ -164,6 +185,8 @@ def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]
             "group": question.group,
             "messages": question.messages,
             "reference": question.reference,
+            **_reference_calls(question),
+            "reference_tokens": question.reference_tokens,
             "slices": {name: question.row.get(name) for name in slices},
             "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
         }
@@ -181,4 +204,19 @@ def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
         "reasons": {name: grade.reason for name, grade in grades.items() if grade is not None and grade.reason},
         "failure": panel.failure(arm, place),
     }
+    if panel.questions[place].calls:
+        found["calls"] = _written(calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text))
+    found |= {} if answer.content is None else {"content": answer.content}
     return found | ({"first_text": answer.first_text} if answer.repaired else {})
+
+
+def _reference_calls(question: Question) -> dict[str, Any]:
+    """Return the expected calls, so that readers need not know how a template writes them."""
+    return {"reference_calls": _written(calls_of(question.calls))} if question.calls else {}
+
+
+def _written(calls: Calls) -> list[dict[str, Any]] | None:
+    """Return calls as JSON; None for a text that is no call or a broken one."""
+    if calls.broken or not calls.calls:
+        return None
+    return [{"name": call.name, "arguments": call.arguments} for call in calls.calls]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainer.data.served import ServedSystem, served_system
 from trainer.errors import StageError
+from trainer.recipe import Recipe
 from trainer.rundir import RunFolder, hash_value
 
 WEIGHTS = (".safetensors", ".gguf")
@@ -48,6 +50,11 @@ def exported(run: RunFolder, kind: str, arguments: str) -> Path:
 def is_exported(run: RunFolder, kind: str) -> bool:
     """Tell whether a format is there; it may still be stale."""
     return run.record("export") is not None and (run.stage_dir("export") / kind).is_dir()
+
+
+def system_of(recipe: Recipe, run: RunFolder) -> ServedSystem:
+    """Return what a question without a system turn is asked with."""
+    return served_system(recipe.data, run.stage_dir("data") / "train.jsonl")
 
 
 def weights_hash(run: RunFolder, *, merged: bool) -> str:

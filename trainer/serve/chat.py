@@ -15,8 +15,9 @@ from trainer.rundir import RunFolder
 from trainer.scoring import kv_cache
 from trainer.scoring.decoding import Loop, Row
 from trainer.scoring.question import Message
-from trainer.serve.questions import opening
+from trainer.serve.questions import lacks_system, opening
 from trainer.serve.tuned import Tuned, open_tuned
+from trainer.tokens.reasoning import split_tokens
 
 AT_LEAST = 512
 """Tokens of an answer, where `eval.max_new_tokens` is auto: a conversation may leave the task."""
@@ -35,6 +36,8 @@ def chat(recipe: Recipe, run: RunFolder, *, arguments: str, merged: bool = False
     tuned = open_tuned(recipe, run, arguments, merged=merged, with_base=with_base, at_least=AT_LEAST)
     is_terminal = sys.stdin.isatty()
     talk = Talk(tuned, sys.stdout, with_base=with_base)
+    if tuned.system.said:
+        sys.stderr.write(f"chat: {tuned.system.said}\n")
     if is_terminal:
         talk.say(f"{recipe.name}: {HELP}")
     for line in _lines(is_terminal):
@@ -65,7 +68,7 @@ class Talk:
     with_base: bool = False
     turns: list[Message] = field(default_factory=list)
     system: str | None = None
-    """Typed by the user, in place of the recipe's."""
+    """Typed by the user, in place of the one of training."""
 
     def take(self, line: str) -> bool:
         """Obey a command or answer a question; False ends the conversation."""
@@ -95,8 +98,8 @@ class Talk:
     def _set_system(self, text: str) -> None:
         if text:
             self.system, self.turns = text, []
-        first = self._row()["prompt"][:1]
-        self.say(f"system: {first[0]['content']}" if first and first[0]["role"] == "system" else "no system prompt")
+        served = self.system if self.system is not None else self.tuned.system.text
+        self.say(f"system: {served}" if served is not None else "no system prompt")
 
     def _answer(self, text: str) -> None:
         """Answer a question, and remember both."""
@@ -104,7 +107,7 @@ class Talk:
         self.turns.append({"role": "user", "content": text})
         try:
             prompt = self._prompt()
-            answer = self._said_by(self.tuned.model, prompt)
+            answer = self._remembered(prompt, self._said_by(self.tuned.model, prompt))
             if self.with_base:
                 self.out.write("base: ")
                 with self.tuned.untuned() as model:
@@ -115,18 +118,36 @@ class Talk:
             return
         except torch.OutOfMemoryError as error:
             raise HardwareError("out of memory in chat", hint="a shorter conversation: /reset") from error
-        self.turns.append({"role": "assistant", "content": answer})
+        self.turns.append({"role": "assistant", **answer})
+
+    def _remembered(self, prompt: list[int], stream: Stream) -> Message:
+        """Return an answer as the next prompt holds it: the template decides what of its reasoning stays."""
+        form = self.tuned.renderer.form
+        if form.key is None:  # the template keeps the text as it is
+            return {"content": stream.text}
+        tokenizer = self.tuned.renderer.tokenizer
+        parts = split_tokens(form, tokenizer, prompt, stream.tokens) if stream.tokens else form.split(stream.text)
+        return {"content": parts.content, form.key: parts.reasoning} if parts else {"content": stream.text}
 
     def _row(self) -> dict[str, Any]:
+        """Return the conversation behind its system prompt.
+
+        Raises:
+            DataError: Training always had a system prompt, and nobody can tell which is meant.
+        """
         if self.system is not None:
             return {"prompt": [{"role": "system", "content": self.system}, *self.turns]}
-        return opening(self.tuned.recipe.data)({"prompt": list(self.turns)})
+        row = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
+        if lacks_system(row, self.tuned.system):
+            raise DataError(self.tuned.system.said, hint="/system TEXT sets it")
+        return row
 
     def _prompt(self) -> list[int]:
         """Return the token ids of the conversation; the oldest turns go where it is too long.
 
         Raises:
-            DataError: The last question alone is too long, or the template refuses the conversation.
+            DataError: The last question alone is too long, the template refuses the conversation, or a system prompt
+                is needed.
         """
         prompt = self.tuned.prompt_ids(self._row())
         while not self.tuned.leaves_room(prompt):
@@ -140,16 +161,15 @@ class Talk:
             self.say("(the oldest question no longer fits and is forgotten)")
         return prompt
 
-    def _said_by(self, model: Any, prompt: list[int]) -> str:
+    def _said_by(self, model: Any, prompt: list[int]) -> Stream:
         """Write an answer as it comes; Ctrl-C ends it, what was said stays."""
         stream = Stream(self.tuned, self.out.write, self.out.flush)
         try:
-            text = stream.answer(model, prompt)
+            stream.answer(model, prompt)
             self.say("")
         except KeyboardInterrupt:
-            text = stream.text
             self.say(" (ended)")
-        return text
+        return stream
 
 
 class Stream:
@@ -161,11 +181,14 @@ class Stream:
         self.flush = flush
         self.text = ""
         """What has been written."""
+        self.tokens: list[int] = []
+        """What has been generated; empty where the model says all at once."""
 
     def answer(self, model: Any, prompt: list[int]) -> str:
         """Decode as eval does; models whose cache cannot be cut say all at once."""
         local = self.tuned.local(model)
         row = local.decoding.row(0, prompt)
+        self.tokens = row.tokens
         if kv_cache.max_shared_width(local.decoder) is None:
             self._write_to(local.answers([prompt])[0].text)
             return self.text

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import HardwareError
-from trainer.serve.servers import Address, Server
+from trainer.serve.server import Address, Server
 
 STOP_TIMEOUT_S = 20
 PR_SET_PDEATHSIG = 1

@@ -17,6 +17,7 @@ import orjson
 import torch
 from tqdm import tqdm
 
+from trainer.data.served import ServedSystem
 from trainer.errors import DataError, HardwareError, StageError
 from trainer.recipe import Recipe
 from trainer.recipe.json_schema import check_schema, read_schema
@@ -24,6 +25,7 @@ from trainer.rundir import HashMemory, RunFolder, disk_errors, hash_value, read_
 from trainer.scoring.graders.json_text import parse
 from trainer.scoring.graders.structured import schema_fault
 from trainer.scoring.question import Answer
+from trainer.serve.artefacts import system_of
 from trainer.serve.output import PLACE, Output, Row
 from trainer.serve.questions import Asked, read_questions
 from trainer.serve.tuned import Tuned, open_tuned
@@ -31,7 +33,7 @@ from trainer.serve.tuned import Tuned, open_tuned
 WINDOW = 2048
 """Rows that are tokenized and ordered by length together; what is in memory does not grow with the file."""
 SHOWN = 5
-OURS = (PLACE, "answer", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
+OURS = (PLACE, "answer", "reasoning", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
 
 Say = Callable[[str], None]
 
@@ -64,7 +66,10 @@ def predict(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, s
     if wanted.output.resolve() == wanted.input.resolve():
         raise DataError(f"{wanted.output} is the input as well", hint="name another file for the answers")
     schema = _schema(wanted.schema)
-    rows = _look_through(recipe, wanted, say)
+    system = system_of(recipe, run)
+    if system.said:
+        say(f"predict: {system.said}")
+    rows = _look_through(recipe, system, wanted, say)
     tuned = open_tuned(recipe, run, arguments, merged=wanted.merged)
     work = Work(recipe, tuned, wanted, schema, rows, say)
     try:
@@ -88,14 +93,14 @@ def _schema(path: Path | None) -> Any:
     return schema
 
 
-def _look_through(recipe: Recipe, wanted: Wanted, say: Say) -> int:
+def _look_through(recipe: Recipe, system: ServedSystem, wanted: Wanted, say: Say) -> int:
     """Count the rows and name those that cannot be asked, before a model is loaded.
 
     Raises:
         DataError: Too many cannot be asked.
     """
     rows, faults = 0, []
-    for asked in read_questions(wanted.input, recipe.data):
+    for asked in read_questions(wanted.input, recipe.data, system):
         rows += 1
         if asked.fault is not None:
             faults.append(f"{wanted.input}:{asked.line}: {asked.fault[0]}: {asked.fault[1]}")
@@ -185,7 +190,7 @@ class Work:
         _refuse_too_many(self.recipe, self.wanted, self.rows, reasons.total() - reasons["schema"])
 
     def _undone(self) -> Iterator[Asked]:
-        for asked in read_questions(self.wanted.input, self.recipe.data):
+        for asked in read_questions(self.wanted.input, self.recipe.data, self.tuned.system):
             if asked.line not in self.output.done and asked.line not in self.rejected.done:
                 yield asked
 
@@ -219,13 +224,15 @@ class Work:
         return lambda place, answer: self._keep(asked[place], answer)
 
     def _keep(self, asked: Asked, answer: Answer) -> None:
+        reasoning = {} if answer.content is None else {"reasoning": answer.reasoning}
         row = _fields(asked.raw) | {
-            "answer": answer.text,
+            "answer": answer.final,
+            **reasoning,
             "finished": answer.finished,
             "prompt_tokens": answer.prompt_tokens,
             "answer_tokens": answer.num_tokens,
         }
-        fault = _broken(self.schema, answer.text) if self.schema is not None else ""
+        fault = _broken(self.schema, answer.final) if self.schema is not None else ""
         if fault:
             self.rejected.write(asked.line, row | {"reason": "schema", "detail": fault})
         else:

@@ -16,8 +16,8 @@ from trainer.data.raw import RawRow
 from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
-from trainer.data.sources import system_text
-from trainer.data.system import apply_system_prompt
+from trainer.data.served import ServedSystem
+from trainer.data.system import apply_system_prompt, has_system_turn
 from trainer.data.turns import ROLES
 from trainer.recipe.data import DataSection, Format
 
@@ -43,29 +43,35 @@ class Asked:
     """(reason, detail) where the row cannot be asked."""
 
 
-def read_questions(path: Path, data: DataSection) -> Iterator[Asked]:
+def read_questions(path: Path, data: DataSection, system: ServedSystem) -> Iterator[Asked]:
     """Yield the rows of a file in their order, those that cannot be asked with the reason.
 
     Args:
         path: JSON lines, JSON, CSV or parquet, packed or not.
-        data: The recipe's section: its mappings are tried where their columns are there, its system prompt is set.
+        data: The recipe's section: its mappings are tried where their columns are there.
+        system: What rows without a system turn are asked with.
 
     Raises:
         DataError: The file cannot be read.
     """
     layouts: list[Layout] = [(source.format, source.mapping) for source in data.sources if source.mapping]
-    say_first = opening(data)
+    say_first = opening(data, system)
     for raw in read_rows(path):
-        yield _asked(path.name, raw, layouts, say_first)
+        asked = _asked(path.name, raw, layouts, say_first)
+        if asked.fault is None and lacks_system(asked.row, system):
+            asked = Asked(raw.line, raw.value, {}, ("no_system_prompt", system.said))
+        yield asked
 
 
-def opening(data: DataSection) -> Callable[[Row], Row]:
-    """Return what puts the recipe's system prompt in front of a row's turns, as the data stage does."""
-    text = system_text(data)
-    if text is None or data.system_prompt is None:
-        return lambda row: row
-    when = data.system_prompt.when
-    return lambda row: apply_system_prompt(row, text, when=when)
+def opening(data: DataSection, system: ServedSystem) -> Callable[[Row], Row]:
+    """Return what puts the system prompt of training in front of a row's turns, as the data stage does."""
+    text, when = system.text, data.system_prompt.when if data.system_prompt else "missing"
+    return lambda row: row if text is None else apply_system_prompt(row, text, when=when)
+
+
+def lacks_system(row: Row, system: ServedSystem) -> bool:
+    """Tell whether a question has no system turn although every training row had one, and nobody knows which."""
+    return system.is_needed and not has_system_turn(row["prompt"])
 
 
 def _asked(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Row], Row]) -> Asked:

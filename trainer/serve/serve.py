@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.data.served import ServedSystem
 from trainer.recipe import Recipe
 from trainer.rundir import RunFolder, disk_errors
 from trainer.serve import probe
-from trainer.serve.artefacts import trained
+from trainer.serve.artefacts import system_of, trained
 from trainer.serve.child import ended, free_address, running
-from trainer.serve.servers import Address, Engine, Place, Server, choose
+from trainer.serve.server import Address, Place, Server
+from trainer.serve.servers import Engine, choose
 
 LOG = "serve.log"
 
@@ -30,7 +32,9 @@ class Wanted:
     """0 is a free one."""
     engine: Engine = "auto"
     python: str | None = None
-    """Python of the environment that vLLM is installed in."""
+    """Python of the environment that vLLM or xllamacpp is installed in."""
+    passed: tuple[str, ...] = ()
+    """Arguments for the server itself."""
 
 
 def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say: Say) -> int:
@@ -47,7 +51,8 @@ def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say
     address = free_address(wanted.host, wanted.port)
     with tempfile.TemporaryDirectory(prefix="trainer-serve-") as name:
         folder = Path(name)
-        server = choose(Place(recipe, run, address, folder, arguments), wanted.engine, wanted.python)
+        place = Place(recipe, run, address, folder, arguments, wanted.passed)
+        server = choose(place, wanted.engine, wanted.python)
         log = (run.path / LOG).absolute()
         say(f"serve: {server.engine} on {server.serves}, log in {log}")
         say(f"serve: {shlex.join(server.command)}")
@@ -55,8 +60,12 @@ def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say
             client = probe.Client(address)
             if not client.wait(lambda: process.poll() is None, say):
                 raise ended(server, process.poll(), log)
-            found = probe.check(client, server, probe.probes_of(run, is_greedy=recipe.eval.sampling is None))
-            _tell(server, address, found, say)
+            system = system_of(recipe, run)
+            probes = probe.probes_of(run, is_greedy=recipe.eval.sampling is None, system=system.text)
+            found = probe.check(client, server, probes)
+            if any(one.has_reasoning for one in probes):
+                say("serve: answers begin with reasoning; where this server leaves it in `content`, clients cut it off")
+            _tell(server, address, [*found, f"clients send {_clients_send(system)}"], say)
             try:
                 code = process.wait()
             except KeyboardInterrupt:
@@ -65,8 +74,18 @@ def serve(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, say
             raise ended(server, code, log)
 
 
-def _tell(server: Server, address: Address, found: str, say: Say) -> None:
-    say(f"serve: {found}")
+def _clients_send(system: ServedSystem) -> str:
+    """Say what makes the model answer as it was trained to."""
+    if not system.said:
+        return "the question alone, as in training"
+    if system.is_needed:
+        return f"a system turn and the question: {system.said}"
+    return f"the question, and a system turn where another one is wanted: {system.said}"
+
+
+def _tell(server: Server, address: Address, found: list[str], say: Say) -> None:
+    for sentence in found:
+        say(f"serve: {sentence}")
     how = "response_format json_schema" if server.follows_schema else "not by this server; vLLM and llama.cpp can"
     say(f"serve: answers held to a JSON Schema: {how}")
     if not _is_loopback(address.host):

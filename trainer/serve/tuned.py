@@ -9,15 +9,16 @@ from typing import Any
 
 import orjson
 
+from trainer.data.served import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
 from trainer.scoring.generate import LocalModel
-from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
 from trainer.scoring.models import open_models
 from trainer.scoring.sampling import Sampling
-from trainer.serve.artefacts import exported, trained, weights_hash
+from trainer.serve.artefacts import exported, system_of, trained, weights_hash
 from trainer.serve.questions import Row
 from trainer.tokens.chat import Renderer
 
@@ -36,6 +37,7 @@ class Tuned:
     max_new_tokens: int
     weights: str
     """Their hash."""
+    system: ServedSystem
     base: Any = None
     """The untuned model, where it is one of its own."""
 
@@ -54,16 +56,17 @@ class Tuned:
     @property
     def identity(self) -> str:
         """Return one hash of everything that decides an answer."""
-        system = self.recipe.data.system_prompt
         return hash_value(
             {
                 "weights": self.weights,
                 "template": str(self.renderer.tokenizer.chat_template),
                 "template_kwargs": self.renderer.template_kwargs,
-                "system": system.model_dump(mode="json") if system else None,
+                "system": self.system.text,
+                "replaces": self.recipe.data.system_prompt and self.recipe.data.system_prompt.when,
                 "stop_ids": self.stop_ids,
                 "max_new_tokens": self.max_new_tokens,
                 "sampling": asdict(self.sampling) if self.sampling else None,
+                "form": asdict(self.renderer.form),
             }
         )
 
@@ -89,6 +92,7 @@ class Tuned:
             sampling=self.sampling,
             batch_size=self.recipe.eval.batch_size,
             engine=self.recipe.eval.engine,
+            form=self.renderer.form,
         )
 
     @contextmanager
@@ -136,6 +140,7 @@ def open_tuned(
         stop_ids(read_json(run.stage_dir("pack") / "report.json"), tokenizer),
         _longest_answer(recipe, run, tokenizer, at_least),
         weights_hash(run, merged=merged),
+        system_of(recipe, run),
         None if shares_base else base,
     )
 
@@ -147,7 +152,6 @@ def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: in
         return limit
     path = run.stage_dir("eval") / "predictions.jsonl"
     lines = path.read_bytes().splitlines() if path.is_file() else []
-    references = [orjson.loads(line).get("reference") or "" for line in lines]
-    if not references:
+    if not lines:
         return max(LONGEST_UNKNOWN, at_least)
-    return max(at_least, longest_answer(limit, references, tokenizer))
+    return max(at_least, longest_answer(limit, tokens_of(map(orjson.loads, lines), tokenizer)))

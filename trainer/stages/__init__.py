@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="pack",
             help="turn rows into token ids and loss masks, and pack them",
-            version=2,
+            version=3,
             sections=(
                 "pack",
                 "method.kind",
@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="report",
             help="write one page about the whole run",
-            version=1,
+            version=2,
             sections=("name",),
             reads={stage: ("stage.json",) for stage in ("data", "pack", "train", "eval", "decide", "export")},
         ),

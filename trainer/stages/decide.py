@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,17 @@ from trainer.recipe.decide import DecideSection
 from trainer.render.decide import decide_summary, render_decide_page
 from trainer.rundir import StageContext, read_json, write_json
 from trainer.scoring import budget as budgets
-from trainer.scoring import decision, explanation, grounds, providers
+from trainer.scoring import case, changes, decision, explanation, grounds, price, providers
 from trainer.scoring.budget import ArmUse, Budget
+from trainer.scoring.closed_set import is_closed_set
 from trainer.scoring.decision import Choice
 from trainer.scoring.gates import OPERATIONS
 from trainer.scoring.grounds import ArmGrounds, Grounds, Interval, Resamples
+from trainer.scoring.headline import headline
+from trainer.scoring.questions import conversation
 
 NOT_QUALITY = frozenset({"loss", "perplexity", "preference_margin", *OPERATIONS})
+FACTS = ("shots", "documents", "retriever", "stronger_retriever", "concurrency", "valid", "repairs", "failures")
 SECONDS_PER_HOUR = 3600
 Json = dict[str, Any]
 
@@ -47,6 +53,11 @@ def run(recipe: Recipe, context: StageContext) -> None:
     hours = _training_hours(section, context)
     budget = budgets.make_budget(section, budgets.with_assumed_tuning(uses), hours)
     measured, resamples = _grounds(section, scores, predictions, metric, budget, recipe.seed)
+    measured = replace(
+        measured,
+        closed_set=_closed_set(predictions, context),
+        documents_exist=any(arm.documents for arm in recipe.eval.all_arms),
+    )
     value = _decision(measured, resamples, scores, budget) | {"providers": _providers(section, context)}
     write_json(context.dir / "decision.json", value)
     page = render_decide_page(value, name=recipe.name, trainer_version=trainer.__version__)
@@ -128,7 +139,7 @@ def _grounds(
     scored = [arm for arm, metrics in scores["arms"].items() if _number(metrics, metric) is not None]
     table = grounds.make_table(predictions, metric or "", scored)
     resamples = grounds.resample(table, seed) if scored else None
-    pairs = grounds.paired_differences(table, resamples) if resamples is not None else {}
+    pairs = grounds.paired_differences(table, seed)
     pairs |= grounds.reported_differences(scores.get("comparisons") or [], metric or "")
     measured = Grounds(
         metric=metric or "quality",
@@ -138,9 +149,26 @@ def _grounds(
         differences=pairs,
         requests_per_day=section.requests_per_day,
         latency_limit_s=section.latency_limit_s,
-        cost_per_day=budgets.cost_at_volume(budget),
+        cost_per_1000=budgets.cost_per_1000(budget),
     )
-    return measured, resamples
+    return _with_costs(measured, budget), resamples
+
+
+def _with_costs(measured: Grounds, budget: Budget) -> Grounds:
+    """Return the grounds at the volume of a budget."""
+    return replace(
+        measured,
+        requests_per_day=budget.section.requests_per_day,
+        cost_per_day=budgets.cost_at_volume(budget),
+        cost_per_accepted=budgets.cost_per_accepted(budget),
+    )
+
+
+def _closed_set(predictions: list[Json], context: StageContext) -> bool:
+    """Tell whether the right answers are labels that the training rows know."""
+    turns = (conversation(row) for row in _lines(context.input("data", "train.jsonl")))
+    known = (str(turn[-1].get("content") or "") for turn in turns if turn)
+    return is_closed_set([str(row.get("reference") or "") for row in predictions], known)
 
 
 def _arm_grounds(scores: Json, arm: str, metric: str) -> ArmGrounds:
@@ -156,6 +184,7 @@ def _arm_grounds(scores: Json, arm: str, metric: str) -> ArmGrounds:
         documents=bool(facts.get("documents")),
         shots=int(facts.get("shots") or 0),
         latency_p95_s=_number(metrics, "latency_p95_s"),
+        stronger_retriever=facts.get("stronger_retriever"),
     )
 
 
@@ -167,13 +196,21 @@ def _decision(measured: Grounds, resamples: Resamples | None, scores: Json, budg
     crossings = budgets.break_evens(budget, tuned)
     crossing = crossings.get(choice.prompted or "")
     at = crossing["requests_per_day"] if crossing else None
+    damages = price.price_of(scores, choice.tuned) if choice.tuned else []
+    priced = budget.section.prices is not None and bool(budget.costs)
     return {
         "verdict": choice.verdict,
-        "headline": explanation.headline(measured, choice),
-        "because": explanation.because(measured, choice, costs),
-        "would_change": explanation.would_change(measured, choice, crossing),
+        "branch": choice.branch.name,
+        "headline": price.with_price(headline(choice), choice.verdict, damages),
+        "because": explanation.because(choice, costs),
+        "would_change": changes.would_change(
+            choice, (lambda volume: _with_costs(measured, budgets.at_volume(budget, volume))) if priced else None
+        ),
+        "price": damages,
+        "price_measured": price.is_measured(scores, choice.tuned or "tuned"),
         "confidence": share,
         "confidence_by_verdict": shares,
+        "confidence_covers": "which rows were held out, not the rule, the prices or the latencies",
         "metric": measured.metric,
         "target": measured.target,
         "heldout_rows": measured.num_rows,
@@ -194,14 +231,14 @@ def _arms(measured: Grounds, choice: Choice, scores: Json, costs: Mapping[str, J
     arms = {}
     for name, metrics in scores["arms"].items():
         quality = measured.arms.get(name)
-        against = decision.difference(measured, name, choice.prompted or "") if name != choice.prompted else None
+        against = case.difference(measured, name, choice.prompted or "") if name != choice.prompted else None
         facts = (scores.get("facts") or {}).get(name) or {}
         arms[name] = {
             "model": _model_of(scores, name),
             "quality": quality.quality.__dict__ if quality else None,
             "against_best_prompted": against.__dict__ if against else None,
             **{metric: _number(metrics, metric) for metric in OPERATIONS},
-            **{key: facts.get(key) for key in ("shots", "documents", "concurrency", "valid", "repairs", "failures")},
+            **{key: facts.get(key) for key in FACTS},
             "shared_prefix_tokens": facts.get("shared_prefix_tokens"),
             "cost": costs.get(name),
         }
@@ -226,7 +263,7 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
         for side, rows in sides.items():
             if rows:
                 (folder / f"{name}.{side}.jsonl").write_bytes(providers.export(known[name], rows))
-    return {name: providers.readiness(known[name], sides["train"]) for name in names}
+    return {name: providers.readiness(known[name], sides["train"], date.today()) for name in names}
 
 
 def _lines(path: Path) -> list[Json]:

@@ -43,10 +43,12 @@ from trainer.scoring.question import Message, Question
 from trainer.scoring.questions import questions_of
 from trainer.scoring.results import Panel
 from trainer.scoring.retention import Retention, general_prompts, task_format
+from trainer.scoring.retrieval import retriever_name, stronger_retriever
 from trainer.scoring.sampling import Sampling
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
 from trainer.scoring.suite import SuiteItems, refuse_same_names
 from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
+from trainer.scoring.taught import contradiction
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
@@ -114,7 +116,7 @@ class Work:
             by=recipe.data.split.by,
         )
         questions = questions_of(
-            self.held.rows, turns=recipe.eval.turns, by=recipe.data.split.by, write_calls=self._written_calls
+            self.held.rows, turns=recipe.eval.turns, by=recipe.data.split.by, write_answer=self.tokens.right_answer
         )
         self.panel = Panel(questions, _graders(recipe, questions), recipe.seed)
         for grader in self.panel.graders.values():
@@ -129,20 +131,15 @@ class Work:
         refuse_same_names([item.suite for item in items])
         self.suites = [(item, Panel(item.questions, item.metrics, recipe.seed)) for item in items]
         self.stop_ids = stop_ids(read_json(self.context.input("pack", "report.json")), self.tokenizer)
-        references = [question.reference or "" for question in questions]
-        self.max_new_tokens = longest_answer(recipe.eval.max_new_tokens, references, self.tokenizer)
+        self.max_new_tokens = longest_answer(
+            recipe.eval.max_new_tokens, [question.reference_tokens for question in questions]
+        )
         tuned = self.context.input("train", "")
         self.opened = Models(recipe.model, recipe.adapter, self.tokenizer, tuned=tuned, cache=cache_dir())
         chosen = recipe.eval.sampling
         self.sampling = Sampling(chosen.temperature, chosen.top_p, chosen.seed) if chosen else None
         self.retention: Retention | None = None
-
-    def _written_calls(self, row: Row, history: list[Message], turn: Message) -> str:
-        """Return a turn with tool calls as the template writes it."""
-        prompt = self.renderer.text(row, history, prompt=True)
-        whole = self.renderer.text(row, [*history, turn])
-        ids = self.tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        self.contradictions: list[dict[str, Any]] = []
 
     # Arms
 
@@ -173,9 +170,18 @@ class Work:
             graders = [list(self.panel.graders.values())] * len(asked)
             self._answer(arm, speaker, self.panel, asked, graders, f"eval {arm.name}")
         if arm.is_plain and model is not None:
-            self.panel.results(arm.name).measured |= self.held.evidence(model)
+            scores = self.held.scores(model)
+            self.panel.results(arm.name).measured |= self.held.evidence(model, scores)
+            self._look_for_contradiction(arm, scores.known)
             for items, panel in self.suites:
                 self._suite(arm, model, items, panel)
+
+    def _look_for_contradiction(self, arm: Arm, known: Iterable[bool]) -> None:
+        """Note an arm that does not give the answers which it knows; draws need not be the likeliest answers."""
+        if self.panel.questions and self.sampling is None:
+            answers = self.held.last_answers(self.tokenizer.decode, known)
+            entry = contradiction(arm.name, self.panel.questions, self.panel.arms[arm.name], answers)
+            self.contradictions += [entry] if entry else []
 
     def _limit(self, arm: Arm) -> int:
         reasons = arm.prompt is not None and arm.prompt.reasoning_tag is not None
@@ -222,6 +228,11 @@ class Work:
                 settings=settings,
                 told=told,
             )
+        if endless := panel.arms[arm.name].facts["endless_reasoning"]:
+            self.context.say(
+                f"{title}: {endless} of {len(asked)} answers were cut off inside their reasoning; "
+                "for longer ones: --set eval.max_new_tokens=N"
+            )
 
     @cached_property
     def helps(self) -> Help:
@@ -251,6 +262,7 @@ class Work:
             sampling=self.sampling,
             batch_size=section.batch_size,
             engine=section.engine,
+            form=self.renderer.form,
             say=self.context.say,
         )
         limit = getattr(model.config, "max_position_embeddings", None)
@@ -274,12 +286,17 @@ class Work:
             "adapter": adapter,
             "on": str(torch.cuda.is_available()),
             "engine": self.recipe.eval.engine,
+            "reasoning": asdict(self.renderer.form),
         }
         return hash_value({"weights": weights, **form, **decoding})
 
     # Prompts
 
     def _prompts(self, arm: Arm, speaker: Speaker) -> list[Asked]:
+        if arm.retriever:
+            missing = stronger_retriever(arm.retriever)
+            weaker = f"; no embedding model is installed, with one it may do better: {missing}" if missing else ""
+            self.context.say(f"eval {arm.name}: examples or passages found by {retriever_name(arm.retriever)}{weaker}")
         return build(
             arm,
             self.panel.questions,
@@ -311,18 +328,19 @@ class Work:
         arm = Arm(name=kind, model=kind)  # type: ignore[arg-type]
         speaker = self._speaker(arm, model, max(section.max_new_tokens, self.max_new_tokens))
         with _bar(f"retention {kind}", len(asked)) as told:
-            answers = [answer.text for answer in speaker.answers(asked, told)]
+            said = speaker.answers(asked, told)
+        answers = [answer.text for answer in said]
         if kind == "base":
             rows = [
                 (self.tokens.ids(one), self.tokens.of_text(text)[: section.max_new_tokens])
                 for one, text in zip(asked, answers, strict=True)
             ]
-            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp")
+            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp", prompts=prompts)
             self.retention.record(model)
         elif self.retention is not None:
             self.retention.compare(model)
         if self.retention is not None:
-            self.retention.answers[kind] = answers
+            self.retention.answers[kind] = [answer.final for answer in said]
 
     # Results
 
@@ -339,7 +357,7 @@ class Work:
         )
         scores = scores_of(measured)
         prompted = [arm.name for arm in self.arms if arm.is_prompted]
-        gates = judge_gates(self.recipe.eval.gates, measured, scores, prompted)
+        gates = [*self.contradictions, *judge_gates(self.recipe.eval.gates, measured, scores, prompted)]
         folder = self.context.dir
         write_json(folder / "scores.json", scores)
         write_json(folder / "gates.json", gates)

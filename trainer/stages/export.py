@@ -43,7 +43,7 @@ from trainer.recipe.metrics import written_out
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.rundir import StageContext, cache_dir, environment, read_json, write_json
 from trainer.scoring.exported import Exam, make_exam
-from trainer.scoring.limits import longest_answer, stop_ids
+from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
 from trainer.scoring.origin import Origin, RunFacts
 from trainer.scoring.prompts import Asked
 from trainer.scoring.retention import general_prompts
@@ -155,6 +155,7 @@ class Work:
     def proofs(self) -> dict[str, dict[str, Any]]:
         """Write and prove; return export/verify.json."""
         wanted = set(self.recipe.export.formats)
+        self.context.say(f"export: a client sends {self.origin.clients_send}")
         if "gguf" in wanted:  # before anything is written
             check_gguf(self.recipe.export.gguf)
         for kind in [kind for kind in DTYPES if kind in wanted]:
@@ -307,7 +308,6 @@ class Work:
     def _request(self, exports: list[Export]) -> Request:
         recipe = self.recipe
         is_qlora = isinstance(recipe.adapter, QloraAdapter)
-        references = [line["reference"] or "" for line in self.predictions]
         return Request(
             model=recipe.model.model_dump(mode="json"),
             base=str(self.base),
@@ -321,8 +321,8 @@ class Work:
             general=self._general() if is_qlora else [],
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
-            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, references, self.tokenizer),
-            template=template_sha256(self.tokenizer.chat_template),
+            max_new_tokens=longest_answer(recipe.eval.max_new_tokens, tokens_of(self.predictions, self.tokenizer)),
+            template=template_sha256(self.origin.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
             references=str(self.references) if set(FROM_MERGED) & set(recipe.export.formats) else None,
@@ -353,6 +353,7 @@ class Work:
             turns=section.turns,
             count=self.recipe.export.verify.num_answers,
             greedy=section.sampling is None,
+            form=self.tokens.form,
         )
 
     def _scored(self, answers: list[str], trained: list[str]) -> Scored | None:
@@ -369,7 +370,7 @@ class Work:
         folder, prompt = Path(one.export.folder), self.origin.served_prompt(self.stop_ids)
         if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
             settings, base = generation_settings(self.base), own_files(self.recipe.model, self.base)
-            why = write_carried(folder, self.tokenizer, settings, self.stop_id, prompt, base=base)
+            why = write_carried(folder, self.origin.tokenizer, settings, self.stop_id, prompt, base=base)
             if why:
                 self.context.say(f"export: {one.export.name}: tokenizer files written anew: {why}")
         self.origin.sign(folder, {"kind": one.export.kind, "dtype": one.dtype})

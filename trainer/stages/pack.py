@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import os
 import random
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
-from itertools import islice
+from datetime import date, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from trainer.tokens.arrays import Ints
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer
+from trainer.tokens.dates import DATE_VARIABLE, formats_of_today, takes_a_date, with_fixed_date
 from trainer.tokens.encode import encode_pairs, encode_rows, place
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
@@ -43,6 +45,8 @@ from trainer.tokens.store import TokenStore
 
 SPLITS = ("train", "validation", "heldout")
 PACK_FROM_ROWS = 1000
+FIXED_DATE = "chat_template.fixed_date.jinja"
+"""The template with the date of this day, where it asks for today's."""
 MAX_TRIED, NUM_LISTED = 2000, 5
 """Rows looked at once one of them has failed, and rows named."""
 CACHE_GIB = "TRAINER_TOKEN_CACHE_GIB"
@@ -86,7 +90,9 @@ def run(recipe: Recipe, context: StageContext) -> None:
     report = _report(splits, dropped, packs, is_packed, stop, recipe.pack)
     report["steps"] = _num_steps(recipe, report["items"])
     long = _long_rows(train, whole, recipe)
-    findings = settled(token_findings(_facts(report, long, train, recipe), recipe.data.lint), recipe.data.lint)
+    token_facts = _facts(report, long, train, recipe)
+    dated = _dated(renderer, train, context)
+    findings = settled(chain(token_findings(token_facts, recipe.data.lint), dated), recipe.data.lint)
     report["lint"] = [finding.to_json() for finding in findings]
     write_json(context.dir / "report.json", report)
     context.numbers.update({key: value for key, value in report.items() if not isinstance(value, dict | list)})
@@ -218,15 +224,19 @@ def _overlong_error(splits: list[Split], split: Split, limit: int) -> DataError:
 
 
 def _histogram(lengths: Ints) -> dict[str, list[int]]:
-    counts, edges = np.histogram(lengths, bins=min(10, int(lengths.max() - lengths.min()) + 1))
-    return {"edges": [round(float(edge)) for edge in edges], "counts": counts.tolist()}
+    """Count lengths in up to ten bins of equal width whose edges are whole: a bin holds low to high - 1 tokens."""
+    low, high = int(lengths.min()), int(lengths.max())
+    width = math.ceil((high - low + 1) / 10)
+    edges = list(range(low, high + width + 1, width))
+    counts, _ = np.histogram(lengths, bins=edges)
+    return {"edges": edges, "counts": counts.tolist()}
 
 
 def _histogram_lines(lengths: Ints) -> Iterator[str]:
     histogram = _histogram(lengths)
     most = max(histogram["counts"])
     for low, high, count in zip(histogram["edges"], histogram["edges"][1:], histogram["counts"], strict=False):
-        yield f"  {low:>6} - {high:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
+        yield f"  {low:>6} - {high - 1:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
 
 
 def _stop_token(split: Split, renderer: Renderer) -> int:
@@ -308,6 +318,29 @@ def _report(
 
 
 # Checks
+
+
+def _dated(renderer: Renderer, split: Split, context: StageContext) -> Iterator[Finding]:
+    """Yield a finding where the template prints today's date, with a template that does not as the way out."""
+    row = _first_row(split.rows_path)
+    if "prompt" not in row and "messages" not in row:
+        return
+    render, template = renderer.prompt_text, renderer.template_of(row)
+    formats = formats_of_today(render, row, template)
+    if not formats:
+        return
+    today = datetime.now()
+    shown = today.strftime(formats[0])
+    ways = []
+    if takes_a_date(render, row, template):
+        ways.append(f'set model.chat_template_kwargs: {{{DATE_VARIABLE}: "{shown}"}}')
+    fixed = with_fixed_date(template, today)
+    if not formats_of_today(render, row, fixed):
+        (context.dir / FIXED_DATE).write_text(fixed, encoding="utf-8")
+        path = context.run.stage_dir("pack") / FIXED_DATE
+        ways.append(f"cp {shlex.quote(str(path))} . and set model.chat_template: {FIXED_DATE}")
+    detail = f"{shown!r} is in every prompt: the rows were trained with it, and the model is served on other days"
+    yield Finding("T004", detail, len(split.store), fix=", or ".join(ways) or None)
 
 
 def _num_steps(recipe: Recipe, num_items: int) -> int:

@@ -12,11 +12,11 @@ import orjson
 
 import trainer
 from trainer.recipe import Recipe
+from trainer.render.answers import Answers, select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
 from trainer.rundir import StageContext, read_json, write_json
 
 STAGE_NAMES = ("data", "pack", "train", "eval", "decide", "export")
-MAX_EXAMPLES = 12
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -39,6 +39,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
 
 
 def _facts(recipe: Recipe, context: StageContext) -> ReportFacts:
+    scores = _json(context.input("eval", "scores.json"))
     return ReportFacts(
         name=recipe.name,
         trainer_version=trainer.__version__,
@@ -48,11 +49,12 @@ def _facts(recipe: Recipe, context: StageContext) -> ReportFacts:
         previous_data=_json(context.input("data", "previous.json")),
         pack_report=_json(context.input("pack", "report.json")),
         metrics=_lines(context.input("train", "metrics.jsonl")),
-        scores=_json(context.input("eval", "scores.json")),
+        scores=scores,
         decision=_json(context.input("decide", "decision.json")),
         gates=_json(context.input("eval", "gates.json")),
         verify=_json(context.input("export", "verify.json")),
-        examples=_examples(context.input("eval", "predictions.jsonl")),
+        answers=_answers(context.input("eval", "predictions.jsonl"), scores),
+        pages=_pages(context),
         env=_json(context.run.path / "env.json") or {},
     )
 
@@ -72,21 +74,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
-def _examples(path: Path) -> list[dict[str, Any]]:
-    """Return some answers: those where the arms differ in being right come first."""
-    rows = _lines(path)
-    rows.sort(key=lambda row: len({_is_right(answer) for answer in row["answers"].values()}), reverse=True)
-    return [
-        {
-            "prompt": row["messages"],
-            "reference": row["reference"],
-            "answers": {arm: answer["text"] for arm, answer in row["answers"].items()},
-            "correct": {arm: _is_right(answer) for arm, answer in row["answers"].items()},
-        }
-        for row in rows[:MAX_EXAMPLES]
-    ]
+def _answers(path: Path, scores: dict[str, Any] | None) -> Answers | None:
+    """Read the predictions one by one: there may be a million."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as lines:
+        return select_answers((orjson.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
 
 
-def _is_right(answer: dict[str, Any]) -> bool:
-    """Tell whether the first grader gave an answer its full mark."""
-    return next(iter(answer.get("grades", {"": answer.get("exact_match")}).values()), 0.0) == 1.0
+def _pages(context: StageContext) -> dict[str, str]:
+    """Return the other pages that there are, relative to report/index.html."""
+    names = {"data": "the data", "decide": "prompt or tune"}
+    return {
+        title: f"../{stage}/index.html"
+        for stage, title in names.items()
+        if context.input(stage, "index.html").is_file()
+    }

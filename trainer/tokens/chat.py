@@ -15,15 +15,20 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol
 
 from trainer.errors import DataError
 from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
+from trainer.tokens.parity import prompt_differs
+from trainer.tokens.reasoning import AnswerForm, read_form
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
 THINK_TAG = re.compile(r"</?think>")
+SHOWN = 20
+"""Characters of a turn in a message."""
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
@@ -123,10 +128,26 @@ class Renderer:
                 hint="remove or change the row, or give a template that takes it in model.chat_template",
             ) from error
 
-    def prompt_text(self, row: Row) -> str:
+    def prompt_text(self, row: Row, *, template: str | None = None) -> str:
         """Render what the model sees before it answers the last turn."""
         messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
-        return self.text(row, messages, prompt=True)
+        return self.text(row, messages, prompt=True, template=template)
+
+    @cached_property
+    def form(self) -> AnswerForm:
+        """How the template writes answers: what of them is reasoning."""
+        return read_form(partial(self.text, {}), self.end_tokens)
+
+    def answer_text(self, row: Row, history: Sequence[Row], answer: Row) -> str:
+        """Render what a model should write after a history, up to the end token.
+
+        Raises:
+            DataError: The template refuses the conversation, or opens the answer differently from its prompt.
+        """
+        prompt, whole = self.text(row, history, prompt=True), self.text(row, [*history, answer])
+        if not whole.startswith(prompt):
+            raise prompt_differs(self.text, row, [*history, answer], len(history))
+        return self._cut_after_end(whole[len(prompt) :])
 
     # Rows before they are tokenized
 
@@ -143,14 +164,20 @@ class Renderer:
         messages = row["messages"]
         text = self.text(row, messages)
         wanted = self._trained_turns(messages)
+        answers = [index for index in wanted if messages[index]["role"] == "assistant"]
+        if self.loss_on != "all" and has_marks(self.template_of(row)):
+            spans = self._marked_spans(row, messages, text, answers)
+        else:
+            spans = [self._difference(row, messages, text, index) for index in answers]
         self._check_nothing_dropped(row, messages, text, wanted)
-        if self.loss_on == "all":
-            out = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
-            left_out = [self._difference(row, messages, text, index) for index in out]
-            return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out)
-        if has_marks(self._template(row)):
-            return Rendered(row, "chat", text, self._marked_spans(row, messages, text, wanted))
-        return Rendered(row, "chat", text, [self._difference(row, messages, text, index) for index in wanted])
+        for index, (low, high) in zip(answers, spans, strict=True):
+            self._check_end(row, index, text[low:high])
+        starts = [low for low, _ in spans]
+        if self.loss_on != "all":
+            return Rendered(row, "chat", text, spans, answers=starts)
+        out = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
+        left_out = [self._difference(row, messages, text, index) for index in out]
+        return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out, starts)
 
     def render_pair(self, row: Row) -> RenderedPair:
         """Return the texts of a preference row.
@@ -165,8 +192,9 @@ class Renderer:
             text = self.text(row, messages)
             self._check_nothing_dropped(row, messages, text, range(len(row["prompt"]), len(messages)))
             if not text.startswith(prompt):
-                raise self._prompt_differs(row, len(row["prompt"]))
+                raise prompt_differs(self.text, row, messages, len(row["prompt"]))
             sides.append(self._cut_after_end(text))
+            self._check_end(row, len(messages) - 1, sides[-1])
         return RenderedPair(row, prompt, *sides)
 
     def _plain(self, row: Row) -> Rendered:
@@ -204,13 +232,13 @@ class Renderer:
 
     def _trained_turns(self, messages: list[Row]) -> list[int]:
         if self.loss_on == "all":
-            return list(range(len(messages)))
+            return [index for index, message in enumerate(messages) if message.get("weight", 1)]
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if self.loss_on in ("last_turn", "completion"):
             turns = turns[-1:]
         return [index for index in turns if messages[index].get("weight", 1)]
 
-    def _template(self, row: Row) -> str:
+    def template_of(self, row: Row) -> str:
         """Return the template that transformers takes for this row; a tokenizer may have one for tools apart."""
         template = self.tokenizer.chat_template
         if isinstance(template, dict):
@@ -219,58 +247,76 @@ class Renderer:
 
     def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
         sentinels = pick_sentinels(text)
-        marked = self.text(row, messages, template=with_sentinels(self._template(row), sentinels))
+        marked = self.text(row, messages, template=with_sentinels(self.template_of(row), sentinels))
         spans, plain = find_sentinels(marked, sentinels)
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(spans) > len(turns):  # the end of the text has marks of its own: Phi-3 as TRL has it
+            spans = [(low, high) for low, high in spans if text[low:high].strip() not in self.end_tokens]
         if plain != text or len(spans) != len(turns):
             raise DataError(
                 f"{place(row)}: the generation marks of the chat template enclose {len(spans)} spans "
                 f"for {len(turns)} assistant turns",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
-        trained = []
-        for index, (low, high) in zip(turns, spans, strict=True):
-            if index not in wanted:
-                continue
-            before = self.text(row, messages[:index], prompt=True)
-            if text.startswith(before):  # marks of many templates open before the end of the generation prompt
-                low = min(max(low, len(before)), high)
-            inside = self._cut_after_end(text[low:high])
-            if not all(part in inside for part in _content_parts(messages[index])):
-                raise DataError(
-                    f"{place(row)}: the generation marks of the chat template leave out part of turn {index}",
-                    hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
-                )
-            trained.append((low, low + len(inside)))
-        return trained
+        return [
+            self._marked_span(row, messages, text, index, span)
+            for index, span in zip(turns, spans, strict=True)
+            if index in wanted
+        ]
+
+    def _marked_span(self, row: Row, messages: list[Row], text: str, index: int, span: Span) -> Span:
+        before, (low, high) = self.text(row, messages[:index], prompt=True), span
+        if not text.startswith(before):
+            raise prompt_differs(self.text, row, messages, index)
+        start = len(before)  # marks of many templates open before the end of the generation prompt
+        inside = self._cut_after_end(text[start : max(high, start)])
+        unmarked = text[start:low].strip()
+        if unmarked or not all(part in inside for part in _content_parts(messages[index])):
+            what = f"{unmarked!r:.60}, which a served model writes itself," if unmarked else "part"
+            raise DataError(
+                f"{place(row)}: the generation marks of the chat template leave out {what} of turn {index}",
+                hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
+            )
+        if index < len(messages) - 1 and not self.text(row, messages[: index + 1]).startswith(before + inside):
+            raise self._rewritten(row, index)
+        return start, start + len(inside)
 
     def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
         before = self.text(row, messages[:index], prompt=True)
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
         if not after.startswith(before):
-            raise self._prompt_differs(row, index)
-        if not text.startswith(after):
+            raise prompt_differs(self.text, row, messages, index)
+        answer = self._cut_after_end(after[len(before) :])
+        if not text.startswith(before + answer):
             raise self._rewritten(row, index)
-        return len(before), len(self._cut_after_end(after))
+        return len(before), len(before) + len(answer)
 
     def _cut_after_end(self, text: str) -> str:
-        """Cut the line break that templates write after the end token: it is not generated, so it is not trained."""
+        """Cut what templates write after the end token: line breaks, and an end of the text of its own (Phi-3).
+
+        It is not generated, so it is not trained.
+        """
         trimmed = text.rstrip()
-        return trimmed if trimmed.endswith(self.end_tokens) else text
+        if not trimmed.endswith(self.end_tokens):
+            return text
+        inner = trimmed.removesuffix(self.tokenizer.eos_token or "")
+        spaceless = inner.rstrip()
+        return spaceless if spaceless != inner and spaceless.endswith(self.end_tokens) else trimmed
+
+    def _check_end(self, row: Row, index: int, answer: str) -> None:
+        """Refuse a turn that a template does not close: tool calls often have an ending of their own."""
+        if not answer.endswith(self.end_tokens):
+            raise DataError(
+                f"{place(row)}: turn {index} ends in {answer[-SHOWN:]!r}, which is no end token: "
+                "the model would never learn to stop",
+                hint="let the chat template close each assistant turn with the end token (model.chat_template)",
+            )
 
     def _rewritten(self, row: Row, index: int) -> DataError:
         return DataError(
             f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
             "so the trained tokens of that turn are not what the model will see",
-            hint="set pack.loss_on: last_turn, or give a template with {% generation %} marks in model.chat_template",
-        )
-
-    def _prompt_differs(self, row: Row, index: int) -> DataError:
-        return DataError(
-            f"{place(row)}: the chat template opens turn {index} differently from its generation prompt, "
-            "so the answer would be trained after another prompt than the model will see",
-            hint="set model.chat_template_kwargs (such as enable_thinking: false), "
-            "or give another template in model.chat_template",
+            hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
         )
 
     def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str, wanted: Collection[int]) -> None:

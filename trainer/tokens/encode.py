@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.tokens.arrays import Ints
+from trainer.tokens.boundary import common_prefix, continuation, differing_prompts
 from trainer.tokens.marks import Span
 
 Row = dict[str, Any]
@@ -38,6 +40,8 @@ class Rendered:
     trained: Sequence[Span] = ()
     left_out: Sequence[Span] = ()
     """Characters inside `trained` that are not trained all the same."""
+    answers: Sequence[int] = ()
+    """Where trained answers begin; all before is the prompt that a served model is given."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class Encoded:
         bounds = self.bounds.tolist()
         return [flat[low:high] for low, high in pairwise(bounds)]
 
+    @cached_property
     def begins(self) -> tuple[Ints, Ints]:
-        """Return where each token begins, counted over all texts, and whether it has any character.
+        """Where each token begins, counted over all texts, and whether it has any character.
 
         GPT-2's kind of tokenizers trims spaces off the offsets, down to nothing for a token of spaces alone: such a
         token begins where the one before it ended.
@@ -80,6 +85,11 @@ class Encoded:
         begin = np.where(start < end, start, np.minimum(start, np.maximum(reached, start_of_text)))
         return begin, begin < end
 
+    def begins_in_texts(self) -> list[Ints]:
+        """Return where each token begins in its own text."""
+        begin, _ = self.begins
+        return self.pieces(begin - np.repeat(_starts(self.texts)[:-1], np.diff(self.bounds)))
+
     def inside(self, spans: Sequence[Sequence[Span]]) -> Ints:
         """Return 1 for tokens that begin inside a span of their text; one that merely ends there is outside."""
         starts = _starts(self.texts)
@@ -87,7 +97,7 @@ class Encoded:
         for base, some in zip(starts.tolist(), spans, strict=False):
             for low, high in some:
                 marked[base + low : base + high] = 1
-        begin, has_characters = self.begins()
+        begin, has_characters = self.begins
         return marked[begin] & has_characters
 
 
@@ -129,24 +139,34 @@ def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
 
 
 def encode_pairs(tokenizer: Any, rows: Sequence[RenderedPair]) -> list[Piece]:
-    """Return prompt, chosen and rejected of each pair, one after another; both answers follow the same prompt ids.
+    """Return prompt, chosen and rejected of each pair, one after another; the prompt's ids are those that are served.
 
     Raises:
-        DataError: An answer has no tokens.
+        DataError: An answer has no tokens, or cannot be told from its prompt.
     """
     texts = [text for row in rows for text in (row.prompt, row.chosen, row.rejected)]
     encoded = encode(tokenizer, texts)
     ids = encoded.pieces(encoded.ids)
     pieces: list[Piece] = []
     for index, row in enumerate(rows):
-        prompt, chosen, rejected = ids[3 * index : 3 * index + 3]
-        length = min(_common_prefix(prompt, side) for side in (chosen, rejected))
-        if not 0 < length < min(len(chosen), len(rejected)):
-            raise DataError(f"{place(row.row)}: an answer of this pair has no tokens", hint="drop the row")
-        pieces.append((prompt[:length], np.zeros(length, dtype=np.uint8)))
-        for side in (chosen[length:], rejected[length:]):
-            pieces.append((side, np.ones(len(side), dtype=np.uint8)))
+        prompt, *sides = ids[3 * index : 3 * index + 3]
+        pieces.append((prompt, np.zeros(len(prompt), dtype=np.uint8)))
+        for side, text in zip(sides, (row.chosen, row.rejected), strict=True):
+            answer = _after(tokenizer, row.row, prompt, side, text, len(row.prompt))
+            pieces.append((answer, np.ones(len(answer), dtype=np.uint8)))
     return pieces
+
+
+def _after(tokenizer: Any, row: Row, prompt: Ints, side: Ints, text: str, start: int) -> Ints:
+    """Return the ids of an answer behind its prompt."""
+    if len(text) == start:
+        raise DataError(f"{place(row)}: an answer of this pair has no tokens", hint="drop the row")
+    if len(side) > len(prompt) and np.array_equal(side[: len(prompt)], prompt):
+        return side[len(prompt) :]
+    apart = continuation(tokenizer, prompt, side)
+    if apart is None:
+        raise _joined(row, text, start, only_last=True)
+    return apart[0]
 
 
 def place(row: Row) -> str:
@@ -159,18 +179,62 @@ def _encode_chat(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
     flat = encoded.inside([row.trained for row in rows])
     if any(row.left_out for row in rows):
         flat &= 1 - encoded.inside([row.left_out for row in rows])
-    for row, ids, mask in zip(rows, encoded.pieces(encoded.ids), encoded.pieces(flat), strict=True):
-        yield _trained(row.row, ids, mask)
+    pieces, masks = encoded.pieces(encoded.ids), encoded.pieces(flat)
+
+    def ids_of(texts: Sequence[str]) -> list[Ints]:
+        again = encode(tokenizer, texts)
+        return again.pieces(again.ids)
+
+    starts = [row.answers for row in rows]
+    added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()}
+    differing = differing_prompts(encoded.texts, pieces, encoded.begins_in_texts(), starts, added, ids_of)
+    for row, ids, mask, prompts in zip(rows, pieces, masks, differing, strict=True):
+        yield _trained(row.row, *(_apart(tokenizer, row, ids, mask, prompts) if prompts else (ids, mask)))
+
+
+def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[int, Ints]) -> Piece:
+    """Tokenize the last answer apart from its prompt; earlier ones stand in the prompt of the last as it is served."""
+    start = min(prompts)
+    if start != row.answers[-1]:
+        raise _joined(row.row, row.text, start, only_last=False)
+    prompt = prompts[start]
+    apart = continuation(tokenizer, prompt, ids)
+    if apart is None:
+        raise _joined(row.row, row.text, start, only_last=True)
+    answer, num_new = apart
+    shared = common_prefix(prompt, ids)
+    is_prompt_trained = any(low < start < high for low, high in row.trained)
+    of_prompt = np.full(len(prompt), is_prompt_trained, dtype=np.uint8)
+    of_prompt[:shared] = mask[:shared]
+    num_kept = len(answer) - num_new
+    of_answer = np.concatenate([np.ones(num_new, dtype=np.uint8), mask[len(mask) - num_kept :]])
+    return np.concatenate([prompt, answer]).astype(np.int32), np.concatenate([of_prompt, of_answer])
+
+
+def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
+    otherwise = "" if only_last else ", or set pack.loss_on: last_turn"
+    return DataError(
+        f"{place(row)}: the tokenizer joins the end of a prompt, {text[max(0, start - 20) : start]!r}, with the answer "
+        f"that follows, {text[start : start + 20]!r}: the prompt that a served model is given would not be in the row",
+        hint="give a template in model.chat_template whose generation prompt does not end in white space, "
+        f"or take the white space off the beginning of the answer{otherwise}",
+    )
 
 
 def _encode_text(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
     """Train all of a text and the end token after it."""
     encoded = encode(tokenizer, [row.text for row in rows], add_special_tokens=True)
     end = tokenizer.eos_token_id
-    for row, found in zip(rows, encoded.pieces(encoded.ids), strict=True):
-        closed = end is None or found[-1:].tolist() == [end]
-        ids = found if closed else np.append(found, np.int32(end))
+    for row, tokens in zip(rows, encoded.pieces(encoded.ids), strict=True):
+        ids = _with_one_beginning(tokens, tokenizer.bos_token_id)
+        closed = end is None or ids[-1:].tolist() == [end]
+        ids = ids if closed else np.append(ids, np.int32(end))
         yield _trained(row.row, ids, np.ones(len(ids), dtype=np.uint8))
+
+
+def _with_one_beginning(ids: Ints, bos: int | None) -> Ints:
+    """Drop the begin token that the tokenizer adds to a text that has one."""
+    return ids[1:] if bos is not None and ids[:2].tolist() == [bos, bos] else ids
 
 
 def _take_ids(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
@@ -213,9 +277,3 @@ def _trained(row: Row, ids: Ints, mask: Ints) -> Piece:
             hint="check pack.loss_on and the `weight` of its messages, or drop the row",
         )
     return ids, mask
-
-
-def _common_prefix(first: Ints, second: Ints) -> int:
-    length = min(len(first), len(second))
-    different = np.flatnonzero(first[:length] != second[:length])
-    return int(different[0]) if len(different) else length

@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,29 +102,34 @@ def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
 
 
 BROKEN = [
-    ("x.jsonl", b"", "empty"),
-    ("x.jsonl", b"\xef\xbb\xbf \n", "empty"),
-    ("x.txt", b"hello", "unknown kind"),
-    ("x.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "x.jsonl:2: not UTF-8"),
-    ("x.csv", b"q,a\n\xe9,b\n", "x.csv:2: not UTF-8"),
-    ("x.csv", b"q,q\n1,2\n", "twice"),
-    ("x.csv", b'q,a\n1,2\n"open,2\n', "x.csv:3: invalid_csv"),
-    ("x.json", b'[\n{"a": 1},\n{broken}\n]', "x.json:3: invalid_json"),
-    ("x.parquet", b"PAR0 nonsense", "parquet"),
-    ("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "x.jsonl:1: not UTF-8: UTF-16"),
-    ("x.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "x.jsonl:1: not UTF-8: UTF-16"),
-    ("x.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "x.jsonl:1: not UTF-8"),
-    ("x.json", b'[{"a": "\xe9"}]', "x.json:1: not UTF-8"),
-    ("x.json", b'[{"a": 1}\n{"a": 2}]', "x.json:2: invalid_json: Expecting ','"),
-    ("x.json", b'[{"a": 1},\n{"a": 2', "x.json:2: invalid_json"),
-    ("x.json", b'[{"a": 1}] trailing', "text after the array"),
-    ("x.json", b'{"data": [{"a": 1}], broken}', "text after the array"),
-    ("x.json", b"[" * 1_000_000, "x.json:1: invalid_json: nested too deeply"),
-    ("x.jsonl.gz", gzip.compress(b""), "empty"),
-    ("x.txt.gz", gzip.compress(b"hello"), "unknown kind"),
-    ("x.parquet.gz", gzip.compress(b"hello"), "unknown kind"),
-    ("x.csv", b'q,a\n"open,2\n' + b"x,y\n" * (MAX_ROW_BYTES // 3), "x.csv:2: invalid_csv: field larger"),
-    ("x.csv", b"q,a\n1," + b"x" * (MAX_ROW_BYTES + 1) + b"\n", "x.csv:2: row_too_long"),
+    pytest.param("x.jsonl", b"", "empty", id="empty"),
+    pytest.param("x.jsonl", b"\xef\xbb\xbf \n", "empty", id="only a mark"),
+    pytest.param("x.txt", b"hello", "unknown kind", id="unknown kind"),
+    pytest.param("x.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "x.jsonl:2: not UTF-8", id="latin-1 line"),
+    pytest.param("x.csv", b"q,a\n\xe9,b\n", "x.csv:2: not UTF-8", id="latin-1 cell"),
+    pytest.param("x.csv", b"q,q\n1,2\n", "twice", id="column twice"),
+    pytest.param("x.csv", b'q,a\n1,2\n"open,2\n', "x.csv:3: invalid_csv", id="open quote"),
+    pytest.param("x.json", b'[\n{"a": 1},\n{broken}\n]', "x.json:3: invalid_json", id="broken item"),
+    pytest.param("x.parquet", b"PAR0 nonsense", "parquet", id="parquet"),
+    pytest.param("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "x.jsonl:1: not UTF-8: UTF-16", id="utf-16"),
+    pytest.param("x.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "x.jsonl:1: not UTF-8: UTF-16", id="utf-16-le"),
+    pytest.param("x.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "x.jsonl:1: not UTF-8", id="png"),
+    pytest.param("x.json", b'[{"a": "\xe9"}]', "x.json:1: not UTF-8", id="latin-1 item"),
+    pytest.param("x.json", b'[{"a": 1}\n{"a": 2}]', "x.json:2: invalid_json: Expecting ','", id="no comma"),
+    pytest.param("x.json", b'[{"a": 1},\n{"a": 2', "x.json:2: invalid_json", id="cut off"),
+    pytest.param("x.json", b'[{"a": 1}] trailing', "text after the array", id="trailing text"),
+    pytest.param("x.json", b'{"data": [{"a": 1}], broken}', "text after the array", id="broken object"),
+    pytest.param("x.json", b"[" * 1_000_000, "x.json:1: invalid_json: nested too deeply", id="deep"),
+    pytest.param("x.jsonl.gz", gzip.compress(b"", mtime=0), "empty", id="empty gz"),
+    pytest.param("x.txt.gz", gzip.compress(b"hello", mtime=0), "unknown kind", id="unknown kind gz"),
+    pytest.param("x.parquet.gz", gzip.compress(b"hello", mtime=0), "unknown kind", id="packed parquet"),
+    pytest.param(
+        "x.csv",
+        b'q,a\n"open,2\n' + b"x,y\n" * (MAX_ROW_BYTES // 3),
+        "x.csv:2: invalid_csv: field larger",
+        id="huge field",
+    ),
+    pytest.param("x.csv", b"q,a\n1," + b"x" * (MAX_ROW_BYTES + 1) + b"\n", "x.csv:2: row_too_long", id="huge row"),
 ]
 
 
@@ -142,7 +148,7 @@ def noise(size: int) -> bytes:
     return b"".join(f'{{"n": {number}, "text": "row {number * number}"}}\n'.encode() for number in numbers)
 
 
-PACKERS = {"gz": gzip.compress, "zst": zstandard.compress}
+PACKERS = {"gz": partial(gzip.compress, mtime=0), "zst": zstandard.compress}
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
@@ -183,7 +189,7 @@ def at_most_mib(limit: float) -> Iterator[None]:
 
 def test_a_line_too_long_is_one_rejected_row_in_bounded_memory(tmp_path: Path) -> None:
     long = b'{"a": "' + b"x" * (100 * 2**20) + b'"}\n'
-    path = written(tmp_path, "x.jsonl.gz", gzip.compress(A.encode() + b"\n" + long + B.encode() + b"\n", 1))
+    path = written(tmp_path, "x.jsonl.gz", gzip.compress(A.encode() + b"\n" + long + B.encode() + b"\n", 1, mtime=0))
     del long
     with at_most_mib(60):
         rows = list(read_rows(path))
@@ -228,7 +234,7 @@ def test_whatever_is_in_a_file_ends_in_rows_or_a_data_error(tmp_path: Path) -> N
         "z.json": b'{"v": 1, "data": ' + array + b"}",
         "x.csv": b"a,b\n" + b'1,"\xc3\xa9 ""x"""\n' * 50,
         "x.parquet": (tmp_path / "y").read_bytes(),
-        "x.jsonl.gz": gzip.compress(lines),
+        "x.jsonl.gz": gzip.compress(lines, mtime=0),
         "x.json.zst": zstandard.compress(array),
     }
     ends = {True: 0, False: 0}
@@ -256,7 +262,7 @@ def test_a_folder_is_all_row_files_inside_in_order_of_name(tmp_path: Path) -> No
     for name in ("b.jsonl", "a/z.json", ".hidden.jsonl", ".git/x.jsonl", "README.md", "dataset_infos.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         written(tmp_path, name, f"{A}\n")
-    written(tmp_path, "c.csv.gz", gzip.compress(b"a\n1\n"))
+    written(tmp_path, "c.csv.gz", gzip.compress(b"a\n1\n", mtime=0))
     (tmp_path / "loop").symlink_to(tmp_path)
     assert names_and_rows(path=str(tmp_path)) == [
         ("z.json", [{"a": 1}]),

@@ -51,6 +51,19 @@ def _header(path: Path, header: bytes) -> None:
         b'{"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 20]}}',
         b'{"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 2400]}}',
     ],
+    ids=[
+        "list",
+        "cut off",
+        "number",
+        "no keys",
+        "one offset",
+        "negative offset",
+        "negative shape",
+        "no shape",
+        "text offsets",
+        "too short",
+        "too long",
+    ],
 )
 def test_a_malformed_header_is_a_finding(header: bytes, folder: Path, tiny_tokenizer: Any) -> None:
     _header(folder / "model.safetensors", header)
@@ -61,7 +74,7 @@ def test_a_malformed_header_is_a_finding(header: bytes, folder: Path, tiny_token
     assert finding.startswith("model.safetensors:")
 
 
-@pytest.mark.parametrize("data", [b"", b"1234567", b"\xff" * 8, b"\xff" * 100])
+@pytest.mark.parametrize("data", [b"", b"1234567", b"\xff" * 8, b"\xff" * 100], ids=["empty", "7", "8", "100"])
 def test_what_is_no_safetensors_file_is_a_finding(data: bytes, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(data)
     assert any("too few for its header" in finding for finding in examine(folder).findings)

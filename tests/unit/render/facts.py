@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.render.answers import select_answers
 from trainer.render.report import ReportFacts, StageFacts
 
 SCORES: dict[str, Any] = {
@@ -39,6 +40,14 @@ DATA_REPORT: dict[str, Any] = {
 }
 
 
+def prediction(prompt: str, reference: str, **texts: str) -> dict[str, Any]:
+    """Return a line of eval/predictions.jsonl, marked by exact match."""
+    marks = {arm: float(text.strip() == reference) for arm, text in texts.items()}
+    answers = {arm: {"text": text, "grades": {"exact_match": marks[arm]}} for arm, text in texts.items()}
+    messages = [{"role": "user", "content": prompt}]
+    return {"id": f"rows.jsonl:{prompt[:9]}", "messages": messages, "reference": reference, "answers": answers}
+
+
 def report_facts() -> ReportFacts:
     """Return facts in which no section is missing."""
     return ReportFacts(
@@ -57,6 +66,7 @@ def report_facts() -> ReportFacts:
         scores=SCORES,
         gates=GATES,
         verify=VERIFY,
-        examples=[{"prompt": "2+2?", "reference": "4", "answers": {"base": "five", "tuned": " 4\n"}}],
+        answers=select_answers([prediction("2+2?", "4", base="five", tuned=" 4\n")]),
+        pages={"the data": "../data/index.html"},
         env={"python": "3.11.7", "gpu": {"name": "H200"}},
     )

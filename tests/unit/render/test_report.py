@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from trainer.render.answers import select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
 
-from .facts import report_facts
+from .facts import prediction, report_facts
 
 EMPTY = ReportFacts(name="empty", trainer_version="0.1.0", recipe={})
-SECTIONS = ("scores", "loss", "time", "data", "tokens", "examples", "export", "recipe", "environment")
+SECTIONS = ("scores", "broken", "answers", "loss", "time", "data", "tokens", "export", "recipe", "environment")
 
 
 class Balance(HTMLParser):
@@ -28,7 +29,7 @@ class Balance(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.requests += [f"{name}={value}" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.requests += [f"{name}={value}" for name, value in attrs if name in ("src", "srcset", "action")]
         if tag not in ("meta", "br", "hr", "img", "link", "input"):
             self.open.append(tag)
 
@@ -51,8 +52,8 @@ def test_the_page_is_well_formed_and_asks_for_nothing(facts: ReportFacts) -> Non
     page = render_report(facts)
     parsed = parse(page)
     assert parsed.open == [] and parsed.requests == []
-    assert not parsed.tags & {"script", "link", "iframe", "img", "object"}
-    assert "://" not in page and "@import" not in page and "url(" not in page
+    assert not parsed.tags & {"link", "iframe", "img", "object"}
+    assert "://" not in page.split("<script>")[0] and "@import" not in page and "url(" not in page
 
 
 @pytest.mark.parametrize("facts", [EMPTY, report_facts()], ids=["empty", "full"])
@@ -76,7 +77,7 @@ def test_each_missing_part_says_so_in_its_section() -> None:
         {"gates": []},
         {"verify": None},
         {"verify": {}},
-        {"examples": []},
+        {"answers": None},
         {"env": {}},
         {"stages": []},
         {"recipe": {}},
@@ -91,40 +92,28 @@ def test_findings_about_tokens_stand_beside_their_counts() -> None:
     finding = {"rule": "T002", "severity": "warning", "title": "few steps", "count": 3, "share": None, "rows": []}
     finding |= {"detail": "3 of <8>", "fix": "more epochs"}
     page = render_report(replace(report_facts(), pack_report={"rows": 8, "lint": [finding]}))
-    tokens = page[page.index('<section id="tokens">') : page.index('<section id="examples">')]
+    tokens = page[page.index('<section id="tokens">') : page.index('<section id="export">')]
     assert "T002" in tokens and "3 of &lt;8&gt;" in tokens and "more epochs" in tokens
 
 
 def test_what_a_model_answers_is_escaped() -> None:
     evil = '<script>alert(1)</script><img src="x" onerror=alert(1)>'
-    item = {"prompt": evil, "reference": evil, "answers": {"base": evil, "tuned": evil}}
-    facts = replace(
-        report_facts(), name=evil, examples=[item], env={evil: evil}, gates=[{"passed": False, "sentence": evil}]
-    )
+    answers = select_answers([prediction(evil, evil, base=evil, tuned=evil)])
+    facts = replace(report_facts(), name=evil, answers=answers, env={evil: evil})
+    facts = replace(facts, gates=[{"passed": False, "sentence": evil}])
     page = render_report(replace(facts, data_report={"rejected": {evil: 3}}, stages=[StageFacts(evil, "done", 1.0)]))
-    assert not parse(page).tags & {"script", "img"}
+    assert "img" not in parse(page).tags and page.count("<script") == 1
     assert "&lt;script&gt;alert(1)" in page
 
 
 def test_an_answer_that_is_no_valid_unicode_does_not_stop_the_page() -> None:
-    item = {"prompt": "\ud800", "reference": None, "answers": {"tuned": "\x00\udfff"}}
-    assert render_report(replace(report_facts(), examples=[item])).encode("utf-8")
+    answers = select_answers([prediction("\ud800", "a", tuned="\x00\udfff")])
+    assert render_report(replace(report_facts(), answers=answers)).encode("utf-8")
 
 
 def test_answers_are_marked_by_words() -> None:
     page = render_report(report_facts())
-    assert '<b class="bad">incorrect</b>' in page and '<b class="good">correct</b>' in page
-
-
-def test_a_mark_of_the_grader_overrules_the_comparison_of_texts() -> None:
-    item = {"prompt": "p", "reference": "4", "answers": {"tuned": "four"}, "correct": {"tuned": True}}
-    page = render_report(replace(report_facts(), examples=[item]))
-    assert ">correct<" in page and ">incorrect<" not in page
-
-
-def test_a_prompt_may_be_a_list_of_messages() -> None:
-    item: dict[str, Any] = {"prompt": [{"role": "user", "content": "hello"}], "reference": None, "answers": {}}
-    assert "user: hello" in render_report(replace(report_facts(), examples=[item]))
+    assert '<b class="bad">wrong</b>' in page and '<b class="good">right</b>' in page
 
 
 def test_numbers_that_are_not_finite_never_reach_the_page() -> None:
@@ -137,13 +126,30 @@ def test_numbers_that_are_not_finite_never_reach_the_page() -> None:
         verify={"merged": {"passed": False, "mean_kl": math.nan, "max_kl": math.inf}},
         stages=[StageFacts("train", "done", math.nan, {"final_loss": math.nan})],
     )
-    body = re.sub(r"<[^>]*>", " ", render_report(facts).split("</style>")[1])
+    body = re.sub(r"<[^>]*>", " ", render_report(facts).split("</style>")[1].split("<script>")[0])
     assert not re.search(r"\b(nan|inf|None)\b", body)
     assert "No loss curve" in body
 
 
 def test_a_run_of_one_step_has_a_curve() -> None:
-    assert "<polyline" in render_report(replace(report_facts(), metrics=[{"step": 1, "loss": 0.7}]))
+    assert "data-chart" in render_report(replace(report_facts(), metrics=[{"step": 1, "loss": 0.7}]))
+
+
+def test_what_is_logged_is_drawn_and_stands_in_a_table() -> None:
+    line = {"step": 1, "loss": 0.7, "grad_norm": 1.5, "learning_rate": 2e-4, "tokens_per_s": 812.0}
+    page = render_report(
+        replace(report_facts(), metrics=[line, {**line, "step": 2}, {"step": 2, "validation_loss": 0.5}])
+    )
+    training = page[page.index('<section id="loss">') : page.index('<section id="time">')]
+    for title in ("loss", "gradient norm", "learning rate", "tokens per second"):
+        assert f'aria-label="{title} over optimizer step"' in training and f'<th scope="col">{title}</th>' in training
+    assert '<details class="values" open>' in training  # the script closes it: without one the table is what there is
+
+
+def test_the_contents_name_every_section() -> None:
+    page = render_report(report_facts())
+    assert re.findall(r'href="#(\w+)"', page) == re.findall(r'<section id="(\w+)">', page)
+    assert 'href="../data/index.html"' in page and 'href="../decide/index.html"' not in page
 
 
 def test_a_resumed_step_is_drawn_once() -> None:

@@ -45,7 +45,9 @@ def test_a_cut_off_last_line_loses_that_answer_alone(tmp_path: Path, cut: int) -
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}", b"[]", b'{"key": "a"}', b'{"key": "a", "tool_calls": [], "other": 1}', b"\xff"]
+    "line",
+    [b"{}", b"[]", b'{"key": "a"}', b'{"key": "a", "tool_calls": [], "other": 1}', b"\xff"],
+    ids=["no keys", "list", "key alone", "unknown key", "not UTF-8"],
 )
 def test_a_line_of_something_else_is_left_out(tmp_path: Path, line: bytes) -> None:
     path = filled(tmp_path / "answers.jsonl")

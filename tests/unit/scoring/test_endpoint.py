@@ -172,6 +172,7 @@ def test_nonsense_is_a_clear_error_after_retries(body: bytes) -> None:
         ),
         (b'{"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}', Answer("a", 0, True)),
     ],
+    ids=["empty", "cut off", "nothing said", "refusal", "calls", "no usage"],
 )
 def test_answers_that_are_odd_but_right(body: bytes, expected: Answer) -> None:
     with serving(lambda handler, request, number: send(handler, 200, body)) as (url, _):

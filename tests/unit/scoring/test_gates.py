@@ -83,11 +83,25 @@ def test_gains_and_drops_are_paired(gate: dict[str, float], wins: int, losses: i
     assert verdict(gate, rows)["verdict"] == expected
 
 
-def test_equal_losses_on_every_row_show_no_gain() -> None:
-    loss = Evidence("ratio", np.arange(1.0, 101), counts=np.full(100, 5.0))
+def test_equal_losses_on_every_row_show_neither_a_gain_nor_how_much_one_more_row_may_lose() -> None:
+    loss = Evidence("ratio", np.arange(1.0, 101), counts=np.full(100, 5.0), bounded=False)
     rows = {("tuned", "loss"): loss, ("base", "loss"): loss}
-    assert verdict({"metric": "loss", "min_gain": 0}, rows)["verdict"] == "insufficient_evidence"
-    assert verdict({"metric": "loss", "max_drop": 0.01}, rows)["verdict"] == "pass"
+    for limit in ({"min_gain": 0}, {"max_drop": 0.01}):
+        assert verdict({"metric": "loss"} | limit, rows)["verdict"] == "insufficient_evidence"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(1, "insufficient_evidence"), (5, "insufficient_evidence"), (70, "pass")]
+)
+@pytest.mark.parametrize("kind", ["f1", "mean", "share", "ratio"])
+def test_perfect_answers_pass_only_where_there_are_enough_of_them(kind: Any, rows: int, expected: str) -> None:
+    perfect = {
+        "f1": Evidence("f1", np.tile([4.0, 0, 0], (rows, 1))),
+        "mean": Evidence("mean", np.ones(rows)),
+        "share": Evidence("share", np.ones(rows)),
+        "ratio": Evidence("ratio", np.full(rows, 4.0), np.full(rows, 4.0)),
+    }[kind]
+    assert verdict({"min": 0.95}, {("tuned", "exact_match"): perfect})["verdict"] == expected
 
 
 def test_lower_is_better_turns_gains_around() -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
 
 from trainer.scoring.providers import export, fault, readiness, services
 
-SERVICES = services()
+TODAY = date(2026, 6, 1)
+SERVICES = {name: service.model_copy(update={"closed_to_new_users": False}) for name, service in services().items()}
 CALL = {"type": "function", "function": {"name": "look", "arguments": {"city": "Oslo"}}}
 
 
@@ -27,7 +29,7 @@ def test_the_services_state_their_rows_source_and_day() -> None:
 
 @pytest.mark.parametrize(("rows", "verdict"), [(9, "not_ready"), (10, "usable"), (49, "usable"), (50, "ready")])
 def test_rows_are_held_against_the_least_and_the_recommended_number(rows: int, verdict: str) -> None:
-    assert readiness(SERVICES["openai"], [PLAIN] * rows)["verdict"] == verdict
+    assert readiness(SERVICES["openai"], [PLAIN] * rows, TODAY)["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_a_turn_that_is_not_trained_on_is_refused_where_it_would_be() -> None:
 
 def test_failing_rows_are_counted_by_reason_with_their_places() -> None:
     bad = [row(("user", "a"), source="b", line=line) for line in range(1, 8)]
-    found = readiness(SERVICES["openai"], [PLAIN] * 60 + bad)
+    found = readiness(SERVICES["openai"], [PLAIN] * 60 + bad, TODAY)
     assert found["verdict"] == "ready" and found["rows"] == 60
     assert found["failing"] == {"no_assistant_message_last": 7}
     assert found["first"]["no_assistant_message_last"] == [f"b:{line}" for line in range(1, 6)]
@@ -66,9 +68,9 @@ def test_failing_rows_are_counted_by_reason_with_their_places() -> None:
 
 def test_more_rows_than_a_service_takes_are_not_ready() -> None:
     small = SERVICES["bedrock-claude"].model_copy(update={"max_rows": 40})
-    assert readiness(small, [PLAIN] * 41)["verdict"] == "not_ready"
+    assert readiness(small, [PLAIN] * 41, TODAY)["verdict"] == "not_ready"
     heavy = SERVICES["openai"].model_copy(update={"max_file_mib": 0.001})
-    assert "larger" in readiness(heavy, [PLAIN] * 60)["sentence"]
+    assert "larger" in readiness(heavy, [PLAIN] * 60, TODAY)["sentence"]
 
 
 def test_each_format_is_the_one_of_its_service() -> None:
@@ -93,3 +95,20 @@ def test_tool_calls_are_written_with_text_arguments_and_matching_ids() -> None:
 def test_an_export_leaves_out_what_would_be_refused() -> None:
     lines = export(SERVICES["gemini"], [PLAIN, row(("user", "a")), PLAIN]).splitlines()
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "today", "said"),
+    [
+        ("openai", date(2026, 6, 1), "closed to new users"),
+        ("bedrock-claude", date(2026, 9, 11), "end was 2026-09-10"),
+    ],
+    ids=["closed", "ended"],
+)
+def test_a_service_that_takes_nobody_is_not_ready_whatever_the_rows(name: str, today: date, said: str) -> None:
+    found = readiness(services()[name], [PLAIN] * 300, today)
+    assert found["verdict"] == "not_ready" and said in found["sentence"] and "300 rows" in found["sentence"]
+
+
+def test_a_model_is_usable_to_its_last_day() -> None:
+    assert readiness(services()["bedrock-claude"], [PLAIN] * 300, date(2026, 9, 10))["verdict"] == "ready"

@@ -95,7 +95,7 @@ def test_the_best_prompt_is_what_a_gate_compares_with():
 
 
 def test_retention_is_a_score_and_a_gate():
-    drift = Evidence("ratio", np.full(20, 3.0), np.full(20, 10.0))
+    drift = Evidence("ratio", np.tile([2.5, 3.5], 10), np.full(20, 10.0), bounded=False)
     leak = {"base": Evidence("share", np.zeros(20)), "tuned": Evidence("share", np.ones(20))}
     facts = measured(three_arms(), retention={"kl": {"tuned": drift}, "format_leak_rate": leak})
     scores = scores_of(facts)

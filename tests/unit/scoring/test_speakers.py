@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import echo, serving
+import tiny
+from loopback import completion, echo, send, serving
 from transformers import AutoModelForCausalLM
 
 from trainer.recipe.arms import Endpoint
+from trainer.scoring.decoding import Row
 from trainer.scoring.endpoint import EndpointModel
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.prompts import Asked
 from trainer.scoring.question import Question
 from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Tokens
 from trainer.tokens.chat import Renderer
+from trainer.tokens.reasoning import AnswerForm
 
 
 def ask(text: str, **more: Any) -> Asked:
@@ -95,3 +99,57 @@ def test_an_address_is_asked_only_for_what_is_not_kept(tokens: Tokens, tmp_path:
     assert far.fits(ask("a")) and not far.fits(ask("a b c d e f g " * 20))
     assert EndpointSpeaker(model, None, store=tmp_path / "k", max_context=60).fits(ask("x" * 9999))
     assert far.choice_scores([], []) is None and not far.tells_choices
+
+
+# Reasoning
+
+
+@pytest.fixture(scope="module")
+def thinking(tiny_tokenizer: Any) -> Tokens:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = tiny.THINKING_TEMPLATE
+    return Tokens(Renderer(tokenizer))
+
+
+def test_the_right_answer_is_that_of_the_template_without_its_reasoning(thinking: Tokens, tokens: Tokens) -> None:
+    asked = [{"role": "user", "content": "Hm?"}]
+    answer = {"role": "assistant", "content": "yes", "reasoning_content": "It is so."}
+    text, length = thinking.right_answer({}, asked, answer)
+    assert (text, length) == ("yes", len(thinking.of_text("<think>\nIt is so.\n</think>\n\nyes")))
+    assert thinking.right_answer({}, asked, {"role": "assistant", "content": "yes"})[0] == "yes"
+    in_text = {"role": "assistant", "content": "<think>It is so.</think>yes"}
+    assert tokens.right_answer({}, asked, in_text) == ("yes", len(tokens.of_text(in_text["content"])))
+    assert tokens.right_answer({}, asked, {"role": "assistant", "content": "yes"}) == (
+        "yes",
+        len(tokens.of_text("yes")),
+    )
+
+
+def test_choices_follow_what_the_template_writes_before_an_answer(thinking: Tokens, tokens: Tokens) -> None:
+    assert tokens.ids_to_content(ask("a")) == tokens.ids(ask("a"))
+    text = thinking.renderer.tokenizer.decode(thinking.ids_to_content(ask("a")))
+    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_reasoning_that_a_server_leaves_in_the_text_is_told_apart(tokens: Tokens, tmp_path: Path) -> None:
+    def reply(handler: Any, body: dict[str, Any], number: int) -> None:
+        send(handler, 200, completion(f"<think>hm</think>\n{body['messages'][-1]['content']}"))
+
+    with serving(reply) as (url, _):
+        model = EndpointModel(Endpoint(base_url=url, name="big"), max_new_tokens=4)
+        for known in (tokens, None):
+            far = EndpointSpeaker(model, known, store=tmp_path / "kept.jsonl", max_context=None)
+            (answer,) = far.answers([ask("a")], lambda: None)
+            assert (answer.final, answer.reasoning) == ("a", "hm") and answer.text.startswith("<think>")
+        model.close()
+
+
+def test_generated_tokens_are_told_apart(
+    local: LocalModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LocalModel(local.model, tiny_tokenizer, stop_ids=[4], max_new_tokens=4, form=AnswerForm())
+    said = tiny_tokenizer("<think>hm</think>yes", add_special_tokens=False)["input_ids"]
+    answer = model._answer(Row(0, tiny_tokenizer("Hm?")["input_ids"], tokens=said, finished=True))
+    assert (answer.text, answer.final, answer.reasoning) == ("<think>hm</think>yes", "yes", "hm")
+    opened = Row(0, tiny_tokenizer("Hm?<think>\n")["input_ids"], tokens=said[2:4], finished=False)
+    assert model._answer(opened).content == ""

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from trainer.scoring import bootstrap, comparisons, statistics
 from trainer.scoring.clusters import Floats, effective
+from trainer.scoring.evidence import Evidence, value_bounds
 
 EXPERIMENTS = 1000
 
@@ -167,7 +168,8 @@ def test_f1_is_micro_averaged_and_its_difference_is_paired() -> None:
     found = comparisons.paired_f1_difference(first, second, seed=0)
     assert found["difference"] == pytest.approx(12 / 16 - 10 / 15) and 0 < found["low"] < found["high"]
     same = comparisons.paired_f1_difference(first, first, seed=0)
-    assert (same["low"], same["difference"], same["high"]) == (0, 0, 0)
+    assert same["low"] < same["difference"] == 0 < same["high"] and same["differing"] == 0
+    assert comparisons.sentence(same, first="a", second="b").endswith("the same on all 80 rows")
 
 
 def test_a_quantile_that_so_few_rows_cannot_bound_has_no_bound() -> None:
@@ -235,6 +237,76 @@ def test_sentences_say_what_was_shown() -> None:
     loss = {"metric": "loss", "difference": -0.4, "low": -0.5, "high": -0.3, "n": 80}
     better = comparisons.sentence(loss, first="tuned", second="base", lower_is_better=True)
     assert better.startswith("tuned is better than base on 80 rows: loss differs by -0.4 ")
+
+
+ALIKE = {
+    "proportion": lambda n: statistics.proportion(np.ones(n)),
+    "mean": lambda n: statistics.mean(np.ones(n), 0),
+    "half": lambda n: statistics.mean(np.full(n, 0.5), 0, bounded=True),
+    "micro F1": lambda n: statistics.micro_f1(np.tile([3.0, 0, 0], (n, 1)), 0),
+    "no F1": lambda n: statistics.micro_f1(np.tile([0.0, 1, 2], (n, 1)), 0),
+    "ratio": lambda n: statistics.ratio(np.full(n, 4.0), np.full(n, 4.0), 0),
+    "loss": lambda n: statistics.ratio(np.full(n, 2.0), np.full(n, 4.0), 0, bounded=False),
+    "median": lambda n: statistics.median(np.full(n, 2.0), 0),
+    "shares": lambda n: comparisons.share_difference(np.ones(n), np.ones(n)),
+    "means": lambda n: comparisons.paired_difference(np.ones(n), np.ones(n), 0),
+    "losses": lambda n: comparisons.paired_difference(np.full(n, 7.0), np.full(n, 9.0), 0),
+    "medians": lambda n: comparisons.paired_quantile_difference(np.full(n, 7.0), np.full(n, 9.0), 0.5, 0),
+}
+
+
+@pytest.mark.parametrize("score", ALIKE)
+@pytest.mark.parametrize("rows", [2, 20, 100])
+def test_equal_rows_have_an_interval_of_some_width_or_none(score: str, rows: int) -> None:
+    found = ALIKE[score](rows)
+    assert (found["low"] is None and found["high"] is None) or found["low"] < found["high"]
+    if score in ("proportion", "mean", "half", "micro F1", "no F1", "ratio", "shares", "means"):
+        assert found["low"] is not None
+
+
+@pytest.mark.parametrize("score", ALIKE)
+def test_one_row_and_one_group_have_no_interval(score: str) -> None:
+    found = ALIKE[score](1)
+    assert (found["low"], found["high"]) == (None, None)
+    alone = statistics.proportion(np.ones(9), ["a"] * 9), statistics.mean(np.arange(9.0), 0, ["a"] * 9)
+    assert all(found["low"] is None for found in alone)
+    assert statistics.exact_bounds(np.ones(1)) == comparisons.share_difference_bounds(np.ones(1), np.zeros(1))
+    told = comparisons.sentence(comparisons.paired_difference(np.ones(1), np.full(1, 8.01), 0), first="a", second="b")
+    assert told == "no difference between a and b shown: 1 row has no interval"
+
+
+@pytest.mark.parametrize(("name", "at_limit"), [("f1", 0.95), ("lognormal", math.exp(0.5)), ("exponential", 1.0)])
+@pytest.mark.parametrize("rows", [5, 20, 80])
+def test_gates_at_their_limit_hardly_pass_where_rows_are_few_and_values_skewed(
+    name: str, at_limit: float, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 500)
+    generator, passes, runs = np.random.default_rng(9), 0, 300
+    for run in range(runs):
+        if name == "f1":
+            wrong = 4.0 * (generator.random(rows) < 0.05)
+            low, _ = value_bounds(Evidence("f1", np.stack([4 - wrong, wrong, wrong], 1)), run, 0.95)
+            passes += low is not None and low >= at_limit
+        else:
+            values = generator.lognormal(0, 1, rows) if name == "lognormal" else generator.standard_exponential(rows)
+            _, high = value_bounds(Evidence("mean", values), run, 0.95)
+            passes += high is not None and high <= at_limit
+    assert passes / runs <= 0.06 + 2 * math.sqrt(0.06 * 0.94 / runs)
+
+
+def test_a_comparison_alone_is_not_corrected_and_several_are() -> None:
+    shares = comparisons.share_difference(*paired(8, 1, 66))
+    (alone,) = comparisons.with_holm([shares])
+    assert alone["holm_p_value"] == pytest.approx(shares["p_value"])
+    noise = np.random.default_rng(3).standard_normal((2, 75))
+    losses = comparisons.paired_difference(2 + noise[0], 2 + noise[1], 0)
+    several = comparisons.with_holm([shares, losses, {"difference": 1.0, "low": None, "high": None, "n": 1}])
+    assert several[0]["holm_p_value"] == pytest.approx(2 * shares["p_value"]) and "holm_p_value" not in several[2]
+
+
+def test_the_p_value_of_an_interval_is_five_percent_where_it_ends_at_zero() -> None:
+    (found,) = comparisons.with_holm([{"difference": 0.2, "low": 0.0, "high": 0.5, "n": 9}])
+    assert found["holm_p_value"] == pytest.approx(0.05, abs=1e-3)
 
 
 def test_many_comparisons_take_the_corrected_chance() -> None:

@@ -8,13 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import tiny
 
 from trainer.errors import GateError, HardwareError
 from trainer.rundir import RunFolder
 from trainer.serve.probe import Client, check, probes_of
-from trainer.serve.servers import Address, Server
+from trainer.serve.server import Address, Server
 
 Reply = Callable[[dict[str, Any]], Any]
 
@@ -79,41 +80,80 @@ SERVER = Server("any", [], "export/merged", "m")
 
 
 def test_a_server_that_answers_as_the_untuned_model_is_not_called_ready(tmp_path: Path) -> None:
-    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True)
+    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True, system=None)
     with answering(lambda request: HEARD[number_of(request)][1]) as client, pytest.raises(GateError, match="untuned"):
         check(client, SERVER, probes)
 
 
 def test_an_adapter_that_changes_nothing_is_found_by_asking_the_base_at_the_same_address(tmp_path: Path) -> None:
-    probes = probes_of(make_run(tmp_path, [(tuned, None) for tuned, _ in HEARD]), is_greedy=True)
+    probes = probes_of(make_run(tmp_path, [(tuned, None) for tuned, _ in HEARD]), is_greedy=True, system=None)
     server = Server("vLLM", [], "export/adapter", "m", base="m-base")
     with answering(lambda request: "rounded otherwise") as client, pytest.raises(GateError, match="untuned"):
         check(client, server, probes)
 
 
 def test_the_tuned_answers_are_counted(tmp_path: Path) -> None:
-    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True)
+    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True, system=None)
     assert len(probes) == 4 and all(probe.tuned != probe.base for probe in probes)
     with answering(lambda request: "other" if number_of(request) == 2 else HEARD[number_of(request)][0]) as client:
-        found = check(client, SERVER, probes)
+        [found] = check(client, SERVER, probes)
     assert found.startswith("3 of 4 held-out answers are those of the eval stage, 4 of 4 differ")
+
+
+def with_system(run: RunFolder, text: str) -> RunFolder:
+    path = run.path / "eval" / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["messages"].insert(0, {"role": "system", "content": text})
+    tiny.write_rows(path, lines)
+    return run
+
+
+def test_the_probe_asks_with_and_without_the_system_turn(tmp_path: Path) -> None:
+    probes = probes_of(with_system(make_run(tmp_path, HEARD), "Be brief."), is_greedy=True, system="Be brief.")
+    asked: list[list[str]] = []
+
+    def reply(request: dict[str, Any]) -> str:
+        asked.append([turn["role"] for turn in request["messages"]])
+        return HEARD[int(request["messages"][-1]["content"])][0]
+
+    with answering(reply) as client:
+        found = check(client, SERVER, probes)
+    assert found[1] == "4 of 4 answers are the same without the system turn"
+    assert asked == [["system", "user"]] * 4 + [["user"]] * 4
+
+
+def test_a_server_that_does_not_add_the_system_prompt_is_not_called_ready(tmp_path: Path) -> None:
+    probes = probes_of(with_system(make_run(tmp_path, HEARD), "Be brief."), is_greedy=True, system="Be brief.")
+
+    def reply(request: dict[str, Any]) -> str:
+        has_system = request["messages"][0]["role"] == "system"
+        return HEARD[int(request["messages"][-1]["content"])][0] if has_system else "nick: 17"
+
+    with answering(reply) as client, pytest.raises(GateError, match="does not add the system prompt"):
+        check(client, SERVER, probes)
+
+
+def test_questions_with_a_system_turn_of_their_own_are_asked_one_way(tmp_path: Path) -> None:
+    probes = probes_of(with_system(make_run(tmp_path, HEARD), "Another."), is_greedy=True, system="Be brief.")
+    assert all(probe.bare is None for probe in probes)
 
 
 def test_rows_whose_prompt_has_tools_are_not_asked(tmp_path: Path) -> None:
     run = make_run(tmp_path, HEARD)
     tiny.write_rows(tmp_path / "data" / "heldout.jsonl", [{"source": "r", "line": 0, "tools": [{}]}])
-    assert all(probe.tuned != "tuned 0" for probe in probes_of(run, is_greedy=True))
+    assert all(probe.tuned != "tuned 0" for probe in probes_of(run, is_greedy=True, system=None))
 
 
 def test_sampled_answers_are_not_compared(tmp_path: Path) -> None:
-    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=False)
+    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=False, system=None)
     with answering(lambda request: "anything") as client:
-        assert "no held-out answers" in check(client, SERVER, probes)
+        assert "no held-out answers" in check(client, SERVER, probes)[0]
 
 
 @pytest.mark.parametrize("reply", [500, {"choices": []}, {"error": "x"}, [1]], ids=str)
 def test_what_is_no_completion_is_an_error(tmp_path: Path, reply: Any) -> None:
-    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True)
+    probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True, system=None)
     with answering(lambda request: reply) as client, pytest.raises(HardwareError, match="does not answer"):
         check(client, SERVER, probes)
 
@@ -134,3 +174,19 @@ def test_a_proxy_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with answering(lambda request: "hello") as client:
         assert client.wait(lambda: True, lambda text: None)
+
+
+def test_a_server_may_tell_reasoning_from_the_answer_or_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [(f"<think>a</think>tuned {at}", f"base {at}") for at in range(4)])
+    path = tmp_path / "eval" / "predictions.jsonl"
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    for at, line in enumerate(lines):
+        line["answers"]["tuned"]["content"] = f"tuned {at}"
+    tiny.write_rows(path, lines)
+    probes = probes_of(run, is_greedy=True)
+    assert all(probe.has_reasoning for probe in probes)
+    for form in ("<think>a</think>tuned {}", "tuned {}"):
+        with answering(lambda request, form=form: form.format(number_of(request))) as client:
+            assert check(client, SERVER, probes).startswith("4 of 4 held-out answers are those of the eval stage")
+    with answering(lambda request: f"base {number_of(request)}") as client, pytest.raises(GateError, match="untuned"):
+        check(client, SERVER, probes)

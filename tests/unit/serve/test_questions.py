@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainer.data.served import ServedSystem, served_system
 from trainer.recipe.data import DataSection
 from trainer.serve.questions import read_questions
 
@@ -16,10 +17,11 @@ def section(**changes: Any) -> DataSection:
     return DataSection.model_validate({"sources": [{"path": "rows.jsonl"}], **changes})
 
 
-def asked(tmp_path: Path, raw: Any, data: DataSection | None = None) -> Any:
+def asked(tmp_path: Path, raw: Any, data: DataSection | None = None, system: ServedSystem | None = None) -> Any:
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(raw) + "\n", encoding="utf-8")
-    [found] = read_questions(path, data or section())
+    data = data or section()
+    [found] = read_questions(path, data, system or served_system(data, tmp_path / "train.jsonl"))
     return found
 
 
@@ -69,6 +71,19 @@ def test_the_recipes_system_prompt_stands_first_unless_the_row_has_one(tmp_path:
     assert asked(tmp_path, {"messages": [own, USER]}, data).row["prompt"][0] == own
 
 
+def test_the_system_prompt_of_the_training_rows_stands_first_unless_the_row_has_one(tmp_path: Path) -> None:
+    system, own = ServedSystem("Be brief."), {"role": "developer", "content": "Be kind."}
+    assert asked(tmp_path, {"prompt": "How many?"}, system=system).row["prompt"][0]["content"] == "Be brief."
+    row = asked(tmp_path, {"messages": [own, USER]}, system=system).row
+    assert row["prompt"] == [{"role": "system", "content": "Be kind."}, USER]
+
+
+def test_a_row_without_a_system_prompt_is_refused_where_training_always_had_one_of_several(tmp_path: Path) -> None:
+    needed, own = ServedSystem(None, "2 different", is_needed=True), {"role": "system", "content": "Be kind."}
+    assert asked(tmp_path, {"prompt": "How many?"}, system=needed).fault == ("no_system_prompt", "2 different")
+    assert asked(tmp_path, {"messages": [own, USER]}, system=needed).fault is None
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -86,5 +101,5 @@ def test_the_recipes_system_prompt_stands_first_unless_the_row_has_one(tmp_path:
 def test_what_cannot_be_asked_says_why(tmp_path: Path, raw: Any, reason: str) -> None:
     path = tmp_path / "in.json"
     path.write_text(json.dumps([raw]), encoding="utf-8")
-    [found] = read_questions(path, section())
+    [found] = read_questions(path, section(), ServedSystem(None))
     assert found.fault is not None and found.fault[0] == reason and found.row == {}

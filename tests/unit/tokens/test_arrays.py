@@ -57,6 +57,7 @@ def test_a_spool_is_written_like_the_array_it_holds(tmp_path: Path) -> None:
         (b'{"__m', b'["__m'),
         (b"[0,16]", b"[8,24]"),
     ],
+    ids=["type", "shape", "shape of another kind", "key", "brackets", "offsets"],
 )
 def test_a_damaged_header_is_an_error_with_its_file(tmp_path: Path, old: bytes, new: bytes) -> None:
     path = tmp_path / "a"

@@ -22,7 +22,7 @@ from .test_chat import ONE_TURN, PAIRS, TWO_TURNS, WITH_TOOLS, assistant, user, 
 
 WEIGHTED = copy.deepcopy(TWO_TURNS)
 WEIGHTED["messages"][2]["weight"] = 0
-SPACES = {"messages": [user("  \n\t "), assistant("   "), user("a  b\n\n\n"), assistant("\n  x   \u3000y😀\u200d ")]}
+SPACES = {"messages": [user("  \n\t "), assistant("x   "), user("a  b\n\n\n"), assistant("y\n  x   \u3000y😀\u200d ")]}
 WITHOUT_TEMPLATE: list[dict[str, Any]] = [{"text": "Once upon a time"}, {"text": "x<|im_end|>"}, {"text": "ü"}]
 GIVEN = {"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}
 CHATS = [ONE_TURN, TWO_TURNS, WITH_TOOLS, WEIGHTED, SPACES, *tiny.rows(9)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+from tokenizers import AddedToken
 
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer, Tokens
@@ -21,6 +22,13 @@ END = "<|im_end|>"
 def with_template(tokenizer: Any, template: Any) -> Any:
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = template
+    return changed
+
+
+def with_ends(tokenizer: Any) -> Any:
+    """Return the tokenizer with the end tokens of many families."""
+    changed = copy.deepcopy(tokenizer)
+    changed.add_tokens([AddedToken(token, special=True) for token in templates.ENDS])
     return changed
 
 
@@ -133,8 +141,9 @@ def test_templates_that_trl_ships_give_the_same_mask_with_and_without_marks(
     spec = importlib.util.find_spec("trl")
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "chat_templates"
+    tokenizer = with_ends(tiny_tokenizer)
     plain, marked = (
-        Renderer(with_template(tiny_tokenizer, (folder / f"{name}{kind}.jinja").read_text())).tokens(row)
+        Renderer(with_template(tokenizer, (folder / f"{name}{kind}.jinja").read_text())).tokens(row)
         for kind in ("", "_training")
     )
     assert plain == marked
@@ -343,8 +352,6 @@ def test_a_tokenizer_may_have_a_template_for_tools_apart(tiny_tokenizer: Any) ->
 
 
 def test_an_end_of_turn_that_is_no_named_special_token_is_known(tiny_tokenizer: Any) -> None:
-    from tokenizers import AddedToken
-
     tokenizer = with_template(tiny_tokenizer, templates.PLAIN_CHATML.replace(END, "<|eot|>"))
     tokenizer.add_tokens([AddedToken("<|eot|>", special=True)])
     assert "<|eot|>" not in tokenizer.all_special_tokens

@@ -142,6 +142,7 @@ RULES: dict[str, Rule] = {
             "optimizer steps",
             "lower train.global_batch_size, or raise train.num_train_epochs: the schedule needs steps",
         ),
+        Rule("T004", "warning", "the chat template prints today's date", "give a template with a fixed date"),
     )
 }
 

@@ -164,17 +164,18 @@ def _constant(text: str) -> str:
     return "{{ " + json.dumps(text, ensure_ascii=False) + " }}"
 
 
-def ollama_text(template: str, messages: Sequence[Message]) -> str:
+def ollama_text(template: str, messages: Sequence[Message], default_system: str | None = None) -> str:
     """Render a conversation as Ollama does.
 
     Args:
         template: Go template.
         messages: Turns with `role` and `content`; the system prompts are joined.
+        default_system: `SYSTEM` of the Modelfile, for a conversation without a system prompt.
 
     Raises:
         TemplateSyntaxError: The template is wrong.
     """
-    system = "\n\n".join(str(turn["content"]) for turn in messages if turn["role"] == "system")
+    system = "\n\n".join(str(turn["content"]) for turn in messages if turn["role"] == "system") or default_system or ""
     turns = [{"Role": turn["role"], "Content": turn["content"]} for turn in messages]
     return render(template, {"System": system, "Messages": turns})
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from trainer.model.agreement import MAX_LOGIT_BYTES, Logits
-from trainer.model.carried import PROMPT_JSON
+from trainer.model.carried import PROMPT_JSON, default_system
+from trainer.model.default_system import both_ways
 from trainer.model.gguf.modelfile import MODELFILE, ollama_text, read_modelfile, rendered_by
 from trainer.model.gguf.runtime import GgufRunner
 from trainer.model.gguf.written import gguf_file
@@ -28,7 +29,7 @@ def open_gguf(
         quantisation: Which of its files.
         prompts: Questions, as they were tokenized for training and eval.
         stop_id: Token that ends a trained answer.
-        template: sha256 of the template trained with.
+        template: sha256 of the template to travel along.
 
     Raises:
         HardwareError: The file is missing, damaged or not finite, or llama.cpp is not installed.
@@ -43,24 +44,26 @@ def open_gguf(
         return [runner.text(runner.generate(prompt.ids, max_new_tokens)) for prompt in asked]
 
     findings = [
-        *_carried(runner, prompts, stop_id=stop_id, template=template),
+        *_carried(runner, prompts, stop_id=stop_id, template=template, system=default_system(folder)),
         *_modelfile_findings(runner, folder, prompts, stop_id=stop_id),
     ]
     return Opened(log_probs, answers, close=runner.close, gives_log_probs=True, findings=findings)
 
 
-def _carried(runner: GgufRunner, prompts: Sequence[Prompt], *, stop_id: int, template: str | None) -> Iterator[str]:
+def _carried(
+    runner: GgufRunner, prompts: Sequence[Prompt], *, stop_id: int, template: str | None, system: str | None
+) -> Iterator[str]:
     """Yield what the file would do otherwise than training."""
     if template_sha256(runner.template) != template:
         yield "its chat template is not the one trained with"
     if not runner.is_end(stop_id):
         yield f"llama.cpp does not stop at token {stop_id}, where trained answers end"
 
-    def text(prompt: Prompt) -> str:
+    def texts(prompt: Prompt) -> list[str]:
         chat = rendered_by(runner.template or "", runner.special_tokens, prompt.kwargs, adds_bos=runner.adds_bos)
-        return chat(prompt.messages, prompt.tools or None)
+        return [chat(turns, prompt.tools or None) for turns in both_ways(prompt.messages, system)]
 
-    if (count := _differing(runner, prompts, text)) and runner.template:
+    if (count := _differing(runner, prompts, texts)) and runner.template:
         yield f"{count} of {len(prompts)} prompts come out of llama.cpp as other tokens than in training"
 
 
@@ -81,17 +84,21 @@ def _modelfile_findings(runner: GgufRunner, folder: Path, prompts: Sequence[Prom
     if runner.piece(stop_id) not in [value for name, value in said.parameters if name == "stop"]:
         yield f"{MODELFILE} does not stop at {runner.piece(stop_id)}, where trained answers end"
     asked = [one for one in prompts if not one.tools and one.kwargs == served["chat_template_kwargs"]]
-    if count := _differing(runner, asked, lambda prompt: ollama_text(said.template, prompt.messages)):
+
+    def texts(prompt: Prompt) -> list[str]:
+        return [ollama_text(said.template, turns, said.system) for turns in both_ways(prompt.messages, said.system)]
+
+    if count := _differing(runner, asked, texts):
         yield f"{MODELFILE}: {count} of {len(asked)} prompts come out as other tokens than in training"
 
 
-def _differing(runner: GgufRunner, prompts: Sequence[Prompt], text: Callable[[Prompt], str]) -> int:
-    """Return how many prompts come out as other tokens than in training, or not at all."""
+def _differing(runner: GgufRunner, prompts: Sequence[Prompt], texts: Callable[[Prompt], list[str]]) -> int:
+    """Return how many prompts come out as other tokens than in training, in one of their texts, or not at all."""
     count = 0
     for prompt in prompts:
         try:
-            ids: list[int] | None = runner.ids(text(prompt), add_special=True)
+            same = all(runner.ids(text, add_special=True) == prompt.ids for text in texts(prompt))
         except Exception:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
-            ids = None
-        count += ids != prompt.ids
+            same = False
+        count += not same
     return count

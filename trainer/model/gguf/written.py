@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from trainer.errors import HardwareError
 from trainer.model.carried import write_prompt
+from trainer.model.default_system import without_default_system
 from trainer.model.gguf.converter import FLOATS, convert, find_converter
 from trainer.model.gguf.modelfile import (
     MODELFILE,
@@ -134,6 +135,7 @@ def _modelfile(source: Path, prompt: dict[str, Any], settings: GenerationConfig)
         runner.close()
     if not template:
         raise UnknownTemplateError("the model has no chat template")
+    template = without_default_system(template, prompt["system"])  # SYSTEM says it there
     chat = rendered_by(template, special, prompt["chat_template_kwargs"], adds_bos=adds_bos)
     parameters = parameters_of(settings, prompt["stop"])
     return Modelfile(source.name, go_template(chat, template), prompt["system"], parameters)

@@ -187,7 +187,11 @@ def test_a_pair_of_answers_and_a_text_row_are_scanned() -> None:
     }
 
 
-@pytest.mark.parametrize("tokens", [TOKENS, frozenset(("[EMAIL]",)), frozenset(("[EMAIL]", "<EMAIL>", "{CARD}"))])
+@pytest.mark.parametrize(
+    "tokens",
+    [TOKENS, frozenset(("[EMAIL]",)), frozenset(("[EMAIL]", "<EMAIL>", "{CARD}"))],
+    ids=["templates", "one", "three"],
+)
 def test_placeholders_are_no_special_tokens_and_split_none(tokens: frozenset[str]) -> None:
     scan = Scanner(Pii(action="redact"), special_tokens=tokens)
     text = f"{MAIL}<|im_end|>{CARD} [INST]{MAIL}[/INST] password=Xy7$kkP9q</s>"

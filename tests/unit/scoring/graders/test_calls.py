@@ -181,7 +181,10 @@ def example_questions(turns: Any) -> list[Question]:
         for number, line in enumerate(EXAMPLE.read_text().splitlines(), start=1)
     ]
     return questions_of(
-        rows, turns=turns, by=None, write_calls=lambda row, history, turn: json.dumps(turn["tool_calls"])
+        rows,
+        turns=turns,
+        by=None,
+        write_answer=lambda row, history, turn: (json.dumps(turn.get("tool_calls") or turn["content"]), 1),
     )
 
 
@@ -205,5 +208,7 @@ def test_calls_of_a_completion_are_evaluated_and_those_of_its_prompt_are_not() -
     shown = {"role": "tool", "content": "sunny"}
     prompt = [{"role": "user", "content": "?"}, call, shown, {"role": "user", "content": "and now?"}]
     row = {"prompt": prompt, "completion": [call, shown, {"role": "assistant", "content": "Sunny."}]}
-    found = questions_of([row], turns="auto", by=None, write_calls=lambda *_: "call")
+    found = questions_of(
+        [row], turns="auto", by=None, write_answer=lambda row, history, turn: (turn["content"] or "call", 1)
+    )
     assert [(len(one.messages), one.reference) for one in found] == [(4, "call"), (6, "Sunny.")]

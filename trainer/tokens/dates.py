@@ -1,0 +1,46 @@
+"""Find out whether a chat template prints today's date, and write one that always prints the same.
+
+transformers gives templates a function `strftime_now`. What they print with it is in every prompt: rows are trained
+with the day on which they were tokenized, and the model is served on others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+from trainer.tokens.encode import Row
+
+ASKS_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
+DATE_VARIABLE = "date_string"
+"""By which Llama's templates take a date in place of today's."""
+LEFT, RIGHT = "\uf4f0", "\uf4f1"
+"""Private-use characters around the format of a date."""
+PRINTS_FORMATS = f"{{%- macro strftime_now(form) -%}}{LEFT}{{{{ form }}}}{RIGHT}{{%- endmacro -%}}"
+"""Takes the place of the function in the template that follows."""
+
+Render = Callable[..., str]
+"""Renders a row with a `template`."""
+
+
+def formats_of_today(render: Render, row: Row, template: str) -> list[str]:
+    """Return the formats in which a template prints today's date into a row."""
+    text = render(row, template=PRINTS_FORMATS + template)
+    return re.findall(f"{LEFT}(.*?){RIGHT}", text)
+
+
+def takes_a_date(render: Render, row: Row, template: str) -> bool:
+    """Tell whether a date in `date_string` keeps a template from printing today's."""
+    given = {**(row.get("chat_template_kwargs") or {}), DATE_VARIABLE: "1 Jan 2000"}
+    return not formats_of_today(render, {**row, "chat_template_kwargs": given}, template)
+
+
+def with_fixed_date(template: str, today: datetime) -> str:
+    """Return the template with one day's date in place of each question for today's."""
+
+    def date(match: re.Match[str]) -> str:
+        text = today.strftime(match[1] if match[1] is not None else match[2])
+        return f'"{text}"'
+
+    return ASKS_TODAY.sub(date, template)
