@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.data.prepare import Prepared, write_line
 from trainer.data.reasons import MALFORMED
+from trainer.data.usage import Usage
 
 NUM_LISTED = 5
 
@@ -71,6 +72,8 @@ class Ledger:
     """Change by cleaning -> rows."""
     samples: dict[str, list[list[str]]] = field(default_factory=dict)
     """Change by cleaning -> [before, after] of the first texts changed."""
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Path of a source -> its layouts and columns."""
     pii: dict[str, Found] = field(default_factory=dict)
     """Type of personal data -> what was found."""
 

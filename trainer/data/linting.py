@@ -50,6 +50,7 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         rows_train=int(sides["train"].size),
         rows_heldout=int(sides["heldout"].size),
         formats=ledger.formats,
+        telling=_telling(desk),
         rejected={reason: Seen(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
         exact_duplicates=Seen(len(copies.exact), tuple(exact)),
         near_duplicates=Seen(len(copies.near), tuple(near)),
@@ -65,6 +66,16 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
             for kind, found in ledger.pii.items()
         },
     )
+
+
+def _telling(desk: Desk) -> dict[str, int]:
+    """Return columns that no row is made of though their names say what they mean, but those that the split goes by."""
+    ignored = [name for name in (desk.data.split.by, desk.data.split.stratify) if name]
+    return {
+        f"{usage.path}: {name} ({meaning})": count
+        for usage in desk.ledger.usages.values()
+        for name, meaning, count in usage.telling(ignored)
+    }
 
 
 def _unpinned(desk: Desk) -> dict[str, str]:

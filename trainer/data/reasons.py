@@ -27,13 +27,16 @@ Malformed = Literal[
 ]
 """Faults of a row alone; these count towards `data.max_rejected`."""
 
+Undecided = Literal["no_preference"]
+"""The row is sound, but of its answers none is better than another."""
+
 Redundant = Literal["exact_duplicate", "near_duplicate", "in_heldout", "in_validation", "contaminated"]
 """The row is sound, but another row already says it."""
 
 Private = Literal["personal_data"]
 """The row is sound, but holds what must not be trained on."""
 
-Reason = Malformed | Redundant | Private
+Reason = Malformed | Undecided | Redundant | Private
 
 MALFORMED: frozenset[str] = frozenset(get_args(Malformed))
 
@@ -41,11 +44,11 @@ MALFORMED: frozenset[str] = frozenset(get_args(Malformed))
 class RowError(Exception):
     """One row cannot be used. The stage writes it down and goes on; it never reaches the user as an exception."""
 
-    def __init__(self, reason: Malformed | Private, detail: str) -> None:
+    def __init__(self, reason: Malformed | Undecided | Private, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.reason: Malformed | Private = reason
+        self.reason: Malformed | Undecided | Private = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[RowError], tuple[Malformed | Private, str]]:
+    def __reduce__(self) -> tuple[type[RowError], tuple[Malformed | Undecided | Private, str]]:
         """Travel between processes: the default would call us with the joined message alone."""
         return type(self), (self.reason, self.detail)

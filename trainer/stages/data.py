@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,8 +16,9 @@ import trainer
 from trainer.data.cluster import open_workers
 from trainer.data.desk import Desk, Rows
 from trainer.data.embedding import find_model
+from trainer.data.files import passed_over
 from trainer.data.guard import compare_with_heldout, guard
-from trainer.data.ledger import FileCount, Ledger
+from trainer.data.ledger import NUM_LISTED, FileCount, Ledger
 from trainer.data.lint.run import raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
@@ -25,10 +27,11 @@ from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.data.semantic import find_semantic
-from trainer.data.sources import open_inputs, system_text
+from trainer.data.sources import Input, open_inputs, system_text
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
+from trainer.data.usage import Usage
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, Split
 from trainer.recipe.pii import pseudonyms_pass_away
@@ -65,6 +68,7 @@ def run(recipe: Recipe, run: StageContext) -> None:
         if pseudonyms_pass_away(data.pii):
             run.say("pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again")
         _read_all(desk)
+        _say_sources(desk, run)
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
         _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
@@ -123,21 +127,42 @@ def _read_all(desk: Desk) -> None:
     rules = Rules.of(desk.data, system_text(desk.data))
     for given in open_inputs(desk.data):
         label = given.origin.label
+        usage = _usage(desk, given)
         desk.repeat_of[label] = given.repeat
         results = desk.workers.map(prepare, chunks(given.rows, rules, given.origin))
-        _read_file(desk, given.path, given.side, label, results)
+        _read_file(desk, given.path, given.side, label, usage, results)
     desk.spool.close_writing()
     desk.said.close_writing()
     desk.facts.close_writing()
     desk.begin()
 
 
-def _read_file(desk: Desk, path: str, side: Side, label: str, results: Iterator[Prepared]) -> None:
+def _usage(desk: Desk, given: Input) -> Usage:
+    """Return the counts of a file's source; those of benchmarks are not shown."""
+    usage = Usage(given.source)
+    if given.side != Side.BENCHMARK:
+        usage = desk.ledger.usages.setdefault(given.source, usage)
+    usage.files.append(given.origin.label)
+    usage.how += Counter([given.how] if given.how else [])
+    return usage
+
+
+def _say_sources(desk: Desk, run: StageContext) -> None:
+    """Print a line about each source: layout, columns that are used and columns that are not."""
+    for path, usage in desk.ledger.usages.items():
+        run.say(usage.line())
+        if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
+            names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
+            run.say(f"{path}: {len(files)} files that could hold rows are not read: {names}")
+
+
+def _read_file(desk: Desk, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
     counted = FileCount()
     for result in results:
         if result.refusal:
             raise DataError(result.refusal[0], hint=result.refusal[1])
         counted.add(result)
+        usage.add(result)
         if side != Side.BENCHMARK:
             desk.ledger.note(result, label)
         desk.spool.append(result.lines, result.columns["size"])
