@@ -215,6 +215,7 @@ def parse_batch(columns: Columns) -> list[Message]:
     body = columns.take("body") if columns.has("body") else columns.take("request")
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
         raise RowError("unknown_format", "the request (`body`) holds no `messages`")
+    columns.lost_keys |= {f"body.{name}" for name in body if name not in ("messages", "tools", "functions")}
     columns.values |= {
         name: body[name] for name in ("tools", "functions") if name in body and name not in columns.values
     }

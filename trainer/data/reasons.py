@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 Malformed = Literal[
@@ -39,6 +40,25 @@ Private = Literal["personal_data"]
 Reason = Malformed | Undecided | Redundant | Private
 
 MALFORMED: frozenset[str] = frozenset(get_args(Malformed))
+
+
+FIXES: dict[str, str] = {
+    "unknown_format": "set data.sources[].mapping or format, as the message says",
+    "empty_content": "fill these rows in or delete them",
+    "empty_messages": "fill these rows in or delete them",
+    "no_assistant_turn": "give these rows an answer or delete them",
+    "unsupported_content": "leave these rows or columns out",
+    "unknown_role": "name the roles as the message says",
+    "row_too_long": "cut these rows",
+    "no_preference": "delete the ties, or give answers of which one is better",
+}
+"""What to do about a reason; about others, to correct the rows."""
+
+
+def fix_for(reasons: Mapping[str, int]) -> str:
+    """Return what to do about rows that are left out, for the most frequent reason."""
+    frequent = max(reasons, key=lambda reason: reasons[reason], default="")
+    return f"{FIXES.get(frequent, 'correct the rows')}, or raise data.max_rejected"
 
 
 class RowError(Exception):

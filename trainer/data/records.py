@@ -14,6 +14,7 @@ followed by "metadata" (every other column), "source" and "line".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, assert_never
 
 from trainer.data import conversations
@@ -135,11 +136,22 @@ def _add_extras(columns: Columns, record: Record) -> None:
         if system.strip():
             opening.insert(0, {"role": "system", "content": system})
     _add_reasoning(columns, record)
+    if _has_called_text(record):
+        columns.notes.add("calls_as_text")
     name = columns.first_of(TOOL_COLUMNS)
     if name and (tools := canonical_tools(columns.take(name), columns.notes)):
         record["tools"] = tools
     if columns.has("chat_template_kwargs") and isinstance(columns.values["chat_template_kwargs"], dict):
         record["chat_template_kwargs"] = columns.take("chat_template_kwargs")
+
+
+def _has_called_text(record: Record) -> bool:
+    """Whether a tool answers a call that is written as text."""
+    turns = [*record.get("prompt", ()), *(record.get("messages") or record.get("chosen") or ())]
+    return any(
+        after["role"] == "tool" and "tool_calls" not in before and before["role"] == "assistant"
+        for before, after in pairwise(turns)
+    )
 
 
 def _system_of(columns: Columns) -> str:
@@ -207,6 +219,7 @@ def _parse_openai_preference(columns: Columns) -> Record:
     asked = columns.take("input")
     if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
         raise RowError("unknown_format", "`input` holds no `messages`")
+    columns.lost_keys |= {f"input.{name}" for name in asked if name not in ("messages", *TOOL_COLUMNS)}
     columns.values |= {name: asked[name] for name in TOOL_COLUMNS if name in asked and name not in columns.values}
     prompt = canonical_turns(asked["messages"], "input.messages", columns.notes)
     return _pair(columns, prompt, columns.take("preferred_output"), columns.take("non_preferred_output"))

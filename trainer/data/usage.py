@@ -13,6 +13,7 @@ NOTES = {
     "json_text": "values that are no text written as JSON text",
     "python_text": "lists or objects in Python's notation read",
     "first_answer": "the first of several accepted answers taken",
+    "calls_as_text": "tool calls that are written as text kept as text",
     "best_and_worst": "the best and the worst of several answers taken (format: ranked_pairs takes all pairs)",
 }
 """Id of what was done to the values of a row -> in words."""

@@ -24,7 +24,7 @@ from trainer.data.linting import lint
 from trainer.data.mask import Mask
 from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, kind_of_row, prepare
 from trainer.data.raw import RawRow
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, fix_for
 from trainer.data.records import parse_row
 from trainer.data.semantic import find_semantic
 from trainer.data.sources import Input, open_inputs, system_text
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 NUM_PEEKED = 20
 """Rows of each file that `trainer check` reads."""
+
+
+MIN_ROWS_TO_SPLIT = 2
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
@@ -72,7 +75,7 @@ def run(recipe: Recipe, run: StageContext) -> None:
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
         _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
-        _check_sides(sides, data.split)
+        _check_sides(desk, sides, data.split)
         _write_results(run, desk, sides, sections, recipe.name)
 
 
@@ -100,7 +103,7 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     return sides, sections
 
 
-def _check_sides(sides: dict[str, Rows], split: Split) -> None:
+def _check_sides(desk: Desk, sides: dict[str, Rows], split: Split) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
@@ -113,10 +116,22 @@ def _check_sides(sides: dict[str, Rows], split: Split) -> None:
     for side, share in (("heldout", split.heldout), ("validation", split.validation)):
         if share and not sides[side].size:
             raise DataError(
-                f"data.split.{side} is {share:g} and no row could be set aside: all {sides['train'].size} rows ask the "
-                "same prompt (system turns do not count) or share one value of data.split.by",
+                f"data.split.{side} is {share:g} and no row could be set aside: {_held_together(desk, sides['train'])}",
                 hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
             )
+
+
+def _held_together(desk: Desk, rows: Rows) -> str:
+    """Say why the rows that are left stay on one side of the split."""
+    left = f"of {desk.ledger.num_read} rows read, {rows.size} are left, and"
+    columns = desk.table.columns
+    if rows.size < MIN_ROWS_TO_SPLIT:
+        return f"{left} that is too few to divide"
+    if np.unique(columns["prompt"][rows]).size == 1:
+        return f"{left} all ask the same prompt (system turns do not count)"
+    if desk.data.split.by and np.unique(columns["by"][rows]).size == 1:
+        return f"{left} all have the same {desk.data.split.by} (data.split.by)"
+    return f"{left} all are held together: the same or similar prompts (data.dedupe.group_threshold) or data.split.by"
 
 
 # Reading
@@ -183,7 +198,7 @@ def _check_malformed(path: str, counted: FileCount, limit: float) -> None:
     raise DataError(
         f"{listed}\n{path}: {num_malformed} of {num_read} rows are malformed "
         f"({num_malformed / num_read:.1%}; data.max_rejected allows {limit:.1%})",
-        hint="correct the rows, or raise data.max_rejected",
+        hint=fix_for(counted.reasons),
     )
 
 
@@ -237,7 +252,7 @@ def _check_kinds(desk: Desk, recipe: Recipe) -> None:
         reasons = ", ".join(f"{rows} {why} ({known.listed[why][0]})" for why, rows in known.reasons.most_common())
         raise DataError(
             f"no usable rows: {reasons}",
-            hint=f"read {known.path}, which says why, then set data.sources[].format or mapping",
+            hint=f"{fix_for(known.reasons)}; {known.path} says why of each row",
         )
     _check_fit(first, recipe)
 

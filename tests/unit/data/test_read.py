@@ -73,7 +73,7 @@ def test_a_broken_line_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_what_orjson_refuses_is_still_read(tmp_path: Path) -> None:
     rows = list(read_rows(written(tmp_path, "x.jsonl", '{"s": "\\ud800", "n": NaN, "i": 123456789012345678901234}\n')))
     value = rows[0].value
-    assert isinstance(value, dict) and value["s"] == "\ud800" and value["n"] != value["n"] and value["i"] > 1e23
+    assert isinstance(value, dict) and value["s"] == "\ud800" and value["n"] != value["n"] and value["i"] == 123456789012345678901234
 
 
 def test_deep_nesting_is_a_broken_line(tmp_path: Path) -> None:
@@ -103,14 +103,13 @@ def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
 BROKEN = [
     ("x.jsonl", b"", "empty"),
     ("x.jsonl", b"\xef\xbb\xbf \n", "empty"),
-    ("x.txt", b"hello", "unknown kind"),
+    ("x.doc", b"hello", "unknown kind"),
     ("x.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "x.jsonl:2: not UTF-8"),
     ("x.csv", b"q,a\n\xe9,b\n", "x.csv:2: not UTF-8"),
     ("x.csv", b"q,q\n1,2\n", "twice"),
     ("x.csv", b'q,a\n1,2\n"open,2\n', "x.csv:3: invalid_csv"),
     ("x.json", b'[\n{"a": 1},\n{broken}\n]', "x.json:3: invalid_json"),
     ("x.parquet", b"PAR0 nonsense", "parquet"),
-    ("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "x.jsonl:1: not UTF-8: UTF-16"),
     ("x.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "x.jsonl:1: not UTF-8: UTF-16"),
     ("x.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "x.jsonl:1: not UTF-8"),
     ("x.json", b'[{"a": "\xe9"}]', "x.json:1: not UTF-8"),
@@ -120,7 +119,7 @@ BROKEN = [
     ("x.json", b'{"data": [{"a": 1}], broken}', "text after the array"),
     ("x.json", b"[" * 1_000_000, "x.json:1: invalid_json: nested too deeply"),
     ("x.jsonl.gz", gzip.compress(b""), "empty"),
-    ("x.txt.gz", gzip.compress(b"hello"), "unknown kind"),
+    ("x.doc.gz", gzip.compress(b"hello"), "unknown kind"),
     ("x.parquet.gz", gzip.compress(b"hello"), "unknown kind"),
     ("x.csv", b'q,a\n"open,2\n' + b"x,y\n" * (MAX_ROW_BYTES // 3), "x.csv:2: invalid_csv: field larger"),
     ("x.csv", b"q,a\n1," + b"x" * (MAX_ROW_BYTES + 1) + b"\n", "x.csv:2: row_too_long"),
