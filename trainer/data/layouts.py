@@ -250,3 +250,9 @@ def _refuse_nulls(row: Row, present: Row) -> None:
     named = [name for name in empty if name in known]
     if named:
         raise RowError("empty_content", f"`{named[0]}` is null")
+
+
+def layout_table() -> str:
+    """Return the table of the layouts as it stands in docs/data.md."""
+    rows = (f"| `{layout.name}` | {layout.columns} | {layout.becomes} |" for layout in LAYOUTS)
+    return "\n".join(("| format | what a row holds | what becomes of it |", "|---|---|---|", *rows))

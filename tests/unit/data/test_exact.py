@@ -46,11 +46,12 @@ NUMBERS = [
     "-2.50e-10",
     "123456789012345680.0",
 ]
+IDS = [number[:25] for number in NUMBERS]
 FORMS = ["[{}]", '{{"a":{}}}', '{{"a": {} }}', '{{"a":[1,{},2]}}', '{{"b":"x","a":{{"c":\n{}}}}}']
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
 def test_a_number_is_written_as_it_was_read(number: str, form: str) -> None:
     text = form.format(number)
     value = exact.loads(text)
@@ -71,7 +72,7 @@ def call(arguments: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": "Where?"}, answer]}
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
 def test_arguments_that_are_text_keep_their_numbers(number: str) -> None:
     record = parse_row(call(f'{{"n": {number}}}'), source="f", line=1).record
     assert f'"n":{number}}}'.encode() in write_line(record)
@@ -93,11 +94,21 @@ def lines_of(path: Path) -> list[bytes]:
     return prepare(Chunk(rules, Origin("f", "auto", ()), list(read_rows(path)))).lines.splitlines()
 
 
-ROW = '{{"messages": [{{"role": "user", "content": "Where?"}}, {{"role": "assistant", "tool_calls": [{{"function": {{"name": "f", "arguments": {{"n": {0}}}}}}}]}}], "id": {0}}}'
+ROW = (
+    '{{"messages": [{{"role": "user", "content": "Where?"}}, {{"role": "assistant", "tool_calls": [{{"function": '
+    '{{"name": "f", "arguments": {{"n": {0}}}}}}}]}}], "id": {0}}}'
+)
+WHOLE = {
+    "lines": "{0}\n{0}",
+    "array": "[{0},{0}]",
+    "data": '{{"data": [{0}, {0}]}}',
+    "data_last": '{{"v": 1, "data": [{0}, {0}]}}',
+    "values": "{0}\n\n {0}",
+}
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("form", ["{0}\n{0}", "[{0},{0}]", '{{"data": [{0}, {0}]}}', '{{"v": 1, "data": [{0}, {0}]}}'])
+@pytest.mark.parametrize("number", NUMBERS, ids=IDS)
+@pytest.mark.parametrize("form", WHOLE.values(), ids=WHOLE)
 def test_every_form_of_json_keeps_numbers_in_arguments_and_metadata(tmp_path: Path, number: str, form: str) -> None:
     row = ROW.format(number)
     path = tmp_path / "x.json"
@@ -125,7 +136,7 @@ def test_neighbouring_numbers_are_different_rows_and_groups() -> None:
 
 
 def test_csv_cells_stay_text_and_json_in_them_keeps_its_numbers(tmp_path: Path) -> None:
-    cell = '[{""role"": ""user"", ""content"": ""hi""}, {""role"": ""assistant"", ""tool_calls"": [{""function"": {""name"": ""f"", ""arguments"": {""n"": 9400110200881234567000}}}]}]'
+    cell = json.dumps(call('{"n": 9400110200881234567000}')["messages"]).replace('"', '""')
     path = tmp_path / "x.csv"
     path.write_text(f'messages,id,price\n"{cell}",00123,1e400\n')
     [line] = lines_of(path)

@@ -73,7 +73,12 @@ def test_a_broken_line_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_what_orjson_refuses_is_still_read(tmp_path: Path) -> None:
     rows = list(read_rows(written(tmp_path, "x.jsonl", '{"s": "\\ud800", "n": NaN, "i": 123456789012345678901234}\n')))
     value = rows[0].value
-    assert isinstance(value, dict) and value["s"] == "\ud800" and value["n"] != value["n"] and value["i"] == 123456789012345678901234
+    assert (
+        isinstance(value, dict)
+        and value["s"] == "\ud800"
+        and value["n"] != value["n"]
+        and value["i"] == 123456789012345678901234
+    )
 
 
 def test_deep_nesting_is_a_broken_line(tmp_path: Path) -> None:
