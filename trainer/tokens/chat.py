@@ -111,8 +111,8 @@ class Renderer:
         try:
             return self._apply(row, messages, form, prompt=prompt, template=template)
         except Exception as error:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
-            is_opened = bool(messages) and not any(message["role"] == "user" for message in messages[:2])
-            where = "; the assistant opens this conversation, remove what it says first" if is_opened else ""
+            first = next((message["role"] for message in messages if message["role"] != "system"), "")
+            where = "; the assistant opens this conversation, remove what it says first" * (first == "assistant")
             raise DataError(
                 f"{place(row)}: the chat template fails: {error}{where}",
                 hint="remove or change the row, or give a template that takes it in model.chat_template",

@@ -114,10 +114,10 @@ def test_packed_files_are_their_content_and_cut_ones_are_damaged(tmp_path: Path,
 A, B = '{"prompt": "a", "completion": "b"}', '{"prompt": "c", "completion": "d"}'
 PAIR = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
 WRAPPINGS = {
-    "objects one after another": '{\n "prompt": "a",\n "completion": "b"\n}\n{\n "prompt": "c",\n "completion": "d"\n}\n',
+    "objects one after another": f"{A}\n{B}\n".replace("{", "{\n").replace(",", ",\n"),
     "one list under a name": f'{{"train": [{A}, {B}]}}',
     "one list beside other things": f'{{"version": 2, "rows": [{A}, {B}]}}',
-    "rows of the data set server": f'{{"features": [], "rows": [{{"row_idx": 0, "row": {A}}}, {{"row_idx": 1, "row": {B}}}]}}',
+    "rows of the data set server": f'{{"v": 1, "rows": [{{"row_idx": 0, "row": {A}}}, {{"row_idx": 1, "row": {B}}}]}}',
     "columns of pandas": '{"prompt": {"0": "a", "1": "c"}, "completion": {"0": "b", "1": "d"}}',
     "columns as lists": '{"prompt": ["a", "c"], "completion": ["b", "d"]}',
     "a table of pandas": '{"columns": ["prompt", "completion"], "index": [0, 1], "data": [["a", "b"], ["c", "d"]]}',
