@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import zstandard
 
+from trainer.data.files import JSON_SUFFIXES, kind_of_file
 from trainer.data.raw import MAX_ROW_BYTES
 from trainer.errors import DataError
 
@@ -122,6 +123,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
     """Open a file at its first character, as UTF-8.
 
     How it is packed is told by its first bytes, UTF-16 and UTF-32 by their byte order mark; any such mark is passed.
+    JSON is UTF-8 by its standard (RFC 8259), spreadsheets and texts may be any of them.
 
     Raises:
         DataError: it cannot be read, or holds no text.
@@ -130,10 +132,12 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
         with path.open("rb") as file:
             stream = _unpack(file)
             opening = stream.peek(4)[:4]
-            if wide := next((name for mark, name in WIDE_BOMS.items() if opening.startswith(mark)), None):
+            wide = next((name for mark, name in WIDE_BOMS.items() if opening.startswith(mark)), None)
+            if wide and kind_of_file(path) not in JSON_SUFFIXES:
                 stream = io.BufferedReader(Recoded(stream, wide), BUFFER_BYTES)
-            elif b"\x00" in opening:
-                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=_hint("UTF-16LE"))
+            elif wide or b"\x00" in opening:
+                hint = _hint((wide or "utf-16").upper())
+                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=hint)
             elif opening.startswith(BOM):
                 stream.read(len(BOM))
             yield stream

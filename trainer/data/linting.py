@@ -69,8 +69,13 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
 
 
 def _telling(desk: Desk) -> dict[str, int]:
-    """Return columns that no row is made of though their names say what they mean, but those that the split goes by."""
-    ignored = [name for name in (desk.data.split.by, desk.data.split.stratify) if name]
+    """Return columns that no row is made of though their names say what they mean.
+
+    Those that the split goes by, and those that the recipe leaves out on purpose, are not among them.
+    """
+    split = desk.data.split
+    ignored = [name for name in (split.by, split.stratify) if name]
+    ignored += [name for source in desk.data.sources for name, column in source.mapping.items() if not column]
     return {
         f"{usage.path}: {name} ({meaning})": count
         for usage in desk.ledger.usages.values()

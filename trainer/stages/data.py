@@ -129,8 +129,6 @@ def _held_together(desk: Desk, rows: Rows) -> str:
         return f"{left} that is too few to divide"
     if np.unique(columns["prompt"][rows]).size == 1:
         return f"{left} all ask the same prompt (system turns do not count)"
-    if desk.data.split.by and np.unique(columns["by"][rows]).size == 1:
-        return f"{left} all have the same {desk.data.split.by} (data.split.by)"
     return f"{left} all are held together: the same or similar prompts (data.dedupe.group_threshold) or data.split.by"
 
 

@@ -116,6 +116,7 @@ BROKEN = [
     ("x.json", b'[\n{"a": 1},\n{broken}\n]', "x.json:3: invalid_json"),
     ("x.parquet", b"PAR0 nonsense", "parquet"),
     ("x.jsonl", '{"a": 1}\n'.encode("utf-16-le"), "x.jsonl:1: not UTF-8: UTF-16"),
+    ("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "x.jsonl:1: not UTF-8: UTF-16"),
     ("x.jsonl", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "x.jsonl:1: not UTF-8"),
     ("x.json", b'[{"a": "\xe9"}]', "x.json:1: not UTF-8"),
     ("x.json", b'[{"a": 1}\n{"a": 2}]', "x.json:2: invalid_json: Expecting ','"),
