@@ -146,7 +146,8 @@ def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:
     for name in there & set(DIALOG_COLUMNS):
         if isinstance(raw.get(name), list) and len(raw[name]) % 2 and all(isinstance(text, str) for text in raw[name]):
             return {**raw, name: [*raw[name], PLACEHOLDER]}
-    return _with_last_turn(raw, column) if (column := turns_column(raw)) else raw
+    other = turns_column(raw)
+    return _with_last_turn(raw, other) if other else raw
 
 
 def _with_last_content(raw: Row) -> Row:
