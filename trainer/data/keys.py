@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from trainer.data import exact
 from trainer.data.turns import Message
 
 SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
@@ -66,7 +69,7 @@ def said(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, An
 
 def dump(value: object) -> str:
     """Write JSON with sorted keys and every string normalised."""
-    return orjson.dumps(_folded(value), option=orjson.OPT_SORT_KEYS, default=str).decode()
+    return exact.dumps(_folded(value), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _folded(value: Any) -> Any:
@@ -74,6 +77,9 @@ def _folded(value: Any) -> Any:
         return normalise(value)
     if isinstance(value, dict):
         return {normalise(str(key)): _folded(item) for key, item in value.items()}
+    if isinstance(value, exact.Written) and exact.is_number(value) and math.isfinite(value):
+        # 10.50 and 10.5 are one number, 0.1 and 0.1000000000000000055 are not.
+        return float(value) if Decimal(value.text) == Decimal(repr(float(value))) else value
     return [_folded(item) for item in value] if isinstance(value, list) else value
 
 

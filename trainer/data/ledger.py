@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.data.prepare import Prepared, write_line
 from trainer.data.reasons import MALFORMED
+from trainer.data.usage import Usage
 
 NUM_LISTED = 5
 
@@ -22,12 +23,15 @@ class FileCount:
     num_malformed: int = 0
     first: list[str] = field(default_factory=list)
     """`line: reason: detail` of the first malformed rows."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why rows are malformed -> rows."""
 
     def add(self, prepared: Prepared) -> None:
         """Count the rows of a chunk."""
         self.num_read += prepared.num_read
         malformed = [row for row in prepared.rejected if row["reason"] in MALFORMED]
         self.num_malformed += len(malformed)
+        self.reasons.update(str(row["reason"]) for row in malformed)
         self.first += [f"{row['line']}: {row['reason']}: {row['detail']}" for row in malformed[: 3 - len(self.first)]]
 
 
@@ -71,6 +75,8 @@ class Ledger:
     """Change by cleaning -> rows."""
     samples: dict[str, list[list[str]]] = field(default_factory=dict)
     """Change by cleaning -> [before, after] of the first texts changed."""
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Path of a source -> its layouts and columns."""
     pii: dict[str, Found] = field(default_factory=dict)
     """Type of personal data -> what was found."""
 

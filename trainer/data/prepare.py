@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from trainer.data import exact
 from trainer.data.checks import strings_of
 from trainer.data.clean import Cleaner
 from trainer.data.clean_strings import Sample
@@ -112,6 +113,12 @@ class Prepared:
     num_read: int
     rejected: list[dict[str, object]] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
+    """Column -> rows that are made of it."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Column or key of turns -> rows in which it holds something that is not used."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was done to values, see `usage.NOTES` -> rows."""
     lines: bytes = b""
     """JSON lines of the finished rows."""
     said: bytes = b""
@@ -216,7 +223,7 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
         return _parse_benchmark(raw, chunk.origin.label)
     origin, prompt = chunk.origin, tools.data.system_prompt
     # The cleaner checks the turns: it may put right what the check would refuse.
-    layout, record = parse_row(
+    parsed = parse_row(
         raw.value,
         source=origin.label,
         line=raw.line,
@@ -224,7 +231,11 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
         mapping=dict(origin.mapping),
         check=False,
     )
-    result.formats[layout] += 1
+    record = parsed.record
+    result.formats[parsed.format] += 1
+    result.used.update(parsed.used)
+    result.unused.update(parsed.unused)
+    result.notes.update(parsed.notes)
     if prompt and chunk.rules.system is not None:
         record = apply_system_prompt(record, chunk.rules.system, when=prompt.when)
     cleaned = tools.clean(record)
@@ -287,9 +298,8 @@ def _describe(records: list[Record], data: DataSection, result: Prepared) -> Non
 
 
 def write_line(row: Record) -> bytes:
-    """Return a row as a line of JSON."""
-    # Parquet columns may hold dates, decimals and bytes: kept as text, they are metadata only.
-    return orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    """Return a row as a line of JSON, every number as it was read; dates, decimals and bytes as text."""
+    return exact.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
 
 
 def _facts(record: Record, keys: Keys, said: Said, data: DataSection) -> dict[str, int]:

@@ -11,7 +11,26 @@ from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
 from trainer.recipe.pii import Pii
 
-Format = Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "kto", "text", "tokens"]
+Format = Literal[
+    "auto",
+    "messages",
+    "sharegpt",
+    "dialog",
+    "gemini",
+    "openai_batch",
+    "alpaca",
+    "prompt_completion",
+    "rag",
+    "preference",
+    "openai_preference",
+    "two_answers",
+    "ranked",
+    "ranked_pairs",
+    "kto",
+    "text",
+    "tokens",
+]
+"""Layouts of rows; `trainer.data.layouts` says what each holds and what becomes of it."""
 
 HUB_PREFIX = "hub:"
 
@@ -20,19 +39,21 @@ class Source(Section):
     """Rows of one file, folder or data set."""
 
     path: str
-    """`.jsonl`, `.json` or `.csv` file (`.gz` or `.zst` may follow), `.parquet` file, a folder of them, a folder
-    written by `save_to_disk`, or `hub:OWNER/NAME`."""
+    """`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt` or `.md` file (`.gz`, `.zst`, `.bz2` or `.xz` may follow), `.parquet`
+    or `.arrow` file, a pattern (`parts/*.jsonl`), a folder of them, a folder written by `save_to_disk`, or
+    `hub:OWNER/NAME`. A `.txt` or `.md` file is one document."""
     subset: str | None = None
     """Configuration of a data set of the hub."""
     split: str | None = None
-    """Split of a data set of the hub or of a saved one; needed where it has several."""
+    """Split of a data set of the hub, of a saved one or of a JSON file with several lists of rows; needed where there
+    are several."""
     revision: str | None = None
     """Commit, tag or branch of a data set of the hub; a commit makes the run repeatable."""
     format: Format = "auto"
-    """Layout of the rows; auto: told from each row's keys. tokens: `input_ids` and `labels`, taken as they are."""
+    """Layout of the rows; auto: told from each row's columns. docs/data.md lists them."""
     mapping: dict[str, str] = Field(default_factory=dict)
     """Other column names, as `our name: column in the file`, for example `prompt: question`; dots lead into objects
-    and lists: `completion: answers.0.text`."""
+    and lists: `completion: answers.0.text`. An empty column name leaves a column out: `context: ""`."""
     repeat: float = Field(default=1.0, gt=0.0, le=100.0)
     """Passes over this source in one epoch; 0.5 is a seeded half. Training rows only."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,20 +16,22 @@ import trainer
 from trainer.data.cluster import open_workers
 from trainer.data.desk import Desk, Rows
 from trainer.data.embedding import find_model
+from trainer.data.files import passed_over
 from trainer.data.guard import compare_with_heldout, guard
-from trainer.data.ledger import FileCount, Ledger
+from trainer.data.ledger import NUM_LISTED, FileCount, Ledger
 from trainer.data.lint.run import raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
 from trainer.data.prepare import KTO, PAIR, TEXT, Origin, Prepared, Rules, chunks, kind_of_row, prepare
 from trainer.data.raw import RawRow
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, fix_for
 from trainer.data.records import parse_row
 from trainer.data.semantic import find_semantic
-from trainer.data.sources import open_inputs, system_text
+from trainer.data.sources import Input, open_inputs, system_text
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
+from trainer.data.usage import Usage
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, Split
 from trainer.recipe.pii import pseudonyms_pass_away
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 
 NUM_PEEKED = 20
 """Rows of each file that `trainer check` reads."""
+
+
+MIN_ROWS_TO_SPLIT = 2
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
@@ -65,10 +71,11 @@ def run(recipe: Recipe, run: StageContext) -> None:
         if pseudonyms_pass_away(data.pii):
             run.say("pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again")
         _read_all(desk)
+        _say_sources(desk, run)
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
         _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
-        _check_sides(sides, data.split)
+        _check_sides(desk, sides, data.split)
         _write_results(run, desk, sides, sections, recipe.name)
 
 
@@ -96,7 +103,7 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     return sides, sections
 
 
-def _check_sides(sides: dict[str, Rows], split: Split) -> None:
+def _check_sides(desk: Desk, sides: dict[str, Rows], split: Split) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
@@ -109,10 +116,20 @@ def _check_sides(sides: dict[str, Rows], split: Split) -> None:
     for side, share in (("heldout", split.heldout), ("validation", split.validation)):
         if share and not sides[side].size:
             raise DataError(
-                f"data.split.{side} is {share:g} and no row could be set aside: all {sides['train'].size} rows ask the "
-                "same prompt (system turns do not count) or share one value of data.split.by",
+                f"data.split.{side} is {share:g} and no row could be set aside: {_held_together(desk, sides['train'])}",
                 hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
             )
+
+
+def _held_together(desk: Desk, rows: Rows) -> str:
+    """Say why the rows that are left stay on one side of the split."""
+    left = f"of {desk.ledger.num_read} rows read, {rows.size} are left, and"
+    columns = desk.table.columns
+    if rows.size < MIN_ROWS_TO_SPLIT:
+        return f"{left} that is too few to divide"
+    if np.unique(columns["prompt"][rows]).size == 1:
+        return f"{left} all ask the same prompt (system turns do not count)"
+    return f"{left} all are held together: the same or similar prompts (data.dedupe.group_threshold) or data.split.by"
 
 
 # Reading
@@ -123,21 +140,42 @@ def _read_all(desk: Desk) -> None:
     rules = Rules.of(desk.data, system_text(desk.data))
     for given in open_inputs(desk.data):
         label = given.origin.label
+        usage = _usage(desk, given)
         desk.repeat_of[label] = given.repeat
         results = desk.workers.map(prepare, chunks(given.rows, rules, given.origin))
-        _read_file(desk, given.path, given.side, label, results)
+        _read_file(desk, given.path, given.side, label, usage, results)
     desk.spool.close_writing()
     desk.said.close_writing()
     desk.facts.close_writing()
     desk.begin()
 
 
-def _read_file(desk: Desk, path: str, side: Side, label: str, results: Iterator[Prepared]) -> None:
+def _usage(desk: Desk, given: Input) -> Usage:
+    """Return the counts of a file's source; those of benchmarks are not shown."""
+    usage = Usage(given.source)
+    if given.side != Side.BENCHMARK:
+        usage = desk.ledger.usages.setdefault(given.source, usage)
+    usage.files.append(given.origin.label)
+    usage.how += Counter([given.how] if given.how else [])
+    return usage
+
+
+def _say_sources(desk: Desk, run: StageContext) -> None:
+    """Print a line about each source: layout, columns that are used and columns that are not."""
+    for path, usage in desk.ledger.usages.items():
+        run.say(usage.line())
+        if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
+            names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
+            run.say(f"{path}: {len(files)} files that could hold rows are not read: {names}")
+
+
+def _read_file(desk: Desk, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
     counted = FileCount()
     for result in results:
         if result.refusal:
             raise DataError(result.refusal[0], hint=result.refusal[1])
         counted.add(result)
+        usage.add(result)
         if side != Side.BENCHMARK:
             desk.ledger.note(result, label)
         desk.spool.append(result.lines, result.columns["size"])
@@ -158,7 +196,7 @@ def _check_malformed(path: str, counted: FileCount, limit: float) -> None:
     raise DataError(
         f"{listed}\n{path}: {num_malformed} of {num_read} rows are malformed "
         f"({num_malformed / num_read:.1%}; data.max_rejected allows {limit:.1%})",
-        hint="correct the rows, or raise data.max_rejected",
+        hint=fix_for(counted.reasons),
     )
 
 
@@ -212,7 +250,7 @@ def _check_kinds(desk: Desk, recipe: Recipe) -> None:
         reasons = ", ".join(f"{rows} {why} ({known.listed[why][0]})" for why, rows in known.reasons.most_common())
         raise DataError(
             f"no usable rows: {reasons}",
-            hint=f"read {known.path}, which says why, then set data.sources[].format or mapping",
+            hint=f"{fix_for(known.reasons)}; {known.path} says why of each row",
         )
     _check_fit(first, recipe)
 

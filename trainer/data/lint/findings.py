@@ -61,6 +61,7 @@ class LintContext:
         rows_train: training rows, after everything that removes rows.
         rows_heldout: held-out rows.
         formats: source -> layout -> rows.
+        telling: columns that are not used though their names say what they mean: `source: column (meaning)` -> rows.
         rejected: reason in rejected.jsonl -> rows; reasons of duplicates and leaks may be among them and are skipped.
         exact_duplicates: removed copies.
         near_duplicates: removed near copies, each as `removed = kept`.
@@ -78,6 +79,7 @@ class LintContext:
     rows_train: int = 0
     rows_heldout: int = 0
     formats: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    telling: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, Seen] = field(default_factory=dict)
     exact_duplicates: Seen = Seen()
     near_duplicates: Seen = Seen()

@@ -54,6 +54,8 @@ def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
     """Yield findings about rejected rows, sides, copies and personal data."""
     yield from _rejected(context)
     yield from _formats(context)
+    for column, rows in context.telling.items():
+        yield Finding("F021", column, rows, _share(rows, context.rows_read))
     yield from _sides(context, section)
     yield from _copies(context)
     yield from _personal(context)
