@@ -32,7 +32,7 @@ class Copies:
     exact: dict[int, int] = field(default_factory=dict)
     """Row that goes -> row that stays."""
     near: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Row that goes -> row that stays, similarity."""
+    """Row that goes, or would go -> row that stays, similarity."""
     conflicts: list[list[int]] = field(default_factory=list)
     """Groups of rows that stay, with the same or nearly the same prompt and different answers."""
     edges: Edges | None = None
@@ -88,22 +88,32 @@ class Desk:
             self.copies.exact |= found
             self.drop(side, found, "exact_duplicate")
 
-    def drop_near(self) -> None:
-        """Leave out training rows that a better one nearly repeats, and remember what else is similar."""
+    def find_near(self) -> None:
+        """Find training rows that a better one nearly repeats, leave them out if the recipe says so, and remember what
+        else is similar.
+        """
         section, rounds = self.data.dedupe, []
         wanted = np.concatenate([self.rows[side] for side in Side])
         rank = self._rank()
         for _ in range(MAX_ROUNDS):
             edges, crowded = find_similar(
-                self.table, self.said, self.workers, wanted, drop=section.threshold, flag=section.group_threshold
+                self.table,
+                self.said,
+                self.spool,
+                self.workers,
+                wanted,
+                drop=section.threshold,
+                flag=section.group_threshold,
             )
             rounds.append(edges)
             found = keep_best(self._among_sources(edges), rank)
             self.copies.near |= found
+            if section.near == "report" or not found:
+                break
             details = {row: f"similarity {score:.2f}" for row, (_, score) in found.items()}
             self.drop(Side.SOURCE, {row: kept for row, (kept, _) in found.items()}, "near_duplicate", details)
             wanted = np.intersect1d(crowded, np.concatenate([self.rows[side] for side in Side]))
-            if not found or not wanted.size:
+            if not wanted.size:
                 break
         self.copies.edges = self.still_in(join_edges(rounds))
 

@@ -81,8 +81,8 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     dedupe = desk.data.dedupe
     if dedupe.exact:
         desk.drop_exact()
-    if dedupe.near:
-        desk.drop_near()
+    if dedupe.near != "off":
+        desk.find_near()
     desk.drop_leaks()
     desk.find_conflicts()
     contamination = guard(desk, run.dir)
