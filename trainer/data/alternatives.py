@@ -5,18 +5,23 @@ The lists only sharpen a decision: between rows with different answers every wor
 
 from __future__ import annotations
 
-NEGATIONS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NEGATIONS = _words(
     """not no none never neither nor nothing nobody nowhere without cannot except unless only
     nicht kein keine keinen keinem keiner keines nie niemals nichts niemand ohne weder außer nur
     ne n pas jamais aucun aucune rien sans ni personne sauf seulement
     nunca jamás ningún ninguno ninguna nada sin tampoco salvo solo
     non mai nessun nessuno nessuna senza não nem nenhum nenhuma sem niet geen nooit
-    не нет ни никогда без inte aldrig ingen utan ikke nie bez değil yok""".split()
+    не нет ни никогда без inte aldrig ingen utan ikke nie bez değil yok"""
 )
 """One of them on one side alone turns the sentence round."""
 
 ALTERNATIVES = tuple(
-    frozenset(line.split())
+    _words(line)
     for line in """
     yes no maybe unknown ja nein oui non si sí true false wahr falsch vrai faux
     left right straight around forward backward forwards backwards clockwise counterclockwise links rechts gauche droite
@@ -60,22 +65,26 @@ ALTERNATIVES = tuple(
 )
 """Words of one kind: where each side has another one of them, the rows say different things."""
 
-GLUE = frozenset(
+GLUE = _words(
     """a an the please bitte
     am is are be been being was were has have had do does did will would can could
     i me my mine we us our ours you your yours he him his she her hers it its they them their theirs
     this that these those there here
     of to for in on at by into onto from with as and so then than just also too very really actually well
     hi hello hey thanks thank
-    der die das den dem des ein eine einen einem einer eines und le la les une el los las una""".split()
+    der die das den dem des ein eine einen einem einer eines und le la les une el los las una"""
 )
 """Words that may be missing without a change of meaning. One in place of another is another matter."""
 
-INTERCHANGEABLE = frozenset(
+INTERCHANGEABLE = _words(
     """a an the please i me my we our us you your am is are be been do does this that these those it its there
-    of for to just also so then very really actually hi hello hey thanks thank""".split()
+    of for to just also so then very really actually hi hello hey thanks thank"""
 )
 """Glue that may also stand in place of other such glue."""
+
+UNMARKED = {f"{stem}nt": stem for stem in _words("do does did is are was were has have had could would should")}
+UNMARKED |= {"cant": "can", "wont": "will"}
+"""Contractions written without their apostrophe."""
 
 CONTRACTIONS = {"m": "am", "re": "are", "ve": "have", "ll": "will", "d": "would", "s": "is"}
 """Letters after an apostrophe -> word."""

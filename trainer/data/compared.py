@@ -78,14 +78,17 @@ def unpack_said(line: bytes) -> Said:
 def prompt_turns(record: Record) -> Sequence[Message]:
     """Return the turns before the last answer."""
     if "messages" in record:
-        return record["messages"][: _last_answer(record)]  # type: ignore[no-any-return]
-    return record.get("prompt", ())
+        before: list[Message] = record["messages"][: _last_answer(record)]
+        return before
+    asked: list[Message] = record.get("prompt", [])
+    return asked
 
 
 def answer_turns(record: Record) -> Sequence[Message]:
     """Return the turns of the last answer, of a pair those of both answers."""
     if "messages" in record:
-        return record["messages"][_last_answer(record) :]  # type: ignore[no-any-return]
+        last: list[Message] = record["messages"][_last_answer(record) :]
+        return last
     return [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
 
 

@@ -11,6 +11,7 @@ from trainer.data.dedupe import find_conflicts, find_exact_duplicates
 from trainer.data.ledger import Ledger
 from trainer.data.mask import Mask
 from trainer.data.near import Edges, keep_best
+from trainer.data.patterns import group_patterns
 from trainer.data.prepare import MESSAGES, rejected
 from trainer.data.similar import find_similar, join_edges
 from trainer.data.split import Groups, Prompts, find_leaks, group_rows, split_rows
@@ -35,6 +36,8 @@ class Copies:
     """Row that goes, or would go -> row that stays, similarity."""
     conflicts: list[list[int]] = field(default_factory=list)
     """Groups of rows that stay, with the same or nearly the same prompt and different answers."""
+    patterns: list[Rows] = field(default_factory=list)
+    """Rows that differ in what stands in the slots of one pattern, the largest pattern first; all stay."""
     edges: Edges | None = None
     """Similar pairs of all rows that stay; None where near duplicates are not looked for."""
 
@@ -116,6 +119,8 @@ class Desk:
             if not wanted.size:
                 break
         self.copies.edges = self.still_in(join_edges(rounds))
+        edges = self._among_sources(self.copies.edges)
+        self.copies.patterns = group_patterns(edges.pairs[edges.slots], len(self.table))
 
     def _rank(self) -> Rows:
         """Order all rows, the best first: more turns, then more text, then the earlier one."""

@@ -41,8 +41,8 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, num_pairs: int) -> Weights:
         """Make room for so many pairs."""
-        columns = (np.full(num_pairs, Weight.VALUES, np.int64) for _ in range(3))
-        return cls(*columns, np.zeros(num_pairs, np.bool_))
+        prompt, answer, context = (np.full(num_pairs, Weight.VALUES, np.int64) for _ in range(3))
+        return cls(prompt, answer, context, np.zeros(num_pairs, np.bool_))
 
 
 def of_interest(compared: Compared, *, drop: float) -> Flags:

@@ -149,7 +149,9 @@ def _band_column(parts: Sequence[Keys], masks: list[NDArray[np.bool_]], band: in
     return _chosen([keys.bands[:, band % NUM_BANDS] for keys in parts], masks, np.uint32)
 
 
-def _bucket_pairs(columns: Callable[[int], NDArray[np.uint32]], rows: Rows, band: int) -> tuple[NDArray[np.uint64], Rows]:
+def _bucket_pairs(
+    columns: Callable[[int], NDArray[np.uint32]], rows: Rows, band: int
+) -> tuple[NDArray[np.uint64], Rows]:
     """Pair each row with the next rows of its bucket and with the bucket's first, as `row << 32 | row`.
 
     Args:
@@ -195,7 +197,7 @@ def _closest_first(entries: Rows, buckets: Rows, columns: Callable[[int], NDArra
     Source: Bawa, Condie, Ganesan: LSH Forest, WWW 2005.
     """
     following = [columns(band + step)[entries] for step in range(FOREST_BANDS, 0, -1)]
-    return entries[np.lexsort((*following, buckets))]
+    return entries[np.lexsort([*following, buckets])]
 
 
 class Edges(NamedTuple):

@@ -29,8 +29,7 @@ def find_patterns(pairs: Rows, chosen: Flags, num_rows: int) -> Flags:
     is_core = np.bincount(neighbours.reshape(-1), minlength=num_rows) >= PATTERN_ROWS - 1
     is_member = is_core.copy()
     is_member[neighbours[is_core[neighbours].any(axis=1)]] = True
-    in_pattern: Flags = is_member[pairs].all(axis=1)
-    return in_pattern
+    return is_member[pairs[:, 0]] & is_member[pairs[:, 1]]
 
 
 def group_patterns(pairs: Rows, num_rows: int) -> list[Rows]:

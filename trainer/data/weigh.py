@@ -227,7 +227,7 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
     A letter that is missing, doubled, wrong or swapped with its neighbour. Another first letter or another vowel
     makes other words: sulfate and sulfite, ein and kein, able and unable.
     """
-    if min(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
+    if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
         return False
     start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
     one, other = left[start:], right[start:]

@@ -19,8 +19,8 @@ from trainer.data.weigh import Difference, Typo, texts_of, weigh_turns
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
-KNOWN_ROWS, UNKNOWN_ROWS = 3, 2
-"""A word in so many rows or more is a word, one in so few can be a misspelling of it."""
+KNOWN_ROWS, UNKNOWN_ROWS, UNKNOWN_SHARE = 3, 2, 0.05
+"""A word in so many rows or more is a word; one in so few, or so few beside it, can be a misspelling of it."""
 Rows = NDArray[np.int64]
 
 
@@ -112,7 +112,8 @@ def _slips(typos: set[Typo], said: Spool, workers: Workers) -> set[Typo]:
 
 
 def _is_slip(left: int, right: int) -> bool:
-    return max(left, right) >= KNOWN_ROWS and min(left, right) <= UNKNOWN_ROWS
+    rarer, other = sorted((left, right))
+    return other >= KNOWN_ROWS and rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
 
 
 def _searches(said: Spool, words: frozenset[str]) -> Iterator[WordSearch]:

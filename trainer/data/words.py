@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
-from trainer.data.alternatives import CONTRACTIONS, GLUE
+from trainer.data.alternatives import CONTRACTIONS, GLUE, UNMARKED
 from trainer.data.keys import SUPERSCRIPTS
 from trainer.data.shingles import UNSPACED
 
@@ -163,8 +163,10 @@ def _word(word: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
     folded = word.casefold()
     if "'" in folded:
         yield from _contracted(folded)
+    elif folded in UNMARKED:
+        yield from _negated(UNMARKED[folded])
     elif folded == "cannot":
-        yield from (Token("can", Kind.GLUE), Token("not", Kind.WORD))
+        yield from _negated("can")
     elif not fold and _case_decides(word):
         yield Token(word, Kind.VALUE)
     elif folded in GLUE:
@@ -187,8 +189,13 @@ def _contracted(word: str) -> Iterator[Token]:
     """Yield the words that an apostrophe joins: `don't` is do not, `it's` is it is."""
     if word.endswith("n't"):
         stem = {"ca": "can", "wo": "will", "sha": "shall"}.get(word[:-3], word[:-3])
-        yield from (Token(stem, Kind.GLUE if stem in GLUE else Kind.WORD), Token("not", Kind.WORD))
+        yield from _negated(stem)
         return
     stem, _, rest = word.rpartition("'")
     for part in (stem.replace("'", ""), CONTRACTIONS.get(rest, rest)):
         yield Token(part, Kind.GLUE if part in GLUE else Kind.WORD)
+
+
+def _negated(stem: str) -> Iterator[Token]:
+    yield Token(stem, Kind.GLUE if stem in GLUE else Kind.WORD)
+    yield Token("not", Kind.WORD)
