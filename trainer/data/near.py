@@ -196,8 +196,8 @@ def _closest_first(entries: Rows, buckets: Rows, columns: Callable[[int], NDArra
 
     Source: Bawa, Condie, Ganesan: LSH Forest, WWW 2005.
     """
-    following = [columns(band + step)[entries] for step in range(FOREST_BANDS, 0, -1)]
-    return entries[np.lexsort([*following, buckets])]
+    following = [columns(band + step)[entries].astype(np.int64) for step in range(FOREST_BANDS, 0, -1)]
+    return entries[np.lexsort(np.stack([*following, buckets]))]
 
 
 class Edges(NamedTuple):
