@@ -195,8 +195,9 @@ def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
     ]
     if any(Kind.CHARACTER in side for side in kinds):
         return Weight.VALUES
-    have_values = [max(side, default=Kind.GLUE) >= Kind.NAME for side in kinds]
-    return Weight.VALUES if all(have_values) else Weight.ONE_SIDED if any(have_values) else Weight.WORDS
+    if kinds[0] & kinds[1] & {Kind.NAME, Kind.VALUE}:
+        return Weight.VALUES
+    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & {Kind.NAME, Kind.VALUE} else Weight.WORDS
 
 
 def _is_rotation(left: list[str], right: list[str]) -> bool:

@@ -21,6 +21,7 @@ from trainer.data.workers import Workers
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
 KNOWN_ROWS, UNKNOWN_ROWS, UNKNOWN_SHARE = 3, 2, 0.05
 """A word in so many rows or more is a word; one in so few, or so few beside it, can be a misspelling of it."""
+LONG_LETTERS = 6
 Rows = NDArray[np.int64]
 
 
@@ -108,12 +109,16 @@ def _slips(typos: set[Typo], said: Spool, workers: Workers) -> set[Typo]:
     for part in workers.map(count_words, _searches(said, words)):
         counts.update(part)
     counts.update(dict.fromkeys(words & GLUE, KNOWN_ROWS))
-    return {typo for typo in typos if _is_slip(counts[typo.left], counts[typo.right])}
+    return {typo for typo in typos if _is_slip(typo, counts[typo.left], counts[typo.right])}
 
 
-def _is_slip(left: int, right: int) -> bool:
+def _is_slip(typo: Typo, left: int, right: int) -> bool:
     rarer, other = sorted((left, right))
-    return other >= KNOWN_ROWS and rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
+    if other >= KNOWN_ROWS:
+        return rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
+    # Of two rare spellings none is known: only letters lost or swapped inside a long word are no other word.
+    is_exchange = len(typo.left) == len(typo.right) and sorted(typo.left) != sorted(typo.right)
+    return min(map(len, typo)) >= LONG_LETTERS and typo.left[-1] == typo.right[-1] and not is_exchange
 
 
 def _searches(said: Spool, words: frozenset[str]) -> Iterator[WordSearch]:
