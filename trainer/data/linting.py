@@ -54,6 +54,9 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         rejected={reason: Seen(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
         exact_duplicates=Seen(len(copies.exact), tuple(exact)),
         near_duplicates=Seen(len(copies.near), tuple(near)),
+        near_removed=desk.data.dedupe.near == "drop",
+        patterns=_patterns(desk),
+        pattern_sizes=tuple(int(group.size) for group in copies.patterns),
         conflicts=same,
         near_conflicts=near_same,
         cleaned=ledger.changed_rows,
@@ -81,6 +84,12 @@ def _telling(desk: Desk) -> dict[str, int]:
         for usage in desk.ledger.usages.values()
         for name, meaning, count in usage.telling(ignored)
     }
+
+
+def _patterns(desk: Desk) -> Seen:
+    groups, table = desk.copies.patterns, desk.table
+    listed = [f"{table.ref(int(group[0]))} = {table.ref(int(group[1]))}" for group in groups[:NUM_LISTED]]
+    return Seen(sum(group.size for group in groups), tuple(listed))
 
 
 def _unpinned(desk: Desk) -> dict[str, str]:

@@ -292,7 +292,7 @@ def _describe(records: list[Record], data: DataSection, result: Prepared) -> Non
     values |= {"size": list(map(len, lines)), "said_size": list(map(len, packed))}
     result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
     result.prompts = np.array([prompt for key in keys for prompt in key.prompts], np.uint64)
-    if data.dedupe.near:
+    if data.dedupe.near != "off":
         result.bands = band_texts(said)
     result.facts = pickle.dumps([row_facts(record) for record in records], pickle.HIGHEST_PROTOCOL)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.recipe.base import Section
 from trainer.recipe.clean import Clean
@@ -94,16 +94,25 @@ class Semantic(Section):
     """Rows that are compared; of more, evenly spaced ones."""
 
 
+def _read_near(value: object) -> object:
+    """Take `off` as YAML 1.1 readers write it."""
+    return "off" if value is False else value
+
+
+Near = Annotated[Literal["drop", "report", "off"], BeforeValidator(_read_near)]
+
+
 class Dedupe(Section):
     """Removal of repeated rows."""
 
     exact: bool = True
     """Drop rows whose normalised content (Unicode, case and space) is the same."""
-    near: bool = True
-    """Drop rows that say nearly the same, and keep similar rows on one side of the split. Rows with nearly the same
-    prompt and another answer are listed, not dropped."""
+    near: Near = "drop"
+    """Drop rows from which another row differs in nothing that decides, only report them, or do not look for similar
+    rows at all: then similar rows are not kept on one side of the split either. Rows that differ in a number, code,
+    name, negation or label stay, however alike they are."""
     threshold: float = Field(default=0.7, ge=0.5, le=1.0)
-    """Jaccard similarity from which rows count as near duplicates."""
+    """Jaccard similarity from which rows are compared word by word."""
     group_threshold: float = Field(default=0.5, ge=0.3, le=1.0)
     """Similarity from which rows stay on one side of the split."""
     semantic: Semantic | None = None

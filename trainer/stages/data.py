@@ -33,7 +33,7 @@ from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
 from trainer.data.usage import Usage
 from trainer.errors import DataError
-from trainer.recipe.data import HUB_PREFIX, Split
+from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
@@ -75,7 +75,7 @@ def run(recipe: Recipe, run: StageContext) -> None:
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
         _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
-        _check_sides(desk, sides, data.split)
+        _check_sides(desk, sides, sections["split"]["groups"])
         _write_results(run, desk, sides, sections, recipe.name)
 
 
@@ -88,8 +88,8 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     dedupe = desk.data.dedupe
     if dedupe.exact:
         desk.drop_exact()
-    if dedupe.near:
-        desk.drop_near()
+    if dedupe.near != "off":
+        desk.find_near()
     desk.drop_leaks()
     desk.find_conflicts()
     contamination = guard(desk, run.dir)
@@ -103,12 +103,13 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     return sides, sections
 
 
-def _check_sides(desk: Desk, sides: dict[str, Rows], split: Split) -> None:
+def _check_sides(desk: Desk, sides: dict[str, Rows], num_groups: int) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
         DataError: A side is empty.
     """
+    split = desk.data.split
     if not sides["train"].size:
         raise DataError(
             "no training rows are left", hint="see data.sources and data.split; every row was dropped or set aside"
@@ -116,20 +117,24 @@ def _check_sides(desk: Desk, sides: dict[str, Rows], split: Split) -> None:
     for side, share in (("heldout", split.heldout), ("validation", split.validation)):
         if share and not sides[side].size:
             raise DataError(
-                f"data.split.{side} is {share:g} and no row could be set aside: {_held_together(desk, sides['train'])}",
+                f"data.split.{side} is {share:g} and no row could be set aside: {_why_undivided(desk, num_groups)}",
                 hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
             )
 
 
-def _held_together(desk: Desk, rows: Rows) -> str:
-    """Say why the rows that are left stay on one side of the split."""
-    left = f"of {desk.ledger.num_read} rows read, {rows.size} are left, and"
-    columns = desk.table.columns
-    if rows.size < MIN_ROWS_TO_SPLIT:
-        return f"{left} that is too few to divide"
-    if np.unique(columns["prompt"][rows]).size == 1:
-        return f"{left} all ask the same prompt (system turns do not count)"
-    return f"{left} all are held together: the same or similar prompts (data.dedupe.group_threshold) or data.split.by"
+def _why_undivided(desk: Desk, num_groups: int) -> str:
+    """Say what is left of the rows, and what ties these together."""
+    rows = desk.rows[Side.SOURCE]
+    num_copies = desk.ledger.reasons["exact_duplicate"] + desk.ledger.reasons["near_duplicate"]
+    left = f"{rows.size} rows are left after {num_copies} copies were removed" if num_copies else f"{rows.size} rows"
+    if rows.size == 1:
+        return left.replace("rows are", "row is", 1).replace("1 rows", "1 row", 1)
+    if np.unique(desk.table.columns["prompt"][rows]).size == 1:
+        return f"{left}, and all of them ask the same prompt (system turns do not count)"
+    if num_groups == 1:
+        what = f"values of data.split.by {desk.data.split.by!r} or " if desk.data.split.by else ""
+        return f"{left}, and shared {what}prompts and near copies tie all of them together"
+    return f"{left} in {num_groups} groups that stay on one side each"
 
 
 # Reading

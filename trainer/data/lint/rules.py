@@ -124,6 +124,9 @@ RULES: dict[str, Rule] = {
         Rule(
             "B009", "warning", "good and bad answers are unbalanced", "add rows, or weigh them: method.desirable_weight"
         ),
+        Rule(
+            "B010", "info", "rows that fill the slots of one pattern", "nothing to do if the model will see such rows"
+        ),
         Rule("P001", "warning", "e-mail addresses", "set data.pii.types: {email: redact}"),
         Rule("P002", "warning", "phone numbers", "set data.pii.types: {phone: redact}"),
         Rule("P003", "warning", "payment cards", "set data.pii.types: {card: redact}"),
