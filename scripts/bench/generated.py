@@ -94,3 +94,20 @@ def edited(text: str, count: int, words: list[str], rng: random.Random) -> str:
     for place in rng.sample(range(len(said)), min(count, len(said))):
         said[place] = rng.choice(words)
     return " ".join(said)
+
+
+def slipped(text: str, rng: random.Random) -> str:
+    """Change 5 % of the words in a way that decides nothing: a slip in a word, a stop word more, other capitals."""
+    said = text.split()
+    plain = [place for place, word in enumerate(said) if word.isalpha() and word.islower() and len(word) > 5]
+    for place in rng.sample(plain, min(len(plain), max(1, round(0.05 * len(said))))):
+        word, cut = said[place], rng.randrange(1, len(said[place]) - 2)
+        said[place] = rng.choice(
+            (
+                word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :],
+                word[:cut] + word[cut + 1 :],
+                f"just {word}",
+                word.capitalize(),
+            )
+        )
+    return " ".join(said)

@@ -55,7 +55,6 @@ BAD: dict[str, tuple[str, bytes | Callable[[Path], None], Source]] = {
     "cp1252": ("a.jsonl", '{"prompt": "é", "completion": "b"}\n'.encode("cp1252"), {}),
     "cp1252 csv": ("a.csv", "prompt,completion\né,b\n".encode("cp1252"), {}),
     "binary": ("a.jsonl", bytes(range(1, 256)), {}),
-    "object of columns": ("a.json", json.dumps({"prompt": ["a"], "completion": ["b"]}).encode(), {}),
     "object of objects": ("a.json", json.dumps({"1": {"prompt": "a"}, "2": {"prompt": "b"}}).encode(), {}),
     "list of texts": ("a.json", b'["a", "b"]', {}),
     "lines of lists": ("a.jsonl", b"[1, 2]\n[3, 4]\n", {}),

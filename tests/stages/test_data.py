@@ -251,3 +251,83 @@ def test_the_page_is_written_and_holds_no_personal_data(tmp_path: Path) -> None:
     page = (tmp_path / "data.partial/index.html").read_text()
     assert "e-mail addresses" in page and "m***@a***.com" in page and "maria.lopez" not in page
     assert context.said[-1] == f"page: {tmp_path / 'data' / 'index.html'}"
+
+
+# Columns and numbers
+
+
+def test_each_source_is_told_in_one_line_and_in_the_report(tmp_path: Path) -> None:
+    first = written(tmp_path / "a.jsonl", [qa(n, id=n, system_prompt="be kind") for n in range(30)])
+    (tmp_path / "b.csv").write_text("question;answer;topic\n" + "".join(f"q {word(n)};a {n};t\n" for n in range(9)))
+    context = run_stage(tmp_path / "out", first, str(tmp_path / "b.csv"))
+    told = [
+        f"{first}: 30 rows; format prompt_completion; columns used: completion, prompt, system_prompt; not used: id",
+        f"{tmp_path / 'b.csv'}: 9 rows; separated by semicolons; format prompt_completion; columns used: answer, "
+        "question; not used: topic",
+    ]
+    assert [text for text in context.said if "columns used" in text] == told
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["sources"][first]["unused"] == {"id": 30}
+    assert report["sources"][str(tmp_path / "b.csv")]["read_as"] == ["separated by semicolons"]
+
+
+def findings(out: Path, rule: str) -> list[dict[str, Any]]:
+    return [each for each in json.loads((out / "report.json").read_text())["lint"] if each["rule"] == rule]
+
+
+def test_a_telling_column_that_is_not_used_is_a_warning_unless_the_recipe_says_so(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"q {word(n)}"}, {"role": "assistant", "content": f"a {word(-n)}"}]}
+        | {"documents": [word(n)], "label": "x", "id": n}
+        for n in range(30)
+    ]
+    path = written(tmp_path / "a.jsonl", rows)
+    run_stage(tmp_path / "one", path)
+    found = findings(tmp_path / "one", "F021")
+    assert [each["detail"] for each in found] == [f"{path}: documents (context)", f"{path}: label (label)"]
+    assert all(each["severity"] == "warning" and each["count"] == 30 and "mapping" in each["fix"] for each in found)
+    source = {"path": path, "mapping": {"documents": ""}}
+    run_stage(tmp_path / "two", sources=[source], split={"stratify": "label"})
+    assert findings(tmp_path / "two", "F021") == []
+
+
+def test_text_beside_a_label_stops_the_stage_with_the_mapping_to_set(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"text": f"t {word(n)}", "intent": "x"} for n in range(30)])
+    with pytest.raises(DataError, match="prompt: text, completion: intent") as caught:
+        run_stage(tmp_path / "out", path)
+    assert caught.value.hint == "set data.sources[].mapping or format, as the message says, or raise data.max_rejected"
+    source = {"path": path, "mapping": {"prompt": "text", "completion": "intent"}}
+    assert run_stage(tmp_path / "two", sources=[source]).numbers["rows_read"] == 30
+
+
+def test_customers_of_long_numbers_are_groups_of_their_own(tmp_path: Path) -> None:
+    rows = [json.dumps(qa(n, customer=0)).replace("0}", f"94001102008812345670{n % 20:02d}}}") for n in range(60)]
+    run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows), split={"by": "customer", "heldout": 0.2})
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["split"]["groups"] == 20
+    assert "94001102008812345670" in (tmp_path / "out/train.jsonl").read_text()
+
+
+def test_why_nothing_could_be_set_aside_is_true(tmp_path: Path) -> None:
+    same = [{"prompt": "q", "completion": f"answer {word(n)}"} for n in range(8)]
+    cases = [
+        (same, "of 8 rows read, 8 are left, and all ask the same prompt"),
+        ([qa(1)] * 4, "of 4 rows read, 1 are left, and that is too few to divide"),
+    ]
+    for number, (rows, message) in enumerate(cases):
+        with pytest.raises(DataError, match=message):
+            run_stage(tmp_path / f"out{number}", written(tmp_path / f"{number}.jsonl", rows))
+
+
+def test_a_folder_of_texts_is_told_with_what_is_passed_over(tmp_path: Path) -> None:
+    for n in range(12):
+        written(tmp_path / f"docs/{n}.md", [f"chapter {word(n)}"])
+    context = run_stage(tmp_path / "out", str(tmp_path / "docs"))
+    [line] = [text for text in context.said if "columns used" in text]
+    assert (
+        line
+        == f"{tmp_path / 'docs'} (12 files): 12 rows; one document; format text; columns used: text; not used: none"
+    )
+    written(tmp_path / "docs/rows.jsonl", [qa(n) for n in range(12)])
+    context = run_stage(tmp_path / "two", str(tmp_path / "docs"))
+    assert any("12 files that could hold rows are not read: 0.md, 1.md" in text for text in context.said)

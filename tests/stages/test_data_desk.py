@@ -47,7 +47,7 @@ def everything(out: Path) -> dict[str, bytes]:
 
 def mixed_rows() -> list[Any]:
     rows: list[Any] = [row(n, customer=n % 50) for n in range(2600)]
-    rows += [{**rows[n], "completion": changed(rows[n]["completion"], n)} for n in range(0, 300, 3)]
+    rows += [{**rows[n], "completion": f"Well, {rows[n]['completion']}"} for n in range(0, 300, 3)]
     rows += [rows[5], "{broken", {**row(9000), "prompt": f"write to {EMAIL} or {PHONE}"}]
     rows += [{**row(9001), "completion": f"pay with card {CARD}"}, {"prompt": rows[7]["prompt"], "completion": "no"}]
     return rows
@@ -77,7 +77,7 @@ def test_the_output_of_the_stage_passes_through_it_unchanged(tmp_path: Path) -> 
 
 def test_the_longer_copy_stays_and_is_named(tmp_path: Path) -> None:
     rows = [row(n) for n in range(20)]
-    rows.append({**rows[3], "completion": rows[3]["completion"] + " and one more word"})
+    rows.append({**rows[3], "completion": rows[3]["completion"] + " and so then"})
     run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows), split={"heldout": 0.0})
     assert rejected(tmp_path / "out") == [(4, "near_duplicate", "a.jsonl:21")]
     assert report(tmp_path / "out")["duplicates"]["samples"][0]["similarity"] > 0.9

@@ -1,4 +1,4 @@
-"""The items of a JSON array, one at a time: an array of any length takes the memory of its longest item."""
+"""Reads the items of a JSON array, or JSON values one after another, in the memory of the longest of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from trainer.data.exact import DECODER
 from trainer.data.raw import MAX_ROW_BYTES, RawRow
 from trainer.errors import DataError
 
@@ -20,18 +21,11 @@ SPACE = re.compile(r"[ \t\r\n]*")
 HINT = "correct the file: a JSON array of rows, or one row on each line"
 
 
-def bounded_int(digits: str) -> int | float:
-    """Read an integer as orjson does: beyond 64 bits it becomes a float."""
-    value = int(digits) if len(digits) <= 20 else float(digits)
-    return value if -(2**63) <= value < 2**64 else float(value)
-
-
 class ArrayReader:
-    """A window on the text of a file that holds `[...]` or `{"data": [...], ...}`."""
+    """A window on the text of a file that holds `[...]`, `{"data": [...], ...}` or values one after another."""
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path, self.stream = path, stream
-        self.decoder = json.JSONDecoder(parse_int=bounded_int)
         self.utf8 = codecs.getincrementaldecoder("utf-8")()
         self.text, self.position, self.is_end = "", 0, False
         self.passed_lines = 0
@@ -55,6 +49,17 @@ class ArrayReader:
             yield RawRow(index, self._value())
         self._expect("]")
         self._check_rest(is_wrapped=opening is not None)
+
+    def values(self) -> Iterator[RawRow]:
+        """Yield values that stand one after another, over as many lines as each takes.
+
+        Raises:
+            DataError: what stands there is no JSON, with the line.
+        """
+        index = 0
+        while self._next():
+            index += 1
+            yield RawRow(index, self._value())
 
     def _fill(self) -> None:
         """Read on; at least as much again as is waiting, so that a long item is not parsed over and over."""
@@ -86,7 +91,7 @@ class ArrayReader:
     def _value(self) -> object:
         while True:
             try:
-                value, end = self.decoder.raw_decode(self.text, self.position)
+                value, end = DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 if self.is_end or self._is_broken(error):
                     raise self._error(error.msg, error.pos) from None

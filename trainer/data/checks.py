@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from trainer.data import exact
+from trainer.data.calls import says_call
 from trainer.data.reasons import RowError
 from trainer.data.turns import Message
 
@@ -98,7 +100,8 @@ def _check_turn_order(messages: list[Message], index: int) -> None:
     if role != "tool":
         return
     before = messages[index - 1] if index else {"role": "nothing"}
-    if before["role"] != "tool" and not before.get("tool_calls"):
+    is_called = before.get("tool_calls") or (before["role"] == "assistant" and says_call(before["content"]))
+    if before["role"] != "tool" and not is_called:
         raise RowError("bad_role_order", f"turn {index + 1} is tool, but no tool was called before it")
 
 
@@ -110,7 +113,7 @@ def check_characters(value: object) -> None:
     """
     # A walk through every string in Python takes ten times as long as writing the row, which finds both.
     try:
-        written = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+        written = exact.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
         written = b"\\u0000"
     if b"\\u0000" not in written:

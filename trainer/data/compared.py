@@ -43,7 +43,7 @@ def keys_of(record: Record) -> Keys:
 
 def said_of(record: Record) -> Said:
     """Return the texts by which a row is compared with others."""
-    prompt = " ".join(_turn_text(turn) for turn in _parts(record)[0] if turn["role"] in ("user", "assistant"))
+    prompt = " ".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] in ("user", "assistant"))
     return Said(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
 
 
@@ -75,26 +75,38 @@ def unpack_said(line: bytes) -> Said:
     return Said(*line[:-1].decode().split("\t"))
 
 
-def _parts(record: Record) -> tuple[Sequence[Message], Sequence[Message]]:
-    """Return the turns before the last answer, and the turns of the answer."""
+def prompt_turns(record: Record) -> Sequence[Message]:
+    """Return the turns before the last answer."""
     if "messages" in record:
-        turns = record["messages"]
-        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
-        return turns[:last], turns[last:]
-    answers = [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
-    return record.get("prompt", ()), answers
+        before: list[Message] = record["messages"][: _last_answer(record)]
+        return before
+    asked: list[Message] = record.get("prompt", [])
+    return asked
+
+
+def answer_turns(record: Record) -> Sequence[Message]:
+    """Return the turns of the last answer, of a pair those of both answers."""
+    if "messages" in record:
+        last: list[Message] = record["messages"][_last_answer(record) :]
+        return last
+    return [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
+
+
+def _last_answer(record: Record) -> int:
+    turns = record["messages"]
+    return max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
 
 
 def answer_text(record: Record) -> str:
     """Return what the last answer says, tool calls included; of a pair both answers; of a text the text."""
     if "text" in record:
         return str(record["text"])
-    return "\n".join(_turn_text(turn) for turn in _parts(record)[1] if turn["role"] != "tool")
+    return "\n".join(_turn_text(turn) for turn in answer_turns(record) if turn["role"] != "tool")
 
 
 def prompt_text(record: Record) -> str:
     """Return what is asked: every turn before the last answer but the system turn."""
-    return "\n".join(_turn_text(turn) for turn in _parts(record)[0] if turn["role"] != "system")
+    return "\n".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] != "system")
 
 
 def reply_text(record: Record) -> str:
@@ -104,8 +116,8 @@ def reply_text(record: Record) -> str:
 
 
 def _context_text(record: Record) -> str:
-    prompt, answers = _parts(record)
-    shown = [turn["content"] for turn in (*prompt, *answers) if turn["role"] in ("system", "tool")]
+    turns = (*prompt_turns(record), *answer_turns(record))
+    shown = [turn["content"] for turn in turns if turn["role"] in ("system", "tool")]
     if record.get("tools"):
         shown.append(dump(record["tools"]))
     if "label" in record:  # the same answer judged good and bad is no copy

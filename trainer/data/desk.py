@@ -12,6 +12,7 @@ from trainer.data.dedupe import find_conflicts, find_exact_duplicates
 from trainer.data.ledger import Ledger
 from trainer.data.mask import Mask
 from trainer.data.near import Edges, keep_best
+from trainer.data.patterns import group_patterns
 from trainer.data.prepare import MESSAGES, rejected
 from trainer.data.similar import find_similar, join_edges
 from trainer.data.split import Groups, Prompts, find_leaks, group_rows, split_rows
@@ -33,9 +34,11 @@ class Copies:
     exact: dict[int, int] = field(default_factory=dict)
     """Row that goes -> row that stays."""
     near: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Row that goes -> row that stays, similarity."""
+    """Row that goes, or would go -> row that stays, similarity."""
     conflicts: list[list[int]] = field(default_factory=list)
     """Groups of rows that stay, with the same or nearly the same prompt and different answers."""
+    patterns: list[Rows] = field(default_factory=list)
+    """Rows that differ in what stands in the slots of one pattern, the largest pattern first; all stay."""
     edges: Edges | None = None
     """Similar pairs of all rows that stay; None where near duplicates are not looked for."""
 
@@ -89,24 +92,36 @@ class Desk:
             self.copies.exact |= found
             self.drop(side, found, "exact_duplicate")
 
-    def drop_near(self) -> None:
-        """Leave out training rows that a better one nearly repeats, and remember what else is similar."""
+    def find_near(self) -> None:
+        """Find training rows that a better one nearly repeats, leave them out if the recipe says so, and remember what
+        else is similar.
+        """
         section, rounds = self.data.dedupe, []
         wanted = np.concatenate([self.rows[side] for side in Side])
         rank = self._rank()
         for _ in range(MAX_ROUNDS):
             edges, crowded = find_similar(
-                self.table, self.said, self.workers, wanted, drop=section.threshold, flag=section.group_threshold
+                self.table,
+                self.said,
+                self.spool,
+                self.workers,
+                wanted,
+                drop=section.threshold,
+                flag=section.group_threshold,
             )
             rounds.append(edges)
             found = keep_best(self._among_sources(edges), rank)
             self.copies.near |= found
+            if section.near == "report" or not found:
+                break
             details = {row: f"similarity {score:.2f}" for row, (_, score) in found.items()}
             self.drop(Side.SOURCE, {row: kept for row, (kept, _) in found.items()}, "near_duplicate", details)
             wanted = np.intersect1d(crowded, np.concatenate([self.rows[side] for side in Side]))
-            if not found or not wanted.size:
+            if not wanted.size:
                 break
         self.copies.edges = self.still_in(join_edges(rounds))
+        edges = self._among_sources(self.copies.edges)
+        self.copies.patterns = group_patterns(edges.pairs[edges.slots], len(self.table))
 
     def _rank(self) -> Rows:
         """Order all rows, the best first: more turns, then more text, then the earlier one."""

@@ -58,7 +58,11 @@ def _near_hits(desk: Desk) -> Iterator[Hit]:
     edges = desk.still_in(edges)
     side, answer = desk.table.columns["side"], desk.table.columns["answer"]
     for (left, right), score, is_copy, is_conflict in zip(
-        edges.pairs.tolist(), edges.score.tolist(), edges.duplicate.tolist(), edges.conflict.tolist(), strict=True
+        edges.pairs.tolist(),
+        edges.score.tolist(),
+        (edges.duplicate | edges.alike).tolist(),
+        edges.conflict.tolist(),
+        strict=True,
     ):
         row, other = (left, right) if side[left] == Side.SOURCE else (right, left)
         is_question = is_conflict and answer[other] == 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from trainer.data.files import find_files, is_pattern
 from trainer.recipe.data import HUB_PREFIX, DataSection
 from trainer.recipe.pii import Pii, pseudonymises
 
@@ -31,6 +32,8 @@ def row_inputs(data: DataSection) -> Iterator[tuple[str, Path | str]]:
             continue
         if path.startswith(HUB_PREFIX):
             yield label, path
+        elif not Path(path).exists() and is_pattern(path):
+            yield from ((f"{label}/{file}", file) for file in find_files(Path(path)))
         elif Path(path).is_dir():
             inside = (file for file in sorted(Path(path).rglob("*")) if file.is_file())
             yield from ((f"{label}/{file.relative_to(path).as_posix()}", file) for file in inside)

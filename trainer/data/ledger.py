@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from trainer.data.prepare import Prepared, write_line
-from trainer.data.reasons import MALFORMED
+from trainer.data.reasons import MALFORMED, fix_for
+from trainer.data.usage import Usage
 from trainer.errors import DataError
 
 NUM_LISTED = 5
@@ -24,12 +25,15 @@ class FileCount:
     num_malformed: int = 0
     first: list[str] = field(default_factory=list)
     """`line: reason: detail` of the first malformed rows."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why rows are malformed -> rows."""
 
     def add(self, prepared: Prepared) -> None:
         """Count the rows of a chunk."""
         self.num_read += prepared.num_read
         malformed = [row for row in prepared.rejected if row["reason"] in MALFORMED]
         self.num_malformed += len(malformed)
+        self.reasons.update(str(row["reason"]) for row in malformed)
         self.first += [f"{row['line']}: {row['reason']}: {row['detail']}" for row in malformed[: 3 - len(self.first)]]
 
     def check(self, path: str, limit: float, *, is_whole: bool = True) -> None:
@@ -51,14 +55,14 @@ class FileCount:
         raise DataError(
             f"{listed}\n{path}: {self.num_malformed} of {'' if is_whole else 'the first '}{self.num_read} rows are "
             f"malformed ({self.num_malformed / self.num_read:.1%}; data.max_rejected allows {limit:.1%})",
-            hint="correct the rows, or raise data.max_rejected",
+            hint=fix_for(self.reasons),
         )
 
 
-def no_usable_rows(reasons: Counter[str], listed: Mapping[str, str], hint: str) -> DataError:
+def no_usable_rows(reasons: Counter[str], listed: Mapping[str, str], place: str) -> DataError:
     """Return the error about rows that were all left out, for reasons with counts and the place of each first row."""
     why = ", ".join(f"{rows} {reason} ({listed[reason]})" for reason, rows in reasons.most_common())
-    return DataError(f"no usable rows: {why}", hint=f"{hint}, then set data.sources[].format or mapping")
+    return DataError(f"no usable rows: {why}", hint=f"{fix_for(reasons)}{place}")
 
 
 @dataclass
@@ -101,6 +105,8 @@ class Ledger:
     """Change by cleaning -> rows."""
     samples: dict[str, list[list[str]]] = field(default_factory=dict)
     """Change by cleaning -> [before, after] of the first texts changed."""
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Path of a source -> its layouts and columns."""
     pii: dict[str, Found] = field(default_factory=dict)
     """Type of personal data -> what was found."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import zstandard
 
+from trainer.data.files import JSON_SUFFIXES, kind_of_file
 from trainer.data.raw import MAX_ROW_BYTES
 from trainer.errors import DataError
 
@@ -20,11 +24,18 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BOM = b"\xef\xbb\xbf"
-UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-UTF32_BOMS = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+WIDE_BOMS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+"""Byte order mark -> encoding, the longer marks first; Excel's "Unicode text" is UTF-16."""
 NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 """Control characters that no text has, in any encoding of one byte a letter."""
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BZIP_MAGIC, XZ_MAGIC = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), b"\xfd7zXZ\x00"
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, lzma.LZMAError)
 BUFFER_BYTES = 2**20
 ZSTD_INPUT_BYTES = 1024
 """One block of 4 bytes may unfold to 128 KiB: this bounds what a hostile file unfolds to at once to 32 MiB."""
@@ -85,35 +96,73 @@ class ZstdFrames(io.RawIOBase):
         return b"".join(parts)
 
 
+class Recoded(io.RawIOBase):
+    """UTF-8 bytes of a stream in another encoding, which its byte order mark names."""
+
+    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
+        self.stream, self.decoder = stream, codecs.getincrementaldecoder(encoding)()
+        self.ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self.ready and (part := self.stream.read1(BUFFER_BYTES)):
+            # A half of a surrogate pair stays what it is, so that the row is rejected by name.
+            self.ready = memoryview(self.decoder.decode(part).encode("utf-8", "surrogatepass"))
+        if not self.ready:
+            self.decoder.decode(b"", final=True)
+        view = memoryview(buffer).cast("B")
+        size = min(len(view), len(self.ready))
+        view[:size], self.ready = self.ready[:size], self.ready[size:]
+        return size
+
+
 @contextmanager
 def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file at its first character; gzip and zstd are told by their first bytes, a byte order mark is passed.
+    """Open a file at its first character, as UTF-8.
+
+    How it is packed is told by its first bytes, UTF-16 and UTF-32 by their byte order mark; any such mark is passed.
+    JSON is UTF-8 by its standard (RFC 8259), spreadsheets and texts may be any of them.
 
     Raises:
-        DataError: it cannot be read, is UTF-16, or holds no text.
+        DataError: it cannot be read, or holds no text.
     """
     try:
         with path.open("rb") as file:
             stream = _unpack(file)
             opening = stream.peek(4)[:4]
-            if opening.startswith(UTF16_BOMS) or b"\x00" in opening:
-                encoding = "UTF-32" if opening in UTF32_BOMS else "UTF-16"
-                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=_hint(encoding))
-            if opening.startswith(BOM):
+            wide = next((name for mark, name in WIDE_BOMS.items() if opening.startswith(mark)), None)
+            if wide and kind_of_file(path) not in JSON_SUFFIXES:
+                stream = io.BufferedReader(Recoded(stream, wide), BUFFER_BYTES)
+            elif wide or b"\x00" in opening:
+                hint = _hint((wide or "utf-16").upper())
+                raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=hint)
+            elif opening.startswith(BOM):
                 stream.read(len(BOM))
             yield stream
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: damaged or cut short: {error}", hint="bring the file again") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not {error.encoding}, though its first bytes say so", hint="bring the file again"
+        ) from error
     except OSError as error:
+        if error.errno is None:  # bz2's word for damage
+            raise DataError(f"{path}: damaged or cut short: {error}", hint="bring the file again") from error
         raise DataError(f"{path}: {error.strerror or error}", hint="make the file readable") from error
 
 
 def _unpack(file: io.BufferedReader) -> io.BufferedReader:
-    magic = file.peek(4)[:4]
+    magic = file.peek(10)
     if magic.startswith(GZIP_MAGIC):
         return io.BufferedReader(GzipMembers(file), BUFFER_BYTES)
     if magic.startswith(ZSTD_MAGIC):
         return io.BufferedReader(ZstdFrames(file), BUFFER_BYTES)
+    if BZIP_MAGIC.match(magic):
+        return io.BufferedReader(bz2.BZ2File(file), BUFFER_BYTES)
+    if magic.startswith(XZ_MAGIC):
+        return io.BufferedReader(lzma.LZMAFile(file), BUFFER_BYTES)
     return file
 
 
@@ -132,7 +181,7 @@ def read_lines(path: Path, *, longest: int = MAX_ROW_BYTES) -> Iterator[Line]:
                 if is_cut:
                     _pass_rest(stream)
                 yield Line(number, content[:SHOWN_BYTES] if is_cut else content, is_cut)
-        except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        except DAMAGED as error:
             raise DataError(
                 f"{path}:{number + 1}: damaged or cut short: {error}", hint="bring the file again: this copy is broken"
             ) from error

@@ -52,9 +52,13 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         rows_train=int(sides["train"].size),
         rows_heldout=int(sides["heldout"].size),
         formats=ledger.formats,
+        telling=_telling(desk),
         rejected={reason: Seen(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
         exact_duplicates=Seen(len(copies.exact), tuple(exact)),
         near_duplicates=Seen(len(copies.near), tuple(near)),
+        near_removed=desk.data.dedupe.near == "drop",
+        patterns=_patterns(desk),
+        pattern_sizes=tuple(int(group.size) for group in copies.patterns),
         conflicts=same,
         near_conflicts=near_same,
         cleaned=ledger.changed_rows,
@@ -67,6 +71,27 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
             for kind, found in ledger.pii.items()
         },
     )
+
+
+def _telling(desk: Desk) -> dict[str, int]:
+    """Return columns that no row is made of though their names say what they mean.
+
+    Those that the split goes by, and those that the recipe leaves out on purpose, are not among them.
+    """
+    split = desk.data.split
+    ignored = [name for name in (split.by, split.stratify) if name]
+    ignored += [name for source in desk.data.sources for name, column in source.mapping.items() if not column]
+    return {
+        f"{usage.path}: {name} ({meaning})": count
+        for usage in desk.ledger.usages.values()
+        for name, meaning, count in usage.telling(ignored)
+    }
+
+
+def _patterns(desk: Desk) -> Seen:
+    groups, table = desk.copies.patterns, desk.table
+    listed = [f"{table.ref(int(group[0]))} = {table.ref(int(group[1]))}" for group in groups[:NUM_LISTED]]
+    return Seen(sum(group.size for group in groups), tuple(listed))
 
 
 def _unpinned(desk: Desk) -> dict[str, str]:

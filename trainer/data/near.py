@@ -8,8 +8,9 @@ conflicts are found: nearly the same prompt, another answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,17 +19,15 @@ from rensa import RMinHash
 
 from trainer.data.bounds import Marks, mark, no_marks, upper_bounds
 from trainer.data.shingles import Sets, Shingle, distinct, is_unspaced, kinds_for, shingle, united
-from trainer.data.verify import Compared, Pairs, Said, num_words, whole_text
+from trainer.data.verify import Pairs, Said, num_words, whole_text
 
 NUM_PERMUTATIONS, NUM_BANDS, SEED = 128, 32, 1
 ROWS_PER_BAND = NUM_PERMUTATIONS // NUM_BANDS
 """Pairs of similarity s meet in a band with probability 1 - (1 - s^4)^32: 0.9998 at 0.7, 0.87 at 0.5."""
+FOREST_BANDS = 6
+"""Bands that order the rows of a bucket too large to compare completely."""
 WINDOW = 7
 """Rows of one bucket that each row is compared with; buckets up to one more are compared completely."""
-SHARED_ANSWER_ROWS = 10
-"""An answer that so many rows give is a label, not a text to compare."""
-SAME_ANSWER = 0.5
-"""Longer answers below this similarity are different answers."""
 
 Rows = NDArray[np.int64]
 
@@ -123,9 +122,9 @@ class Index:
             parts = [getattr(chunk, way) for chunk in self.chunks]
             masks = [chosen[keys.rows] for keys in parts]
             rows = _chosen([keys.rows for keys in parts], masks, np.int64)
+            columns = partial(_band_column, parts, masks)
             for band in range(NUM_BANDS):
-                keys = _chosen([keys.bands[:, band] for keys in parts], masks, np.uint32)
-                pairs, cut = _bucket_pairs(keys, rows, band)
+                pairs, cut = _bucket_pairs(columns, rows, band)
                 found, crowded[cut] = distinct(np.concatenate([found, pairs])), True
         both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
         return self._possible(both, prompt.size, least), np.flatnonzero(crowded)
@@ -146,12 +145,24 @@ def _chosen(parts: list[NDArray[Any]], masks: list[NDArray[np.bool_]], kind: typ
     return np.concatenate([np.zeros(0, kind), *(part[mask] for part, mask in zip(parts, masks, strict=True))])
 
 
-def _bucket_pairs(keys: NDArray[np.uint32], rows: Rows, band: int) -> tuple[NDArray[np.uint64], Rows]:
+def _band_column(parts: Sequence[Keys], masks: list[NDArray[np.bool_]], band: int) -> NDArray[np.uint32]:
+    return _chosen([keys.bands[:, band % NUM_BANDS] for keys in parts], masks, np.uint32)
+
+
+def _bucket_pairs(
+    columns: Callable[[int], NDArray[np.uint32]], rows: Rows, band: int
+) -> tuple[NDArray[np.uint64], Rows]:
     """Pair each row with the next rows of its bucket and with the bucket's first, as `row << 32 | row`.
+
+    Args:
+        columns: returns (entries,) keys of a band.
+        rows: (entries,) row of each entry.
+        band: which one.
 
     Returns:
         The pairs, and the rows of buckets with more rows than that.
     """
+    keys = columns(band)
     if keys.size < 2:
         return np.zeros(0, np.uint64), rows[:0]
     # Another order in each band: a large bucket that recurs then gives other neighbours each time.
@@ -161,9 +172,13 @@ def _bucket_pairs(keys: NDArray[np.uint32], rows: Rows, band: int) -> tuple[NDAr
     meets = np.concatenate([keys[1:] == keys[:-1], [False]])
     meets[1:] |= meets[:-1].copy()  # rows alone in their bucket, the most, are put aside
     keys, packed = keys[meets], packed[meets]
-    rows = rows[shuffled[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]].astype(np.uint64)
+    entries = shuffled[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]
     first = np.searchsorted(keys, keys, side="left")
     places = np.arange(keys.size)
+    crowded = np.isin(first, first[places - first > WINDOW])
+    if crowded.any():
+        entries[crowded] = _closest_first(entries[crowded], first[crowded], columns, band)
+    rows = rows[entries].astype(np.uint64)
     left, right = [first[places - first > WINDOW]], [places[places - first > WINDOW]]
     for step in range(1, WINDOW + 1):
         same = np.flatnonzero(keys[step:] == keys[:-step])
@@ -171,8 +186,18 @@ def _bucket_pairs(keys: NDArray[np.uint32], rows: Rows, band: int) -> tuple[NDAr
         right.append(same + step)
     one, two = rows[np.concatenate(left)], rows[np.concatenate(right)]
     pairs = (np.minimum(one, two) << np.uint64(32)) | np.maximum(one, two)
-    crowded = np.isin(first, first[places - first > WINDOW])
     return distinct(pairs[one != two]), rows[crowded].astype(np.int64)
+
+
+def _closest_first(entries: Rows, buckets: Rows, columns: Callable[[int], NDArray[np.uint32]], band: int) -> Rows:
+    """Order the entries of each bucket so that those which meet in the next bands too stand side by side.
+
+    A copy among hundreds of rows of one pattern would else hardly be compared with its original.
+
+    Source: Bawa, Condie, Ganesan: LSH Forest, WWW 2005.
+    """
+    following = [columns(band + step)[entries].astype(np.int64) for step in range(FOREST_BANDS, 0, -1)]
+    return entries[np.lexsort(np.stack([*following, buckets]))]
 
 
 class Edges(NamedTuple):
@@ -183,44 +208,22 @@ class Edges(NamedTuple):
     score: NDArray[np.float64]
     """Similarity that decided."""
     duplicate: NDArray[np.bool_]
-    """The rows say the same: one of them can go."""
+    """Nothing that decides differs: one of them can go."""
     conflict: NDArray[np.bool_]
-    """Nearly the same prompt, another answer."""
+    """The same prompt, or nearly, and another answer."""
+    alike: NDArray[np.bool_]
+    """Nearly the same question and answer, no value or negation another one: learning one gives away the other."""
+    slots: NDArray[np.bool_]
+    """Rows of one pattern that differ in what stands in its slots."""
+
+    @classmethod
+    def of(cls, pairs: Pairs, score: NDArray[np.float64]) -> Edges:
+        """Make pairs of which no more is known than how similar they are."""
+        return cls(pairs, score, *(np.zeros(len(pairs), np.bool_) for _ in range(4)))
 
     def chosen(self, places: NDArray[Any]) -> Edges:
         """Return some of the pairs: by number, or where `places` is true."""
-        return Edges(self.pairs[places], self.score[places], self.duplicate[places], self.conflict[places])
-
-
-def judge(
-    pairs: Pairs,
-    compared: Compared,
-    *,
-    same_answer: NDArray[np.bool_],
-    shared_answer: NDArray[np.bool_],
-    drop: float,
-    flag: float,
-) -> Edges:
-    """Decide what each pair is, and leave out those that have too little in common.
-
-    Args:
-        pairs: (pairs, 2) rows.
-        compared: their similarities.
-        same_answer: (pairs,) the answers are equal.
-        shared_answer: (pairs,) and many rows give that answer: only the prompts are compared.
-        drop: similarity from which rows with the same answer are duplicates.
-        flag: similarity from which rows belong on one side of the split.
-    """
-    same = same_answer | ((compared.answer >= SAME_ANSWER) & ~compared.short_answer)
-    score = np.where(shared_answer, compared.prompt, np.maximum(compared.whole, 0.0))
-    related = compared.context >= drop
-    # Another way to ask for the same long answer is worth keeping, on the same side of the split.
-    is_asked_alike = compared.prompt >= flag
-    duplicate = related & same & (score >= drop) & is_asked_alike & ~compared.other_values
-    conflict = related & ~same & (compared.prompt >= drop) & ~compared.other_values & ~compared.other_numbers
-    score = np.where(same, score, np.maximum(compared.prompt, compared.whole))
-    chosen = duplicate | conflict | (related & (score >= flag))
-    return Edges(pairs[chosen], score[chosen], duplicate[chosen], conflict[chosen])
+        return Edges(*(column[places] for column in self))
 
 
 def keep_best(edges: Edges, rank: Rows) -> dict[int, tuple[int, float]]:

@@ -1,30 +1,33 @@
-"""Chosen and rejected answers in any of the usual layouts: separated from the prompt they share."""
+"""Separates chosen and rejected answers, in any of the usual layouts, from the prompt they share."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from trainer.data.conversations import turns_of
 from trainer.data.reasons import RowError
-from trainer.data.turns import Message, canonical_turns, kind_of
+from trainer.data.turns import Message
+from trainer.data.values import Notes
 
 TRANSCRIPT_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 Pair = tuple[list[Message], list[Message], list[Message]]
 
 
-def split_pair(prompt: list[Message] | None, chosen: object, rejected: object) -> Pair:
+def split_pair(prompt: list[Message] | None, chosen: object, rejected: object, notes: Notes) -> Pair:
     """Return prompt, chosen and rejected turns.
 
     Args:
         prompt: the turns that the row states, or None where both answers carry them (an implicit prompt).
         chosen: text, one turn, or turns; with or without the prompt in front.
         rejected: the same.
+        notes: ids of what was done to values are added.
 
     Raises:
         RowError: the answers do not continue the same prompt, or are no turns.
     """
-    answers = _answer_turns(chosen, "chosen"), _answer_turns(rejected, "rejected")
+    answers = _answer_turns(chosen, "chosen", notes), _answer_turns(rejected, "rejected", notes)
     if answers[0][0]["role"] == answers[1][0]["role"] == "assistant":
         if prompt is None:
             raise RowError("unknown_format", "chosen and rejected are answers without a prompt")
@@ -36,12 +39,17 @@ def split_pair(prompt: list[Message] | None, chosen: object, rejected: object) -
     return shared if prompt is None or len(shared) > len(prompt) else prompt, better, worse
 
 
-def _answer_turns(value: object, place: str) -> list[Message]:
-    if isinstance(value, str):
-        return transcript_turns(value) or [{"role": "assistant", "content": value}]
-    if isinstance(value, (dict, list)):
-        return canonical_turns(value, place)
-    raise RowError("unsupported_content", f"{place}: {kind_of(value)} where text or turns are expected")
+def _answer_turns(value: object, place: str, notes: Notes) -> list[Message]:
+    """Read an answer: text, a transcript, turns, or another value as JSON text.
+
+    Raises:
+        RowError: there is none.
+    """
+    if value is None:
+        raise RowError("empty_content", f"`{place}` is null")
+    if isinstance(value, str) and (turns := transcript_turns(value)):
+        return turns
+    return turns_of(value, "assistant", place, notes)
 
 
 def transcript_turns(text: str) -> list[Message]:

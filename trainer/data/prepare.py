@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from trainer.data import exact
 from trainer.data.checks import strings_of
 from trainer.data.clean import Cleaner
 from trainer.data.clean_strings import Sample
@@ -112,6 +113,12 @@ class Prepared:
     num_read: int
     rejected: list[dict[str, object]] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
+    """Column -> rows that are made of it."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Column or key of turns -> rows in which it holds something that is not used."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was done to values, see `usage.NOTES` -> rows."""
     lines: bytes = b""
     """JSON lines of the finished rows."""
     said: bytes = b""
@@ -212,8 +219,12 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
     """
     if chunk.origin.is_benchmark:
         return parse_benchmark(raw, chunk.origin.label)
-    layout, record = canonical(raw, chunk.origin, tools.data, chunk.rules.system)
-    result.formats[layout] += 1
+    parsed = canonical(raw, chunk.origin, tools.data, chunk.rules.system)
+    record = parsed.record
+    result.formats[parsed.format] += 1
+    result.used.update(parsed.used)
+    result.unused.update(parsed.unused)
+    result.notes.update(parsed.notes)
     cleaned = tools.clean(record)
     result.changes.update(cleaned.changes)
     result.changed_rows.update([*cleaned.changes, *cleaned.flags])
@@ -297,15 +308,14 @@ def _describe(records: list[Record], data: DataSection, result: Prepared) -> Non
     values |= {"size": list(map(len, lines)), "said_size": list(map(len, packed))}
     result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
     result.prompts = np.array([prompt for key in keys for prompt in key.prompts], np.uint64)
-    if data.dedupe.near:
+    if data.dedupe.near != "off":
         result.bands = band_texts(said)
     result.facts = pickle.dumps([row_facts(record) for record in records], pickle.HIGHEST_PROTOCOL)
 
 
 def write_line(row: Record) -> bytes:
-    """Return a row as a line of JSON."""
-    # Parquet columns may hold dates, decimals and bytes: kept as text, they are metadata only.
-    return orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    """Return a row as a line of JSON, every number as it was read; dates, decimals and bytes as text."""
+    return exact.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
 
 
 def _facts(record: Record, keys: Keys, said: Said, data: DataSection) -> dict[str, int]:

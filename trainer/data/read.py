@@ -1,4 +1,4 @@
-"""Rows of a source, one at a time, with the place each stands at.
+"""Reads the rows of a source, one at a time, with the place each stands at.
 
 The suffix is only a hint: whether a file is a JSON array or JSON lines, packed or not, is told from its first bytes.
 """
@@ -6,17 +6,29 @@ The suffix is only a hint: whether a file is a JSON array or JSON lines, packed 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from trainer.data.files import HINT, find_files, is_saved_dataset, kind_of_file
+from trainer.data.files import (
+    BINARY_SUFFIXES,
+    DOCUMENT_SUFFIXES,
+    HINT,
+    find_files,
+    is_saved_dataset,
+    kind_of_file,
+    unknown_kind,
+)
 from trainer.data.hub import read_hub, read_saved
-from trainer.data.lines import BUFFER_BYTES, open_unpacked
-from trainer.data.raw import RawRow
-from trainer.data.read_csv import read_csv
-from trainer.data.read_json import read_json
-from trainer.data.read_parquet import read_parquet
+from trainer.data.lines import BUFFER_BYTES, decode, open_unpacked, read_lines
+from trainer.data.raw import MAX_ROW_BYTES, RawRow
+from trainer.data.read_csv import dialect_of, read_csv
+from trainer.data.read_json import parse_line, read_json
+from trainer.data.read_parquet import read_arrow, read_parquet
+from trainer.data.reasons import RowError
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, Source
+
+TABLES = (".csv", ".tsv")
 
 
 def open_source(source: Source) -> Iterator[tuple[str, Iterator[RawRow]]]:
@@ -36,28 +48,74 @@ def open_source(source: Source) -> Iterator[tuple[str, Iterator[RawRow]]]:
     if is_saved_dataset(path):
         yield source.path, read_saved(path, split=source.split)
         return
-    if source.split is not None:
-        raise DataError(f"{path}: split {source.split!r}: files have no splits", hint="remove data.sources[].split")
     for file in find_files(path):
-        yield str(file), read_rows(file)
+        yield str(file), read_rows(file, source.split)
 
 
-def read_rows(path: Path) -> Iterator[RawRow]:
+def read_rows(path: Path, split: str | None = None) -> Iterator[RawRow]:
     """Read the rows of one file, without holding the file in memory.
+
+    Args:
+        path: file of a known kind.
+        split: which of several lists of rows in a JSON file.
 
     Raises:
         DataError: the file is missing, empty, of an unknown kind, not UTF-8, or broken as a whole.
     """
     _check_file(path)
-    match kind_of_file(path):
+    kind = kind_of_file(path)
+    if split is not None and kind != ".json":
+        raise DataError(f"{path}: split {split!r}: files have no splits", hint="remove data.sources[].split")
+    match kind:
         case ".parquet":
             return read_parquet(path)
-        case ".csv":
+        case ".arrow" | ".feather":
+            return read_arrow(path)
+        case ".csv" | ".tsv":
             return read_csv(path)
+        case ".txt" | ".md":
+            return _read_document(path)
         case "":
-            raise DataError(f"{path}: unknown kind of file {''.join(path.suffixes)!r}", hint=HINT)
+            raise unknown_kind(path)
         case _:
-            return read_json(path)
+            return read_json(path, split)
+
+
+def how_read(path: Path) -> str:
+    """Say in words how a file is read, where its name does not say it; else nothing.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    kind = kind_of_file(path)
+    if kind in TABLES:
+        return dialect_of(path).described()
+    if kind in DOCUMENT_SUFFIXES:
+        return "JSON lines" if _holds_json_lines(path) else "one document"
+    return ""
+
+
+def _read_document(path: Path) -> Iterator[RawRow]:
+    """Read a text: one document, one row; unless it holds JSON lines under another name."""
+    if _holds_json_lines(path):
+        return (parse_line(path, line) for line in read_lines(path) if line.content.strip())
+    return iter([_document(path)])
+
+
+def _holds_json_lines(path: Path) -> bool:
+    lines = (line for line in read_lines(path) if line.content.strip())
+    opening = [line for line in islice(lines, 2) if line.content.lstrip().startswith(b"{")]
+    return bool(opening) and all(isinstance(parse_line(path, line).value, dict) for line in opening)
+
+
+def _document(path: Path) -> RawRow:
+    with open_unpacked(path) as stream:
+        content = stream.read(MAX_ROW_BYTES + 1)
+    if len(content) > MAX_ROW_BYTES:
+        detail = f"a document of more than {MAX_ROW_BYTES >> 20} MiB: cut it into several files, or into JSON lines"
+        return RawRow(1, None, RowError("row_too_long", detail))
+    lines = content.splitlines(keepends=True)
+    return RawRow(1, {"text": "".join(decode(path, number, line) for number, line in enumerate(lines, start=1))})
 
 
 def _check_file(path: Path) -> None:
@@ -65,7 +123,10 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path}: no such file", hint="correct the path in the recipe's data section")
     if not path.is_file():
         raise DataError(f"{path}: not a file", hint=HINT)
-    if kind_of_file(path) == ".parquet":
+    kind = kind_of_file(path)
+    if not kind:
+        raise unknown_kind(path)
+    if kind in BINARY_SUFFIXES:
         return
     with open_unpacked(path) as stream:
         while part := stream.read1(BUFFER_BYTES):

@@ -1,4 +1,4 @@
-"""Rows of JSON lines, of a JSON array, or of `{"data": [...]}`; which of them is told from the first bytes."""
+"""Reads rows of JSON, in whatever form a file holds them: that is told from the first bytes, not from its name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-
-from trainer.data.array import HINT, WRAPPED, ArrayReader, bounded_int
+from trainer.data.array import HINT, WRAPPED, ArrayReader
+from trainer.data.exact import loads
 from trainer.data.files import kind_of_file
 from trainer.data.lines import Line, decode, open_unpacked, read_lines
 from trainer.data.raw import MAX_ROW_BYTES, RawRow
 from trainer.data.reasons import RowError
+from trainer.data.unwrap import is_rows, rows_of
 from trainer.errors import DataError
 
 HEAD_BYTES = 4096
@@ -23,25 +23,46 @@ MAX_VALUE_BYTES = 256 * 2**20
 """Largest file that is one JSON object whose rows can only be found once all of it is read."""
 
 
-def read_json(path: Path) -> Iterator[RawRow]:
-    """Read rows of JSON, whatever the file is called; only a lone object is held in memory as a whole.
+def read_json(path: Path, split: str | None = None) -> Iterator[RawRow]:
+    """Read rows of JSON: on lines, in an array, one value after another, or wrapped in one object.
+
+    Args:
+        path: file, whatever it is called; only a lone object is held in memory as a whole.
+        split: which of several lists of rows inside of one object.
 
     Raises:
-        DataError: the file is not UTF-8, or broken as a whole.
+        DataError: the file is not UTF-8, broken as a whole, or has no such split.
     """
     if _is_json_lines(path):
-        for line in read_lines(path):
-            if line.content.strip():
-                yield parse_line(path, line)
-        return
+        rows: Iterator[RawRow] = (parse_line(path, line) for line in read_lines(path) if line.content.strip())
+        return _without_splits(path, rows, split)
     with open_unpacked(path) as stream:
         head = stream.peek(HEAD_BYTES)[:HEAD_BYTES].decode(errors="replace")
-        if head.lstrip().startswith("[") or WRAPPED.match(head):
-            yield from ArrayReader(path, stream).rows()
-            return
+    if head.lstrip().startswith("[") or WRAPPED.match(head):
+        return _without_splits(path, _streamed(path, is_array=True), split)
+    with open_unpacked(path) as stream:
         content = stream.read(MAX_VALUE_BYTES)
-    for index, value in enumerate(_rows_of(_load_value(path, content)), start=1):
-        yield RawRow(index, value)
+    try:
+        values = rows_of(_load_value(path, content), path, split)
+    except _ValuesInARow:
+        return _without_splits(path, _streamed(path, is_array=False), split)
+    return itertools.starmap(RawRow, enumerate(values, start=1))
+
+
+class _ValuesInARow(Exception):
+    """More follows the first value of a file."""
+
+
+def _streamed(path: Path, *, is_array: bool) -> Iterator[RawRow]:
+    with open_unpacked(path) as stream:
+        reader = ArrayReader(path, stream)
+        yield from reader.rows() if is_array else reader.values()
+
+
+def _without_splits(path: Path, rows: Iterator[RawRow], split: str | None) -> Iterator[RawRow]:
+    if split is not None:
+        raise DataError(f"{path}: split {split!r}: this file has no splits", hint="remove data.sources[].split")
+    return rows
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -69,14 +90,13 @@ def _holds_rows(text: bytes) -> bool:
     """Whether a one-line file holds all its rows in one JSON value."""
     if _opens_array(text):
         return True
-    value = orjson.loads(text) if _is_json(text) else None
-    return isinstance(value, dict) and isinstance(value.get("data"), list)
+    return is_rows(loads(text)) if _is_json(text) else False
 
 
 def _is_json(text: bytes) -> bool:
     try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
+        loads(text)
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -91,42 +111,29 @@ def parse_line(path: Path, line: Line) -> RawRow:
         detail = f"a line of more than {MAX_ROW_BYTES >> 20} MiB, which is the longest row that is read"
         return RawRow(line.number, None, RowError("row_too_long", detail))
     try:
-        return RawRow(line.number, orjson.loads(line.content))
-    except orjson.JSONDecodeError:
-        text = decode(path, line.number, line.content)
-    try:
-        # The standard parser takes NaN and lone surrogates, which files in the wild hold and orjson refuses.
-        return RawRow(line.number, json.loads(text, parse_int=bounded_int))
+        return RawRow(line.number, loads(line.content))
     except json.JSONDecodeError as error:
-        return RawRow(
-            line.number, None, RowError("invalid_json", f"{error.msg.removesuffix(' at')} at column {error.colno}")
-        )
+        detail = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    except UnicodeDecodeError:
+        decode(path, line.number, line.content)
+        raise
     except RecursionError:
-        return RawRow(line.number, None, RowError("invalid_json", "nested too deeply"))
+        detail = "nested too deeply"
+    return RawRow(line.number, None, RowError("invalid_json", detail))
 
 
 def _load_value(path: Path, content: bytes) -> object:
     if len(content) == MAX_VALUE_BYTES:
         raise DataError(f"{path}: one JSON value of more than {MAX_VALUE_BYTES >> 20} MiB", hint=HINT)
     try:
-        value: object = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        value = _load_leniently(path, content)
-    return value
-
-
-def _rows_of(value: object) -> list[object]:
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    return value if isinstance(value, list) else [value]
-
-
-def _load_leniently(path: Path, content: bytes) -> object:
-    lines = zip(itertools.count(1), content.splitlines(keepends=True))
-    text = "".join(decode(path, number, line) for number, line in lines)
-    try:
-        return json.loads(text, parse_int=bounded_int)
+        return loads(content)
+    except UnicodeDecodeError:
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            decode(path, number, line)
+        raise
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and content.lstrip().startswith(b"{"):
+            raise _ValuesInARow from None
         problem = error.msg.removesuffix(" at")
         message = f"{path}:{error.lineno}: invalid_json: {problem} at column {error.colno}"
     except RecursionError:

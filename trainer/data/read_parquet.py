@@ -1,14 +1,17 @@
-"""Rows of a parquet file, batch by batch."""
+"""Reads rows of parquet and Arrow files, batch by batch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
+from trainer.data.exact import Written
 from trainer.data.raw import RawRow
 from trainer.errors import DataError
 
@@ -21,24 +24,77 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
     Raises:
         DataError: it is no parquet file, or a damaged one.
     """
-    line = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for value in batch.to_pylist():
-                    line += 1
-                    yield RawRow(line, without_nulls(value))
+            yield from _rows(file.iter_batches(batch_size=BATCH_ROWS))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        message = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not a readable parquet file: {message}", hint="write the file again") from error
+        raise _unreadable(path, "parquet", error) from error
+
+
+def read_arrow(path: Path) -> Iterator[RawRow]:
+    """Read the rows of an Arrow file (Feather too) or of an Arrow stream, as `datasets` keeps them.
+
+    Raises:
+        DataError: it is neither, or a damaged one.
+    """
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            try:
+                reader = pyarrow.ipc.open_file(source)
+            except pyarrow.ArrowInvalid:
+                source.seek(0)
+                yield from _rows(pyarrow.ipc.open_stream(source))
+            else:
+                yield from _rows(reader.get_batch(index) for index in range(reader.num_record_batches))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, "Arrow", error) from error
+
+
+def _rows(batches: Any) -> Iterator[RawRow]:
+    line = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            for value in batch.slice(start, BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
+                line += 1
+                yield RawRow(line, without_nulls(value))
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
+    message = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"{path}: not a readable {kind} file: {message}", hint="write the file again")
 
 
 def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
-    """Drop the keys that Arrow filled with null so that all rows have the same ones: no row of the file wrote them."""
+    """Drop the keys that Arrow filled with null so that all rows have the same ones: no row of the file wrote them.
+
+    Bytes that are UTF-8 are text, as writers without a type for text leave it.
+    """
     return {name: _bare(cell) for name, cell in row.items()}
 
 
 def _bare(cell: Any) -> Any:
-    if isinstance(cell, dict):
-        return {name: _bare(value) for name, value in cell.items() if value is not None}
-    return [_bare(value) for value in cell] if isinstance(cell, list) else cell
+    match cell:
+        case str() | int() | None:
+            return cell
+        case dict():
+            return {name: _bare(value) for name, value in cell.items() if value is not None}
+        case list():
+            return [_bare(value) for value in cell]
+        case float():
+            return cell if math.isfinite(cell) else _not_finite(cell)
+        case bytes():
+            return _as_text(cell)
+        case _:
+            return cell
+
+
+def _not_finite(number: float) -> Written | None:
+    """Return Infinity as it is written, and None for NaN, by which pandas means that nothing is there."""
+    return None if math.isnan(number) else Written("Infinity" if number > 0 else "-Infinity")
+
+
+def _as_text(content: bytes) -> str | bytes:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content

@@ -1,4 +1,4 @@
-"""One raw row, in any of the usual layouts, made canonical.
+"""Makes one raw row, in any of the usual layouts, canonical.
 
 A canonical row is one of
 
@@ -14,24 +14,33 @@ followed by "metadata" (every other column), "source" and "line".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, assert_never
 
+from trainer.data import conversations
+from trainer.data.calls import canonical_tools
 from trainer.data.checks import check_record
 from trainer.data.columns import (
-    COMPLETION_COLUMNS,
-    INPUT_COLUMNS,
-    OUTPUT_COLUMNS,
-    PROMPT_COLUMNS,
+    IMAGE_COLUMNS,
+    REASONING_COLUMNS,
+    SYSTEM_COLUMNS,
+    TOOL_COLUMNS,
     TURN_COLUMNS,
     Columns,
 )
+from trainer.data.images import refuse_images
+from trainer.data.judged import parse_ranked, parse_two_answers
 from trainer.data.labelled import parse_verdict, split_answer
+from trainer.data.layouts import conversation_format, detect_format
 from trainer.data.preference import split_pair
 from trainer.data.reasons import RowError
 from trainer.data.shape import check_shape
 from trainer.data.token_rows import parse_tokens
-from trainer.data.turns import Message, canonical_tools, canonical_turns, kind_of, shorten, text_of
+from trainer.data.turns import Message, canonical_turns, text_of
+from trainer.data.values import kind_of
 from trainer.recipe.data import Format
+
+__all__ = ["Parsed", "Record", "detect_format", "parse_row"]
 
 Record = dict[str, Any]
 
@@ -41,6 +50,12 @@ class Parsed(NamedTuple):
 
     format: Format
     record: Record
+    used: list[str]
+    """Columns that the row is made of, as the file names them."""
+    unused: list[str]
+    """Columns that hold something and are kept as metadata only, and keys of turns that are lost."""
+    notes: set[str]
+    """Ids of what was done to values, see `usage.NOTES`."""
 
 
 def parse_row(
@@ -59,7 +74,7 @@ def parse_row(
         source: name of its file, kept in the row.
         line: 1-based line or row number in the file.
         format: layout; auto tells it from the columns.
-        mapping: our name -> column of the file, or a dotted path into it.
+        mapping: our name -> column of the file, or a dotted path into it; empty for no column.
         check: False leaves the check of the turns to the cleaning that follows, which may put them right.
 
     Raises:
@@ -69,53 +84,16 @@ def parse_row(
         raise RowError("not_an_object", f"the row is {kind_of(raw)}, not an object")
     check_shape(raw)
     columns = Columns(raw, mapping or {})
-    layout = detect_format(columns.values) if format == "auto" else format
+    layout = detect_format(columns.shown()) if format == "auto" else format
     record = _parse_layout(columns, layout)
+    if any(columns.has(name) for name in IMAGE_COLUMNS):
+        refuse_images(record, columns)
+    used, unused = columns.used_names(), columns.unused()
     if metadata := columns.metadata():
         record["metadata"] = metadata
     if check:
         check_record(record)
-    return Parsed(layout, {**record, "source": source, "line": line})
-
-
-def detect_format(row: Mapping[str, Any]) -> Format:
-    """Tell the layout of a row from its columns.
-
-    Raises:
-        RowError: no known layout, or columns that can be read in two ways: those are never guessed.
-    """
-    present = {name for name, value in row.items() if value is not None}
-    if "input_ids" in present:
-        return "tokens"
-    if {"chosen", "rejected"} <= present or ("rejected_response" in present and _conversation_format(present)):
-        return "preference"
-    layout = _conversation_format(present)
-    if layout and ("kto_tag" in present or isinstance(row.get("label"), bool)):
-        return "kto"
-    if layout:
-        return layout
-    if "text" in present and not present & {"label", "labels"}:
-        return "text"
-    raise RowError("unknown_format", _unknown_detail(row))
-
-
-def _conversation_format(present: set[str]) -> Format | None:
-    if "messages" in present:
-        return "messages"
-    if present & {"conversations", "conversation"}:
-        return "sharegpt"
-    if "instruction" in present and present & set(OUTPUT_COLUMNS):
-        return "alpaca"
-    if present & set(PROMPT_COLUMNS) and present & set(COMPLETION_COLUMNS):
-        return "prompt_completion"
-    return None
-
-
-def _unknown_detail(row: Mapping[str, Any]) -> str:
-    names = shorten(", ".join(map(str, row)), 120)
-    if "text" in row:
-        return f"columns {names}: set format: text, or mapping: {{prompt: text, completion: label}}"
-    return f"columns {names}: set mapping, such as {{prompt: COLUMN, completion: COLUMN}}"
+    return Parsed(layout, {**record, "source": source, "line": line}, used, unused, columns.notes)
 
 
 def _parse_layout(columns: Columns, layout: Format) -> Record:
@@ -125,10 +103,16 @@ def _parse_layout(columns: Columns, layout: Format) -> Record:
         RowError: a column is missing or broken.
     """
     match layout:
-        case "messages" | "sharegpt" | "alpaca" | "prompt_completion":
+        case "messages" | "sharegpt" | "dialog" | "gemini" | "openai_batch" | "alpaca" | "prompt_completion" | "rag":
             record: Record = {"messages": _PARSERS[layout](columns)}
-        case "preference":
+        case "preference" | "ranked_pairs":
             record = _parse_preference(columns)
+        case "openai_preference":
+            record = _parse_openai_preference(columns)
+        case "two_answers":
+            record = _pair(columns, *parse_two_answers(columns))
+        case "ranked":
+            record = _pair(columns, *parse_ranked(columns))
         case "kto":
             record = _parse_kto(columns)
         case "text":
@@ -144,113 +128,133 @@ def _parse_layout(columns: Columns, layout: Format) -> Record:
 
 
 def _add_extras(columns: Columns, record: Record) -> None:
+    """Add what columns beside the turns say: system prompt, reasoning, tools, settings of the template."""
     opening = record["prompt" if "prompt" in record else "messages"]
     # A system turn of the conversation wins over the column, which then stays in the metadata (as LLaMA-Factory does).
-    if columns.has("system") and opening and opening[0]["role"] != "system":
-        system = text_of(columns.take("system"), "system")
+    if opening and opening[0]["role"] != "system":
+        system = _system_of(columns)
         if system.strip():
             opening.insert(0, {"role": "system", "content": system})
-    if columns.has("tools") and (tools := canonical_tools(columns.take("tools"))):
+    _add_reasoning(columns, record)
+    if _has_called_text(record):
+        columns.notes.add("calls_as_text")
+    name = columns.first_of(TOOL_COLUMNS)
+    if name and (tools := canonical_tools(columns.take(name), columns.notes)):
         record["tools"] = tools
     if columns.has("chat_template_kwargs") and isinstance(columns.values["chat_template_kwargs"], dict):
         record["chat_template_kwargs"] = columns.take("chat_template_kwargs")
 
 
-def _parse_turns(columns: Columns) -> list[Message]:
-    name = columns.one_of(TURN_COLUMNS)
-    return canonical_turns(columns.take(name), name)
+def _has_called_text(record: Record) -> bool:
+    """Whether a tool answers a call that is written as text."""
+    turns = [*record.get("prompt", ()), *(record.get("messages") or record.get("chosen") or ())]
+    return any(
+        after["role"] == "tool" and "tool_calls" not in before and before["role"] == "assistant"
+        for before, after in pairwise(turns)
+    )
 
 
-def _turns_of(value: object, role: str, place: str) -> list[Message]:
-    """Read a column that holds one turn's text, or turns."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if isinstance(value, (dict, list)):
-        return canonical_turns(value, place)
-    raise RowError("unsupported_content", f"{place}: {kind_of(value)} where text is expected")
+def _system_of(columns: Columns) -> str:
+    name = columns.first_of(SYSTEM_COLUMNS)
+    if name in ("systemInstruction", "system_instruction"):
+        return conversations.gemini_system(columns)
+    return text_of(columns.take(name), name, columns.notes) if name else ""
 
 
-def _parse_prompt_completion(columns: Columns) -> list[Message]:
-    prompt, completion = columns.one_of(PROMPT_COLUMNS), columns.one_of(COMPLETION_COLUMNS)
-    opening = _turns_of(columns.take(prompt), "user", prompt)
-    return opening + _turns_of(columns.take(completion), "assistant", completion)
-
-
-def _parse_alpaca(columns: Columns) -> list[Message]:
-    output = columns.one_of(OUTPUT_COLUMNS)
-    return _alpaca_prompt(columns) + _turns_of(columns.take(output), "assistant", output)
-
-
-def _alpaca_prompt(columns: Columns) -> list[Message]:
-    """Read instruction, input and history: earlier turns, then one user turn.
-
-    Raises:
-        RowError: a history that is not a list of pairs, or a column that is not text.
-    """
-    parts = [columns.take("instruction")]
-    if any(columns.has(name) for name in INPUT_COLUMNS):
-        parts.append(columns.take(columns.one_of(INPUT_COLUMNS)))
-    if not all(part is None or isinstance(part, str) for part in parts):
-        raise RowError("unsupported_content", "instruction or input is not text")
-    return [*_history_turns(columns.take("history")), {"role": "user", "content": "\n".join(p for p in parts if p)}]
-
-
-def _history_turns(history: object) -> list[Message]:
-    turns: list[Message] = []
-    for pair in history if isinstance(history, list) else []:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise RowError("unknown_format", "history is not a list of [question, answer]")
-        turns += [*_turns_of(pair[0], "user", "history"), *_turns_of(pair[1], "assistant", "history")]
-    return turns
+def _add_reasoning(columns: Columns, record: Record) -> None:
+    """Give the last answer the reasoning that stands in a column of its own."""
+    answer = record.get("messages") or record.get("completion") or []
+    name = columns.first_of(REASONING_COLUMNS)
+    if not name or not answer or answer[-1]["role"] != "assistant":
+        return
+    reasoning = columns.values[name]
+    if isinstance(reasoning, str) and reasoning.strip() and not {"reasoning_content", "thinking"} & answer[-1].keys():
+        answer[-1]["reasoning_content"] = columns.take(name)
 
 
 def _parse_kto(columns: Columns) -> Record:
     verdict = parse_verdict(columns)
-    layout = _conversation_format({name for name in columns.values if columns.has(name)})
-    if layout is None:
-        raise RowError("unknown_format", f"no answer to judge in a row with {columns.described()}")
-    prompt, completion = split_answer(_PARSERS[layout](columns))
+    prompt, completion = split_answer(_parse_conversation(columns, "no answer to judge"))
     return {"prompt": prompt, "completion": completion, "label": verdict}
+
+
+def _parse_conversation(columns: Columns, missing: str) -> list[Message]:
+    """Read the conversation of a row that holds more than that.
+
+    Raises:
+        RowError: `missing`, where there is none.
+    """
+    layout = conversation_format({name: value for name, value in columns.present().items() if name not in columns.used})
+    if layout is None:
+        raise RowError("unknown_format", f"{missing} in a row with {columns.described()}")
+    return _PARSERS[layout](columns)
 
 
 def _parse_preference(columns: Columns) -> Record:
     if columns.has("rejected_response") and not columns.has("rejected"):  # ms-swift: the other answer is the good one
         return _parse_second_answer(columns)
     prompt, chosen, rejected = _preference_prompt(columns), columns.take("chosen"), columns.take("rejected")
-    turns = split_pair(prompt, chosen, rejected)
+    return _pair(columns, prompt, chosen, rejected)
+
+
+def _pair(columns: Columns, prompt: list[Message] | None, chosen: object, rejected: object) -> Record:
+    turns = split_pair(prompt, chosen, rejected, columns.notes)
     return dict(zip(("prompt", "chosen", "rejected"), turns, strict=True))
 
 
 def _parse_second_answer(columns: Columns) -> Record:
-    layout = _conversation_format({name for name in columns.values if columns.has(name)})
-    if layout is None:
-        raise RowError("unknown_format", f"no chosen answer in a row with {columns.described()}")
-    prompt, chosen = split_answer(_PARSERS[layout](columns))
-    rejected = _turns_of(columns.take("rejected_response"), "assistant", "rejected_response")
+    rejected = conversations.turns_of(
+        columns.take("rejected_response"), "assistant", "rejected_response", columns.notes
+    )
+    prompt, chosen = split_answer(_parse_conversation(columns, "no chosen answer"))
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _parse_openai_preference(columns: Columns) -> Record:
+    """Read OpenAI's pairs, whose prompt and tools stand in `input`.
+
+    Raises:
+        RowError: `input` holds no messages.
+    """
+    asked = columns.take("input")
+    if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
+        raise RowError("unknown_format", "`input` holds no `messages`")
+    columns.lost_keys |= {f"input.{name}" for name in asked if name not in ("messages", *TOOL_COLUMNS)}
+    columns.values |= {name: asked[name] for name in TOOL_COLUMNS if name in asked and name not in columns.values}
+    prompt = canonical_turns(asked["messages"], "input.messages", columns.notes)
+    return _pair(columns, prompt, columns.take("preferred_output"), columns.take("non_preferred_output"))
 
 
 def _preference_prompt(columns: Columns) -> list[Message] | None:
     """Return the prompt that the row states, or None where it is part of chosen and rejected."""
     for name in ("prompt", "question", "query"):
         if columns.has(name):
-            return _turns_of(columns.take(name), "user", name)
+            return conversations.turns_of(columns.take(name), "user", name, columns.notes)
     if any(columns.has(name) for name in TURN_COLUMNS):
-        return _parse_turns(columns)
-    return _alpaca_prompt(columns) if columns.has("instruction") else None
+        return conversations.parse_turns(columns)
+    if columns.has("instruction"):
+        return conversations.alpaca_prompt(columns)
+    rare = columns.first_of(("input", "inputs"))
+    return conversations.turns_of(columns.take(rare), "user", rare, columns.notes) if rare else None
 
 
 def _parse_text(columns: Columns) -> str:
     text = columns.take("text")
+    if text is None:
+        raise RowError("empty_content", "`text` is null")
     if not isinstance(text, str):
         raise RowError("unknown_format", f"`text` is {kind_of(text)} in a row with {columns.described()}")
     return text
 
 
 _PARSERS: dict[Format, Callable[[Columns], list[Message]]] = {
-    "messages": _parse_turns,
-    "sharegpt": _parse_turns,
-    "alpaca": _parse_alpaca,
-    "prompt_completion": _parse_prompt_completion,
+    "messages": conversations.parse_turns,
+    "sharegpt": conversations.parse_turns,
+    "dialog": conversations.parse_dialog,
+    "gemini": conversations.parse_gemini,
+    "openai_batch": conversations.parse_batch,
+    "alpaca": conversations.parse_alpaca,
+    "prompt_completion": conversations.parse_prompt_completion,
+    "rag": conversations.parse_rag,
 }
 """The layouts of one conversation."""

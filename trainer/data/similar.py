@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.compared import OPENING_WORDS, unpack_said, without_opening
-from trainer.data.near import SAME_ANSWER, SHARED_ANSWER_ROWS, Edges, judge
+from trainer.data.judge import SAME_ANSWER, SHARED_ANSWER_ROWS, Weights, judge, of_interest
+from trainer.data.near import Edges
 from trainer.data.prepare import OPENINGS
 from trainer.data.spool import Spool, read_spans
 from trainer.data.table import Table
 from trainer.data.verify import Compared, Pairs, Said, compare
+from trainer.data.weighing import weigh_pairs
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_BYTES = 2000, 2_000_000
@@ -51,9 +53,18 @@ def compare_chunk(chunk: PairChunk) -> Compared:
 
 
 def find_similar(
-    table: Table, said: Spool, workers: Workers, rows: Rows, *, drop: float, flag: float
+    table: Table, said: Spool, spool: Spool, workers: Workers, rows: Rows, *, drop: float, flag: float
 ) -> tuple[Edges, Rows]:
     """Find the pairs among `rows` that are near duplicates, contradict each other, or belong together.
+
+    Args:
+        table: facts of all rows.
+        said: their texts, normalised.
+        spool: the rows as they are.
+        workers: processes to compare with.
+        rows: rows that are compared.
+        drop: similarity from which rows can be copies.
+        flag: similarity from which rows belong on one side of the split.
 
     Returns:
         The pairs, and the rows whose neighbours were too many to compare all of them.
@@ -68,11 +79,10 @@ def find_similar(
         *workers.map(compare_chunk, _chunks(said, pairs, shared_openings(table, rows, pairs), least)),
     ]
     compared = Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    weights = Weights.of(len(pairs))
+    weigh_pairs(weights, spool, said, workers, pairs, np.flatnonzero(of_interest(compared, drop=drop)))
     answers = table.columns["answer"]
-    same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
-    is_shared = same_answer & shared[pairs[:, 0]]
-    edges = judge(pairs, compared, same_answer=same_answer, shared_answer=is_shared, drop=drop, flag=flag)
-    return edges, crowded
+    return judge(pairs, compared, weights, answers=answers, shared=shared, drop=drop, flag=flag), crowded
 
 
 def shared_answers(table: Table, rows: Rows) -> NDArray[np.bool_]:

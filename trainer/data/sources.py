@@ -1,4 +1,4 @@
-"""Every file that a recipe's data section names, opened in one order on every machine."""
+"""Opens every file that a recipe's data section names, in one order on every machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data.columns import MAPPABLE
+from trainer.data.expand import expand
 from trainer.data.files import find_files, is_saved_dataset
 from trainer.data.prepare import Origin
 from trainer.data.raw import RawRow
-from trainer.data.read import open_source
+from trainer.data.read import how_read, open_source
 from trainer.data.table import Side
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, DataSection, Source
@@ -26,6 +27,10 @@ class Input(NamedTuple):
     origin: Origin
     repeat: float
     """Passes over it in one epoch."""
+    source: str
+    """Path of its source, as the recipe has it."""
+    how: str
+    """How it is read, where its name does not say it."""
 
 
 def open_inputs(data: DataSection, *, with_hub: bool = True) -> Iterator[Input]:
@@ -47,7 +52,10 @@ def open_inputs(data: DataSection, *, with_hub: bool = True) -> Iterator[Input]:
         mapping = tuple(source.mapping.items())
         for path, rows in open_source(source):
             origin = Origin(names[path], source.format, mapping, is_benchmark=side == Side.BENCHMARK)
-            yield Input(path, rows, side, origin, source.repeat)
+            how = how_read(Path(path)) if Path(path).is_file() else ""
+            yield Input(
+                path, expand(rows, source.format, source.mapping), side, origin, source.repeat, source.path, how
+            )
 
 
 def num_files(data: DataSection) -> int:

@@ -118,10 +118,17 @@ class Parents:
 
 
 def _join_similar(parents: Parents, edges: Edges, drop: float) -> int:
-    """Join similar rows, the most similar first; return how many near duplicates had to stay apart."""
+    """Join similar rows, the most similar first; return how many near duplicates had to stay apart.
+
+    Copies are joined whatever becomes of the size. Rows of one pattern are not joined for being alike: all of them are,
+    and a pattern as a whole on one side would be learnt or tested, never both.
+    """
     num_rows = len(parents.of)
     limits = [max(MIN_LIMIT, int(share * num_rows)) for share in (FLAGGED_SHARE, CLUSTER_SHARE)]
     num_cut = 0
+    for left, right in edges.pairs[edges.duplicate].tolist():
+        parents.join(left, right)
+    edges = edges.chosen(~edges.duplicate & ~edges.slots)
     for place in np.argsort(-edges.score, kind="stable").tolist():
         is_near = bool(edges.score[place] >= drop)
         left, right = edges.pairs[place].tolist()

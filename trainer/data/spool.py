@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
+
+from trainer.data import exact
 
 
 class Spool:
@@ -57,7 +58,7 @@ class Spool:
     def row(self, row: int) -> dict[str, Any]:
         """Return one row."""
         (line,) = self.lines([row])
-        record: dict[str, Any] = orjson.loads(line)
+        record: dict[str, Any] = exact.loads(line)
         return record
 
 

@@ -34,12 +34,14 @@ def build_report(desk: Desk, sides: dict[str, Rows], facts: dict[str, Any]) -> d
         "rejected": dict(sorted(ledger.reasons.items())),
         "rejected_rows": dict(sorted(ledger.listed.items())),
         "formats": {source: dict(sorted(counts.items())) for source, counts in sorted(ledger.formats.items())},
+        "sources": {path: usage.to_json() for path, usage in ledger.usages.items()},
         "turns": {str(number): turns[number] for number in sorted(turns)},
         "most_frequent_answer": _most_frequent_answer(desk, sides["train"]),
         "clean": _cleaned(ledger),
         "pii": _personal(ledger),
         "duplicates": _duplicates(desk),
         "conflicts": _conflicts(desk),
+        "patterns": _patterns(desk),
         **facts,
     }
 
@@ -68,7 +70,19 @@ def _duplicates(desk: Desk) -> dict[str, Any]:
         _pair(desk, row, kept) | {"similarity": round(score, 3)}
         for row, (kept, score) in list(copies.near.items())[:MAX_LISTED]
     ]
-    return {"exact": len(copies.exact), "near": len(copies.near), "samples": samples}
+    action = desk.data.dedupe.near
+    return {"exact": len(copies.exact), "near": len(copies.near), "near_action": action, "samples": samples}
+
+
+def _patterns(desk: Desk) -> dict[str, Any]:
+    """Show two rows of each of the largest patterns beside each other: the slots are where they differ."""
+    groups = desk.copies.patterns
+    samples = [
+        _pair(desk, int(group[0]), int(group[group.size // 2])) | {"reason": f"{group.size} rows of one pattern"}
+        for group in groups[:MAX_LISTED]
+    ]
+    sizes = [int(group.size) for group in groups]
+    return {"patterns": len(groups), "rows": sum(sizes), "sizes": sizes[:MAX_LISTED], "samples": samples}
 
 
 def _conflicts(desk: Desk) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.data.columns import Columns
 from trainer.data.reasons import RowError
-from trainer.data.turns import kind_of, parse_json
+from trainer.data.values import kind_of, parse_json
 
 IGNORED = -100
 """Label of a token that is not trained (the default of PyTorch's cross-entropy)."""
@@ -37,7 +37,7 @@ def parse_tokens(columns: Columns) -> dict[str, Any]:
 
 def _integers(columns: Columns, name: str, *, least: int) -> list[int]:
     value = columns.take(name)
-    value = parse_json(value) if isinstance(value, str) else value
+    value = parse_json(value, columns.notes) if isinstance(value, str) else value
     if not isinstance(value, list) or not value:
         raise RowError("invalid_tokens", f"`{name}` is {kind_of(value)}, not a list of integers")
     # bool is a kind of int to Python, and no token to anyone.

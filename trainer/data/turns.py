@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from trainer.data.blocks import TEXT_PARTS, has_blocks, unfold_blocks
+from trainer.data.calls import canonical_calls
 from trainer.data.reasons import RowError
-from trainer.data.shape import check_shape
+from trainer.data.values import Notes, kind_of, parse_json, shorten, written
 
 Message = dict[str, Any]
 
@@ -39,41 +38,82 @@ ROLES = {
 """Role as written in the file -> role that chat templates know. A template renders `human` wrongly without a word."""
 
 KEPT_KEYS = ("reasoning_content", "thinking", "tool_call_id", "name")
+REASONING_KEYS = ("reasoning", "thoughts", "thought")
+"""Other words for `reasoning_content`: OpenRouter's and vLLM's, and those of data sets."""
+KNOWN_KEYS = frozenset(
+    {"role", "from", "content", "value", "tool_calls", "function_call", "weight", "channel", "recipient"}
+    | {"human", "assistant", "type", *KEPT_KEYS, *REASONING_KEYS}
+)
+"""Keys of a turn that are used."""
 
 
-def canonical_turns(value: object, place: str) -> list[Message]:
+def canonical_turns(value: object, place: str, notes: Notes) -> list[Message]:
     """Make a column of turns canonical.
 
     Args:
-        value: list of turns, one turn, or either as JSON text (csv files hold it so).
+        value: list of turns, one turn, or either as JSON text or as Python writes it (csv files hold it so).
         place: name of the column, for messages.
+        notes: ids of what was done to values are added.
 
     Raises:
         RowError: the column is empty, or a turn has no known role, no text, or broken tool calls.
     """
     if isinstance(value, str):
-        value = parse_json(value)
+        value = _turns_in(value, place, notes)
     if isinstance(value, dict):
         value = [value]
     if not value:
         raise RowError("empty_messages", f"`{place}` has no turns")
     if not isinstance(value, list):
         raise RowError("unknown_format", f"`{place}` is {kind_of(value)}, not a list of turns")
-    return [message for index, turn in enumerate(value) for message in _messages_of(turn, f"{place}[{index}]")]
+    turns = [turn for index, item in enumerate(value) for turn in _messages_of(item, f"{place}[{index}]", notes)]
+    return _join_analysis(turns)
 
 
-def _messages_of(turn: object, place: str) -> list[Message]:
+def _turns_in(text: str, place: str, notes: Notes) -> object:
+    """Read turns that are written as text.
+
+    Raises:
+        RowError: the text is neither JSON nor a Python literal.
+    """
+    value = parse_json(text, notes)
+    if value is None and text.strip() not in ("", "null", "None"):
+        raise RowError("unknown_format", f"`{place}` is text that is neither JSON nor a Python list: {shorten(text)}")
+    return value
+
+
+def _messages_of(turn: object, place: str, notes: Notes) -> list[Message]:
     """Read one entry of a conversation, which may stand for several turns."""
+    if isinstance(turn, str) and turn.lstrip()[:1] == "{":
+        turn = _turns_in(turn, place, notes)
     if isinstance(turn, dict):
         if has_blocks(turn.get("content")):
-            return [canonical_turn(part, place) for part in unfold_blocks(turn, place)]
+            return [canonical_turn(part, place, notes) for part in unfold_blocks(turn, place)]
         if "human" in turn and "assistant" in turn:  # ms-swift's pairs
             pair = (("user", turn["human"]), ("assistant", turn["assistant"]))
-            return [{"role": role, "content": text_of(said, place)} for role, said in pair]
-    return [canonical_turn(turn, place)]
+            return [{"role": role, "content": text_of(content, place, notes)} for role, content in pair]
+    return [canonical_turn(turn, place, notes)]
 
 
-def canonical_turn(turn: object, place: str) -> Message:
+def _join_analysis(turns: list[Message]) -> list[Message]:
+    """Make what Harmony's analysis channel holds the reasoning of the answer that follows it."""
+    if not any("channel" in turn for turn in turns):
+        return turns
+    joined: list[Message] = []
+    waiting: list[str] = []
+    for turn in turns:
+        channel = turn.pop("channel", None)
+        if channel == "analysis":
+            waiting.append(turn["content"])
+            continue
+        if waiting and turn["role"] == "assistant":
+            turn["reasoning_content"] = "\n".join(waiting)
+            waiting = []
+        joined.append(turn)
+    return joined
+
+
+def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
     """Make one turn canonical: `{"role", "content", ...}`; `place` names it in messages.
 
     Raises:
@@ -81,37 +121,79 @@ def canonical_turn(turn: object, place: str) -> Message:
     """
     if not isinstance(turn, dict):
         raise RowError("unknown_role", f"{place} is {kind_of(turn)}, not an object with role and content")
-    written = turn.get("from") or turn.get("role")
-    name = written.strip().lower() if isinstance(written, str) else ""
+    role_name = turn.get("from") or turn.get("role")
+    name = role_name.strip().lower() if isinstance(role_name, str) else ""
     role = ROLES.get(name)
     if role is None:
-        raise RowError("unknown_role", f"{place}: role {written!r}; known are {', '.join(sorted(set(ROLES.values())))}")
+        raise RowError(
+            "unknown_role", f"{place}: role {role_name!r}; known are {', '.join(sorted(set(ROLES.values())))}"
+        )
     content = turn["value"] if turn.get("value") is not None else turn.get("content")
     calls = turn.get("tool_calls") or turn.get("function_call")
     if name in CALLING_ROLES:
         calls, content = content or {}, None
-    message: Message = {"role": role, "content": text_of(content, place)}
+    message: Message = {"role": role, "content": _content_of(content, role, place, notes)}
     message |= {key: turn[key] for key in KEPT_KEYS if turn.get(key) is not None}
+    message |= _reasoning_of(turn)
     if calls is not None and calls != []:
-        message["tool_calls"] = canonical_calls(calls, place)
+        message["tool_calls"] = canonical_calls(calls, place, notes)
     if turn.get("weight") is not None:
         message["weight"] = _weight_of(turn["weight"], place)
+    if role == "assistant" and turn.get("channel") is not None:
+        message["channel"] = turn["channel"]
     return message
 
 
-def text_of(content: object, place: str) -> str:
-    """Return the text of `content`: a string, nothing, or a list of OpenAI text parts, which are joined.
+def _reasoning_of(turn: dict[str, Any]) -> Message:
+    """Return what a turn calls its reasoning in other words, under the name that chat templates know."""
+    if turn.get("reasoning_content") is not None:
+        return {}
+    texts = (turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key])
+    return {"reasoning_content": text} if (text := next(texts, None)) else {}
+
+
+def lost_keys(value: object, place: str) -> set[str]:
+    """Return the keys of turns that hold something and are not used, as `column[].key`."""
+    turns = value if isinstance(value, list) else []
+    unknown = {
+        (key, turn[key] in (None, "", [], {}))
+        for turn in turns
+        if isinstance(turn, dict)
+        for key in turn.keys() - KNOWN_KEYS
+    }
+    return {f"{place}[].{key}" for key, is_empty in unknown if not is_empty}
+
+
+def _content_of(content: object, role: str, place: str, notes: Notes) -> str:
+    """Return the text of a turn; the result of a tool may be any JSON value."""
+    if role == "tool" and isinstance(content, list) and not (content and _are_parts(content)):
+        return written(content, place, notes)
+    return text_of(content, place, notes)
+
+
+def _are_parts(content: list[Any]) -> bool:
+    return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content)
+
+
+def text_of(content: object, place: str, notes: Notes) -> str:
+    """Return the text of `content`: a string, nothing, OpenAI's text parts (joined), or any other value as JSON text.
 
     Raises:
-        RowError: a part that is not text (named), or a value that is not text.
+        RowError: a part that is not text (named), or a value that no text stands for.
     """
-    if content is None:
+    if content is None or content == []:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
+    if isinstance(content, dict) and "type" in content and isinstance(content.get("text"), str):
+        return _part_text(content, place)
+    if isinstance(content, list) and any(map(_is_part, content)):
         return "".join(_part_text(part, place) for part in content)
-    raise RowError("unsupported_content", f"{place}: {kind_of(content)} where text is expected")
+    return written(content, place, notes)
+
+
+def _is_part(part: object) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and ("type" in part or part.keys() == {"text"}))
 
 
 def _part_text(part: object, place: str) -> str:
@@ -129,78 +211,3 @@ def _weight_of(weight: object, place: str) -> int:
     if isinstance(weight, (int, float)) and weight in (0, 1):
         return int(weight)
     raise RowError("invalid_weight", f"{place}: weight {weight!r}; 0 (not trained) or 1 (trained)")
-
-
-def canonical_calls(calls: object, place: str) -> list[dict[str, Any]]:
-    """Make tool calls canonical: `[{"id"?, "type": "function", "function": {"name", "arguments": object}}]`.
-
-    Raises:
-        RowError: a call without a name, or arguments that are not a JSON object.
-    """
-    if isinstance(calls, str):
-        calls = parse_json(calls)
-    listed = calls if isinstance(calls, list) else [calls]
-    return [_canonical_call(call, place) for call in listed]
-
-
-def _canonical_call(call: object, place: str) -> dict[str, Any]:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise RowError("invalid_tool_arguments", f"{place}: a tool call is not JSON of the form {{name, arguments}}")
-    arguments = function.get("arguments")
-    parsed = parse_json(arguments) if isinstance(arguments, str) else {} if arguments is None else arguments
-    if not isinstance(parsed, dict):
-        raise RowError(
-            "invalid_tool_arguments",
-            f"{place}: arguments of {function['name']!r} are not a JSON object: {shorten(str(arguments))}",
-        )
-    identity = {"id": call["id"]} if isinstance(call, dict) and call.get("id") is not None else {}
-    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": parsed}}
-
-
-def canonical_tools(value: object) -> list[dict[str, Any]]:
-    """Make the tool list of a row canonical, in OpenAI's wrapping, as a served model will be given it.
-
-    Raises:
-        RowError: not a list of tools with names.
-    """
-    if value is None or value == [] or (isinstance(value, str) and value.strip() in ("", "[]", "null")):
-        return []
-    tools = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(tools, list):
-        raise RowError("invalid_tools", f"`tools` is not a list of tools: {shorten(str(value))}")
-    return [_canonical_tool(tool, index) for index, tool in enumerate(tools)]
-
-
-def _canonical_tool(tool: object, index: int) -> dict[str, Any]:
-    function = tool.get("function", tool) if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise RowError("invalid_tools", f"tools[{index}] has no name")
-    if "input_schema" in function and "parameters" not in function:  # Anthropic's word for it
-        function = {("parameters" if key == "input_schema" else key): value for key, value in function.items()}
-    return {"type": "function", "function": function}
-
-
-def parse_json(text: str) -> object:
-    """Return the JSON value of `text`, or None where it is not JSON.
-
-    Raises:
-        RowError: it is nested too deeply.
-    """
-    try:
-        value: object = orjson.loads(text)
-    except ValueError:
-        return None
-    check_shape(value)
-    return value
-
-
-def kind_of(value: object) -> str:
-    """Name the JSON type of `value` in words."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Cut `text` for a one-line message."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

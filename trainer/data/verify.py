@@ -20,6 +20,8 @@ SHORT_ANSWER_WORDS = 8
 """Answers below this length must be equal: "42" and "43" are near as text and contradict each other."""
 
 NUMBER = re.compile(r"\b\d+\b")
+CODE = re.compile(r"\w*\d\w*")
+"""Word with a digit in it."""
 Pairs = NDArray[np.int64]
 
 
@@ -47,12 +49,14 @@ class Compared(NamedTuple):
     """Each answer takes up a word that only its own prompt holds: one question about two things."""
     other_numbers: NDArray[np.bool_]
     """The prompts hold different numbers, and both are answered."""
+    other_codes: NDArray[np.bool_]
+    """Each prompt holds a word with a digit that the other lacks: nothing more need be known of the pair."""
 
     @classmethod
     def of(cls, num_pairs: int) -> Compared:
         """Make room for so many pairs."""
         prompt, whole, answer, context = (np.zeros(num_pairs) for _ in range(4))
-        return cls(prompt, whole, answer, context, *(np.zeros(num_pairs, np.bool_) for _ in range(3)))
+        return cls(prompt, whole, answer, context, *(np.zeros(num_pairs, np.bool_) for _ in range(4)))
 
 
 def whole_text(said: Said) -> str:
@@ -87,7 +91,13 @@ def compare(said: Sequence[Said], pairs: Pairs, *, least: float) -> Compared:
     result.short_answer[close] = [_is_short(left.answer, right.answer) for left, right in rows]
     result.other_values[close] = [_take_up_others(left, right) for left, right in rows]
     result.other_numbers[close] = [_ask_of_others(left, right) for left, right in rows]
+    result.other_codes[close] = [_hold_other_codes(left.prompt, right.prompt) for left, right in rows]
     return result
+
+
+def _hold_other_codes(left: str, right: str) -> bool:
+    lefts, rights = set(CODE.findall(left)), set(CODE.findall(right))
+    return bool(lefts - rights) and bool(rights - lefts)
 
 
 def _is_short(left: str, right: str) -> bool:

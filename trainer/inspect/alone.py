@@ -14,6 +14,7 @@ import orjson
 from peft import PeftModel
 from rich.console import Console
 
+from trainer.data import exact
 from trainer.data.embedding import load_embedder
 from trainer.errors import GateError, HardwareError, StageError
 from trainer.model.adapter import WEIGHTS
@@ -82,7 +83,7 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
     Console(width=100, highlight=False).print(suites_table({"suites": found}))
     if out is not None:
         write_json(out / "scores.json", {"target": target.place, "suites": found})
-        (out / "suites.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        (out / "suites.jsonl").write_bytes(b"".join(exact.dumps(line) + b"\n" for line in lines))
     if wrong:
         named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise GateError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from trainer.data import exact
 from trainer.errors import DataError
 from trainer.inspect.rows import Row
 from trainer.recipe.load import load_suite
@@ -129,5 +130,5 @@ def _append(path: Path, item: dict[str, Any]) -> None:
     if text and not text.endswith(b"\n"):
         text += b"\n"
     aside = path.with_name(f"{path.name}.tmp")
-    aside.write_bytes(text + orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE))
+    aside.write_bytes(text + exact.dumps(item, option=orjson.OPT_APPEND_NEWLINE))
     aside.replace(path)

@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from trainer.data.files import find_files
+from trainer.data import exact
+from trainer.data.files import find_files, is_pattern
 from trainer.data.prepare import Chunk, Origin, Rules, prepare
 from trainer.data.read import read_rows
 from trainer.data.sources import beside
@@ -81,7 +82,7 @@ def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tup
             origin = Origin(label, source.format, tuple(source.mapping.items()))
             done = prepare(Chunk(Rules.of(data, None), origin, raw))
             for written in done.lines.splitlines():
-                record = orjson.loads(written)
+                record = exact.loads(written)
                 yield f"{record['source']}:{record['line']}", record
 
 
@@ -90,7 +91,7 @@ def _files_of(label: str, data: DataSection) -> Iterator[tuple[Source, Path]]:
     extra = [beside(data, path) for path in (data.split.heldout_path, data.split.validation_path) if path]
     for source in [*data.sources, *extra]:
         path = Path(source.path)
-        if not path.exists():
+        if not path.exists() and not is_pattern(source.path):
             continue
         for file in find_files(path):
             if f"/{file.as_posix()}".endswith(f"/{label}"):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from trainer.data import exact
 from trainer.data.lint.facts import RowFacts, row_facts
 from trainer.data.lint.rules import RULES
 from trainer.errors import DataError
@@ -42,7 +41,7 @@ def read_rows(folder: Path, *, sides: tuple[str, ...] = SIDES) -> Iterator[Row]:
         if path.is_file():
             with path.open("rb") as file:
                 for index, line in enumerate(file):
-                    yield Row(side, index, orjson.loads(line))
+                    yield Row(side, index, exact.loads(line))
 
 
 def rows_at(folder: Path, places: list[str]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from trainer.recipe import Recipe
 from trainer.recipe.method import SftMethod
 from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
 
+OTHER_MODULES = ("model.embed_tokens", "lm_head")
 TOO_CLOSE = 0.8
 """After running out of memory: what fits is at most this share of what was predicted."""
 
@@ -31,12 +33,26 @@ def predictor_of(
 
     Raises:
         NotPredictedError: The recipe has a setting whose memory is not known.
+        RecipeError: `adapter.target_modules` matches no layer.
     """
+    _check_pattern(recipe, outline)
     predictor = Predictor(outline, recipe, is_cuda=is_cuda, is_dequantised=is_dequantised, processes=processes)
     problem = predictor.problem()
     if problem:
         raise NotPredictedError(f"{problem}: not predicted")
     return predictor
+
+
+def _check_pattern(recipe: Recipe, outline: Outline) -> None:
+    adapter = recipe.adapter
+    pattern = adapter.target_modules if isinstance(adapter, LoraAdapter) and not adapter.init_from else "all-linear"
+    if pattern == "all-linear" or not isinstance(pattern, str):
+        return
+    if not any(outline.matched(pattern)) and not any(re.fullmatch(pattern, name) for name in OTHER_MODULES):
+        example = r".*\.(q_proj|v_proj)"
+        problem = Problem("recipe", None, "adapter.target_modules", f"the pattern {pattern!r} matches no layer")
+        names = ", ".join(linear.name for linear in outline.linears)
+        raise RecipeError([problem], hint=f"it must match whole names, such as {example!r}; this model has {names}")
 
 
 def planned(recipe: Recipe, outline: Outline, card: cards.Card, *, longest: int | None = None) -> Forecast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,6 +117,17 @@ class Outline:
             yield Linear("up_proj", self.intermediate, self.hidden)
         yield Linear("down_proj", self.hidden, self.intermediate)
 
+    def matched(self, pattern: str) -> list[set[str]]:
+        """Return, for each decoder layer, the linear layers whose whole name a pattern matches, as PEFT matches it."""
+        return [
+            {
+                linear.name
+                for linear in self.linears
+                if re.fullmatch(pattern, f"model.layers.{index}.{_part(linear.name)}.{linear.name}")
+            }
+            for index in range(self.layers)
+        ]
+
     @cached_property
     def linear_weights(self) -> int:
         """Return the weights of all linear layers but the output head."""
@@ -176,3 +188,8 @@ def _cached(source: ModelSource) -> Path:
     reference = folder / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     return folder / "snapshots" / commit / "config.json"
+
+
+def _part(name: str) -> str:
+    """Return the half of a decoder layer in which a linear layer stands."""
+    return "mlp" if name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj") else "self_attn"

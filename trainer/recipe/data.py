@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from trainer.recipe.base import Section
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
 from trainer.recipe.pii import Pii
 
-Format = Literal["auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "kto", "text", "tokens"]
+Format = Literal[
+    "auto",
+    "messages",
+    "sharegpt",
+    "dialog",
+    "gemini",
+    "openai_batch",
+    "alpaca",
+    "prompt_completion",
+    "rag",
+    "preference",
+    "openai_preference",
+    "two_answers",
+    "ranked",
+    "ranked_pairs",
+    "kto",
+    "text",
+    "tokens",
+]
+"""Layouts of rows; `trainer.data.layouts` says what each holds and what becomes of it."""
 
 HUB_PREFIX = "hub:"
 
@@ -20,19 +39,21 @@ class Source(Section):
     """Rows of one file, folder or data set."""
 
     path: str
-    """`.jsonl`, `.json` or `.csv` file (`.gz` or `.zst` may follow), `.parquet` file, a folder of them, a folder
-    written by `save_to_disk`, or `hub:OWNER/NAME`."""
+    """`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt` or `.md` file (`.gz`, `.zst`, `.bz2` or `.xz` may follow), `.parquet`
+    or `.arrow` file, a pattern (`parts/*.jsonl`), a folder of them, a folder written by `save_to_disk`, or
+    `hub:OWNER/NAME`. A `.txt` or `.md` file is one document."""
     subset: str | None = None
     """Configuration of a data set of the hub."""
     split: str | None = None
-    """Split of a data set of the hub or of a saved one; needed where it has several."""
+    """Split of a data set of the hub, of a saved one or of a JSON file with several lists of rows; needed where there
+    are several."""
     revision: str | None = None
     """Commit, tag or branch of a data set of the hub; a commit makes the run repeatable."""
     format: Format = "auto"
-    """Layout of the rows; auto: told from each row's keys. tokens: `input_ids` and `labels`, taken as they are."""
+    """Layout of the rows; auto: told from each row's columns. docs/data.md lists them."""
     mapping: dict[str, str] = Field(default_factory=dict)
     """Other column names, as `our name: column in the file`, for example `prompt: question`; dots lead into objects
-    and lists: `completion: answers.0.text`."""
+    and lists: `completion: answers.0.text`. An empty column name leaves a column out: `context: ""`."""
     repeat: float = Field(default=1.0, gt=0.0, le=100.0)
     """Passes over this source in one epoch; 0.5 is a seeded half. Training rows only."""
 
@@ -73,16 +94,25 @@ class Semantic(Section):
     """Rows that are compared; of more, evenly spaced ones."""
 
 
+def _read_near(value: object) -> object:
+    """Take `off` as YAML 1.1 readers write it."""
+    return "off" if value is False else value
+
+
+Near = Annotated[Literal["drop", "report", "off"], BeforeValidator(_read_near)]
+
+
 class Dedupe(Section):
     """Removal of repeated rows."""
 
     exact: bool = True
     """Drop rows whose normalised content (Unicode, case and space) is the same."""
-    near: bool = True
-    """Drop rows that say nearly the same, and keep similar rows on one side of the split. Rows with nearly the same
-    prompt and another answer are listed, not dropped."""
+    near: Near = "drop"
+    """Drop rows from which another row differs in nothing that decides, only report them, or do not look for similar
+    rows at all: then similar rows are not kept on one side of the split either. Rows that differ in a number, code,
+    name, negation or label stay, however alike they are."""
     threshold: float = Field(default=0.7, ge=0.5, le=1.0)
-    """Jaccard similarity from which rows count as near duplicates."""
+    """Jaccard similarity from which rows are compared word by word."""
     group_threshold: float = Field(default=0.5, ge=0.3, le=1.0)
     """Similarity from which rows stay on one side of the split."""
     semantic: Semantic | None = None

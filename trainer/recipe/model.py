@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from trainer.recipe.base import Section
 
@@ -49,8 +50,9 @@ class LoraAdapter(Section):
     """Scale of the update is alpha / r; auto: twice the rank."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout in front of the adapter."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Names of the layers that get an adapter."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter, as PEFT takes them: `all-linear`, a list of the ends of their names, or a regular
+    expression that whole names match, such as `.*\\.layers\\.(1[6-9]|2\\d)\\..*_proj`."""
     modules_to_save: list[str] = Field(default_factory=list)
     """Layers trained in full and saved beside the adapter."""
     use_rslora: bool = False
@@ -59,6 +61,22 @@ class LoraAdapter(Section):
     """Train magnitude apart from direction (https://arxiv.org/abs/2402.09353)."""
     init_from: str | None = None
     """Run or adapter folder to continue; r, alpha and modules come from it."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def pattern_compiles(cls, target_modules: str | list[str]) -> str | list[str]:
+        if target_modules == "all-linear":
+            return target_modules
+        if isinstance(target_modules, str):
+            if re.fullmatch(r"[\w-]+", target_modules):
+                raise ValueError(f"{target_modules!r} alone is a pattern of whole names: write all-linear or a list")
+            try:
+                re.compile(target_modules)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from None
+        elif not target_modules:
+            raise ValueError("names no layer: leave it out for all-linear")
+        return target_modules
 
     @model_validator(mode="after")
     def start_adapter_decides(self) -> LoraAdapter:

@@ -6,7 +6,7 @@
            {NAME: rows}, "system_prompts": [{"text", "rows"}], "worst_rows": [{"row", "rules"}]},
  "clean": {CHANGE: {"count": rows, "strings", "samples": [[before, after]]}},
  "pii": {TYPE: {"rows", "count": values, "action", "samples": [masked text]}},
- "duplicates" | "conflicts" | "semantic" | "contamination" | "contamination": {"heldout_ngram"}:
+ "duplicates" | "conflicts" | "patterns" | "semantic" | "contamination" | "contamination": {"heldout_ngram"}:
      {"samples": [{"row", "of", "text", "of_text", "similarity" or "reason" or "kind"}]}}
 """
 
@@ -204,6 +204,7 @@ def _compared(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("Near duplicates, and the rows that were kept", report.get("duplicates")),
         ("One prompt, several answers", report.get("conflicts")),
+        ("Rows of one pattern, all kept", report.get("patterns")),
         ("Rows alike in meaning, both kept", report.get("semantic")),
         ("Training rows beside rows that are tested", leaks),
         ("Passages shared with held-out rows", leaks.get("heldout_ngram")),

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from trainer.data.passages import with_passages
 from trainer.data.shingles import normalise_words
 from trainer.errors import DataError
 from trainer.recipe.arms import Arm, Documents, Prompt, Shots
@@ -99,7 +100,7 @@ def _asked(question: Question, system: str | None, shots: Sequence[list[Message]
     rest = [message for message in question.messages if message["role"] != "system"]
     head = own if system is None else [{"role": "system", "content": system}]
     if passages:
-        rest = _with_passages(rest, passages)
+        rest = with_passages(rest, passages)
     return Asked(
         [*head, *(message for shot in shots for message in shot), *rest],
         question.row.get("tools") or [],
@@ -285,14 +286,3 @@ def _cut(text: str, max_words: int) -> list[str]:
             passages.append(" ".join(held[:max_words]))
             held = held[max_words:]
     return passages + ([" ".join(held)] if held else [])
-
-
-def _with_passages(messages: list[Message], passages: Sequence[str]) -> list[Message]:
-    """Put passages before what was asked last; rows whose system turn says all get them as their only question."""
-    listed = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, start=1))
-    listed = f"Use these passages if they help.\n\n{listed}"
-    last = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=None)
-    if last is None:
-        return [{"role": "user", "content": listed}, *messages]
-    content = f"{listed}\n\n{messages[last].get('content') or ''}"
-    return [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from trainer.data import exact
 from trainer.rundir import disk_errors
 
 PLACE = "input_line"
@@ -50,7 +51,7 @@ class Output:
         Raises:
             HardwareError: The disk is full or not writable.
         """
-        line = orjson.dumps({PLACE: place, **row}, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        line = exact.dumps({PLACE: place, **row}, option=orjson.OPT_APPEND_NEWLINE)
         with disk_errors(self.path), self.path.open("ab") as file:
             file.write(line)
         self.done[place] = (self.size, len(line))

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.data.columns import COMPLETION_COLUMNS, OUTPUT_COLUMNS, PROMPT_COLUMNS, TURN_COLUMNS, Columns
+from trainer.data.columns import (
+    COMPLETION_COLUMNS,
+    DIALOG_COLUMNS,
+    PROMPT_COLUMNS,
+    RARE_COMPLETIONS,
+    RARE_PROMPTS,
+    TURN_COLUMNS,
+    Columns,
+)
+from trainer.data.conversations import turns_column
 from trainer.data.raw import RawRow
 from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
@@ -23,7 +32,8 @@ from trainer.recipe.data import DataSection, Format
 
 PLACEHOLDER = "answer"
 SPOKEN_BY_MODEL = {written for written, role in ROLES.items() if role == "assistant"}
-ANSWERS = frozenset({*COMPLETION_COLUMNS, "chosen", "rejected", "rejected_response", "label", "kto_tag"})
+WRITTEN = frozenset({*COMPLETION_COLUMNS, *RARE_COMPLETIONS})
+ANSWERS = WRITTEN | {"chosen", "rejected", "rejected_response", "label", "kto_tag"}
 
 Row = dict[str, Any]
 Layout = tuple[Format, dict[str, str]]
@@ -125,17 +135,32 @@ def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dic
 
 def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:
     """Return a row with a placeholder where its layout wants an answer and there is none."""
-    there = {key for key, value in raw.items() if value is not None} | set(mapping)
+    there = {key for key, value in raw.items() if value is not None} | {ours for ours, path in mapping.items() if path}
+    if isinstance(raw.get("body"), dict) and "response" not in there:  # a request of OpenAI's batch files
+        return {**raw, "response": {"choices": [{"message": {"role": "assistant", "content": PLACEHOLDER}}]}}
+    if "contents" in there:
+        return _with_last_content(raw)
     if turns := there & set(TURN_COLUMNS):
         column = mapping.get(min(turns), min(turns))
         return _with_last_turn(raw, column) if "chosen" not in there else raw
     if "chosen" in there:
         return raw
     if "instruction" in there:
-        return raw if there & set(OUTPUT_COLUMNS) else {**raw, "output": PLACEHOLDER}
-    if there & set(PROMPT_COLUMNS) and not there & set(COMPLETION_COLUMNS):
-        return {**raw, "completion": PLACEHOLDER}
-    return raw
+        return raw if there & WRITTEN else {**raw, "output": PLACEHOLDER}
+    if there & {*PROMPT_COLUMNS, *RARE_PROMPTS}:
+        return raw if there & WRITTEN else {**raw, "completion": PLACEHOLDER}
+    for name in there & set(DIALOG_COLUMNS):
+        if isinstance(raw.get(name), list) and len(raw[name]) % 2 and all(isinstance(text, str) for text in raw[name]):
+            return {**raw, name: [*raw[name], PLACEHOLDER]}
+    other = turns_column(raw)
+    return _with_last_turn(raw, other) if other else raw
+
+
+def _with_last_content(raw: Row) -> Row:
+    contents = raw["contents"]
+    if not isinstance(contents, list) or not contents or contents[-1].get("role") == "model":
+        return raw
+    return {**raw, "contents": [*contents, {"role": "model", "parts": [{"text": PLACEHOLDER}]}]}
 
 
 def _with_last_turn(raw: Row, column: str) -> Row:

@@ -15,20 +15,22 @@ import trainer
 from trainer.data.cluster import open_workers
 from trainer.data.desk import Desk, Rows
 from trainer.data.embedding import find_model
+from trainer.data.files import passed_over
 from trainer.data.guard import compare_with_heldout, guard
-from trainer.data.ledger import FileCount, Ledger, no_usable_rows
+from trainer.data.ledger import NUM_LISTED, FileCount, Ledger, no_usable_rows
 from trainer.data.lint.run import Linter, raise_errors
 from trainer.data.linting import lint
 from trainer.data.mask import Mask
 from trainer.data.peek import Peeked, peek, unseen
 from trainer.data.prepare import KTO, PAIR, TEXT, Prepared, Rules, chunks, prepare
 from trainer.data.semantic import find_semantic
-from trainer.data.sources import open_inputs, system_text
+from trainer.data.sources import Input, open_inputs, system_text
 from trainer.data.spool import Spool
 from trainer.data.summary import build_report
 from trainer.data.table import Side, Table
+from trainer.data.usage import Usage
 from trainer.errors import DataError
-from trainer.recipe.data import Split
+from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
@@ -37,6 +39,9 @@ from trainer.rundir import read_json
 if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
     from trainer.rundir import StageContext
+
+
+MIN_ROWS_TO_SPLIT = 2
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
@@ -60,10 +65,11 @@ def run(recipe: Recipe, run: StageContext) -> None:
         if pseudonyms_pass_away(data.pii):
             run.say("pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again")
         _read_all(desk)
+        _say_sources(desk, run)
         run.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
         _check_kinds(desk, recipe)
         sides, sections = _arrange(desk, run)
-        _check_sides(sides, data.split)
+        _check_sides(desk, sides, sections["split"]["groups"])
         _write_results(run, desk, sides, sections, recipe.name)
 
 
@@ -76,8 +82,8 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     dedupe = desk.data.dedupe
     if dedupe.exact:
         desk.drop_exact()
-    if dedupe.near:
-        desk.drop_near()
+    if dedupe.near != "off":
+        desk.find_near()
     desk.drop_leaks()
     desk.find_conflicts()
     contamination = guard(desk, run.dir)
@@ -91,12 +97,13 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     return sides, sections
 
 
-def _check_sides(sides: dict[str, Rows], split: Split) -> None:
+def _check_sides(desk: Desk, sides: dict[str, Rows], num_groups: int) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
         DataError: A side is empty.
     """
+    split = desk.data.split
     if not sides["train"].size:
         raise DataError(
             "no training rows are left", hint="see data.sources and data.split; every row was dropped or set aside"
@@ -104,10 +111,24 @@ def _check_sides(sides: dict[str, Rows], split: Split) -> None:
     for side, share in (("heldout", split.heldout), ("validation", split.validation)):
         if share and not sides[side].size:
             raise DataError(
-                f"data.split.{side} is {share:g} and no row could be set aside: all {sides['train'].size} rows ask the "
-                "same prompt (system turns do not count) or share one value of data.split.by",
+                f"data.split.{side} is {share:g} and no row could be set aside: {_why_undivided(desk, num_groups)}",
                 hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
             )
+
+
+def _why_undivided(desk: Desk, num_groups: int) -> str:
+    """Say what is left of the rows, and what ties these together."""
+    rows = desk.rows[Side.SOURCE]
+    num_copies = desk.ledger.reasons["exact_duplicate"] + desk.ledger.reasons["near_duplicate"]
+    left = f"{rows.size} rows are left after {num_copies} copies were removed" if num_copies else f"{rows.size} rows"
+    if rows.size == 1:
+        return left.replace("rows are", "row is", 1).replace("1 rows", "1 row", 1)
+    if np.unique(desk.table.columns["prompt"][rows]).size == 1:
+        return f"{left}, and all of them ask the same prompt (system turns do not count)"
+    if num_groups == 1:
+        what = f"values of data.split.by {desk.data.split.by!r} or " if desk.data.split.by else ""
+        return f"{left}, and shared {what}prompts and near copies tie all of them together"
+    return f"{left} in {num_groups} groups that stay on one side each"
 
 
 # Reading
@@ -118,21 +139,42 @@ def _read_all(desk: Desk) -> None:
     rules = Rules.of(desk.data, system_text(desk.data))
     for given in open_inputs(desk.data):
         label = given.origin.label
+        usage = _usage(desk, given)
         desk.repeat_of[label] = given.repeat
         results = desk.workers.map(prepare, chunks(given.rows, rules, given.origin))
-        _read_file(desk, given.path, given.side, label, results)
+        _read_file(desk, given.path, given.side, label, usage, results)
     desk.spool.close_writing()
     desk.said.close_writing()
     desk.facts.close_writing()
     desk.begin()
 
 
-def _read_file(desk: Desk, path: str, side: Side, label: str, results: Iterator[Prepared]) -> None:
+def _usage(desk: Desk, given: Input) -> Usage:
+    """Return the counts of a file's source; those of benchmarks are not shown."""
+    usage = Usage(given.source)
+    if given.side != Side.BENCHMARK:
+        usage = desk.ledger.usages.setdefault(given.source, usage)
+    usage.files.append(given.origin.label)
+    usage.how += Counter([given.how] if given.how else [])
+    return usage
+
+
+def _say_sources(desk: Desk, run: StageContext) -> None:
+    """Print a line about each source: layout, columns that are used and columns that are not."""
+    for path, usage in desk.ledger.usages.items():
+        run.say(usage.line())
+        if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
+            names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
+            run.say(f"{path}: {len(files)} files that could hold rows are not read: {names}")
+
+
+def _read_file(desk: Desk, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
     counted = FileCount()
     for result in results:
         if result.refusal:
             raise DataError(result.refusal[0], hint=result.refusal[1])
         counted.add(result)
+        usage.add(result)
         if side != Side.BENCHMARK:
             desk.ledger.note(result, label)
         desk.spool.append(result.lines, result.columns["size"])
@@ -166,7 +208,7 @@ def check_first_rows(recipe: Recipe) -> FirstRows:
     reasons = sum((file.reasons for file in sides), Counter[str]())
     if reasons and not kinds and not unseen(recipe.data):
         listed = {reason: ref for file in reversed(sides) for reason, ref in file.listed.items()}
-        raise no_usable_rows(reasons, listed, "look at these rows")
+        raise no_usable_rows(reasons, listed, "")
     _check_fit(kinds, recipe)
     lines = [sentence for file in files if (sentence := file.sentence())]
     lines += [f"{path}: not looked at: `trainer data` downloads it" for path in unseen(recipe.data)]
@@ -191,7 +233,7 @@ def _check_kinds(desk: Desk, recipe: Recipe) -> None:
     first = {kind: desk.table.ref(int(np.argmax(kinds == kind))) for kind in np.unique(kinds).tolist()}
     if not first:
         listed = {reason: refs[0] for reason, refs in desk.ledger.listed.items()}
-        raise no_usable_rows(desk.ledger.reasons, listed, f"read {desk.ledger.path}, which says why")
+        raise no_usable_rows(desk.ledger.reasons, listed, f"; {desk.ledger.path} says why of each row")
     _check_fit(first, recipe)
 
 

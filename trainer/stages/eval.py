@@ -20,6 +20,7 @@ import orjson
 import torch
 from tqdm import tqdm
 
+from trainer.data import exact
 from trainer.data.embedding import load_embedder
 from trainer.errors import HardwareError
 from trainer.model.load import load_tokenizer
@@ -312,7 +313,7 @@ class Work:
         lines = self.context.input("data", "train.jsonl").read_bytes().splitlines()
         if len(lines) > MAX_POOL:
             lines = random.Random(self.recipe.seed).sample(lines, MAX_POOL)
-        return [orjson.loads(line) for line in lines]
+        return [exact.loads(line) for line in lines]
 
     # Forgetting
 
@@ -395,4 +396,4 @@ def _primary(recipe: Recipe, panel: Panel, *, is_pairs: bool) -> str:
 
 def _write_lines(path: Path, lines: Iterable[Row]) -> None:
     with path.open("wb") as file:
-        file.writelines(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        file.writelines(exact.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from trainer.data import exact
 from trainer.data.lint.findings import Finding, Seen
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import raise_errors, settled
@@ -119,9 +120,19 @@ def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
         elif _tokenize(paths[name], renderer, target, is_pairs="chosen" in first):
             cache.publish(keys[name], target)
         splits.append(Split(name, paths[name], target, TokenStore.load(target)))
+    if form := _form_of_calls(paths["train"], renderer):
+        context.say(f"pack: the chat template is given tool calls in the form that it takes: {form}")
     if cached:
         context.say(f"pack: tokens of {', '.join(cached)} taken from {cache.folder}, where an earlier run left them")
     return splits
+
+
+def _form_of_calls(path: Path, renderer: Renderer) -> str:
+    """Say how the first rows with tool calls are handed to the template, where that is not as the rows hold them."""
+    with path.open("rb") as file:
+        rows = (exact.loads(line) for line in islice((line for line in file if b'"tool_calls"' in line), MAX_TRIED))
+        forms = {renderer.form_of(row) for row in rows}
+    return "; ".join(sorted(form.described() for form in forms if form.described()))
 
 
 def _tokenize(path: Path, renderer: Renderer, target: Path, *, is_pairs: bool) -> int:
@@ -150,7 +161,7 @@ def _unusable(path: Path, renderer: Renderer, *, is_pairs: bool) -> list[Finding
     tried = 0
     with path.open("rb") as file:
         for line in islice(file, MAX_TRIED):
-            row = orjson.loads(line)
+            row = exact.loads(line)
             tried += 1
             rule = "F014"
             try:

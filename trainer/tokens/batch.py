@@ -11,8 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from trainer.data import exact
 from trainer.tokens.chat import Renderer
 from trainer.tokens.encode import Piece, encode_pairs, encode_rows
 from trainer.tokens.store import TokenWriter
@@ -33,7 +32,7 @@ def tokenize_file(source: Path, renderer: Renderer, target: Path, *, is_pairs: b
     end = 0
     with TokenWriter(target, segments=3 if is_pairs else 1) as writer, ThreadPoolExecutor(1) as beside:
         for lines in _chunks(source):
-            rendered = [render(orjson.loads(line)) for line in lines]
+            rendered = [render(exact.loads(line)) for line in lines]
             numbers = range(end, end := end + len(lines))
             future = beside.submit(encode, renderer.tokenizer, rendered)
             if waiting:

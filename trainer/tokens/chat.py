@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 from trainer.errors import DataError
 from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
+from trainer.tokens.forms import FORMS, Form, Numbers, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
 from trainer.tokens.reasoning import AnswerForm, read_form
@@ -96,6 +97,7 @@ class Renderer:
         special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         # What may end a turn: not `all_special_ids` alone, where many tokenizers leave out the end of a turn.
         self.end_ids = frozenset({*special, *tokenizer.all_special_ids, tokenizer.eos_token_id} - {None})
+        self._settled: tuple[Row | None, Form] = (None, FORMS[0])
         self.end_tokens = tuple({*special.values(), tokenizer.eos_token or ""} - {""})
 
     # Text
@@ -110,23 +112,44 @@ class Renderer:
             raise DataError(
                 "the tokenizer has no chat template", hint="give a Jinja file in model.chat_template of the recipe"
             )
-        kwargs = {**self.template_kwargs, **(row.get("chat_template_kwargs") or {})}
+        form = self.form_of(row, messages) if has_calls(messages) else FORMS[0]
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [_without_weight(message) for message in messages],
-                    tools=row.get("tools") or None,
-                    tokenize=False,
-                    add_generation_prompt=prompt,
-                    chat_template=template,
-                    **kwargs,
-                )
-            )
+            return self._apply(row, messages, form, prompt=prompt, template=template)
         except Exception as error:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
+            first = next((message["role"] for message in messages if message["role"] != "system"), "")
+            where = "; the assistant opens this conversation, remove what it says first" * (first == "assistant")
             raise DataError(
-                f"{place(row)}: the chat template fails: {error}",
+                f"{place(row)}: the chat template fails: {error}{where}",
                 hint="remove or change the row, or give a template that takes it in model.chat_template",
             ) from error
+
+    def _apply(
+        self, row: Row, messages: Sequence[Row], form: Form, *, prompt: bool = False, template: str | None = None
+    ) -> str:
+        numbers = Numbers()
+        text = self.tokenizer.apply_chat_template(
+            fitted(messages, form, numbers),
+            tools=numbers.hidden(row.get("tools")) or None,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            chat_template=template,
+            **{**self.template_kwargs, **(row.get("chat_template_kwargs") or {})},
+        )
+        return numbers.shown(str(text))
+
+    def form_of(self, row: Row, messages: Sequence[Row] = ()) -> Form:
+        """Return the form in which the template takes the tool calls of a row: one for all that is rendered of it.
+
+        Args:
+            row: a canonical row.
+            messages: its turns, where the row is only what stands beside them.
+        """
+        settled = self._settled
+        if settled[0] is not row:
+            turns = row.get("messages") or [*row.get("prompt", ()), *row.get("chosen", ())] or messages
+            settled = row, choose_form(turns, lambda form: self._apply(row, turns, form))
+            self._settled = settled
+        return settled[1]
 
     def prompt_text(self, row: Row, *, template: str | None = None) -> str:
         """Render what the model sees before it answers the last turn."""
@@ -234,6 +257,9 @@ class Renderer:
         if self.loss_on == "all":
             return [index for index, message in enumerate(messages) if message.get("weight", 1)]
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        asked = next((index for index, message in enumerate(messages) if message["role"] == "user"), 0)
+        # What the assistant says before anybody asked is context: no served prompt leads to it.
+        turns = [index for index in turns if index > asked] or turns
         if self.loss_on in ("last_turn", "completion"):
             turns = turns[-1:]
         return [index for index in turns if messages[index].get("weight", 1)]
@@ -265,7 +291,7 @@ class Renderer:
         ]
 
     def _marked_span(self, row: Row, messages: list[Row], text: str, index: int, span: Span) -> Span:
-        before, (low, high) = self.text(row, messages[:index], prompt=True), span
+        before, (low, high) = (self.text(row, messages[:index], prompt=True) if index else ""), span
         if not text.startswith(before):
             raise prompt_differs(self.text, row, messages, index)
         start = len(before)  # marks of many templates open before the end of the generation prompt
@@ -282,7 +308,9 @@ class Renderer:
         return start, start + len(inside)
 
     def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
-        before = self.text(row, messages[:index], prompt=True)
+        # There is no prompt before the first turn of all: its header is what the template writes before its text.
+        header = text.find((_content_parts(messages[0]) or [""])[0])
+        before = self.text(row, messages[:index], prompt=True) if index else text[: max(0, header)]
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
         if not after.startswith(before):
             raise prompt_differs(self.text, row, messages, index)
@@ -292,10 +320,7 @@ class Renderer:
         return len(before), len(before) + len(answer)
 
     def _cut_after_end(self, text: str) -> str:
-        """Cut what templates write after the end token: line breaks, and an end of the text of its own (Phi-3).
-
-        It is not generated, so it is not trained.
-        """
+        """Cut what templates write after the end token and nobody generates: line breaks, a second end (Phi-3)."""
         trimmed = text.rstrip()
         if not trimmed.endswith(self.end_tokens):
             return text
@@ -347,10 +372,6 @@ class Renderer:
         raise DataError(
             f"{place(row)}: the chat template drops part of the {role} turn {index}: {part!r:.60}", hint=RENDERS_ALL
         )
-
-
-def _without_weight(message: Row) -> Row:
-    return {key: value for key, value in message.items() if key != "weight"}
 
 
 def _content_parts(message: Row) -> list[str]:

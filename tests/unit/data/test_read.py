@@ -74,7 +74,12 @@ def test_a_broken_line_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_what_orjson_refuses_is_still_read(tmp_path: Path) -> None:
     rows = list(read_rows(written(tmp_path, "x.jsonl", '{"s": "\\ud800", "n": NaN, "i": 123456789012345678901234}\n')))
     value = rows[0].value
-    assert isinstance(value, dict) and value["s"] == "\ud800" and value["n"] != value["n"] and value["i"] > 1e23
+    assert (
+        isinstance(value, dict)
+        and value["s"] == "\ud800"
+        and value["n"] != value["n"]
+        and value["i"] == 123456789012345678901234
+    )
 
 
 def test_deep_nesting_is_a_broken_line(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
 BROKEN = [
     pytest.param("x.jsonl", b"", "empty", id="empty"),
     pytest.param("x.jsonl", b"\xef\xbb\xbf \n", "empty", id="only a mark"),
-    pytest.param("x.txt", b"hello", "unknown kind", id="unknown kind"),
+    pytest.param("x.doc", b"hello", "unknown kind", id="unknown kind"),
     pytest.param("x.jsonl", b'{"a": 1}\n{"a": "\xe9"}\n', "x.jsonl:2: not UTF-8", id="latin-1 line"),
     pytest.param("x.csv", b"q,a\n\xe9,b\n", "x.csv:2: not UTF-8", id="latin-1 cell"),
     pytest.param("x.csv", b"q,q\n1,2\n", "twice", id="column twice"),
@@ -121,7 +126,7 @@ BROKEN = [
     pytest.param("x.json", b'{"data": [{"a": 1}], broken}', "text after the array", id="broken object"),
     pytest.param("x.json", b"[" * 1_000_000, "x.json:1: invalid_json: nested too deeply", id="deep"),
     pytest.param("x.jsonl.gz", gzip.compress(b"", mtime=0), "empty", id="empty gz"),
-    pytest.param("x.txt.gz", gzip.compress(b"hello", mtime=0), "unknown kind", id="unknown kind gz"),
+    pytest.param("x.doc.gz", gzip.compress(b"hello", mtime=0), "unknown kind", id="unknown kind gz"),
     pytest.param("x.parquet.gz", gzip.compress(b"hello", mtime=0), "unknown kind", id="packed parquet"),
     pytest.param(
         "x.csv",

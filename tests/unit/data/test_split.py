@@ -53,8 +53,7 @@ def find_exact_duplicates(records: list[dict[str, Any]]) -> dict[int, int]:
 
 def similar(pairs: list[tuple[int, int, float]]) -> Edges:
     score = np.array([pair[2] for pair in pairs])
-    no = np.zeros(len(pairs), np.bool_)
-    return Edges(np.array([pair[:2] for pair in pairs], np.int64), score, no, no)
+    return Edges.of(np.array([pair[:2] for pair in pairs], np.int64), score)
 
 
 def rows(num_prompts: int, copies: int = 1) -> list[dict[str, Any]]:
@@ -190,6 +189,15 @@ def test_similar_rows_are_on_one_side() -> None:
     sides = split.split_rows(grouped(records, edges=edges), validation=0.1, heldout=0.2, seed=0)
     assert all(sides[n] == sides[n + 1] for n in range(0, 100, 2))
     assert (sides.count("heldout"), sides.count("validation")) == (20, 10)
+
+
+def test_copies_are_on_one_side_however_many_and_rows_of_a_pattern_are_not() -> None:
+    records = rows(40)
+    edges = similar([(n, n + 1, 0.95) for n in range(39)])
+    yes, no = np.ones(39, np.bool_), np.zeros(39, np.bool_)
+    assert grouped(records, edges=edges._replace(duplicate=yes)).sizes.tolist() == [40]
+    found = grouped(records, edges=edges._replace(slots=yes, duplicate=no))
+    assert found.sizes.size == 40 and not found.num_cut
 
 
 def test_a_chain_of_similar_rows_does_not_tie_everything_together() -> None:

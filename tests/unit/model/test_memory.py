@@ -116,6 +116,35 @@ def test_weights_with_a_margin_for_the_adapter_are_counted_to_the_byte() -> None
     assert predictor.weights() == sum(frozen.values())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pattern", [r".*_proj", r".*self_attn\.(q|k|qkv)_proj", r".*layers\.[01]\.mlp\..*_proj"])
+def test_a_pattern_adapts_what_peft_adapts(family: str, pattern: str) -> None:
+    model = get_peft_model(made(family), LoraConfig(r=8, target_modules=pattern))
+    adapted = {
+        name.removeprefix("base_model.model.") for name, part in model.named_modules() if hasattr(part, "lora_A")
+    }
+    matched = Outline.of(model.config.to_dict()).matched(pattern)
+    assert {(name.split(".")[2], name.rsplit(".", 1)[1]) for name in adapted} == {
+        (str(index), name) for index, names in enumerate(matched) for name in names
+    }
+
+
+def test_a_pattern_is_predicted_where_all_blocks_are_alike(tmp_path: Path) -> None:
+    def lines(modules: Any) -> list[str]:
+        adapter = {"kind": "lora", "target_modules": modules}
+        return list(forecast.lines(recipe(folder_of(EIGHT, tmp_path), adapter=adapter)))
+
+    assert lines(r".*\.(q|v)_proj") == lines(["q_proj", "v_proj"])
+    assert lines(r".*layers\.(1|2)\..*_proj")[0].endswith("not predicted")
+
+
+def test_a_pattern_that_matches_nothing_is_refused_before_training(tmp_path: Path) -> None:
+    adapter = {"kind": "lora", "target_modules": r"q_proj|v_proj"}
+    with pytest.raises(RecipeError, match="matches no layer") as caught:
+        list(forecast.lines(recipe(folder_of(EIGHT, tmp_path), adapter=adapter)))
+    assert "q_proj" in (caught.value.hint or "")
+
+
 def test_weights_in_eight_bits_are_counted_to_the_byte() -> None:
     model = get_peft_model(made("Llama").bfloat16(), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
     float8.hold(model, torch.device("cpu"))

@@ -183,10 +183,10 @@ def test_a_server_may_tell_reasoning_from_the_answer_or_not(tmp_path: Path) -> N
     for at, line in enumerate(lines):
         line["answers"]["tuned"]["content"] = f"tuned {at}"
     tiny.write_rows(path, lines)
-    probes = probes_of(run, is_greedy=True)
+    probes = probes_of(run, is_greedy=True, system=None)
     assert all(probe.has_reasoning for probe in probes)
     for form in ("<think>a</think>tuned {}", "tuned {}"):
         with answering(lambda request, form=form: form.format(number_of(request))) as client:
-            assert check(client, SERVER, probes).startswith("4 of 4 held-out answers are those of the eval stage")
+            assert check(client, SERVER, probes)[0].startswith("4 of 4 held-out answers are those of the eval stage")
     with answering(lambda request: f"base {number_of(request)}") as client, pytest.raises(GateError, match="untuned"):
         check(client, SERVER, probes)

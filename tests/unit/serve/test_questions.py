@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainer.data.passages import with_passages
 from trainer.data.served import ServedSystem, served_system
 from trainer.recipe.data import DataSection
 from trainer.serve.questions import read_questions
@@ -39,6 +40,12 @@ def asked(tmp_path: Path, raw: Any, data: DataSection | None = None, system: Ser
         {"instruction": "How many?"},
         {"instruction": "How many?", "input": "", "output": "Three"},
         {"prompt": [USER], "chosen": "Three", "rejected": "Four"},
+        {"inputs": "How many?"},
+        {"dialog": ["How many?"]},
+        {"items": [{"from": "human", "value": "How many?"}]},
+        {"contents": [{"role": "user", "parts": [{"text": "How many?"}]}]},
+        {"custom_id": "1", "body": {"messages": [USER]}},
+        {"input": {"messages": [USER]}, "preferred_output": "Three", "non_preferred_output": "Four"},
     ],
     ids=lambda raw: "+".join(raw),
 )
@@ -50,6 +57,14 @@ def test_every_layout_asks_its_question_without_its_answer(tmp_path: Path, raw: 
 def test_a_conversation_keeps_its_earlier_answers(tmp_path: Path) -> None:
     turns = [USER, {"role": "assistant", "content": "Three"}, {"role": "user", "content": "And now?"}]
     assert asked(tmp_path, {"messages": turns}).row["prompt"] == turns
+
+
+@pytest.mark.parametrize(
+    "asked_by", [{"question": "How many?"}, {"instruction": "How many?"}], ids=["question", "task"]
+)
+def test_passages_stand_before_the_question_as_in_training(tmp_path: Path, asked_by: dict[str, str]) -> None:
+    row = asked(tmp_path, {**asked_by, "documents": ["Three."]}).row
+    assert row["prompt"] == with_passages([USER], ["Three."])
 
 
 def test_tools_travel_with_the_question(tmp_path: Path) -> None:

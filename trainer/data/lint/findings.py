@@ -64,9 +64,13 @@ class LintContext:
         rows_train: training rows, after everything that removes rows.
         rows_heldout: held-out rows.
         formats: source -> layout -> rows.
+        telling: columns that are not used though their names say what they mean: `source: column (meaning)` -> rows.
         rejected: reason in rejected.jsonl -> rows; reasons of duplicates and leaks may be among them and are skipped.
         exact_duplicates: removed copies.
-        near_duplicates: removed near copies, each as `removed = kept`.
+        near_duplicates: near copies, each as `removed = kept`.
+        near_removed: whether they were removed, or are only reported.
+        patterns: rows that differ in the slots of one pattern, the first two of each as `one = other`.
+        pattern_sizes: rows of each pattern, the largest first.
         conflicts: rows whose prompt has another answer too, each as `one = other`.
         near_conflicts: rows whose prompt is nearly that of a row with another answer, each as `one = other`.
         cleaned: change by cleaning -> rows.
@@ -81,9 +85,13 @@ class LintContext:
     rows_train: int = 0
     rows_heldout: int = 0
     formats: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    telling: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, Seen] = field(default_factory=dict)
     exact_duplicates: Seen = Seen()
     near_duplicates: Seen = Seen()
+    near_removed: bool = True
+    patterns: Seen = Seen()
+    pattern_sizes: tuple[int, ...] = ()
     conflicts: Seen = Seen()
     near_conflicts: Seen = Seen()
     cleaned: Mapping[str, int] = field(default_factory=dict)

@@ -29,6 +29,8 @@ PII = {
 NAMED = frozenset(("email", "phone", "card", "iban", "address"))
 """Types that the title of their rule names."""
 SECRETS = frozenset(get_args(SecretType))
+MANY_COPIES = 0.05
+"""Share of near copies from which somebody should look at them."""
 ENOUGH_HELDOUT = 1_000
 """So many held-out rows give a share to within 3 points (95 %), whatever part of the data they are."""
 
@@ -54,6 +56,8 @@ def given_findings(context: LintContext, section: Lint) -> Iterator[Finding]:
     """Yield findings about rejected rows, sides, copies and personal data."""
     yield from _rejected(context)
     yield from _formats(context)
+    for column, rows in context.telling.items():
+        yield Finding("F021", column, rows, _share(rows, context.rows_read))
     yield from _sides(context, section)
     yield from _copies(context)
     yield from _personal(context)
@@ -114,15 +118,31 @@ def _sides(context: LintContext, section: Lint) -> Iterator[Finding]:
 
 
 def _copies(context: LintContext) -> Iterator[Finding]:
-    said = {
-        "Q001": (context.exact_duplicates, "removed"),
-        "Q002": (context.near_duplicates, "removed"),
-        "Q003": (context.conflicts, "kept"),
-        "B006": (context.same_prompt, "rows that share their prompt with an earlier row"),
-    }
-    for rule, (seen, what) in said.items():
-        if seen.count:
-            yield _counted(rule, seen, context.rows_read, what)
+    total = context.rows_read
+    if context.exact_duplicates.count:
+        yield _counted("Q001", context.exact_duplicates, total, "removed")
+    yield from _near_copies(context)
+    if context.conflicts.count:
+        yield _counted("Q003", context.conflicts, total, "kept")
+    if context.patterns.count:
+        sizes = context.pattern_sizes
+        said = f"{len(sizes)} patterns, the largest of {sizes[0]} rows; all kept, and divided row by row"
+        yield _counted("B010", context.patterns, total, said.replace("1 patterns", "1 pattern", 1))
+    if context.same_prompt.count:
+        yield _counted("B006", context.same_prompt, total, "rows that share their prompt with an earlier row")
+
+
+def _near_copies(context: LintContext) -> Iterator[Finding]:
+    """Report near copies; many of them are a warning, for whoever wrote the rows may have meant them to differ."""
+    seen, total = context.near_duplicates, context.rows_read
+    if not seen.count:
+        return
+    said = "removed: nothing that decides differs" if context.near_removed else "kept: data.dedupe.near is report"
+    fix = (
+        None if context.near_removed else "read them beside each other on the page; data.dedupe.near: drop removes them"
+    )
+    severity: Severity | None = "warning" if seen.count > MANY_COPIES * total else None
+    yield Finding("Q002", said, seen.count, _share(seen.count, total), seen.rows, severity, fix)
 
 
 def _personal(context: LintContext) -> Iterator[Finding]:

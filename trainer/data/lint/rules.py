@@ -56,6 +56,15 @@ RULES: dict[str, Rule] = {
             "let data.clean remove them, or take them out of the rows",
         ),
         Rule("F020", "warning", "data sets of the hub without a revision", "set data.sources[].revision to a commit"),
+        Rule(
+            "F021",
+            "warning",
+            "columns that are not trained, though their names say what they mean",
+            "read them by data.sources[].format or mapping, or leave them out on purpose, for example "
+            'mapping: {context: ""}',
+        ),
+        Rule("F022", "warning", "calls of tools that the row does not list", "give the tools of the row in `tools`"),
+        Rule("F023", "info", "rows whose answers are equally good", ""),
         Rule("S001", "error", "training rows that also stand in held-out data", "drop them: data.contamination"),
         Rule("S002", "error", "training rows nearly equal to held-out rows", "drop them: data.contamination"),
         Rule("S003", "error", "prompts that are trained and also tested", "drop them: data.contamination"),
@@ -119,6 +128,7 @@ RULES: dict[str, Rule] = {
             "B008", "warning", "one side of the pairs is longer", "add pairs whose better answer is shorter (or longer)"
         ),
         Rule("B009", "warning", "good and bad answers are unbalanced", "add rows of the rarer label"),
+        Rule("B010", "info", "rows that fill the slots of one pattern", ""),
         Rule("P001", "warning", "e-mail addresses", "set data.pii.types: {email: redact}"),
         Rule("P002", "warning", "phone numbers", "set data.pii.types: {phone: redact}"),
         Rule("P003", "warning", "payment cards", "set data.pii.types: {card: redact}"),
@@ -166,5 +176,6 @@ REASONS: dict[str, str] = {
     "invalid_label": "F018",
     "invalid_tokens": "F006",
     "row_too_long": "F001",
+    "no_preference": "F023",
 }
 """Reason in `rejected.jsonl` -> rule that reports it; a reason that is not named here is reported as F001."""

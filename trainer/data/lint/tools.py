@@ -20,14 +20,20 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[str]:
-    """Return F012 for a call that its schema does not allow, F010 for an answer to a call that was not made."""
+    """Return the rules that calls break.
+
+    F012: its schema does not allow the call. F022: the row does not list the tool. F010: an answer to a call that was
+    not made.
+    """
     offered = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools if "function" in tool}
     flags: list[str] = []
     called: set[str] = set()
     for turn in turns:
         for call in turn.get("tool_calls") or []:
             called.add(str(call.get("id")))
-            if offered and not is_allowed(call["function"], offered):
+            if call["function"]["name"] not in offered:
+                flags.append("F022")
+            elif not is_allowed(call["function"], offered):
                 flags.append("F012")
         answered = turn.get("tool_call_id")
         if answered is not None and called != {"None"} and str(answered) not in called:

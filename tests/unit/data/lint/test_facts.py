@@ -109,7 +109,6 @@ SCHEMA = {
         ("weather", {"city": "Bonn", "days": True}, False),
         ("weather", {"city": "Bonn", "unit": "K"}, False),
         ("weather", {"city": "Bonn", "colour": "red"}, False),
-        ("forecast", {"city": "Bonn"}, False),
     ],
 )
 def test_tool_calls_are_held_against_their_schema(name: str, arguments: dict[str, Any], is_allowed: bool) -> None:
@@ -129,7 +128,16 @@ def test_an_answer_to_a_call_that_was_not_made_is_flagged() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "{}", "tool_call_id": "c2"},
     ]
+    row["tools"] = [{"type": "function", "function": {"name": "weather"}}]
     assert row_facts(row).flags == ("F010",)
+
+
+@pytest.mark.parametrize("tools", [[], [{"type": "function", "function": {"name": "forecast"}}]], ids=["none", "other"])
+def test_a_call_of_a_tool_that_the_row_does_not_list_is_flagged(tools: list[dict[str, Any]]) -> None:
+    row = chat("Weather?", "Done.", tools=tools)
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {}}}
+    row["messages"][1:1] = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert row_facts(row).flags == ("F022",)
 
 
 def test_every_kind_of_row_has_facts_that_travel() -> None:

@@ -17,7 +17,7 @@ from trainer.data.lint.frequent import Frequent
 from trainer.data.lint.given import CLEANED
 from trainer.data.lint.rules import REASONS, RULES
 from trainer.data.lint.run import Linter, histogram, raise_errors, severity_of
-from trainer.data.reasons import Malformed
+from trainer.data.reasons import Malformed, Undecided
 from trainer.errors import DataError
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
@@ -221,7 +221,7 @@ def test_a_rule_that_does_not_exist_is_refused(section: dict[str, Any]) -> None:
 
 
 def test_every_reason_of_a_malformed_row_has_a_rule() -> None:
-    assert set(get_args(Malformed)) == set(REASONS) and set(REASONS.values()) <= set(RULES)
+    assert {*get_args(Malformed), *get_args(Undecided)} == set(REASONS) and set(REASONS.values()) <= set(RULES)
 
 
 def test_rules_are_named_in_order_and_say_what_to_do() -> None:

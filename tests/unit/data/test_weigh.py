@@ -1,0 +1,112 @@
+"""What decides is told from what does not: one exchanged value keeps two rows apart, a slip or a stop word does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.data.weigh import Weight, may_be_typo, weigh_texts
+
+DECIDES = [
+    ("Take 5 mg twice a day.", "Take 5 g twice a day."),
+    ("Take 5 mg twice a day.", "Take 50 mg twice a day."),
+    ("The diagnosis is F32.0 today.", "The diagnosis is F32.1 today."),
+    ("The price fell by 3.5 points.", "The price fell by 35 points."),
+    ("The result is -5 degrees.", "The result is 5 degrees."),
+    ("It is due on 2024-03-01.", "It is due on 2024-03-10."),
+    ("Upgrade to v1.2.3 first.", "Upgrade to v1.3.2 first."),
+    ("Open /etc/app/a.conf now.", "Open /etc/app/b.conf now."),
+    ("Write to ann@example.org please.", "Write to bob@example.org please."),
+    ("See https://a.example/x?y=1 here.", "See https://a.example/x?y=2 here."),
+    ("The sum is a + b there.", "The sum is a - b there."),
+    ("It holds when x < y there.", "It holds when x > y there."),
+    ("```\nif a:\n    b()\nc()\n```", "```\nif a:\n    b()\n    c()\n```"),
+    ("```\nreturn rowCount\n```", "```\nreturn rowcount\n```"),
+    ("total = price * 2\n", "total = price + 2\n"),
+    ("Call getUser with it.", "Call getuser with it."),
+    ('{"status": "open", "id": 1}', '{"status": "open", "id": "1"}'),
+    ('{"status": "open"}', '{"status": "closed"}'),
+    ("[1, 2]", "[2, 1]"),
+    ("SELECT a FROM t WHERE region = 'DE-BY'", "SELECT a FROM t WHERE region = 'DE-BW'"),
+    ("The answer is B here.", "The answer is C here."),
+    ("The gas is CO in there.", "The gas is CO2 in there."),
+    ("The metal is Co in there.", "The metal is CO in there."),
+    ("It weighs 10² units.", "It weighs 102 units."),
+    ("See § 433 BGB for this.", "See § 434 BGB for this."),
+    ("The dog bites the man.", "The man bites the dog."),
+    ("Turn left at the gate.", "Turn right at the gate."),
+    ("Do it before the meal.", "Do it after the meal."),
+    ("Fly from Rome to Oslo.", "Fly to Rome from Oslo."),
+    ("The rates increase again.", "The rates decrease again."),
+    ("He gave her the book.", "She gave him the book."),
+    ("Yes, you can take it.", "No, you cannot take it."),
+    ("You can take it.", "You can't take it."),
+    ("You do take it.", "You dont take it."),
+    ("Das ist ein Fehler gewesen.", "Das ist kein Fehler gewesen."),
+    ("Das darf man öffnen.", "Das darf man nicht öffnen."),
+    ("Il faut le prendre.", "Il ne faut pas le prendre."),
+    ("Se puede abrir la caja.", "No se puede abrir la caja."),
+    ("这个药可以和酒一起吃。", "这个药不可以和酒一起吃。"),
+    ("この薬は飲めます。", "この薬は飲めません。"),
+    ("Ask Nolvaxin for that.", "Ask Tremadol for that."),
+    ("It costs $1 there.", "It costs €1 there."),
+    ("The file is 5 MB large.", "The file is 5 Mb large."),
+    ("Is it legal in the US?", "Is it legal for us?"),
+    ("5! ways to go", "5 ways to go"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), DECIDES, ids=range(len(DECIDES)))
+def test_what_decides_is_never_without_weight(left: str, right: str) -> None:
+    for one, other in ((left, right), (right, left)):
+        found = weigh_texts(one, other)
+        assert min(found.weight, found.forgiven) > Weight.NONE
+
+
+SAME = [
+    ("How do I open the box?", "how do i open the box"),
+    ("How do I open the box?", "HOW DO I OPEN THE BOX?"),
+    ("How do I open the box?", "Hello, how do I open the box please?"),
+    ("I'm sure it isn't open.", "I am sure it is not open"),
+    ("Pay the top-up today.", "Pay the top up today!"),
+    ("He said “go on”, then left.", "He said 'go on' then left."),
+    ("The first one.  The second\none.", "The first one. The second one."),
+    ("Take 5 mg, twice a day", "Take 5 mg twice a day."),
+    ('{"a": 1, "b": [2]}', '{"b":[2],"a":1}'),
+    ("这个药可以一起吃。", "这个药可以一起吃"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), SAME, ids=range(len(SAME)))
+def test_form_and_stop_words_have_no_weight(left: str, right: str) -> None:
+    assert weigh_texts(left, right).weight == weigh_texts(right, left).weight == Weight.NONE
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_slip"),
+    [
+        ("invoice", "invioce", True),
+        ("invoice", "invoce", True),
+        ("invoice", "invoicee", True),
+        ("invoice", "inboice", True),
+        ("sulfate", "sulfite", False),
+        ("keine", "eine", False),
+        ("able", "unable", False),
+        ("hire", "fire", False),
+        ("red", "rad", False),
+    ],
+)
+def test_one_slip_of_the_hand(left: str, right: str, is_slip: bool) -> None:
+    assert may_be_typo(left, right) is may_be_typo(right, left) is is_slip
+
+
+def test_slips_are_named_for_the_rows_to_judge_and_a_value_exchanged_twice_is_none() -> None:
+    found = weigh_texts("The invoice was never paid.", "The invioce was never paid.")
+    assert found.typos == (("invoice", "invioce"),) and found.weight > found.forgiven == Weight.NONE
+    twice = weigh_texts("Send marin to marin", "Send marbin to marbin")
+    assert not twice.typos and twice.weight > Weight.NONE
+
+
+def test_other_words_weigh_less_than_other_values() -> None:
+    assert weigh_texts("I got cash there", "I withdrew cash there").weight == Weight.WORDS
+    assert weigh_texts("If it rains, call me", "call me if it rains").weight == Weight.WORDS
+    assert weigh_texts("pay it now", "pay 5 now").weight == Weight.ONE_SIDED

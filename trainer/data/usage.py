@@ -1,0 +1,81 @@
+"""Counts which columns of a source are used and which are not, and says it in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from trainer.data.columns import meaning_of
+from trainer.data.prepare import Prepared
+
+NOTES = {
+    "json_text": "values that are no text written as JSON text",
+    "python_text": "lists or objects in Python's notation read",
+    "first_answer": "the first of several accepted answers taken",
+    "calls_as_text": "tool calls that are written as text kept as text",
+    "best_and_worst": "the best and the worst of several answers taken (format: ranked_pairs takes all pairs)",
+}
+"""Id of what was done to the values of a row -> in words."""
+NUM_NAMED = 12
+"""Columns named in a line."""
+
+
+@dataclass
+class Usage:
+    """Layouts and columns of one source."""
+
+    path: str
+    files: list[str] = field(default_factory=list)
+    """Names of its files, as rows carry them."""
+    how: Counter[str] = field(default_factory=Counter)
+    """How files are read, where their names do not say it -> files."""
+    num_rows: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, prepared: Prepared) -> None:
+        """Count the rows of a chunk."""
+        self.num_rows += prepared.num_read
+        self.formats += prepared.formats
+        self.used += prepared.used
+        self.unused += prepared.unused
+        self.notes += prepared.notes
+
+    def line(self) -> str:
+        """Say in one line what was read, and what became of the columns."""
+        files = f" ({len(self.files)} files)" if len(self.files) > 1 else ""
+        parts = [
+            f"{self.path}{files}: {self.num_rows} rows",
+            *sorted(self.how),
+            f"format {' and '.join(sorted(self.formats)) or 'unknown'}",
+            f"columns used: {_listed(self.used)}",
+            f"not used: {_listed(self.unused)}",
+            *(f"{NOTES[note]} in {count} rows" for note, count in sorted(self.notes.items())),
+        ]
+        return "; ".join(parts)
+
+    def telling(self, ignored: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+        """Yield columns that are not used though their names say what they mean: name, meaning, rows."""
+        for name, count in sorted(self.unused.items()):
+            if name not in set(ignored) and (meaning := meaning_of(name)):
+                yield name, meaning, count
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry of `report.json`."""
+        return {
+            "rows": self.num_rows,
+            "read_as": sorted(self.how),
+            "formats": dict(sorted(self.formats.items())),
+            "used": dict(sorted(self.used.items())),
+            "unused": dict(sorted(self.unused.items())),
+            "notes": dict(sorted(self.notes.items())),
+        }
+
+
+def _listed(columns: Counter[str]) -> str:
+    names = [name for name, _ in sorted(columns.items(), key=lambda item: (-item[1], item[0]))]
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return (", ".join(names[:NUM_NAMED]) or "none") + more

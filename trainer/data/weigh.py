@@ -1,0 +1,239 @@
+"""Weigh what differs between two rows: nothing that decides, other words, or values, names and negations.
+
+The weight is told from the rows as they are written, not from normalised text: `a + b` and `a - b`, 3.5 and 35, US and
+us are the same once punctuation and capitals are gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from trainer.data.alternatives import ALTERNATIVES, INTERCHANGEABLE, NEGATIONS
+from trainer.data.compared import Record, answer_turns, prompt_turns
+from trainer.data.keys import dump
+from trainer.data.words import Kind, Token, Tokens, tokens_of
+
+MIN_TYPO_LETTERS = 4
+"""Shorter words that differ by a letter are different words."""
+VOWELS = frozenset("aeiouyäöüáéíóúàèìòùâêîôûãõåæø")
+
+
+class Weight(IntEnum):
+    """What differs between two texts, from nothing to what decides."""
+
+    NONE = 0
+    """Stop words, punctuation, case, space, typing errors."""
+    WORDS = 1
+    """Other words, of which no list knows that they decide."""
+    ONE_SIDED = 2
+    """A value or name that only one text has, with none in its place."""
+    VALUES = 3
+    """Another number, code, name, negation, opposite, order or line of code."""
+
+
+class Typo(NamedTuple):
+    """Two spellings that may be one word: the rows' other words tell."""
+
+    left: str
+    right: str
+
+
+class Difference(NamedTuple):
+    """What differs between two texts."""
+
+    weight: Weight
+    forgiven: Weight
+    """The weight if `typos` are typing errors."""
+    typos: tuple[Typo, ...]
+    is_slot: bool
+    """Word by word the same, but for words that stand in place of others."""
+
+
+SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
+
+
+def texts_of(record: Record) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Return the texts of the prompt's turns and of the answer's, and the context, as they are written."""
+    turns = [turn for turn in prompt_turns(record) if turn["role"] in ("user", "assistant")]
+    answers = [turn for turn in answer_turns(record) if turn["role"] != "tool"]
+    answer = (str(record["text"]),) if "text" in record else tuple(map(_written, answers))
+    return tuple(map(_written, turns)), answer, _context(record)
+
+
+def _written(turn: dict[str, Any]) -> str:
+    thought = "\n".join(str(turn[key]) for key in ("reasoning_content", "thinking") if turn.get(key))
+    calls = dump(turn["tool_calls"], str) if turn.get("tool_calls") else ""
+    return "\n".join(part for part in (thought, str(turn["content"]), calls) if part)
+
+
+def _context(record: Record) -> str:
+    shown = [
+        str(turn["content"])
+        for turn in (*prompt_turns(record), *answer_turns(record))
+        if turn["role"] in ("system", "tool")
+    ]
+    more = {key: record[key] for key in ("tools", "label") if record.get(key) is not None}
+    return "\n".join([*shown, dump(more, str)] if more else shown)
+
+
+def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False) -> Difference:
+    """Weigh what differs between the turns of two rows.
+
+    Args:
+        left: texts.
+        right: texts.
+        exactly: take no word for glue, as in short answers.
+    """
+    if left == right:
+        return SAME
+    if len(left) != len(right):
+        return Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
+    found = [weigh_texts(one, other, exactly=exactly) for one, other in zip(left, right, strict=True)]
+    return Difference(
+        max(one.weight for one in found),
+        max(one.forgiven for one in found),
+        tuple(typo for one in found for typo in one.typos),
+        is_slot=all(one.is_slot or one is SAME for one in found),
+    )
+
+
+def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
+    """Weigh what differs between two texts."""
+    if left == right:
+        return SAME
+    fold = left.isupper() or right.isupper()
+    lefts, rights = tokens_of(left, fold=fold), tokens_of(right, fold=fold)
+    if exactly:
+        lefts, rights = _without_glue_kind(lefts), _without_glue_kind(rights)
+    slips = () if exactly else (*_glue_slips(lefts, rights), *(typo[::-1] for typo in _glue_slips(rights, lefts)))
+    if slips:
+        lefts, rights = (_left_out(tokens, {typo[n] for typo in slips}) for n, tokens in enumerate((lefts, rights)))
+    found = _weigh_tokens(lefts, rights, may_err=not exactly)
+    if not slips:
+        return found
+    typos = (*(Typo(*slip) for slip in slips), *found.typos)
+    return Difference(max(found.weight, Weight.WORDS), found.forgiven, typos, is_slot=False)
+
+
+def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool) -> Difference:
+    one, other = _content(lefts), _content(rights)
+    if _joined(one) == _joined(other):
+        weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
+        return Difference(weight, weight, (), is_slot=False)
+    is_slot = len(one) == len(other)
+    weight = _weigh_content(one, other)
+    typos = _typos(one, other) if is_slot and may_err else ()
+    forgiven = _weigh_glue(lefts, rights) if typos else weight
+    return Difference(weight, forgiven, typos, is_slot)
+
+
+def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
+    """Return words of the left text alone that are glue of the right text alone, misspelt: `teh` for `the`."""
+    glue = Counter(token.key for token in rights if token.kind == Kind.GLUE)
+    glue -= Counter(token.key for token in lefts if token.kind == Kind.GLUE)
+    if not glue:
+        return []
+    words = Counter(token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME))
+    words -= Counter(token.key for token in rights)
+    return [(word, key) for word in words for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
+
+
+def _left_out(tokens: Tokens, keys: set[str]) -> Tokens:
+    return tuple(token for token in tokens if token.key not in keys)
+
+
+def _without_glue_kind(tokens: Tokens) -> Tokens:
+    return tuple(Token(token.key, max(token.kind, Kind.WORD)) for token in tokens)
+
+
+def _content(tokens: Tokens) -> list[Token]:
+    return [token for token in tokens if token.kind != Kind.GLUE]
+
+
+def _joined(tokens: list[Token]) -> str:
+    """Join words without the spaces between them, which may be wrong; values keep their bounds."""
+    return "".join(f"\0{token.key}\0" if token.kind == Kind.VALUE else token.key for token in tokens)
+
+
+def _weigh_glue(lefts: Tokens, rights: Tokens) -> Weight:
+    """Compare the glue between words that are the same: it may be missing, but not stand for other glue."""
+    weight = Weight.NONE
+    for one, other in zip(_glue(lefts), _glue(rights), strict=True):
+        left, right = one - other, other - one
+        if left and right and not (left | right).keys() <= INTERCHANGEABLE:
+            is_opposite = _are_alternatives(set(left), set(right))
+            weight = max(weight, Weight.VALUES if is_opposite else Weight.WORDS)
+    return weight
+
+
+def _glue(tokens: Tokens) -> list[Counter[str]]:
+    """Return the glue before each other token, and that after the last one."""
+    gaps = [Counter[str]()]
+    for token in tokens:
+        if token.kind == Kind.GLUE:
+            gaps[-1][token.key] += 1
+        else:
+            gaps.append(Counter())
+    return gaps
+
+
+def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
+    counts = [Counter(token.key for token in side) for side in (lefts, rights)]
+    words = [set(counts[0] - counts[1]), set(counts[1] - counts[0])]
+    if not words[0] and not words[1]:
+        is_moved = _is_rotation([token.key for token in lefts], [token.key for token in rights])
+        return Weight.WORDS if is_moved else Weight.VALUES
+    if {word.casefold() for word in words[0]} == {word.casefold() for word in words[1]}:
+        return Weight.WORDS
+    if (words[0] | words[1]) & NEGATIONS or _are_alternatives(*words):
+        return Weight.VALUES
+    kinds = [
+        {token.kind for token in side if token.key in only} for side, only in zip((lefts, rights), words, strict=True)
+    ]
+    if any(Kind.CHARACTER in side for side in kinds):
+        return Weight.VALUES
+    if kinds[0] & kinds[1] & {Kind.NAME, Kind.VALUE}:
+        return Weight.VALUES
+    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & {Kind.NAME, Kind.VALUE} else Weight.WORDS
+
+
+def _is_rotation(left: list[str], right: list[str]) -> bool:
+    """Tell whether a clause has moved from the beginning to the end; `dog bites man` and `man bites dog` is no move."""
+    return any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0])
+
+
+def _are_alternatives(left: set[str], right: set[str]) -> bool:
+    return any(left & kind and right & kind for kind in ALTERNATIVES)
+
+
+def _typos(lefts: list[Token], rights: list[Token]) -> tuple[Typo, ...]:
+    """Return the spellings that differ, if each may be a typing error; none where one of them cannot be."""
+    typos = []
+    for one, other in zip(lefts, rights, strict=True):
+        if one.key == other.key:
+            continue
+        if max(one.kind, other.kind) > Kind.NAME or not may_be_typo(one.key, other.key):
+            return ()
+        typos.append(Typo(one.key, other.key))
+    # The same exchange twice is no slip: the rows speak of two things.
+    return tuple(typos) if len(set(typos)) == len(typos) else ()
+
+
+def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
+    """Tell whether two words differ by one slip of the hand.
+
+    A letter that is missing, doubled, wrong or swapped with its neighbour. Another first letter or another vowel
+    makes other words: sulfate and sulfite, ein and kein, able and unable.
+    """
+    if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    one, other = left[start:], right[start:]
+    if one[:2] == other[1::-1] and one[2:] == other[2:]:
+        return True
+    if len(left) != len(right):
+        return start > 0 and (one[1:] == other or one == other[1:])
+    return start > 0 and one[1:] == other[1:] and not {one[0], other[0]} <= VOWELS

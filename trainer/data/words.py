@@ -1,0 +1,201 @@
+"""Cut texts into words, and tell those that can decide something from those that hold a sentence together.
+
+Text in prose is compared word by word. Code and JSON are compared line by line and value by value, because there every
+sign counts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+
+from trainer.data.alternatives import CONTRACTIONS, GLUE, UNMARKED
+from trainer.data.keys import SUPERSCRIPTS
+from trainer.data.shingles import UNSPACED
+
+
+class Kind(IntEnum):
+    """What a token is."""
+
+    GLUE = 0
+    WORD = 1
+    NAME = 2
+    """Begins with a capital letter inside a sentence."""
+    CHARACTER = 3
+    """Of a script that writes no spaces."""
+    VALUE = 4
+    """Number, code, address, operator, single letter, line of code: no part of it is without weight."""
+
+
+class Token(NamedTuple):
+    """A word as it is compared."""
+
+    key: str
+    kind: Kind
+
+
+Tokens = tuple[Token, ...]
+
+FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+CODE_LINE = re.compile(
+    r"^(?: {2,}|\t)\s*\S|[{};]\s*$|^\s*(?:def|class|for|while|if|elif|else|return|import|function|const|let|var|"
+    r"public|private|#include)\b.*[():={}\[\]]|^\s*[\w.]+\(.*\)\s*$|^\s*[\w.\[\]]+\s*(?:[-+*/%&|^]?=|=>|->)\s*\S",
+    re.MULTILINE,
+)
+PROSE = re.compile(r"(?:[^\W\d_]{2,} ){3}[^\W\d_]{2,}")
+"""Four words in a row: a sentence, whatever signs stand in it."""
+MISSING_SPACE = re.compile(r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})")
+"""Where a sentence or clause ends and no space follows."""
+PLAIN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+EMOTICON = re.compile(r"[:;=]['-]?[()\[\]DPp/|]+")
+TERM = re.compile(r"\d|^\W*[^\W\d_]\W*$")
+"""A number or a single letter: a hyphen beside it is a minus sign."""
+OPENING, CLOSING = "\"'([{<“”„«»‘’¿¡…–—", "\"')]}>.,;:?!“”„«»‘’…–—"
+CLOSED_SENTENCE = (".", "?", "!", ":", "\n")
+UNSPACED_SIGNS = re.compile(r"[、。，！？：；「」『』（）・…\s]")
+MAX_CASED = 2
+"""Up to so many letters, capitals tell words apart: US and us, CO and Co, MB and Mb."""
+
+
+@lru_cache(maxsize=4096)  # a row is compared with several others
+def tokens_of(text: str, *, fold: bool = False) -> Tokens:
+    """Cut a text into tokens.
+
+    Args:
+        text: as it stands in the row.
+        fold: take no notice of capitals at all, for texts of which one is written in capitals throughout.
+    """
+    text = unicodedata.normalize("NFKC", text.translate(SUPERSCRIPTS)).replace("\u2019", "'")
+    value = _json_value(text)
+    if value is not None:
+        return (Token(value, Kind.VALUE),)
+    tokens: list[Token] = []
+    start = 0
+    for fence in FENCE.finditer(text):
+        tokens += _lines(text[start : fence.start()], fold=fold)
+        tokens += _code(fence.group())
+        start = fence.end()
+    return tuple([*tokens, *_lines(text[start:], fold=fold)])
+
+
+def _json_value(text: str) -> str | None:
+    """Return an object or list in one spelling; None for any other text."""
+    stripped = text.strip()
+    if stripped[:1] not in ("{", "["):
+        return None
+    try:
+        return orjson.dumps(orjson.loads(stripped), option=orjson.OPT_SORT_KEYS).decode()
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+
+
+def _code(text: str) -> Iterator[Token]:
+    for line in text.splitlines():
+        if line.strip():
+            yield Token(line.rstrip(), Kind.VALUE)
+
+
+def _lines(text: str, *, fold: bool) -> Iterator[Token]:
+    starts_sentence = True
+    for line in text.splitlines():
+        if CODE_LINE.search(line) and not PROSE.search(line):
+            yield from _code(line)
+            continue
+        chunks = MISSING_SPACE.sub(r"\g<0> ", line).split()
+        for place, chunk in enumerate(chunks):
+            if chunk == "-" and not any(map(TERM.search, chunks[max(place - 1, 0) : place + 2])):
+                continue
+            yield from _chunk_tokens(chunk, starts_sentence=starts_sentence, fold=fold)
+            starts_sentence = chunk.endswith(CLOSED_SENTENCE)
+        starts_sentence = True
+
+
+def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
+    if not chunk.isascii() and UNSPACED.search(chunk):
+        yield from _unspaced(chunk, fold=fold)
+        return
+    bare = _bare(chunk)
+    if EMOTICON.fullmatch(chunk):
+        yield Token(chunk, Kind.WORD)
+        return
+    if not bare:
+        return
+    if not PLAIN.fullmatch(bare) or ("-" in bare and any(part.isupper() for part in bare.split("-"))):
+        yield Token(bare.casefold() if fold else bare, Kind.VALUE)
+        return
+    for part in bare.split("-"):
+        yield from _word(part, starts_sentence=starts_sentence, fold=fold)
+
+
+def _bare(chunk: str) -> str:
+    """Return a chunk without the punctuation around it; `-5`, `!x`, `5!` and operators stay whole."""
+    bare = chunk.lstrip(OPENING)
+    stripped = bare.rstrip(CLOSING)
+    if not stripped:  # signs alone: punctuation, or an operator such as `<` or `>=`
+        return chunk if chunk.strip("<>=") != chunk else ""
+    is_factorial = bare[len(stripped) :].startswith("!") and (stripped[-1].isdigit() or len(stripped) == 1)
+    return stripped + "!" if is_factorial else stripped
+
+
+def _unspaced(chunk: str, *, fold: bool) -> Iterator[Token]:
+    """Yield each character of a script without spaces, and the other words in between."""
+    word = ""
+    for letter in UNSPACED_SIGNS.sub(" ", chunk):
+        if UNSPACED.match(letter) or letter == " ":
+            if word:
+                yield from _chunk_tokens(word, starts_sentence=True, fold=fold)
+            word = ""
+            if letter != " ":
+                yield Token(letter, Kind.CHARACTER)
+        else:
+            word += letter
+    if word:
+        yield from _chunk_tokens(word, starts_sentence=True, fold=fold)
+
+
+def _word(word: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
+    folded = word.casefold()
+    if "'" in folded:
+        yield from _contracted(folded)
+    elif folded in UNMARKED:
+        yield from _negated(UNMARKED[folded])
+    elif folded == "cannot":
+        yield from _negated("can")
+    elif not fold and _case_decides(word):
+        yield Token(word, Kind.VALUE)
+    elif folded in GLUE:
+        yield Token(folded, Kind.GLUE)
+    elif len(folded) == 1:
+        yield Token(folded if fold else word, Kind.VALUE)
+    else:
+        is_name = not fold and not starts_sentence and word[0].isupper()
+        yield Token(folded, Kind.NAME if is_name else Kind.WORD)
+
+
+def _case_decides(word: str) -> bool:
+    """Tell identifiers and short signs: camelCase, NaCl, US, CO."""
+    if word[1:].islower() or word.islower() or len(word) == 1:
+        return False
+    return not word.isupper() or len(word) <= MAX_CASED
+
+
+def _contracted(word: str) -> Iterator[Token]:
+    """Yield the words that an apostrophe joins: `don't` is do not, `it's` is it is."""
+    if word.endswith("n't"):
+        stem = {"ca": "can", "wo": "will", "sha": "shall"}.get(word[:-3], word[:-3])
+        yield from _negated(stem)
+        return
+    stem, _, rest = word.rpartition("'")
+    for part in (stem.replace("'", ""), CONTRACTIONS.get(rest, rest)):
+        yield Token(part, Kind.GLUE if part in GLUE else Kind.WORD)
+
+
+def _negated(stem: str) -> Iterator[Token]:
+    yield Token(stem, Kind.GLUE if stem in GLUE else Kind.WORD)
+    yield Token("not", Kind.WORD)

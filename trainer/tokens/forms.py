@@ -1,0 +1,130 @@
+"""Hands tool calls to a chat template in the form that it takes: arguments as objects or text, ids as it wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from trainer.data.exact import Written, text_of_json
+
+Row = dict[str, Any]
+ID_LENGTH = 9
+FITTING_ID = re.compile(r"[A-Za-z0-9]{9}")
+"""Source: Mistral's chat templates, which raise on any other."""
+FIRST_MARK = 7 * 10**38
+"""A number stands in the template's place for one that a double does not hold; no row has 39 digits beginning so."""
+
+
+class Form(NamedTuple):
+    """How tool calls are handed to a template."""
+
+    has_text_arguments: bool = False
+    has_short_ids: bool = False
+
+    def described(self) -> str:
+        """Say how it differs from rows as they are kept."""
+        parts = ("arguments as JSON text", self.has_text_arguments), (f"ids of {ID_LENGTH} signs", self.has_short_ids)
+        return ", ".join(text for text, is_so in parts if is_so)
+
+
+FORMS = (Form(), Form(True), Form(False, True), Form(True, True))
+"""The forms that are tried, in this order."""
+
+
+@dataclass
+class Numbers:
+    """Numbers that Python would write otherwise than the row does, and what stands in their place meanwhile."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def hidden(self, value: Any) -> Any:
+        """Return a value with whole numbers in place of such numbers: templates write those digit by digit."""
+        if isinstance(value, Written):
+            self.texts.append(value.text)
+            return FIRST_MARK + len(self.texts) - 1
+        if isinstance(value, dict):
+            return {key: self.hidden(item) for key, item in value.items()}
+        return [self.hidden(item) for item in value] if isinstance(value, list) else value
+
+    def shown(self, text: str) -> str:
+        """Put the numbers back."""
+        for index, digits in enumerate(self.texts):
+            text = text.replace(str(FIRST_MARK + index), digits)
+        return text
+
+
+def has_calls(messages: Sequence[Row]) -> bool:
+    """Whether any turn calls a tool."""
+    return any(message.get("tool_calls") for message in messages)
+
+
+def choose_form(messages: Sequence[Row], render: Callable[[Form], str]) -> Form:
+    """Return the first form in which the template renders a conversation; the plain one where none does."""
+    for form in FORMS:
+        try:
+            text = render(form)
+        except Exception:  # whatever a template raises: jinja errors, TypeError, its own raise_exception
+            continue
+        if form.has_text_arguments or not _writes_python(messages, text):
+            return form
+    return FORMS[0]
+
+
+def _writes_python(messages: Sequence[Row], text: str) -> bool:
+    """Whether a template joins arguments to its text as Python writes them, `{'n': 0}`: it expects text."""
+    calls = (call.get("function", call) for message in messages for call in message.get("tool_calls") or [])
+    arguments = [call["arguments"] for call in calls if isinstance(call.get("arguments"), dict) and call["arguments"]]
+    return any(str(value) in text and str(value) != json.dumps(value) for value in arguments)
+
+
+def fitted(messages: Sequence[Row], form: Form, numbers: Numbers) -> list[Row]:
+    """Return turns in a form, without the weights that only training needs."""
+    names = _short_ids(messages) if form.has_short_ids else iter(())
+    return [_fitted_turn(message, form, names, numbers) for message in messages]
+
+
+def _fitted_turn(message: Row, form: Form, names: Iterator[str], numbers: Numbers) -> Row:
+    turn = {key: value for key, value in message.items() if key != "weight"}
+    if turn.get("tool_calls"):
+        turn["tool_calls"] = [_fitted_call(call, form, names, numbers) for call in turn["tool_calls"]]
+    if form.has_short_ids and turn["role"] == "tool":
+        turn["tool_call_id"] = next(names)
+    return turn
+
+
+def _fitted_call(call: Row, form: Form, names: Iterator[str], numbers: Numbers) -> Row:
+    function = call.get("function", call)
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = text_of_json(arguments) if form.has_text_arguments else numbers.hidden(arguments)
+    identity = {"id": next(names)} if form.has_short_ids else {}
+    if "function" not in call:
+        return {**call, **identity, "arguments": arguments}
+    return {**call, **identity, "function": {**function, "arguments": arguments}}
+
+
+def _short_ids(messages: Sequence[Row]) -> Iterator[str]:
+    """Yield the id of each call and of each result, in their order: the same for a call and its result.
+
+    A result without an id answers the first call that waits for one.
+    """
+    waiting: list[str] = []
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.get("tool_calls") or []):
+            name = _short_id(str(call.get("id") or f"{number}.{place}"))
+            waiting.append(name)
+            yield name
+        if message["role"] == "tool":
+            answered = message.get("tool_call_id")
+            name = _short_id(str(answered)) if answered else (waiting[0] if waiting else _short_id(str(number)))
+            if name in waiting:
+                waiting.remove(name)
+            yield name
+
+
+def _short_id(name: str) -> str:
+    return name if FITTING_ID.fullmatch(name) else hashlib.blake2b(name.encode(), digest_size=8).hexdigest()[:ID_LENGTH]
