@@ -120,7 +120,9 @@ def test_weights_with_a_margin_for_the_adapter_are_counted_to_the_byte() -> None
 @pytest.mark.parametrize("pattern", [r".*_proj", r".*self_attn\.(q|k|qkv)_proj", r".*layers\.[01]\.mlp\..*_proj"])
 def test_a_pattern_adapts_what_peft_adapts(family: str, pattern: str) -> None:
     model = get_peft_model(made(family), LoraConfig(r=8, target_modules=pattern))
-    adapted = {name.removeprefix("base_model.model.") for name, part in model.named_modules() if hasattr(part, "lora_A")}
+    adapted = {
+        name.removeprefix("base_model.model.") for name, part in model.named_modules() if hasattr(part, "lora_A")
+    }
     matched = Outline.of(model.config.to_dict()).matched(pattern)
     assert {(name.split(".")[2], name.rsplit(".", 1)[1]) for name in adapted} == {
         (str(index), name) for index, names in enumerate(matched) for name in names
