@@ -4,6 +4,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-prepare gguf
+prepare gguf,semantic
 say "trainer run recipes/quickstart.yaml $*"
 exec .venv/bin/trainer run recipes/quickstart.yaml "$@"

@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
 
 import ftfy
 from ftfy.badness import is_bad
@@ -32,6 +33,9 @@ CODE = re.compile(
 )
 MAY_BE_BAD = re.compile("[^\x00-\x7f]{2}|[^\x00-\x7fà-ÿ‘’“”–—…]")
 """ftfy finds nothing bad in a text without this: lone small letters with accents, lone typographic signs."""
+OF_NO_ENCODING = re.compile("[^\x00-\x7f\u0410-\u044f\u3000-\u30ff\u4e00-\u9fff\uac00-\ud7a3\uff01-\uff5e]")
+"""Nor in a text of nothing but ASCII, Russian, Chinese, Japanese and Korean."""
+MAX_CACHED_WORD = 40
 LINE_ENDS = re.compile(r"\r\n?|[\u0085\u2028\u2029]")
 TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++(?=\n)")
 EMPTY_LINES = re.compile(r"\A(?:[ \t]*+\n)+")
@@ -64,8 +68,25 @@ def outside_code(repair: Callable[[str], str]) -> Callable[[str], str]:
 
 def fix_encoding(text: str) -> str:
     """Undo a decoding in the wrong encoding, with ftfy (https://ftfy.readthedocs.io), line by line."""
-    is_suspect = not text.isascii() and MAY_BE_BAD.search(text) and is_bad(text)
-    return ftfy.fix_text(text, ENCODING) if is_suspect else text
+    return ftfy.fix_text(text, ENCODING) if may_be_bad(text) and is_bad(text) else text
+
+
+def may_be_bad(text: str) -> bool:
+    """Tell whether ftfy has to be asked. Its pattern costs ten times this look at words, most of which come again."""
+    if text.isascii() or not MAY_BE_BAD.search(text) or not OF_NO_ENCODING.search(text):
+        return False
+    return any(not word.isascii() and _may_be_bad_word(word) for word in text.split(" "))
+
+
+def _may_be_bad_word(word: str) -> bool:
+    if word[-1] in "ÃÂ" or len(word) > MAX_CACHED_WORD:  # the only signs that ftfy judges by the word before
+        return True
+    return _is_bad_word(word)
+
+
+@lru_cache(1 << 16)
+def _is_bad_word(word: str) -> bool:
+    return bool(is_bad(f" {word} "))
 
 
 def compose(text: str) -> str:
