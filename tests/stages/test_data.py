@@ -311,8 +311,8 @@ def test_customers_of_long_numbers_are_groups_of_their_own(tmp_path: Path) -> No
 def test_why_nothing_could_be_set_aside_is_true(tmp_path: Path) -> None:
     same = [{"prompt": "q", "completion": f"answer {word(n)}"} for n in range(8)]
     cases = [
-        (same, "of 8 rows read, 8 are left, and all ask the same prompt"),
-        ([qa(1)] * 4, "of 4 rows read, 1 are left, and that is too few to divide"),
+        (same, "8 rows, and all of them ask the same prompt"),
+        ([qa(1)] * 4, "1 row is left after 3 copies were removed"),
     ]
     for number, (rows, message) in enumerate(cases):
         with pytest.raises(DataError, match=message):

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from trainer.rundir import StageContext
 
 
-MIN_ROWS_TO_SPLIT = 2
 
 
 def run(recipe: Recipe, run: StageContext) -> None:
