@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from trainer.rundir import StageContext
 
 
-
-
 def run(recipe: Recipe, run: StageContext) -> None:
     """Read, clean, deduplicate and split the rows of a recipe into `run.dir`.
 
