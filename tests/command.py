@@ -18,7 +18,7 @@ from unittest import mock
 from trainer.cli import main
 from trainer.model.prove import prove
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
