@@ -20,7 +20,7 @@ from trainer.scoring.prompts import Asked, asked_by
 from trainer.scoring.question import Answer, Message, Question, Timing
 from trainer.scoring.timing import peak_memory_gib, reset_peak_memory, throughput, timings
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import Row, encode
+from trainer.tokens.encode import Row
 from trainer.tokens.reasoning import AnswerForm, split_tokens
 
 Told = Callable[[], None]
@@ -57,15 +57,11 @@ class Tokens:
 
     def ids(self, asked: Asked) -> list[int]:
         """Return what a served model is given."""
-        return self._ids(self.renderer.text(asked.as_row(), asked.messages, prompt=True))
+        return self.renderer.history_ids(asked.as_row(), list(asked.messages))
 
     def ids_to_content(self, asked: Asked) -> list[int]:
         """Return what comes before the content of an answer without reasoning: `<think></think>` may be part of it."""
-        return self._ids(self.renderer.text(asked.as_row(), asked.messages, prompt=True) + self.renderer.form.prefix)
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = encode(self.renderer.tokenizer, [text]).ids.tolist()
-        return ids
+        return self.renderer.history_ids(asked.as_row(), list(asked.messages), opening=self.renderer.form.prefix)
 
     def right_answer(self, row: Row, history: Sequence[Message], turn: Message) -> tuple[str, int]:
         """Return an answer as the template writes it, without its reasoning, and its number of tokens with it.
@@ -73,12 +69,11 @@ class Tokens:
         An earlier answer that does not follow the prompt, which was not trained, is its content.
         """
         try:
-            written = self.renderer.answer_text(row, history, turn)
+            ids = self.renderer.answer_ids(row, list(history), turn)
         except DataError:
-            written = turn.get("content") or ""
-        ids = self.of_text(written)
+            ids = self.of_text(turn.get("content") or "")
         ids = ids[:-1] if ids and ids[-1] in self.renderer.end_ids else ids
-        prompt = self._ids(self.renderer.text(row, history, prompt=True))
+        prompt = self.renderer.history_ids(row, list(history))
         parts = split_tokens(self.form, self.renderer.tokenizer, prompt, ids)
         text = parts.content if parts else str(self.renderer.tokenizer.decode(ids, skip_special_tokens=True))
         return text.strip(), len(ids)
@@ -90,8 +85,7 @@ class Tokens:
 
     def of_text(self, text: str) -> list[int]:
         """Return the ids of a text that goes on where the prompt ends."""
-        found: list[int] = self.renderer.tokenizer([text], add_special_tokens=False)["input_ids"][0]
-        return found
+        return self.renderer.ids(self.renderer.guard.text(text, is_answer=True))
 
 
 class LocalSpeaker:

@@ -11,26 +11,24 @@ rewrites its history is refused by name, never guessed at.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, Protocol
 
 from trainer.errors import DataError
+from trainer.tokens.content import ContentGuard, guard_of, unguarded
+from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
 from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
 from trainer.tokens.forms import FORMS, Form, Numbers, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
-from trainer.tokens.reasoning import AnswerForm, read_form
+from trainer.tokens.reasoning import THINK, AnswerForm, read_form
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
-THINK_TAG = re.compile(r"</?think>")
 SHOWN = 20
 """Characters of a turn in a message."""
-RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
 class Tokenizer(Protocol):
@@ -161,6 +159,29 @@ class Renderer:
         """How the template writes answers: what of them is reasoning."""
         return read_form(partial(self.text, {}), self.end_tokens)
 
+    @cached_property
+    def guard(self) -> ContentGuard:
+        """What keeps special tokens that rows quote apart from those of the template."""
+        spoken = {*THINK, self.form.opening, self.form.closing}
+        return guard_of(self.tokenizer, partial(self.text, {}), spoken=spoken, end_tokens=self.end_tokens)
+
+    def guarded(self, row: Row, *conversations: list[Row]) -> tuple[Row, list[list[Row]]]:
+        """Return a row and turns whose quoted special tokens are not taken for the template's.
+
+        Raises:
+            DataError: The template changes what is quoted.
+        """
+        guarded, turns = self.guard.row(row), [self.guard.turns(messages) for messages in conversations]
+        for those, plain in zip(turns, conversations, strict=True):
+            is_same = guarded is row and those is plain
+            if not is_same and unguarded(self.text(guarded, those)) != self.text(row, plain):
+                raise DataError(
+                    f"{place(row)}: the row quotes special tokens, and the chat template changes them",
+                    hint="take them out of the row, or give a template that writes its turns as they are in "
+                    "model.chat_template",
+                )
+        return guarded, turns
+
     def answer_text(self, row: Row, history: Sequence[Row], answer: Row) -> str:
         """Render what a model should write after a history, up to the end token.
 
@@ -184,7 +205,7 @@ class Renderer:
             return Rendered(row, "ids")
         if "text" in row:
             return self._plain(row)
-        messages = row["messages"]
+        row, [messages] = self.guarded(row, row["messages"])
         text = self.text(row, messages)
         wanted = self._trained_turns(messages)
         answers = [index for index in wanted if messages[index]["role"] == "assistant"]
@@ -192,7 +213,7 @@ class Renderer:
             spans = self._marked_spans(row, messages, text, answers)
         else:
             spans = [self._difference(row, messages, text, index) for index in answers]
-        self._check_nothing_dropped(row, messages, text, wanted)
+        check_nothing_dropped(self.text, row, messages, text, wanted)
         for index, (low, high) in zip(answers, spans, strict=True):
             self._check_end(row, index, text[low:high])
         starts = [low for low, _ in spans]
@@ -208,12 +229,13 @@ class Renderer:
         Raises:
             DataError: The template drops a turn, or changes the prompt once the answer is known.
         """
+        conversations = [[*row["prompt"], *row[side]] for side in ("chosen", "rejected")]
+        row, conversations = self.guarded(row, *conversations)
         prompt = self.text(row, row["prompt"], prompt=True)
         sides = []
-        for side in ("chosen", "rejected"):
-            messages = [*row["prompt"], *row[side]]
+        for messages in conversations:
             text = self.text(row, messages)
-            self._check_nothing_dropped(row, messages, text, range(len(row["prompt"]), len(messages)))
+            check_nothing_dropped(self.text, row, messages, text, range(len(row["prompt"]), len(messages)))
             if not text.startswith(prompt):
                 raise prompt_differs(self.text, row, messages, len(row["prompt"]))
             sides.append(self._cut_after_end(text))
@@ -225,7 +247,14 @@ class Renderer:
             raise DataError(
                 f"{place(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
             )
-        return Rendered(row, "text", row["text"])
+        return Rendered(row, "text", self._guarded_inside(row["text"]))
+
+    def _guarded_inside(self, text: str) -> str:
+        """Guard a plain text but for the begin and end tokens of the model around it."""
+        begin, end = (str(self.tokenizer.special_tokens_map.get(name) or "") for name in ("bos_token", "eos_token"))
+        start = len(begin) if text.startswith(begin) else 0
+        stop = len(text) - len(end) if text.endswith(end) and len(text) >= start + len(end) else len(text)
+        return text[:start] + self.guard.text(text[start:stop]) + text[stop:]
 
     # Tokens of one row
 
@@ -248,7 +277,31 @@ class Renderer:
 
     def prompt_ids(self, row: Row) -> list[int]:
         """Return the ids that a served model is given before the last answer."""
-        ids: list[int] = encode(self.tokenizer, [self.prompt_text(row)]).ids.tolist()
+        return self.history_ids(row, row["prompt"] if "prompt" in row else row["messages"][:-1])
+
+    def history_ids(self, row: Row, history: list[Row], *, opening: str = "") -> list[int]:
+        """Return the ids that a served model is given after a history.
+
+        Args:
+            row: What stands beside the turns.
+            history: The turns.
+            opening: What the answer has begun with.
+        """
+        row, [history] = self.guarded(row, history)
+        return self.ids(self.text(row, history, prompt=True) + opening)
+
+    def answer_ids(self, row: Row, history: list[Row], answer: Row) -> list[int]:
+        """Return the ids of what a model should write after a history, with the end token.
+
+        Raises:
+            DataError: The template refuses the conversation, or opens the answer differently from its prompt.
+        """
+        row, [turns] = self.guarded(row, [*history, answer])
+        return self.ids(self.answer_text(row, turns[:-1], turns[-1]))
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of a guarded text."""
+        ids: list[int] = encode(self.tokenizer, [text]).ids.tolist()
         return ids
 
     # Trained characters
@@ -297,26 +350,26 @@ class Renderer:
         start = len(before)  # marks of many templates open before the end of the generation prompt
         inside = self._cut_after_end(text[start : max(high, start)])
         unmarked = text[start:low].strip()
-        if unmarked or not all(part in inside for part in _content_parts(messages[index])):
+        if unmarked or not all(part in inside for part in content_parts(messages[index])):
             what = f"{unmarked!r:.60}, which a served model writes itself," if unmarked else "part"
             raise DataError(
                 f"{place(row)}: the generation marks of the chat template leave out {what} of turn {index}",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
         if index < len(messages) - 1 and not self.text(row, messages[: index + 1]).startswith(before + inside):
-            raise self._rewritten(row, index)
+            raise rewritten(row, index)
         return start, start + len(inside)
 
     def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
         # There is no prompt before the first turn of all: its header is what the template writes before its text.
-        header = text.find((_content_parts(messages[0]) or [""])[0])
+        header = text.find((content_parts(messages[0]) or [""])[0])
         before = self.text(row, messages[:index], prompt=True) if index else text[: max(0, header)]
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
         if not after.startswith(before):
             raise prompt_differs(self.text, row, messages, index)
         answer = self._cut_after_end(after[len(before) :])
         if not text.startswith(before + answer):
-            raise self._rewritten(row, index)
+            raise rewritten(row, index)
         return len(before), len(before) + len(answer)
 
     def _cut_after_end(self, text: str) -> str:
@@ -336,64 +389,3 @@ class Renderer:
                 "the model would never learn to stop",
                 hint="let the chat template close each assistant turn with the end token (model.chat_template)",
             )
-
-    def _rewritten(self, row: Row, index: int) -> DataError:
-        return DataError(
-            f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
-            "so the trained tokens of that turn are not what the model will see",
-            hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
-        )
-
-    def _check_nothing_dropped(self, row: Row, messages: list[Row], text: str, wanted: Collection[int]) -> None:
-        """Look for every turn in the text, in order; only a system turn may stand elsewhere."""
-        start = 0
-        for index, message in enumerate(messages):
-            is_system = message["role"] == "system"
-            ends = [start]
-            for part in _parts(message, with_reasoning=index in wanted):
-                end = _find(part, text, 0 if is_system else start)
-                if end is None:
-                    self._refuse_dropped(row, messages, index, part, is_trained=index in wanted)
-                else:
-                    ends.append(end)
-            start = start if is_system else max(ends)
-        for tool in row.get("tools") or []:
-            name = tool.get("function", tool).get("name", "")
-            if name not in text:
-                raise DataError(f"{place(row)}: the chat template drops the tool {name!r}", hint=RENDERS_ALL)
-
-    def _refuse_dropped(self, row: Row, messages: list[Row], index: int, part: str, *, is_trained: bool) -> None:
-        """Raise, unless the template only shortens its history (earlier reasoning) and that turn is not trained."""
-        role = messages[index]["role"]
-        if role == "assistant" and index < len(messages) - 1 and part in self.text(row, messages[: index + 1]):
-            if is_trained:
-                raise self._rewritten(row, index)
-            return
-        raise DataError(
-            f"{place(row)}: the chat template drops part of the {role} turn {index}: {part!r:.60}", hint=RENDERS_ALL
-        )
-
-
-def _content_parts(message: Row) -> list[str]:
-    """Return the texts of a turn; templates may lay out anew what is thought and what is said."""
-    content = message.get("content")
-    return [part.strip() for part in THINK_TAG.split(content)] if isinstance(content, str) else []
-
-
-def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
-    """Yield what of a turn must be in the rendered text."""
-    yield from _content_parts(message)
-    for call in message.get("tool_calls") or []:
-        yield call["function"]["name"]
-    for key in ("reasoning_content", "thinking"):
-        if with_reasoning and message.get(key):
-            yield message[key].strip()
-
-
-def _find(part: str, text: str, start: int) -> int | None:
-    """Return where a part ends in the text; some templates write tool results as JSON strings."""
-    for form in (part, json.dumps(part, ensure_ascii=False)[1:-1]):
-        at = text.find(form, start)
-        if at >= 0:
-            return at + len(form)
-    return None

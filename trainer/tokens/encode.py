@@ -20,7 +20,9 @@ import numpy as np
 from trainer.errors import DataError
 from trainer.tokens.arrays import Ints
 from trainer.tokens.boundary import common_prefix, continuation, differing_prompts
+from trainer.tokens.content import GUARD, unguarded
 from trainer.tokens.marks import Span
+from trainer.tokens.quoted import read_guarded
 
 Row = dict[str, Any]
 Piece = tuple[Ints, Ints]
@@ -107,20 +109,33 @@ def _starts(texts: Sequence[str]) -> Ints:
 
 
 def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = False) -> Encoded:
-    """Tokenize texts; a template has written its special tokens already."""
-    if not texts:
-        return Encoded(np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64), [], [])
+    """Tokenize texts; a template has written its special tokens already, and those that rows quote are guarded.
+
+    Raises:
+        DataError: A quoted special token cannot be plain text.
+    """
+    plain = [text for text in texts if GUARD not in text]
+    encodings: list[Any] = _encodings(tokenizer, plain, add_special_tokens) if plain else []
+    if len(plain) < len(texts):
+        guarded = [text for text in texts if GUARD in text]
+        readings = iter(read_guarded(tokenizer, guarded, add_special_tokens=add_special_tokens))
+        others = iter(encodings)
+        encodings = [next(readings if GUARD in text else others) for text in texts]
+    lists = [encoding.ids for encoding in encodings]
+    bounds = np.array(list(accumulate((len(ids) for ids in lists), initial=0)), dtype=np.int64)
+    ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(bounds[-1]))
+    return Encoded(ids, bounds, encodings, texts)
+
+
+def _encodings(tokenizer: Any, texts: list[str], add_special_tokens: bool) -> list[Any]:
     encoded = tokenizer(
-        list(texts),
+        texts,
         add_special_tokens=add_special_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,  # our own limit is pack.max_length
     )
-    lists = encoded["input_ids"]
-    bounds = np.array(list(accumulate((len(ids) for ids in lists), initial=0)), dtype=np.int64)
-    ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(bounds[-1]))
-    return Encoded(ids, bounds, encoded.encodings, texts)
+    return list(encoded.encodings)
 
 
 def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
@@ -212,10 +227,11 @@ def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[i
 
 
 def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
+    end, beginning = unguarded(text[max(0, start - 20) : start]), unguarded(text[start : start + 20])
     otherwise = "" if only_last else ", or set pack.loss_on: last_turn"
     return DataError(
-        f"{place(row)}: the tokenizer joins the end of a prompt, {text[max(0, start - 20) : start]!r}, with the answer "
-        f"that follows, {text[start : start + 20]!r}: the prompt that a served model is given would not be in the row",
+        f"{place(row)}: the tokenizer joins the end of a prompt, {end!r}, with the answer "
+        f"that follows, {beginning!r}: the prompt that a served model is given would not be in the row",
         hint="give a template in model.chat_template whose generation prompt does not end in white space, "
         f"or take the white space off the beginning of the answer{otherwise}",
     )
@@ -226,7 +242,7 @@ def _encode_text(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
     encoded = encode(tokenizer, [row.text for row in rows], add_special_tokens=True)
     end = tokenizer.eos_token_id
     for row, tokens in zip(rows, encoded.pieces(encoded.ids), strict=True):
-        ids = _with_one_beginning(tokens, tokenizer.bos_token_id)
+        ids = _with_one_end(_with_one_beginning(tokens, tokenizer.bos_token_id), end)
         closed = end is None or ids[-1:].tolist() == [end]
         ids = ids if closed else np.append(ids, np.int32(end))
         yield _trained(row.row, ids, np.ones(len(ids), dtype=np.uint8))
@@ -235,6 +251,11 @@ def _encode_text(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
 def _with_one_beginning(ids: Ints, bos: int | None) -> Ints:
     """Drop the begin token that the tokenizer adds to a text that has one."""
     return ids[1:] if bos is not None and ids[:2].tolist() == [bos, bos] else ids
+
+
+def _with_one_end(ids: Ints, end: int | None) -> Ints:
+    """Drop the end token that the tokenizer adds to a text that has one."""
+    return ids[:-1] if end is not None and ids[-2:].tolist() == [end, end] else ids
 
 
 def _take_ids(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from trainer.errors import DataError
+from trainer.tokens.content import GUARD, any_of, split, unguarded
 
 Message = dict[str, Any]
 THINK = ("<think>", "</think>")
@@ -112,7 +114,21 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
 def split_tokens(form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> Parts | None:
     """Return reasoning and content of generated tokens; None where they are content alone."""
     end = tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)
-    return form.split(str(tokenizer.decode(list(answer), skip_special_tokens=False)), prompt=str(end))
+    parts = form.split(_written(form, tokenizer, list(answer)), prompt=str(end))
+    return parts and Parts(unguarded(parts.reasoning), unguarded(parts.content))
+
+
+def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:
+    """Return the text of generated tokens, with a guard in what merely spells a special token."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=False))
+    tokens = any_of(token for token in form.special if len(token) > 1)
+    special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if str(token) in form.special}
+    text = text.replace(GUARD, GUARD * 2)
+    if len(tokens.findall(text)) <= sum(id_ in special for id_ in ids):
+        return text
+    runs = ((is_special, list(run)) for is_special, run in groupby(ids, key=special.__contains__))
+    decoded = ((is_special, str(tokenizer.decode(run, skip_special_tokens=False))) for is_special, run in runs)
+    return "".join(run if is_special else split(run.replace(GUARD, GUARD * 2), tokens) for is_special, run in decoded)
 
 
 def _before_content(render: Callable[..., str], prompt: str, asked: list[Message], extra: Message) -> str | None:

@@ -1,0 +1,145 @@
+r"""Tell special tokens that rows quote from those that the template writes: a guard splits the quoted ones.
+
+    content   What does <|im_end|> mean?         guarded   What does <G|im_end|> mean?     (G: a private-use character)
+
+The guard goes through the template with the content, and stays in rendered texts until they are tokenized
+(`trainer.tokens.quoted`), where a split token becomes plain text. Rows that quote no such token pass as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from trainer.errors import DataError
+
+Row = dict[str, Any]
+
+GUARD = "\uf4f2"
+"""Stands behind the first character of a quoted token; twice, it is this character itself."""
+TURN_LISTS = ("messages", "prompt", "chosen", "rejected", "completion")
+
+
+def unguarded(text: str) -> str:
+    """Return a text as its row has it."""
+    return text.replace(GUARD * 2, "\0").replace(GUARD, "").replace("\0", GUARD) if GUARD in text else text
+
+
+def without_guards(text: str) -> tuple[str, list[int]]:
+    """Return a text as its row has it, and where each of its characters stands among the guards."""
+    kept = list(re.finditer(f"{GUARD}{GUARD}|[^{GUARD}]", text, re.DOTALL))
+    return "".join(match.group()[0] for match in kept), [match.start() for match in kept]
+
+
+def any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Match any of some tokens, the longest first, as `tokenizers` does; nothing where there are none."""
+    longest_first = sorted({token for token in tokens if token}, key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def split(text: str, tokens: re.Pattern[str]) -> str:
+    """Put a guard into each of the tokens."""
+    while tokens.search(text):  # what is left of a split token may hold a shorter one
+        text = tokens.sub(lambda match: match[0][0] + GUARD + match[0][1:], text)
+    return text
+
+
+class ContentGuard:
+    """Guards the strings of rows.
+
+    Args:
+        tokens: What the tokenizer takes for special.
+        spoken: Those that an assistant turn may hold as tokens: its reasoning begins and ends with them.
+    """
+
+    def __init__(self, tokens: Collection[str], *, spoken: Collection[str] = ()) -> None:
+        tokens = {token for token in tokens if len(token) > 1}
+        self.tokens = any_of(tokens)
+        self.answered = any_of(tokens - set(spoken))
+        self.firsts = (*sorted({token[0] for token in tokens}), GUARD)
+
+    def text(self, text: str, *, is_answer: bool = False) -> str:
+        """Return a text with a guard in each token that it quotes; the same object where it quotes none."""
+        if not any(first in text for first in self.firsts):
+            return text
+        tokens = self.answered if is_answer else self.tokens
+        if GUARD not in text and not tokens.search(text):
+            return text
+        return split(text.replace(GUARD, GUARD * 2), tokens)
+
+    def row(self, row: Row) -> Row:
+        """Return a row with its turns, tools and text guarded; the same object where it quotes no token."""
+        changed: Row = {}
+        for name in TURN_LISTS:
+            if name in row and (turns := self.turns(row[name])) is not row[name]:
+                changed[name] = turns
+        if row.get("tools") and (tools := self._value(row["tools"], is_answer=False)) is not row["tools"]:
+            changed["tools"] = tools
+        if "text" in row and (text := self.text(row["text"])) is not row["text"]:
+            changed["text"] = text
+        return {**row, **changed} if changed else row
+
+    def turns(self, turns: list[Row]) -> list[Row]:
+        """Return turns with their strings guarded; the same object where nothing is quoted."""
+        guarded = [self._turn(turn) for turn in turns]
+        return turns if all(map(_is_same, guarded, turns)) else guarded
+
+    def _turn(self, turn: Row) -> Row:
+        is_answer = turn.get("role") == "assistant"
+        content = turn.get("content")
+        if len(turn) == 2 and isinstance(content, str):  # role and content: nearly all turns
+            text = self.text(content, is_answer=is_answer)
+            return turn if text is content else {**turn, "content": text}
+        guarded: Row = self._value(turn, is_answer=is_answer)
+        return turn if guarded is turn else {**guarded, "role": turn["role"]}
+
+    def _value(self, value: Any, *, is_answer: bool) -> Any:
+        if isinstance(value, str):
+            return self.text(value, is_answer=is_answer)
+        if isinstance(value, list):
+            items = [self._value(item, is_answer=is_answer) for item in value]
+            return value if all(map(_is_same, items, value)) else items
+        if not isinstance(value, dict):
+            return value
+        keys = [self.text(key, is_answer=is_answer) for key in value]
+        items = [self._value(item, is_answer=is_answer) for item in value.values()]
+        is_same = all(map(_is_same, keys, value)) and all(map(_is_same, items, value.values()))
+        return value if is_same else dict(zip(keys, items, strict=True))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other
+
+
+def guard_of(
+    tokenizer: Any, render: Callable[..., str], *, spoken: Collection[str], end_tokens: Collection[str]
+) -> ContentGuard:
+    """Return the guard for a tokenizer and its template.
+
+    Args:
+        tokenizer: The model's.
+        render: Renders messages; with `prompt=True` as what a model is asked to go on with.
+        spoken: What an assistant turn may hold as tokens.
+        end_tokens: What may end a turn.
+    """
+    tokens = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in tokens if token.special} | set(end_tokens)
+    # Not all that begins a turn is special: DeepSeek's <｜User｜> is an ordinary added token.
+    written = _around_turns(render)
+    structure = {str(token) for token in tokens if str(token) in written and not _is_word(str(token))} - set(spoken)
+    return ContentGuard(special | structure, spoken=spoken)
+
+
+def _is_word(token: str) -> bool:
+    """Whether it is white space, a word or a number, which any text may hold."""
+    return not token.strip() or token.strip().isalnum()
+
+
+def _around_turns(render: Callable[..., str]) -> str:
+    """Return what the template writes around turns of one space."""
+    asked = [{"role": "user", "content": " "}]
+    try:
+        return render([*asked, {"role": "assistant", "content": " "}]) + render(asked, prompt=True)
+    except DataError:  # no template, or one that refuses so short a conversation
+        return ""

@@ -1,0 +1,95 @@
+"""Hold rendered texts to their rows: a template may drop or rewrite what a row says, and then it is refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator
+
+from trainer.errors import DataError
+from trainer.tokens.content import unguarded
+from trainer.tokens.encode import Row, place
+
+THINK_TAG = re.compile(r"</?think>")
+RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
+
+
+def check_nothing_dropped(
+    render: Callable[..., str], row: Row, messages: list[Row], text: str, wanted: Collection[int]
+) -> None:
+    """Look for every turn in the text, in order; only a system turn may stand elsewhere.
+
+    Args:
+        render: Renders messages of a row.
+        row: The row.
+        messages: Its turns.
+        text: Those turns as the template writes them.
+        wanted: Turns that are trained.
+
+    Raises:
+        DataError: The template drops part of the row.
+    """
+    start = 0
+    for index, message in enumerate(messages):
+        is_system = message["role"] == "system"
+        ends = [start]
+        for part in _parts(message, with_reasoning=index in wanted):
+            end = _find(part, text, 0 if is_system else start)
+            if end is None:
+                _refuse(render, row, messages, index, part, is_trained=index in wanted)
+            else:
+                ends.append(end)
+        start = start if is_system else max(ends)
+    for tool in row.get("tools") or []:
+        name = tool.get("function", tool).get("name", "")
+        if name not in text:
+            raise DataError(f"{place(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_ALL)
+
+
+def _refuse(
+    render: Callable[..., str], row: Row, messages: list[Row], index: int, part: str, *, is_trained: bool
+) -> None:
+    """Raise, unless the template only shortens its history (earlier reasoning) and that turn is not trained."""
+    role = messages[index]["role"]
+    if role == "assistant" and index < len(messages) - 1 and part in render(row, messages[: index + 1]):
+        if is_trained:
+            raise rewritten(row, index)
+        return
+    raise DataError(
+        f"{place(row)}: the chat template drops part of the {role} turn {index}: {unguarded(part)!r:.60}",
+        hint=RENDERS_ALL,
+    )
+
+
+def rewritten(row: Row, index: int) -> DataError:
+    """Return the error for a turn that changes with those after it."""
+    return DataError(
+        f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
+        "so the trained tokens of that turn are not what the model will see",
+        hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
+    )
+
+
+def content_parts(message: Row) -> list[str]:
+    """Return the texts of a turn; templates may lay out anew what is thought and what is said."""
+    content = message.get("content")
+    return [part.strip() for part in THINK_TAG.split(content)] if isinstance(content, str) else []
+
+
+def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
+    """Yield what of a turn must be in the rendered text."""
+    yield from content_parts(message)
+    for call in message.get("tool_calls") or []:
+        yield call["function"]["name"]
+    for key in ("reasoning_content", "thinking"):
+        if with_reasoning and message.get(key):
+            yield message[key].strip()
+
+
+def _find(part: str, text: str, start: int) -> int | None:
+    """Return where a part ends in the text; some templates write tool results as JSON strings."""
+    for form in (part, json.dumps(part, ensure_ascii=False)[1:-1]):
+        at = text.find(form, start)
+        if at >= 0:
+            return at + len(form)
+    return None

@@ -1,0 +1,134 @@
+"""Tokenize guarded texts: a special token that a row quotes becomes plain text, the template's own stay special.
+
+A second tokenizer does it, which differs from the model's in one thing: its added tokens are written in private-use
+characters that no text has, as long as the tokens themselves. The template's tokens are written so before the text is
+tokenized; what a row quotes is then no token, and every offset stays where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from trainer.errors import DataError
+from trainer.tokens.content import any_of, unguarded, without_guards
+
+Row = dict[str, Any]
+Offsets = list[tuple[int, int]]
+FIRST, LAST = 0xF0000, 0x10FFFD
+"""Planes 15 and 16, which are private."""
+PLAIN_ONLY = "take these special tokens out of the rows, or train a model whose tokenizer splits them"
+
+
+class Reading(NamedTuple):
+    """Ids of a text, and where each token stands in it as it was given: (begin, end)."""
+
+    ids: list[int]
+    offsets: Offsets
+
+
+class QuotingTokenizer:
+    """The tokenizer that takes special tokens only where the template writes them.
+
+    Args:
+        tokenizer: The model's, of transformers' fast kind.
+        base: Code point of the first stand-in.
+
+    Raises:
+        DataError: It does not give the same ids as the model's own.
+    """
+
+    def __init__(self, tokenizer: Any, base: int) -> None:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        added = {token["content"]: token["id"] for token in state["added_tokens"]}
+        # Whether one that stands for a word of its own is a token depends on its neighbours: it keeps its name.
+        words = {token["content"] for token in state["added_tokens"] if token["single_word"]}
+        self.names = {text: chr(base + at) * len(text) for at, text in enumerate(added) if text not in words}
+        self.renamed, self.tokens = any_of(self.names), any_of(added)
+        unknown = _rename(state, self.names)
+        self.backend = Tokenizer.from_str(json.dumps(state))
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.ids = {self.backend.token_to_id(self.names.get(text, text)): id_ for text, id_ in added.items()}
+        self.special = np.array([id_ for text, id_ in added.items() if text != unknown], dtype=np.int64)
+        self._check(tokenizer, added)
+
+    def _check(self, tokenizer: Any, added: dict[str, int]) -> None:
+        texts = [f"{text}a {text} b{text}\n{text}" for text in added]
+        whole = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for text, ids, reading in zip(texts, whole, self.read(texts, add_special_tokens=False), strict=True):
+            if ids != reading.ids:
+                raise DataError(
+                    f"rows quote special tokens, and this tokenizer cannot be kept from reading {text[:40]!r} as such",
+                    hint=PLAIN_ONLY,
+                )
+
+    def read(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[Reading]:
+        """Tokenize guarded texts.
+
+        Raises:
+            DataError: What a row quotes becomes a special token all the same.
+        """
+        renamed = [self.renamed.sub(lambda match: self.names[match[0]], text) for text in texts]
+        plain = [without_guards(text) for text in renamed]
+        encodings = self.backend.encode_batch([text for text, _ in plain], add_special_tokens=add_special_tokens)
+        readings = []
+        for text, (_, places), encoding in zip(texts, plain, encodings, strict=True):
+            ids = [self.ids.get(id_, id_) for id_ in encoding.ids]
+            written = sum(1 for _ in self.tokens.finditer(text)) + sum(encoding.special_tokens_mask)
+            if np.isin(ids, self.special).sum() > written:
+                raise DataError(f"{unguarded(text)[:80]!r}: special tokens in it cannot be plain text", hint=PLAIN_ONLY)
+            readings.append(Reading(ids, [_moved(low, high, places) for low, high in encoding.offsets]))
+        return readings
+
+
+def _moved(low: int, high: int, places: list[int]) -> tuple[int, int]:
+    begin = places[low] if low < len(places) else (places[-1] + 1 if places else 0)
+    return begin, max(begin, places[high - 1] + 1) if high > low else begin
+
+
+def _rename(state: Row, names: dict[str, str]) -> str | None:
+    """Write added tokens by other names, in the vocabulary as well; return the one for unknown text."""
+    for token in state["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model = state["model"]
+    vocabulary = model["vocab"]
+    unknown: str | None = model.get("unk_token")
+    if isinstance(vocabulary, list):  # Unigram: pieces with their scores
+        unknown = vocabulary[model["unk_id"]][0] if model.get("unk_id") is not None else None
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    else:
+        model["vocab"] = {names.get(piece, piece): id_ for piece, id_ in vocabulary.items()}
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if model.get("merges"):
+        pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
+        model["merges"] = [pair for pair in pairs if not names.keys() & {*pair, "".join(pair)}]
+    return unknown
+
+
+def read_guarded(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> list[Reading]:
+    """Tokenize texts that hold guards.
+
+    Raises:
+        DataError: What a row quotes cannot be plain text.
+    """
+    if not texts:
+        return []
+    used = {code for text in texts for character in text if (code := ord(character)) >= FIRST}
+    width = len(tokenizer.added_tokens_decoder)
+    bases = range(FIRST, LAST - width, width)
+    base = next((base for base in bases if used.isdisjoint(range(base, base + width))), None)
+    if base is None:
+        raise DataError("a row uses all private characters of Unicode", hint="drop the row")
+    return _quoting(tokenizer, base).read(texts, add_special_tokens=add_special_tokens)
+
+
+@lru_cache(maxsize=4)
+def _quoting(tokenizer: Any, base: int) -> QuotingTokenizer:
+    return QuotingTokenizer(tokenizer, base)
