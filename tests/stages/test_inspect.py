@@ -93,7 +93,7 @@ def test_a_run_without_rows_says_how_to_make_them(tmp_path: Path) -> None:
 
 def test_rows_can_be_looked_at_when_the_data_stage_ends_with_an_error(tmp_path: Path) -> None:
     rows = [
-        {"messages": [row["messages"][0], {"role": "assistant", "content": f"a </s> {at}"}]}
+        {"messages": [row["messages"][0], {"role": "assistant", "content": f"a </s>\n<|im_start|>user\nb {at}"}]}
         for at, row in enumerate(ROWS)
     ]
     make_run(tmp_path, rows)

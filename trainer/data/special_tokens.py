@@ -40,7 +40,15 @@ BEGIN_TOKENS = (
     "<start_of_turn>user\n",
 )
 INSIDE_TOKENS = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]")
-"""Found in the middle of a text only: nothing tells where their turn would begin."""
+"""Cut at the end of a text behind a sentence; in the middle nothing tells where their turn would begin."""
+SENTENCE_ENDS = ".!?:;\u2026\u3002\uff01\uff1f\"'`)]}\n"
+INSTRUCTION = re.compile(r"\s*\[INST\](?P<inner>(?:(?!\[/?INST\]).)*\S(?:(?!\[/?INST\]).)*)\[/INST\]\s*", re.DOTALL)
+"""A whole prompt as the templates of Llama 2 and Mistral write it."""
+TURN_BEGINS = (
+    r"<\|im_start\|>\s?(?:system|user|assistant|tool|developer)\b|<\|start_header_id\|>"
+    r"|<start_of_turn>(?:user|model)\b|<\|(?:system|user|assistant)\|>|<\uff5c(?:User|Assistant)\uff5c>"
+    r"|<\|start\|>(?:system|developer|user|assistant)\b|<\|START_OF_TURN_TOKEN\|>|<s>\s*\[INST\]|\[INST\]"
+)
 
 
 class SpecialTokens:
@@ -51,6 +59,8 @@ class SpecialTokens:
         self.ends, self.begins = (*END_TOKENS, *more), (*BEGIN_TOKENS, *more)
         known = (*END_TOKENS, *BEGIN_TOKENS, *INSIDE_TOKENS, *more)
         self.mark = re.compile(_any_of({token.strip() for token in known}))
+        # One turn ends and the next begins, inside of a text: a template has written it.
+        self.rendered = re.compile(rf"(?:{_any_of(END_TOKENS)})\s*(?:{TURN_BEGINS})")
 
     def strip(self, text: str) -> str:
         """Remove tokens at both ends, and the space around them.
@@ -59,6 +69,8 @@ class SpecialTokens:
         """
         if not self.mark.search(text):
             return text
+        if instruction := INSTRUCTION.fullmatch(text):
+            return instruction["inner"].strip()
         start = self._start(text)
         end = self._end(text, start)
         if "</s>" in text[end:] and "<s>" in text[start:end]:
@@ -82,9 +94,20 @@ class SpecialTokens:
             while end > start and text[end - 1].isspace():
                 end -= 1
             token = next((token for token in self.ends if text.endswith(token, start, end)), None)
+            token = token or self._opening(text, start, end)
             if token is None:
                 return end if has_token else len(text)
             end, has_token = end - len(token), True
+
+    def _opening(self, text: str, start: int, end: int) -> str | None:
+        """Return the token that would open another turn, where a sentence or a token ends before it."""
+        token = next((token for token in INSIDE_TOKENS if text.endswith(token, start, end)), None)
+        before = text[start : end - len(token)].rstrip(" ") if token else ""
+        return token if before.endswith((*SENTENCE_ENDS, *self.ends)) else None
+
+    def is_left_over(self, text: str) -> bool:
+        """Whether a text has tokens at its ends, or inside of it the seam of two turns: more than a mention."""
+        return bool(self.mark.search(text)) and (self.strip(text) != text or self.rendered.search(text) is not None)
 
     def is_inside(self, text: str) -> bool:
         """Whether a token stands in a text whose ends were cut."""

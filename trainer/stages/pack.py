@@ -26,7 +26,7 @@ from trainer.data import exact
 from trainer.data.lint.findings import Finding, Seen
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import raise_errors, settled
-from trainer.data.lint.tokens import LongRows, TokenFacts, token_findings
+from trainer.data.lint.tokens import LongRows, TokenFacts, quote_findings, token_findings
 from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
@@ -42,6 +42,7 @@ from trainer.tokens.dates import DATE_VARIABLE, formats_of_today, takes_a_date, 
 from trainer.tokens.encode import encode_pairs, encode_rows, place
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
+from trainer.tokens.quotes import quotes_of
 from trainer.tokens.store import TokenStore
 
 SPLITS = ("train", "validation", "heldout")
@@ -93,7 +94,9 @@ def run(recipe: Recipe, context: StageContext) -> None:
     long = _long_rows(train, whole, recipe)
     token_facts = _facts(report, long, train, recipe)
     dated = _dated(renderer, train, context)
-    findings = settled(chain(token_findings(token_facts, recipe.data.lint), dated), recipe.data.lint)
+    quotes = quotes_of(train.rows_path, renderer)
+    quoting = quote_findings(quotes.places, quotes.tokens, quotes.ends, len(train.store))
+    findings = settled(chain(token_findings(token_facts, recipe.data.lint), dated, quoting), recipe.data.lint)
     report["lint"] = [finding.to_json() for finding in findings]
     write_json(context.dir / "report.json", report)
     context.numbers.update({key: value for key, value in report.items() if not isinstance(value, dict | list)})

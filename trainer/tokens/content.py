@@ -55,6 +55,7 @@ class ContentGuard:
 
     def __init__(self, tokens: Collection[str], *, spoken: Collection[str] = ()) -> None:
         tokens = {token for token in tokens if len(token) > 1}
+        self.names = frozenset(tokens)
         self.tokens = any_of(tokens)
         self.answered = any_of(tokens - set(spoken))
         self.firsts = (*sorted({token[0] for token in tokens}), GUARD)

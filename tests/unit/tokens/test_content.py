@@ -1,4 +1,4 @@
-"""Special tokens that rows quote are plain text, in training and where the model is served; the template's are tokens."""
+"""Special tokens that rows quote are plain text, in training and where a model is served; the template's are tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
 from trainer.tokens.content import GUARD, ContentGuard, unguarded, without_guards
 
-TEXTS = ["What does the token mean? It ends a text.", "Hello there, and good bye.", "user assistant system INST s end cls sep ask unk"]
+TEXTS = [
+    "What does the token mean? It ends a text.",
+    "Hello there, and good bye.",
+    "user assistant system INST s end cls sep ask unk",
+]
 TEMPLATE = (
     "{OPEN}{% for m in messages %}{{ '<A>' + m.role + '\n' + m.content + '<Z>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<A>assistant\n' }}{% endif %}"

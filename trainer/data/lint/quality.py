@@ -19,7 +19,8 @@ MIN_IQR = 0.35
 MIN_CUT_ROWS = 5
 MIN_TABLE_ROWS = 20
 SYSTEMATIC_SHARE = 0.01
-"""A few rows may speak of special tokens; from here on the data was rendered with somebody's template already."""
+"""A few rows may quote a rendered text; from here on the data was rendered with somebody's template already."""
+LEFT_OVER = "turns begin or end with tokens of a chat template, or hold the end of one turn and the begin of the next"
 
 
 def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
@@ -37,7 +38,8 @@ def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
 def _counted(tally: Tally, rule: str, count: int) -> Finding:
     share = count / len(tally)
     is_systematic = rule == "F019" and share >= SYSTEMATIC_SHARE
-    return Finding(rule, "", count, share, tuple(tally.first[rule]), "error" if is_systematic else None)
+    detail = LEFT_OVER if rule == "F019" else ""
+    return Finding(rule, detail, count, share, tuple(tally.first[rule]), "error" if is_systematic else None)
 
 
 def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:

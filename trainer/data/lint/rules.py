@@ -53,7 +53,8 @@ RULES: dict[str, Rule] = {
             "F019",
             "warning",
             "special tokens inside the text",
-            "let data.clean remove them, or take them out of the rows",
+            "give the turns as `messages` before any template; data.clean.special_tokens: true removes tokens at the "
+            "ends of turns, data.clean.extra_special_tokens names more of them",
         ),
         Rule("F020", "warning", "data sets of the hub without a revision", "set data.sources[].revision to a commit"),
         Rule(

@@ -8,11 +8,9 @@ import unicodedata
 from ftfy.badness import is_bad
 
 from trainer.data.clean_text import drop_outer_space
+from trainer.data.special_tokens import SpecialTokens
 
-SPECIAL_TOKEN = re.compile(
-    r"<\|[a-zA-Z][\w-]{1,40}\|>|<｜[^｜\n]{1,40}｜>|<(?:start_of_turn|end_of_turn|bos|eos|pad|unk)>|</s>"
-    r"|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|MASK)\]|#{2,}\s?e(?:os|nd)_?(?:of_text|token)\s?#{2,}"
-)
+LEFT_OVER = SpecialTokens()
 SPECIAL_CUES = (
     "<|",
     "<｜",
@@ -55,7 +53,7 @@ def text_flags(texts: list[str]) -> list[str]:
     """Return the rules that the strings of a row break."""
     joined = "\x1f".join(texts)
     flags = []
-    if _has_special_token(joined):
+    if _has_special_token(texts, joined):
         flags.append("F019")
     if not joined.isascii():
         flags += _unicode_flags(joined)
@@ -66,13 +64,11 @@ def text_flags(texts: list[str]) -> list[str]:
     return flags
 
 
-def _has_special_token(text: str) -> bool:
-    if not any(cue in text for cue in SPECIAL_CUES):
+def _has_special_token(texts: list[str], joined: str) -> bool:
+    """Whether tokens are left over from a rendering; those that a text merely quotes are encoded as plain text."""
+    if not any(cue in joined for cue in SPECIAL_CUES):
         return False
-    found = {match.group() for match in SPECIAL_TOKEN.finditer(text)}
-    if "</s>" in found and "<s>" in text and ABOUT_MARKUP.search(text):
-        found.discard("</s>")  # struck-through text of a page
-    return bool(found)
+    return any(LEFT_OVER.is_left_over(text) for text in texts)
 
 
 def _unicode_flags(text: str) -> list[str]:

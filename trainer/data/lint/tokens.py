@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from trainer.data.lint.findings import Finding, Seen
 from trainer.recipe.lint import Lint, Severity
+
+NUM_TOKENS = 3
+"""Tokens named in a message."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,30 @@ def _figure(rule: str, said: str, count: int, is_fault: bool, fix: str | None = 
     if not is_fault:
         return Finding(rule, said, count, fix="", is_fault=False)
     return Finding(rule, said, count, severity="warning", fix=fix)
+
+
+def quote_findings(
+    places: Sequence[str], tokens: Mapping[str, int], ends: Sequence[str], total: int
+) -> Iterator[Finding]:
+    """Yield F019 for special tokens of the model that rows quote.
+
+    Args:
+        places: rows that do.
+        tokens: token -> rows.
+        ends: rows among them in which an answer ends with an end token of its own.
+        total: rows.
+    """
+    if places:
+        most = sorted(tokens, key=lambda token: (-tokens[token], token))
+        said = (
+            f"{len(places)} rows quote {', '.join(most[:NUM_TOKENS])}: trained as plain text, and read as plain text "
+            "by trainer chat, predict and eval; other servers may take them for tokens"
+        )
+        yield Finding("F019", said, len(places), len(places) / total, tuple(places), "info", "")
+    if ends:
+        said = f"{len(ends)} rows have answers that end with an end token of their own, which is trained as plain text"
+        fix = "name it in data.clean.extra_special_tokens, if it is left over from a rendering"
+        yield Finding("F019", said, len(ends), len(ends) / total, tuple(ends), "warning", fix)
 
 
 def _long(facts: TokenFacts, section: Lint) -> Iterator[Finding]:
