@@ -130,6 +130,7 @@ def carried_findings(
     if stop_id not in end_tokens(folder):
         token = tokenizer.convert_ids_to_tokens(stop_id)
         yield f"generation_config.json does not stop at {token!r} ({stop_id}), where trained answers end"
+    prompts = [prompt for prompt in prompts if not prompt.quotes]
     differing = sum(
         any(
             _ids(tokenizer, prompt, turns) != prompt.ids for turns in both_ways(prompt.messages, default_system(folder))

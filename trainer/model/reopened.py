@@ -36,6 +36,8 @@ class Prompt:
     messages: list[dict[str, Any]] = field(default_factory=list)
     tools: list[dict[str, Any]] = field(default_factory=list)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    quotes: bool = False
+    """It quotes special tokens, which servers take for tokens: they tokenize what the template has written."""
 
 
 @dataclass(frozen=True)

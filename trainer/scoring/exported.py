@@ -38,6 +38,7 @@ class Exam:
                 "tools": one.tools,
                 "kwargs": tokens.renderer.template_kwargs | one.chat_template_kwargs,
                 "ids": tokens.ids(one),
+                "quotes": tokens.quotes(one),
             }
             for one in map(_asked, self.questions)
         ]

@@ -59,6 +59,11 @@ class Tokens:
         """Return what a served model is given."""
         return self.renderer.history_ids(asked.as_row(), list(asked.messages))
 
+    def quotes(self, asked: Asked) -> bool:
+        """Tell whether a prompt quotes special tokens of the model."""
+        guard, turns, beside = self.renderer.guard, list(asked.messages), asked.as_row()
+        return guard.turns(turns) is not turns or guard.row(beside) is not beside
+
     def ids_to_content(self, asked: Asked) -> list[int]:
         """Return what comes before the content of an answer without reasoning: `<think></think>` may be part of it."""
         return self.renderer.history_ids(asked.as_row(), list(asked.messages), opening=self.renderer.form.prefix)

@@ -59,6 +59,8 @@ REPAIRS = [
     ("It is.</s></s>\n<|im_end|>\n", "It is.", "special_tokens"),
     ("<s> It is. </s>", "It is.", "special_tokens"),
     ("<|im_start|>assistant\nIt is.<|im_end|>", "It is.", "special_tokens"),
+    ("Is it? <|endoftext|> [INST] ", "Is it?", "special_tokens"),
+    ("[INST] Is it? [/INST]", "Is it?", "special_tokens"),
 ]
 
 
@@ -123,6 +125,13 @@ def test_further_tokens_of_the_recipe_are_cut_and_tokens_inside_are_only_counted
     assert answer("Done.<END>")[0] == "Done.<END>"
     cleaned = CLEANER(chat("hi", "The token <|im_end|> ends a turn."))
     assert cleaned.flags == {"special_token_inside": 1} and cleaned.changes == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["What is [INST]", "What are [INST] and [/INST]?", "`<|im_end|>`", "Write <|im_start|>"]
+)
+def test_what_a_text_says_of_tokens_stays(text: str) -> None:
+    assert answer(text)[0] == text
 
 
 def test_samples_show_the_change_and_little_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ import tiny
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from trainer.data.lint.tokens import quote_findings
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
 from trainer.tokens.content import GUARD, ContentGuard, unguarded, without_guards
+from trainer.tokens.quotes import quotes_of
+from trainer.tokens.reasoning import Parts, split_tokens
 
 TEXTS = [
     "What does the token mean? It ends a text.",
@@ -272,3 +276,26 @@ def test_guards_come_off_again(text: str) -> None:
     assert "<|a|>" not in guarded and unguarded(guarded) == text
     plain, places = without_guards(guarded)
     assert plain == text and [guarded[at] for at in places] == list(text)
+
+
+def test_generated_text_that_spells_a_token_stays_in_the_answer() -> None:
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.chat_template = tiny.THINKING_TEMPLATE
+    renderer = Renderer(tokenizer)
+    thought = "<think>\nIs it <|im_end|>?\n</think>\n\nIt is <|im_end|>, yes."
+    asked = [user("Which?")]
+    ids = renderer.answer_ids({}, asked, assistant(thought))
+    parts = split_tokens(renderer.form, tokenizer, renderer.history_ids({}, asked), ids)
+    assert parts == Parts("Is it <|im_end|>?", "It is <|im_end|>, yes.")
+
+
+def test_rows_that_quote_tokens_of_the_model_are_counted(tmp_path: Path) -> None:
+    said = ["Hello", "It is <|im_end|>, yes.", "`</s>`", "<|endoftext|> [INST] <pad", "Done.<|im_end|>"]
+    rows = [{"messages": [user("Hi"), assistant(text)], "source": "a", "line": at} for at, text in enumerate(said)]
+    quotes = quotes_of(tiny.write_rows(tmp_path / "rows.jsonl", rows), Renderer(tiny.make_tokenizer()))
+    assert quotes.places == ["a:1", "a:2", "a:4"] and quotes.ends == ["a:4"]
+    assert quotes.tokens == {"<|im_end|>": 2, "</s>": 1}
+    note, warning = quote_findings(quotes.places, quotes.tokens, quotes.ends, len(rows))
+    assert (note.severity, warning.severity) == ("info", "warning")
+    assert note.detail.startswith("3 rows quote <|im_end|>, </s>: trained as plain text")
+    assert "extra_special_tokens" in str(warning.fix)

@@ -154,6 +154,7 @@ def test_special_tokens_are_an_error_when_they_are_everywhere() -> None:
     assert [severity_of(one) for one in found(few, "F019")] == ["warning"]
     raise_errors([one.to_json() for one in few])
     assert found(many, "F019")[0].count == 200
+    assert found(few, "F019")[0].detail and found(many, "F019")[0].detail
     with pytest.raises(DataError, match="F019: special tokens inside the text"):
         raise_errors([one.to_json() for one in many])
     raise_errors([one.to_json() for one in linted(spoiled, severity={"F019": "info"})])
