@@ -62,7 +62,7 @@ class Tokens:
     def quotes(self, asked: Asked) -> bool:
         """Tell whether a prompt quotes special tokens of the model."""
         guard, turns, beside = self.renderer.guard, list(asked.messages), asked.as_row()
-        return guard.turns(turns) is not turns or guard.row(beside) is not beside
+        return guard.turns(turns) is not turns or guard.tools(beside) is not beside
 
     def ids_to_content(self, asked: Asked) -> list[int]:
         """Return what comes before the content of an answer without reasoning: `<think></think>` may be part of it."""

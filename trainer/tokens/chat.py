@@ -171,7 +171,7 @@ class Renderer:
         Raises:
             DataError: The template changes what is quoted.
         """
-        guarded, turns = self.guard.row(row), [self.guard.turns(messages) for messages in conversations]
+        guarded, turns = self.guard.tools(row), [self.guard.turns(messages) for messages in conversations]
         for those, plain in zip(turns, conversations, strict=True):
             is_same = guarded is row and those is plain
             if not is_same and unguarded(self.text(guarded, those)) != self.text(row, plain):
@@ -231,7 +231,7 @@ class Renderer:
         """
         conversations = [[*row["prompt"], *row[side]] for side in ("chosen", "rejected")]
         row, conversations = self.guarded(row, *conversations)
-        prompt = self.text(row, row["prompt"], prompt=True)
+        prompt = self.text(row, conversations[0][: len(row["prompt"])], prompt=True)
         sides = []
         for messages in conversations:
             text = self.text(row, messages)

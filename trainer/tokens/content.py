@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from operator import is_
 from typing import Any
 
 from trainer.errors import DataError
@@ -62,7 +63,10 @@ class ContentGuard:
 
     def text(self, text: str, *, is_answer: bool = False) -> str:
         """Return a text with a guard in each token that it quotes; the same object where it quotes none."""
-        if not any(first in text for first in self.firsts):
+        for first in self.firsts:
+            if first in text:
+                break
+        else:
             return text
         tokens = self.answered if is_answer else self.tokens
         if GUARD not in text and not tokens.search(text):
@@ -71,20 +75,23 @@ class ContentGuard:
 
     def row(self, row: Row) -> Row:
         """Return a row with its turns, tools and text guarded; the same object where it quotes no token."""
-        changed: Row = {}
-        for name in TURN_LISTS:
-            if name in row and (turns := self.turns(row[name])) is not row[name]:
-                changed[name] = turns
-        if row.get("tools") and (tools := self._value(row["tools"], is_answer=False)) is not row["tools"]:
-            changed["tools"] = tools
+        lists = {name: self.turns(row[name]) for name in TURN_LISTS if name in row}
+        changed: Row = {name: turns for name, turns in lists.items() if turns is not row[name]}
         if "text" in row and (text := self.text(row["text"])) is not row["text"]:
             changed["text"] = text
-        return {**row, **changed} if changed else row
+        guarded = self.tools(row)
+        return {**guarded, **changed} if changed else guarded
+
+    def tools(self, row: Row) -> Row:
+        """Return a row with its tools guarded; the same object where they quote no token."""
+        tools = row.get("tools")
+        guarded = self._value(tools, is_answer=False) if tools else tools
+        return row if guarded is tools else {**row, "tools": guarded}
 
     def turns(self, turns: list[Row]) -> list[Row]:
         """Return turns with their strings guarded; the same object where nothing is quoted."""
         guarded = [self._turn(turn) for turn in turns]
-        return turns if all(map(_is_same, guarded, turns)) else guarded
+        return turns if all(map(is_, guarded, turns)) else guarded
 
     def _turn(self, turn: Row) -> Row:
         is_answer = turn.get("role") == "assistant"
@@ -100,17 +107,13 @@ class ContentGuard:
             return self.text(value, is_answer=is_answer)
         if isinstance(value, list):
             items = [self._value(item, is_answer=is_answer) for item in value]
-            return value if all(map(_is_same, items, value)) else items
+            return value if all(map(is_, items, value)) else items
         if not isinstance(value, dict):
             return value
         keys = [self.text(key, is_answer=is_answer) for key in value]
         items = [self._value(item, is_answer=is_answer) for item in value.values()]
-        is_same = all(map(_is_same, keys, value)) and all(map(_is_same, items, value.values()))
+        is_same = all(map(is_, keys, value)) and all(map(is_, items, value.values()))
         return value if is_same else dict(zip(keys, items, strict=True))
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    return one is other
 
 
 def guard_of(

@@ -114,28 +114,31 @@ def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = F
     Raises:
         DataError: A quoted special token cannot be plain text.
     """
-    plain = [text for text in texts if GUARD not in text]
-    encodings: list[Any] = _encodings(tokenizer, plain, add_special_tokens) if plain else []
-    if len(plain) < len(texts):
-        guarded = [text for text in texts if GUARD in text]
-        readings = iter(read_guarded(tokenizer, guarded, add_special_tokens=add_special_tokens))
-        others = iter(encodings)
-        encodings = [next(readings if GUARD in text else others) for text in texts]
-    lists = [encoding.ids for encoding in encodings]
+    if not texts:
+        return Encoded(np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64), [], [])
+    lists, encodings = _tokenized(tokenizer, texts, add_special_tokens)
     bounds = np.array(list(accumulate((len(ids) for ids in lists), initial=0)), dtype=np.int64)
     ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(bounds[-1]))
     return Encoded(ids, bounds, encodings, texts)
 
 
-def _encodings(tokenizer: Any, texts: list[str], add_special_tokens: bool) -> list[Any]:
+def _tokenized(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> tuple[list[list[int]], list[Any]]:
+    """Return ids and encodings, which tell offsets."""
+    guarded = [text for text in texts if GUARD in text]
+    if guarded:
+        readings = iter(read_guarded(tokenizer, guarded, add_special_tokens=add_special_tokens))
+        plain = [text for text in texts if GUARD not in text]
+        others = iter(_tokenized(tokenizer, plain, add_special_tokens)[1] if plain else ())
+        encodings = [next(readings if GUARD in text else others) for text in texts]
+        return [encoding.ids for encoding in encodings], encodings
     encoded = tokenizer(
-        texts,
+        list(texts),
         add_special_tokens=add_special_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,  # our own limit is pack.max_length
     )
-    return list(encoded.encodings)
+    return encoded["input_ids"], encoded.encodings
 
 
 def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
