@@ -141,25 +141,15 @@ class Predictor:
             return "adapter.dropout"
         if not self.is_cuda and self.four_bit:
             return "4-bit weights on a CPU"
-        if isinstance(self.adapter.target_modules, str) and self._named() is None:
+        named = self.outline.adapted(self.adapter.target_modules)
+        if named is None:
             return "adapter.target_modules with other layers adapted in some blocks than in others"
-        missing = set(self._named() or ()) - {linear.name for linear in self.outline.linears}
+        missing = set(named) - {linear.name for linear in self.outline.linears}
         return f"adapter.target_modules {', '.join(sorted(missing))}" if missing else None
-
-    def _named(self) -> Sequence[str] | None:
-        """Return the names of the adapted layers of every block, none for all; None where the blocks differ."""
-        assert self.adapter is not None
-        modules = self.adapter.target_modules
-        if modules == "all-linear":
-            return []
-        if not isinstance(modules, str):
-            return modules
-        matched = self.outline.matched(modules)
-        return sorted(matched[0]) if all(names == matched[0] for names in matched) else None
 
     def has_adapter(self, linear: Linear) -> bool:
         """Tell whether a layer gets an adapter."""
-        names = self._named() if self.adapter is not None else None
+        names = self.outline.adapted(self.adapter.target_modules) if self.adapter is not None else None
         return names is not None and (not names or linear.name in names)
 
     # What stays from the first step to the last

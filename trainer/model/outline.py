@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -116,6 +116,15 @@ class Outline:
             yield Linear("gate_proj", self.intermediate, self.hidden)
             yield Linear("up_proj", self.intermediate, self.hidden)
         yield Linear("down_proj", self.hidden, self.intermediate)
+
+    def adapted(self, modules: str | Sequence[str]) -> Sequence[str] | None:
+        """Return the layers that get an adapter in every block: none for all of them, None where the blocks differ."""
+        if modules == "all-linear":
+            return []
+        if not isinstance(modules, str):
+            return modules
+        matched = self.matched(modules)
+        return sorted(matched[0]) if all(names == matched[0] for names in matched) else None
 
     def matched(self, pattern: str) -> list[set[str]]:
         """Return, for each decoder layer, the linear layers whose whole name a pattern matches, as PEFT matches it."""
