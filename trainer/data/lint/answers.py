@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import orjson
 
-from trainer.data.lint.phrases import BOILERPLATE, CLARIFICATION, PLACEHOLDER, REFUSAL
+from trainer.data.lint.dialogue import speaks_for_others
+from trainer.data.lint.phrases import (
+    ABOUT_SLOTS,
+    BOILERPLATE,
+    CLARIFICATION,
+    IDENTITY,
+    NAMED_IDENTITY,
+    PLACEHOLDER,
+    REFUSAL,
+    SLOT,
+    STOCK_CLOSINGS,
+    STOCK_OPENING,
+    any_in,
+)
+from trainer.data.lint.scripts import is_gibberish
 
-OPENING_CHARS = 250
-"""Declining and asking back stand at the beginning of an answer."""
+OPENING_CHARS, CLOSING_CHARS = 250, 160
+"""Declining and asking back stand at the beginning of an answer, offers of more help at its end."""
+MIN_BROKEN_CHARS = 60
+BEGINNERS = frozenset(
+    "and or the an of because than into which whose their its our your my und oder der das dem ein eine et ou le les"
+    " un une des du el los las del que".split()
+)
+"""Words that no sentence ends with; `die` and `a` are other words too."""
+SENTENCE_CHARS = 72
+FIRST_SENTENCE = re.compile(r"[^.!?\n]{4,64}[.!?](?=\s)")
+LAST_SENTENCE = re.compile(r"[.!?\n]\s+([^.!?\n]{8,64}[.!?])\s*\Z")
 MIN_PROSE_CHARS = 200
 MIN_REPEATED_WORDS = 40
 MAX_REPEATED_SHARE = 0.5
@@ -19,30 +41,35 @@ MIN_LAST_WORDS = 7
 """A last line that ends in so many plain words and no stop; a table, short items, code or a signature does not."""
 
 
-def answer_flags(prompt: str, answer: str) -> list[str]:
-    """Return the rules that an answer breaks by itself."""
+def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
+    """Return the rules that an answer breaks by itself; `lower` is it in lower case."""
     flags = []
-    if is_cut(answer):
+    if speaks_for_others(prompt, lower):
+        flags.append("F024")
+    if is_cut(answer) or is_broken_off(answer):
         flags.append("Q008")
     if _copies(prompt, answer):
         flags.append("Q013")
     if repeats_itself(answer):
         flags.append("Q014")
-    lower = answer.lower()
     if BOILERPLATE.are_in(lower):
         flags.append("Q015")
-    if PLACEHOLDER.are_in(lower):
+    if PLACEHOLDER.are_in(lower) or ("{{" in answer and has_slot(prompt, answer)):
         flags.append("Q016")
+    if is_gibberish(answer):
+        flags.append("Q024")
+    if IDENTITY.are_in(lower) or NAMED_IDENTITY.are_in(lower):
+        flags.append("Q025")
     return flags
 
 
-def answer_traits(answer: str) -> list[str]:
+def answer_traits(answer: str, lower: str) -> list[str]:
     """Return what kind of answer it is: refusal, clarification, prose, unfinished prose, long text without a stop."""
     traits = []
-    opening = answer[:OPENING_CHARS].lower()
+    opening = lower[:OPENING_CHARS]
     if REFUSAL.are_in(opening):
         traits.append("refusal")
-    if "?" in answer and answer.rstrip().endswith(("?", "?)")) and CLARIFICATION.are_in(opening):
+    if answer[-3:].rstrip().endswith(("?", "?)")) and CLARIFICATION.are_in(opening):
         traits.append("clarification")
     if is_prose(answer):
         traits.append("prose")
@@ -50,7 +77,31 @@ def answer_traits(answer: str) -> list[str]:
             traits.append("unfinished")
     if len(answer) >= MIN_PROSE_CHARS and (answer[-1].isalnum() or answer[-1] in ",;:(-"):
         traits.append("open")
+    if len(answer) >= MIN_BROKEN_CHARS and (
+        STOCK_OPENING.match(lower) or any_in(STOCK_CLOSINGS, lower[-CLOSING_CHARS:])
+    ):
+        traits.append("stock")
     return traits
+
+
+def is_broken_off(answer: str) -> bool:
+    """Tell an answer whose last word begins something that never comes: `and the`."""
+    if len(answer) < MIN_BROKEN_CHARS or not answer[-1].isalpha():
+        return False
+    before, _, last = answer.rpartition(" ")
+    return last in BEGINNERS and before[-1:].isalpha()
+
+
+def has_slot(prompt: str, answer: str) -> bool:
+    """Tell a field in braces that was never filled in; a talk about templates is full of them."""
+    return bool(SLOT.search(answer)) and not ABOUT_SLOTS.search(answer) and not ABOUT_SLOTS.search(prompt)
+
+
+def edge_sentences(answer: str) -> tuple[str, str]:
+    """Return the first and last sentence where they are short, as stock phrases are; "" for none."""
+    first = FIRST_SENTENCE.match(answer[:SENTENCE_CHARS])
+    last = LAST_SENTENCE.search(answer[-SENTENCE_CHARS:])
+    return first[0] if first else "", last[1] if last else ""
 
 
 def is_cut(answer: str) -> bool:
@@ -100,18 +151,6 @@ def repeats_itself(answer: str) -> bool:
         return False
     runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
     return len(set(runs)) < (1 - MAX_REPEATED_SHARE) * len(runs)
-
-
-def json_keys(answer: str) -> str | None:
-    """Return the keys of a JSON object in order of the alphabet, "[]" for a JSON list, None for anything else."""
-    text = answer.strip()
-    if not text.startswith(("{", "[")) or not text.endswith(("}", "]")):
-        return None
-    try:
-        value: Any = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return ",".join(sorted(value)) if isinstance(value, dict) else "[]"
 
 
 def label_of(answer: str) -> str:

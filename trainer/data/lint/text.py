@@ -7,38 +7,27 @@ import unicodedata
 
 from ftfy.badness import is_bad
 
-from trainer.data.clean_text import drop_outer_space
+from trainer.data.clean_text import HIDDEN_MARK, drop_hidden, drop_outer_space
+from trainer.data.lint.phrases import any_in
+from trainer.data.lint.scripts import has_letters_apart, has_look_alikes
 
 SPECIAL_TOKEN = re.compile(
     r"<\|[a-zA-Z][\w-]{1,40}\|>|<｜[^｜\n]{1,40}｜>|<(?:start_of_turn|end_of_turn|bos|eos|pad|unk)>|</s>"
     r"|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|MASK)\]|#{2,}\s?e(?:os|nd)_?(?:of_text|token)\s?#{2,}"
 )
-SPECIAL_CUES = (
-    "<|",
-    "<｜",
-    "_of_turn>",
-    "<bos>",
-    "<eos>",
-    "<pad>",
-    "<unk>",
-    "</s>",
-    "INST]",
-    "SYS>>",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "###e",
-    "##e",
-    "# e",
-)
-"""How the chat templates of common models write the tokens that end turns and texts."""
+SPECIAL_CUES = {
+    "<": ("<|", "<｜", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "</s>", "SYS>>"),
+    "[": ("INST]", "[CLS]", "[SEP]", "[MASK]"),
+    "##": ("###e", "##e", "# e"),
+}
+"""How the chat templates of common models write the tokens that end turns and texts, by a mark that they all have."""
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
 )
 """UTF-8 read as Windows-1252: a first byte of two to four, then a following one; ftfy has the last word."""
-INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e]")
-"""Soft hyphen, zero-width space, word joiner, byte order mark, direction overrides; not the joiners of scripts."""
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
+"""Soft hyphen, zero-width space, word joiner, byte order mark; not the joiners of scripts."""
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 HTML = re.compile(
     r"</?(?:p|br|div|span|td|tr|th|table|li|ul|ol|b|i|u|strong|em|h[1-6]|font|img|a)(?:\s[^<>]{0,200})?/?>"
@@ -59,15 +48,21 @@ def text_flags(texts: list[str]) -> list[str]:
         flags.append("F019")
     if not joined.isascii():
         flags += _unicode_flags(joined)
+        if HIDDEN_MARK.search(joined) and any(text != drop_hidden(text) for text in texts):
+            flags.append("Q019")
+        if has_look_alikes(joined):
+            flags.append("Q020")
     if ("<" in joined or "&" in joined) and _has_html(joined):
         flags.append("Q006")
     if any(text != drop_outer_space(text) for text in texts) or WHITE_SPACE.search(joined):
         flags.append("Q007")
+    if has_letters_apart(joined):
+        flags.append("Q021")
     return flags
 
 
 def _has_special_token(text: str) -> bool:
-    if not any(cue in text for cue in SPECIAL_CUES):
+    if not any(mark in text and any_in(cues, text) for mark, cues in SPECIAL_CUES.items()):
         return False
     found = {match.group() for match in SPECIAL_TOKEN.finditer(text)}
     if "</s>" in found and "<s>" in text and ABOUT_MARKUP.search(text):

@@ -1,0 +1,69 @@
+"""Tell what belongs outside a turn's text: other speakers, somebody's prompt template, reasoning that never ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.data.lint.phrases import any_in
+
+ASKER = r"(?:#+ ?|\*\*)?(?:human|user|instruction|question)(?:\*\*)?:"
+ANSWERER = r"(?:#+ ?|\*\*)?(?:assistant|ai|bot|response|answer)(?:\*\*)?:"
+OTHER_TURN = re.compile(rf"\n[ \t]*{ASKER}.*?\n[ \t]*{ANSWERER}|\n\n(?:### ?)?human:|\n### ?instruction:", re.DOTALL)
+ROLE_CUES = ("human:", "user:", "### instruction", "instruction:", "**human", "**user")
+OWN_NAME = re.compile(r"\s*(?:### ?|\*\*)?(?:assistant|response|gpt)(?:\*\*)?:")
+ABOUT_DIALOGUE = re.compile(
+    r"\b(?:dialogue?s?|conversations?|transcripts?|chats?|chatbots?|scripts?|interviews?|role-?play\w*|few-shot|prompts?"
+    r"|q&a|faqs?|quiz\w*)\b"
+)
+PROMPT_BEGINS = ("human:", "### human:", "### instruction:", "below is an instruction", "a chat between a curious")
+"""Openings of the templates of HH, Alpaca and Vicuna."""
+PROMPT_ENDS = ("assistant:", "### response:", "<|assistant|>", "### answer:")
+REASONING = re.compile(r"\s*(?:<(think|thinking|thought|reasoning)>|\[THINK\])")
+SWITCHES = ("/no_think", "/think")
+"""What tells Qwen's hybrid models in the prompt whether to reason. Source: the model card of Qwen3."""
+
+
+def speaks_for_others(prompt: str, lower: str) -> bool:
+    """Tell an answer (in lower case) that goes on with turns of both sides, or begins with its own role's name."""
+    if lower.startswith(("assistant", "response", "#", "*", " ", "\n", "gpt")) and OWN_NAME.match(lower):
+        return True
+    if not any_in(ROLE_CUES, lower) or not OTHER_TURN.search(lower):
+        return False
+    return not ABOUT_DIALOGUE.search(prompt.lower())
+
+
+def has_own_template(prompt: str) -> bool:
+    """Tell a prompt that was rendered with somebody's template already."""
+    end = prompt[-20:].rstrip().lower()
+    return end.endswith(PROMPT_ENDS) or prompt[:40].lstrip().lower().startswith(PROMPT_BEGINS)
+
+
+def reasoning_flags(answers: Sequence[str]) -> list[str]:
+    """Return F026 for an answer whose reasoning is never closed."""
+    return ["F026"] if any(map(is_unclosed, answers)) else []
+
+
+def is_unclosed(answer: str) -> bool:
+    """Tell an answer that opens its reasoning, and does not close it."""
+    if answer[:1] not in "<[ \n" or not (opened := REASONING.match(answer)):
+        return False
+    close = f"</{opened[1]}>" if opened[1] else "[/THINK]"
+    return close not in answer[opened.end() :]
+
+
+def reasoning_trait(record: dict[str, Any], turns: Sequence[dict[str, Any]], answers: Sequence[str]) -> str:
+    """Return `thinking` or `plain`; "" where the row says itself whether it reasons, by a switch of the template."""
+    settings = record.get("chat_template_kwargs")
+    if settings and ("enable_thinking" in settings or "reasoning_effort" in settings):
+        return ""
+    if any("</think" in answer or (answer[:1] in "<[ \n" and REASONING.match(answer)) for answer in answers):
+        return _unless_switched("thinking", turns)
+    if any(turn.get("reasoning_content") or turn.get("thinking") for turn in turns):
+        return _unless_switched("thinking", turns)
+    return _unless_switched("plain", turns)
+
+
+def _unless_switched(trait: str, turns: Sequence[dict[str, Any]]) -> str:
+    return "" if any(switch in turn["content"] for turn in turns for switch in SWITCHES) else trait
