@@ -12,7 +12,6 @@ from trainer.data.lint.phrases import (
     BOILERPLATE,
     CLARIFICATION,
     IDENTITY,
-    NAMED_IDENTITY,
     PLACEHOLDER,
     REFUSAL,
     SLOT,
@@ -24,10 +23,46 @@ from trainer.data.lint.scripts import is_gibberish
 
 OPENING_CHARS, CLOSING_CHARS = 250, 160
 """Declining and asking back stand at the beginning of an answer, offers of more help at its end."""
+CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MIN_BROKEN_CHARS = 60
 BEGINNERS = frozenset(
-    "and or the an of because than into which whose their its our your my und oder der das dem ein eine et ou le les"
-    " un une des du el los las del que".split()
+    (
+        "and",
+        "or",
+        "the",
+        "an",
+        "of",
+        "because",
+        "than",
+        "into",
+        "which",
+        "whose",
+        "their",
+        "its",
+        "our",
+        "your",
+        "my",
+        "und",
+        "oder",
+        "der",
+        "das",
+        "dem",
+        "ein",
+        "eine",
+        "et",
+        "ou",
+        "le",
+        "les",
+        "un",
+        "une",
+        "des",
+        "du",
+        "el",
+        "los",
+        "las",
+        "del",
+        "que",
+    )
 )
 """Words that no sentence ends with; `die` and `a` are other words too."""
 SENTENCE_CHARS = 72
@@ -58,7 +93,7 @@ def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
         flags.append("Q016")
     if is_gibberish(answer):
         flags.append("Q024")
-    if IDENTITY.are_in(lower) or NAMED_IDENTITY.are_in(lower):
+    if IDENTITY.are_in(lower):
         flags.append("Q025")
     return flags
 
@@ -100,7 +135,7 @@ def has_slot(prompt: str, answer: str) -> bool:
 def edge_sentences(answer: str) -> tuple[str, str]:
     """Return the first and last sentence where they are short, as stock phrases are; "" for none."""
     first = FIRST_SENTENCE.match(answer[:SENTENCE_CHARS])
-    last = LAST_SENTENCE.search(answer[-SENTENCE_CHARS:])
+    last = LAST_SENTENCE.search(answer[-SENTENCE_CHARS:]) if answer[-1] in ".!?" else None
     return first[0] if first else "", last[1] if last else ""
 
 
@@ -126,8 +161,18 @@ def is_prose(answer: str) -> bool:
     if len(answer) < MIN_PROSE_CHARS:
         return False
     head = answer[:MIN_PROSE_CHARS]
-    letters, capitals = sum(map(str.isalpha, head)), sum(map(str.isupper, head))
+    letters, capitals = num_letters(head)
     return letters + head.count(" ") >= 0.85 * MIN_PROSE_CHARS and capitals < 0.2 * letters
+
+
+def num_letters(text: str) -> tuple[int, int]:
+    """Count letters and capitals."""
+    if not text.isascii():
+        return sum(map(str.isalpha, text)), sum(map(str.isupper, text))
+    # What is left when they are deleted: a tenth of the time.
+    line = text.encode()
+    without_capitals = line.translate(None, CAPITALS)
+    return len(line) - len(without_capitals.translate(None, CAPITALS.lower())), len(line) - len(without_capitals)
 
 
 def is_unfinished(answer: str) -> bool:
@@ -147,7 +192,8 @@ def _copies(prompt: str, answer: str) -> bool:
 def repeats_itself(answer: str) -> bool:
     """Tell an answer at least half of whose runs of four words are repetitions, with letters in them."""
     words = answer.split()
-    if len(words) < MIN_REPEATED_WORDS:
+    # Few runs are made of few words: counting words first spares most texts the rest.
+    if len(words) < MIN_REPEATED_WORDS or len(set(words)) > (1 - MAX_REPEATED_SHARE) * len(words) + 3:
         return False
     runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
     return len(set(runs)) < (1 - MAX_REPEATED_SHARE) * len(runs)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from decimal import Decimal, DivisionByZero, InvalidOperation
 
-NUMBER = r"[-−]?[$€£]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-−]?[$€£]?\d{1,15}(?:\.\d{1,9})?"
+NUMBER = r"[$€£]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[$€£]?\d{1,15}(?:\.\d{1,9})?"
 SUM = re.compile(
-    rf"(?<![\w.,)\]}}^+*/×÷=%$€£\\-])(?<![+*/×÷=^(−-] )(?<![+*/×÷=^(−-])({NUMBER}) ?([-+*/×÷−x]) ?({NUMBER})"
-    rf" ?= ?({NUMBER})(?![\w.,]*\d|[%^!°])(?! ?[-+*/×÷−(^]| ?x ?\d| ?mod\b| ?\(mod| ?r(?:em)?\.? ?\d)",
+    # Not the end of a longer expression, of `3x`, of a mixed number (`1 1/2`, `1 and 1/2`) or of a time of day,
+    r"(?<![\w.,:)\]}^+*/×÷=%$€£\\−-])(?<![+*/×÷=^(x−-] )(?<!\d )(?<!\) )(?<!\d and )"
+    rf"({NUMBER})( ?[+*/×÷−-] ?| x |(?<=\d)x(?=\d))({NUMBER}) ?= ?([-−]?(?:{NUMBER}))"
+    # nor the beginning of one: no units of another size, no remainders, no mixed numbers.
+    r"(?![\w%°^!:]|[.,]\d| ?[-+*/×÷−(^]| x | \d| ?(?:mod|r|rem|cents?|thousand|million|billion|hundred|dozen|and a)\b)"
 )
-"""Not a part of a longer expression, no percentages, no remainders."""
 OTHER_NUMBERS = re.compile(
     r"\b(?:binary|octal|hexa?decimal|base|mod(?:ulo|ular)?|puzzles?|riddles?|patterns?|clock|wrong|incorrect)\b"
 )
@@ -27,9 +29,11 @@ def has_wrong_sum(prompt: str, answer: str) -> bool:
 
 
 def _is_wrong(left: str, operator: str, right: str, stated: str) -> bool:
+    if any(len(number) > 1 and number[0] == "0" and number[1].isdigit() for number in (left, right, stated)):
+        return False  # a time or a code
     one, other, result = (_value(text) for text in (left, right, stated))
     try:
-        exact = _computed(one, operator, other)
+        exact = _computed(one, operator.strip(), other)
     except (DivisionByZero, InvalidOperation):
         return False
     # Half a unit is rounding, up to a whole one is cutting off.

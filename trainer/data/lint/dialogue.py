@@ -58,12 +58,10 @@ def reasoning_trait(record: dict[str, Any], turns: Sequence[dict[str, Any]], ans
     settings = record.get("chat_template_kwargs")
     if settings and ("enable_thinking" in settings or "reasoning_effort" in settings):
         return ""
-    if any("</think" in answer or (answer[:1] in "<[ \n" and REASONING.match(answer)) for answer in answers):
-        return _unless_switched("thinking", turns)
-    if any(turn.get("reasoning_content") or turn.get("thinking") for turn in turns):
-        return _unless_switched("thinking", turns)
-    return _unless_switched("plain", turns)
-
-
-def _unless_switched(trait: str, turns: Sequence[dict[str, Any]]) -> str:
-    return "" if any(switch in turn["content"] for turn in turns for switch in SWITCHES) else trait
+    for turn in turns:
+        if turn["role"] != "assistant" and any_in(SWITCHES, turn["content"]):
+            return ""
+    for answer in answers:
+        if "</think" in answer or (answer[:1] in "<[ \n" and REASONING.match(answer)):
+            return "thinking"
+    return "thinking" if any("reasoning_content" in turn or "thinking" in turn for turn in turns) else "plain"

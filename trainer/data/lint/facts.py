@@ -140,7 +140,7 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
         system=_excerpt(system),
         system_key=_digest(system) if system else "",
         system_form=_form_of(system) if system else "",
-        label=label_of(text),
+        label="" if form.form else label_of(text),
         json_form=form.form,
         schema=None if form.schema is None else _same(form.schema),
         prompt_opening=_edge(asked) if len(asked) >= MIN_EDGE_CHARS else "",
@@ -171,7 +171,8 @@ def _turn_facts(record: dict[str, Any], turns: list[Any], asked: str) -> tuple[l
 def _parsed_facts(record: dict[str, Any], asked: str, text: str) -> tuple[list[str], list[str]]:
     """Check code and sums, which takes longest: of later lines a sample."""
     has_code, has_sums = "```" in text, "=" in text
-    if not (has_code or has_sums):
+    # An answer that is marked as a bad one may well be wrong.
+    if not (has_code or has_sums) or record.get("label") is False:
         return [], []
     if record["line"] > PARSED_LINES and not is_sampled(record["source"], record["line"]):
         return [], []

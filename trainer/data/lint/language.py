@@ -26,8 +26,9 @@ def is_sampled(source: str, line: int) -> bool:
 
 
 ASKS_FOR_ANOTHER = re.compile(
-    r"translat|traduc|tradui|übersetz|перевед|翻译|翻譯|翻訳|\bin (?:[a-z]+ )?(?:spanish|french|german|italian|portuguese|dutch"
-    r"|russian|chinese|japanese|korean|arabic|hindi|turkish|polish|swedish|latin|greek|english|romanian|\w+ language)\b"
+    r"translat|\blanguages?\b|traduc|tradui|übersetz|перевед|翻译|翻譯|翻訳"
+    r"|\bin (?:[a-z]+ )?(?:spanish|french|german|italian|portuguese|dutch|russian|chinese|japanese|korean|arabic|hindi"
+    r"|turkish|polish|swedish|latin|greek|english|romanian)\b"
     r"|\b(?:auf|en|in|på|em) (?:deutsch|englisch|anglais|inglés|inglese|français|español|engelska|inglês)\b",
     re.IGNORECASE,
 )
@@ -61,8 +62,7 @@ def language_of(text: str) -> str:
 
 def _classify(text: str) -> tuple[str, float]:
     text = text[:MAX_CHARS]
-    letters = sum(character.isalpha() or character.isspace() for character in text)
-    if len(text) < MIN_CHARS or letters < 0.85 * len(text):
+    if len(text) < MIN_CHARS or sum(map(str.isalpha, text)) + sum(map(str.isspace, text)) < 0.85 * len(text):
         return "", 0.0
     code, probability = _identifier().classify(text)
     return ("", 0.0) if code == NO_LANGUAGE else (str(code), float(probability))

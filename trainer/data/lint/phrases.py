@@ -55,27 +55,25 @@ BOILERPLATE = Phrases(
 )
 MODELS = (
     r"chatgpt|gpt-?[2-5](?:\.5|o)?|qwen|tongyi|deepseek|mixtral|mistral|vicuna|chatglm|open ?assistant|copilot|gemma"
-    r"|llama(?:[- ]?[1-4])?|claude,? (?:an? |by |from |made )|gemini,? (?:an? |by |from |made )|(?:google )?bard,? (?:an? |by )"
-    r"|通义千问|文心一言|智谱清言"
+    r"|llama(?:[- ]?[1-4])?|(?:claude|gemini|(?:google )?bard),? (?:an? |by |from |made )|通义千问|文心一言|智谱清言"
 )
 MAKERS = (
     "openai|open ai|anthropic|google|deepmind|meta(?: ai)?|mistral ai|alibaba(?: cloud)?|deepseek|microsoft|xai|baidu"
     "|moonshot|zhipu|lmsys|laion|cohere"
 )
-MADE = r"(?:trained|developed|created|made|built|designed)(?: and \w+)? by"
+MADE = r"\b(?:trained|developed|created|made|built|designed)(?: and \w+)? by\b"
+ASSISTANT = r"\b(?:ai|language model|chatbot|assistant)\b"
 IDENTITY = Phrases(
     "i'm |i’m |i am |i was |my name is |ich bin |je suis |soy |sono |我是|由openai",
-    rf"\b(?:i(?:'|’)m|i am|my name is) (?:called |named |an? [\w -]{{0,30}}(?:called|named) )?(?:{MODELS})",
-    rf"\bi(?:'|’)?(?:m| am| was)\b[^.\n]{{0,80}}\b{MADE} (?:the team at |researchers at )?(?:{MAKERS})\b",
-    rf"\b(?:ich bin|je suis|soy|sono) (?:\w+ ){{0,3}}(?:{MODELS})",
+    r"\b(?:i(?:['’]m| am| was)|my name is|ich bin|je suis|soy|sono) (?:"
+    rf"(?:(?:called|named|an? [\w -]{{0,30}}(?:called|named)) )?(?:{MODELS})"
+    rf"|[^.\n]{{0,80}}{MADE} (?:the team at |researchers at )?(?:{MAKERS})\b"
+    rf"|[^.,\n{{]{{1,40}}, an? [^.\n]{{0,40}}{ASSISTANT}[^.\n]{{0,30}}{MADE})",
     rf"我是[^。\n]{{0,12}}(?:{MODELS})|由(?:openai|anthropic|阿里|百度|谷歌|深度求索)[^。\n]{{0,12}}(?:开发|训练|创建)",
 )
-"""Assistants of others, by name or maker. Names that people have too (Claude, Gemini) want their maker beside them."""
-NAMED_IDENTITY = Phrases(
-    "i'm |i’m |i am ",
-    rf"\bi(?:'|’)?(?:m| am) [^.,\n]{{1,40}}, an? [^.\n]{{0,40}}\b(?:ai|language model|chatbot|assistant)\b[^.\n]{{0,30}}\b{MADE}\b",
-)
-"""Any assistant that says its name and maker."""
+"""Assistants by the name of a model, by a known maker, or by any name and maker (`I'm Max, an assistant made by`).
+Names that people have too (Claude, Gemini) want their maker beside them.
+"""
 PLACEHOLDER = Phrases(
     {
         "[": "[insert|[your|[add|[enter your|[fill in|[todo|[placeholder|[tbd|[name|[company|[date]",

@@ -154,7 +154,7 @@ def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
             yield Finding("Q026", f"{count} of {longer} longer answers {place} with {text!r}", count, count / longer)
     stock = tally.counts["stock"]
     if stock > 2 * section.max_stock_share * longer >= 2 * section.max_stock_share * MIN_TABLE_ROWS:
-        said = f"{stock} of {longer} longer answers begin or end with a phrase of assistants (`Certainly!`, `hope this helps`)"
+        said = f"{stock} of {longer} longer answers begin or end with a phrase of assistants, as `Certainly!`"
         yield Finding("Q026", said, stock, stock / longer, tuple(tally.first["stock"]))
 
 

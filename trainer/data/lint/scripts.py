@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+FOREIGN = re.compile("[\u0370-\u052f\U0001d400-\U0001d7cb]")
+"""Greek, Cyrillic, and the alphabets of formulas."""
 MIXED = re.compile("[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A-Za-z]")
 WORD = re.compile(r"[^\W\d_]+")
 LOOK_LIKE_LATIN = frozenset("аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧο")
@@ -43,7 +45,7 @@ def _is_disguised(word: str) -> bool:
 def has_letters_apart(text: str) -> bool:
     """Tell words printed l e t t e r by l e t t e r, as scanned pages give them; `a b c d` is an alphabet."""
     # 14 letters of a text hold an e, of Latin or Cyrillic script: a substring costs a tenth of the search.
-    if " e " not in text and " E " not in text and " е " not in text:
+    if " e " not in text and (text.isascii() or " е " not in text):
         return False
     runs = [match[0].lower().split() for match in SPACED.finditer(text)]
     return any(len(set(letters)) >= MIN_SPACED_LETTERS and letters != sorted(letters) for letters in runs)
@@ -52,7 +54,7 @@ def has_letters_apart(text: str) -> bool:
 def is_gibberish(answer: str) -> bool:
     """Tell a lower-case answer that no language writes, by its runs of consonants; hashes and codes have digits."""
     head = answer[:HEAD_CHARS]
-    if len(head) < MIN_GIBBERISH_CHARS or not head.isascii() or not CONSONANTS.search(head):
+    if len(head) < MIN_GIBBERISH_CHARS or not CONSONANTS.search(head) or not head.isascii():
         return False
     letters = sum(map(str.islower, head))
     if letters < 0.75 * len(head) or any(map(str.isdigit, head)):

@@ -26,13 +26,14 @@ class JsonForm(NamedTuple):
 
 
 NO_JSON = JsonForm()
+ENDS = frozenset("}]`")
 
 
 def json_form(answer: str, prompt: str) -> JsonForm:
     """Return how an answer holds JSON, and its keys with their types."""
-    text = answer.strip()
-    if not text.endswith(("}", "]", "```")):
+    if answer[-4:].rstrip()[-1:] not in ENDS:
         return NO_JSON
+    text = answer.strip()
     if text.startswith(("{", "[")):
         return _plain(text, prompt)
     if fenced := FENCED.match(text):

@@ -9,23 +9,24 @@ from ftfy.badness import is_bad
 
 from trainer.data.clean_text import HIDDEN_MARK, drop_hidden, drop_outer_space
 from trainer.data.lint.phrases import any_in
-from trainer.data.lint.scripts import has_letters_apart, has_look_alikes
+from trainer.data.lint.scripts import FOREIGN, has_letters_apart, has_look_alikes
 
 SPECIAL_TOKEN = re.compile(
     r"<\|[a-zA-Z][\w-]{1,40}\|>|<｜[^｜\n]{1,40}｜>|<(?:start_of_turn|end_of_turn|bos|eos|pad|unk)>|</s>"
     r"|\[/?INST\]|<</?SYS>>|\[(?:CLS|SEP|MASK)\]|#{2,}\s?e(?:os|nd)_?(?:of_text|token)\s?#{2,}"
 )
-SPECIAL_CUES = {
-    "<": ("<|", "<｜", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "</s>", "SYS>>"),
-    "[": ("INST]", "[CLS]", "[SEP]", "[MASK]"),
-    "##": ("###e", "##e", "# e"),
-}
+SPECIAL_CUES = (
+    ("<", ("<|", "<｜", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "</s>", "SYS>>")),
+    ("[", ("INST]", "[CLS]", "[SEP]", "[MASK]")),
+    ("##", ("###e", "##e", "# e")),
+)
 """How the chat templates of common models write the tokens that end turns and texts, by a mark that they all have."""
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
 )
 """UTF-8 read as Windows-1252: a first byte of two to four, then a following one; ftfy has the last word."""
+MOJIBAKE_BEGIN = re.compile("[\u00c2-\u00f4]")
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 """Soft hyphen, zero-width space, word joiner, byte order mark; not the joiners of scripts."""
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
@@ -47,11 +48,7 @@ def text_flags(texts: list[str]) -> list[str]:
     if _has_special_token(joined):
         flags.append("F019")
     if not joined.isascii():
-        flags += _unicode_flags(joined)
-        if HIDDEN_MARK.search(joined) and any(text != drop_hidden(text) for text in texts):
-            flags.append("Q019")
-        if has_look_alikes(joined):
-            flags.append("Q020")
+        flags += _unicode_flags(joined, texts)
     if ("<" in joined or "&" in joined) and _has_html(joined):
         flags.append("Q006")
     if any(text != drop_outer_space(text) for text in texts) or WHITE_SPACE.search(joined):
@@ -62,7 +59,10 @@ def text_flags(texts: list[str]) -> list[str]:
 
 
 def _has_special_token(text: str) -> bool:
-    if not any(mark in text and any_in(cues, text) for mark, cues in SPECIAL_CUES.items()):
+    for mark, cues in SPECIAL_CUES:
+        if mark in text and any_in(cues, text):
+            break
+    else:
         return False
     found = {match.group() for match in SPECIAL_TOKEN.finditer(text)}
     if "</s>" in found and "<s>" in text and ABOUT_MARKUP.search(text):
@@ -70,14 +70,24 @@ def _has_special_token(text: str) -> bool:
     return bool(found)
 
 
-def _unicode_flags(text: str) -> list[str]:
+def _unicode_flags(joined: str, texts: list[str]) -> list[str]:
+    # Each character once: the searches that follow look at a hundred letters instead of all.
+    letters = "".join(set(joined))
     flags = []
-    candidate = MOJIBAKE.search(text)
-    if "\ufffd" in text or (candidate and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])):
+    if "\ufffd" in letters or (MOJIBAKE_BEGIN.search(letters) and _is_mojibake(joined)):
         flags.append("Q004")
-    if INVISIBLE.search(text) or not unicodedata.is_normalized("NFC", text):
+    if INVISIBLE.search(letters) or not unicodedata.is_normalized("NFC", joined):
         flags.append("Q005")
+    if HIDDEN_MARK.search(letters) and any(text != drop_hidden(text) for text in texts):
+        flags.append("Q019")
+    if FOREIGN.search(letters) and has_look_alikes(joined):
+        flags.append("Q020")
     return flags
+
+
+def _is_mojibake(text: str) -> bool:
+    candidate = MOJIBAKE.search(text)
+    return bool(candidate) and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])
 
 
 def _has_html(text: str) -> bool:
