@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from trainer.data.lint.phrases import any_in
@@ -40,11 +39,6 @@ def has_own_template(prompt: str) -> bool:
     return end.endswith(PROMPT_ENDS) or prompt[:40].lstrip().lower().startswith(PROMPT_BEGINS)
 
 
-def reasoning_flags(answers: Sequence[str]) -> list[str]:
-    """Return F026 for an answer whose reasoning is never closed."""
-    return ["F026"] if any(map(is_unclosed, answers)) else []
-
-
 def is_unclosed(answer: str) -> bool:
     """Tell an answer that opens its reasoning, and does not close it."""
     if answer[:1] not in "<[ \n" or not (opened := REASONING.match(answer)):
@@ -53,15 +47,16 @@ def is_unclosed(answer: str) -> bool:
     return close not in answer[opened.end() :]
 
 
-def reasoning_trait(record: dict[str, Any], turns: Sequence[dict[str, Any]], answers: Sequence[str]) -> str:
-    """Return `thinking` or `plain`; "" where the row says itself whether it reasons, by a switch of the template."""
+def reasons(turn: dict[str, Any]) -> bool:
+    """Tell an assistant turn that holds reasoning, in its text or beside it."""
+    text = turn["content"]
+    is_written = "</think" in text or (text[:1] in "<[ \n" and bool(REASONING.match(text)))
+    return is_written or "reasoning_content" in turn or "thinking" in turn
+
+
+def switches_reasoning(record: dict[str, Any], prompt: str) -> bool:
+    """Tell a row that says itself whether it reasons, by a setting of the template or a word in the prompt."""
     settings = record.get("chat_template_kwargs")
     if settings and ("enable_thinking" in settings or "reasoning_effort" in settings):
-        return ""
-    for turn in turns:
-        if turn["role"] != "assistant" and any_in(SWITCHES, turn["content"]):
-            return ""
-    for answer in answers:
-        if "</think" in answer or (answer[:1] in "<[ \n" and REASONING.match(answer)):
-            return "thinking"
-    return "thinking" if any("reasoning_content" in turn or "thinking" in turn for turn in turns) else "plain"
+        return True
+    return "think" in prompt and any_in(SWITCHES, prompt)

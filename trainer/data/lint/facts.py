@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from trainer.data.lint.answers import answer_flags, answer_traits, edge_sentences, label_of, repeats_itself
 from trainer.data.lint.arithmetic import has_wrong_sum
 from trainer.data.lint.code import code_of, is_broken
-from trainer.data.lint.dialogue import has_own_template, reasoning_flags, reasoning_trait
+from trainer.data.lint.dialogue import has_own_template, is_unclosed, reasons, switches_reasoning
 from trainer.data.lint.language import Languages, is_sampled, language_of, languages_of
 from trainer.data.lint.structure import json_form
 from trainer.data.lint.text import text_flags
@@ -23,7 +23,7 @@ EDGE_CHARS, ENDING_CHARS = 24, 12
 MIN_EDGE_CHARS = 60
 """Openings and endings of shorter answers say nothing: the answer itself is counted."""
 PARSED_LINES = 20_000
-"""Code and sums are checked in so many first lines of a file, then in a fixed sample of one in 41."""
+"""Code and sums are checked in so many first lines of a file, then in a fixed sample."""
 DIGITS, NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
 
 
@@ -34,7 +34,7 @@ class RowFacts(NamedTuple):
     flags: tuple[str, ...] = ()
     """Rules that the row breaks by itself."""
     traits: tuple[str, ...] = ()
-    """refusal, clarification, prose, unfinished, open, stock, tools, thinking, plain, code, sum."""
+    """refusal, clarification, prose, unfinished, open, stock, tools, thinking, switched, code, sum."""
     turns: int = 0
     """Turns without the system turn."""
     prompt_chars: int = 0
@@ -123,7 +123,7 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
     if form.form == "broken":
         flags.append("Q027")
     traits = answer_traits(text, lower)
-    for more_flags, more_traits in (_turn_facts(record, turns, asked), _parsed_facts(record, asked, text)):
+    for more_flags, more_traits in (_turn_facts(record, turns, said, asked), _parsed_facts(record, asked, text)):
         flags += more_flags
         traits += more_traits
     languages = languages_of(asked, text) if is_sampled(record["source"], record["line"]) else Languages()
@@ -156,16 +156,27 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
     )
 
 
-def _turn_facts(record: dict[str, Any], turns: list[Any], asked: str) -> tuple[list[str], list[str]]:
+def _turn_facts(record: dict[str, Any], turns: list[Any], prompt: str, asked: str) -> tuple[list[str], list[str]]:
     """Return flags and traits of the turns together: calls, reasoning, a template inside the prompt."""
-    answers = [turn["content"] for turn in turns if turn["role"] == "assistant"]
-    flags, traits = reasoning_flags(answers), [reasoning_trait(record, turns, answers)]
+    flags, traits = [], []
+    has_calls = is_open = is_thinking = False
+    for turn in turns:
+        if turn["role"] == "assistant":
+            has_calls = has_calls or "tool_calls" in turn
+            is_open = is_open or is_unclosed(turn["content"])
+            is_thinking = is_thinking or reasons(turn)
+    if is_open:
+        flags.append("F026")
     if has_own_template(asked):
         flags.append("F025")
-    if any("tool_calls" in turn for turn in turns):
+    if switches_reasoning(record, prompt):
+        traits.append("switched")
+    elif is_thinking:
+        traits.append("thinking")
+    if has_calls:
         flags += tool_flags(turns, record.get("tools") or [])
         traits.append("tools")
-    return flags, [trait for trait in traits if trait]
+    return flags, traits
 
 
 def _parsed_facts(record: dict[str, Any], asked: str, text: str) -> tuple[list[str], list[str]]:

@@ -39,7 +39,9 @@ def _slips(sizes: dict[str, int]) -> Iterator[tuple[str, str]]:
     frequent = sorted((key for key in words if sizes[key] >= MIN_CLASS_ROWS), key=lambda key: (-sizes[key], key))
     for rare in sorted(words, key=lambda key: (sizes[key], key))[:MAX_COMPARED]:
         for usual in frequent[:MAX_COMPARED]:
-            if sizes[rare] <= MAX_SLIP_SHARE * sizes[usual] and is_one_edit(rare, usual):
+            if sizes[rare] > MAX_SLIP_SHARE * sizes[usual]:
+                break
+            if abs(len(rare) - len(usual)) <= 1 and is_one_edit(rare, usual):
                 yield rare, usual
                 break
 

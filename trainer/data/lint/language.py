@@ -16,8 +16,8 @@ MIN_PROBABILITY = 0.99
 MIN_GUESS = 0.7
 NO_LANGUAGE = "zxx"
 FIRST_LINES = 1_000
-ONE_IN = 41
-"""Of later lines: a million rows cost 25,000 identifications of two texts, about 3 cpu seconds."""
+ONE_IN = 83
+"""Of later lines: a million rows give 13,000 samples, which tell a share of 5 % to within 0.4 points (95 %)."""
 
 
 def is_sampled(source: str, line: int) -> bool:

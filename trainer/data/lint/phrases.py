@@ -45,7 +45,10 @@ class Phrases:
 
 
 BOILERPLATE = Phrases(
-    "language model|an ai |an ai,|artificial intel|cutoff|cut-off|my last |my latest |my training|my knowledge",
+    {
+        " my ": " my last | my latest | my training| my knowledge",
+        "": "language model|an ai |an ai,|artificial intel|cutoff|cut-off",
+    },
     r"\bas an? (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?\b(?=,| i\b| my\b)",
     r"\bas a (?:large )?language model\b(?=,| i\b| my\b)",
     r"\b(?:my|the) (?:knowledge|training)(?: data)? cut-?off\b",
@@ -64,7 +67,7 @@ MAKERS = (
 MADE = r"\b(?:trained|developed|created|made|built|designed)(?: and \w+)? by\b"
 ASSISTANT = r"\b(?:ai|language model|chatbot|assistant)\b"
 IDENTITY = Phrases(
-    "i'm |i’m |i am |i was |my name is |ich bin |je suis |soy |sono |我是|由openai",
+    {"": "i'm |i am |i was |name is |ich bin |je suis |soy |sono ", "’": "i’m ", "我": "我是", "由": "由"},
     r"\b(?:i(?:['’]m| am| was)|my name is|ich bin|je suis|soy|sono) (?:"
     rf"(?:(?:called|named|an? [\w -]{{0,30}}(?:called|named)) )?(?:{MODELS})"
     rf"|[^.\n]{{0,80}}{MADE} (?:the team at |researchers at )?(?:{MAKERS})\b"

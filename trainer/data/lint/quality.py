@@ -160,9 +160,10 @@ def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
 
 def _reasoning(tally: Tally) -> Iterator[Finding]:
     """Report rows with reasoning beside rows without, where nothing in the row tells which it is."""
-    thinking, plain = tally.counts["thinking"], tally.counts["plain"]
+    thinking = tally.counts["thinking"]
+    asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
+    plain = asked - thinking - tally.counts["switched"]
     if thinking and plain:
-        rarer = "thinking" if thinking <= plain else "plain"
-        count = tally.counts[rarer]
         said = f"{thinking} rows reason before they answer, {plain} do not"
-        yield Finding("F027", said, count, count / (thinking + plain), tuple(tally.first[rarer]))
+        count = min(thinking, plain)
+        yield Finding("F027", said, count, count / (thinking + plain), tuple(tally.first["thinking"]))

@@ -18,7 +18,7 @@ SPACED = re.compile(r"(?<![^\W\d_])(?:[A-Za-z\u00c0-\u024f\u0400-\u04ff][ \t]{1,
 MIN_SPACED_LETTERS = 6
 CONSONANTS = re.compile("[bcdfghjklmnpqrstvwxz]{5,}")
 MIN_GIBBERISH_CHARS = 24
-HEAD_CHARS = 160
+HEAD_CHARS = 120
 MAX_CONSONANT_SHARE = 0.25
 """Of the letters: runs of five consonants and more hold 45 % of drawn letters, of English 0.2 %, of German 4 %."""
 

@@ -92,7 +92,8 @@ class Tally:
     def _add_texts(self, ref: str, facts: RowFacts) -> None:
         if facts.label:
             self.labels.add(facts.label)
-            self._remember(f"label {facts.label}", ref)
+            if self.labels.counts[facts.label] <= self.max_rows_listed:
+                self._remember(f"label {facts.label}", ref)
         if facts.prompt_opening:
             self.prompt_openings.add(facts.prompt_opening)
         if facts.answer_opening:
@@ -124,7 +125,8 @@ class Tally:
 
     def _add_form(self, ref: str, facts: RowFacts) -> None:
         self.json_forms[facts.json_form] += 1
-        self._remember(f"json {facts.json_form}", ref)
+        if self.json_forms[facts.json_form] <= self.max_rows_listed:
+            self._remember(f"json {facts.json_form}", ref)
         if facts.schema is not None:
             self.schemas.add(facts.schema)
             self._remember(f"schema {facts.schema}", ref)

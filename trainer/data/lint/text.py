@@ -51,7 +51,9 @@ def text_flags(texts: list[str]) -> list[str]:
         flags += _unicode_flags(joined, texts)
     if ("<" in joined or "&" in joined) and _has_html(joined):
         flags.append("Q006")
-    if any(text != drop_outer_space(text) for text in texts) or WHITE_SPACE.search(joined):
+    if any(text != drop_outer_space(text) for text in texts) or (
+        joined.count("\n") >= 4 and WHITE_SPACE.search(joined)
+    ):
         flags.append("Q007")
     if has_letters_apart(joined):
         flags.append("Q021")
