@@ -36,7 +36,7 @@ class Lint(Section):
     max_same_answer: float = Field(default=0.5, ge=0.0, le=1.0)
     """Largest share of rows with the very same answer."""
     max_repeated_answer: float = Field(default=0.2, ge=0.0, le=1.0)
-    """The same share, where the rows are no classification."""
+    """From this share of rows with the very same answer on they are reported, where the rows are no classification."""
     max_stock_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """Largest share of longer answers that the same sentence opens or ends."""
     max_same_opening: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -110,7 +110,7 @@ def _listed(spellings: dict[str, int]) -> str:
 def _same_answer(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
     """Report one answer to very many prompts where the rows are no classification: the model learns to say only it."""
     same, total = context.same_answer, tally.kinds["turns"]
-    if total >= MIN_TABLE_ROWS and same.count > section.max_repeated_answer * total and not classes(tally):
+    if total >= MIN_TABLE_ROWS and same.count >= section.max_repeated_answer * total and not classes(tally):
         yield Finding("B012", f"{same.count} of {total} rows", same.count, same.count / total, same.rows)
 
 

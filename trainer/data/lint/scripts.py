@@ -7,7 +7,8 @@ import re
 FOREIGN = re.compile("[\u0370-\u052f\U0001d400-\U0001d7cb]")
 """Greek, Cyrillic, and the alphabets of formulas."""
 MIXED = re.compile("[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A-Za-z]")
-WORD = re.compile(r"[^\W\d_]+")
+WORD, LATIN, OTHER = re.compile(r"[^\W\d_]+"), re.compile("[A-Za-z]"), re.compile("[\u0370-\u052f]")
+MIN_WORD, MIN_LATIN = 3, 10
 LOOK_LIKE_LATIN = frozenset("аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧο")
 """Cyrillic and Greek letters that print as Latin ones. Source: https://www.unicode.org/Public/security/latest
 confusables.txt; without the Greek letters of formulas (alpha, nu, rho)."""
@@ -20,12 +21,19 @@ CONSONANTS = re.compile("[bcdfghjklmnpqrstvwxz]{5,}")
 MIN_GIBBERISH_CHARS = 24
 HEAD_CHARS = 120
 MAX_CONSONANT_SHARE = 0.25
-"""Of the letters: runs of five consonants and more hold 45 % of drawn letters, of English 0.2 %, of German 4 %."""
+"""Of the letters, in runs of five consonants and more: 52 % of drawn letters, 0.07 % of English, 0.9 % of German; of 700
+real answers in 15 languages the worst has 7 %."""
 
 
 def has_look_alikes(text: str) -> bool:
-    """Tell a word of two scripts whose foreign letters all print as letters of the other; `Δx` and `μm` are none."""
+    """Tell letters of another script that print as letters of the one around them; `Δx` and `μm` are none.
+
+    In a word of two scripts all letters of one of them are look-alikes; in a Latin text every foreign letter is.
+    """
     if STYLED.search(text):
+        return True
+    others = OTHER.findall(text)
+    if LOOK_LIKE_LATIN.issuperset(others) and len(LATIN.findall(text)) > MIN_LATIN * len(others) > 0:
         return True
     if not MIXED.search(text):
         return False
@@ -34,12 +42,10 @@ def has_look_alikes(text: str) -> bool:
 
 def _is_disguised(word: str) -> bool:
     latin = [letter for letter in word if letter.isascii()]
-    other = [letter for letter in word if "\u0370" <= letter <= "\u052f"]
-    if not latin or not other:
+    other = OTHER.findall(word)
+    if not latin or not other or len(word) < MIN_WORD:
         return False
-    if len(latin) >= len(other):
-        return len(latin) >= 2 and LOOK_LIKE_LATIN.issuperset(other)
-    return len(other) >= 3 and LOOK_LIKE_CYRILLIC.issuperset(latin)
+    return LOOK_LIKE_LATIN.issuperset(other) or (len(other) >= MIN_WORD and LOOK_LIKE_CYRILLIC.issuperset(latin))
 
 
 def has_letters_apart(text: str) -> bool:
