@@ -89,7 +89,7 @@ def _unicode_flags(joined: str, texts: list[str]) -> list[str]:
 
 def _is_mojibake(text: str) -> bool:
     candidate = MOJIBAKE.search(text)
-    return bool(candidate) and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])
+    return candidate is not None and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])
 
 
 def _has_html(text: str) -> bool:

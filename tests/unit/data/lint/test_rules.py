@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from trainer.data.clean import Cleaner
 from trainer.data.lint.facts import PARSED_LINES, row_facts
 from trainer.data.lint.findings import Finding, LintContext, Seen
 from trainer.data.lint.labels import is_one_edit, variants
+from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import Linter, severity_of
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
@@ -338,6 +341,14 @@ def test_lengths_that_many_answers_share_are_a_limit_though_a_few_are_longer() -
     assert any("exactly 400" in one.detail for one in found(linted(rows), "Q008"))
     varied = [chat("Go", (text + " word" * 200)[: 250 + 3 * at]) for at, text in enumerate(answers(60))]
     assert not any("exactly" in one.detail for one in found(linted(varied), "Q008"))
+
+
+def test_the_page_about_the_rules_names_each_of_them() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "lint.md").read_text()
+    named = set(re.findall(r"\b[FSQBPT]\d{3}\b", page))
+    for first, last in re.findall(r"\b([FSQBPT]\d{3}) to ([FSQBPT]\d{3})\b", page):
+        named |= {f"{first[0]}{number:03d}" for number in range(int(first[1:]), int(last[1:]) + 1)}
+    assert set(RULES) <= named
 
 
 def test_details_that_are_new_are_masked() -> None:
