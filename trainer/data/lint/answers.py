@@ -125,6 +125,8 @@ def edge_sentences(answer: str) -> tuple[str, str]:
 
 def is_cut(answer: str) -> bool:
     """Tell an answer that cannot be whole: an open code fence, or JSON that ends before it is closed."""
+    if "```" not in answer and answer[:1] not in "{[":
+        return False
     text = answer.rstrip()
     if text.count("```") % 2 and len(re.findall(r"^\s*```", text, re.MULTILINE)) % 2:
         return True
@@ -169,6 +171,8 @@ def is_unfinished(answer: str) -> bool:
 
 def _copies(prompt: str, answer: str) -> bool:
     """Tell an answer that is the prompt, or begins with the whole of it; a passage taken from it is an answer."""
+    if prompt[:1] != answer[:1] and not prompt[:1].isspace() and not answer[:1].isspace():
+        return False
     prompt, answer = prompt.strip(), answer.strip()
     return len(prompt) >= 20 and (answer == prompt or (len(prompt) >= 60 and answer.startswith(prompt)))
 

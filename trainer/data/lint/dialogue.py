@@ -28,15 +28,17 @@ def speaks_for_others(prompt: str, lower: str) -> bool:
     """Tell an answer (in lower case) that goes on with turns of both sides, or begins with its own role's name."""
     if lower.startswith(("assistant", "response", "#", "*", " ", "\n", "gpt")) and OWN_NAME.match(lower):
         return True
-    if not any_in(ROLE_CUES, lower) or not OTHER_TURN.search(lower):
+    if ":" not in lower or "\n" not in lower or not any_in(ROLE_CUES, lower) or not OTHER_TURN.search(lower):
         return False
     return not ABOUT_DIALOGUE.search(prompt.lower())
 
 
 def has_own_template(prompt: str) -> bool:
     """Tell a prompt that was rendered with somebody's template already."""
-    end = prompt[-20:].rstrip().lower()
-    return end.endswith(PROMPT_ENDS) or prompt[:40].lstrip().lower().startswith(PROMPT_BEGINS)
+    end = prompt[-20:].rstrip()
+    if end[-1:] in (":", ">") and end.lower().endswith(PROMPT_ENDS):
+        return True
+    return prompt[:1] in "Hh#BbAa \n" and prompt[:40].lstrip().lower().startswith(PROMPT_BEGINS)
 
 
 def is_unclosed(answer: str) -> bool:

@@ -81,7 +81,8 @@ PLACEHOLDER = Phrases(
     {
         "[": "[insert|[your|[add|[enter your|[fill in|[todo|[placeholder|[tbd|[name|[company|[date]",
         "<": "<insert|<placeholder|<your",
-        "": "lorem ipsum|todo:|tbd:|fixme:",
+        ":": "todo:|tbd:|fixme:",
+        "": "lorem ipsum",
     },
     r"\blorem ipsum\b",
     r"\[(?:insert|your|add|enter your|fill in|todo|placeholder|tbd)\b[^\]\n]{0,60}\](?!\()",
@@ -109,8 +110,12 @@ STOCK_CLOSINGS = (
     "happy to help",
 )
 REFUSAL = Phrases(
-    "sorry|afraid|can't|can’t|cannot|can not|won't|won’t|unable|not able|don't|don’t|do not|information"
-    "|lo siento|tut mir leid|désolé|mi dispiace|sinto muito|抱歉|对不起|申し訳",
+    {
+        "n't": "can't|won't|don't",
+        "’": "can’t|won’t|don’t",
+        "not ": "cannot|can not|not able|do not",
+        "": "sorry|afraid|unable|information|lo siento|tut mir leid|désolé|mi dispiace|sinto muito|抱歉|对不起|申し訳",
+    },
     r"\bi(?:'m| am|’m)? (?:really |very |so )?(?:sorry|afraid)\b[^.\n]{0,40}"
     rf"\b(?:{NOT}|unable|not able|don(?:'|’)?t)\b",
     rf"\bi {NOT} (?:\w+ )?(?:{HELPING})\b",
