@@ -46,6 +46,7 @@ class Cleaner:
             (section.encoding, "encoding", steps.outside_code(steps.fix_encoding)),
             (section.control_characters, "control_characters", steps.drop_control),
             (section.invisible_characters, "invisible_characters", steps.drop_invisible),
+            (section.invisible_characters, "hidden_characters", steps.drop_hidden),
             (section.unicode == "nfc", "unicode_form", steps.outside_code(steps.compose)),
         )
         self.spoken = self.data + _chosen(

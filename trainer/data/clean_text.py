@@ -50,6 +50,20 @@ INVISIBLE = re.compile(
     r"|(?<=[\x00-\x7f])[\u200c\u200d]+(?=[\x00-\x7f]|\Z)"
 )
 
+HIDDEN_MARK = re.compile(
+    "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u206a-\u206f\ufff9-\ufffb\U000e0000-\U000e01ef]"
+)
+HIDDEN = re.compile(
+    # Flags of England, Scotland and Wales are spelled in tags (https://unicode.org/reports/tr51/#flag-emoji-tag-sequences).
+    "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)"
+    "|[\u206a-\u206f\ufff9-\ufffb\U000e0000-\U000e00ff]"
+    # These choose a form of the ideograph before them, and spell hidden bytes anywhere else.
+    "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd])[\U000e0100-\U000e01ef]"
+)
+DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+OVERRIDES = re.compile("[\u202d\u202e]([^\u202a-\u202e\n]*)\u202c?")
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]")
+
 
 def outside_code(repair: Callable[[str], str]) -> Callable[[str], str]:
     """Restrict a repair to what is neither a code block nor inline code."""
@@ -102,6 +116,18 @@ def drop_control(text: str) -> str:
 def drop_invisible(text: str) -> str:
     """Remove characters that show nothing and join nothing."""
     return INVISIBLE.sub("", text) if not text.isascii() and UNSEEN.search(text) else text
+
+
+def drop_hidden(text: str) -> str:
+    """Remove what only a machine reads: text spelled in tag characters, and controls that turn the direction round.
+
+    Source: Unicode TR 36, 3.1, and CVE-2021-42574. Texts in a script that runs from right to left keep their marks,
+    embeddings and isolates, and lose overrides alone: those show letters in another order than a model learns them.
+    """
+    if text.isascii() or not HIDDEN_MARK.search(text):
+        return text
+    text = HIDDEN.sub(lambda match: match[1] or "", text)
+    return OVERRIDES.sub(r"\1", text) if RIGHT_TO_LEFT.search(text) else DIRECTIONS.sub("", text)
 
 
 def unify_line_ends(text: str) -> str:

@@ -64,6 +64,7 @@ def lint_context(desk: Desk, sides: dict[str, Rows], contamination: dict[str, An
         cleaned=ledger.changed_rows,
         unpinned=_unpinned(desk),
         same_prompt=_same_prompt(desk, sides["train"]),
+        same_answer=_same_answer(desk, sides["train"]),
         leaks=_leaks(contamination),
         missing_classes=_missing_classes(desk, sides),
         pii={
@@ -117,6 +118,15 @@ def _same_prompt(desk: Desk, rows: Rows) -> Seen:
     _, first, inverse = np.unique(prompts, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse] != np.arange(rows.size))
     return Seen(int(again.size), tuple(desk.table.ref(int(rows[place])) for place in again[:NUM_LISTED]))
+
+
+def _same_answer(desk: Desk, rows: Rows) -> Seen:
+    rows = rows[desk.table.columns["kind"][rows] == MESSAGES]
+    if not rows.size:
+        return Seen()
+    _, inverse, counts = np.unique(desk.table.columns["answer"][rows], return_inverse=True, return_counts=True)
+    same = np.flatnonzero(inverse == int(np.argmax(counts)))
+    return Seen(int(same.size), tuple(desk.table.ref(int(rows[index])) for index in same[:NUM_LISTED]))
 
 
 def _leaks(contamination: dict[str, Any]) -> dict[str, Seen]:

@@ -19,7 +19,8 @@ class Clean(Section):
     control_characters: bool = True
     """Remove control characters and terminal colours; line ends and tabs stay."""
     invisible_characters: bool = True
-    """Remove zero-width space, byte order marks and soft hyphens; joiners of scripts and emoji stay."""
+    """Remove zero-width space, byte order marks, soft hyphens, text hidden in Unicode tags and direction controls;
+    joiners of scripts and emoji stay, and the marks of texts that run from right to left."""
     whitespace: bool = True
     """Line ends become \\n; remove empty lines around a text, and spaces at the ends of lines outside code."""
     html: bool = True

@@ -35,6 +35,10 @@ class Lint(Section):
     """Fewest rows of a class without a finding."""
     max_same_answer: float = Field(default=0.5, ge=0.0, le=1.0)
     """Largest share of rows with the very same answer."""
+    max_repeated_answer: float = Field(default=0.2, ge=0.0, le=1.0)
+    """From this share of rows with the very same answer on they are reported, where the rows are no classification."""
+    max_stock_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Largest share of longer answers that the same sentence opens or ends."""
     max_same_opening: float = Field(default=0.5, ge=0.0, le=1.0)
     """Largest share of answers that begin, or end, with the same words."""
     max_chosen_longer: float = Field(default=0.75, ge=0.5, le=1.0)
@@ -48,7 +52,7 @@ class Lint(Section):
     max_unfinished_share: float = Field(default=0.2, ge=0.0, le=1.0)
     """Up to this share, prose that ends in mid-sentence is reported; more of it is the style of the data."""
     min_json_share: float = Field(default=0.8, ge=0.0, le=1.0)
-    """From this share of JSON answers on, the others are reported."""
+    """From this share of JSON answers on, the others are reported; the same share makes keys and types usual."""
     max_overlong_share: float = Field(default=0.02, ge=0.0, le=1.0)
     """Largest share of training rows that `pack.overlong` drops or cuts without a warning."""
     min_pack_fill: float = Field(default=0.85, ge=0.0, le=1.0)

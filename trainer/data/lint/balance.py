@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import SequenceMatcher
 
 import numpy as np
 
 from trainer.data.lint.facts import EDGE_CHARS
 from trainer.data.lint.findings import Finding, LintContext
+from trainer.data.lint.labels import variants
 from trainer.data.lint.phrases import NONE_OF_THEM
+from trainer.data.lint.systems import system_findings
 from trainer.data.lint.tally import Tally
 from trainer.recipe.lint import Lint
 
@@ -19,10 +20,7 @@ MIN_LABEL_SHARE = 0.9
 MAX_LABELS_SHARE = 0.2
 MAX_SINGLE_SHARE = 0.05
 """More answers than this share that occur once are no classes but other rows among them."""
-MAX_COMPARED_SYSTEMS = 20
-SAME_SYSTEM_RATIO = 0.9
-FEW_SYSTEMS_SHARE = 0.05
-"""More different system prompts than this share of the rows are meant so: each holds a document or a persona."""
+MAX_NAMED = 3
 
 
 def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
@@ -30,9 +28,11 @@ def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Itera
     if context.rows_train < section.min_rows:
         said = f"{context.rows_train} training rows (at least {section.min_rows})"
         yield Finding("B001", said, context.rows_train)
-    yield from _systems(tally, section)
+    yield from system_findings(tally, section)
     yield from _declining(tally, section)
     yield from _classes(tally, section)
+    yield from _spellings(tally, section)
+    yield from _same_answer(tally, context, section)
     yield from _turns(tally)
     yield from _openings(tally)
     yield from _pairs(tally, section)
@@ -51,48 +51,6 @@ def classes(tally: Tally) -> dict[str, int]:
     single = sum(rows == 1 for rows in counts.counts.values())
     least = 2 if single > max(1, MAX_SINGLE_SHARE * distinct) else 1
     return {name: rows for name, rows in counts.most_common() if rows >= least}
-
-
-def _systems(tally: Tally, section: Lint) -> Iterator[Finding]:
-    asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
-    missing = tally.systems[""] - tally.kinds["text"] - tally.kinds["tokens"]
-    variants = [(key, rows) for key, rows in tally.systems.most_common() if key]
-    if not asked or len(variants) > max(3, FEW_SYSTEMS_SHARE * asked):
-        return
-    if variants and missing:
-        said = f"{missing} of {asked} rows have no system prompt, the others do"
-        yield Finding("B002", said, missing, missing / asked, tuple(tally.first["system "]))
-    if len(variants) > 1:
-        rare = sum(rows for _, rows in variants[1:])
-        alike = _near_identical(tally, variants)
-        said = f"{len(variants)} different system prompts" + (f"; {alike} of them nearly the same" if alike else "")
-        rows = [ref for key, _ in variants[1:] for ref in tally.first[f"system {key}"]][: section.max_rows_listed]
-        yield Finding("B002", said, rare, rare / asked, tuple(rows))
-    yield from _served(tally, section, asked)
-
-
-def _near_identical(tally: Tally, variants: list[tuple[str, int]]) -> int:
-    """Count the variants that hardly differ from a more frequent one: slips of the pen, most likely."""
-    texts = [tally.system_texts[key] for key, _ in variants[:MAX_COMPARED_SYSTEMS]]
-    return sum(
-        any(SequenceMatcher(None, text, other).ratio() >= SAME_SYSTEM_RATIO for other in texts[:index])
-        for index, text in enumerate(texts)
-    )
-
-
-def _served(tally: Tally, section: Lint, asked: int) -> Iterator[Finding]:
-    if section.serving_system_prompt is None:
-        return
-    served = section.serving_system_prompt.strip()
-    excerpt = {key for key, text in tally.system_texts.items() if _is_beginning(text, served)}
-    other = asked - sum(tally.systems[key] for key in excerpt if key)
-    if other > 0:
-        said = f"{other} of {asked} rows have another system prompt than data.lint.serving_system_prompt"
-        yield Finding("B002", said, other, other / asked)
-
-
-def _is_beginning(excerpt: str, text: str) -> bool:
-    return bool(excerpt.strip()) and text[: len(excerpt.strip())] == excerpt.strip()
 
 
 def _declining(tally: Tally, section: Lint) -> Iterator[Finding]:
@@ -132,6 +90,28 @@ def _classes(tally: Tally, section: Lint) -> Iterator[Finding]:
         text, count = tally.labels.most_common(1)[0]
         if count > section.max_same_answer * len(tally):
             yield Finding("B004", f"{count} of {len(tally)} answers are {text!r}", count, count / len(tally))
+
+
+def _spellings(tally: Tally, section: Lint) -> Iterator[Finding]:
+    """Report classes that are spelled in several ways, among other answers too."""
+    mixed = list(variants(tally.labels.counts)) if tally.labels.total >= MIN_TABLE_ROWS else []
+    if mixed:
+        count = sum(sum(others.values()) for _, others in mixed)
+        named = "; ".join(f"{usual!r}: {_listed(others)}" for usual, others in mixed[:MAX_NAMED])
+        rows = [ref for _, others in mixed for label in others for ref in tally.first[f"label {label}"]]
+        listed = tuple(rows)[: section.max_rows_listed]
+        yield Finding("B011", f"{len(mixed)} classes: {named}", count, count / tally.labels.total, listed)
+
+
+def _listed(spellings: dict[str, int]) -> str:
+    return ", ".join(f"{rows} {label!r}" for label, rows in list(spellings.items())[:MAX_NAMED])
+
+
+def _same_answer(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
+    """Report one answer to very many prompts where the rows are no classification: the model learns to say only it."""
+    same, total = context.same_answer, tally.kinds["turns"]
+    if total >= MIN_TABLE_ROWS and same.count >= section.max_repeated_answer * total and not classes(tally):
+        yield Finding("B012", f"{same.count} of {total} rows", same.count, same.count / total, same.rows)
 
 
 def _turns(tally: Tally) -> Iterator[Finding]:

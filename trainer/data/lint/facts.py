@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from trainer.data.lint.answers import answer_flags, answer_traits, json_keys, label_of
-from trainer.data.lint.language import is_sampled, language_of
+from trainer.data.lint.answers import answer_flags, answer_traits, edge_sentences, label_of, repeats_itself
+from trainer.data.lint.arithmetic import has_wrong_sum
+from trainer.data.lint.code import code_of, is_broken
+from trainer.data.lint.dialogue import has_own_template, is_unclosed, reasons, switches_reasoning
+from trainer.data.lint.language import Languages, is_sampled, language_of, languages_of
+from trainer.data.lint.structure import json_form
 from trainer.data.lint.text import text_flags
-from trainer.data.lint.tools import tool_flags
+from trainer.data.lint.tools import schemas_of, tool_flags
 
 Kind = Literal["turns", "pair", "labelled", "text", "tokens"]
 
@@ -17,6 +22,9 @@ SYSTEM_CHARS = 300
 EDGE_CHARS, ENDING_CHARS = 24, 12
 MIN_EDGE_CHARS = 60
 """Openings and endings of shorter answers say nothing: the answer itself is counted."""
+PARSED_LINES = 20_000
+"""Code and sums are checked in so many first lines of a file, then in a fixed sample."""
+DIGITS, NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
 
 
 class RowFacts(NamedTuple):
@@ -26,7 +34,7 @@ class RowFacts(NamedTuple):
     flags: tuple[str, ...] = ()
     """Rules that the row breaks by itself."""
     traits: tuple[str, ...] = ()
-    """refusal, clarification, prose, unfinished, open, tools."""
+    """refusal, clarification, prose, unfinished, open, stock, tools, thinking, switched, code, sum."""
     turns: int = 0
     """Turns without the system turn."""
     prompt_chars: int = 0
@@ -38,13 +46,24 @@ class RowFacts(NamedTuple):
     """Beginning of the system turn."""
     system_key: str = ""
     """Digest of the whole system turn; "" for none."""
+    system_form: str = ""
+    """Digest of the system turn without its numbers, case and punctuation."""
     label: str = ""
-    keys: str | None = None
+    json_form: str = ""
+    schema: str | None = None
+    """See `structure.JsonForm`."""
     prompt_opening: str = ""
     answer_opening: str = ""
     answer_ending: str = ""
+    first_sentence: str = ""
+    last_sentence: str = ""
+    """Where they are short: what a stock phrase can be."""
     language: str = ""
     answer_language: str = ""
+    guessed_language: str = ""
+    """Of the prompt, where it is likely and not sure; counts where most prompts have it."""
+    tools: tuple[str, ...] = ()
+    """Name and digest of the form of each tool that is offered."""
     is_good: bool | None = None
     """The true/false label of a row that has one."""
     chosen_key: int = 0
@@ -69,7 +88,7 @@ def row_facts(record: dict[str, Any]) -> RowFacts:
 
 def _text_facts(record: dict[str, Any]) -> RowFacts:
     text = record["text"]
-    flags = [*text_flags([text]), *(["Q014"] if "Q014" in answer_flags("", text) else [])]
+    flags = [*text_flags([text]), *(["Q014"] if repeats_itself(text) else [])]
     language = language_of(text) if is_sampled(record["source"], record["line"]) else ""
     return RowFacts("text", tuple(flags), answer_chars=len(text), language=language)
 
@@ -98,37 +117,84 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
     said = "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
     asked = prompt[-1]["content"] if prompt else ""
     text = "\n".join(turn["content"] for turn in answer if turn["role"] == "assistant")
-    flags = text_flags([turn["content"] for turn in turns]) + answer_flags(asked, text)
-    has_calls = any("tool_calls" in turn for turn in turns)
-    if has_calls:
-        flags += tool_flags(turns, record.get("tools") or [])
     system = turns[0]["content"] if turns and turns[0]["role"] == "system" else ""
-    language, answer_language = _languages(record, asked, text)
+    form, lower = json_form(text, asked), text.lower()
+    flags = text_flags([turn["content"] for turn in turns]) + answer_flags(asked, text, lower)
+    if form.form == "broken":
+        flags.append("Q027")
+    traits = answer_traits(text, lower)
+    for more_flags, more_traits in (_turn_facts(record, turns, said, asked), _parsed_facts(record, asked, text)):
+        flags += more_flags
+        traits += more_traits
+    languages = languages_of(asked, text) if is_sampled(record["source"], record["line"]) else Languages()
     is_long = len(text) >= MIN_EDGE_CHARS
+    first_sentence, last_sentence = edge_sentences(text) if is_long else ("", "")
+    tools = record.get("tools")
     return RowFacts(
         kind=kind,
         flags=tuple(flags),
-        traits=(*answer_traits(text), *(("tools",) if has_calls else ())),
+        traits=tuple(traits),
         turns=sum(turn["role"] != "system" for turn in turns),
         prompt_chars=len(said),
         answer_chars=len(text),
         system=_excerpt(system),
         system_key=_digest(system) if system else "",
-        label=label_of(text),
-        keys=json_keys(text),
+        system_form=_form_of(system) if system else "",
+        label="" if form.form else label_of(text),
+        json_form=form.form,
+        schema=None if form.schema is None else _same(form.schema),
         prompt_opening=_edge(asked) if len(asked) >= MIN_EDGE_CHARS else "",
         answer_opening=_edge(text) if is_long else "",
         answer_ending=text.rstrip()[-ENDING_CHARS:] if is_long else "",
-        language=language,
-        answer_language=answer_language,
+        first_sentence=first_sentence,
+        last_sentence=last_sentence,
+        language=languages.prompt,
+        answer_language=languages.answer,
+        guessed_language=languages.guess,
+        tools=tuple(map(_same, schemas_of(tools))) if tools else (),
         is_good=record.get("label") if isinstance(record.get("label"), bool) else None,
     )
 
 
-def _languages(record: dict[str, Any], prompt: str, answer: str) -> tuple[str, str]:
-    if not is_sampled(record["source"], record["line"]):
-        return "", ""
-    return language_of(prompt), language_of(answer)
+def _turn_facts(record: dict[str, Any], turns: list[Any], prompt: str, asked: str) -> tuple[list[str], list[str]]:
+    """Return flags and traits of the turns together: calls, reasoning, a template inside the prompt."""
+    flags, traits = [], []
+    has_calls = is_open = is_thinking = False
+    for turn in turns:
+        if turn["role"] == "assistant":
+            has_calls = has_calls or "tool_calls" in turn
+            is_open = is_open or is_unclosed(turn["content"])
+            is_thinking = is_thinking or reasons(turn)
+    if is_open:
+        flags.append("F026")
+    if has_own_template(asked):
+        flags.append("F025")
+    if switches_reasoning(record, prompt):
+        traits.append("switched")
+    elif is_thinking:
+        traits.append("thinking")
+    if has_calls:
+        flags += tool_flags(turns, record.get("tools") or [])
+        traits.append("tools")
+    return flags, traits
+
+
+def _parsed_facts(record: dict[str, Any], asked: str, text: str) -> tuple[list[str], list[str]]:
+    """Check code and sums, which takes longest: of later lines a sample."""
+    has_code, has_sums = "```" in text, "=" in text
+    # An answer that is marked as a bad one may well be wrong.
+    if not (has_code or has_sums) or record.get("label") is False:
+        return [], []
+    if record["line"] > PARSED_LINES and not is_sampled(record["source"], record["line"]):
+        return [], []
+    flags, traits = [], []
+    if has_code and (blocks := code_of(text)):
+        traits.append("code")
+        flags += ["Q022"] if any(is_broken(*block) for block in blocks) else []
+    if has_sums:
+        traits.append("sum")
+        flags += ["Q023"] if has_wrong_sum(asked, text) else []
+    return flags, traits
 
 
 def _edge(text: str) -> str:
@@ -139,6 +205,17 @@ def _edge(text: str) -> str:
 def _excerpt(text: str) -> str:
     """Return the beginning, the same object for the same text, so that a list of facts pickles it once."""
     return text[:SYSTEM_CHARS]
+
+
+@lru_cache(maxsize=1024)
+def _same(text: str) -> str:
+    """Return one object for equal texts, which a list of facts then pickles once."""
+    return text
+
+
+@lru_cache(maxsize=256)
+def _form_of(system: str) -> str:
+    return _digest(NO_WORD.sub(" ", DIGITS.sub("0", system.casefold())).strip())
 
 
 @lru_cache(maxsize=256)

@@ -76,6 +76,7 @@ class LintContext:
         cleaned: change by cleaning -> rows.
         unpinned: data sets of the hub without a revision -> commit that was read, "" where it is not known.
         same_prompt: rows that share their prompt with an earlier row.
+        same_answer: rows that all have the most frequent answer.
         leaks: exact, near, prompt or ngram -> training rows that remain beside held-out or benchmark rows.
         missing_classes: classes that stand on one side of the split only.
         pii: type -> rows and action, types as in `data.pii`.
@@ -97,6 +98,7 @@ class LintContext:
     cleaned: Mapping[str, int] = field(default_factory=dict)
     unpinned: Mapping[str, str] = field(default_factory=dict)
     same_prompt: Seen = Seen()
+    same_answer: Seen = Seen()
     leaks: Mapping[str, Seen] = field(default_factory=dict)
     missing_classes: tuple[str, ...] = ()
     pii: Mapping[str, PersonalData] = field(default_factory=dict)

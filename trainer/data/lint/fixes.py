@@ -22,7 +22,7 @@ def _fix(rule: str, data: DataSection) -> str | None:
     match rule:
         case "F003":
             return _layout(data)
-        case "F019" | "Q004" | "Q005" | "Q006" | "Q007":
+        case "F019" | "Q004" | "Q005" | "Q006" | "Q007" | "Q019":
             return _cleaning(rule, data.clean)
         case "S001" | "S002" | "S003" | "S004":
             return "leave these rows out: set data.contamination.action: drop"
@@ -32,7 +32,7 @@ def _fix(rule: str, data: DataSection) -> str | None:
             return _rows(data.split, data.lint)
         case "B001" if data.lint.min_rows != Lint().min_rows:
             return f"add rows: data.lint.min_rows is {data.lint.min_rows}"
-        case "B002":
+        case "B002" | "B013":
             return _system(data)
         case _:
             return None
@@ -51,6 +51,7 @@ def _cleaning(rule: str, clean: Clean) -> str:
         "F019": (clean.special_tokens, "special_tokens: true", "take them out of the rows"),
         "Q004": (clean.encoding, "encoding: true", "read the file as it is coded"),
         "Q005": (clean.invisible_characters, "invisible_characters: true", "remove them at the source"),
+        "Q019": (clean.invisible_characters, "invisible_characters: true", "remove them at the source"),
         "Q006": (clean.html, "html: true", "strip the tags at the source"),
         "Q007": (clean.whitespace, "whitespace: true", "trim the texts at the source"),
     }

@@ -39,6 +39,7 @@ CLEANED = {
     "encoding": "Q004",
     "control_characters": "F013",
     "invisible_characters": "Q005",
+    "hidden_characters": "Q019",
     "unicode_form": "Q005",
     "line_ends": "Q007",
     "trailing_space": "Q007",

@@ -6,6 +6,7 @@ English for the most part; the openings of refusals in other common languages.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 NOT = r"(?:can(?:'|’)?t|cannot|can not|won(?:'|’)t|am unable to|am not able to)"
 HELPING = (
@@ -14,36 +15,107 @@ HELPING = (
 )
 
 
-class Phrases:
-    """A pattern that is only tried on texts that hold one of its cues: a substring costs a hundredth of a search."""
+def any_in(cues: Sequence[str], text: str) -> bool:
+    """Search substrings; a loop costs half of what a generator does."""
+    for cue in cues:  # noqa: SIM110
+        if cue in text:
+            return True
+    return False
 
-    def __init__(self, cues: str, *patterns: str) -> None:
-        self.cues = tuple(cues.split("|"))
+
+class Phrases:
+    """A pattern that is only tried on texts that hold one of its cues: a substring costs a hundredth of a search.
+
+    Args:
+        cues: substrings, joined by `|`; after `MARK>`, they are only looked for where the mark stands in the text.
+        patterns: of which one must match.
+    """
+
+    def __init__(self, cues: str | dict[str, str], *patterns: str) -> None:
+        grouped = cues if isinstance(cues, dict) else {"": cues}
+        self.cues = [(mark, tuple(group.split("|"))) for mark, group in grouped.items()]
         self.pattern = re.compile("|".join(patterns))
 
     def are_in(self, text: str) -> bool:
         """Search a text in lower case."""
-        return any(cue in text for cue in self.cues) and bool(self.pattern.search(text))
+        for mark, cues in self.cues:
+            if mark in text and any_in(cues, text):
+                return bool(self.pattern.search(text))
+        return False
 
 
 BOILERPLATE = Phrases(
-    "language model|an ai |an ai,|artificial intel|knowledge cutoff|by openai",
+    {
+        " my ": " my last | my latest | my training| my knowledge",
+        "": "language model|an ai |an ai,|artificial intel|cutoff|cut-off",
+    },
     r"\bas an? (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?\b(?=,| i\b| my\b)",
     r"\bas a (?:large )?language model\b(?=,| i\b| my\b)",
-    r"\bmy knowledge cutoff\b",
-    r"\bi (?:am|was)[^.\n]{0,40} (?:trained|developed) by openai\b",
+    r"\b(?:my|the) (?:knowledge|training)(?: data)? cut-?off\b",
+    r"\b(?:as of|since|until|up to|to|by|at) (?:the (?:time|date) of )?my (?:(?:last|latest|most recent) )?"
+    r"(?:(?:knowledge|training|data|information) )?(?:update|training|cut-?off)\b",
+    r"\bmy (?:knowledge|training)(?: data)? (?:only )?(?:goes|extends|reaches|ends|stops|was last updated)\b",
 )
+MODELS = (
+    r"chatgpt|gpt-?[2-5](?:\.5|o)?|qwen|tongyi|deepseek|mixtral|mistral|vicuna|chatglm|open ?assistant|copilot|gemma"
+    r"|llama(?:[- ]?[1-4])?|(?:claude|gemini|(?:google )?bard),? (?:an? |by |from |made )|通义千问|文心一言|智谱清言"
+)
+MAKERS = (
+    "openai|open ai|anthropic|google|deepmind|meta(?: ai)?|mistral ai|alibaba(?: cloud)?|deepseek|microsoft|xai|baidu"
+    "|moonshot|zhipu|lmsys|laion|cohere"
+)
+MADE = r"\b(?:trained|developed|created|made|built|designed)(?: and \w+)? by\b"
+ASSISTANT = r"\b(?:ai|language model|chatbot|assistant)\b"
+IDENTITY = Phrases(
+    {"": "i'm |i am |i was |name is |ich bin |je suis |soy |sono ", "’": "i’m ", "我": "我是", "由": "由"},
+    r"\b(?:i(?:['’]m| am| was)|my name is|ich bin|je suis|soy|sono) (?:"
+    rf"(?:(?:called|named|an? [\w -]{{0,30}}(?:called|named)) )?(?:{MODELS})"
+    rf"|[^.\n]{{0,80}}{MADE} (?:the team at |researchers at )?(?:{MAKERS})\b"
+    rf"|[^.,\n{{]{{1,40}}, an? [^.\n]{{0,40}}{ASSISTANT}[^.\n]{{0,30}}{MADE})",
+    rf"我是[^。\n]{{0,12}}(?:{MODELS})|由(?:openai|anthropic|阿里|百度|谷歌|深度求索)[^。\n]{{0,12}}(?:开发|训练|创建)",
+)
+"""Assistants by the name of a model, by a known maker, or by any name and maker (`I'm Max, an assistant made by`).
+Names that people have too (Claude, Gemini) want their maker beside them.
+"""
 PLACEHOLDER = Phrases(
-    "lorem ipsum|[insert|[your|[add|[enter your|[fill in|[todo|[placeholder|[tbd|<insert|<placeholder"
-    "|todo:|tbd:|fixme:",
+    {
+        "[": "[insert|[your|[add|[enter your|[fill in|[todo|[placeholder|[tbd|[name|[company|[date]",
+        "<": "<insert|<placeholder|<your",
+        ":": "todo:|tbd:|fixme:",
+        "": "lorem ipsum",
+    },
     r"\blorem ipsum\b",
     r"\[(?:insert|your|add|enter your|fill in|todo|placeholder|tbd)\b[^\]\n]{0,60}\](?!\()",
-    r"<(?:insert|placeholder)\b[^>\n]{0,40}>",
+    r"\[(?:company|name|date)(?: name)?\](?!\()",
+    r"<(?:insert|placeholder|your)\b[^>\n]{0,40}>",
     r"(?<![\w#/*'\"-])(?:todo|tbd|fixme):",
 )
+SLOT = re.compile(r"\{\{ ?[A-Za-z_][\w .]{0,40}\}\}")
+"""A field of a mail merge or a prompt template that was never filled in."""
+ABOUT_SLOTS = re.compile(
+    r"`|\\|\{%|\b(?:jinja|mustache|handlebars|vue|angular|django|template|placeholder|latex|ansible|helm)", re.I
+)
+STOCK_OPENING = re.compile(
+    r"(?:great|good|excellent|interesting) question|(?:certainly|absolutely|of course|sure(?: thing)?|definitely)[!.,]"
+    r"|(?:i'd|i would) be happy to|i'm happy to|thank you for (?:your|the|asking)"
+)
+STOCK_CLOSINGS = (
+    "hope this helps",
+    "hope that helps",
+    "let me know if you",
+    "feel free to ask",
+    "feel free to reach",
+    "any other questions",
+    "any further questions",
+    "happy to help",
+)
 REFUSAL = Phrases(
-    "sorry|afraid|can't|can’t|cannot|can not|won't|won’t|unable|not able|don't|don’t|do not|information"
-    "|lo siento|tut mir leid|désolé|mi dispiace|sinto muito|抱歉|对不起|申し訳",
+    {
+        "n't": "can't|won't|don't",
+        "’": "can’t|won’t|don’t",
+        "not ": "cannot|can not|not able|do not",
+        "": "sorry|afraid|unable|information|lo siento|tut mir leid|désolé|mi dispiace|sinto muito|抱歉|对不起|申し訳",
+    },
     r"\bi(?:'m| am|’m)? (?:really |very |so )?(?:sorry|afraid)\b[^.\n]{0,40}"
     rf"\b(?:{NOT}|unable|not able|don(?:'|’)?t)\b",
     rf"\bi {NOT} (?:\w+ )?(?:{HELPING})\b",

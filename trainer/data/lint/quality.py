@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainer.data.lint.findings import Finding
+from trainer.data.lint.forms import form_findings
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Tally
 from trainer.recipe.lint import Lint, Severity
@@ -17,10 +18,16 @@ FENCE_IQR = 3.0
 MIN_IQR = 0.35
 """Answers of one form differ little: without a floor, a few characters would be far out."""
 MIN_CUT_ROWS = 5
+SPIKE_CHARS = 25
+"""Lengths of free text differ: 51 neighbouring lengths together hold far more answers than one of them."""
 MIN_TABLE_ROWS = 20
 SYSTEMATIC_SHARE = 0.01
 """A few rows may quote a rendered text; from here on the data was rendered with somebody's template already."""
 LEFT_OVER = "turns begin or end with tokens of a chat template, or hold the end of one turn and the begin of the next"
+
+CHECKED = {"Q022": "code", "Q023": "sum"}
+"""Rule -> trait of the rows that it was checked in."""
+MIN_STOCK_ROWS = 5
 
 
 def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
@@ -32,14 +39,19 @@ def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield from _outliers(tally)
     yield from _languages(tally, section)
     yield from _edges(tally, section)
-    yield from _forms(tally, section)
+    yield from _stock(tally, section)
+    yield from _reasoning(tally)
+    yield from form_findings(tally, section)
 
 
 def _counted(tally: Tally, rule: str, count: int) -> Finding:
     share = count / len(tally)
     is_systematic = rule == "F019" and share >= SYSTEMATIC_SHARE
-    detail = LEFT_OVER if rule == "F019" else ""
-    return Finding(rule, detail, count, share, tuple(tally.first[rule]), "error" if is_systematic else None)
+    said = LEFT_OVER if rule == "F019" else ""
+    if (trait := CHECKED.get(rule)) and tally.counts[trait] < len(tally):
+        share = count / max(tally.counts[trait], 1)
+        said = f"of {tally.counts[trait]} answers that were checked ({trait})"
+    return Finding(rule, said, count, share, tuple(tally.first[rule]), "error" if is_systematic else None)
 
 
 def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
@@ -48,7 +60,7 @@ def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
     if count:
         yield Finding(
             "Q008",
-            "a code fence or JSON that is never closed",
+            "the last word begins something, as `and the` does, or a code fence or JSON is never closed",
             count,
             count / len(tally),
             tuple(tally.first["Q008"]),
@@ -61,13 +73,23 @@ def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
 
 
 def _cut_at_a_limit(tally: Tally, section: Lint) -> Iterator[Finding]:
-    """Report answers of one greatest length that stop without a stop: max_tokens of the model that wrote them."""
+    """Report answers of one length that stop without a stop: max_tokens, or a column's width, where they came from.
+
+    The greatest length, or one that many more answers have than the lengths around it.
+    """
     lengths = tally.lengths("answer")
-    longest = int(lengths.max())
-    same = np.flatnonzero((lengths == longest) & (np.asarray(tally.is_open) == 1))
-    if len(same) >= max(MIN_CUT_ROWS, 0.01 * len(lengths)):
+    is_open = np.asarray(tally.is_open) == 1
+    values, counts = np.unique(lengths[is_open], return_counts=True)
+    if not values.size:
+        return
+    length = int(values[np.argmax(counts)])
+    same = np.flatnonzero((lengths == length) & is_open)
+    around = np.count_nonzero((np.abs(lengths - length) <= SPIKE_CHARS) & is_open) - len(same)
+    is_spike = length == int(lengths.max()) or len(same) > around
+    if is_spike and len(same) >= max(MIN_CUT_ROWS, 0.01 * len(lengths)):
         rows = tally.refs(same[: section.max_rows_listed].tolist())
-        said = f"{len(same)} answers are exactly {longest} characters long, the greatest length: cut at a limit?"
+        longest = ", the greatest length" if length == int(lengths.max()) else ""
+        said = f"{len(same)} answers without an end are exactly {length} characters long{longest}: cut at a limit?"
         yield Finding("Q008", said, len(same), len(same) / len(tally), rows)
 
 
@@ -86,20 +108,25 @@ def _outliers(tally: Tally) -> Iterator[Finding]:
 
 
 def _languages(tally: Tally, section: Lint) -> Iterator[Finding]:
-    total, mismatched = tally.languages.total(), tally.mismatched.total()
+    total = tally.languages.total()
+    main = max(tally.prompt_languages, key=lambda name: (tally.prompt_languages[name], name), default="")
+    # A likely language counts where the prompts have it anyway.
+    pairs = {pair: rows for pair, rows in tally.mismatched.items() if pair[2] or pair[0] == main}
+    mismatched = sum(pairs.values())
     if mismatched and mismatched <= section.max_mismatch_share * tally.num_language_pairs:
-        (asked, answered), _ = sorted(tally.mismatched.items(), key=lambda item: (-item[1], item[0]))[0]
+        asked, answered, _ = min(pairs, key=lambda pair: (-pairs[pair], pair))
         share = mismatched / tally.num_language_pairs
         of = f"{mismatched} of {tally.num_language_pairs} identified rows"
         said = f"{of} answer in another language than the prompt's, most often {answered} to {asked}"
-        yield Finding("Q012", said, mismatched, share, tuple(tally.first["mismatch"]))
+        refs = [ref for name, _, sure in pairs for ref in tally.first[f"mismatch {name} {sure}"]]
+        yield Finding("Q012", said, mismatched, share, tuple(dict.fromkeys(refs))[: section.max_rows_listed], "warning")
     minor = sorted(name for name, rows in tally.languages.items() if rows < section.min_language_share * total)
-    main = [f"{name} {rows / total:.0%}" for name, rows in sorted(tally.languages.items(), key=lambda i: (-i[1], i[0]))]
+    most = [f"{name} {rows / total:.0%}" for name, rows in sorted(tally.languages.items(), key=lambda i: (-i[1], i[0]))]
     if minor and total >= MIN_TABLE_ROWS:
         count = sum(tally.languages[name] for name in minor)
         rows = [ref for name in minor for ref in tally.first[f"language {name}"]][: section.max_rows_listed]
         rare = ", ".join(minor[:6])
-        said = f"{count} of {total} identified rows are in rare languages ({rare}); most: {', '.join(main[:3])}"
+        said = f"{count} of {total} identified rows are in rare languages ({rare}); most: {', '.join(most[:3])}"
         yield Finding("Q012", said, count, count / total, tuple(rows))
 
 
@@ -116,22 +143,28 @@ def _edges(tally: Tally, section: Lint) -> Iterator[Finding]:
             yield Finding("Q015", said, count, count / table.total, severity=severity)
 
 
-def _forms(tally: Tally, section: Lint) -> Iterator[Finding]:
-    """Report the odd ones out where most answers are JSON."""
-    if tally.keys.total < MIN_TABLE_ROWS:
-        return
-    total, counts = tally.keys.total, tally.keys.most_common()
-    plain = dict(counts).get("no JSON", 0)
-    if total - plain < section.min_json_share * total:
-        return
-    if plain:
-        said = f"{plain} of {total} answers are no valid JSON, the others are"
-        yield Finding("Q017", said, plain, plain / total, tuple(tally.first["keys None"]))
-    forms = [(keys, rows) for keys, rows in counts if keys != "no JSON"]
-    usual, most = forms[0]
-    rare = [(keys, rows) for keys, rows in forms[1:] if rows < 0.05 * total]
-    if rare and most >= section.min_json_share * total:
-        count = sum(rows for _, rows in rare)
-        said = f"{count} answers have other keys than {usual!r}, such as {rare[0][0]!r}"
-        rows = [ref for keys, _ in rare for ref in tally.first[f"keys {keys}"]][: section.max_rows_listed]
-        yield Finding("Q017", said, count, count / total, tuple(rows))
+def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
+    """Report a sentence that opens or closes many answers, and phrases of assistants in many of them."""
+    longer = tally.answer_openings.total
+    for place, table in (("begin", tally.first_sentences), ("end", tally.last_sentences)):
+        (text, count), *_ = table.most_common(1) or [("", 0)]
+        if (
+            count >= MIN_STOCK_ROWS
+            and count > section.max_stock_share * longer >= section.max_stock_share * MIN_TABLE_ROWS
+        ):
+            yield Finding("Q026", f"{count} of {longer} longer answers {place} with {text!r}", count, count / longer)
+    stock = tally.counts["stock"]
+    if stock > 2 * section.max_stock_share * longer >= 2 * section.max_stock_share * MIN_TABLE_ROWS:
+        said = f"{stock} of {longer} longer answers begin or end with a phrase of assistants, as `Certainly!`"
+        yield Finding("Q026", said, stock, stock / longer, tuple(tally.first["stock"]))
+
+
+def _reasoning(tally: Tally) -> Iterator[Finding]:
+    """Report rows with reasoning beside rows without, where nothing in the row tells which it is."""
+    thinking = tally.counts["thinking"]
+    asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
+    plain = asked - thinking - tally.counts["switched"]
+    if thinking and plain:
+        said = f"{thinking} rows reason before they answer, {plain} do not"
+        count = min(thinking, plain)
+        yield Finding("F027", said, count, count / (thinking + plain), tuple(tally.first["thinking"]))

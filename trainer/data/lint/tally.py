@@ -30,12 +30,20 @@ class Tally:
         """`source:line` of the first rows of each kind of thing."""
         self.turns: Counter[int] = Counter()
         self.languages: Counter[str] = Counter()
-        self.mismatched: Counter[tuple[str, str]] = Counter()
+        self.prompt_languages: Counter[str] = Counter()
+        self.mismatched: Counter[tuple[str, str, bool]] = Counter()
+        """Language of the prompt, of the answer, and whether the first is sure -> rows."""
         self.num_language_pairs = 0
         self.systems: Counter[str] = Counter()
         self.system_texts: dict[str, str] = {}
+        self.system_forms = Frequent(MAX_SYSTEMS)
+        self.num_systems = 0
+        """Rows with a system prompt, those beyond the table too."""
         self.labels, self.prompt_openings = Frequent(), Frequent()
-        self.answer_openings, self.answer_endings, self.keys = Frequent(), Frequent(), Frequent()
+        self.answer_openings, self.answer_endings = Frequent(), Frequent()
+        self.first_sentences, self.last_sentences = Frequent(), Frequent()
+        self.json_forms: Counter[str] = Counter()
+        self.schemas, self.tools = Frequent(), Frequent()
         self.worst: list[tuple[int, int, str, tuple[str, ...]]] = []
         """Heap of the rows that break the most rules: (rules, -number of the row, place, rules by name)."""
         self.num_longer: Counter[str] = Counter()
@@ -65,7 +73,7 @@ class Tally:
             self.note(name, ref)
         if len(facts.flags) > 1:
             self._add_worst(ref, tuple(sorted(set(facts.flags))))
-        self._add_texts(facts)
+        self._add_texts(ref, facts)
         self._add_languages(ref, facts)
         if facts.kind != "text":
             self._add_form(ref, facts)
@@ -81,15 +89,24 @@ class Tally:
         if len(self.worst) > MAX_WORST:
             heappop(self.worst)
 
-    def _add_texts(self, facts: RowFacts) -> None:
+    def _add_texts(self, ref: str, facts: RowFacts) -> None:
         if facts.label:
             self.labels.add(facts.label)
+            if self.labels.counts[facts.label] <= self.max_rows_listed:
+                self._remember(f"label {facts.label}", ref)
         if facts.prompt_opening:
             self.prompt_openings.add(facts.prompt_opening)
         if facts.answer_opening:
             self.answer_openings.add(facts.answer_opening)
             self.answer_endings.add(facts.answer_ending)
-        if facts.system_key in self.systems or len(self.systems) < MAX_SYSTEMS:
+        if facts.first_sentence:
+            self.first_sentences.add(facts.first_sentence)
+        if facts.last_sentence:
+            self.last_sentences.add(facts.last_sentence)
+        if facts.system_key:
+            self.num_systems += 1
+            self.system_forms.add(facts.system_form)
+        if not facts.system_key or facts.system_key in self.systems or len(self.systems) < MAX_SYSTEMS:
             self.systems[facts.system_key] += 1
             self.system_texts.setdefault(facts.system_key, facts.system)
 
@@ -98,15 +115,24 @@ class Tally:
         if known:
             self.languages[known] += 1
             self._remember(f"language {known}", ref)
-        if facts.language and facts.answer_language:
+        asked = facts.language or facts.guessed_language
+        if asked and facts.answer_language:
             self.num_language_pairs += 1
-            if facts.language != facts.answer_language:
-                self.mismatched[facts.language, facts.answer_language] += 1
-                self._remember("mismatch", ref)
+            self.prompt_languages[asked] += 1
+            if asked != facts.answer_language:
+                self.mismatched[asked, facts.answer_language, bool(facts.language)] += 1
+                self._remember(f"mismatch {asked} {bool(facts.language)}", ref)
 
     def _add_form(self, ref: str, facts: RowFacts) -> None:
-        self.keys.add("no JSON" if facts.keys is None else facts.keys)
-        self._remember(f"keys {facts.keys}", ref)
+        self.json_forms[facts.json_form] += 1
+        if self.json_forms[facts.json_form] <= self.max_rows_listed:
+            self._remember(f"json {facts.json_form}", ref)
+        if facts.schema is not None:
+            self.schemas.add(facts.schema)
+            self._remember(f"schema {facts.schema}", ref)
+        for tool in facts.tools:
+            self.tools.add(tool)
+            self._remember(f"tool {tool}", ref)
         if facts.kind == "pair":
             longer = facts.answer_chars - facts.rejected_chars
             self.chosen.append(facts.chosen_key)

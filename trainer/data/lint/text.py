@@ -7,36 +7,26 @@ import unicodedata
 
 from ftfy.badness import is_bad
 
-from trainer.data.clean_text import drop_outer_space
+from trainer.data.clean_text import HIDDEN_MARK, drop_hidden, drop_outer_space
+from trainer.data.lint.phrases import any_in
+from trainer.data.lint.scripts import FOREIGN, has_letters_apart, has_look_alikes
 from trainer.data.special_tokens import SpecialTokens
 
 LEFT_OVER = SpecialTokens()
 SPECIAL_CUES = (
-    "<|",
-    "<｜",
-    "_of_turn>",
-    "<bos>",
-    "<eos>",
-    "<pad>",
-    "<unk>",
-    "</s>",
-    "INST]",
-    "SYS>>",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "###e",
-    "##e",
-    "# e",
+    ("<", ("<|", "<｜", "_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "</s>", "SYS>>")),
+    ("[", ("INST]", "[CLS]", "[SEP]", "[MASK]")),
+    ("##", ("###e", "##e", "# e")),
 )
-"""How the chat templates of common models write the tokens that end turns and texts."""
+"""How the chat templates of common models write the tokens that end turns and texts, by a mark that they all have."""
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
 )
 """UTF-8 read as Windows-1252: a first byte of two to four, then a following one; ftfy has the last word."""
-INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e]")
-"""Soft hyphen, zero-width space, word joiner, byte order mark, direction overrides; not the joiners of scripts."""
+MOJIBAKE_BEGIN = re.compile("[\u00c2-\u00f4]")
+INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
+"""Soft hyphen, zero-width space, word joiner, byte order mark; not the joiners of scripts."""
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 HTML = re.compile(
     r"</?(?:p|br|div|span|td|tr|th|table|li|ul|ol|b|i|u|strong|em|h[1-6]|font|img|a)(?:\s[^<>]{0,200})?/?>"
@@ -56,29 +46,43 @@ def text_flags(texts: list[str]) -> list[str]:
     if _has_special_token(texts, joined):
         flags.append("F019")
     if not joined.isascii():
-        flags += _unicode_flags(joined)
+        flags += _unicode_flags(joined, texts)
     if ("<" in joined or "&" in joined) and _has_html(joined):
         flags.append("Q006")
-    if any(text != drop_outer_space(text) for text in texts) or WHITE_SPACE.search(joined):
+    if any(text != drop_outer_space(text) for text in texts) or (
+        joined.count("\n") >= 4 and WHITE_SPACE.search(joined)
+    ):
         flags.append("Q007")
+    if has_letters_apart(joined):
+        flags.append("Q021")
     return flags
 
 
 def _has_special_token(texts: list[str], joined: str) -> bool:
     """Whether tokens are left over from a rendering; those that a text merely quotes are encoded as plain text."""
-    if not any(cue in joined for cue in SPECIAL_CUES):
+    if not any(mark in joined and any_in(cues, joined) for mark, cues in SPECIAL_CUES):
         return False
     return any(LEFT_OVER.is_left_over(text) for text in texts)
 
 
-def _unicode_flags(text: str) -> list[str]:
+def _unicode_flags(joined: str, texts: list[str]) -> list[str]:
+    # Each character once: the searches that follow look at a hundred letters instead of all.
+    letters = "".join(set(joined))
     flags = []
-    candidate = MOJIBAKE.search(text)
-    if "\ufffd" in text or (candidate and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])):
+    if "\ufffd" in letters or (MOJIBAKE_BEGIN.search(letters) and _is_mojibake(joined)):
         flags.append("Q004")
-    if INVISIBLE.search(text) or not unicodedata.is_normalized("NFC", text):
+    if INVISIBLE.search(letters) or not unicodedata.is_normalized("NFC", joined):
         flags.append("Q005")
+    if HIDDEN_MARK.search(letters) and any(text != drop_hidden(text) for text in texts):
+        flags.append("Q019")
+    if FOREIGN.search(letters) and has_look_alikes(joined):
+        flags.append("Q020")
     return flags
+
+
+def _is_mojibake(text: str) -> bool:
+    candidate = MOJIBAKE.search(text)
+    return candidate is not None and is_bad(text[max(0, candidate.start() - 40) : candidate.end() + 40])
 
 
 def _has_html(text: str) -> bool:

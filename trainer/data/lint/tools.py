@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import orjson
 
 Message = dict[str, Any]
 
@@ -25,6 +28,9 @@ def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[st
     F012: its schema does not allow the call. F022: the row does not list the tool. F010: an answer to a call that was
     not made.
     """
+    turns = list(turns)
+    # Tools written into the system prompt are read by the model, if not by us.
+    system = turns[0]["content"] if turns[0]["role"] == "system" else ""
     offered = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools if "function" in tool}
     flags: list[str] = []
     called: set[str] = set()
@@ -32,13 +38,35 @@ def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[st
         for call in turn.get("tool_calls") or []:
             called.add(str(call.get("id")))
             if call["function"]["name"] not in offered:
-                flags.append("F022")
+                flags += ["F022"] if call["function"]["name"] not in system else []
             elif not is_allowed(call["function"], offered):
                 flags.append("F012")
         answered = turn.get("tool_call_id")
         if answered is not None and called != {"None"} and str(answered) not in called:
             flags.append("F010")
     return sorted(set(flags))
+
+
+def schemas_of(tools: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return name and digest of each tool's parameters; what a description says in words is left out."""
+    functions = [tool["function"] for tool in tools if "function" in tool]
+    return [f"{function['name']}:{_digest(function.get('parameters'))}" for function in functions]
+
+
+def _digest(parameters: object) -> str:
+    form = orjson.dumps(_form_of(parameters), default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.blake2b(form, digest_size=4).hexdigest()
+
+
+def _form_of(schema: object) -> object:
+    if isinstance(schema, dict):
+        words = {} if "properties" not in schema and "type" not in schema else {"description", "title", "examples"}
+        return {key: _form_of(value) for key, value in schema.items() if key not in words}
+    if isinstance(schema, list):
+        return (
+            sorted(map(str, schema)) if all(isinstance(item, str) for item in schema) else list(map(_form_of, schema))
+        )
+    return schema
 
 
 def is_allowed(function: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:

@@ -57,6 +57,8 @@ def test_few_held_out_rows_are_told_by_their_share_or_their_number(train: int, h
         ("Q005", {}, "at the source", "data.clean"),
         ("Q005", {"clean": {"unicode": "keep"}}, "set data.clean.unicode: nfc", "invisible"),
         ("Q005", {"clean": {"invisible_characters": False}}, "set data.clean.invisible_characters: true", "nfc"),
+        ("Q019", {}, "at the source", "data.clean"),
+        ("Q019", {"clean": {"invisible_characters": False}}, "set data.clean.invisible_characters: true", ""),
         ("Q006", {}, "at the source", "data.clean"),
         ("Q006", {"clean": {"html": False}}, "set data.clean.html: true", ""),
         ("Q007", {}, "at the source", "data.clean"),
@@ -67,6 +69,7 @@ def test_few_held_out_rows_are_told_by_their_share_or_their_number(train: int, h
         ("B002", {}, "set data.system_prompt with when: replace", ""),
         ("B002", {"system_prompt": {"text": "a"}}, "set data.system_prompt.when: replace", "with"),
         ("B002", {"system_prompt": {"text": "a", "when": "replace"}}, "serving_system_prompt one text", "set "),
+        ("B013", {"system_prompt": {"text": "a"}}, "set data.system_prompt.when: replace", "with"),
         ("Q002", {}, RULES["Q002"].fix, ""),
     ],
 )
