@@ -140,6 +140,12 @@ def test_pairs_are_stored_in_three_parts_and_never_packed(tmp_path: Path, model_
     assert report_of(context)["items"] == 8
 
 
+def test_a_first_row_with_a_number_that_no_double_holds_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'{"text":"a","metadata":{"n":1e400}}\n')
+    assert str(stage._first_row(path)["metadata"]["n"]) == "1e400"
+
+
 def test_no_training_rows_is_an_error(tmp_path: Path, model_dir: Path) -> None:
     with pytest.raises(DataError, match=r"data/train\.jsonl has no rows"):
         run_stage(tmp_path, model_dir, [])

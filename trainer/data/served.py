@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
+from trainer.data import exact
 from trainer.data.sources import system_text
 from trainer.data.system import has_system_turn
 from trainer.recipe.data import DataSection
@@ -46,7 +45,7 @@ def _openings(path: Path) -> Counter[str | None]:
     counts: Counter[str | None] = Counter()
     with path.open("rb") as file:
         for line in file:
-            row = orjson.loads(line)
+            row = exact.loads(line)
             if turns := row.get("prompt") or row.get("messages"):
                 counts[turns[0]["content"] if has_system_turn(turns) else None] += 1
     return counts

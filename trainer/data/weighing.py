@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from trainer.data import exact
 from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
 from trainer.data.spool import Spool, read_spans
@@ -88,7 +88,7 @@ def _chunks(spool: Spool, pairs: Pairs) -> Iterator[RowPairs]:
 
 def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
     """Return what differs in prompt, answer and context of each pair."""
-    texts = [texts_of(orjson.loads(line)) for line in read_spans(chunk.path, chunk.spans)]
+    texts = [texts_of(exact.loads(line)) for line in read_spans(chunk.path, chunk.spans)]
     weighed = []
     for left, right in chunk.pairs.tolist():
         one, other = texts[left], texts[right]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
+from trainer.data import exact
 from trainer.data.alternatives import CONTRACTIONS, GLUE, UNMARKED
 from trainer.data.keys import SUPERSCRIPTS
 from trainer.data.shingles import UNSPACED
@@ -90,8 +91,8 @@ def _json_value(text: str) -> str | None:
     if stripped[:1] not in ("{", "["):
         return None
     try:
-        return orjson.dumps(orjson.loads(stripped), option=orjson.OPT_SORT_KEYS).decode()
-    except (orjson.JSONDecodeError, TypeError):
+        return exact.dumps(exact.loads(stripped), option=orjson.OPT_SORT_KEYS).decode()
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from peft import PeftModel
 from rich.console import Console
 
@@ -254,7 +253,7 @@ def _tuned(run: Path) -> dict[str, dict[str, Any]]:
     path = run / "eval" / "predictions.jsonl"
     if not path.is_file():
         raise StageError(f"{run} is not evaluated: {path} is missing", hint=f"trainer eval {run}")
-    lines = (orjson.loads(line) for line in path.read_bytes().splitlines())
+    lines = (exact.loads(line) for line in path.read_bytes().splitlines())
     return {
         json.dumps([line["messages"], line["reference"]], sort_keys=True): line["answers"]["tuned"]
         | {"group": line["group"]}

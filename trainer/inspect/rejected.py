@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from trainer.data import exact
 from trainer.data.files import find_files, is_pattern
 from trainer.data.prepare import Chunk, Origin, Rules, prepare
@@ -64,7 +62,7 @@ def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> l
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
-            yield orjson.loads(line)
+            yield exact.loads(line)
 
 
 def _place(line: dict[str, Any]) -> str:

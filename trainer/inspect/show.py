@@ -6,11 +6,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import orjson
 from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+
+from trainer.data import exact
 
 OPEN, CLOSE = "⟦", "⟧"
 TRAINED, CONTEXT = "bold green", "dim"
@@ -56,11 +57,11 @@ def turns_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "input_ids" in record:
         yield "input_ids", str(record["input_ids"])
     if record.get("tools"):
-        yield "tools", orjson.dumps(record["tools"]).decode()
+        yield "tools", exact.dumps(record["tools"]).decode()
     for name in ("messages", "prompt", "completion", "chosen", "rejected"):
         for turn in record.get(name) or []:
             role = turn["role"] if name in ("messages", "prompt") else f"{name} {turn['role']}"
-            calls = f"\n{orjson.dumps(turn['tool_calls']).decode()}" if turn.get("tool_calls") else ""
+            calls = f"\n{exact.dumps(turn['tool_calls']).decode()}" if turn.get("tool_calls") else ""
             yield role, f"{turn['content']}{calls}".strip("\n")
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import httpx2
 import orjson
 
+from trainer.data import exact
 from trainer.errors import HardwareError
 from trainer.recipe.arms import Endpoint
 from trainer.scoring.question import Answer, Message, Timing
@@ -203,7 +204,7 @@ class EndpointModel:
         ends = time.monotonic() + limit_s
         size = 0
         try:
-            with self.client.stream("POST", self.url, content=orjson.dumps(body)) as response:
+            with self.client.stream("POST", self.url, content=exact.dumps(body)) as response:
                 if response.status_code != 200:
                     self._refused(response)
                 for chunk in response.iter_bytes():

@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-import orjson
-
+from trainer.data import exact
 from trainer.data.sources import open_inputs
 from trainer.data.table import Side
 from trainer.errors import Problem, RecipeError
@@ -182,7 +181,7 @@ def _items(suite: Suite) -> SuiteItems:
 
 def _heldout(recipe: Recipe, path: Path | None) -> Rows:
     if path is not None:
-        rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+        rows = [exact.loads(line) for line in path.read_bytes().splitlines()]
         return Rows(min(len(rows), recipe.eval.max_rows), rows)
     return Rows(_most_rows(recipe), None)
 

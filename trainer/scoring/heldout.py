@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from trainer.data import exact
 from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
@@ -89,7 +89,7 @@ def read_held_out(
     chosen = list(range(len(store)))
     if len(chosen) > max_rows:
         chosen = sorted(random.Random(seed).sample(chosen, max_rows))
-    rows = [orjson.loads(lines[int(store.row_index[index])]) for index in chosen]
+    rows = [exact.loads(lines[int(store.row_index[index])]) for index in chosen]
     if store.is_pairs:
         pairs = [store.pair(index) for index in chosen]
         return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)

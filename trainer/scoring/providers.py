@@ -15,6 +15,8 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict
 
+from trainer.data import exact
+
 Row = dict[str, Any]
 Message = dict[str, Any]
 
@@ -154,7 +156,7 @@ def export(service: Service, rows: Iterable[Row]) -> bytes:
 
 def encoded(service: Service, row: Row) -> bytes:
     """Return one row in the format of a service, as a line of JSON."""
-    return orjson.dumps(_converted(service, row), option=orjson.OPT_APPEND_NEWLINE)
+    return exact.dumps(_converted(service, row), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _converted(service: Service, row: Row) -> Row:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 
+from trainer.data import exact
 from trainer.errors import DataError
 from trainer.scoring.answers import AnswerStore
 from trainer.scoring.choice_likelihood import choice_log_probs
@@ -181,7 +181,7 @@ def _with_store(
     told: Told,
 ) -> list[Answer]:
     """Answer what the store does not hold yet; what was finished before an interruption is not asked again."""
-    keys = [hashlib.sha256(orjson.dumps(value)).hexdigest() for value in keyed_by]
+    keys = [hashlib.sha256(exact.dumps(value)).hexdigest() for value in keyed_by]
     wanted: dict[str, int] = {}
     for place, key in enumerate(keys):
         if store.get(key) is None:

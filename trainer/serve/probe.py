@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-import orjson
 
+from trainer.data import exact
 from trainer.data.system import has_system_turn
 from trainer.errors import GateError, HardwareError
 from trainer.rundir import RunFolder
@@ -62,7 +62,7 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
     lines = path.read_bytes().splitlines() if path.is_file() and is_greedy else []
     needs_more = _rows_with_extras(run) if lines else set()
     found = []
-    for line in map(orjson.loads, lines):
+    for line in map(exact.loads, lines):
         tuned, base = (line["answers"].get(arm) for arm in ("tuned", "base"))
         if tuned is None or (line.get("source"), line.get("line")) in needs_more:
             continue
@@ -93,7 +93,7 @@ def _bare(messages: list[Message], system: str | None) -> list[Message] | None:
 def _rows_with_extras(run: RunFolder) -> set[tuple[Any, Any]]:
     """Return the places of held-out rows whose prompt is more than their turns."""
     path = run.stage_dir("data") / "heldout.jsonl"
-    rows = map(orjson.loads, path.read_bytes().splitlines() if path.is_file() else [])
+    rows = map(exact.loads, path.read_bytes().splitlines() if path.is_file() else [])
     return {(row.get("source"), row.get("line")) for row in rows if row.get("tools") or row.get("chat_template_kwargs")}
 
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
-
+from trainer.data import exact
 from trainer.data.served import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
@@ -154,4 +153,4 @@ def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: in
     lines = path.read_bytes().splitlines() if path.is_file() else []
     if not lines:
         return max(LONGEST_UNKNOWN, at_least)
-    return max(at_least, longest_answer(limit, tokens_of(map(orjson.loads, lines), tokenizer)))
+    return max(at_least, longest_answer(limit, tokens_of(map(exact.loads, lines), tokenizer)))

@@ -13,10 +13,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import Console
 
 import trainer
+from trainer.data import exact
 from trainer.errors import StageError
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
@@ -267,7 +267,7 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
 
 
 def _lines(path: Path) -> list[Json]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return [exact.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _show(value: Json, context: StageContext) -> None:

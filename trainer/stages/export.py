@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from transformers import GenerationConfig
 
+from trainer.data import exact
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
 from trainer.model.carried import write_carried
@@ -397,4 +397,4 @@ def _run_facts(context: StageContext) -> RunFacts:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return [exact.loads(line) for line in path.read_bytes().splitlines()]

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from trainer.data import exact
 from trainer.data.lint.findings import Finding, Seen
@@ -186,7 +185,7 @@ def _first_row(path: Path) -> dict[str, Any]:
         raise DataError(
             "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
         )
-    row: dict[str, Any] = orjson.loads(line)
+    row: dict[str, Any] = exact.loads(line)
     return row
 
 
@@ -213,7 +212,7 @@ def _fit(splits: list[Split], section: PackSection) -> dict[str, list[str]]:
         shorter.replace(split.tokens_path)  # the cache keeps the long one
         split.store = TokenStore.load(split.tokens_path)
         if len(lost):
-            dropped[split.name] = [place(orjson.loads(row)) for row in split.rows(lost)]
+            dropped[split.name] = [place(exact.loads(row)) for row in split.rows(lost)]
     if not len(splits[0].store):
         raise DataError(
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
@@ -228,7 +227,7 @@ def _overlong_error(splits: list[Split], split: Split, limit: int) -> DataError:
     [row] = split.rows(np.array([first]))
     lines = [
         f"{np.count_nonzero(lengths > limit)} of {len(lengths)} rows are longer than pack.max_length {limit} tokens, "
-        f"the first is {place(orjson.loads(row))}",
+        f"the first is {place(exact.loads(row))}",
         *_histogram_lines(lengths),
         "max_length that keeps " + ", ".join(f"{share} %: {length}" for share, length in keeps.items()),
     ]
@@ -278,7 +277,7 @@ def _plan(split: Split, recipe: Recipe) -> tuple[PackPlan, bool]:
     A pair stays an item of its own: it counts for `train.global_batch_size`, and its lengths are packed in the batch.
     """
     texts = split.rows(split.store.row_index)
-    rows = _repeated((orjson.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
+    rows = _repeated((exact.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
     if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
@@ -381,7 +380,7 @@ def _num_prompt_tokens(store: TokenStore, row: int) -> int:
 
 def _seen(train: Split, whole: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
     listed = whole.row_index[rows[: recipe.data.lint.max_rows_listed]]
-    return Seen(len(rows), tuple(place(orjson.loads(text)) for text in train.rows(listed)))
+    return Seen(len(rows), tuple(place(exact.loads(text)) for text in train.rows(listed)))
 
 
 def _facts(report: dict[str, Any], long: LongRows, train: Split, recipe: Recipe) -> TokenFacts:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 import trainer
+from trainer.data import exact
 from trainer.recipe import Recipe
 from trainer.render.answers import Answers, select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
@@ -71,7 +70,7 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return [exact.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _answers(path: Path, scores: dict[str, Any] | None) -> Answers | None:
@@ -79,7 +78,7 @@ def _answers(path: Path, scores: dict[str, Any] | None) -> Answers | None:
     if not path.is_file():
         return None
     with path.open("rb") as lines:
-        return select_answers((orjson.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
+        return select_answers((exact.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
 
 
 def _pages(context: StageContext) -> dict[str, str]:

@@ -16,11 +16,14 @@ import pytest
 
 from trainer.data import exact
 from trainer.data.keys import content_key
+from trainer.data.pii.walk import rewritten
 from trainer.data.prepare import Chunk, Origin, Rules, field_key, prepare, write_line
 from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.data.spool import Spool
+from trainer.data.words import tokens_of
+from trainer.inspect.show import turns_of
 from trainer.recipe.data import DataSection
 
 NUMBERS = [
@@ -172,3 +175,20 @@ def test_parquet_values_without_a_json_type_are_whole_text(tmp_path: Path) -> No
         "endless": "Infinity",
         "missing": None,
     }
+
+
+def test_answers_that_differ_beyond_64_bits_differ_for_near_copies() -> None:
+    one, other = (tokens_of(f'{{"tracking": 940011020088123456700{digit}}}') for digit in (0, 1))
+    assert one != other
+    assert one == tokens_of('{ "tracking" : 9400110200881234567000 }')
+
+
+def test_redaction_inside_arguments_as_text_keeps_the_numbers_beside() -> None:
+    held = {"arguments": '{"n": 9400110200881234567000, "x": 10.50, "mail": "a@b.org"}'}
+    [text] = rewritten(held, lambda leaf: "[EMAIL]" if leaf.text == "a@b.org" else leaf.text, "").values()
+    assert text == '{"n":9400110200881234567000,"x":10.50,"mail":"[EMAIL]"}'
+
+
+def test_inspect_shows_numbers_of_any_length() -> None:
+    shown = dict(turns_of(parse_row(call('{"n": 9400110200881234567000}'), source="f", line=1).record))
+    assert "9400110200881234567000" in str(shown)

@@ -53,6 +53,12 @@ def test_a_sample_is_seeded_ordered_and_keeps_rows_with_their_tokens() -> None:
     assert [int(ids[1]) - 10 for ids, _ in held.tokens] == places
 
 
+def test_numbers_of_held_out_rows_are_graded_as_they_are_written() -> None:
+    whole = [line.replace(b'"c1"', b"9400110200881234567000").replace(b'"c0"', b"1e400") for line in lines()]
+    rows = read_held_out(store(), whole, max_rows=2, seed=3).rows
+    assert {str(row["metadata"]["customer"]) for row in rows} <= {"9400110200881234567000", "1e400"}
+
+
 def test_rows_that_pack_left_out_are_no_questions() -> None:
     kept = from_tokens([(place, Tokens([1, 10 + place, 40], [0, 0, 1])) for place in (1, 4)])
     assert [row["line"] for row in read_held_out(kept, lines(), max_rows=9, seed=0).rows] == [1, 4]

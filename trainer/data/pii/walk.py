@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import orjson
+from trainer.data import exact
 
 STRUCTURE = frozenset(
     ("role", "source", "line", "weight", "type", "id", "tool_call_id", "required", "$ref", "input_ids", "labels")
@@ -94,7 +94,7 @@ def _held(key: str, held: Any, change: Callable[[Leaf], Any], path: str, lead: s
     new = rewritten(old, change, path, lead, free=free)
     if new is old:
         return held
-    return orjson.dumps(new).decode() if isinstance(held, str) and not isinstance(old, str) else new
+    return exact.dumps(new).decode() if isinstance(held, str) and not isinstance(old, str) else new
 
 
 def is_large(value: Any) -> bool:
@@ -113,8 +113,8 @@ def parsed(value: Any) -> Any:
     """Return the object that a JSON string holds, or the value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            return orjson.loads(value)
-        except ValueError:
+            return exact.loads(value)
+        except (ValueError, RecursionError):
             return value
     return value
 

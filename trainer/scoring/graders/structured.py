@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from trainer.data import exact
 from trainer.errors import DataError
 from trainer.recipe.metrics import Grader, JsonFields, JsonSchema, ValidJson
 from trainer.scoring.graders.expected import applies, expected
@@ -53,7 +54,7 @@ def schema_fault(schema: Any, value: Any) -> str:
     Raises:
         DataError: The schema refers to one that is not part of it: nothing is fetched.
     """
-    validator = _validator(orjson.dumps(schema))
+    validator = _validator(exact.dumps(schema))
     try:
         errors = sorted(validator.iter_errors(value), key=lambda error: (len(error.absolute_path), error.message))
     except RecursionError:
