@@ -291,6 +291,13 @@ def test_a_telling_column_that_is_not_used_is_a_warning_unless_the_recipe_says_s
     assert findings(tmp_path / "two", "F021") == []
 
 
+def test_the_options_of_a_question_are_not_left_out_without_a_warning(tmp_path: Path) -> None:
+    rows = [{"question": f"q {word(n)}", "choices": ["a", word(n)], "answer": n % 2} for n in range(30)]
+    path = written(tmp_path / "a.jsonl", rows)
+    run_stage(tmp_path / "one", path)
+    assert [each["detail"] for each in findings(tmp_path / "one", "F021")] == [f"{path}: choices (options)"]
+
+
 def test_text_beside_a_label_stops_the_stage_with_the_mapping_to_set(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"text": f"t {word(n)}", "intent": "x"} for n in range(30)])
     with pytest.raises(DataError, match="prompt: text, completion: intent") as caught:

@@ -41,6 +41,8 @@ LABELS = (
     "gold",
     "gold_label",
 )
+OPTION_COLUMNS = ("choices", "options", "endings", "candidates", "option_a", "option_b", "option_c", "option_d")
+"""What a question lets choose from: without it an answer such as `2` or `B` says nothing."""
 TARGETS = ("target", "targets", "summary", "summaries", "highlights", "translation", "translations", "ground_truth")
 MAPPABLE = frozenset(
     {*TURN_COLUMNS, *PROMPT_COLUMNS, *COMPLETION_COLUMNS, *INPUT_COLUMNS, *LABEL_COLUMNS, *RARE_PROMPTS}
@@ -57,8 +59,9 @@ MEANINGS: dict[str, str] = {
     **dict.fromkeys(LABELS, "label"),
     **dict.fromkeys((*TOOL_COLUMNS, "available_tools", "tool_calls"), "tools"),
     **dict.fromkeys(IMAGE_COLUMNS, "image"),
-    **dict.fromkeys((*REASONING_COLUMNS, "thought", "thoughts"), "reasoning"),
+    **dict.fromkeys((*REASONING_COLUMNS, "thought", "thoughts", "reasoning_details"), "reasoning"),
     **dict.fromkeys(SYSTEM_COLUMNS, "system"),
+    **dict.fromkeys(OPTION_COLUMNS, "options"),
     **dict.fromkeys(CONTEXT_COLUMNS, "context"),
 }
 """Name of a column -> what it means to a reader, and so to a model that never sees it."""
@@ -72,6 +75,13 @@ def is_missing(value: object) -> bool:
 def meaning_of(name: str) -> str:
     """Return what the name of a column (`column`, or `column[].key` inside of turns) says it means, "" for nothing."""
     return MEANINGS.get(name.rpartition("[].")[2].strip().lower(), "")
+
+
+def plain_names(raw: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return our name -> column of the file for columns that have it in capitals, as spreadsheets do: `Question`."""
+    taken = {*raw, *mapping}
+    names = {name.strip().lower(): name for name in raw if name not in mapping.values()}
+    return {plain: name for plain, name in names.items() if plain in MAPPABLE and plain not in taken}
 
 
 class Columns:

@@ -14,6 +14,7 @@ followed by "metadata" (every other column), "source" and "line".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NamedTuple, assert_never
 
@@ -27,6 +28,7 @@ from trainer.data.columns import (
     TOOL_COLUMNS,
     TURN_COLUMNS,
     Columns,
+    plain_names,
 )
 from trainer.data.images import refuse_images
 from trainer.data.judged import parse_ranked, parse_two_answers
@@ -83,8 +85,7 @@ def parse_row(
     if not isinstance(raw, dict):
         raise RowError("not_an_object", f"the row is {kind_of(raw)}, not an object")
     check_shape(raw)
-    columns = Columns(raw, mapping or {})
-    layout = detect_format(columns.shown()) if format == "auto" else format
+    columns, layout = _layout_of(raw, mapping or {}, format)
     record = _parse_layout(columns, layout)
     if any(columns.has(name) for name in IMAGE_COLUMNS):
         refuse_images(record, columns)
@@ -94,6 +95,25 @@ def parse_row(
     if check:
         check_record(record)
     return Parsed(layout, {**record, "source": source, "line": line}, used, unused, columns.notes)
+
+
+def _layout_of(raw: dict[str, Any], mapping: Mapping[str, str], format: Format) -> tuple[Columns, Format]:
+    """Return the columns of a row and their layout; where none fits, names in capitals are tried as ours.
+
+    Raises:
+        RowError: no layout fits.
+    """
+    columns = Columns(raw, mapping)
+    if format != "auto":
+        return columns, format
+    try:
+        return columns, detect_format(columns.shown())
+    except RowError:
+        if names := plain_names(raw, mapping):
+            renamed = Columns(raw, {**mapping, **names})
+            with suppress(RowError):
+                return renamed, detect_format(renamed.shown())
+        raise
 
 
 def _parse_layout(columns: Columns, layout: Format) -> Record:

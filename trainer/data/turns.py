@@ -125,9 +125,7 @@ def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
     name = role_name.strip().lower() if isinstance(role_name, str) else ""
     role = ROLES.get(name)
     if role is None:
-        raise RowError(
-            "unknown_role", f"{place}: role {role_name!r}; known are {', '.join(sorted(set(ROLES.values())))}"
-        )
+        raise RowError("unknown_role", f"{place}: {_unknown_role(turn, role_name)}")
     content = turn["value"] if turn.get("value") is not None else turn.get("content")
     calls = turn.get("tool_calls") or turn.get("function_call")
     if name in CALLING_ROLES:
@@ -162,6 +160,14 @@ def lost_keys(value: object, place: str) -> set[str]:
         for key in turn.keys() - KNOWN_KEYS
     }
     return {f"{place}[].{key}" for key, is_empty in unknown if not is_empty}
+
+
+def _unknown_role(turn: dict[str, Any], role_name: object) -> str:
+    """Say what is wrong with the role of a turn: its name, or that it stands under another key."""
+    if role_name is not None:
+        return f"role {role_name!r}; known are {', '.join(sorted(set(ROLES.values())))}"
+    keys = shorten(", ".join(map(str, turn)), 80) or "none"
+    return f"no `role` (or `from`); its keys are {keys}: rename them to role and content"
 
 
 def _content_of(content: object, role: str, place: str, notes: Notes) -> str:

@@ -310,3 +310,21 @@ def test_used_and_unused_columns_are_told_by_the_names_of_the_file() -> None:
     assert (parsed.used, parsed.unused) == (["q", "sql"], ["id", "prompt"])
     turns = [{**USER, "time": 3}, {**ANSWER, "audio": None, "image_url": "u"}]
     assert parse({"messages": turns}).unused == ["messages[].image_url", "messages[].time"]
+
+
+@pytest.mark.parametrize("names", [("Question", "Answer"), ("PROMPT", "Completion "), ("Instruction", "Output")])
+def test_names_of_columns_in_capitals_are_read(names: tuple[str, str]) -> None:
+    parsed = parse_row({names[0]: "q", names[1]: "a", "Category": "x"}, source="f", line=1)
+    assert [turn["content"] for turn in parsed.record["messages"]] == ["q", "a"]
+    assert parsed.used == list(names) and parsed.record["metadata"] == {"Category": "x"}
+
+
+def test_columns_in_capitals_beside_a_layout_stay_what_they_are() -> None:
+    record = parse_row({"prompt": "q", "completion": "a", "Context": "c"}, source="f", line=1).record
+    assert record["metadata"] == {"Context": "c"}
+
+
+def test_a_turn_without_a_role_names_its_keys() -> None:
+    row = {"messages": [{"speaker": "user", "text": "q"}, {"speaker": "assistant", "text": "a"}]}
+    with pytest.raises(RowError, match=r"no `role` .* its keys are speaker, text: rename them to role and content"):
+        parse_row(row, source="f", line=1)
