@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.scoring.case import LARGE_VOLUME, Case
+from trainer.scoring.case import LARGE_VOLUME, Case, too_slow
 from trainer.scoring.decision import Choice
 from trainer.scoring.grounds import ArmGrounds, Interval
 
@@ -64,11 +64,22 @@ def _tune(choice: Choice) -> str:
         case "tuned_cheaper":
             return f"{tuned} is as good as {prompted} and {_costs(case)}"
         case "documents_not_enough":
-            return f"documents were tried and are not enough, {prompted} has {_quality(case.prompted)}"
+            return _tried(case)
         case "examples_not_enough":
             return f"examples were tried and are not enough, {prompted} has {_quality(case.prompted)}"
         case _:
             return "the prompts fail on format or style, which tuning teaches"
+
+
+def _tried(case: Case) -> str:
+    """Name the best arm with documents, and whether its quality or its latency is not enough."""
+    arms = [arm for arm in case.grounds.arms.values() if arm.documents]
+    best = max(arms, key=lambda arm: arm.quality.value)
+    if too_slow(case.grounds, best):
+        return (
+            f"documents were tried and are not enough: {best.name} has {_quality(best)} and {_breach(case, best.name)}"
+        )
+    return f"documents were tried and are not enough, {best.name} has {_quality(best)}"
 
 
 def _documents(choice: Choice) -> str:

@@ -366,3 +366,9 @@ def test_rows_needed_are_those_of_a_run_without_failure() -> None:
 def test_a_zero_shot_prompt_alone_is_said_to_be_no_test_of_prompting() -> None:
     said = " ".join(would_change(decide(grounds_of([BASE, UNHELPFUL]))))
     assert "zero-shot" in said and "dynamic_few_shot" in said
+
+
+def test_documents_that_are_enough_and_too_slow_are_told_as_slow() -> None:
+    base, slow = Made("base", 0.3, failure="knowledge", latency=0.2), Made("rag", 0.99, documents=True, latency=5.0)
+    line = headline(decide(grounds_of([base, slow], 400, latency_limit_s=1.0)))
+    assert "rag has 99.0%" in line and "rag" in line and "takes 5.00 s, above the limit of 1 s" in line
