@@ -82,9 +82,55 @@ INTERCHANGEABLE = _words(
 )
 """Glue that may also stand in place of other such glue."""
 
+ADVERBS = _words("already still yet now soon again today tomorrow yesterday tonight often sometimes perhaps maybe anyway")
+"""Words that mean the same wherever they stand in a sentence; so do those in -ly."""
+
 UNMARKED = {f"{stem}nt": stem for stem in _words("do does did is are was were has have had could would should")}
 UNMARKED |= {"cant": "can", "wont": "will"}
 """Contractions written without their apostrophe."""
 
 CONTRACTIONS = {"m": "am", "re": "are", "ve": "have", "ll": "will", "d": "would", "s": "is"}
 """Letters after an apostrophe -> word."""
+
+LOOKALIKES = frozenset(
+    frozenset(pair.split("/"))
+    for pair in """
+    accent/accept acres/cares action/auction actions/auctions acts/cats adverse/averse alter/later angel/angle
+    angels/angles apples/applies ascent/assent bacon/beacon baker/beaker baking/banking bands/brands beach/breach
+    beast/beats beast/breast boost/boots bought/brought breath/breathe breathes/breaths bride/bridge buses/bushes
+    busy/buys buyer/buyers cancel/cancer carbon/carton cases/causes casual/causal chance/change change/charge
+    changed/charged changes/charges changing/charging choose/chose closest/closet clothes/cloths coast/coats
+    compete/complete competed/completed competing/completing concept/concert concert/convert consent/content
+    consumers/consumes contact/contract contacted/contracted contacts/contracts content/contest content/context
+    contest/context convert/covert country/county course/curse courses/curses crate/create crates/creates cries/crimes
+    dairy/diary decent/descent deduce/deduct defend/depend desert/dessert deserts/desserts device/devise diner/dinner
+    diners/dinners diving/driving drivers/drives east/eats empire/expire employee/employer failing/falling
+    farther/father fathers/feathers favor/flavor favour/flavour feeding/feeling fiction/friction fiend/friend
+    fiends/friends fight/flight fights/flights files/flies fired/fried fires/fries form/from formal/format
+    forms/forums forth/fourth founded/funded founder/funder fried/friend garage/garbage gasses/glasses genes/genres
+    graders/grades groove/grove guess/guests handed/handled hardly/hardy hated/heated haven/heaven horses/houses
+    hosing/housing identify/identity internal/interval later/latter launch/lunch lawyer/layer lawyers/layers
+    laying/lying leading/leaving leaned/learned lender/lenders liked/linked lined/linked liter/litter loaves/loves
+    locked/looked loses/losses lost/lots maker/marker makers/markers marital/martial master/matter meals/medals
+    meat/meta medal/metal mental/metal money/monkey moral/mortal morality/mortality moves/movies nearby/nearly
+    neuron/neutron neurons/neutrons nobel/noble nothing/noting nuclear/unclear officers/offices pains/paints
+    pains/plains paints/pants paints/pints palace/place pants/plants partly/party payed/played paying/playing
+    petty/pretty phase/phrase phases/phrases piece/pierce pints/points pints/prints places/plates planet/plant
+    planets/plants planks/plans planned/planted plans/plants points/prints ponds/pounds post/pots powder/power
+    powdered/powered present/prevent price/prince prices/princes princes/princess produce/product producers/produces
+    project/protect properly/property providers/provides quiet/quite raises/rises raising/rising regard/reward
+    regards/rewards remainder/reminder remote/remove renter/renters revenge/revenue riders/rides robots/roots
+    routine/routing sacks/snacks sacred/scared sales/scales salmon/salon saves/slaves saving/saying saying/staying
+    scores/stores seating/setting seeds/speeds seeing/seeking selling/spelling sells/shells sells/smells
+    sender/senders sending/spending sends/spends servers/serves sewing/swing shaped/shared shared/shred shoots/shots
+    shopping/stopping shorts/shots shorts/sorts sighs/sights sight/slight sign/sing socks/stocks sorting/sporting
+    sorts/sports sports/spots spring/string stages/states stain/strain stairs/stars stands/strands stared/started
+    stars/starts started/stated starting/stating state/statue stated/stayed statue/statute steak/streak stones/stores
+    stores/stories storing/string stripes/strips struck/stuck sued/used super/supper tables/tablets tails/trails
+    taking/talking tanks/thanks teachers/teaches there/three things/thinks thirsty/thirty though/through though/tough
+    thread/tread threat/treat threats/treats through/trough ticks/tricks tiles/titles tired/tried tires/tries
+    trail/trial trails/trials tribes/tries unblock/unlock united/untied venous/venus violent/violet voters/votes
+    waiter/water waiting/writing wales/whales weighs/weights widow/window winner/winter words/worlds
+    """.split()
+)
+"""Words that one slip turns into one another, and that are both words: no slip can be told from the other word."""

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from trainer.data.alternatives import ALTERNATIVES, INTERCHANGEABLE, NEGATIONS
+from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, LOOKALIKES, NEGATIONS
 from trainer.data.compared import Record, answer_turns, prompt_turns
 from trainer.data.keys import dump
 from trainer.data.words import Kind, Token, Tokens, tokens_of
 
 MIN_TYPO_LETTERS = 4
 """Shorter words that differ by a letter are different words."""
+EDITED_SHARE = 0.1
 VOWELS = frozenset("aeiouyäöüáéíóúàèìòùâêîôûãõåæø")
 
 
@@ -34,11 +35,16 @@ class Weight(IntEnum):
     """Another number, code, name, negation, opposite, order or line of code."""
 
 
+Exchange = tuple[Token, Token]
+VALUE_KINDS = {Kind.NAME, Kind.VALUE}
+
+
 class Typo(NamedTuple):
     """Two spellings that may be one word: the rows' other words tell."""
 
     left: str
     right: str
+    is_name: bool = False
 
 
 class Difference(NamedTuple):
@@ -48,8 +54,11 @@ class Difference(NamedTuple):
     forgiven: Weight
     """The weight if `typos` are typing errors."""
     typos: tuple[Typo, ...]
+    """One exchange may come several times."""
     is_slot: bool
     """Word by word the same, but for words that stand in place of others."""
+    is_edit: bool = False
+    """A slot, and no more words are exchanged than `EDITED_SHARE` of them."""
 
 
 SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
@@ -97,6 +106,7 @@ def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = Fa
         max(one.forgiven for one in found),
         tuple(typo for one in found for typo in one.typos),
         is_slot=all(one.is_slot or one is SAME for one in found),
+        is_edit=all(one.is_edit or one is SAME for one in found),
     )
 
 
@@ -104,6 +114,8 @@ def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
     """Weigh what differs between two texts."""
     if left == right:
         return SAME
+    if ("\n" in left.strip()) != ("\n" in right.strip()):  # one has lost its lines: they are no difference between them
+        left, right = " ".join(left.split()), " ".join(right.split())
     fold = left.isupper() or right.isupper()
     lefts, rights = tokens_of(left, fold=fold), tokens_of(right, fold=fold)
     if exactly:
@@ -123,11 +135,14 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool) -> Difference
     if _joined(one) == _joined(other):
         weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
         return Difference(weight, weight, (), is_slot=False)
-    is_slot = len(one) == len(other)
-    weight = _weigh_content(one, other)
-    typos = _typos(one, other) if is_slot and may_err else ()
+    if len(one) != len(other):
+        weight = _weigh_content(one, other)
+        return Difference(weight, weight, (), is_slot=False)
+    exchanged = [pair for pair in zip(one, other, strict=True) if pair[0].key != pair[1].key]
+    weight = _weigh_content(one, other, exchanged)
+    typos = _typos(exchanged) if may_err else ()
     forgiven = _weigh_glue(lefts, rights) if typos else weight
-    return Difference(weight, forgiven, typos, is_slot)
+    return Difference(weight, forgiven, typos, is_slot=True, is_edit=len(exchanged) <= EDITED_SHARE * len(one))
 
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
@@ -180,11 +195,12 @@ def _glue(tokens: Tokens) -> list[Counter[str]]:
     return gaps
 
 
-def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
+def _weigh_content(lefts: list[Token], rights: list[Token], exchanged: Sequence[Exchange] = ()) -> Weight:
+    """Compare all words but glue; `exchanged` are those that stand in place of others, where the rest is the same."""
     counts = [Counter(token.key for token in side) for side in (lefts, rights)]
     words = [set(counts[0] - counts[1]), set(counts[1] - counts[0])]
     if not words[0] and not words[1]:
-        is_moved = _is_rotation([token.key for token in lefts], [token.key for token in rights])
+        is_moved = _is_moved([token.key for token in lefts], [token.key for token in rights])
         return Weight.WORDS if is_moved else Weight.VALUES
     if {word.casefold() for word in words[0]} == {word.casefold() for word in words[1]}:
         return Weight.WORDS
@@ -195,31 +211,38 @@ def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
     ]
     if any(Kind.CHARACTER in side for side in kinds):
         return Weight.VALUES
-    if kinds[0] & kinds[1] & {Kind.NAME, Kind.VALUE}:
+    if kinds[0] & kinds[1] & VALUE_KINDS and (not exchanged or any(map(_is_value_for_value, exchanged))):
         return Weight.VALUES
-    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & {Kind.NAME, Kind.VALUE} else Weight.WORDS
+    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & VALUE_KINDS else Weight.WORDS
 
 
-def _is_rotation(left: list[str], right: list[str]) -> bool:
-    """Tell whether a clause has moved from the beginning to the end; `dog bites man` and `man bites dog` is no move."""
-    return any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0])
+def _is_value_for_value(exchange: Exchange) -> bool:
+    return all(token.kind in VALUE_KINDS for token in exchange)
+
+
+def _is_moved(left: list[str], right: list[str]) -> bool:
+    """Tell whether an adverb has moved, or a clause from the beginning to the end.
+
+    `dog bites man` and `man bites dog` is no move, neither are metres in feet and feet in metres.
+    """
+    if any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0]):
+        return True
+    steady = [[word for word in side if word not in ADVERBS and not word.endswith("ly")] for side in (left, right)]
+    return steady[0] == steady[1]
 
 
 def _are_alternatives(left: set[str], right: set[str]) -> bool:
     return any(left & kind and right & kind for kind in ALTERNATIVES)
 
 
-def _typos(lefts: list[Token], rights: list[Token]) -> tuple[Typo, ...]:
+def _typos(exchanged: Sequence[Exchange]) -> tuple[Typo, ...]:
     """Return the spellings that differ, if each may be a typing error; none where one of them cannot be."""
     typos = []
-    for one, other in zip(lefts, rights, strict=True):
-        if one.key == other.key:
-            continue
+    for one, other in exchanged:
         if max(one.kind, other.kind) > Kind.NAME or not may_be_typo(one.key, other.key):
             return ()
-        typos.append(Typo(one.key, other.key))
-    # The same exchange twice is no slip: the rows speak of two things.
-    return tuple(typos) if len(set(typos)) == len(typos) else ()
+        typos.append(Typo(one.key, other.key, Kind.NAME in (one.kind, other.kind)))
+    return tuple(typos)
 
 
 def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
@@ -228,6 +251,8 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
     A letter that is missing, doubled, wrong or swapped with its neighbour. Another first letter or another vowel
     makes other words: sulfate and sulfite, ein and kein, able and unable.
     """
+    if frozenset((left, right)) in LOOKALIKES:
+        return False
     if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
         return False
     start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

@@ -50,9 +50,13 @@ CODE_LINE = re.compile(
 )
 PROSE = re.compile(r"(?:[^\W\d_]{2,} ){3}[^\W\d_]{2,}")
 """Four words in a row: a sentence, whatever signs stand in it."""
-MISSING_SPACE = re.compile(r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})")
+MISSING_SPACE = re.compile(
+    r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})|(?<=\s)[.?!,;](?=I\b|[A-Z][a-z])"
+)
 """Where a sentence or clause ends and no space follows."""
 PLAIN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+LOOSE_END = re.compile(r"(?<=[^\W\d_]{2})[-/]+$")
+"""A hyphen or slash after a word: `top- up`."""
 EMOTICON = re.compile(r"[:;=]['-]?[()\[\]DPp/|]+")
 TERM = re.compile(r"\d|^\W*[^\W\d_]\W*$")
 """A number or a single letter: a hyphen beside it is a minus sign."""
@@ -120,7 +124,7 @@ def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Iterator[
     if not chunk.isascii() and UNSPACED.search(chunk):
         yield from _unspaced(chunk, fold=fold)
         return
-    bare = _bare(chunk)
+    bare = LOOSE_END.sub("", _bare(chunk))
     if EMOTICON.fullmatch(chunk):
         yield Token(chunk, Kind.WORD)
         return
