@@ -135,14 +135,19 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool) -> Difference
     if _joined(one) == _joined(other):
         weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
         return Difference(weight, weight, (), is_slot=False)
-    if len(one) != len(other):
-        weight = _weigh_content(one, other)
-        return Difference(weight, weight, (), is_slot=False)
-    exchanged = [pair for pair in zip(one, other, strict=True) if pair[0].key != pair[1].key]
+    exchanged = _exchanged(lefts, rights) or _exchanged(one, other)
     weight = _weigh_content(one, other, exchanged)
-    typos = _typos(exchanged) if may_err else ()
+    typos = _typos(one, other) if may_err and len(one) == len(other) else ()
     forgiven = _weigh_glue(lefts, rights) if typos else weight
-    return Difference(weight, forgiven, typos, is_slot=True, is_edit=len(exchanged) <= EDITED_SHARE * len(one))
+    is_edit = 0 < len(exchanged) <= EDITED_SHARE * len(lefts)
+    return Difference(weight, forgiven, typos, is_slot=len(one) == len(other), is_edit=is_edit)
+
+
+def _exchanged(lefts: Sequence[Token], rights: Sequence[Token]) -> list[Exchange]:
+    """Return the words that stand in place of others; none where the texts differ in length."""
+    if len(lefts) != len(rights):
+        return []
+    return [pair for pair in zip(lefts, rights, strict=True) if pair[0].key != pair[1].key]
 
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
@@ -235,10 +240,10 @@ def _are_alternatives(left: set[str], right: set[str]) -> bool:
     return any(left & kind and right & kind for kind in ALTERNATIVES)
 
 
-def _typos(exchanged: Sequence[Exchange]) -> tuple[Typo, ...]:
+def _typos(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Typo, ...]:
     """Return the spellings that differ, if each may be a typing error; none where one of them cannot be."""
     typos = []
-    for one, other in exchanged:
+    for one, other in _exchanged(lefts, rights):
         if max(one.kind, other.kind) > Kind.NAME or not may_be_typo(one.key, other.key):
             return ()
         typos.append(Typo(one.key, other.key, Kind.NAME in (one.kind, other.kind)))
