@@ -142,7 +142,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 DECIDING = re.compile(r"[£€$]|\b(?:how|where|when|why|what|pin|us|eu|uk|visa|off|play|option|before|after)\b")
-"""Words of the pairs at 0.75 by which one of them asks something else, found by reading all 538."""
+"""Words by which one of a pair asks something else, from reading the pairs at 0.75 of which both rows stayed."""
 
 
 def asks_other(pair: dict[str, Any]) -> bool:
@@ -186,6 +186,22 @@ def planted_rows(data: Path, share: float) -> tuple[list[tuple[str, str]], dict[
         twins[len(rows)] = index
         rows.append((pair[0], pair[1]))
     return rows, twins
+
+
+NEGATION = re.compile(r"\b(?:not|no|none|never|without|only|except|unless|nothing|nobody)\b|n['’]t\b")
+
+
+def decides(before: str, after: str) -> bool:
+    """Tell exchanged words that make another question: number for number, name for name, a negation in or out."""
+    if NEGATION.search(before.casefold()) or NEGATION.search(after.casefold()):
+        return True
+    words = [word.strip("\"'([.,;:?!)]") for word in (before, after)]
+    is_number = [any(map(str.isdigit, word)) for word in words]
+    return all(is_number) or (not any(is_number) and all(word[:1].isupper() for word in words))
+
+
+def is_other_question(prompt: str, copy: str) -> bool:
+    return any(decides(*pair) for pair in zip(prompt.split(), copy.split(), strict=True) if pair[0] != pair[1])
 
 
 def as_rows(rows: list[tuple[str, str]]) -> list[dict[str, Any]]:

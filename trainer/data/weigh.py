@@ -7,8 +7,10 @@ us are the same once punctuation and capitals are gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
 from enum import IntEnum
+from itertools import product
 from typing import Any, NamedTuple
 
 from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, LOOKALIKES, NEGATIONS
@@ -88,19 +90,22 @@ def _context(record: Record) -> str:
     return "\n".join([*shown, dump(more, str)] if more else shown)
 
 
-def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False) -> Difference:
+def weigh_turns(
+    left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False
+) -> Difference:
     """Weigh what differs between the turns of two rows.
 
     Args:
         left: texts.
         right: texts.
         exactly: take no word for glue, as in short answers.
+        align: let a value decide only against a value in its place, also where the texts differ in length.
     """
     if left == right:
         return SAME
     if len(left) != len(right):
         return Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
-    found = [weigh_texts(one, other, exactly=exactly) for one, other in zip(left, right, strict=True)]
+    found = [weigh_texts(one, other, exactly=exactly, align=align) for one, other in zip(left, right, strict=True)]
     return Difference(
         max(one.weight for one in found),
         max(one.forgiven for one in found),
@@ -110,7 +115,7 @@ def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = Fa
     )
 
 
-def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
+def weigh_texts(left: str, right: str, *, exactly: bool = False, align: bool = False) -> Difference:
     """Weigh what differs between two texts."""
     if left == right:
         return SAME
@@ -123,19 +128,19 @@ def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
     slips = () if exactly else (*_glue_slips(lefts, rights), *(typo[::-1] for typo in _glue_slips(rights, lefts)))
     if slips:
         lefts, rights = (_left_out(tokens, {typo[n] for typo in slips}) for n, tokens in enumerate((lefts, rights)))
-    found = _weigh_tokens(lefts, rights, may_err=not exactly)
+    found = _weigh_tokens(lefts, rights, may_err=not exactly, align=align)
     if not slips:
         return found
     typos = (*(Typo(*slip) for slip in slips), *found.typos)
     return Difference(max(found.weight, Weight.WORDS), found.forgiven, typos, is_slot=False)
 
 
-def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool) -> Difference:
+def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) -> Difference:
     one, other = _content(lefts), _content(rights)
     if _joined(one) == _joined(other):
         weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
         return Difference(weight, weight, (), is_slot=False)
-    exchanged = _exchanged(lefts, rights) or _exchanged(one, other)
+    exchanged = _exchanged(lefts, rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
     weight = _weigh_content(one, other, exchanged)
     typos = _typos(one, other) if may_err and len(one) == len(other) else ()
     forgiven = _weigh_glue(lefts, rights) if typos else weight
@@ -148,6 +153,16 @@ def _exchanged(lefts: Sequence[Token], rights: Sequence[Token]) -> list[Exchange
     if len(lefts) != len(rights):
         return []
     return [pair for pair in zip(lefts, rights, strict=True) if pair[0].key != pair[1].key]
+
+
+def _aligned(lefts: Tokens, rights: Tokens) -> list[Exchange]:
+    """Return the words that stand in place of others in texts of any length, each with all in whose place it can stand."""
+    blocks = SequenceMatcher(None, lefts, rights, autojunk=False).get_opcodes()
+    return [pair for kind, a, b, c, d in blocks if kind == "replace" for pair in _block(lefts[a:b], rights[c:d])]
+
+
+def _block(lefts: Tokens, rights: Tokens) -> Iterable[Exchange]:
+    return zip(lefts, rights, strict=True) if len(lefts) == len(rights) else product(lefts, rights)
 
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
@@ -222,7 +237,7 @@ def _weigh_content(lefts: list[Token], rights: list[Token], exchanged: Sequence[
 
 
 def _is_value_for_value(exchange: Exchange) -> bool:
-    return all(token.kind in VALUE_KINDS for token in exchange)
+    return exchange[0].kind == exchange[1].kind and exchange[0].kind in VALUE_KINDS
 
 
 def _is_moved(left: list[str], right: list[str]) -> bool:

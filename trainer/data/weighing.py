@@ -15,7 +15,7 @@ from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
 from trainer.data.spool import Spool, read_spans
 from trainer.data.verify import SHORT_ANSWER_WORDS, Pairs
-from trainer.data.weigh import Difference, Typo, texts_of, weigh_turns
+from trainer.data.weigh import Difference, Typo, Weight, texts_of, weigh_turns
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
@@ -94,7 +94,8 @@ def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
         one, other = texts[left], texts[right]
         is_short = min(_num_words(one[1]), _num_words(other[1])) < SHORT_ANSWER_WORDS
         answer = weigh_turns(one[1], other[1], exactly=is_short)
-        weighed.append([weigh_turns(one[0], other[0]), answer, weigh_turns(one[2:], other[2:])])
+        prompt = weigh_turns(one[0], other[0], align=not is_short and answer.weight == Weight.NONE)
+        weighed.append([prompt, answer, weigh_turns(one[2:], other[2:])])
     return weighed
 
 
