@@ -38,6 +38,7 @@ class Weight(IntEnum):
 
 
 Exchange = tuple[Token, Token]
+Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 VALUE_KINDS = {Kind.NAME, Kind.VALUE}
 
 
@@ -63,10 +64,11 @@ class Difference(NamedTuple):
     """A slot, and no more words are exchanged than `EDITED_SHARE` of them."""
 
 
+OTHER = Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
 SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
 
 
-def texts_of(record: Record) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def texts_of(record: Record) -> Texts:
     """Return the texts of the prompt's turns and of the answer's, and the context, as they are written."""
     turns = [turn for turn in prompt_turns(record) if turn["role"] in ("user", "assistant")]
     answers = [turn for turn in answer_turns(record) if turn["role"] != "tool"]
@@ -90,9 +92,7 @@ def _context(record: Record) -> str:
     return "\n".join([*shown, dump(more, str)] if more else shown)
 
 
-def weigh_turns(
-    left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False
-) -> Difference:
+def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False) -> Difference:
     """Weigh what differs between the turns of two rows.
 
     Args:
@@ -104,7 +104,7 @@ def weigh_turns(
     if left == right:
         return SAME
     if len(left) != len(right):
-        return Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
+        return OTHER
     found = [weigh_texts(one, other, exactly=exactly, align=align) for one, other in zip(left, right, strict=True)]
     return Difference(
         max(one.weight for one in found),
@@ -156,7 +156,7 @@ def _exchanged(lefts: Sequence[Token], rights: Sequence[Token]) -> list[Exchange
 
 
 def _aligned(lefts: Tokens, rights: Tokens) -> list[Exchange]:
-    """Return the words that stand in place of others in texts of any length, each with all in whose place it can stand."""
+    """Return the words that stand in place of others in texts of any length."""
     blocks = SequenceMatcher(None, lefts, rights, autojunk=False).get_opcodes()
     return [pair for kind, a, b, c, d in blocks if kind == "replace" for pair in _block(lefts[a:b], rights[c:d])]
 
@@ -167,13 +167,13 @@ def _block(lefts: Tokens, rights: Tokens) -> Iterable[Exchange]:
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
     """Return words of the left text alone that are glue of the right text alone, misspelt: `teh` for `the`."""
+    words = {token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME)}
+    words -= {token.key for token in rights}
+    if not words:
+        return []
     glue = Counter(token.key for token in rights if token.kind == Kind.GLUE)
     glue -= Counter(token.key for token in lefts if token.kind == Kind.GLUE)
-    if not glue:
-        return []
-    words = Counter(token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME))
-    words -= Counter(token.key for token in rights)
-    return [(word, key) for word in words for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
+    return [(word, key) for word in sorted(words) for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
 
 
 def _left_out(tokens: Tokens, keys: set[str]) -> Tokens:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
+from trainer.data.keys import normalise
 from trainer.data.spool import Spool, read_spans
 from trainer.data.verify import SHORT_ANSWER_WORDS, Pairs
-from trainer.data.weigh import Difference, Typo, Weight, texts_of, weigh_turns
+from trainer.data.weigh import OTHER, Difference, Texts, Typo, Weight, texts_of, weigh_turns
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
@@ -89,14 +90,16 @@ def _chunks(spool: Spool, pairs: Pairs) -> Iterator[RowPairs]:
 def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
     """Return what differs in prompt, answer and context of each pair."""
     texts = [texts_of(orjson.loads(line)) for line in read_spans(chunk.path, chunk.spans)]
-    weighed = []
-    for left, right in chunk.pairs.tolist():
-        one, other = texts[left], texts[right]
-        is_short = min(_num_words(one[1]), _num_words(other[1])) < SHORT_ANSWER_WORDS
-        answer = weigh_turns(one[1], other[1], exactly=is_short)
-        prompt = weigh_turns(one[0], other[0], align=not is_short and answer.weight == Weight.NONE)
-        weighed.append([prompt, answer, weigh_turns(one[2:], other[2:])])
-    return weighed
+    return [_weigh(texts[left], texts[right]) for left, right in chunk.pairs.tolist()]
+
+
+def _weigh(left: Texts, right: Texts) -> list[Difference]:
+    is_short = min(_num_words(left[1]), _num_words(right[1])) < SHORT_ANSWER_WORDS
+    same_answer = list(map(normalise, left[1])) == list(map(normalise, right[1]))
+    prompt = weigh_turns(left[0], right[0], align=same_answer and not is_short)
+    if prompt.forgiven == Weight.VALUES and not same_answer:  # two questions, whatever their answers
+        return [prompt, OTHER, OTHER]
+    return [prompt, weigh_turns(left[1], right[1], exactly=is_short), weigh_turns(left[2:], right[2:])]
 
 
 def _num_words(texts: tuple[str, ...]) -> int:
@@ -124,7 +127,7 @@ class Slips:
     def forgive(self, typos: list[Typo]) -> bool:
         """Tell whether all differences of two rows are slips.
 
-        An exchange that comes again, in a prompt or in prompt and answer, mostly means that the rows speak of two things.
+        An exchange that comes again, in a prompt or in prompt and answer, speaks of two things.
         """
         counts = Counter(typos)
         return all(typo in (self._again if count > 1 else self._once) for typo, count in counts.items())
