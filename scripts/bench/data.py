@@ -142,7 +142,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 DECIDING = re.compile(r"[£€$]|\b(?:how|where|when|why|what|pin|us|eu|uk|visa|off|play|option|before|after)\b")
-"""Words of the pairs at 0.75 by which one of them asks something else, found by reading all 538."""
+"""Words by which one of a pair asks something else, from reading the pairs at 0.75 of which both rows stayed."""
 
 
 def asks_other(pair: dict[str, Any]) -> bool:
@@ -188,13 +188,40 @@ def planted_rows(data: Path, share: float) -> tuple[list[tuple[str, str]], dict[
     return rows, twins
 
 
+NEGATION = re.compile(r"\b(?:not|no|none|never|without|only|except|unless|nothing|nobody)\b|n['’]t\b")
+
+
+def decides(before: str, after: str) -> bool:
+    """Tell exchanged words that make another question: number for number, name for name, a negation in or out."""
+    if NEGATION.search(before.casefold()) or NEGATION.search(after.casefold()):
+        return True
+    words = [word.strip("\"'([.,;:?!)]") for word in (before, after)]
+    is_number = [any(map(str.isdigit, word)) for word in words]
+    return all(is_number) or (not any(is_number) and all(word[:1].isupper() for word in words))
+
+
+def is_other_question(prompt: str, copy: str) -> bool:
+    return any(decides(*pair) for pair in zip(prompt.split(), copy.split(), strict=True) if pair[0] != pair[1])
+
+
+def is_true_copy(row: tuple[str, str], copy: tuple[str, str], counts: Counter[str]) -> bool:
+    if row[1] == copy[1] and len(row[0].split()) == len(copy[0].split()):
+        return not is_other_question(row[0], copy[0])
+    texts = [set(normalise_words(" ".join(pair)).split()) for pair in (row, copy)]
+    return not any(counts[word] >= 3 for word in texts[1] - texts[0] - {"just"})
+
+
 def as_rows(rows: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"prompt": prompt, "completion": answer} for prompt, answer in rows]
 
 
 def edits(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
-    """Plant copies in four ways: the answers of the first two agree, those of the last differ in what they say."""
+    """Plant copies in three ways: the answers of the first two agree, those of the last differ in what they say.
+
+    An edit that makes another question, or a slip that makes another word of these rows, is no true copy.
+    """
     rows, rng = real_rows(data), random.Random(0)
+    counts = Counter(word for pair in rows for word in set(normalise_words(" ".join(pair)).split()))
     words = sorted({word for pair in rows[:500] for text in pair for word in text.split()})
     ways: dict[str, Callable[[str, str], tuple[str, str]]] = {
         "5% of the prompt's words exchanged, the answer kept": lambda p, a: (edited(p, few(p), words, rng), a),
@@ -212,8 +239,12 @@ def edits(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
         gone = {row["line"] - 1 for row in read(out / "rejected.jsonl")}
         found = sum(copy in gone or original in gone for copy, original in twins.items())
         others = len(gone - set(twins) - set(originals))
-        wanted = "kept: other words in the answer may decide" if "and answer exchanged" in way else "at least 97%"
+        wanted = "kept: other words in the answer may decide" if "and answer exchanged" in way else ""
         yield f"{way}, {len(planted)} real rows: copies removed", percent(found, len(twins)), wanted
+        if "and answer exchanged" not in way:
+            true = {copy for copy, row in twins.items() if is_true_copy(rows[row], planted[copy], counts)}
+            found = sum(copy in gone or twins[copy] in gone for copy in true)
+            yield f"{way}: true copies removed", percent(found, len(true)), "at least 97%"
         yield f"{way}: other rows removed", str(others), ""
 
 

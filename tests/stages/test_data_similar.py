@@ -187,3 +187,20 @@ def test_rows_that_are_all_copies_are_not_said_to_have_one_prompt(tmp_path: Path
     with pytest.raises(DataError) as error:
         run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows), split={"heldout": 0.2})
     assert "1 row is left after 2 copies were removed" in error.value.message
+
+
+def test_near_copies_of_pairs_and_conversations_need_every_answer_to_agree(tmp_path: Path) -> None:
+    asked, good, bad = prose(1, 20), prose(2, 20), prose(3, 20)
+    turns = [{"role": "user", "content": prose(4, 20)}, {"role": "assistant", "content": "It costs 5 euros in there."}]
+    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": good}]
+    other = [turns[0], {**turns[1], "content": "It costs 6 euros in there."}, *turns[2:]]
+    polite = [*turns[:2], {**turns[2], "content": f"Please, {asked}"}, turns[3]]
+    pair = {"prompt": asked, "chosen": good, "rejected": bad}
+    pairs = [pair, {**pair, "prompt": f"Please, {asked}"}, {**pair, "rejected": f"{bad} 5"}]
+    rest = [{"prompt": prose(n, 20), "chosen": prose(n + 99, 20), "rejected": prose(n + 199, 20)} for n in range(9, 15)]
+    talks = [{"messages": one} for one in (turns, polite, other)]
+    talks += [{"messages": [{**turns[2], "content": prose(n, 20)}, turns[3]]} for n in range(300, 306)]
+    for name, rows, method in (("pairs", [*pairs, *rest], "dpo"), ("talks", talks, "sft")):
+        out = tmp_path / name
+        run_stage(out, written(tmp_path / f"{name}.jsonl", rows), kind=method, split={"heldout": 0.0})
+        assert [line["line"] for line in lines(out / "rejected.jsonl")] in ([1], [2])

@@ -37,18 +37,21 @@ class Weights(NamedTuple):
     context: NDArray[np.int64]
     is_slot: Flags
     """Prompts that are the same word by word, but for words in place of others."""
+    is_edit: Flags
+    """So few words that the prompts are one, edited."""
 
     @classmethod
     def of(cls, num_pairs: int) -> Weights:
         """Make room for so many pairs."""
         prompt, answer, context = (np.full(num_pairs, Weight.VALUES, np.int64) for _ in range(3))
-        return cls(prompt, answer, context, np.zeros(num_pairs, np.bool_))
+        return cls(prompt, answer, context, np.zeros(num_pairs, np.bool_), np.zeros(num_pairs, np.bool_))
 
 
 def of_interest(compared: Compared, *, drop: float) -> Flags:
     """Return the pairs whose rows have to be read to know what differs."""
     close = np.maximum(compared.prompt, compared.whole) >= drop
-    return (compared.context >= drop) & close & ~compared.other_codes
+    same_text = (compared.answer == 1) & ~compared.short_answer
+    return (compared.context >= drop) & close & (~compared.other_codes | same_text)
 
 
 def judge(
@@ -83,7 +86,9 @@ def judge(
     differs &= (weights.prompt == Weight.VALUES) | weights.is_slot
     slots = find_patterns(pairs, differs, answers.size) & ~equal
     follows = np.where(is_label, _labels_follow(pairs, compared, answers, is_label & related, drop), True)
-    reworded = near & follows & same_answer & (compared.prompt >= drop) & (weights.context == Weight.NONE) & ~slots
+    reworded = near & follows & same_answer & (weights.context == Weight.NONE) & ~slots
+    # By word pairs, which an exchanged word spoils two of, prompts with the same long answer look less alike than they are.
+    reworded &= (compared.prompt >= drop) | (weights.is_edit & ~is_label)
     reworded &= weights.answer == Weight.NONE
     reworded &= weights.prompt <= np.where(is_label, Weight.WORDS, Weight.ONE_SIDED)
 

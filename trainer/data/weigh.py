@@ -7,17 +7,20 @@ us are the same once punctuation and capitals are gone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
 from enum import IntEnum
+from itertools import product
 from typing import Any, NamedTuple
 
-from trainer.data.alternatives import ALTERNATIVES, INTERCHANGEABLE, NEGATIONS
+from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, LOOKALIKES, NEGATIONS
 from trainer.data.compared import Record, answer_turns, prompt_turns
 from trainer.data.keys import dump
 from trainer.data.words import Kind, Token, Tokens, tokens_of
 
 MIN_TYPO_LETTERS = 4
 """Shorter words that differ by a letter are different words."""
+EDITED_SHARE = 0.1
 VOWELS = frozenset("aeiouyäöüáéíóúàèìòùâêîôûãõåæø")
 
 
@@ -34,11 +37,17 @@ class Weight(IntEnum):
     """Another number, code, name, negation, opposite, order or line of code."""
 
 
+Exchange = tuple[Token, Token]
+Texts = tuple[tuple[str, ...], tuple[str, ...], str]
+VALUE_KINDS = {Kind.NAME, Kind.VALUE}
+
+
 class Typo(NamedTuple):
     """Two spellings that may be one word: the rows' other words tell."""
 
     left: str
     right: str
+    is_name: bool = False
 
 
 class Difference(NamedTuple):
@@ -48,14 +57,18 @@ class Difference(NamedTuple):
     forgiven: Weight
     """The weight if `typos` are typing errors."""
     typos: tuple[Typo, ...]
+    """One exchange may come several times."""
     is_slot: bool
     """Word by word the same, but for words that stand in place of others."""
+    is_edit: bool = False
+    """A slot, and no more words are exchanged than `EDITED_SHARE` of them."""
 
 
+OTHER = Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
 SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
 
 
-def texts_of(record: Record) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def texts_of(record: Record) -> Texts:
     """Return the texts of the prompt's turns and of the answer's, and the context, as they are written."""
     turns = [turn for turn in prompt_turns(record) if turn["role"] in ("user", "assistant")]
     answers = [turn for turn in answer_turns(record) if turn["role"] != "tool"]
@@ -79,31 +92,35 @@ def _context(record: Record) -> str:
     return "\n".join([*shown, dump(more, str)] if more else shown)
 
 
-def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False) -> Difference:
+def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False) -> Difference:
     """Weigh what differs between the turns of two rows.
 
     Args:
         left: texts.
         right: texts.
         exactly: take no word for glue, as in short answers.
+        align: let a value decide only against a value in its place, also where the texts differ in length.
     """
     if left == right:
         return SAME
     if len(left) != len(right):
-        return Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
-    found = [weigh_texts(one, other, exactly=exactly) for one, other in zip(left, right, strict=True)]
+        return OTHER
+    found = [weigh_texts(one, other, exactly=exactly, align=align) for one, other in zip(left, right, strict=True)]
     return Difference(
         max(one.weight for one in found),
         max(one.forgiven for one in found),
         tuple(typo for one in found for typo in one.typos),
         is_slot=all(one.is_slot or one is SAME for one in found),
+        is_edit=all(one.is_edit or one is SAME for one in found),
     )
 
 
-def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
+def weigh_texts(left: str, right: str, *, exactly: bool = False, align: bool = False) -> Difference:
     """Weigh what differs between two texts."""
     if left == right:
         return SAME
+    if ("\n" in left.strip()) != ("\n" in right.strip()):  # one has lost its lines: they are no difference between them
+        left, right = " ".join(left.split()), " ".join(right.split())
     fold = left.isupper() or right.isupper()
     lefts, rights = tokens_of(left, fold=fold), tokens_of(right, fold=fold)
     if exactly:
@@ -111,34 +128,52 @@ def weigh_texts(left: str, right: str, *, exactly: bool = False) -> Difference:
     slips = () if exactly else (*_glue_slips(lefts, rights), *(typo[::-1] for typo in _glue_slips(rights, lefts)))
     if slips:
         lefts, rights = (_left_out(tokens, {typo[n] for typo in slips}) for n, tokens in enumerate((lefts, rights)))
-    found = _weigh_tokens(lefts, rights, may_err=not exactly)
+    found = _weigh_tokens(lefts, rights, may_err=not exactly, align=align)
     if not slips:
         return found
     typos = (*(Typo(*slip) for slip in slips), *found.typos)
     return Difference(max(found.weight, Weight.WORDS), found.forgiven, typos, is_slot=False)
 
 
-def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool) -> Difference:
+def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) -> Difference:
     one, other = _content(lefts), _content(rights)
     if _joined(one) == _joined(other):
         weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
         return Difference(weight, weight, (), is_slot=False)
-    is_slot = len(one) == len(other)
-    weight = _weigh_content(one, other)
-    typos = _typos(one, other) if is_slot and may_err else ()
+    exchanged = _exchanged(lefts, rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
+    weight = _weigh_content(one, other, exchanged)
+    typos = _typos(one, other) if may_err and len(one) == len(other) else ()
     forgiven = _weigh_glue(lefts, rights) if typos else weight
-    return Difference(weight, forgiven, typos, is_slot)
+    is_edit = 0 < len(exchanged) <= EDITED_SHARE * len(lefts)
+    return Difference(weight, forgiven, typos, is_slot=len(one) == len(other), is_edit=is_edit)
+
+
+def _exchanged(lefts: Sequence[Token], rights: Sequence[Token]) -> list[Exchange]:
+    """Return the words that stand in place of others; none where the texts differ in length."""
+    if len(lefts) != len(rights):
+        return []
+    return [pair for pair in zip(lefts, rights, strict=True) if pair[0].key != pair[1].key]
+
+
+def _aligned(lefts: Tokens, rights: Tokens) -> list[Exchange]:
+    """Return the words that stand in place of others in texts of any length."""
+    blocks = SequenceMatcher(None, lefts, rights, autojunk=False).get_opcodes()
+    return [pair for kind, a, b, c, d in blocks if kind == "replace" for pair in _block(lefts[a:b], rights[c:d])]
+
+
+def _block(lefts: Tokens, rights: Tokens) -> Iterable[Exchange]:
+    return zip(lefts, rights, strict=True) if len(lefts) == len(rights) else product(lefts, rights)
 
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
     """Return words of the left text alone that are glue of the right text alone, misspelt: `teh` for `the`."""
+    words = {token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME)}
+    words -= {token.key for token in rights}
+    if not words:
+        return []
     glue = Counter(token.key for token in rights if token.kind == Kind.GLUE)
     glue -= Counter(token.key for token in lefts if token.kind == Kind.GLUE)
-    if not glue:
-        return []
-    words = Counter(token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME))
-    words -= Counter(token.key for token in rights)
-    return [(word, key) for word in words for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
+    return [(word, key) for word in sorted(words) for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
 
 
 def _left_out(tokens: Tokens, keys: set[str]) -> Tokens:
@@ -180,11 +215,12 @@ def _glue(tokens: Tokens) -> list[Counter[str]]:
     return gaps
 
 
-def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
+def _weigh_content(lefts: list[Token], rights: list[Token], exchanged: Sequence[Exchange] = ()) -> Weight:
+    """Compare all words but glue; `exchanged` are those that stand in place of others, where the rest is the same."""
     counts = [Counter(token.key for token in side) for side in (lefts, rights)]
     words = [set(counts[0] - counts[1]), set(counts[1] - counts[0])]
     if not words[0] and not words[1]:
-        is_moved = _is_rotation([token.key for token in lefts], [token.key for token in rights])
+        is_moved = _is_moved([token.key for token in lefts], [token.key for token in rights])
         return Weight.WORDS if is_moved else Weight.VALUES
     if {word.casefold() for word in words[0]} == {word.casefold() for word in words[1]}:
         return Weight.WORDS
@@ -195,31 +231,38 @@ def _weigh_content(lefts: list[Token], rights: list[Token]) -> Weight:
     ]
     if any(Kind.CHARACTER in side for side in kinds):
         return Weight.VALUES
-    if kinds[0] & kinds[1] & {Kind.NAME, Kind.VALUE}:
+    if kinds[0] & kinds[1] & VALUE_KINDS and (not exchanged or any(map(_is_value_for_value, exchanged))):
         return Weight.VALUES
-    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & {Kind.NAME, Kind.VALUE} else Weight.WORDS
+    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & VALUE_KINDS else Weight.WORDS
 
 
-def _is_rotation(left: list[str], right: list[str]) -> bool:
-    """Tell whether a clause has moved from the beginning to the end; `dog bites man` and `man bites dog` is no move."""
-    return any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0])
+def _is_value_for_value(exchange: Exchange) -> bool:
+    return exchange[0].kind == exchange[1].kind and exchange[0].kind in VALUE_KINDS
+
+
+def _is_moved(left: list[str], right: list[str]) -> bool:
+    """Tell whether an adverb has moved, or a clause from the beginning to the end.
+
+    `dog bites man` and `man bites dog` is no move, neither are metres in feet and feet in metres.
+    """
+    if any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0]):
+        return True
+    steady = [[word for word in side if word not in ADVERBS and not word.endswith("ly")] for side in (left, right)]
+    return steady[0] == steady[1]
 
 
 def _are_alternatives(left: set[str], right: set[str]) -> bool:
     return any(left & kind and right & kind for kind in ALTERNATIVES)
 
 
-def _typos(lefts: list[Token], rights: list[Token]) -> tuple[Typo, ...]:
+def _typos(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Typo, ...]:
     """Return the spellings that differ, if each may be a typing error; none where one of them cannot be."""
     typos = []
-    for one, other in zip(lefts, rights, strict=True):
-        if one.key == other.key:
-            continue
+    for one, other in _exchanged(lefts, rights):
         if max(one.kind, other.kind) > Kind.NAME or not may_be_typo(one.key, other.key):
             return ()
-        typos.append(Typo(one.key, other.key))
-    # The same exchange twice is no slip: the rows speak of two things.
-    return tuple(typos) if len(set(typos)) == len(typos) else ()
+        typos.append(Typo(one.key, other.key, Kind.NAME in (one.kind, other.kind)))
+    return tuple(typos)
 
 
 def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
@@ -228,6 +271,8 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
     A letter that is missing, doubled, wrong or swapped with its neighbour. Another first letter or another vowel
     makes other words: sulfate and sulfite, ein and kein, able and unable.
     """
+    if frozenset((left, right)) in LOOKALIKES:
+        return False
     if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
         return False
     start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

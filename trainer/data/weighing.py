@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from trainer.data import exact
 from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
+from trainer.data.keys import normalise
 from trainer.data.spool import Spool, read_spans
 from trainer.data.verify import SHORT_ANSWER_WORDS, Pairs
-from trainer.data.weigh import Difference, Typo, texts_of, weigh_turns
+from trainer.data.weigh import OTHER, Difference, Texts, Typo, Weight, texts_of, weigh_turns
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
-KNOWN_ROWS, UNKNOWN_ROWS, UNKNOWN_SHARE = 3, 2, 0.05
+KNOWN_ROWS, UNKNOWN_ROWS, UNKNOWN_SHARE = 3, 2, 0.1
 """A word in so many rows or more is a word; one in so few, or so few beside it, can be a misspelling of it."""
+FREQUENT_ROWS = 10
 LONG_LETTERS = 6
 Rows = NDArray[np.int64]
 
@@ -67,17 +69,16 @@ def weigh_pairs(weights: Weights, spool: Spool, said: Spool, workers: Workers, p
             else:
                 _fill(weights, place, differences, forgive=False)
     typos = {typo for _, differences in waiting for found in differences for typo in found.typos}
-    slips = _slips(typos, said, workers) if typos else set()
+    slips = Slips(typos, _count(typos, said, workers)) if typos else None
     for place, differences in waiting:
         of_pair = [typo for found in differences for typo in found.typos]
-        # The same exchange in prompt and answer is no slip: the rows speak of two things.
-        _fill(weights, place, differences, forgive=len(set(of_pair)) == len(of_pair) and slips.issuperset(of_pair))
+        _fill(weights, place, differences, forgive=slips is not None and slips.forgive(of_pair))
 
 
 def _fill(weights: Weights, place: int, differences: list[Difference], *, forgive: bool) -> None:
     for column, found in zip((weights.prompt, weights.answer, weights.context), differences, strict=True):
         column[place] = found.forgiven if forgive else found.weight
-    weights.is_slot[place] = differences[0].is_slot
+    weights.is_slot[place], weights.is_edit[place] = differences[0].is_slot, differences[0].is_edit
 
 
 def _chunks(spool: Spool, pairs: Pairs) -> Iterator[RowPairs]:
@@ -89,36 +90,66 @@ def _chunks(spool: Spool, pairs: Pairs) -> Iterator[RowPairs]:
 def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
     """Return what differs in prompt, answer and context of each pair."""
     texts = [texts_of(exact.loads(line)) for line in read_spans(chunk.path, chunk.spans)]
-    weighed = []
-    for left, right in chunk.pairs.tolist():
-        one, other = texts[left], texts[right]
-        is_short = min(_num_words(one[1]), _num_words(other[1])) < SHORT_ANSWER_WORDS
-        answer = weigh_turns(one[1], other[1], exactly=is_short)
-        weighed.append([weigh_turns(one[0], other[0]), answer, weigh_turns(one[2:], other[2:])])
-    return weighed
+    return [_weigh(texts[left], texts[right]) for left, right in chunk.pairs.tolist()]
+
+
+def _weigh(left: Texts, right: Texts) -> list[Difference]:
+    is_short = min(_num_words(left[1]), _num_words(right[1])) < SHORT_ANSWER_WORDS
+    same_answer = list(map(normalise, left[1])) == list(map(normalise, right[1]))
+    prompt = weigh_turns(left[0], right[0], align=same_answer and not is_short)
+    if prompt.forgiven == Weight.VALUES and not same_answer:  # two questions, whatever their answers
+        return [prompt, OTHER, OTHER]
+    return [prompt, weigh_turns(left[1], right[1], exactly=is_short), weigh_turns(left[2:], right[2:])]
 
 
 def _num_words(texts: tuple[str, ...]) -> int:
     return sum(len(text.split()) for text in texts)
 
 
-def _slips(typos: set[Typo], said: Spool, workers: Workers) -> set[Typo]:
-    """Return the pairs of spellings of which one is a word of these rows and the other hardly occurs."""
-    words = frozenset(word for typo in typos for word in typo)
+def _count(typos: set[Typo], said: Spool, workers: Workers) -> Counter[str]:
+    """Count the rows in which each spelling stands; glue is known without counting."""
+    words = frozenset(word for typo in typos for word in (typo.left, typo.right))
     counts = Counter[str]()
     for part in workers.map(count_words, _searches(said, words)):
         counts.update(part)
-    counts.update(dict.fromkeys(words & GLUE, KNOWN_ROWS))
-    return {typo for typo in typos if _is_slip(typo, counts[typo.left], counts[typo.right])}
+    counts.update(dict.fromkeys(words & GLUE, FREQUENT_ROWS))
+    return counts
 
 
-def _is_slip(typo: Typo, left: int, right: int) -> bool:
-    rarer, other = sorted((left, right))
+class Slips:
+    """Pairs of spellings of which the rows show that one is the other misspelt."""
+
+    def __init__(self, typos: set[Typo], counts: Counter[str]) -> None:
+        """Judge spellings by the rows that hold them."""
+        self._once = {typo for typo in typos if _is_slip(typo, counts)}
+        self._again = {typo for typo in self._once if _is_habit(typo, counts)}
+
+    def forgive(self, typos: list[Typo]) -> bool:
+        """Tell whether all differences of two rows are slips.
+
+        An exchange that comes again, in a prompt or in prompt and answer, speaks of two things.
+        """
+        counts = Counter(typos)
+        return all(typo in (self._again if count > 1 else self._once) for typo, count in counts.items())
+
+
+def _is_slip(typo: Typo, counts: Counter[str]) -> bool:
+    """Tell whether one spelling is a word of these rows and the other hardly occurs."""
+    rarer, other = sorted((counts[typo.left], counts[typo.right]))
     if other >= KNOWN_ROWS:
         return rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
     # Of two rare spellings none is known: only letters lost or swapped inside a long word are no other word.
-    is_exchange = len(typo.left) == len(typo.right) and sorted(typo.left) != sorted(typo.right)
-    return min(map(len, typo)) >= LONG_LETTERS and typo.left[-1] == typo.right[-1] and not is_exchange
+    is_long = max(len(typo.left), len(typo.right)) >= LONG_LETTERS
+    return is_long and not typo.is_name and typo.left[-1] == typo.right[-1] and not _is_exchange(typo)
+
+
+def _is_habit(typo: Typo, counts: Counter[str]) -> bool:
+    """Tell slips so clear that they may come again in a row: letters lost or swapped in a frequent word."""
+    return max(counts[typo.left], counts[typo.right]) >= FREQUENT_ROWS and not typo.is_name and not _is_exchange(typo)
+
+
+def _is_exchange(typo: Typo) -> bool:
+    return len(typo.left) == len(typo.right) and sorted(typo.left) != sorted(typo.right)
 
 
 def _searches(said: Spool, words: frozenset[str]) -> Iterator[WordSearch]:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import orjson
@@ -44,16 +45,21 @@ class Token(NamedTuple):
 Tokens = tuple[Token, ...]
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
+CODE_HINT = re.compile(r"^[ \t]|[{};:=()\[\]>]")
+"""What any line of code has: most lines have none of it, and this is found fast."""
 CODE_LINE = re.compile(
-    r"^(?: {2,}|\t)\s*\S|[{};]\s*$|^\s*(?:def|class|for|while|if|elif|else|return|import|function|const|let|var|"
-    r"public|private|#include)\b.*[():={}\[\]]|^\s*[\w.]+\(.*\)\s*$|^\s*[\w.\[\]]+\s*(?:[-+*/%&|^]?=|=>|->)\s*\S",
-    re.MULTILINE,
+    r"(?: {2,}|\t)\s*\S|.*[{};]\s*$|\s*(?:def|class|for|while|if|elif|else|return|import|function|const|let|var|"
+    r"public|private|#include)\b.*[():={}\[\]]|\s*[\w.]+\(.*\)\s*$|\s*[\w.\[\]]+\s*(?:[-+*/%&|^]?=|=>|->)\s*\S"
 )
 PROSE = re.compile(r"(?:[^\W\d_]{2,} ){3}[^\W\d_]{2,}")
 """Four words in a row: a sentence, whatever signs stand in it."""
-MISSING_SPACE = re.compile(r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})")
+MISSING_SPACE = re.compile(
+    r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})|(?<=\s)[.?!,;](?=I\b|[A-Z][a-z])"
+)
 """Where a sentence or clause ends and no space follows."""
 PLAIN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
+LOOSE_END = re.compile(r"(?<=[^\W\d_]{2})[-/]+$")
+"""A hyphen or slash after a word: `top- up`."""
 EMOTICON = re.compile(r"[:;=]['-]?[()\[\]DPp/|]+")
 TERM = re.compile(r"\d|^\W*[^\W\d_]\W*$")
 """A number or a single letter: a hyphen beside it is a minus sign."""
@@ -105,7 +111,7 @@ def _code(text: str) -> Iterator[Token]:
 def _lines(text: str, *, fold: bool) -> Iterator[Token]:
     starts_sentence = True
     for line in text.splitlines():
-        if CODE_LINE.search(line) and not PROSE.search(line):
+        if CODE_HINT.search(line) and not PROSE.search(line) and CODE_LINE.match(line):
             yield from _code(line)
             continue
         chunks = MISSING_SPACE.sub(r"\g<0> ", line).split()
@@ -117,21 +123,19 @@ def _lines(text: str, *, fold: bool) -> Iterator[Token]:
         starts_sentence = True
 
 
-def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
+@lru_cache(maxsize=65536)  # rows are made of the same words again and again
+def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Tokens:
     if not chunk.isascii() and UNSPACED.search(chunk):
-        yield from _unspaced(chunk, fold=fold)
-        return
-    bare = _bare(chunk)
+        return tuple(_unspaced(chunk, fold=fold))
+    bare = LOOSE_END.sub("", _bare(chunk))
     if EMOTICON.fullmatch(chunk):
-        yield Token(chunk, Kind.WORD)
-        return
+        return (Token(chunk, Kind.WORD),)
     if not bare:
-        return
+        return ()
     if not PLAIN.fullmatch(bare) or ("-" in bare and any(part.isupper() for part in bare.split("-"))):
-        yield Token(bare.casefold() if fold else bare, Kind.VALUE)
-        return
-    for part in bare.split("-"):
-        yield from _word(part, starts_sentence=starts_sentence, fold=fold)
+        return (Token(bare.casefold() if fold else bare, Kind.VALUE),)
+    parts = (_word(part, starts_sentence=starts_sentence, fold=fold) for part in bare.split("-"))
+    return tuple(chain.from_iterable(parts))
 
 
 def _bare(chunk: str) -> str:

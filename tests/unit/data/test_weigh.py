@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from trainer.data.weigh import Weight, may_be_typo, weigh_texts
+from trainer.data.weigh import Typo, Weight, may_be_typo, weigh_texts
+from trainer.data.weighing import Slips
 
 DECIDES = [
     ("Take 5 mg twice a day.", "Take 5 g twice a day."),
@@ -93,17 +96,49 @@ def test_form_and_stop_words_have_no_weight(left: str, right: str) -> None:
         ("able", "unable", False),
         ("hire", "fire", False),
         ("red", "rad", False),
+        ("united", "untied", False),
+        ("contract", "contact", False),
     ],
 )
 def test_one_slip_of_the_hand(left: str, right: str, is_slip: bool) -> None:
     assert may_be_typo(left, right) is may_be_typo(right, left) is is_slip
 
 
-def test_slips_are_named_for_the_rows_to_judge_and_a_value_exchanged_twice_is_none() -> None:
+def test_slips_are_named_for_the_rows_to_judge() -> None:
     found = weigh_texts("The invoice was never paid.", "The invioce was never paid.")
-    assert found.typos == (("invoice", "invioce"),) and found.weight > found.forgiven == Weight.NONE
-    twice = weigh_texts("Send marin to marin", "Send marbin to marbin")
-    assert not twice.typos and twice.weight > Weight.NONE
+    assert found.typos == (Typo("invoice", "invioce"),) and found.weight > found.forgiven == Weight.NONE
+
+
+@pytest.mark.parametrize(
+    ("typos", "counts", "expected"),
+    [
+        ([Typo("invoice", "invioce")], {"invoice": 5, "invioce": 1}, True),
+        ([Typo("exodus", "exous")], {}, True),
+        ([Typo("marian", "maran", is_name=True)], {}, False),
+        ([Typo("prefix", "prefex")], {"prefix": 9, "prefex": 9}, False),
+        ([Typo("number", "nuber")] * 2, {"number": 40, "nuber": 2}, True),
+        ([Typo("marin", "marbin")] * 2, {"marin": 3, "marbin": 1}, False),
+        ([Typo("nicholas", "nicolas", is_name=True)] * 2, {"nicholas": 40, "nicolas": 1}, False),
+    ],
+    ids=["known", "rare", "rare name", "both known", "again", "again but rare", "again but a name"],
+)
+def test_all_rows_tell_a_slip_from_another_word(typos: list[Typo], counts: dict[str, int], expected: bool) -> None:
+    assert Slips(set(typos), Counter(counts)).forgive(typos) is expected
+
+
+def test_a_value_decides_only_against_a_value_of_its_kind_in_its_place() -> None:
+    text = "Every day Parker bakes 12 loaves of bread for the people in his street"
+    assert weigh_texts(text, text.replace("12", "15")).weight == Weight.VALUES
+    assert weigh_texts(text, text.replace("Parker", "Sanchez")).weight == Weight.VALUES
+    other = text.replace("Parker", "everyone").replace("street", "Oslo")
+    assert weigh_texts(text, other).weight == Weight.ONE_SIDED
+
+
+def test_lost_lines_and_moved_adverbs() -> None:
+    assert weigh_texts("x = 5\ny = 2\n", "x = 5 y = 2").weight == Weight.NONE
+    moved = weigh_texts("How long to send it to China urgently?", "How long to urgently send it to China?")
+    assert moved.weight == Weight.WORDS
+    assert weigh_texts("Convert metres to feet", "Convert feet to metres").weight == Weight.VALUES
 
 
 def test_other_words_weigh_less_than_other_values() -> None:
