@@ -51,7 +51,8 @@ def of_interest(compared: Compared, *, drop: float) -> Flags:
     """Return the pairs whose rows have to be read to know what differs."""
     close = np.maximum(compared.prompt, compared.whole) >= drop
     same_text = (compared.answer == 1) & ~compared.short_answer
-    return (compared.context >= drop) & close & (~compared.other_codes | same_text)
+    flags: Flags = (compared.context >= drop) & close & (~compared.other_codes | same_text)
+    return flags
 
 
 def judge(
@@ -87,7 +88,7 @@ def judge(
     slots = find_patterns(pairs, differs, answers.size) & ~equal
     follows = np.where(is_label, _labels_follow(pairs, compared, answers, is_label & related, drop), True)
     reworded = near & follows & same_answer & (weights.context == Weight.NONE) & ~slots
-    # By word pairs, which an exchanged word spoils two of, prompts with the same long answer look less alike than they are.
+    # An exchanged word spoils two word pairs: prompts with the same long answer look less alike than they are.
     reworded &= (compared.prompt >= drop) | (weights.is_edit & ~is_label)
     reworded &= weights.answer == Weight.NONE
     reworded &= weights.prompt <= np.where(is_label, Weight.WORDS, Weight.ONE_SIDED)

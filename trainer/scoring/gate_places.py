@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +20,10 @@ from trainer.recipe.gates import Gate
 from trainer.recipe.load import load_suite
 from trainer.recipe.metrics import Grader, GraderName, ToolCall, written_out
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
-from trainer.scoring.gates import RETENTION
+from trainer.scoring.gates import RATES, RETENTION
 from trainer.scoring.graders.expected import applies
 from trainer.scoring.questions import flat, group_of, questions_of
-from trainer.scoring.reach import LATENCIES, Place, is_lower_better, shape_of, unreachable
+from trainer.scoring.reach import FIGURES, LATENCIES, UNBOUNDED, Place, is_lower_better, shape_of, unreachable
 from trainer.scoring.suite import SuiteItems, read_items
 
 NUM_GENERAL_PROMPTS = 40
@@ -94,8 +95,11 @@ def _fault(gate: Gate, recipe: Recipe, suites: Mapping[str, Suite], rows: Rows) 
     graders = _graders(recipe)
     shape = shape_of(gate.metric, graders)
     if shape is None:
-        if recipe.eval.metrics == "auto":
-            return None  # chosen by the rows
+        if recipe.eval.metrics == "auto":  # chosen by the rows, but of these
+            near = ", ".join(get_close_matches(gate.metric, [*graders, *FIGURES, *LATENCIES, *UNBOUNDED, *RATES], n=2))
+            return f"nothing measures {gate.metric}" + (
+                f"; did you mean {near}?" if near else "; name it in eval.metrics"
+            )
         return f"nothing measures {gate.metric}; eval.metrics has {', '.join(graders) or 'no grader'}"
     place = _place(gate, recipe, graders, rows)
     return unreachable(gate, place) if place else None

@@ -133,6 +133,12 @@ def test_what_nothing_measures_is_told(tmp_path: Path) -> None:
     assert "nothing measures rouge_l" in unmeasured and "raise eval.latency_rows" in latency
 
 
+def test_a_misspelled_metric_is_told_where_the_rows_choose_the_metrics(tmp_path: Path) -> None:
+    gates = [{"metric": "exakt_match", "min": 0.1}, {"metric": "latency_p50", "max": 9.0}]
+    first, second = faults(tmp_path, gates)
+    assert "did you mean exact_match" in first and "latency_p50_s" in second
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (tiny.ROOT / "recipes").glob("*.yaml")))
 def test_the_gates_of_shipped_recipes_can_pass(name: str) -> None:
     assert impossible_gates(load_recipe(tiny.ROOT / "recipes" / name), None) == []
