@@ -82,7 +82,8 @@ LETTER = "[A-Za-z0-9À-ɏͰ-ԯ]"
 
 def context(words: str, others: str = OTHER_NUMBERS) -> Context:
     """Build the context of a kind of value from two lists of words, each joined by `|`."""
-    pattern = rf"(?<!{LETTER})(?:(?P<words>{words})|(?P<others>{others}))(?!{LETTER})"
+    # `[PHONE]` stands where a number was, and says nothing about the next one.
+    pattern = rf"(?<!{LETTER})(?<!\[)(?:(?P<words>{words})|(?P<others>{others}))(?!{LETTER})"
     return Context(re.compile(pattern, re.IGNORECASE))
 
 

@@ -174,7 +174,7 @@ class Scanner:
                 continue
             matches = [
                 match
-                for match in self._matches(leaf)
+                for match in self._matches(leaf._replace(text=blanked(leaf.text, issued)))
                 if self.action_of(match.type) in CHANGING and not is_issued(leaf.text[match.start : match.end], issued)
             ]
             matches = settle([*matches, *remains(leaf.text, secret_words)])
@@ -233,6 +233,13 @@ class Scanner:
     def _told(self, leaf: Leaf, type_: str) -> str:
         action = self.action_of(type_)
         return "residual" if leaf.is_key and action in CHANGING else action
+
+
+def blanked(text: str, issued: set[str]) -> str:
+    """Return the text with its stand-ins as blocks of the same length: their words say nothing about what follows."""
+    for stand_in in sorted(issued, key=len, reverse=True):
+        text = text.replace(stand_in, "█" * len(stand_in))
+    return text
 
 
 def is_issued(value: str, issued: set[str]) -> bool:
