@@ -74,7 +74,10 @@ def test_parts_of_one_file_give_the_bytes_of_one_machine(
 ) -> None:
     monkeypatch.setattr(cluster, "FEW_CHUNKS", 1)  # near copies and word runs too
     done = noted_jobs(monkeypatch)
-    path = written(tmp_path / "a.jsonl", rows(3300))
+    asked = "Please tell me how the old river town kept its stone bridge standing through so many winters"
+    told = "The masons of the town packed the piers with gravel each autumn and cleared the ice before it could press."
+    copies = [{"prompt": asked, "completion": told}, {"prompt": asked + "??", "completion": "- " + told + " -"}]
+    path = written(tmp_path / "a.jsonl", [*rows(3300), *copies])
     apart, alone = both(tmp_path, monkeypatch, path, **SECTION)
     assert {"prepare", "compare_chunk"} <= set(done)
     assert digests(apart) == digests(alone)
