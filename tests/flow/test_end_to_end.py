@@ -111,7 +111,11 @@ def test_the_page_stands_alone(finished_run: Project) -> None:
     assert set(links) <= {"../data/index.html", "../decide/index.html"}  # pages of the same run, opened by a click
     assert re.findall(r"@import|url\((?!['\"]?(?:#|data:))", page) == []
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", page))
-    assert all(address.startswith("http://www.w3.org/") for address in addresses), addresses
+    named = (
+        "http://www.w3.org/",
+        "https://github.com/leeoniya/uPlot",
+    )
+    assert all(address.startswith(named) for address in addresses), addresses
 
 
 def test_the_exported_adapter_is_plain_peft(finished_run: Project, tiny_model_dir: Path) -> None:
