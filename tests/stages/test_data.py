@@ -261,14 +261,21 @@ def test_each_source_is_told_in_one_line_and_in_the_report(tmp_path: Path) -> No
     (tmp_path / "b.csv").write_text("question;answer;topic\n" + "".join(f"q {word(n)};a {n};t\n" for n in range(9)))
     context = run_stage(tmp_path / "out", first, str(tmp_path / "b.csv"))
     told = [
-        f"{first}: 30 rows; format prompt_completion; columns used: completion, prompt, system_prompt; not used: id",
-        f"{tmp_path / 'b.csv'}: 9 rows; separated by semicolons; format prompt_completion; columns used: answer, "
+        "a.jsonl: 30 rows; format prompt_completion; columns used: completion, prompt, system_prompt; not used: id",
+        "b.csv: 9 rows; separated by semicolons; format prompt_completion; columns used: answer, "
         "question; not used: topic",
     ]
     assert [text for text in context.said if "columns used" in text] == told
     report = json.loads((tmp_path / "out/report.json").read_text())
-    assert report["sources"][first]["unused"] == {"id": 30}
-    assert report["sources"][str(tmp_path / "b.csv")]["read_as"] == ["separated by semicolons"]
+    assert report["sources"]["a.jsonl"]["unused"] == {"id": 30}
+    assert report["sources"]["b.csv"]["read_as"] == ["separated by semicolons"]
+
+
+def test_sources_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{name}/rows.jsonl", [qa(n) for n in range(20)]) for name in ("one", "two")]
+    run_stage(tmp_path / "out", sources=[{"path": path} for path in paths])
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert list(report["sources"]) == ["one/rows.jsonl", "two/rows.jsonl"]
 
 
 def findings(out: Path, rule: str) -> list[dict[str, Any]]:
@@ -284,7 +291,7 @@ def test_a_telling_column_that_is_not_used_is_a_warning_unless_the_recipe_says_s
     path = written(tmp_path / "a.jsonl", rows)
     run_stage(tmp_path / "one", path)
     found = findings(tmp_path / "one", "F021")
-    assert [each["detail"] for each in found] == [f"{path}: documents (context)", f"{path}: label (label)"]
+    assert [each["detail"] for each in found] == ["a.jsonl: documents (context)", "a.jsonl: label (label)"]
     assert all(each["severity"] == "warning" and each["count"] == 30 and "mapping" in each["fix"] for each in found)
     source = {"path": path, "mapping": {"documents": ""}}
     run_stage(tmp_path / "two", sources=[source], split={"stratify": "label"})
@@ -295,7 +302,7 @@ def test_the_options_of_a_question_are_not_left_out_without_a_warning(tmp_path: 
     rows = [{"question": f"q {word(n)}", "choices": ["a", word(n)], "answer": n % 2} for n in range(30)]
     path = written(tmp_path / "a.jsonl", rows)
     run_stage(tmp_path / "one", path)
-    assert [each["detail"] for each in findings(tmp_path / "one", "F021")] == [f"{path}: choices (options)"]
+    assert [each["detail"] for each in findings(tmp_path / "one", "F021")] == ["a.jsonl: choices (options)"]
 
 
 def test_text_beside_a_label_stops_the_stage_with_the_mapping_to_set(tmp_path: Path) -> None:
@@ -331,10 +338,7 @@ def test_a_folder_of_texts_is_told_with_what_is_passed_over(tmp_path: Path) -> N
         written(tmp_path / f"docs/{n}.md", [f"chapter {word(n)}"])
     context = run_stage(tmp_path / "out", str(tmp_path / "docs"))
     [line] = [text for text in context.said if "columns used" in text]
-    assert (
-        line
-        == f"{tmp_path / 'docs'} (12 files): 12 rows; one document; format text; columns used: text; not used: none"
-    )
+    assert line == "docs (12 files): 12 rows; one document; format text; columns used: text; not used: none"
     written(tmp_path / "docs/rows.jsonl", [qa(n) for n in range(12)])
     context = run_stage(tmp_path / "two", str(tmp_path / "docs"))
     assert any("12 files that could hold rows are not read: 0.md, 1.md" in text for text in context.said)

@@ -83,7 +83,7 @@ def _telling(desk: Desk) -> dict[str, int]:
     ignored = [name for name in (split.by, split.stratify) if name]
     ignored += [name for source in desk.data.sources for name, column in source.mapping.items() if not column]
     return {
-        f"{usage.path}: {name} ({meaning})": count
+        f"{usage.name}: {name} ({meaning})": count
         for usage in desk.ledger.usages.values()
         for name, meaning, count in usage.telling(ignored)
     }

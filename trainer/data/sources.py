@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ class Input(NamedTuple):
     """Passes over it in one epoch."""
     source: str
     """Path of its source, as the recipe has it."""
+    source_name: str
+    """Name of its source in reports."""
     how: str
     """How it is read, where its name does not say it."""
 
@@ -44,7 +46,8 @@ def open_inputs(data: DataSection, *, with_hub: bool = True) -> Iterator[Input]:
         DataError: a path, a mapping or a file is wrong.
     """
     sources = _sources(data)
-    names = _name_files([source for source, _ in sources])
+    names = _shortest_names({path for source, _ in sources for path in _paths(source)})
+    source_names = _shortest_names({source.path for source, _ in sources})
     for source, side in sources:
         _check_mapping(source)
         if source.path.startswith(HUB_PREFIX) and not with_hub:
@@ -54,7 +57,14 @@ def open_inputs(data: DataSection, *, with_hub: bool = True) -> Iterator[Input]:
             origin = Origin(names[path], source.format, mapping, is_benchmark=side == Side.BENCHMARK)
             how = how_read(Path(path)) if Path(path).is_file() else ""
             yield Input(
-                path, expand(rows, source.format, source.mapping), side, origin, source.repeat, source.path, how
+                path,
+                expand(rows, source.format, source.mapping),
+                side,
+                origin,
+                source.repeat,
+                source.path,
+                source_names[source.path],
+                how,
             )
 
 
@@ -82,16 +92,14 @@ def beside(data: DataSection, path: str) -> Source:
     return Source(path=path, format=data.sources[0].format, mapping=data.sources[0].mapping)
 
 
-def _name_files(sources: list[Source]) -> dict[str, str]:
-    """Name each file as rows carry it: its base name, with as many folders as tell it from the others.
+def _shortest_names(paths: Iterable[str]) -> dict[str, str]:
+    """Name each file or folder as rows and reports carry it: its base name, with the folders that tell it from others.
 
     Absolute paths would make the same data differ between machines.
     """
-    paths = sorted({path for source in sources for path in _paths(source)})
-    names = {path: path if path.startswith(HUB_PREFIX) else Path(path).name for path in paths}
-    depth = 1
-    while shared := {name for name, times in Counter(names.values()).items() if times > 1}:
-        depth += 1
+    names = {path: path if path.startswith(HUB_PREFIX) else Path(path).name for path in sorted(paths)}
+    for depth in range(2, 1 + max((len(Path(path).parts) for path in names), default=0)):
+        shared = {name for name, times in Counter(names.values()).items() if times > 1}
         names = {path: "/".join(Path(path).parts[-depth:]) if name in shared else name for path, name in names.items()}
     return names
 

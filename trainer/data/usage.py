@@ -25,7 +25,8 @@ NUM_NAMED = 12
 class Usage:
     """Layouts and columns of one source."""
 
-    path: str
+    name: str
+    """Of its file or folder, as reports carry it."""
     files: list[str] = field(default_factory=list)
     """Names of its files, as rows carry them."""
     how: Counter[str] = field(default_factory=Counter)
@@ -48,7 +49,7 @@ class Usage:
         """Say in one line what was read, and what became of the columns."""
         files = f" ({len(self.files)} files)" if len(self.files) > 1 else ""
         parts = [
-            f"{self.path}{files}: {self.num_rows} rows",
+            f"{self.name}{files}: {self.num_rows} rows",
             *sorted(self.how),
             f"format {' and '.join(sorted(self.formats)) or 'unknown'}",
             f"columns used: {_listed(self.used)}",

@@ -148,7 +148,7 @@ def _read_all(desk: Desk) -> None:
 
 def _usage(desk: Desk, given: Input) -> Usage:
     """Return the counts of a file's source; those of benchmarks are not shown."""
-    usage = Usage(given.source)
+    usage = Usage(given.source_name)
     if given.side != Side.BENCHMARK:
         usage = desk.ledger.usages.setdefault(given.source, usage)
     usage.files.append(given.origin.label)
@@ -162,7 +162,7 @@ def _say_sources(desk: Desk, run: StageContext) -> None:
         run.say(usage.line())
         if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
             names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
-            run.say(f"{path}: {len(files)} files that could hold rows are not read: {names}")
+            run.say(f"{usage.name}: {len(files)} files that could hold rows are not read: {names}")
 
 
 def _read_file(desk: Desk, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
