@@ -59,7 +59,7 @@ def test_a_verb_is_a_file_is_a_folder() -> None:
     assert list(STAGES) == ["data", "pack", "train", "eval", "decide", "export", "report"] and set(STAGES) == files
 
 
-@pytest.mark.parametrize(("arguments", "limit_s"), [(["--help"], 0.3), (["check", "recipes/lora-sft.yaml"], 1.2)])
+@pytest.mark.parametrize(("arguments", "limit_s"), [(["--help"], 0.3), (["check", "recipes/lora-sft.yaml"], 0.8)])
 def test_help_and_check_are_light(arguments: list[str], limit_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     runs = [watched(*arguments) for _ in range(3)]

@@ -12,8 +12,7 @@ from trainer.data.clean import Cleaner
 from trainer.data.compared import Record
 from trainer.data.desk import missing_field
 from trainer.data.ledger import FileCount
-from trainer.data.mask import Mask
-from trainer.data.pii.scan import Scanner, refusal
+from trainer.data.mask import Mask, scanner
 from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark, rejected
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
@@ -39,7 +38,7 @@ class Taker:
     def __init__(self, data: DataSection) -> None:
         self.data, self.system, self.clean = data, system_text(data), Cleaner(data.clean)
         actions = {data.pii.action, data.pii.secrets, *data.pii.types.values()}
-        self.scan = Scanner(data.pii) if actions & STOPPING else None
+        self.scan = scanner(data.pii) if actions & STOPPING else None
 
     @cached_property
     def mask(self) -> Mask:
@@ -61,12 +60,7 @@ class Taker:
             raise cleaned.error
         if self.scan is None:
             return cleaned.record
-        scanned = self.scan(cleaned.record)
-        if scanned.verdict == "error":
-            raise refusal(given.origin.label, raw.line, scanned.findings)
-        if scanned.record is None:
-            raise RowError("personal_data", ", ".join(sorted(scanned.counts)))
-        return scanned.record
+        return self.scan(cleaned.record).kept(given.origin.label, raw.line)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -31,9 +31,8 @@ from trainer.data.compared import (
 )
 from trainer.data.keys import digest, number
 from trainer.data.lint.facts import row_facts
-from trainer.data.mask import Mask
+from trainer.data.mask import Mask, scanner
 from trainer.data.near import Bands, band_texts
-from trainer.data.pii.scan import Finding, Scanned, Scanner, refusal
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
 from trainer.data.records import Parsed, parse_row
@@ -41,6 +40,9 @@ from trainer.data.system import apply_system_prompt
 from trainer.data.verify import Said
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection, Format
+
+if TYPE_CHECKING:  # slow to import, see `mask.scanner`
+    from trainer.data.pii.scan import Finding, Scanned, Scanner
 
 CHUNK_ROWS, CHUNK_CHARS = 1000, 8_000_000
 SAMPLES_PER_CHUNK = 3
@@ -66,7 +68,7 @@ class Rules:
         Raises:
             HardwareError: The key of the pseudonyms is not there.
         """
-        return cls(data.model_dump_json(), system, pickle.dumps(Scanner(data.pii)))
+        return cls(data.model_dump_json(), system, pickle.dumps(scanner(data.pii)))
 
 
 @dataclass(frozen=True)
@@ -274,11 +276,7 @@ def _scanned(scanned: Scanned, record: Record, result: Prepared) -> Record:
     """
     source, line = record["source"], record["line"]
     result.pii += [(f"{source}:{line}", finding) for finding in scanned.findings]
-    if scanned.verdict == "error":
-        raise refusal(source, line, scanned.findings)
-    if scanned.record is None:
-        raise RowError("personal_data", ", ".join(sorted(scanned.counts)))
-    return scanned.record
+    return scanned.kept(source, line)
 
 
 def parse_benchmark(raw: RawRow, label: str) -> Record:

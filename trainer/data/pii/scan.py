@@ -62,6 +62,19 @@ class Scanned(NamedTuple):
     counts: dict[str, int]
     findings: list[Finding]
 
+    def kept(self, source: str, line: int) -> Record:
+        """Return the row, where the recipe lets it pass.
+
+        Raises:
+            RowError: It is left out.
+            DataError: It stops the stage.
+        """
+        if self.verdict == "error":
+            raise refusal(source, line, self.findings)
+        if self.record is None:
+            raise RowError("personal_data", ", ".join(sorted(self.counts)))
+        return self.record
+
 
 class FoundIn(NamedTuple):
     """What is found in one leaf."""
