@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trainer.data.reasons import RowError
-from trainer.data.values import Notes, parse_json, refuse_no_numbers, shorten
+from trainer.data.reasons import RowError, shown
+from trainer.data.values import Notes, parse_json, refuse_no_numbers
 
 CALL_TEXT = re.compile(
     r"<(tool_?call|function_?call)s?>|<\|?(python_tag|tool_call|tool_calls_section_begin|action_start)\|?>"
@@ -56,11 +56,11 @@ def _arguments(function: dict[str, Any], place: str, notes: Notes) -> dict[str, 
     if isinstance(arguments, str):
         value = parse_json(arguments, notes) if arguments.strip() not in ("", "null") else None
         if value is None and arguments.strip() not in ("", "null"):
-            raise RowError("invalid_tool_arguments", f"{where} are text that is no JSON: {shorten(arguments)}")
+            raise RowError("invalid_tool_arguments", f"{where} are text that is no JSON: {shown(arguments)}")
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
-        raise RowError("invalid_tool_arguments", f"{where} are not a JSON object: {shorten(str(arguments))}")
+        raise RowError("invalid_tool_arguments", f"{where} are not a JSON object: {shown(str(arguments))}")
     refuse_no_numbers(value, where)
     return value
 
@@ -77,7 +77,7 @@ def canonical_tools(value: object, notes: Notes) -> list[dict[str, Any]]:
     if isinstance(tools, dict):
         tools = [tools]
     if not isinstance(tools, list):
-        raise RowError("invalid_tools", f"`tools` is not a list of tools: {shorten(str(value))}")
+        raise RowError("invalid_tools", f"`tools` is not a list of tools: {shown(str(value))}")
     parsed = [parse_json(tool, notes) if isinstance(tool, str) else tool for tool in tools]
     flat = [tool for item in parsed for tool in _declared(item)]
     return [_canonical_tool(tool, index) for index, tool in enumerate(flat)]

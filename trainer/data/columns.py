@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainer.data.reasons import RowError
-from trainer.data.values import shorten
+from trainer.data.reasons import RowError, shown
 
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 PROMPT_COLUMNS = ("prompt", "question", "query", "input")
@@ -152,7 +151,7 @@ class Columns:
         return RowError("unknown_format", f"none of {', '.join(names)} in a row with {self.described()}")
 
     def described(self) -> str:
-        return shorten("columns " + ", ".join(map(str, self.values)), 200)
+        return "columns " + shown(", ".join(map(str, self.values)), 200)
 
     def unused(self) -> list[str]:
         """Return the names of columns and keys of turns that hold something and are not used, as the file has them."""

@@ -17,7 +17,7 @@ from trainer.data.columns import (
     Columns,
 )
 from trainer.data.passages import passages_of, with_passages
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, shown
 from trainer.data.turns import ROLES, Message, canonical_turns, lost_keys, text_of
 from trainer.data.unwrap import is_turns
 from trainer.data.values import Notes, is_scalar, kind_of, parse_json, written
@@ -193,7 +193,9 @@ def _gemini_turns(item: object, place: str) -> list[dict[str, Any]]:
                 said["content"] += text
             case _:
                 names = ", ".join(map(str, part)) if isinstance(part, dict) else kind_of(part)
-                raise RowError("unsupported_content", f"{place}: part {names!r}; only text and calls are trained on")
+                raise RowError(
+                    "unsupported_content", f"{place}: part {shown(repr(names))}; only text and calls are trained on"
+                )
     return [*results, *([said] if said["content"] or "tool_calls" in said or not results else [])]
 
 
@@ -241,5 +243,5 @@ def _batch_answer(response: object) -> dict[str, Any]:
         case {"choices": [{"message": dict(message)}, *_]}:
             return message
         case {"error": error} if error:
-            raise RowError("no_assistant_turn", f"the request failed: {error!r:.80}")
+            raise RowError("no_assistant_turn", f"the request failed: {shown(repr(error))}")
     raise RowError("no_assistant_turn", "`response` holds no message: body.choices[0].message")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from trainer.data.columns import Columns
 from trainer.data.conversations import turns_of
 from trainer.data.preference import transcript_turns
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, shown
 from trainer.data.turns import Message
 from trainer.data.values import parse_json
 
@@ -110,7 +110,7 @@ def _better(values: list[Any], names: list[str], known: TwoAnswers) -> int:
     Raises:
         RowError: neither is, or the verdict is none that is known.
     """
-    said = f"{' and '.join(names)}: {', '.join(map(str, values))}"
+    said = f"{' and '.join(names)}: {shown(', '.join(map(str, values)))}"
     numbers = [_number(value) for value in values]
     if len(values) == 2 and None not in numbers:
         numbers = [numbers[1] - numbers[0]]  # type: ignore[operator]

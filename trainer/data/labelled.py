@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.data.columns import LABEL_COLUMNS, Columns
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, shown
 from trainer.data.turns import Message
 
 VERDICTS: dict[object, bool] = {"true": True, "false": False, 1: True, 0: False}
@@ -19,7 +19,9 @@ def parse_verdict(columns: Columns) -> bool:
     written = columns.take(columns.one_of(LABEL_COLUMNS))
     key = written.strip().lower() if isinstance(written, str) else written
     if not isinstance(key, (str, int, float)) or key not in VERDICTS:
-        raise RowError("invalid_label", f"the verdict on the answer is {written!r}; true (good) or false (bad)")
+        raise RowError(
+            "invalid_label", f"the verdict on the answer is {shown(repr(written))}; true (good) or false (bad)"
+        )
     return VERDICTS[key]
 
 

@@ -21,8 +21,7 @@ from trainer.data.columns import (
 )
 from trainer.data.conversations import turns_column
 from trainer.data.judged import ANSWER_LISTS, has_ranked, two_answers
-from trainer.data.reasons import RowError
-from trainer.data.values import shorten
+from trainer.data.reasons import RowError, shown
 from trainer.recipe.data import Format
 
 ANSWERS = frozenset({*COMPLETION_COLUMNS, *RARE_COMPLETIONS})
@@ -199,7 +198,7 @@ def detect_format(row: Row) -> Format:
     if "text" in present:
         raise RowError("unknown_format", _target_detail(telling))
     _refuse_nulls(row, present)
-    names = shorten(", ".join(map(str, row)), 120)
+    names = shown(", ".join(map(str, row)), 120)
     raise RowError("unknown_format", f"columns {names}: set mapping, such as {{prompt: COLUMN, completion: COLUMN}}")
 
 

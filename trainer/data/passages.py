@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, shown
 from trainer.data.values import Notes, kind_of, parse_json
 
 TEXT_KEYS = ("text", "passage_text", "content", "contents", "passage", "document", "page_content", "snippet", "body")
@@ -68,4 +68,6 @@ def _text_of(item: object, place: str) -> str:
         if isinstance(item.get(name), (str, list)):
             text = _text_of(item[name], place)
             return f"{title}\n{text}" if title else text
-    raise RowError("unsupported_content", f"`{place}` holds an object without text: keys {', '.join(map(str, item))}")
+    raise RowError(
+        "unsupported_content", f"`{place}` holds an object without text: keys {shown(', '.join(map(str, item)))}"
+    )

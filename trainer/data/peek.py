@@ -91,7 +91,7 @@ class Peeked:
         except RowError as error:
             self.reasons[error.reason] += 1
             self.listed.setdefault(error.reason, f"{label}:{raw.line}")
-            one.rejected.append(rejected(label, raw.line, error.reason, detail=taker.mask(error.detail)))
+            one.rejected.append(rejected(label, raw.line, error.reason, detail=error.told(taker.mask)))
         else:
             self.kinds.setdefault(kind_of_row(record), f"{label}:{raw.line}")
             if self.given.side == Side.SOURCE:

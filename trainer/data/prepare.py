@@ -198,7 +198,7 @@ def prepare(chunk: Chunk) -> Prepared:
         try:
             records.append(_finish(raw, chunk, tools, result))
         except RowError as error:
-            detail = tools.mask(error.detail)
+            detail = error.told(tools.mask)
             result.rejected.append(rejected(chunk.origin.label, raw.line, error.reason, detail=detail))
         except DataError as error:
             result.refusal = (error.message, error.hint)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 Malformed = Literal[
@@ -61,14 +62,35 @@ def fix_for(reasons: Mapping[str, int]) -> str:
     return f"{FIXES.get(frequent, 'correct the rows')}, or raise data.max_rejected"
 
 
+def shown(text: str, limit: int = 80) -> str:
+    """Mark a text of the row inside a detail: `RowError.told` hides personal data in all of it, and only then cuts it.
+
+    The rules would not know the half of a key.
+    """
+    text = text.replace("\ufdd0", "").replace("\ufdd1", "")  # Unicode keeps these two for marks inside a program
+    return f"\ufdd0{limit}:{text}\ufdd1"
+
+
+SHOWN = re.compile("\ufdd0(\\d+):(.*?)\ufdd1", re.DOTALL)
+
+
 class RowError(Exception):
     """One row cannot be used. The stage writes it down and goes on; it never reaches the user as an exception."""
 
     def __init__(self, reason: Malformed | Undecided | Private, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)
         self.reason: Malformed | Undecided | Private = reason
         self.detail = detail
+        """What is wrong; texts of the row in it are marked by `shown`."""
 
-    def __reduce__(self) -> tuple[type[RowError], tuple[Malformed | Undecided | Private, str]]:
-        """Travel between processes: the default would call us with the joined message alone."""
-        return type(self), (self.reason, self.detail)
+    def told(self, mask: Callable[[str], str] = str) -> str:
+        """Return the detail for a message of one line, masked as a whole and with long texts of the row cut."""
+
+        def cut(match: re.Match[str]) -> str:
+            text, limit = mask(match[2]), int(match[1])
+            return text if len(text) <= limit else text[: limit - 3] + "..."
+
+        return mask(SHOWN.sub(cut, self.detail))
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.told()}"

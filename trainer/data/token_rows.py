@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.data.columns import Columns
-from trainer.data.reasons import RowError
+from trainer.data.reasons import RowError, shown
 from trainer.data.values import kind_of, parse_json
 
 IGNORED = -100
@@ -43,5 +43,5 @@ def _integers(columns: Columns, name: str, *, least: int) -> list[int]:
     # bool is a kind of int to Python, and no token to anyone.
     wrong = next((item for item in value if type(item) is not int or item < least), None)
     if wrong is not None:
-        raise RowError("invalid_tokens", f"`{name}` holds {wrong!r}, not an integer from {least} on")
+        raise RowError("invalid_tokens", f"`{name}` holds {shown(repr(wrong))}, not an integer from {least} on")
     return value

@@ -6,8 +6,8 @@ from typing import Any
 
 from trainer.data.blocks import TEXT_PARTS, has_blocks, unfold_blocks
 from trainer.data.calls import canonical_calls
-from trainer.data.reasons import RowError
-from trainer.data.values import Notes, kind_of, parse_json, shorten, written
+from trainer.data.reasons import RowError, shown
+from trainer.data.values import Notes, kind_of, parse_json, written
 
 Message = dict[str, Any]
 
@@ -78,7 +78,7 @@ def _turns_in(text: str, place: str, notes: Notes) -> object:
     """
     value = parse_json(text, notes)
     if value is None and text.strip() not in ("", "null", "None"):
-        raise RowError("unknown_format", f"`{place}` is text that is neither JSON nor a Python list: {shorten(text)}")
+        raise RowError("unknown_format", f"`{place}` is text that is neither JSON nor a Python list: {shown(text)}")
     return value
 
 
@@ -165,8 +165,8 @@ def lost_keys(value: object, place: str) -> set[str]:
 def _unknown_role(turn: dict[str, Any], role_name: object) -> str:
     """Say what is wrong with the role of a turn: its name, or that it stands under another key."""
     if role_name is not None:
-        return f"role {role_name!r}; known are {', '.join(sorted(set(ROLES.values())))}"
-    keys = shorten(", ".join(map(str, turn)), 80) or "none"
+        return f"role {shown(repr(role_name))}; known are {', '.join(sorted(set(ROLES.values())))}"
+    keys = shown(", ".join(map(str, turn))) if turn else "none"
     return f"no `role` (or `from`); its keys are {keys}: rename them to role and content"
 
 
@@ -210,10 +210,10 @@ def _part_text(part: object, place: str) -> str:
         if isinstance(text, str):
             return text
     name = part.get("type") if isinstance(part, dict) else kind_of(part)
-    raise RowError("unsupported_content", f"{place}: content part {name!r}; only text parts are trained on")
+    raise RowError("unsupported_content", f"{place}: content part {shown(repr(name))}; only text parts are trained on")
 
 
 def _weight_of(weight: object, place: str) -> int:
     if isinstance(weight, (int, float)) and weight in (0, 1):
         return int(weight)
-    raise RowError("invalid_weight", f"{place}: weight {weight!r}; 0 (not trained) or 1 (trained)")
+    raise RowError("invalid_weight", f"{place}: weight {shown(repr(weight))}; 0 (not trained) or 1 (trained)")

@@ -99,8 +99,3 @@ def kind_of(value: object) -> str:
     if isinstance(value, float):
         return "a number"
     return "null" if value is None else names.get(type(value), type(value).__name__)
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    """Cut `text` for a one-line message."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from trainer.data import exact
+from trainer.data.mask import Mask
 from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.errors import DataError
+from trainer.recipe.pii import Pii
 from trainer.scoring.evidence import Evidence
 from trainer.scoring.likelihood import RowScores, row_losses, row_scores
 from trainer.scoring.questions import flat, group_of, question_id
@@ -113,7 +115,9 @@ def read_examples(path: Path) -> list[dict[str, Any]]:
                 raise raw.error
             found.append(parse_row(raw.value, source=path.name, line=raw.line).record)
         except RowError as error:
-            raise DataError(f"{path}:{raw.line}: {error}", hint="correct the row, or leave it out") from error
+            raise DataError(
+                f"{path}:{raw.line}: {error.reason}: {error.told(Mask(Pii()))}", hint="correct the row, or leave it out"
+            ) from error
     return found
 
 

@@ -90,7 +90,7 @@ def _asked(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[R
             raise raw.error
         row = say_first(_question(name, raw, layouts))
     except RowError as error:
-        return Asked(raw.line, raw.value, {}, (error.reason, error.detail))
+        return Asked(raw.line, raw.value, {}, (error.reason, error.told()))
     return Asked(raw.line, raw.value, row)
 
 

@@ -17,7 +17,8 @@ from trainer.data.pii.rule import Match
 _SEPARATOR = r"[ \u00a0.\-‐‑–/()]"
 PHONE = re.compile(
     rf"(?<![A-Za-z0-9_@#$€£%=&.<*])(?:\+|00)?(?:\(\+?\d{{1,5}}(?: \d{{1,4}})?\)|\d)(?:{_SEPARATOR}{{0,3}}\d){{6,16}}"
-    r"(?P<extension>[ ,]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?(?![A-Za-z0-9_@%$€£]|[.,:/-]\d| ?[=*<>])"
+    r"(?P<extension>[ ,]{0,2}(?:x|ext\.?|extension)[ ]?\d{1,6})?(?![A-Za-z0-9_@%$€£]|[.,:/-]\d"
+    r"| ?(?:[=*>]|<(?!/?[a-z])))"  # a tag may follow, a comparison may not
 )
 NANP = re.compile(r"\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}([-.])\d{3}\1\d{4}|1[-.]\d{3}[-.]\d{3}[-.]\d{4}")
 """How a number of the North American plan is written; few other things are."""

@@ -1,0 +1,128 @@
+"""No file, page, line or log of `data`, `check` and `inspect` holds personal data or a secret in clear."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from command import Project
+
+from tests.unit.data.pii.examples import IDENTITIES
+from tests.unit.data.pii.person_rows import SENTENCES, number_of
+from tests.unit.data.pii.secret_kinds import FIXED, NAMED, TEXTS
+from tests.unit.data.pii.test_secrets import secret_span
+
+NUM_CHARS = 12
+"""Of a value, so many characters in a row count as the value itself."""
+LABELS = ("BEGIN", "END", "PRIVATE", "PuTTY", "Version", "Proc-Type", "DEK-Info", "Comment", "Encryption")
+
+
+def secrets() -> Iterator[tuple[str, str]]:
+    """Yield a text and the secret in it, one of every kind."""
+    for kind in [*FIXED, *NAMED]:
+        rng = random.Random(kind)
+        if kind in FIXED:
+            value = FIXED[kind](rng)
+            yield rng.choice(TEXTS).format(value), value
+        else:
+            text, value = NAMED[kind](rng)
+            yield text, text[slice(*secret_span(kind, text, value))]
+
+
+def persons() -> Iterator[tuple[str, str]]:
+    """Yield a sentence and the value in it: telephone numbers of 41 countries, identities, an address, a card."""
+    for region, sentences in SENTENCES.items():
+        rng = random.Random(region)
+        number = number_of(rng, region)
+        yield rng.choice(sentences).format(number), number
+    for text in IDENTITIES.values():
+        words = [word.strip(".,") for word in text.split() if any(char.isdigit() for char in word)]
+        yield text, max(words, key=len)
+    yield "Write to maria.lopez@acme-widgets.com.", "maria.lopez@acme-widgets.com"
+    yield "The card is 4111 1111 1111 1111.", "4111 1111 1111 1111"
+    yield "IBAN DE89 3704 0044 0532 0130 00", "DE89 3704 0044 0532 0130 00"
+
+
+def secret_part(value: str) -> str:
+    """Return the key of a connection string: account and dates before it stay."""
+    return re.split(r"AccountKey=|SharedAccessKey=|&sig=", value)[-1]
+
+
+def pieces(value: str) -> set[str]:
+    """Return what gives a value away: all of it, or the beginning, middle and end of a long one."""
+    value = secret_part(value)
+    last = max(0, len(value) - NUM_CHARS)
+    cut = [value[start : start + NUM_CHARS] for start in (0, last // 2, last)]
+    shown = [piece for piece in cut if len(piece) > 5 and not any(label in piece for label in LABELS)]
+    return {*shown, *(json.dumps(piece)[1:-1] for piece in shown)}
+
+
+def rows(text: str, n: int) -> list[Any]:
+    """Return rows that hold a text in every place, and that end in every way: kept, changed, a copy, refused."""
+    asked = {"role": "user", "content": f"Read note {n}. {text}"}
+    system = {"role": "system", "content": f"Remember: {text}"}
+    answer = {"role": "assistant", "content": f"Noted under {n}."}
+    call = {"type": "function", "function": {"name": "note", "arguments": json.dumps({"text": text})}}
+    tools = [{"type": "function", "function": {"name": "note", "parameters": {"type": "object", "properties": {}}}}]
+    return [
+        {"messages": [asked, answer]},
+        {"messages": [asked, {"role": "assistant", "content": f"Another answer, {n}."}]},  # a conflict
+        {"messages": [system, {"role": "user", "content": f"q {n}"}, answer]},
+        {"messages": [{"role": "user", "content": f"Repeat {n}"}, {"role": "assistant", "content": text}]},
+        {"messages": [{"role": "user", "content": f"r {n}"}, {"role": "assistant", "content": f"<b>{text}</b>&amp;"}]},
+        {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
+        {"messages": [asked, asked, answer]},  # roles do not alternate
+        {"messages": [{"role": text, "content": text}, answer]},  # no such role
+        {"messages": [{"role": "assistant", "content": text}]},  # no question
+        {"messages": [asked, {"role": "assistant", "content": ""}]},
+        {"left": text, text: "b"},  # no layout
+        {"prompt": text, "completion": {"a": [text]}},
+        {"instruction": text, "output": f"fine {n}", "customer": text},
+    ]
+
+
+def in_clear(texts: dict[str, str], values: list[str]) -> list[tuple[str, str]]:
+    """Return the places and the pieces of values that stand there."""
+    return [
+        (name, piece)
+        for name, text in texts.items()
+        for value in values
+        for piece in pieces(value)
+        if piece in text
+    ]
+
+
+def told(project: Project) -> dict[str, str]:
+    """Run the verbs that read rows; return all that they printed and wrote."""
+    texts = {}
+    calls = [("check",), ("data",), ("inspect",), ("inspect", "--rejected", "--limit", "1000")]
+    for verb, *options in calls:
+        done = project.call(verb, *options, "--debug")
+        texts[" ".join([verb, *options])] = done.text
+    for path in project.folder.rglob("*"):
+        if path.is_file() and path.name not in ("rows.jsonl", "recipe.yaml"):
+            texts[str(path.relative_to(project.folder))] = path.read_text(errors="replace")
+    return texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["redact", "drop"])
+def test_no_file_page_or_line_holds_a_value_in_clear(tmp_path: Path, tiny_model_dir: Path, action: str) -> None:
+    cases = [*secrets(), *persons()]
+    project = Project(tmp_path / "project")
+    pii = {"action": action, "secrets": action}
+    data = {"sources": [{"path": "rows.jsonl"}], "pii": pii, "max_rejected": 1.0, "split": {"heldout": 0.05}}
+    tiny.write_recipe(project.folder, model=tiny_model_dir, data=data)
+    lines = [json.dumps(row, ensure_ascii=n % 2 == 0) for n, (text, _) in enumerate(cases) for row in rows(text, n)]
+    lines += [json.dumps({"prompt": text})[:-2] for text, _ in cases]  # no JSON
+    lines += [json.dumps(row) for row in tiny.rows(40)]  # what is left where every other row is dropped
+    (project.folder / "rows.jsonl").write_text("\n".join(lines))
+    texts = told(project)
+    assert any(name.endswith("index.html") for name in texts) and "data/train.jsonl" in "".join(texts)
+    assert in_clear(texts, [value for _, value in cases]) == []
