@@ -16,5 +16,5 @@ check ruff check .
 check ruff format --check .
 check mypy
 check lint-imports
-check python -m pytest -n 2 --dist loadfile "$@"
+check python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 say "all checks passed in $SECONDS s"
