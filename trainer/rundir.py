@@ -146,11 +146,6 @@ class HashMemory:
             self._save()
         return digest
 
-    def tree(self, folder: Path) -> str:
-        """Return one sha256 over the names and contents of all files below a folder."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return hash_value({str(path.relative_to(folder)): self.file(path) for path in files})
-
     def _save(self) -> None:
         try:
             write_json(self.path, self.known)

@@ -90,11 +90,7 @@ def rows(text: str, n: int) -> list[Any]:
 def in_clear(texts: dict[str, str], values: list[str]) -> list[tuple[str, str]]:
     """Return the places and the pieces of values that stand there."""
     return [
-        (name, piece)
-        for name, text in texts.items()
-        for value in values
-        for piece in pieces(value)
-        if piece in text
+        (name, piece) for name, text in texts.items() for value in values for piece in pieces(value) if piece in text
     ]
 
 

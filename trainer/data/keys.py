@@ -51,11 +51,6 @@ def content_key(record: dict[str, Any]) -> str:
     return digest("turns", dump(everything, normalise_exactly))
 
 
-def prompt_key(record: dict[str, Any]) -> str:
-    """Return the digest of what the last answer answers: every turn before it, without the system turn."""
-    return prompt_keys(record)[-1]
-
-
 def prompt_keys(record: dict[str, Any]) -> list[str]:
     """Return the digests of every prompt that a row trains an answer to, the last one last.
 

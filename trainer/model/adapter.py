@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights
-from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
@@ -170,9 +169,3 @@ def name_base(folder: Path, name_or_path: str) -> None:
     is_path = Path(name_or_path).is_absolute()
     config["base_model_name_or_path"] = Path(name_or_path).name if is_path else name_or_path
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def tensor_names(path: Path) -> list[str]:
-    """Return the names of the tensors in a safetensors file."""
-    with safe_open(path, framework="pt") as file:
-        return sorted(file.keys())

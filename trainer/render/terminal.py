@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, assert_never
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from trainer.render.arms import arm_table, suite_tables
 from trainer.render.damage import constant_row, damage_summary, damages
-from trainer.render.format import write_duration
 from trainer.render.metrics import (
     OPERATIONAL,
     Metric,
@@ -22,7 +21,6 @@ from trainer.render.metrics import (
     write_value,
 )
 
-StageState = Literal["done", "skipped", "running", "missing", "stale", "failed"]
 _STYLE = {"better": "green", "worse": "red", "unclear": ""}
 
 
@@ -98,34 +96,6 @@ def suites_table(scores: Mapping[str, Any]) -> Table:
             cells = (_score(metric, entry) for entry in entries)
             table.add_row(found.name if place == 0 else "", metric.title, *cells)
     return table
-
-
-def stage_line(name: str, state: StageState, seconds: float | None = None, detail: str = "") -> Text:
-    """Return one line about a stage, such as `✓ train    12 min 04 s  1,200 rows`; the state is in words as well."""
-    symbol, style, word = _marks(state)
-    time = write_duration(seconds) if seconds is not None else word
-    line = Text.assemble((f"{symbol} ", style), f"{name:<8}", (f"{time:>12}", style if seconds is None else ""))
-    said = [word] if seconds is not None and state not in ("done", "running") else []
-    rest = "  ".join([*said, *([detail] if detail else [])])
-    return line.append(f"  {rest}", style="dim") if rest else line
-
-
-def _marks(state: StageState) -> tuple[str, str, str]:
-    match state:
-        case "done":
-            return "✓", "green", "done"
-        case "skipped":
-            return "=", "dim", "up to date"
-        case "running":
-            return ">", "cyan", "running"
-        case "missing":
-            return "·", "dim", "not run"
-        case "stale":
-            return "~", "yellow", "stale"
-        case "failed":
-            return "✗", "red", "failed"
-        case _:
-            assert_never(state)
 
 
 def _score(metric: Metric, score: Score | None) -> Text:

@@ -95,12 +95,6 @@ def judge(
     return [_entry(gate, measured) for gate in gates]
 
 
-def overall(entries: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Return the worst verdict: fail, then not_run, then insufficient_evidence; pass where there is no gate."""
-    found = {entry["verdict"] for entry in entries}
-    return next((verdict for verdict in WORST_FIRST if verdict in found), "pass")
-
-
 def _entry(gate: Gate, measured: _Measured) -> dict[str, Any]:
     layer = _layer(gate, measured.scores)
     finding = _must_pass(gate, measured) if layer == "must_pass" else _limits(gate, measured)

@@ -10,7 +10,7 @@ import pytest
 
 from trainer.data import dedupe, split
 from trainer.data.compared import keys_of
-from trainer.data.keys import prompt_key, prompt_keys
+from trainer.data.keys import prompt_keys
 from trainer.data.near import Edges
 from trainer.data.prepare import field_key
 from trainer.data.split import Groups, Prompts, Side, group_rows
@@ -66,7 +66,7 @@ def test_no_prompt_is_on_two_sides(num_prompts: int, copies: int) -> None:
     sides = split_rows(records, validation=0.2, heldout=0.2, seed=0)
     seen: dict[str, set[str]] = {}
     for record, side in zip(records, sides, strict=True):
-        seen.setdefault(prompt_key(record), set()).add(side)
+        seen.setdefault(prompt_keys(record)[-1], set()).add(side)
     assert all(len(found) == 1 for found in seen.values())
     assert set(sides) == {"train", "validation", "heldout"}
 
@@ -94,12 +94,12 @@ def test_the_seed_changes_the_sides() -> None:
 
 
 def test_space_case_and_unicode_form_make_no_new_prompt() -> None:
-    assert prompt_key(row("Caf\u00e9  au lait", "x")) == prompt_key(row(" cafe\u0301 AU lait\n", "y"))
+    assert prompt_keys(row("Caf\u00e9  au lait", "x"))[-1] == prompt_keys(row(" cafe\u0301 AU lait\n", "y"))[-1]
 
 
 def test_the_system_turn_makes_no_new_prompt() -> None:
     plain = row("q", "a")
-    assert prompt_key(plain) == prompt_key(apply_system_prompt(plain, "be kind", when="missing"))
+    assert prompt_keys(plain)[-1] == prompt_keys(apply_system_prompt(plain, "be kind", when="missing"))[-1]
 
 
 def test_a_prompt_inside_a_longer_conversation_stays_with_it() -> None:
@@ -142,8 +142,8 @@ def test_no_training_rows_left_is_an_error() -> None:
 
 def test_text_and_pairs_have_prompts_of_their_own() -> None:
     pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}
-    assert prompt_keys(pair) == [prompt_key(row("q", "a"))]
-    assert prompt_key({"text": "a"}) != prompt_key({"text": "b"})
+    assert prompt_keys(pair) == [prompt_keys(row("q", "a"))[-1]]
+    assert prompt_keys({"text": "a"})[-1] != prompt_keys({"text": "b"})[-1]
 
 
 def test_leaks_are_found_in_longer_conversations_too() -> None:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import get_args
 
-import pytest
 from rich.console import Console
 
-from trainer.render.terminal import StageState, scores_table, stage_line
+from trainer.render.terminal import scores_table
 
 from .facts import SCORES
 
@@ -34,17 +32,3 @@ def test_intervals_are_dim() -> None:
 
 def test_a_table_without_scores_is_only_its_head() -> None:
     assert len(written(scores_table({})).splitlines()) == 1
-
-
-@pytest.mark.parametrize("state", get_args(StageState))
-def test_a_stage_without_a_time_says_its_state_in_words(state: StageState) -> None:
-    assert len(written(stage_line("train", state)).split()) >= 3
-
-
-def test_a_finished_stage_shows_its_time_and_detail() -> None:
-    line = written(stage_line("train", "done", 724.0, "1,200 rows"))
-    assert " ".join(line.split()) == "✓ train 12 min 04 s 1,200 rows"
-
-
-def test_markup_in_a_detail_is_text() -> None:
-    assert "[bold]x[/bold]" in written(stage_line("data", "failed", 1.0, "[bold]x[/bold]"))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from trainer.recipe.gates import Gate
 from trainer.scoring.evidence import Evidence, score
-from trainer.scoring.gates import judge, overall
+from trainer.scoring.gates import judge
 
 Rows = dict[tuple[str, str], Evidence]
 
@@ -210,20 +210,6 @@ def test_clusters_make_gates_harder() -> None:
     gate = {"min": 0.85 * float(right.mean()) + 0.05}
     assert verdict(gate, {("tuned", "exact_match"): alone})["verdict"] == "pass"
     assert verdict(gate, {("tuned", "exact_match"): grouped})["verdict"] == "insufficient_evidence"
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ([], "pass"),
-        (["pass", "pass"], "pass"),
-        (["pass", "insufficient_evidence"], "insufficient_evidence"),
-        (["insufficient_evidence", "not_run"], "not_run"),
-        (["not_run", "fail", "pass"], "fail"),
-    ],
-)
-def test_the_worst_verdict_is_the_overall_one(found: list[str], expected: str) -> None:
-    assert overall([{"verdict": verdict} for verdict in found]) == expected
 
 
 @pytest.mark.parametrize(

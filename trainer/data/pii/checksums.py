@@ -9,30 +9,6 @@ BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 BECH32_CONSTANTS = (1, 0x2BC830A3)
 
-# Multiplication in the dihedral group D5 and the position permutation.
-_D5 = (
-    "0123456789",
-    "1234067895",
-    "2340178956",
-    "3401289567",
-    "4012395678",
-    "5987604321",
-    "6598710432",
-    "7659821043",
-    "8765932104",
-    "9876543210",
-)
-_PERMUTATION = (
-    "0123456789",
-    "1576283094",
-    "5803796142",
-    "8916043527",
-    "9453126870",
-    "4286573901",
-    "2793806415",
-    "7046913258",
-)
-
 
 def digits_of(value: str) -> list[int]:
     """Return the decimal digits of `value`, everything else left out."""
@@ -48,17 +24,6 @@ def luhn(digits: Sequence[int]) -> bool:
     return (doubled + sum(digits[-1::-2])) % 10 == 0
 
 
-def verhoeff(digits: Sequence[int]) -> bool:
-    """Check the last digit by Verhoeff's rule.
-
-    Source: J. Verhoeff, Error Detecting Decimal Codes, 1969.
-    """
-    check = 0
-    for place, digit in enumerate(reversed(digits)):
-        check = int(_D5[check][int(_PERMUTATION[place % 8][digit])])
-    return check == 0
-
-
 def weighted_sum(digits: Sequence[int], weights: Sequence[int]) -> int:
     """Return the sum of digit times weight over the length of `weights`."""
     return sum(digit * weight for digit, weight in zip(digits, weights, strict=False))
@@ -70,17 +35,6 @@ def mod_97(value: str) -> int:
     Source: ISO/IEC 7064, MOD 97-10.
     """
     return int("".join(str(int(char, 36)) for char in value)) % 97
-
-
-def mod_11_10(digits: Sequence[int]) -> bool:
-    """Check the last digit by the recursive rule MOD 11,10.
-
-    Source: ISO/IEC 7064.
-    """
-    product = 10
-    for digit in digits[:-1]:
-        product = ((digit + product) % 10 or 10) * 2 % 11
-    return (11 - product) % 10 == digits[-1]
 
 
 def base58check(value: str) -> bytes | None:
