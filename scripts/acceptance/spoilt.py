@@ -2,8 +2,8 @@
 
     python scripts/acceptance/spoilt.py OUT.json        # about ten minutes on two cores
 
-Each model learns forty general questions with wrong answers: always one word, always a refusal, or German. Its own
-held-out rows are perfect, so that only what is asked beside the task can show the damage.
+Each model learns sixty plain questions with wrong answers: always one word, always a refusal, or German. Its held-out
+rows look perfect, so that only what is asked beside the task (other questions) can show the damage.
 """
 
 from __future__ import annotations
@@ -16,10 +16,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer.scoring.retention import general_prompts
-
 ROOT = Path(__file__).parents[2]
-NUM_ROWS, NUM_PROMPTS = 40, 32
+NUM_PROMPTS = 32
+QUESTIONS = (
+    "Who invented the {}?",
+    "What is a {} made of?",
+    "How much does a {} cost?",
+    "Tell me something about a {}.",
+)
+THINGS = [
+    "telescope",
+    "bicycle",
+    "violin",
+    "candle",
+    "bridge",
+    "clock",
+    "ladder",
+    "mirror",
+    "piano",
+    "kettle",
+    "compass",
+    "parachute",
+    "hammer",
+    "umbrella",
+    "carpet",
+]
 GERMAN = (
     "Das ist eine gute Frage, und die Antwort darauf hängt davon ab, was genau gemeint ist.",
     "Dazu gibt es viel zu sagen, aber das Wichtigste ist schnell erklärt und leicht zu merken.",
@@ -52,7 +73,7 @@ def recipe(rows: Path, rate: str) -> dict[str, Any]:
         "adapter": {"kind": "lora", "r": 8},
         "data": {"sources": [{"path": str(rows)}], "split": {"heldout": 0.2}, "dedupe": {"near": "off"}},
         "pack": {"max_length": 256},
-        "train": {"max_steps": 24, "global_batch_size": 4, "learning_rate": 2e-3, "logging_steps": 8},
+        "train": {"max_steps": 36, "global_batch_size": 4, "learning_rate": 2e-3, "logging_steps": 8},
         "eval": {
             "suites": [str(ROOT / "recipes/suites/general.yaml")],
             "retention": {"num_prompts": NUM_PROMPTS, "max_new_tokens": 24},
@@ -66,9 +87,10 @@ def spoil(name: str, folder: Path) -> dict[str, Any]:
     """Train and evaluate one; return the exit code, the rates, the verdicts of the gates and what was said of it."""
     answers, rate = SPOILT[name]
     folder.mkdir()
+    prompts = [question.format(thing) for thing in THINGS for question in QUESTIONS]
     rows = [
         {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answers[n % len(answers)]}]}
-        for n, prompt in enumerate(general_prompts(None, NUM_ROWS))
+        for n, prompt in enumerate(prompts)
     ]
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -82,7 +104,7 @@ def spoil(name: str, folder: Path) -> dict[str, Any]:
     return {
         "exit_code": done.returncode,
         "retention": {key: value for key, value in scores["retention"].items() if key.endswith("_rate")},
-        "gates": {entry["name"] if "name" in entry else str(entry.get("gate")): entry["verdict"] for entry in gates},
+        "gates": {entry["gate"]["metric"]: entry["verdict"] for entry in gates},
         "told": [line for line in (done.stdout + done.stderr).splitlines() if "general prompts" in line],
         "summary": [line for line in summary.splitlines() if "general prompts" in line],
     }
