@@ -93,7 +93,7 @@ def long_decision() -> str:
     return render_decide_page(value, name="x", trainer_version="0")
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 def test_nothing_of_the_report_sticks_out_and_the_filters_work(width: int, tmp_path: Path) -> None:
     found = laid_out(long_report(), width, tmp_path)
     assert found["width"] <= width and found["out"] == [] and found["scrolling"] == 0, found
@@ -101,7 +101,8 @@ def test_nothing_of_the_report_sticks_out_and_the_filters_work(width: int, tmp_p
     assert found["counts"] == {"all": 5, "failed": 3, "won": 2, "lost": 3, "differ": 5, "search": 2}
 
 
-def test_nothing_of_the_decide_page_sticks_out_of_a_phone(tmp_path: Path) -> None:
-    found = laid_out(long_decision(), 390, tmp_path)
-    assert found["width"] <= 390 and found["out"] == [] and found["scrolling"] == 0, found
+@pytest.mark.parametrize("width", [390, 600, 768, 1024])
+def test_nothing_of_the_decide_page_sticks_out(width: int, tmp_path: Path) -> None:
+    found = laid_out(long_decision(), width, tmp_path)
+    assert found["width"] <= width and found["out"] == [] and found["scrolling"] == 0, found
     assert found["charts"] == 1
