@@ -23,6 +23,7 @@ from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
 from trainer.scoring.gates import RATES, RETENTION
 from trainer.scoring.graders.expected import applies
 from trainer.scoring.questions import flat, group_of, questions_of
+from trainer.scoring.ranges import out_of_range, range_of
 from trainer.scoring.reach import FIGURES, LATENCIES, UNBOUNDED, Place, is_lower_better, shape_of, unreachable
 from trainer.scoring.suite import SuiteItems, read_items
 
@@ -45,7 +46,7 @@ class Rows:
 
 
 def refuse_impossible_gates(recipe: Recipe, heldout_path: Path | None, recipe_path: Path, arguments: str) -> None:
-    """Refuse a recipe with gates that can never pass, all of them at once.
+    """Refuse a recipe with gates that can decide nothing, all of them at once.
 
     Args:
         recipe: The recipe.
@@ -54,21 +55,18 @@ def refuse_impossible_gates(recipe: Recipe, heldout_path: Path | None, recipe_pa
         arguments: The command line's, for the fix.
 
     Raises:
-        RecipeError: There are such gates.
+        RecipeError: A gate can never pass, or has a limit that its metric never reaches.
     """
     faults = impossible_gates(recipe, heldout_path)
     if faults:
         raise RecipeError(
-            [
-                Problem(str(recipe_path), None, f"eval.gates.{number}", f"can never pass: {fault}")
-                for number, fault in faults
-            ],
+            [Problem(str(recipe_path), None, f"eval.gates.{number}", fault) for number, fault in faults],
             hint=f"correct the gates, then: trainer check {arguments}; to go on all the same: --accept failed-gate",
         )
 
 
 def impossible_gates(recipe: Recipe, heldout_path: Path | None) -> list[tuple[int, str]]:
-    """Return the number of each gate that can never pass, and why.
+    """Return the number of each gate that can decide nothing, and why.
 
     Args:
         recipe: Its `eval.gates`.
@@ -101,6 +99,9 @@ def _fault(gate: Gate, recipe: Recipe, suites: Mapping[str, Suite], rows: Rows) 
                 f"; did you mean {near}?" if near else "; name it in eval.metrics"
             )
         return f"nothing measures {gate.metric}; eval.metrics has {', '.join(graders) or 'no grader'}"
+    outside = out_of_range(gate, range_of(gate.metric, graders))
+    if outside is not None:
+        return outside
     place = _place(gate, recipe, graders, rows)
     return unreachable(gate, place) if place else None
 
@@ -157,11 +158,12 @@ def _graders(recipe: Recipe) -> dict[str, Grader]:
 def _suite_fault(gate: Gate, suite: Suite) -> str | None:
     items = _items(suite)
     if gate.metric not in items.metrics:
-        if any(isinstance(source, LmEvalTasks) for source in suite.sources):
-            return None  # its tasks have metrics of their own, which only they know
+        if any(isinstance(source, LmEvalTasks) for source in suite.sources):  # with metrics that only the tasks know
+            return out_of_range(gate, range_of(gate.metric, {}))
         return f"the suite {suite.name} has no metric {gate.metric!r}; it has {', '.join(items.metrics)}"
-    if suite.must_pass and gate.layer == "auto":
-        return None
+    outside = out_of_range(gate, range_of(gate.metric, items.metrics))
+    if outside is not None or (suite.must_pass and gate.layer == "auto"):
+        return outside
     grader = items.metrics[gate.metric]
     number = sum(
         any(one.title == gate.metric and applies(one, question) for one in graders)

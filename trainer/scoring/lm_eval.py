@@ -20,12 +20,11 @@ import numpy as np
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
 from trainer.scoring.evidence import Evidence
+from trainer.scoring.ranges import HARNESS_SHARES
 from trainer.scoring.results import ArmResults, figure
 from trainer.scoring.statistics import Score
 from trainer.scoring.suite import SuiteItems, read_items
 
-SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
-"""Metrics of the harness whose marks are 0 or 1. The kind must not follow from one arm's marks: arms are compared."""
 BATCH_SIZE = 8
 
 
@@ -148,4 +147,5 @@ def _evidence(task: str, metric: str, rows: Sequence[Mapping[str, Any]], total: 
     if not np.isclose(values.mean(), total, rtol=0, atol=1e-9):
         return None
     ids = [f"{task}/{row['doc_id']}" for row in rows]
-    return Evidence("share" if metric in SHARES else "mean", values, groups=ids, ids=ids)
+    # the kind must not follow from one arm's marks: arms are compared
+    return Evidence("share" if metric in HARNESS_SHARES else "mean", values, groups=ids, ids=ids)

@@ -51,7 +51,7 @@ def unreachable(gate: Gate, place: Place) -> str | None:
         return None
     limits: tuple[Limit, ...] = ("min", "max", "min_gain", "max_drop")
     told = (_limit(gate, limit, place) for limit in limits if getattr(gate, limit) is not None)
-    return next((sentence for sentence in told if sentence is not None), None)
+    return next((f"can never pass: {sentence}" for sentence in told if sentence is not None), None)
 
 
 def _limit(gate: Gate, limit: Limit, place: Place) -> str | None:

@@ -139,6 +139,78 @@ def test_a_misspelled_metric_is_told_where_the_rows_choose_the_metrics(tmp_path:
     assert "did you mean exact_match" in first and "latency_p50_s" in second
 
 
+OUTSIDE = {
+    "a loss below 0": ({"metric": "loss", "max": -1}, "above 0"),
+    "no loss at all": ({"metric": "loss", "max": 0}, "above 0"),
+    "a least loss below 0": ({"metric": "loss", "min": -1}, "above 0"),
+    "the value itself compared": ({"metric": "loss", "max": -1, "confidence": None}, "above 0"),
+    "a latency below 0": ({"metric": "latency_p95_s", "max": -2}, "above 0"),
+    "no tokens": ({"metric": "answer_tokens", "max": 0}, "above 0"),
+    "a memory below 0": ({"metric": "peak_memory_gib", "max": -1, "confidence": None}, "above 0"),
+    "a throughput below 0": ({"metric": "throughput_rps", "min": -1, "confidence": None}, "above 0"),
+    "a perplexity below 1": ({"metric": "perplexity", "max": 0.5}, "1 or more"),
+    "a divergence below 0": ({"metric": "kl", "max": -0.1}, "0 or more"),
+    "a share in percent": ({"metric": "exact_match", "min": 95}, "from 0 to 1; 95 % is 0.95"),
+    "a share above all": ({"metric": "exact_match", "max": 1.5}, "from 0 to 1"),
+    "a share below all": ({"metric": "exact_match", "min": -0.1}, "from 0 to 1"),
+    "graded marks": ({"metric": "chrf", "min": 60}, "from 0 to 1; 60 % is 0.6"),
+    "a rate of habits": ({"metric": "refusal_rate", "max": 10}, "from 0 to 1; 10 % is 0.1"),
+    "a clean stop": ({"metric": "clean_stop", "min": 99}, "from 0 to 1"),
+    "calibration": ({"metric": "confidence", "max": 5}, "from 0 to 1"),
+    "a mark of a rubric": ({"metric": "llm_judge", "min": 4}, "from 0 to 1; a judge's mark of 4 from 1 to 5 counts as"),
+    "a drop in percent": ({"metric": "exact_match", "max_drop": 5}, "differ by at most 1; 5 % is 0.05"),
+    "a gain in percent": ({"metric": "exact_match", "min_gain": 10, "confidence": None}, "differ by at most 1"),
+    "a loss that is no gain": ({"metric": "exact_match", "min_gain": -2}, "differ by at most 1"),
+    "one above the other": ({"metric": "loss", "min": 2, "max": 1}, "min 2 is above max 1"),
+    "every item": ({"metric": "exact_match", "layer": "must_pass", "min": 100}, "from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize(("gate", "said"), OUTSIDE.values(), ids=OUTSIDE)
+def test_a_limit_that_the_metric_cannot_have_is_told_with_its_range(
+    tmp_path: Path, gate: dict[str, Any], said: str
+) -> None:
+    (told,) = faults(tmp_path, [gate], rows=400)
+    assert gate["metric"] in told and said in told and "can never pass" not in told
+
+
+INSIDE: list[dict[str, Any]] = [
+    {"metric": "loss", "max": 0.5},
+    {"metric": "loss", "max_drop": 3.0},
+    {"metric": "perplexity", "max": 40},
+    {"metric": "answer_tokens", "max": 300},
+    {"metric": "kl", "max": 0.05},
+    {"metric": "loss_change", "max": -0.1},
+    {"metric": "exact_match", "min": 0.5, "max": 0.9, "max_drop": 1.0},
+    {"metric": "exact_match", "min": 0, "confidence": None},
+    {"metric": "exact_match", "min": 1, "confidence": None},
+    {"metric": "peak_memory_gib", "max": 80, "confidence": None},
+]
+
+
+@pytest.mark.parametrize("gate", INSIDE, ids=str)
+def test_a_limit_in_the_range_of_its_metric_stands(tmp_path: Path, gate: dict[str, Any]) -> None:
+    assert faults(tmp_path, [gate], rows=400) == []
+
+
+def test_the_limits_of_suites_and_of_the_harness_have_ranges_too(tmp_path: Path) -> None:
+    items = [{"id": str(number), "prompt": "2 + 2?", "reference": "4"} for number in range(60)]
+    suite = {"suite_version": 1, "name": "plain", "graders": [{"kind": "contains"}], "items": items}
+    (tmp_path / "plain.yaml").write_text(json.dumps(suite))
+    harness = {"suite_version": 1, "name": "tasks", "sources": [{"lm_eval": ["arc.easy"], "include_path": "tasks"}]}
+    (tmp_path / "tasks.yaml").write_text(json.dumps(harness))
+    gates = [
+        {"suite": "plain", "metric": "contains", "min": 90},
+        {"suite": "plain", "metric": "contains", "layer": "must_pass", "min": 100},
+        {"suite": "tasks", "metric": "arc.easy.acc_norm", "min": 60},
+        {"suite": "tasks", "metric": "wiki.word_perplexity", "max": 0.5, "confidence": None},
+        {"suite": "tasks", "metric": "arc.easy.acc_norm", "min": 0.6},
+        {"suite": "tasks", "metric": "arc.easy.of_my_own", "min": 60},
+    ]
+    shares, every, harness_shares, perplexity = faults(tmp_path, gates, suites=["plain.yaml", "tasks.yaml"])
+    assert all("from 0 to 1" in told for told in (shares, every, harness_shares)) and "1 or more" in perplexity
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in (tiny.ROOT / "recipes").glob("*.yaml")))
 def test_the_gates_of_shipped_recipes_can_pass(name: str) -> None:
     assert impossible_gates(load_recipe(tiny.ROOT / "recipes" / name), None) == []
