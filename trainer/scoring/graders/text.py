@@ -21,11 +21,10 @@ from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.failures import shown, wrong
 from trainer.scoring.graders.ifeval.sentences import split_sentences
 from trainer.scoring.graders.normalise import bare, normalise, words
+from trainer.scoring.graders.whole import stands_whole_in
 from trainer.scoring.question import Answer, Grade, Question
 
 RIGHT = Grade(1.0)
-_SPACED = re.compile(r"[\u0041-\u08ff\u0900-\u0dff\u10a0-\u13ff\u1c90-\u1fff]")
-"""Letters of scripts with spaces between words: Latin, Greek, Cyrillic, Hebrew, Arabic, of India, Georgian."""
 MAX_PATTERN_CHARACTERS = 20_000
 """What of an answer a user's expression is searched in: a careless one takes time quadratic in it."""
 
@@ -59,45 +58,6 @@ def grade_one_of(grader: OneOf, answer: Answer, question: Question) -> Grade:
     form: Callable[[str], str] = bare if grader.normalise else str.strip
     accepted = [str(text) for text in texts]
     return RIGHT if form(answer.text) in map(form, accepted) else wrong(answer, accepted)
-
-
-def stands_whole_in(text: str, part: str) -> bool:
-    """Tell whether a part stands in a text as whole words and numbers: 18 is not in 180, 1.18, 18.5 or -18.
-
-    Scripts that write no spaces between words have no such borders.
-    """
-    start = text.find(part) if part else -1
-    while start >= 0:
-        end = start + len(part)
-        if _ends_before(text[:start][-2:], part) and _begins_after(part, text[end : end + 2]):
-            return True
-        start = text.find(part, start + 1)
-    return not part
-
-
-def _ends_before(before: str, part: str) -> bool:
-    """Tell whether a word or number ends in front of a part: `before` is the two letters in front of it."""
-    if not before:
-        return True
-    if part[0].isdigit() and before[-1] in ".,-−":
-        if before[-1] in "-−":  # a sign, where it joins nothing
-            return len(before) == 2 and before[0].isalnum()
-        return not (len(before) == 2 and before[0].isdigit())
-    return not _joins(before[-1], part[0])
-
-
-def _begins_after(part: str, after: str) -> bool:
-    if not after:
-        return True
-    if part[-1].isdigit() and len(after) == 2 and after[0] in ".," and after[1].isdigit():
-        return False
-    # a unit may follow a number at once: 18kg
-    return not _joins(part[-1], after[0]) or (part[-1].isdigit() and after[0].isalpha())
-
-
-def _joins(first: str, second: str) -> bool:
-    """Tell whether two letters side by side belong to one word."""
-    return all(letter.isalnum() and (letter.isdigit() or _SPACED.match(letter)) for letter in (first, second))
 
 
 def _present(grader: Contains | NotContains, answer: Answer, question: Question) -> tuple[bool, list[str], list[str]]:

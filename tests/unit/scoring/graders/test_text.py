@@ -30,6 +30,73 @@ from trainer.scoring.graders import Help, auto_metrics, grade
         ("contains", {"values": ["a1", "b2"]}, "a1 only", "", 1),
         *[("contains", {}, text, "18", 1) for text in ("It is 18.", "18kg", "**18**", "$18", "(18)", "18, 19", "a-18")],
         *[("contains", {}, text, "18", 0) for text in ("180", "118", "18.5", "1.18", "1,018", "-18", "A18", "18,5")],
+        *[
+            ("contains", {}, text, "18", 0)
+            for text in (
+                "the 18th",
+                "18e3",
+                "18ème",
+                "v18",
+                "v1.18",
+                "v_18",
+                ".18",
+                "it is .18",
+                "18:30",
+                "at 6:18",
+                "18'000",
+                "18 000",
+                "18.x",
+                "18B2",
+                "18½",
+                "1'018",
+                "18_000",
+                "−18",
+            )
+        ],
+        *[
+            ("contains", {}, text, "18", 1)
+            for text in (
+                "18%",
+                "18 %",
+                "18°C",
+                "No.18",
+                "=18",
+                "18-20",
+                "_18_",
+                "18\n",
+                "(18)",
+                "18/20",
+                "18.",
+                "3-18",
+                "€18",
+            )
+        ],
+        *[
+            ("contains", {}, text, "C", 0)
+            for text in ("Use C++.", "Use C#", "C++11", "vitamin C-rich", "R&C", "my_C", "C_1")
+        ],
+        *[
+            ("contains", {}, text, "C", 1)
+            for text in ("Use C.", "C/C++", "**C**", "*C*", "(C)", "C, not C++", "C's", "`C`", "C: yes", "_C_", "C+D")
+        ],
+        *[("contains", {}, text, "C++", 1) for text in ("C++", "Use C++.", "In C++17", "(C++)")],
+        ("contains", {}, "a B+ or an A-", "B", 0),
+        ("contains", {}, "a B+ or an A-", "A-", 1),
+        ("contains", {}, "They can't", "can", 0),
+        ("contains", {}, "It's the cat's", "cat", 1),
+        ("contains", {}, "on .NET 8", "NET", 0),
+        ("contains", {}, "on .NET 8", ".NET", 1),
+        ("contains", {}, "df.groupby('a')", "groupby", 1),
+        ("contains", {}, "my_cat", "cat", 0),
+        ("contains", {}, "Code F32.0", "F32", 0),
+        ("contains", {}, "Code F32.A", "F32", 0),
+        ("contains", {}, "Code F32.", "F32", 1),
+        ("contains", {}, "Code F32A", "F32", 0),
+        ("contains", {}, "H2O", "H2", 0),
+        ("contains", {}, "10-5", "-5", 0),
+        ("contains", {}, "1.5", ".5", 0),
+        ("contains", {}, "$50", "$5", 0),
+        ("contains", {}, "US$5", "$5", 1),
         ("contains", {}, "concatenate", "cat", 0),
         ("contains", {}, "A Cat!", "cat", 1),
         ("contains", {}, "我住在东京都", "东京", 1),
