@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from trainer.errors import DataError
@@ -25,6 +26,10 @@ from trainer.scoring.question import Answer, Failure, Grade, Question
 LARGEST_EXACT = 2.0**53
 """Whole numbers up to here are exact as floats."""
 MAX_UNIT_WORDS = 3
+_EQUALS = re.compile(r"(?<![<>!])=|[≈≅≃⇒]|\\approx")
+_OPERATOR = re.compile(
+    r"[+*/×÷·]|(?<![^\W\d_])[-−–](?![^\W\d_])|\\(?:times|cdot|div)|\b(?:plus|minus|times)\b", re.IGNORECASE
+)
 _CONCLUDES = re.compile(
     r"=|\b(?:so|therefore|thus|hence|total|altogether|in all|then|makes?|answer|also)\b", re.IGNORECASE
 )
@@ -79,15 +84,33 @@ def _is_bare(sentence: str) -> bool:
 
 
 def _after_equals(sentence: str, *, first: bool) -> Quantity | None:
-    """Return the number after the last sign of equality, or the first or last of a sentence where none follows one."""
-    after = re.split(r"(?<![<>!])=|≈|\\\\approx", sentence)[-1]
+    """Return the number after the last sign of equality, or the first or last of a sentence where none follows one.
+
+    A result may stand before its calculation: 12 = 15 - 3.
+    """
+    *sides, after = _EQUALS.split(sentence)
     numbers = quantities(after)
-    if numbers and after != sentence:
-        return numbers[0]
+    if numbers and sides:
+        results = [side for side in sides if _is_result(side)] if _is_calculation(after, numbers) else []
+        return quantities(results[-1])[0] if results else numbers[0]
     numbers = numbers or quantities(sentence)
     if not numbers:
         return _last(sentence)
     return numbers[0] if first else numbers[-1]
+
+
+def _is_calculation(text: str, numbers: Sequence[Quantity]) -> bool:
+    return len(numbers) > 1 and _OPERATOR.search(text[numbers[0].end : numbers[1].start]) is not None
+
+
+def _is_result(text: str) -> bool:
+    """Tell whether a text has one number, with which nothing is calculated."""
+    numbers = quantities(text)
+    if len(numbers) != 1:
+        return False
+    before, after = text[: numbers[0].start].rstrip(), text[numbers[0].end :]
+    before = before.rstrip("-−–") if numbers[0].value < 0 else before
+    return not _OPERATOR.search(before) and not _OPERATOR.search(after)
 
 
 def _last(text: str) -> Quantity | None:
@@ -132,11 +155,14 @@ def _equal(grader: Numeric, number: Quantity, expected: Quantity) -> bool:
     """Compare two numbers; a percentage equals the number before its sign and the share that it stands for."""
     if number.is_open != expected.is_open:
         return False
-    values = [number.value, number.value / 100] if number.is_percent and not expected.is_percent else [number.value]
-    wanted = (
-        [expected.value, expected.value / 100] if expected.is_percent and not number.is_percent else [expected.value]
-    )
+    values = _readings(number, is_share=not expected.is_percent)
+    wanted = _readings(expected, is_share=not number.is_percent)
     return any(_is_equal(grader, value, other) for value in values for other in wanted)
+
+
+def _readings(number: Quantity, *, is_share: bool) -> list[float]:
+    also = [] if number.also is None else [number.also]
+    return [number.value, *also, *([number.value / 100] if number.is_percent and is_share else [])]
 
 
 def _is_equal(grader: Numeric, value: float, expected: float) -> bool:

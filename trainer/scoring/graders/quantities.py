@@ -11,6 +11,7 @@ from functools import lru_cache
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _PLAIN = (
     r"(?:\d{1,3}(?:,\d{3})+(?![\d,]*,\d)(?:\.\d+)?"  # 1,234,567.8
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?![\d,]*,\d|\d)(?:\.\d+)?"  # 12,34,567.8
     r"|\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)|\d{1,3}(?:\.\d{3}){2,}(?![\d.]*\d)"  # 1.234,56 and 1.234.567
     r"|\d{1,3}(?:[ \u00a0\u202f\u2009'’]\d{3})+(?!\d)(?:[.,]\d+)?"  # 1 234 567
     r"|(?:\d+,\d{1,2}|\d+,\d{4,}|0,\d+)(?![\d,]*\d)"  # 1,5
@@ -31,17 +32,36 @@ _NUMBER = re.compile(
 )
 _CURRENCY = re.compile(r"\b(USD|EUR|GBP|CHF|JPY|INR|CAD|AUD|Rs)\.?(?=\d)")
 _SCALES = {
-    "hundred": 1e2, "thousand": 1e3, "tausend": 1e3, "mille": 1e3, "mil": 1e3,
+    "hundred": 1e2, "thousand": 1e3, "tausend": 1e3, "tsd": 1e3, "mille": 1e3, "mil": 1e3, "lakh": 1e5,
     "million": 1e6, "millionen": 1e6, "millones": 1e6, "millón": 1e6, "mio": 1e6, "mn": 1e6, "mln": 1e6,
-    "billion": 1e9, "milliarde": 1e9, "milliarden": 1e9, "milliard": 1e9, "mrd": 1e9, "bn": 1e9,
-    "trillion": 1e12, "billionen": 1e12, "billón": 1e12, "billones": 1e12,
+    "crore": 1e7, "cr": 1e7,
+    "billion": 1e9, "milliarde": 1e9, "milliarden": 1e9, "milliard": 1e9, "mrd": 1e9, "bn": 1e9, "bln": 1e9,
+    "trillion": 1e12, "tn": 1e12, "trn": 1e12, "billionen": 1e12, "billón": 1e12, "billones": 1e12,
+    "quadrillion": 1e15, "quintillion": 1e18,
 }  # fmt: skip
 _SCALE = re.compile(
     rf"(?:\\?\s|-|~|\\text\{{)*({'|'.join(sorted(_SCALES, key=len, reverse=True))})s?\b\.?", re.IGNORECASE
 )
+_COUNTED = {"dozen": 12, "dutzend": 12, "douzaine": 12, "docena": 12, "lac": 10**5}
+"""Words that scale a number, or are what it counts: 2 dozen eggs, 4 dozens; 3 lacs are 300000, or three lakes."""
+_COUNT = re.compile(rf"\s*({'|'.join(_COUNTED)})s?\b", re.IGNORECASE)
+_SIGNS = {
+    "百": 1e2,
+    "千": 1e3,
+    "万": 1e4,
+    "萬": 1e4,
+    "만": 1e4,
+    "亿": 1e8,
+    "億": 1e8,
+    "억": 1e8,
+    "兆": 1e12,
+    "조": 1e12,
+}
 _LETTER = re.compile(r"([kKMB])\b")
 _LETTERS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
-_PERCENT = re.compile(r"(?:\\?\s)*(?:\\?%|per ?cent\b|prozent\b|pour ?cent\b|por ciento\b)", re.IGNORECASE)
+_ADDS = re.compile(r",?\s*(?:and|und|et|y)?\s*", re.IGNORECASE)
+_HALF = re.compile(rf"\bhalf an? (?={'|'.join(_SCALES)})", re.IGNORECASE)
+_PERCENT = re.compile(r"(?:\\?\s)*(?:\\?%|per ?cent\b|pct\b|prozent\b|pour ?cent\b|por ciento\b)", re.IGNORECASE)
 _RANGE = re.compile(r"\s*(?:%|°)?\s*(?:(?P<dash>-|–|—|to|bis|à)|or|oder|ou|o)\s*(?:about\s+)?[$€£]?\s*", re.IGNORECASE)
 _OUT_OF = re.compile(r"\bout of\s+$", re.IGNORECASE)
 _CLOCK = re.compile(r":\d")
@@ -63,6 +83,8 @@ class Quantity:
     is_percent: bool = False
     is_open: bool = False
     """One of several that stand for choice, as in "5 to 7" or "5 or 6"."""
+    also: float | None = None
+    """Its other reading, where a word after it scales it or is what it counts: 2 dozen."""
 
 
 @lru_cache(maxsize=64)
@@ -70,22 +92,22 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     r"""Return the numbers of a text in their order.
 
     Read are 1,234.5, 1 234 and 1.234.567,8; 1,5; -3 and a minus sign of typography; 3/2, 1 1/2, ½ and \frac{3}{2};
-    2^{10}, 2**10, 2¹⁰ and 3 × 10^8; 1.5 million, 5k; 50 %. Exponents of units are none.
+    2^{10}, 2**10, 2¹⁰ and 3 × 10^8; 1.5 million, 5k, 3 lakh, 12,34,567; 2 million 500 thousand; 50 %. Exponents of
+    units are none.
     """
     text = _prepared(text)
     results: list[Quantity] = []
+    scale = 1.0  # of the one before
     for match in _NUMBER.finditer(text):
         before = text[max(0, match.start() - 10) : match.start()]
         if _EXPONENT.search(before) or _OUT_OF.search(before):
             continue  # m^2, x_1, a tower of powers, 3 out of 5
-        value, end = _scaled(_value(match), text, match.end())
-        if _RAISED.match(text, end) or _CLOCK.match(text, end) or re.search(r"\d:$", before):
-            value = math.nan  # raised to something that is no number, a time of day, a ratio
-        if _is_negative(text, match.start()):
-            value = -value
-        percent = _PERCENT.match(text, end)
-        end = percent.end() if percent else end
-        quantity = Quantity(value, match.start(), end, is_percent=percent is not None)
+        last_scale, quantity = scale, _quantity(match, text)
+        scale = _scaled(1.0, text, match.end())[0]
+        if results and 1 < scale < last_scale and _ADDS.fullmatch(text[results[-1].end : quantity.start]):
+            total = results[-1].value + math.copysign(quantity.value, results[-1].value)
+            results[-1] = replace(results[-1], value=total, end=quantity.end)
+            continue
         if results and _is_range(text, results[-1], quantity):
             results[-1] = replace(results[-1], is_open=True)
             quantity = replace(quantity, is_open=True)
@@ -93,11 +115,29 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     return tuple(results)
 
 
+def _quantity(match: re.Match[str], text: str) -> Quantity:
+    """Read a number with its sign and with what scales it."""
+    value, end = _scaled(_value(match), text, match.end())
+    clock = _CLOCK.match(text, end) or re.search(r"\d:$", text[max(0, match.start() - 10) : match.start()])
+    if _RAISED.match(text, end) or clock:
+        value = math.nan  # raised to something that is no number, a time of day, a ratio
+    if _is_negative(text, match.start()):
+        value = -value
+    counted = _COUNT.match(text, end)
+    if counted:
+        scaled = value * _COUNTED[counted[1].lower()]
+        return Quantity(scaled, match.start(), counted.end(), also=value)
+    percent = _PERCENT.match(text, end)
+    return Quantity(value, match.start(), percent.end() if percent else end, is_percent=percent is not None)
+
+
 def _prepared(text: str) -> str:
     """Return a text with vulgar fractions and the thin spaces of LaTeX in plain form."""
     text = "".join(_as_fraction(letter) if "¼" <= letter <= "↉" else letter for letter in text)
     text = re.sub(r"(?<=\d)(?:\{,\}|,\\!)(?=\d)", ",", text)
     text = re.sub(r"(?<=\d)\\[,!;: ](?=\d)", "\u202f", text)
+    text = re.sub(r"(?<=\d) and a half\b", ".5", text)
+    text = _HALF.sub("0.5 ", text)
     return _CURRENCY.sub(r"\1 ", text)
 
 
@@ -143,7 +183,9 @@ def plain(text: str) -> float:
 
 
 def _scaled(value: float, text: str, end: int) -> tuple[float, int]:
-    """Apply words and letters after a number: 1.5 million, 2 hundred thousand, 5k."""
+    """Apply words and letters after a number: 1.5 million, 2 hundred thousand, 5k, 3万."""
+    while end < len(text) and text[end] in _SIGNS:
+        value, end = value * _SIGNS[text[end]], end + 1
     letter = _LETTER.match(text, end)
     if letter:
         return value * _LETTERS[letter[1]], letter.end()
@@ -189,20 +231,26 @@ _UNITS = {
 _TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }  # fmt: skip
-_WORDS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_WORDS = {
+    "hundred": 100, "thousand": 1000, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9,
+    "trillion": 10**12,
+}  # fmt: skip
 
 
 def number_in_words(text: str) -> float | None:
     """Return the last number that is written in English words; None where there is none."""
     last: float | None = None
     total, current = 0, None
-    for word in [*re.findall(r"[a-z]+", text.lower()), ""]:
+    text = re.sub(rf"\ban? (?=(?:{'|'.join([*_WORDS, *_COUNTED])})\b)", "one ", text.lower())
+    for word in [*re.findall(r"[a-z]+", text), ""]:
         if word in _UNITS or word in _TENS:
             current = (current or 0) + _UNITS.get(word, 0) + _TENS.get(word, 0)
         elif word == "hundred" and (current is not None or total):
             current = (current or 1) * 100
         elif word in _WORDS and current is not None:
             total, current = total + current * _WORDS[word], 0
+        elif word in _COUNTED and current is not None:
+            current *= _COUNTED[word]
         elif word != "and" or current is None:
             last = float(total + current) if current is not None else last
             total, current = 0, None
