@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from trainer.scoring.graders.numeric import final_number
-from trainer.scoring.graders.quantities import quantities
+from trainer.scoring.graders.quantities import Quantity, quantities
 
 
 def main() -> None:
@@ -32,8 +32,9 @@ def main() -> None:
         print(f"{name}: {count:,} of {len(rows):,} ({count / len(rows):.1%})")
 
 
-def is_right(number: object, expected: float) -> bool:
-    return abs(getattr(number, "value", float("nan")) - expected) < 1e-6
+def is_right(number: Quantity | None, expected: float) -> bool:
+    readings = () if number is None else (number.value, number.also)
+    return any(value is not None and abs(value - expected) < 1e-6 for value in readings)
 
 
 if __name__ == "__main__":

@@ -314,6 +314,36 @@ def test_text_beside_a_label_stops_the_stage_with_the_mapping_to_set(tmp_path: P
     assert run_stage(tmp_path / "two", sources=[source]).numbers["rows_read"] == 30
 
 
+@pytest.mark.parametrize(
+    "name", ["category", "code", "icd10_code", "Star Rating", "topicName", "tags", "is_spam", "score"]
+)
+def test_text_beside_what_may_be_its_class_is_a_warning(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / "a.jsonl", [{"text": f"t {word(n)}", name: "x", "url": "u"} for n in range(30)])
+    run_stage(tmp_path / "out", path)
+    assert [each["detail"] for each in findings(tmp_path / "out", "F021")] == [f"a.jsonl: {name} (label)"]
+
+
+@pytest.mark.parametrize(
+    "name", ["url", "language_code", "lang", "source", "title", "file_type", "author", "timestamp"]
+)
+def test_what_describes_a_text_is_no_class(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / "a.jsonl", [{"text": f"t {word(n)}", name: "x"} for n in range(30)])
+    run_stage(tmp_path / "out", path)
+    assert findings(tmp_path / "out", "F021") == []
+
+
+def test_a_class_beside_a_question_and_its_answer_only_describes_them(tmp_path: Path) -> None:
+    run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", [qa(n, category="x") for n in range(30)]))
+    assert findings(tmp_path / "out", "F021") == []
+
+
+def test_missing_values_in_a_table_are_a_warning_with_their_number(tmp_path: Path) -> None:
+    lines = [f"q {word(n)},{'NaN' if n < 3 else 'a ' + word(-n)}" for n in range(30)]
+    run_stage(tmp_path / "out", written(tmp_path / "a.csv", ["prompt,completion", *lines]), split={"heldout": 0})
+    (each,) = findings(tmp_path / "out", "Q029")
+    assert each["severity"] == "warning" and each["count"] == 3
+
+
 def test_customers_of_long_numbers_are_groups_of_their_own(tmp_path: Path) -> None:
     rows = [json.dumps(qa(n, customer=0)).replace("0}", f"94001102008812345670{n % 20:02d}}}") for n in range(60)]
     run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows), split={"by": "customer", "heldout": 0.2})

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.data.exact import DECODER
-from trainer.data.raw import MAX_ROW_BYTES, RawRow
+from trainer.data.exact import DECODER, doubled_key, with_doubled
+from trainer.data.raw import MAX_ROW_BYTES, RawRow, checked_row
+from trainer.data.values import twice
 from trainer.errors import DataError
 
 CHUNK_BYTES = 2**20
@@ -46,7 +47,7 @@ class ArrayReader:
                 self._expect(",")
             index += 1
             self._next()
-            yield RawRow(index, self._value())
+            yield self._row(index)
         self._expect("]")
         self._check_rest(is_wrapped=opening is not None)
 
@@ -59,7 +60,11 @@ class ArrayReader:
         index = 0
         while self._next():
             index += 1
-            yield RawRow(index, self._value())
+            yield self._row(index)
+
+    def _row(self, index: int) -> RawRow:
+        value, text = self._value()
+        return checked_row(index, text, value)
 
     def _fill(self) -> None:
         """Read on; at least as much again as is waiting, so that a long item is not parsed over and over."""
@@ -88,7 +93,8 @@ class ArrayReader:
             raise self._error(f"Expecting {character!r}", self.position)
         self.position += 1
 
-    def _value(self) -> object:
+    def _value(self) -> tuple[object, str]:
+        """Return the value that stands here, and its text."""
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.position)
@@ -102,8 +108,8 @@ class ArrayReader:
             else:
                 # A number at the very end of the window may go on.
                 if end < len(self.text) or self.is_end:
-                    self.position = end
-                    return value
+                    start, self.position = self.position, end
+                    return value, self.text[start:end]
             self._fill()
 
     def _is_broken(self, error: json.JSONDecodeError) -> bool:
@@ -127,10 +133,13 @@ class ArrayReader:
             self.position = len(self.text)
             self._fill()
         rest += self.text[self.position :]
+        text = '{"data": []' + rest if is_wrapped else "[]" + rest
         try:
-            json.loads('{"data": []' + rest if is_wrapped else "[]" + rest)
+            key = doubled_key(with_doubled(text, json.loads(text)))
         except (json.JSONDecodeError, RecursionError):
             raise self._error("text after the array", self.position) from None
+        if key is not None:
+            raise DataError(f"{self.path}: {twice(key)}", hint=HINT)
 
     def _error(self, message: str, position: int) -> DataError:
         column = position - self.text.rfind("\n", 0, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -66,6 +67,16 @@ MEANINGS: dict[str, str] = {
 """Name of a column -> what it means to a reader, and so to a model that never sees it."""
 
 
+_CLASS_WORDS = (
+    "label|class|category|subcategory|code|intent|emotion|sentiment|polarity|topic|tag|rating|score|star|grade|genre|type"
+    "|diagnosis|diagnose|verdict|stance|severity|priority|urgency|department|outcome|annotation|toxicity|toxic|spam|icd|icd10"
+)
+_OF_CLASSES = re.compile(rf"(?:.*_)?(?:is_)?(?:{_CLASS_WORDS})(?:s|es)?(?:_(?:id|name|label|code|text|value))?")
+_OF_PLACES = re.compile(
+    r"(?:.*_)?(?:lang|language|country|zip|postal|post|mime|content|file|media|hash|http|status)_\w+"
+)
+
+
 def is_missing(value: object) -> bool:
     """Whether a column holds nothing: null, or the NaN that pandas writes for it."""
     return value is None or (isinstance(value, float) and value != value)
@@ -74,6 +85,15 @@ def is_missing(value: object) -> bool:
 def meaning_of(name: str) -> str:
     """Return what the name of a column (`column`, or `column[].key` inside of turns) says it means, "" for nothing."""
     return MEANINGS.get(name.rpartition("[].")[2].strip().lower(), "")
+
+
+def is_class_column(name: str) -> bool:
+    """Tell a column that may well be what a text is to be sorted by: `category`, `icd_code`, `star_rating`.
+
+    Beside a question and its answer such a column only describes the row.
+    """
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s.-]+", "_", name.strip()).lower().replace("categories", "category")
+    return _OF_CLASSES.fullmatch(plain) is not None and _OF_PLACES.fullmatch(plain) is None
 
 
 def plain_names(raw: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, str]:

@@ -76,6 +76,56 @@ def loads(text: bytes | str) -> Any:
     return DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
+class Doubled(dict[str, Any]):
+    """An object that names a key twice, of whose values only the last is kept."""
+
+    key: str
+
+
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    doubled = Doubled(values)
+    names = [name for name, _ in pairs]
+    doubled.key = next(name for name in names if names.count(name) > 1)
+    return doubled
+
+
+_MARKING = json.JSONDecoder(
+    object_pairs_hook=_marked, parse_int=read_int, parse_float=read_float, parse_constant=Written
+)
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+
+def with_doubled(text: bytes | str, value: Any) -> Any:
+    """Return the value of JSON text, with its objects that name a key twice as `Doubled`.
+
+    Args:
+        text: JSON text.
+        value: what `loads` made of it.
+    """
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    try:
+        if len(_KEY.findall(content)) == len(_KEY.findall(dumps(value))):
+            return value
+    except (TypeError, RecursionError):
+        pass
+    return _MARKING.decode(text if isinstance(text, str) else text.decode())
+
+
+def doubled_key(value: Any) -> str | None:
+    """Return a key that an object of a value from `with_doubled` names twice; None where none does."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    while level:
+        doubled = next((item.key for item in level if isinstance(item, Doubled)), None)
+        if doubled is not None:
+            return doubled
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+    return None
+
+
 def dumps(value: object, *, option: int = 0) -> bytes:
     """Return JSON with every number as it was read; dates, decimals and the like become text.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from trainer.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
+TEXT_TABLE_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (*TEXT_TABLE_SUFFIXES, ".parquet", ".arrow", ".feather")
 DOCUMENT_SUFFIXES = (".txt", ".md")
 PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.raw import RawRow
-from trainer.data.read_parquet import without_nulls
+from trainer.data.read_parquet import BATCH_ROWS, rows_of_batches
 from trainer.errors import DataError, HardwareError
 
 COMMIT = re.compile(r"^hf://datasets/[^@]+@([0-9a-f]{40})/")
@@ -82,8 +82,9 @@ def read_saved(path: Path, *, split: str | None) -> Iterator[RawRow]:
 
 def _rows(place: str, loaded: Any, split: str | None) -> Iterator[RawRow]:
     chosen = _choose_split(place, loaded, split) if isinstance(loaded, dict) else loaded
-    for index, value in enumerate(chosen, start=1):
-        yield RawRow(index, without_nulls(value))
+    yield from rows_of_batches(
+        batch for table in chosen.with_format("arrow").iter(batch_size=BATCH_ROWS) for batch in table.to_batches()
+    )
 
 
 def _choose_split(place: str, loaded: dict[str, Any], split: str | None) -> Any:

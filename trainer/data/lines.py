@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import zstandard
 
-from trainer.data.files import JSON_SUFFIXES, kind_of_file
+from trainer.data.files import JSON_SUFFIXES, TEXT_TABLE_SUFFIXES, kind_of_file
 from trainer.data.raw import MAX_ROW_BYTES
 from trainer.errors import DataError
 
@@ -96,6 +96,22 @@ class ZstdFrames(io.RawIOBase):
         return b"".join(parts)
 
 
+class LineFeeds(io.RawIOBase):
+    """Bytes of a stream whose lines end in a lone carriage return, as old spreadsheets write them, in line feeds."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        part = self.stream.read1(len(view))
+        view[: len(part)] = part.replace(b"\r", b"\n")
+        return len(part)
+
+
 class Recoded(io.RawIOBase):
     """UTF-8 bytes of a stream in another encoding, which its byte order mark names."""
 
@@ -140,6 +156,8 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
                 raise DataError(f"{path}:1: not UTF-8: UTF-16, UTF-32 or no text at all", hint=hint)
             elif opening.startswith(BOM):
                 stream.read(len(BOM))
+            if kind_of_file(path) in TEXT_TABLE_SUFFIXES and _ends_in_returns(stream.peek(BUFFER_BYTES)):
+                stream = io.BufferedReader(LineFeeds(stream), BUFFER_BYTES)
             yield stream
     except DAMAGED as error:
         raise DataError(f"{path}: damaged or cut short: {error}", hint="bring the file again") from error
@@ -151,6 +169,11 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
         if error.errno is None:  # bz2's word for damage
             raise DataError(f"{path}: damaged or cut short: {error}", hint="bring the file again") from error
         raise DataError(f"{path}: {error.strerror or error}", hint="make the file readable") from error
+
+
+def _ends_in_returns(opening: bytes) -> bool:
+    """Tell whether the lines of a text end in a carriage return alone; a last one may have its line feed to come."""
+    return b"\r" in opening[:-1] and b"\n" not in opening
 
 
 def _unpack(file: io.BufferedReader) -> io.BufferedReader:

@@ -13,6 +13,7 @@ from trainer.data.files import (
     BINARY_SUFFIXES,
     DOCUMENT_SUFFIXES,
     HINT,
+    TEXT_TABLE_SUFFIXES,
     find_files,
     is_saved_dataset,
     kind_of_file,
@@ -27,8 +28,6 @@ from trainer.data.read_parquet import read_arrow, read_parquet
 from trainer.data.reasons import RowError
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX, Source
-
-TABLES = (".csv", ".tsv")
 
 
 def open_source(source: Source) -> Iterator[tuple[str, Iterator[RawRow]]]:
@@ -71,7 +70,7 @@ def read_rows(path: Path, split: str | None = None) -> Iterator[RawRow]:
             return read_parquet(path)
         case ".arrow" | ".feather":
             return read_arrow(path)
-        case ".csv" | ".tsv":
+        case _ if kind in TEXT_TABLE_SUFFIXES:
             return read_csv(path)
         case ".txt" | ".md":
             return _read_document(path)
@@ -88,7 +87,7 @@ def how_read(path: Path) -> str:
         DataError: the file cannot be read.
     """
     kind = kind_of_file(path)
-    if kind in TABLES:
+    if kind in TEXT_TABLE_SUFFIXES:
         return dialect_of(path).described()
     if kind in DOCUMENT_SUFFIXES:
         return "JSON lines" if _holds_json_lines(path) else "one document"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +22,22 @@ if TYPE_CHECKING:
 HINT = 'quote cells with ", and write " as ""'
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What separates cells, and its name in messages; where two tell as much, the first."""
+RARE_SEPARATORS = {
+    "^": "carets",
+    "~": "tildes",
+    ":": "colons",
+    "\x01": "control characters (01)",
+    "\x1f": "unit separators",
+}
+"""Separators only where the header has none of the usual ones, and the rows agree."""
+NAMES = SEPARATORS | RARE_SEPARATORS
+MOST = 0.9
+"""Share of rows that fit their header where quotes are taken as text."""
+ALWAYS_QUOTED = (",", ";")
+"""Separators of tables that are always quoted: they are frequent in text."""
 SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)
 """Excel's line that names the separator, before the header."""
+LONE_RETURN = re.compile(r"(?<=\r)(?!\n|$)")
 NUM_SNIFFED, SNIFFED_CHARS = 50, 2**20
 """Lines that a separator is tried on, and after how many characters they are enough."""
 
@@ -34,10 +48,19 @@ class Dialect(NamedTuple):
     separator: str
     skipped: int = 0
     """Lines before the header."""
+    quoted: bool = True
+    """Whether a quote at the beginning of a cell opens it; otherwise quotes are text like all else."""
 
     def described(self) -> str:
         """Name the separator."""
-        return f"separated by {SEPARATORS.get(self.separator, repr(self.separator))}"
+        name = NAMES.get(self.separator, repr(self.separator))
+        return f"separated by {name}" + ("" if self.quoted else ", quotes as text")
+
+    def reader(self, lines: Iterable[str]) -> _csv.Reader:
+        """Return a reader of the cells in lines."""
+        if self.quoted:
+            return csv.reader(lines, strict=True, delimiter=self.separator)
+        return csv.reader(lines, strict=True, delimiter=self.separator, quoting=csv.QUOTE_NONE)
 
 
 def read_csv(path: Path) -> Iterator[RawRow]:
@@ -49,7 +72,7 @@ def read_csv(path: Path) -> Iterator[RawRow]:
     # The module's own limit of 131,072 is passed by long documents; without any, a stray quote swallows the file.
     csv.field_size_limit(MAX_ROW_BYTES)
     dialect = dialect_of(path)
-    reader = csv.reader(islice(_text_lines(path), dialect.skipped, None), strict=True, delimiter=dialect.separator)
+    reader = dialect.reader(islice(_text_lines(path), dialect.skipped, None))
     header = _header(path, reader, dialect)
     while True:
         line = reader.line_num + 1 + dialect.skipped
@@ -69,10 +92,51 @@ def dialect_of(path: Path) -> Dialect:
     lines = _text_lines(path)
     first = next(lines, "")
     if says := SEP_LINE.fullmatch(first.rstrip("\r\n")):
-        return Dialect(says[1], skipped=1)
-    sample = [first, *_sampled(lines)]
-    candidates = [separator for separator in SEPARATORS if separator in first]
-    return Dialect(max(candidates, key=lambda separator: _weight(sample, separator), default=","))
+        return _with_quotes(path, Dialect(says[1], skipped=1))
+    return _with_quotes(path, Dialect(_separator([first, *_sampled(lines)])))
+
+
+def _separator(sample: list[str]) -> str:
+    if usual := [separator for separator in SEPARATORS if separator in sample[0]]:
+        return max(usual, key=lambda separator: _weight(sample, separator))
+    weights = {separator: _weight(sample, separator) for separator in RARE_SEPARATORS if separator in sample[0]}
+    agreeing = [one for one, (known, share, _) in weights.items() if known > 1 or (share == 1 and len(sample) > 2)]
+    return max(agreeing, key=lambda separator: weights[separator], default=",")
+
+
+def _with_quotes(path: Path, dialect: Dialect) -> Dialect:
+    """Tell whether quotes open cells: not where that breaks the table, and nearly all rows are sound without them."""
+    if dialect.separator in ALWAYS_QUOTED or _is_whole(path, dialect):
+        return dialect
+    plain = dialect._replace(quoted=False)
+    return plain if _is_plain(path, plain) else dialect
+
+
+def _cells(path: Path, dialect: Dialect) -> Iterator[list[str]]:
+    csv.field_size_limit(MAX_ROW_BYTES)
+    return filter(None, dialect.reader(islice(_text_lines(path), dialect.skipped, None)))
+
+
+def _is_whole(path: Path, dialect: Dialect) -> bool:
+    try:
+        return all(True for _ in _cells(path, dialect))
+    except csv.Error:
+        return False
+
+
+def _is_plain(path: Path, dialect: Dialect) -> bool:
+    """Tell whether rows have as many cells as the header, and few of them a cell in quotes."""
+    num_rows = num_fitting = num_quoted = 0
+    rows = _cells(path, dialect)
+    try:
+        width = len(next(rows, []))
+        for cells in rows:
+            num_rows += 1
+            num_fitting += len(cells) == width
+            num_quoted += any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells)
+    except csv.Error:
+        return False
+    return num_fitting >= MOST * num_rows and num_quoted <= num_rows / 2
 
 
 def _sampled(lines: Iterator[str]) -> Iterator[str]:
@@ -104,7 +168,11 @@ def _text_lines(path: Path) -> Iterator[str]:
             raise DataError(
                 f"{path}:{line.number}: row_too_long: a line of more than {MAX_ROW_BYTES >> 20} MiB", hint=HINT
             )
-        yield decode(path, line.number, line.content)
+        text = decode(path, line.number, line.content)
+        if "\r" in text[:-2] and '"' not in text:  # a line end like the others, unless a cell is quoted
+            yield from LONE_RETURN.split(text)
+        else:
+            yield text
 
 
 def _header(path: Path, reader: _csv.Reader, dialect: Dialect) -> list[str]:
@@ -114,6 +182,13 @@ def _header(path: Path, reader: _csv.Reader, dialect: Dialect) -> list[str]:
     if doubled or not any(header):
         problem = f"column {doubled[0]!r} twice in the header" if doubled else "no header line"
         raise DataError(f"{path}:{1 + dialect.skipped}: {problem}", hint="the first line names the columns, each once")
+    if len(header) == 1 and len(MAPPABLE.intersection(re.split(r"[^\w]+|_{2,}", header[0]))) > 1:
+        known = ", ".join(name for separator, name in NAMES.items() if separator.isprintable() or separator == "\t")
+        raise DataError(
+            f"{path}:{1 + dialect.skipped}: the header is one column, {header[0][:80]!r}: cells are separated by "
+            f"{known}, and by nothing else unless the file says so",
+            hint="name the character that separates them in a line before the header, for example: sep=#",
+        )
     return header
 
 
@@ -122,7 +197,8 @@ def _next_cells(path: Path, reader: _csv.Reader, dialect: Dialect) -> list[str] 
     try:
         return next(reader, None)
     except csv.Error as error:
-        raise DataError(f"{path}:{line}: invalid_csv: {error} ({dialect.described()})", hint=HINT) from None
+        problem = "a line end inside of a cell without quotes" if "new-line" in str(error) else error
+        raise DataError(f"{path}:{line}: invalid_csv: {problem} ({dialect.described()})", hint=HINT) from None
 
 
 def _row(line: int, header: list[str], cells: list[str], dialect: Dialect) -> RawRow:

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.data.array import HINT, WRAPPED, ArrayReader
-from trainer.data.exact import loads
+from trainer.data.exact import Doubled, loads, with_doubled
 from trainer.data.files import kind_of_file
 from trainer.data.lines import Line, decode, open_unpacked, read_lines
-from trainer.data.raw import MAX_ROW_BYTES, RawRow
+from trainer.data.raw import MAX_ROW_BYTES, RawRow, checked_row, marked_row
 from trainer.data.reasons import RowError
 from trainer.data.unwrap import is_rows, rows_of
+from trainer.data.values import twice
 from trainer.errors import DataError
 
 HEAD_BYTES = 4096
@@ -43,10 +44,12 @@ def read_json(path: Path, split: str | None = None) -> Iterator[RawRow]:
     with open_unpacked(path) as stream:
         content = stream.read(MAX_VALUE_BYTES)
     try:
-        values = rows_of(_load_value(path, content), path, split)
+        value = with_doubled(content, _load_value(path, content))
     except _ValuesInARow:
         return _without_splits(path, _streamed(path, is_array=False), split)
-    return itertools.starmap(RawRow, enumerate(values, start=1))
+    if isinstance(value, Doubled) and is_rows(value):
+        raise DataError(f"{path}: {twice(value.key)}", hint=HINT)
+    return itertools.starmap(marked_row, enumerate(rows_of(value, path, split), start=1))
 
 
 class _ValuesInARow(Exception):
@@ -111,7 +114,7 @@ def parse_line(path: Path, line: Line) -> RawRow:
         detail = f"a line of more than {MAX_ROW_BYTES >> 20} MiB, which is the longest row that is read"
         return RawRow(line.number, None, RowError("row_too_long", detail))
     try:
-        return RawRow(line.number, loads(line.content))
+        return checked_row(line.number, line.content, loads(line.content))
     except json.JSONDecodeError as error:
         detail = f"{error.msg.removesuffix(' at')} at column {error.colno}"
     except UnicodeDecodeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
+from trainer.data.arrow_values import reader_of, without_times
 from trainer.data.exact import Written
 from trainer.data.raw import RawRow
 from trainer.errors import DataError
@@ -26,7 +27,7 @@ def read_parquet(path: Path) -> Iterator[RawRow]:
     """
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            yield from _rows(file.iter_batches(batch_size=BATCH_ROWS))
+            yield from rows_of_batches(file.iter_batches(batch_size=BATCH_ROWS))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, "parquet", error) from error
 
@@ -43,20 +44,23 @@ def read_arrow(path: Path) -> Iterator[RawRow]:
                 reader = pyarrow.ipc.open_file(source)
             except pyarrow.ArrowInvalid:
                 source.seek(0)
-                yield from _rows(pyarrow.ipc.open_stream(source))
+                yield from rows_of_batches(pyarrow.ipc.open_stream(source))
             else:
-                yield from _rows(reader.get_batch(index) for index in range(reader.num_record_batches))
+                yield from rows_of_batches(reader.get_batch(index) for index in range(reader.num_record_batches))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, "Arrow", error) from error
 
 
-def _rows(batches: Any) -> Iterator[RawRow]:
+def rows_of_batches(batches: Iterable[Any]) -> Iterator[RawRow]:
+    """Yield the rows of Arrow's batches, with every value exactly as the column's type has it."""
     line = 0
     for batch in batches:
+        readers = {field.name: read for field in batch.schema if (read := reader_of(field.type))}
         for start in range(0, batch.num_rows, BATCH_ROWS):
-            for value in batch.slice(start, BATCH_ROWS).to_pylist(maps_as_pydicts="lossy"):
+            for row in without_times(batch.slice(start, BATCH_ROWS)).to_pylist(maps_as_pydicts="lossy"):
                 line += 1
-                yield RawRow(line, without_nulls(value))
+                row |= {name: read(row[name]) for name, read in readers.items()}
+                yield RawRow(line, without_nulls(row))
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> DataError:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from trainer.data.columns import meaning_of
+from trainer.data.columns import is_class_column, meaning_of
 from trainer.data.prepare import Prepared
 
 NOTES = {
@@ -60,8 +60,10 @@ class Usage:
 
     def telling(self, ignored: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         """Yield columns that are not used though their names say what they mean: name, meaning, rows."""
+        is_raw = set(self.formats) == {"text"}
         for name, count in sorted(self.unused.items()):
-            if name not in set(ignored) and (meaning := meaning_of(name)):
+            meaning = meaning_of(name) or ("label" if is_raw and is_class_column(name) else "")
+            if name not in set(ignored) and meaning:
                 yield name, meaning, count
 
     def to_json(self) -> dict[str, object]:

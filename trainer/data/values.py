@@ -8,8 +8,8 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
-from trainer.data.exact import as_text, is_number, loads, text_of_json
-from trainer.data.reasons import RowError
+from trainer.data.exact import as_text, doubled_key, is_number, loads, text_of_json, with_doubled
+from trainer.data.reasons import RowError, shown
 from trainer.data.shape import check_shape
 
 Notes = set[str]
@@ -25,16 +25,24 @@ def parse_json(text: str, notes: Notes) -> object:
     """Return the list or object of `text`, in JSON or as Python writes it; None where it is neither.
 
     Raises:
-        RowError: it is nested too deeply.
+        RowError: it is nested too deeply, or an object names a key twice.
     """
     try:
         value: object = loads(text)
+        key = doubled_key(with_doubled(text, value))
     except (ValueError, RecursionError):
-        value = _python_literal(text)
+        value, key = _python_literal(text), None
         if value is not None:
             notes.add("python_text")
+    if key is not None:
+        raise twice(key)
     check_shape(value)
     return value
+
+
+def twice(key: str) -> RowError:
+    """Return the error of a row in which an object names a key twice."""
+    return RowError("invalid_json", f"the key {shown(repr(key))} stands twice in one object: which value is meant?")
 
 
 def _python_literal(text: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import json
 import lzma
 from pathlib import Path
@@ -31,11 +32,12 @@ def table(separator: str, *, quoted: bool = True) -> str:
     return "".join(separator.join(line) + "\r\n" for line in cells)
 
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", "^": "carets", "~": "tildes", ":": "colons"}
 ENCODINGS = {"utf-8": "utf-8", "bom": "utf-8-sig", "utf-16": "utf-16", "utf-32": "utf-32"}
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"], ids=["comma", "semicolon", "tab", "bar"])
+@pytest.mark.parametrize("separator", SEPARATORS, ids=SEPARATORS.values())
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
 def test_a_table_is_read_by_the_separator_of_its_header(
     tmp_path: Path, name: str, separator: str, encoding: str
@@ -43,8 +45,7 @@ def test_a_table_is_read_by_the_separator_of_its_header(
     path = tmp_path / name
     path.write_bytes(table(separator).encode(encoding))
     assert values(path) == ROWS
-    names = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-    assert how_read(path) == f"separated by {names[separator]}"
+    assert how_read(path) == f"separated by {SEPARATORS[separator]}"
 
 
 @pytest.mark.parametrize("separator", [";", ",", "\t", "~"], ids=["semicolon", "comma", "tab", "tilde"])
@@ -84,6 +85,131 @@ def test_cells_are_kept_as_they_stand(tmp_path: Path, content: str, rows: list[A
     path = tmp_path / "x.csv"
     path.write_text(content)
     assert values(path) == rows
+
+
+RETURNS = {
+    "lone returns": (b"prompt,completion\ra,b\rc,d\r", [2, 3]),
+    "none at the end": (b"prompt,completion\ra,b\rc,d", [2, 3]),
+    "the header's line end of another kind": (b"prompt,completion\na,b\rc,d\n", [2, 3]),
+    "tabs": (b"prompt\tcompletion\ra\tb\rc\td\r", [2, 3]),
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz"])
+@pytest.mark.parametrize(("content", "lines"), RETURNS.values(), ids=RETURNS)
+def test_lines_may_end_in_a_carriage_return_alone(
+    tmp_path: Path, content: bytes, lines: list[int], suffix: str
+) -> None:
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(gzip.compress(content, mtime=0) if suffix.endswith("gz") else content)
+    rows = list(read_rows(path))
+    assert [row.value for row in rows] == [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
+    assert [row.line for row in rows] == lines
+
+
+def test_a_long_table_of_lone_returns_is_read_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"prompt,completion\r" + b"".join(b"%d,%s\r" % (n, b"x" * 1000) for n in range(20_000)))
+    assert sum(1 for row in read_rows(path) if row.error is None) == 20_000
+
+
+UNQUOTED = {
+    "a quote that opens no cell": ('"Hello," she said\thi', {"prompt": '"Hello," she said', "completion": "hi"}),
+    "a quote that is never closed": ('"open\tb', {"prompt": '"open', "completion": "b"}),
+    "inches": ('5" pipe\t6"', {"prompt": '5" pipe', "completion": '6"'}),
+}
+
+
+@pytest.mark.parametrize("separator", ["\t", "|", "^"], ids=["tab", "bar", "caret"])
+@pytest.mark.parametrize(("line", "row"), UNQUOTED.values(), ids=UNQUOTED)
+def test_quotes_are_text_where_they_open_no_cell(
+    tmp_path: Path, line: str, row: dict[str, str], separator: str
+) -> None:
+    path = tmp_path / "x.tsv"
+    plain = "".join(f"q{number}\ta{number}\n" for number in range(20))
+    path.write_text(f'prompt\tcompletion\n{line}\n"he" said\tyes\n{plain}too\tmany\tcells\n'.replace("\t", separator))
+    rows = list(read_rows(path))
+    assert rows[0].value == row and rows[1].value == {"prompt": '"he" said', "completion": "yes"}
+    assert how_read(path).endswith(", quotes as text")
+    assert [found.line for found in rows if found.error] == [24]
+
+
+def test_a_quoted_table_with_a_stray_quote_is_still_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('prompt\tcompletion\n"a\tb"\t"x\ny"\n"Hi" she\tx\n')
+    with pytest.raises(DataError, match=r"x\.tsv:4: invalid_csv"):
+        values(path)
+
+
+def test_quoted_cells_may_hold_separators_and_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text('prompt\tcompletion\n"a\tb"\t"x\ny ""z"""\n')
+    assert values(path) == [{"prompt": "a\tb", "completion": 'x\ny "z"'}]
+
+
+@pytest.mark.parametrize("header", ["prompt§completion", "prompt#completion", "prompt completion"])
+def test_an_unknown_separator_is_told_with_those_that_are_known(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"{header}\na§b\n")
+    with pytest.raises(DataError, match=r"x\.csv:1: the header is one column, .*commas, .*colons") as caught:
+        values(path)
+    assert "sep=" in caught.value.hint
+
+
+def test_one_column_with_a_rare_separator_in_its_text_stays_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("note: all\nsome text\nother: text\n")
+    assert values(path) == [{"note: all": "some text"}, {"note: all": "other: text"}]
+
+
+DOUBLED = {
+    "lines": ("x.jsonl", '{"prompt": "a"}\n{"prompt": "b", "prompt": "c"}\n{"prompt": "d"}\n', "prompt", [2]),
+    "spaces": ("x.jsonl", '{"a": 1}\n{"p" : 1, "p" \t: 2}\n', "p", [2]),
+    "an escaped key": ("x.jsonl", '{"a": 1}\n{"p": 1, "\\u0070": 2}\n', "p", [2]),
+    "numbers beyond 64 bits": ("x.jsonl", '{"a": 1}\n{"p": 1, "p": 9400110200881234567000}\n', "p", [2]),
+    "turns": (
+        "x.jsonl",
+        '{"messages": [{"role": "user", "role": "assistant", "content": "a"}]}\n{"a": {"b": [{"c": 1, "c": 1}]}}\n',
+        "role",
+        [1, 2],
+    ),
+    "an array": ("x.json", '[{"a": 1},\n{"p": 1, "p": 2},\n{"b": {"p": 1, "p": 2}}]', "p", [2, 3]),
+    "a wrapped array": ("x.json", '{"data": [{"a": 1}, {"p": 1, "p": 2}], "more": 1}', "p", [2]),
+    "a split": ("x.json", '{"train": [{"a": 1}, {"p": 1, "p": 2}]}', "p", [2]),
+    "one object": ("x.json", '{"p": 1,\n"p": 2}', "p", [1]),
+    "values over many lines": ("x.json", '{"a":\n1}\n{"p": 1,\n"p": 2}', "p", [2]),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "key", "lines"), DOUBLED.values(), ids=DOUBLED)
+def test_a_row_that_names_a_key_twice_is_left_out_by_name(
+    tmp_path: Path, name: str, content: str, key: str, lines: list[int]
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    rows = list(read_rows(path))
+    assert [row.line for row in rows if row.error] == lines
+    first = next(row.error for row in rows if row.error)
+    assert first.reason == "invalid_json" and f"the key {key!r} stands twice" in str(first)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"train": [{"a": 1}], "train": [{"a": 2}]}', '{"data": [{"a": 1}], "data": [{"a": 2}]}']
+)
+def test_a_file_that_names_its_rows_twice_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match="stands twice in one object"):
+        values(path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\"b\\": 1, \\"b\\": 2"}', '{"a\\\\": 1, "b": {"a": 2}}', '{"a": NaN, "b": 1e400}']
+)
+def test_what_only_looks_like_a_doubled_key_is_kept(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text + "\n" + text + "\n")
+    assert [row.error for row in read_rows(path)] == [None, None]
 
 
 def test_a_row_that_does_not_fit_says_by_what_it_was_cut(tmp_path: Path) -> None:

@@ -322,9 +322,11 @@ def test_a_hub_data_set_is_asked_for_by_subset_split_and_revision(monkeypatch: p
 
     asked: list[object] = []
 
-    def load(*args: object, **kwargs: object) -> dict[str, list[dict[str, int]]]:
+    def load(*args: object, **kwargs: object) -> datasets.DatasetDict:
         asked.append((args, kwargs))
-        return {"train": [{"a": 1}], "test": [{"a": 2}]}
+        return datasets.DatasetDict(
+            {name: datasets.Dataset.from_list([{"a": n}]) for n, name in ((1, "train"), (2, "test"))}
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert names_and_rows(path="hub:a/b", subset="main", split="test", revision="c0ffee") == [("b", [{"a": 2}])]

@@ -49,6 +49,11 @@ BEGINNERS = frozenset(
     )
 )
 """Words that no sentence ends with; `die` and `a` are other words too."""
+MISSING = frozenset(
+    {"NaN", "nan", "NAN", "null", "NULL", "Null", "None", "NA", "N/A", "<NA>", "#N/A", "NaT", "(null)", "\\N"}
+)
+"""What spreadsheets, pandas and databases write into a cell that holds nothing; `none` and `n/a` are words too."""
+MISSING_CHARS = 12
 SENTENCE_CHARS = 72
 FIRST_SENTENCE = re.compile(r"[^.!?\n]{4,64}[.!?](?=\s)")
 LAST_SENTENCE = re.compile(r"[.!?\n]\s+([^.!?\n]{8,64}[.!?])\s*\Z")
@@ -77,9 +82,16 @@ def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
         flags.append("Q016")
     if is_gibberish(answer):
         flags.append("Q024")
+    if is_missing_value(answer) or is_missing_value(prompt.rpartition("\n")[2]):
+        flags.append("Q029")
     if IDENTITY.are_in(lower):
         flags.append("Q025")
     return flags
+
+
+def is_missing_value(text: str) -> bool:
+    """Tell a text that only says that there is none."""
+    return len(text) < MISSING_CHARS and text.strip() in MISSING
 
 
 def answer_traits(answer: str, lower: str) -> list[str]:

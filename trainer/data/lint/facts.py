@@ -7,7 +7,14 @@ import re
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from trainer.data.lint.answers import answer_flags, answer_traits, edge_sentences, label_of, repeats_itself
+from trainer.data.lint.answers import (
+    answer_flags,
+    answer_traits,
+    edge_sentences,
+    is_missing_value,
+    label_of,
+    repeats_itself,
+)
 from trainer.data.lint.arithmetic import has_wrong_sum
 from trainer.data.lint.code import code_of, is_broken
 from trainer.data.lint.dialogue import has_own_template, is_unclosed, reasons, switches_reasoning
@@ -89,6 +96,7 @@ def row_facts(record: dict[str, Any]) -> RowFacts:
 def _text_facts(record: dict[str, Any]) -> RowFacts:
     text = record["text"]
     flags = [*text_flags([text]), *(["Q014"] if repeats_itself(text) else [])]
+    flags += ["Q029"] if is_missing_value(text) else []
     language = language_of(text) if is_sampled(record["source"], record["line"]) else ""
     return RowFacts("text", tuple(flags), answer_chars=len(text), language=language)
 
@@ -96,7 +104,8 @@ def _text_facts(record: dict[str, Any]) -> RowFacts:
 def _pair_facts(record: dict[str, Any]) -> RowFacts:
     facts = _answered(record, "pair", record["prompt"], record["chosen"])
     rejected = [turn["content"] for turn in record["rejected"]]
-    more = [flag for flag in text_flags(rejected) if flag not in facts.flags]
+    missing = ["Q029"] if any(map(is_missing_value, rejected)) else []
+    more = [flag for flag in [*text_flags(rejected), *missing] if flag not in facts.flags]
     return facts._replace(
         rejected_chars=sum(map(len, rejected)),
         flags=(*facts.flags, *more),

@@ -150,6 +150,13 @@ RULES: dict[str, Rule] = {
         Rule("Q026", "warning", "stock phrases in many answers", "cut them: the model will say them in every answer"),
         Rule("Q027", "warning", "JSON answers that do not parse", "correct them: trainer inspect RECIPE --rule Q027"),
         Rule("Q028", "warning", "JSON values whose type changes", "use one type for each key"),
+        Rule(
+            "Q029",
+            "warning",
+            "missing values that are written as text",
+            "leave these cells empty, so that their rows are left out; where the word is the answer: "
+            "data.lint.ignore: [Q029]",
+        ),
         Rule("B001", "warning", "few training rows", "add rows: 50 good ones are the least, 100 and more are usual"),
         Rule("B002", "warning", "system prompts that differ", "set data.system_prompt with when: replace"),
         Rule("B003", "info", "answers that decline or ask back", "add, or remove, some of them"),

@@ -19,7 +19,7 @@ from trainer.data.lint.run import Linter, severity_of
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
 
-from .rows import ENOUGH, PROSE, chat, found, linted
+from .rows import ENOUGH, PROSE, chat, found, linted, pair
 from .test_run import answers
 
 TOOL = {"type": "object", "properties": {"city": {"type": "string", "description": "where"}}, "required": ["city"]}
@@ -75,6 +75,13 @@ def only(findings: list[Finding], rule: str) -> Finding:
         pytest.param("Q022", "Code", 'Do:\n```json\n{"a": 1,}\n```', id="json"),
         pytest.param("Q022", "Code", "Do:\n```toml\na = \n```", id="toml"),
         pytest.param("Q022", "Code", "Do:\n```py\nif x:\nreturn 1\n```", id="indent"),
+        pytest.param("Q029", "Why?", "NaN", id="nan"),
+        pytest.param("Q029", "Why?", "null", id="null"),
+        pytest.param("Q029", "Why?", "None", id="none"),
+        pytest.param("Q029", "Why?", "NA", id="na"),
+        pytest.param("Q029", "Why?", "<NA>", id="pandas-na"),
+        pytest.param("Q029", "nan", "It opens at nine.", id="prompt-nan"),
+        pytest.param("Q029", "Translate.\n\nnan", "It opens at nine.", id="input-nan"),
         pytest.param("Q023", "What is 114 + 121?", "114 + 121 = 237", id="plus"),
         pytest.param("Q023", "How much?", "That makes 12 x 5 = 61 euros.", id="times"),
         pytest.param("Q023", "How much?", "So 1,248 × 10 = 11,480 in all.", id="thousands"),
@@ -361,3 +368,14 @@ def test_details_that_are_new_are_masked() -> None:
         linter.add(f"a.jsonl:{number}", row_facts({**row, "line": number}))
     said = str([one.to_json() for one in linter.finish(LintContext(rows_read=80, rows_train=80, rows_heldout=20))])
     assert "[EMAIL]" in said and " ann@example.org" not in said
+
+
+def test_words_that_are_answers_are_no_missing_values() -> None:
+    for text in ("none", "n/a", "None of them", "Na", "NAN bread", "It is null.", "NA-1"):
+        assert "Q029" not in flags("Why?", text)
+    assert "Q029" not in flags("Is it null?\nnan or not", "Yes")
+
+
+def test_missing_values_of_pairs_and_texts_are_found_too() -> None:
+    assert "Q029" in row_facts(pair("Why?", "It opens at nine.", "None")).flags
+    assert "Q029" in row_facts({"text": "NaN", "source": "a.csv", "line": 1}).flags
