@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from trainer.data.lint.findings import Finding
 from trainer.data.lint.forms import form_findings
 from trainer.data.lint.rules import RULES
-from trainer.data.lint.tally import Tally
+from trainer.data.lint.tally import Ints, Tally, edge_sum
 from trainer.recipe.lint import Lint, Severity
 
 MIN_ROWS_FOR_OUTLIERS = 100
@@ -21,6 +22,10 @@ MIN_CUT_ROWS = 5
 SPIKE_CHARS = 25
 """Lengths of free text differ: 51 neighbouring lengths together hold far more answers than one of them."""
 MIN_TABLE_ROWS = 20
+PLAIN_WORDS = re.compile(r"[^\W\d_]+(?:[ ,'’-]+[^\W\d_]+)*[.!?]?")
+PATTERN_IQR = 0.15
+"""Answers that fill the slots of one pattern differ so little in length (interquartile range of its logarithm): 0 to
+0.02 in templated rows, 0.6 and more where a fixed phrase stands before or after free text."""
 SYSTEMATIC_SHARE = 0.01
 """A few rows may quote a rendered text; from here on the data was rendered with somebody's template already."""
 LEFT_OVER = "turns begin or end with tokens of a chat template, or hold the end of one turn and the begin of the next"
@@ -86,11 +91,16 @@ def _cut_at_a_limit(tally: Tally, section: Lint) -> Iterator[Finding]:
     same = np.flatnonzero((lengths == length) & is_open)
     around = np.count_nonzero((np.abs(lengths - length) <= SPIKE_CHARS) & is_open) - len(same)
     is_spike = length == int(lengths.max()) or len(same) > around
-    if is_spike and len(same) >= max(MIN_CUT_ROWS, 0.01 * len(lengths)):
+    if is_spike and not _fill_a_pattern(tally, same) and len(same) >= max(MIN_CUT_ROWS, 0.01 * len(lengths)):
         rows = tally.refs(same[: section.max_rows_listed].tolist())
         longest = ", the greatest length" if length == int(lengths.max()) else ""
         said = f"{len(same)} answers without an end are exactly {length} characters long{longest}: cut at a limit?"
         yield Finding("Q008", said, len(same), len(same) / len(tally), rows)
+
+
+def _fill_a_pattern(tally: Tally, rows: Ints) -> bool:
+    """Tell answers of one length that begin and end alike but for their slots from text that was cut anywhere."""
+    return all(2 * np.unique(tally.edges(place)[rows]).size <= len(rows) for place in ("begin", "end"))
 
 
 def _outliers(tally: Tally) -> Iterator[Finding]:
@@ -136,11 +146,22 @@ def _edges(tally: Tally, section: Lint) -> Iterator[Finding]:
         if table.total < MIN_TABLE_ROWS or table.total < 0.2 * len(tally):
             continue
         text, count = table.most_common(1)[0]
-        if count > section.max_same_opening * table.total:
+        if count > section.max_same_opening * table.total and not _is_pattern(tally, place, text):
             said = f"{count} of {table.total} longer answers {place} with {text!r}"
             # Code and templates rightly begin alike; a common ending is most likely a stray token.
             severity: Severity | None = "info" if place == "begin" else None
             yield Finding("Q015", said, count, count / table.total, severity=severity)
+
+
+def _is_pattern(tally: Tally, place: str, text: str) -> bool:
+    """Tell answers that are alike as wholes, whose beginning or end is theirs, from a phrase or token around free text.
+
+    They hardly differ in length, and are alike at the other end too, or begin or end in plain words.
+    """
+    rows = np.flatnonzero(tally.edges(place) == edge_sum(text))
+    low, high = np.quantile(np.log(tally.lengths("answer")[rows]), [0.25, 0.75])
+    others = np.unique(tally.edges("end" if place == "begin" else "begin")[rows])
+    return bool(high - low < PATTERN_IQR) and (2 * others.size <= rows.size or PLAIN_WORDS.fullmatch(text) is not None)
 
 
 def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:

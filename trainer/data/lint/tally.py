@@ -7,15 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
-from trainer.data.lint.facts import RowFacts
+from trainer.data.lint.facts import DIGITS, RowFacts
 from trainer.data.lint.frequent import Frequent
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 MAX_SYSTEMS = 1_000
 MAX_WORST = 10
+
+
+def edge_sum(text: str) -> int:
+    """Return a checksum of the beginning or end of an answer, the same whatever the digits in it; 0 for none."""
+    return crc32(DIGITS.sub("0", text).encode("utf-8", "surrogatepass"))
 
 
 class Tally:
@@ -54,6 +60,8 @@ class Tally:
         """Of each pair: digests of the prompt with either answer."""
         self.pair_rows = array("I")
         self.prompt_lengths, self.answer_lengths, self.is_open = array("I"), array("I"), array("B")
+        self.openings, self.endings = array("I"), array("I")
+        """Checksums of how each answer begins and ends, see `edge_sum`; a short answer's is 0."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -67,6 +75,8 @@ class Tally:
         self.prompt_lengths.append(facts.prompt_chars)
         self.answer_lengths.append(facts.answer_chars)
         self.is_open.append("open" in facts.traits)
+        self.openings.append(edge_sum(facts.answer_opening))
+        self.endings.append(edge_sum(facts.answer_ending))
         self.kinds[facts.kind] += 1
         self.turns[facts.turns] += 1
         for name in {*facts.flags, *facts.traits}:
@@ -157,6 +167,11 @@ class Tally:
         """Return `source:line` of rows by their number."""
         names = list(self.sources)
         return tuple(f"{names[self.places[0][index]]}:{self.places[1][index]}" for index in indices)
+
+    def edges(self, place: str) -> Ints:
+        """Return the checksum of how each answer begins or ends, shape (rows,)."""
+        values: Any = self.openings if place == "begin" else self.endings
+        return np.asarray(values, dtype=np.int64)
 
     def lengths(self, side: str) -> Ints:
         """Return the characters of each row's prompt or answer, shape (rows,)."""

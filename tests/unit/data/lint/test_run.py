@@ -131,6 +131,54 @@ def test_a_common_ending_is_a_stray_token() -> None:
     assert severity_of(ending) == "warning" and "end with" in ending.detail
 
 
+FREE = [f"{text} {PROSE * (at % 5)}" for at, text in enumerate(answers(60))]
+EDGES = {
+    "a phrase before free text": [f"Dear reader of our pages, {text}" for text in FREE],
+    "a phrase after free text": [f"{text} With kind regards, your team." for text in FREE],
+    "both": [f"Dear reader of our pages, {text} With kind regards, your team." for text in FREE],
+}
+
+
+@pytest.mark.parametrize("texts", EDGES.values(), ids=EDGES)
+def test_a_phrase_around_free_text_is_boilerplate(texts: list[str]) -> None:
+    assert found(linted([chat("Go", text) for text in texts]), "Q015")
+
+
+TABLE = (
+    "FROM accounting.invoices AS invoices JOIN accounting.customers AS customers ON customers.id = invoices.customer"
+)
+NAMES = ("Acme", "Bolt", "Crow", "Dune", "Echo", "Fern", "Gale", "Hale", "Iris", "Jade")
+TEMPLATED = {
+    "queries": [
+        f"SELECT COUNT(*) AS invoices, SUM(amount) AS amount {TABLE} WHERE region = '{a}R' AND quarter = {b % 4} AND "
+        f"year = {2000 + b} AND status = '{a}P'"
+        for a in "NSEW"
+        for b in range(20)
+    ],
+    "notes": [
+        f"The patient with number {1000 + at} was admitted with the diagnosis that the code F{30 + at % 9}.{at % 8} "
+        f"names and was treated for {10 + at} days, after which the symptoms had improved so that he could go home; "
+        "further visits are planned with Doctor Smith"
+        for at in range(80)
+    ],
+    "sentences": [
+        f"{'Yes, you can' if at % 2 else 'No, you cannot'} take {NAMES[at % 10]} after {at} days of treatment in town."
+        for at in range(80)
+    ],
+    "worked problems": [
+        f"The first part of the trip takes {at} hours and the second {at % 7 + 2} hours, so that both take "
+        f"{at + at % 7 + 2} hours. #### {at + at % 7 + 2}"
+        for at in range(80)
+    ],
+}
+
+
+@pytest.mark.parametrize("texts", TEMPLATED.values(), ids=TEMPLATED)
+def test_rows_that_fill_the_slots_of_one_pattern_are_neither_boilerplate_nor_cut_off(texts: list[str]) -> None:
+    rows = [chat(f"Question {at}?", text) for at, text in enumerate(texts)]
+    assert [one.detail for one in linted(rows) if one.rule in ("Q008", "Q015", "Q026")] == []
+
+
 def test_the_longer_answer_is_always_chosen() -> None:
     pairs = [pair(text, text * 3, text) for text in answers(40)]
     assert [one.count for one in found(linted(pairs), "B008")] == [40]
