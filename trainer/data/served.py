@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainer.data import exact
+from trainer.data.clean import Cleaner
+from trainer.data.mask import scanner
 from trainer.data.sources import system_text
 from trainer.data.system import has_system_turn
 from trainer.recipe.data import DataSection
@@ -31,13 +34,44 @@ def served_system(data: DataSection, train_rows: Path) -> ServedSystem:
     """Return the system prompt that questions without a system turn get.
 
     Args:
-        data: The recipe's section; its `system_prompt` is used where there is one.
+        data: The recipe's section; its `system_prompt` is used where there is one, in the form that the rows have.
         train_rows: `train.jsonl` as the data stage wrote it; else the prompt that nearly all of its rows open with.
     """
     text = system_text(data)
-    if text is not None:
-        return ServedSystem(text, f"a question without a system turn gets data.system_prompt ({_excerpt(text)})")
-    return _usual(_openings(train_rows)) if train_rows.is_file() else ServedSystem(None)
+    openings: Counter[str | None] = _openings(train_rows) if train_rows.is_file() else Counter()
+    if text is None:
+        return _usual(openings)
+    trained = _as_trained(text, data, openings)
+    changed = "" if trained == text.strip() else " as the training rows have it, cleaned"
+    lost = ", which no training row has" if openings and trained not in openings else ""
+    return ServedSystem(
+        trained, f"a question without a system turn gets data.system_prompt{changed} ({_excerpt(trained)}){lost}"
+    )
+
+
+def replaces(data: DataSection) -> bool:
+    """Tell whether the recipe's system prompt takes the place of those that rows and questions bring."""
+    return data.system_prompt is not None and data.system_prompt.when == "replace"
+
+
+def _as_trained(text: str, data: DataSection, openings: Counter[str | None]) -> str:
+    """Return the recipe's system prompt as rows have it: they were cleaned, and personal data in them dealt with."""
+    turns = [("system", text), ("user", "?"), ("assistant", "!")]
+    record: dict[str, Any] = {
+        "messages": [{"role": role, "content": content} for role, content in turns],
+        "source": "",
+        "line": 1,
+    }
+    cleaned = Cleaner(data.clean)(record).record or record
+    forms = [str(row["messages"][0]["content"]) for row in (record, cleaned)]
+    if not openings or set(forms) & set(openings):
+        return next((form for form in forms if form in openings), forms[-1])
+    actions = {data.pii.action, data.pii.secrets, *data.pii.types.values()}
+    scanned = None if "pseudonymise" in actions else scanner(data.pii)(cleaned).record  # pseudonyms take a key
+    if scanned and scanned["messages"][0]["content"] in openings:
+        return str(scanned["messages"][0]["content"])
+    usual = next((opening for opening, _ in openings.most_common() if opening), None)
+    return usual if replaces(data) and usual else forms[-1]
 
 
 def _openings(path: Path) -> Counter[str | None]:

@@ -17,7 +17,7 @@ import orjson
 import torch
 from tqdm import tqdm
 
-from trainer.data.served import ServedSystem
+from trainer.data.served import ServedSystem, replaces
 from trainer.errors import DataError, HardwareError, StageError
 from trainer.recipe import Recipe
 from trainer.recipe.json_schema import check_schema, read_schema
@@ -69,6 +69,8 @@ def predict(recipe: Recipe, run: RunFolder, wanted: Wanted, *, arguments: str, s
     system = system_of(recipe, run)
     if system.said:
         say(f"predict: {system.said}")
+    if replaces(recipe.data):
+        say("predict: system turns of the rows are replaced by it, as in training (data.system_prompt.when)")
     rows = _look_through(recipe, system, wanted, say)
     tuned = open_tuned(recipe, run, arguments, merged=wanted.merged)
     work = Work(recipe, tuned, wanted, schema, rows, say)

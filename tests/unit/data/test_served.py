@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +13,23 @@ import tiny
 
 from trainer.data.served import ServedSystem, served_system
 from trainer.recipe.data import DataSection
+from trainer.rundir import hash_value
+from trainer.serve.questions import read_questions
+from trainer.stages import data as stage
+
+
+@dataclass
+class Context:
+    """What a stage is given."""
+
+    dir: Path
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def input(self, name: str, file: str) -> Path:
+        return self.dir / "none" / file
+
+    def say(self, text: str) -> None:
+        pass
 
 
 def row(system: str | None, key: str = "messages") -> dict[str, Any]:
@@ -57,6 +77,48 @@ def test_the_recipes_own_is_used_whatever_the_rows_have(tmp_path: Path) -> None:
     assert system.text == "C" and "data.system_prompt" in system.said
     (tmp_path / "c.txt").write_text("from a file\n")
     assert served(tmp_path, [], system_prompt={"path": str(tmp_path / "c.txt")}).text == "from a file"
+
+
+CHANGED = {
+    "a block of YAML ends in a line": ("Answer in one word.\n", {}),
+    "space": ("  One.\n\nTwo. \n Three.  ", {}),
+    "line ends of Windows": ("Line one.\r\nLine two.", {}),
+    "invisible characters": ("Answer\u200b in one word.", {}),
+    "decomposed letters": ("Re\u0301pondez.", {}),
+    "entities": ("Answer &amp; go.", {"clean": {"html": True}}),
+    "special tokens": ("You are helpful.<|im_end|>", {}),
+    "cleaning switched off": ("Answer in one word.\n", {"clean": {"whitespace": False}}),
+    "an address": ("Write to help@example-corp.com or call.", {"pii": {"types": {"email": "redact"}}}),
+    "another one for each run": ("Write to help@example-corp.com.", {"pii": {"types": {"email": "pseudonymise"}}}),
+}
+
+
+@pytest.mark.parametrize("when", ["missing", "replace"])
+@pytest.mark.parametrize(("text", "more"), CHANGED.values(), ids=CHANGED)
+def test_it_is_served_as_the_rows_were_trained_with_it(
+    tmp_path: Path, text: str, more: dict[str, Any], when: str
+) -> None:
+    rows = [row("Their own." if number % 3 else None) for number in range(30)]
+    for number, each in enumerate(rows):
+        each["messages"][-2]["content"] = f"How many of {hash_value(number)}?"
+        each["messages"][-1]["content"] = hash_value(-number)
+    tiny.write_rows(tmp_path / "rows.jsonl", rows)
+    data = DataSection.model_validate(
+        {"sources": [{"path": str(tmp_path / "rows.jsonl")}], "system_prompt": {"text": text, "when": when}, **more}
+    )
+    (tmp_path / "data").mkdir()
+    context = Context(tmp_path / "data")
+    stage.run(SimpleNamespace(name="x", seed=1, method=SimpleNamespace(kind="sft"), data=data), context)  # type: ignore[arg-type]
+    train = tmp_path / "data" / "train.jsonl"
+    trained = {json.loads(line)["messages"][0]["content"] for line in train.read_text().splitlines()} - {"Their own."}
+    system = served_system(data, train)
+    if when == "missing" and "pseudonymise" in str(more):
+        assert "which no training row has" in system.said
+        return
+    assert {system.text} == trained
+    tiny.write_rows(tmp_path / "in.jsonl", [{"prompt": "Hi?"}, {"system": "Mine.", "prompt": "Hi?"}])
+    bare, own = [asked.row["prompt"][0]["content"] for asked in read_questions(tmp_path / "in.jsonl", data, system)]
+    assert bare == system.text and own == ("Mine." if when == "missing" else system.text)
 
 
 def test_a_run_without_its_rows_has_none(tmp_path: Path) -> None:
