@@ -132,7 +132,7 @@ def _summary(pipeline: Pipeline) -> None:
     if not scores_path.is_file() or pipeline.run.record("report") is None:
         return
     scores = read_json(scores_path)
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print()
     console.print(scores_table(scores))
     if len(scores["arms"]) > 2:

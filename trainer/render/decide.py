@@ -15,7 +15,8 @@ from trainer.render.cost import cost_plot
 from trainer.render.format import DASH, MINUS, count_of, finite, write_number
 from trainer.render.page import encodable, page_environment
 
-COLUMNS = ("quality", "prompt tokens", "answer tokens", "p50", "p95", "per 1,000", "per accepted")
+COLUMNS = ("quality", "prompt\ntokens", "answer\ntokens", "p50", "p95")
+COST_COLUMNS = ("per\n1,000", "per\naccepted")
 VERDICTS = {
     "insufficient_evidence": "Too little evidence",
     "prompt": "Prompt",
@@ -289,15 +290,15 @@ def _providers(decision: Json) -> list[dict[str, Any]]:
 def decide_summary(decision: Json) -> Group:
     """Return the arms as a table, and the verdict in one line with the reasons below it."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("arm", no_wrap=True)
-    for name in COLUMNS:
+    prices = decision["assumptions"].get("prices")
+    table.add_column("arm", overflow="fold")  # the only column that gives way: a figure is never cut
+    for name in COLUMNS + (COST_COLUMNS if prices else ()):
         table.add_column(name, justify="right", no_wrap=True)
     for row in arm_rows(decision):
         quality = Text.assemble(row.quality, (f" [{row.interval}]" if row.interval else "", "dim"))
-        arm = Text.assemble(row.name, (f" ({row.retriever})" if row.retriever else "", "dim"))
-        table.add_row(arm, quality, *row.tokens, *row.latency, *row.costs)
+        arm = Text.assemble(row.name, (f"\n{row.retriever}" if row.retriever else "", "dim"))
+        table.add_row(arm, quality, *row.tokens, *row.latency, *(row.costs if prices else ()))
     parts: list[Table | Text] = [table, Text("")]
-    prices = decision["assumptions"].get("prices")
     said = f"costs in {prices['currency']}, prices of {prices['as_of']}" if prices else "no prices in the recipe"
     parts += [
         Text(f"{decision['metric']} on {count_of(decision['heldout_rows'], 'row')}; {said}", style="dim"),

@@ -30,7 +30,7 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
     Below the metrics stands what one constant answer would reach, and what tuning broke.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     for name in ("base", "tuned", "difference"):
         table.add_column(name, justify="right")
     for row in score_rows(scores):
@@ -68,7 +68,7 @@ def arms_table(scores: Mapping[str, Any]) -> Table:
     """Return a table with one line an arm: the first quality metrics with dim intervals, tokens and latency."""
     found = arm_table(scores, max_quality=2)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     for metric in found.metrics:
         table.add_column(metric.title, justify="right")
     for arm, entries in found.lines:
@@ -88,7 +88,7 @@ def suites_table(scores: Mapping[str, Any]) -> Table:
     arms = list(dict.fromkeys(arm for found in tables for arm in found.arms))
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for name in ("suite", "metric"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in arms:
         table.add_column(name, justify="right")
     for found in tables:

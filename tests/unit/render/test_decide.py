@@ -75,8 +75,8 @@ def page_of(value: dict[str, Any]) -> str:
     return render_decide_page(value, name="demo", trainer_version="0")
 
 
-def terminal_of(value: dict[str, Any]) -> str:
-    console = Console(width=140, highlight=False)
+def terminal_of(value: dict[str, Any], width: int = 140) -> str:
+    console = Console(width=width, highlight=False)
     with console.capture() as shown:
         console.print(decide_summary(value))
     return shown.get()
@@ -105,6 +105,15 @@ def test_whatever_a_name_or_sentence_holds_is_escaped() -> None:
     value["providers"]["openai"]["first"]["too_long"] = [EVIL]
     for text in (page_of(value), str(decide_fragment(value))):
         assert "img" not in parse(text).tags and text.count("<script") <= 1 and "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_figure_is_cut_however_long_the_names_of_arms_are(width: int) -> None:
+    value = decision()
+    value["arms"]["dynamic_few_shot_with_a_long_name"] = arm(0.7) | {"retriever": "embeddings, all-MiniLM-L6-v2"}
+    shown, wide = terminal_of(value, width), terminal_of(value, 200)
+    figures = re.findall(r"[\d.,]+(?:%| s)?(?= |\]|$)", wide.split("\n\n")[0])
+    assert "…" not in shown and len(figures) > 20 and all(figure in shown for figure in figures)
 
 
 def test_no_prices_is_said_and_leaves_no_empty_columns() -> None:
