@@ -99,3 +99,7 @@ def test_addresses_of_the_covered_countries_are_found(address: str) -> None:
 )
 def test_sentences_with_numbers_are_no_addresses(text: str) -> None:
     assert [match for match in find_all(text, RULES) if match.type == "address"] == []
+
+
+def test_a_number_whose_place_the_tables_lack_is_no_identity_number_and_stops_nothing() -> None:
+    assert find_all("resident identity 110001199003070016", RULES) == []
