@@ -79,12 +79,18 @@ CANADIAN_ADDRESS = re.compile(
 )
 
 POST_CODE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?![A-Za-z0-9_])|\d{3} ?[A-Z]{2} |[A-Z] ?\d[A-Z]\d)")
-STATE_AND_CODE = re.compile(r"(?:NSW|VIC|QLD|SA|WA|TAS|NT|ACT),? \d{4}", re.IGNORECASE)
+FOUR_DIGITS = re.compile(r"\d{4}")
+STATE = re.compile(r"(?:NSW|VIC|QLD|SA|WA|TAS|NT|ACT)\Z", re.IGNORECASE)
+"""Of Australia: looked for before four digits, because a search for the names takes ten times as long."""
 
 
 def has_post_code(text: str) -> bool:
     """Tell whether a text holds the end that every form has: a post code of a country that is covered."""
-    return POST_CODE.search(text) is not None or STATE_AND_CODE.search(text) is not None
+    return POST_CODE.search(text) is not None or any(
+        STATE.search(text[max(0, code.start() - 5) : code.start() - 1].removesuffix(","))
+        for code in FOUR_DIGITS.finditer(text)
+        if text[code.start() - 1 : code.start()] == " "
+    )
 
 
 STREET_RULES = tuple(

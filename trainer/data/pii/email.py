@@ -66,4 +66,9 @@ class SpelledEmailDetector:
         return [Match(*found.span(), "email") for form in (SPELLED, PLAIN_WORDS) for found in form.finditer(text)]
 
 
-SPELLED_GATE = re.compile(r"[\[({<](?:at|@)[\])}>]| AT | dot ")
+BRACKETED_AT = re.compile(r"[\[({<](?:at|@)[\])}>]")
+
+
+def may_be_spelled(text: str) -> bool:
+    """Tell whether a text holds one of the words that stand for the signs of an address."""
+    return " AT " in text or " dot " in text or BRACKETED_AT.search(text) is not None

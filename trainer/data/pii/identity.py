@@ -48,7 +48,7 @@ from stdnum.us import itin, rtn, ssn
 from stdnum.za import idnr as za_idnr
 
 from trainer.data.pii.checksums import digits_of, weighted_sum
-from trainer.data.pii.rule import Rule, context
+from trainer.data.pii.rule import Match, Rule, context
 
 ANY_ID = (
     r"identity|identit[àé]|identidad|identificación|identification|identifikation\w*|national|citizens?"
@@ -260,9 +260,26 @@ class Checked:
             return False
 
 
-def numeric_rules() -> tuple[Rule, ...]:
-    """Build the rules of digits and separators; compiling them takes a moment that only a scan should pay."""
-    return tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
+DIGITS_TOGETHER = re.compile(r"\d(?:\D{0,20}\d){6,}")
+"""Where a number of `DISTINCT` or `PLAIN` can stand: seven digits or more, with words as `account number:` between."""
+MAX_AFTER = 3
+"""Characters after the last digit that a pattern looks at: a check letter, and what follows it."""
+
+
+class NumericDetector:
+    """Identity numbers of digits and separators; compiling the rules takes a moment that only a scan should pay."""
+
+    def __init__(self) -> None:
+        self._rules = tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
+
+    def find(self, text: str) -> list[Match]:
+        stretches = [match.span() for match in DIGITS_TOGETHER.finditer(text)]
+        return [
+            match
+            for rule in self._rules
+            for start, end in stretches
+            for match in rule.find(text, start, end + MAX_AFTER)
+        ]
 
 
 def mixed_rules() -> tuple[Rule, ...]:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
+from trainer.data.classes import CAPITALS, DIGITS, LETTERS, SMALL, class_table, classes_of
 from trainer.data.pii.address import BOX_RULES, STREET_RULES, has_post_code, names_a_box
 from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document
-from trainer.data.pii.email import SPELLED_GATE, EmailDetector, SpelledEmailDetector
+from trainer.data.pii.email import EmailDetector, SpelledEmailDetector, may_be_spelled
 from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
-from trainer.data.pii.identity import mixed_rules, numeric_rules
+from trainer.data.pii.identity import NumericDetector, mixed_rules
 from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
 from trainer.data.pii.phone import PhoneDetector
 from trainer.data.pii.rule import Family, Holds, Match, has_long_word
@@ -21,13 +22,16 @@ from trainer.recipe.pii import PersonalType, SecretType
 LONG_NUMBER = re.compile(r"\d(?:[ \u00a0.\-/()]{0,3}\d){6}")
 """Seven digits with at most some separators between: no telephone, card or identity number has fewer."""
 SIX_DIGITS = re.compile(r"\d(?:[ .]?\d){5}")
-SIX_CAPITALS = re.compile(r"[A-Z]{5}[A-Z\d]")
-DAY_AND_PLACE = re.compile(r"\d\d[A-Za-z]\d{3}")
-"""One of the three is in every identity number of letters and digits; each begins with one class, which is fast."""
+MIXED = re.compile(r"[A-Z]{5}[A-Z\d]|\d\d[A-Za-z]\d{3}")
+MIXED_CLASSES = class_table(A=CAPITALS, a=SMALL, d=DIGITS)
+MIXED_FORMS = (b"AAAAAA", b"AAAAAd", b"ddAddd", b"ddaddd")
+"""One of these, or six digits, is in every identity number of letters and digits."""
 DOTTED = re.compile(r"\.\d{1,3}\.\d")
 
-CANDIDATE = re.compile(r"[\d@]|[A-Za-z0-9+/_-]{16}|[A-Z]{8}| dot | AT |[\[({<]at")
-"""No rule finds anything in a text that has none of these: most texts cost one look."""
+DIGIT, ASCII_DIGITS = re.compile(r"\d"), DIGITS.encode()
+RUN, RUN_CLASSES = b"w" * 16, class_table(w=LETTERS + "+/_-")
+CAPITAL_RUN, CAPITAL_CLASSES = b"w" * 8, class_table(w=CAPITALS)
+SPELLED_SIGNS = (" dot ", " AT ", "[at", "(at", "{at", "<at")
 
 SECRETS: frozenset[str] = frozenset(get_args(SecretType))
 TYPES: tuple[str, ...] = (*get_args(SecretType), *get_args(PersonalType))
@@ -48,25 +52,53 @@ def has_hex_groups(text: str) -> bool:
 
 def has_mixed_id(text: str) -> bool:
     """Tell whether `text` may hold an identity number of letters and digits."""
-    return any(form.search(text) is not None for form in (SIX_DIGITS, SIX_CAPITALS, DAY_AND_PLACE))
+    if SIX_DIGITS.search(text):
+        return True
+    if not text.isascii():
+        return MIXED.search(text) is not None
+    classes = classes_of(text, MIXED_CLASSES)
+    return any(form in classes for form in MIXED_FORMS)
+
+
+def num_digits(text: str) -> int:
+    """Count the digits of a text, those of other scripts too."""
+    if not text.isascii():
+        return len(DIGIT.findall(text))
+    line = text.encode()
+    return len(line) - len(line.translate(None, ASCII_DIGITS))
+
+
+def may_hold_letters_only(text: str) -> bool:
+    """Tell whether a text without digits may hold a value: an address, a long word, capitals.
+
+    No rule finds anything in one that has none of these: most texts cost this look and no more.
+    """
+    if "@" in text or RUN in classes_of(text, RUN_CLASSES) or CAPITAL_RUN in classes_of(text, CAPITAL_CLASSES):
+        return True
+    for sign in SPELLED_SIGNS:  # noqa: SIM110  a loop costs half of what a generator does
+        if sign in text:
+            return True
+    return False
 
 
 def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
     """Build every rule, grouped by the cheap test that must hold before they run."""
     return (
         Family(
-            LONG_NUMBER.search, (CardDetector(), IbanDetector(), *numeric_rules(), PhoneDetector(tuple(phone_regions)))
+            LONG_NUMBER.search,
+            (CardDetector(), IbanDetector(), NumericDetector(), PhoneDetector(tuple(phone_regions))),
+            min_digits=7,
         ),
         Family(has_mixed_id, mixed_rules()),
-        Family(names_a_document, DOCUMENT_RULES),
+        Family(names_a_document, DOCUMENT_RULES, min_digits=4),
         Family(Holds("@"), (EmailDetector(),)),
-        Family(SPELLED_GATE.search, (SpelledEmailDetector(),)),
+        Family(may_be_spelled, (SpelledEmailDetector(),)),
         Family(Holds("://"), (URL_RULE,)),
         Family(has_hex_groups, (IpDetector(), MAC_RULE)),
         Family(has_long_word, (*CRYPTO_RULES, KeyDetector(), JWT_RULE, DISCORD_RULE)),
         *(Family(Holds(part), (rule,)) for part, rule in UNLED_RULES),
-        Family(has_post_code, STREET_RULES),
-        Family(names_a_box, BOX_RULES),
+        Family(has_post_code, STREET_RULES, min_digits=2),
+        Family(names_a_box, BOX_RULES, min_digits=1),
         Family(Holds("PRIVATE KEY"), (PRIVATE_KEY_RULE,)),
         Family(Holds("PuTTY-User-Key"), (PUTTY_RULE,)),
         Family(names_a_secret, (CredentialDetector(),)),
@@ -75,11 +107,12 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
 
 def find_all(text: str, rules: Sequence[Family]) -> list[Match]:
     """Return what the rules find in `text`, in order and without overlap."""
-    if CANDIDATE.search(text) is None:
+    digits = num_digits(text)
+    if not digits and not may_hold_letters_only(text):
         return []
     found: list[Match] = []
     for family in rules:
-        if family.gate(text):
+        if digits >= family.min_digits and family.gate(text):
             for detector in family.detectors:
                 found += detector.find(text)
     return settle(found) if len(found) > 1 else found

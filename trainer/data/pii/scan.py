@@ -196,7 +196,7 @@ class Scanner:
 
     def found(self, record: Record) -> list[FoundIn]:
         """Return the leaves that hold something, with every echo of a value that was found elsewhere in the row."""
-        every = list(leaves(record))
+        every = leaves(record)
         listed = [self._matches(leaf) for leaf in every]
         if not any(listed):
             return []

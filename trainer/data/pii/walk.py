@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from trainer.data import exact
@@ -43,26 +44,32 @@ class Leaf(NamedTuple):
     is_key: bool = False
 
 
-def leaves(value: Any, path: str = "", lead: str = "", *, free: bool = False) -> Iterator[Leaf]:
-    """Yield the texts of a row in the order of its keys.
+def leaves(value: Any) -> list[Leaf]:
+    """Return the texts of a row in the order of its keys.
 
     A string under `arguments` that is JSON is read as the object it holds.
     """
+    found: list[Leaf] = []
+    _add_leaves(value, found, "", "", free=False)
+    return found
+
+
+def _add_leaves(value: Any, found: list[Leaf], path: str, lead: str, *, free: bool) -> None:
     if isinstance(value, str):
-        yield Leaf(path, lead, value)
+        found.append(Leaf(path, lead, value))
     elif isinstance(value, dict):
         for number, (key, held) in enumerate(value.items()):
             if not free and is_structure(key, value):
                 continue
-            if not key.isidentifier() or len(key) >= 16:
-                yield Leaf(f"{path}.<key {number + 1}>", "", key, is_key=True)
+            if len(key) >= 16 or not key.isidentifier():
+                found.append(Leaf(f"{path}.<key {number + 1}>", "", key, is_key=True))
             below = parsed(held) if key == "arguments" else held
-            yield from leaves(below, joined(path, key, number), lead_of(key, lead), free=free or key in FREE)
+            _add_leaves(below, found, joined(path, key, number), lead_of(key, lead), free=free or key in FREE)
     elif isinstance(value, list):
         for index, held in enumerate(value):
-            yield from leaves(held, f"{path}[{index}]", lead, free=free)
+            _add_leaves(held, found, f"{path}[{index}]", lead, free=free)
     elif is_large(value):
-        yield Leaf(path, lead, str(value), is_number=True)
+        found.append(Leaf(path, lead, str(value), is_number=True))
 
 
 def rewritten(value: Any, change: Callable[[Leaf], Any], path: str = "", lead: str = "", *, free: bool = False) -> Any:
@@ -121,11 +128,16 @@ def parsed(value: Any) -> Any:
 
 def joined(path: str, key: str, number: int) -> str:
     """Return the path of a key; a key that may itself be a found value is only counted."""
-    plain = PLAIN_KEY.fullmatch(key) is not None and sum(char.isdigit() for char in key) < 4
-    name = key if plain else f"<key {number + 1}>"
+    name = key if _is_plain(key) else f"<key {number + 1}>"
     return f"{path}.{name}" if path else name
 
 
+@lru_cache(maxsize=1024)  # the rows of a file have the same keys
+def _is_plain(key: str) -> bool:
+    return PLAIN_KEY.fullmatch(key) is not None and sum(char.isdigit() for char in key) < 4
+
+
+@lru_cache(maxsize=1024)
 def lead_of(key: str, lead: str) -> str:
     """Return the words before a value: its key with spaces, or what stood before where the key says nothing."""
     if key in NAMED_BY_POSITION:
