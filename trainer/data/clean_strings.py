@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 Record = dict[str, Any]
@@ -30,7 +30,8 @@ class Repairs:
     def __init__(self, data: list[Step]) -> None:
         self.data = data
         """Steps for what programs wrote: tool results and arguments of calls."""
-        self.changes, self.samples = Counter[str](), list[Sample]()
+        self.changes: Counter[str] = Counter()
+        self.samples: list[Sample] = []
         self.num_rounds = 0
         self.counted: dict[tuple[str, str], int] = {}
         """Change, string as the row held it -> round in which it was counted: a later one undoes another layer."""
@@ -101,13 +102,13 @@ def _are_same(left: list[Any], right: list[Any]) -> bool:
 
 def sample(change: str, before: str, after: str) -> Sample:
     """Cut both texts down to where they first and last differ."""
-    start = _length_shared(before, after)
-    end = _length_shared(before[start:][::-1], after[start:][::-1])
+    start = length_shared(before, after)
+    end = length_shared(before[start:][::-1], after[start:][::-1])
     return Sample(change, _window(before, start, len(before) - end), _window(after, start, len(after) - end))
 
 
-def _length_shared(left: str, right: str) -> int:
-    """Return the length of the longest common opening, by halving: slices compare far faster than characters."""
+def length_shared(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return the length of the longest common opening, by halving: slices compare far faster than their parts."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, LOOKALIKES, NEGATIONS
+from trainer.data.clean_strings import length_shared
 from trainer.data.compared import Record, answer_turns, prompt_turns
 from trainer.data.keys import dump
 from trainer.data.words import Kind, Token, Tokens, tokens_of
@@ -136,16 +137,33 @@ def weigh_texts(left: str, right: str, *, exactly: bool = False, align: bool = F
 
 
 def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) -> Difference:
-    one, other = _content(lefts), _content(rights)
+    # What both begin and end with differs in nothing, and is most of the two.
+    cut_lefts, cut_rights = _apart(lefts, rights)
+    one, other = _content(cut_lefts), _content(cut_rights)
     if _joined(one) == _joined(other):
-        weight = Weight.NONE if len(one) != len(other) else _weigh_glue(lefts, rights)
+        weight = Weight.NONE if len(one) != len(other) else _weigh_glue(cut_lefts, cut_rights)
         return Difference(weight, weight, (), is_slot=False)
-    exchanged = _exchanged(lefts, rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
-    weight = _weigh_content(one, other, exchanged)
+    exchanged = _exchanged(cut_lefts, cut_rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
+    words = [set(side) for side in _only(one, other)]
+    weight = _weigh_content(_content(lefts), _content(rights), words, exchanged)
     typos = _typos(one, other) if may_err and len(one) == len(other) else ()
-    forgiven = _weigh_glue(lefts, rights) if typos else weight
+    forgiven = _weigh_glue(cut_lefts, cut_rights) if typos else weight
     is_edit = 0 < len(exchanged) <= EDITED_SHARE * len(lefts)
     return Difference(weight, forgiven, typos, is_slot=len(one) == len(other), is_edit=is_edit)
+
+
+def _apart(lefts: Tokens, rights: Tokens) -> tuple[Tokens, Tokens]:
+    """Leave out the tokens with which both begin, and those with which both end."""
+    start = length_shared(lefts, rights)
+    lefts, rights = lefts[start:], rights[start:]
+    end = length_shared(lefts[::-1], rights[::-1])
+    return lefts[: len(lefts) - end], rights[: len(rights) - end]
+
+
+def _only(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Counter[str], Counter[str]]:
+    """Count the keys that each side has more often than the other."""
+    left, right = (Counter([token.key for token in side]) for side in (lefts, rights))
+    return left - right, right - left
 
 
 def _exchanged(lefts: Sequence[Token], rights: Sequence[Token]) -> list[Exchange]:
@@ -167,12 +185,15 @@ def _block(lefts: Tokens, rights: Tokens) -> Iterable[Exchange]:
 
 def _glue_slips(lefts: Tokens, rights: Tokens) -> list[tuple[str, str]]:
     """Return words of the left text alone that are glue of the right text alone, misspelt: `teh` for `the`."""
-    words = {token.key for token in lefts if token.kind in (Kind.WORD, Kind.NAME)}
-    words -= {token.key for token in rights}
+    cut_lefts, cut_rights = _apart(lefts, rights)
+    words = {key for key, kind in cut_lefts if kind is Kind.WORD or kind is Kind.NAME}
+    if not words or not any(kind is Kind.GLUE for _, kind in cut_rights):
+        return []
+    words -= {key for key, _ in rights}
     if not words:
         return []
-    glue = Counter(token.key for token in rights if token.kind == Kind.GLUE)
-    glue -= Counter(token.key for token in lefts if token.kind == Kind.GLUE)
+    glue = Counter([key for key, kind in rights if kind is Kind.GLUE])
+    glue -= Counter([key for key, kind in lefts if kind is Kind.GLUE])
     return [(word, key) for word in sorted(words) for key in glue if key and may_be_typo(word, key, 2)][: glue.total()]
 
 
@@ -185,7 +206,7 @@ def _without_glue_kind(tokens: Tokens) -> Tokens:
 
 
 def _content(tokens: Tokens) -> list[Token]:
-    return [token for token in tokens if token.kind != Kind.GLUE]
+    return [token for token in tokens if token[1] is not Kind.GLUE]
 
 
 def _joined(tokens: list[Token]) -> str:
@@ -197,6 +218,8 @@ def _weigh_glue(lefts: Tokens, rights: Tokens) -> Weight:
     """Compare the glue between words that are the same: it may be missing, but not stand for other glue."""
     weight = Weight.NONE
     for one, other in zip(_glue(lefts), _glue(rights), strict=True):
+        if one == other:
+            continue
         left, right = one - other, other - one
         if left and right and not (left | right).keys() <= INTERCHANGEABLE:
             is_opposite = _are_alternatives(set(left), set(right))
@@ -206,19 +229,28 @@ def _weigh_glue(lefts: Tokens, rights: Tokens) -> Weight:
 
 def _glue(tokens: Tokens) -> list[Counter[str]]:
     """Return the glue before each other token, and that after the last one."""
-    gaps = [Counter[str]()]
+    gap: Counter[str] = Counter()
+    gaps = [gap]
     for token in tokens:
-        if token.kind == Kind.GLUE:
-            gaps[-1][token.key] += 1
+        if token.kind is Kind.GLUE:
+            gap[token.key] += 1
         else:
-            gaps.append(Counter())
+            gap = Counter()
+            gaps.append(gap)
     return gaps
 
 
-def _weigh_content(lefts: list[Token], rights: list[Token], exchanged: Sequence[Exchange] = ()) -> Weight:
-    """Compare all words but glue; `exchanged` are those that stand in place of others, where the rest is the same."""
-    counts = [Counter(token.key for token in side) for side in (lefts, rights)]
-    words = [set(counts[0] - counts[1]), set(counts[1] - counts[0])]
+def _weigh_content(
+    lefts: list[Token], rights: list[Token], words: list[set[str]], exchanged: Sequence[Exchange]
+) -> Weight:
+    """Compare all words but glue.
+
+    Args:
+        lefts: words of a text.
+        rights: words of another one.
+        words: those that each has more often than the other.
+        exchanged: those that stand in place of others, where the rest is the same.
+    """
     if not words[0] and not words[1]:
         is_moved = _is_moved([token.key for token in lefts], [token.key for token in rights])
         return Weight.WORDS if is_moved else Weight.VALUES

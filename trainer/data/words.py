@@ -45,8 +45,8 @@ class Token(NamedTuple):
 Tokens = tuple[Token, ...]
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)", re.DOTALL)
-CODE_HINT = re.compile(r"^[ \t]|[{};:=()\[\]>]")
-"""What any line of code has: most lines have none of it, and this is found fast."""
+CODE_SIGN = re.compile(r"[{};:=()\[\]>]")
+"""What any line of code has that is not indented: most lines have none of it, and this is found fast."""
 CODE_LINE = re.compile(
     r"(?: {2,}|\t)\s*\S|.*[{};]\s*$|\s*(?:def|class|for|while|if|elif|else|return|import|function|const|let|var|"
     r"public|private|#include)\b.*[():={}\[\]]|\s*[\w.]+\(.*\)\s*$|\s*[\w.\[\]]+\s*(?:[-+*/%&|^]?=|=>|->)\s*\S"
@@ -57,6 +57,8 @@ MISSING_SPACE = re.compile(
     r"(?<=[^\W\d_][a-zß-ÿ])[.?!](?=[A-Z])|(?<=[^\W\d_]{2})[,;?!](?=[^\W\d_]{2})|(?<=\s)[.?!,;](?=I\b|[A-Z][a-z])"
 )
 """Where a sentence or clause ends and no space follows."""
+MAY_MISS_SPACE = re.compile(r"[.?!,;][^\W\d_]")
+"""In every text where a space is missing; it begins with one class, which is fast."""
 PLAIN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 LOOSE_END = re.compile(r"(?<=[^\W\d_]{2})[-/]+$")
 """A hyphen or slash after a word: `top- up`."""
@@ -78,10 +80,13 @@ def tokens_of(text: str, *, fold: bool = False) -> Tokens:
         text: as it stands in the row.
         fold: take no notice of capitals at all, for texts of which one is written in capitals throughout.
     """
-    text = unicodedata.normalize("NFKC", text.translate(SUPERSCRIPTS)).replace("\u2019", "'")
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(SUPERSCRIPTS)).replace("\u2019", "'")
     value = _json_value(text)
     if value is not None:
         return (Token(value, Kind.VALUE),)
+    if "```" not in text and "~~~" not in text:
+        return tuple(_lines(text, fold=fold))
     tokens: list[Token] = []
     start = 0
     for fence in FENCE.finditer(text):
@@ -108,22 +113,37 @@ def _code(text: str) -> Iterator[Token]:
             yield Token(line.rstrip(), Kind.VALUE)
 
 
-def _lines(text: str, *, fold: bool) -> Iterator[Token]:
-    starts_sentence = True
+def _lines(text: str, *, fold: bool) -> list[Token]:
+    tokens: list[Token] = []
     for line in text.splitlines():
-        if CODE_HINT.search(line) and not PROSE.search(line) and CODE_LINE.match(line):
-            yield from _code(line)
+        may_be_code = line.startswith((" ", "\t")) or CODE_SIGN.search(line)
+        if may_be_code and not PROSE.search(line) and CODE_LINE.match(line):
+            tokens += _code(line)
             continue
-        chunks = MISSING_SPACE.sub(r"\g<0> ", line).split()
-        for place, chunk in enumerate(chunks):
-            if chunk == "-" and not any(map(TERM.search, chunks[max(place - 1, 0) : place + 2])):
-                continue
-            yield from _chunk_tokens(chunk, starts_sentence=starts_sentence, fold=fold)
-            starts_sentence = chunk.endswith(CLOSED_SENTENCE)
         starts_sentence = True
+        for chunk in _chunks(line):
+            of_chunk, starts_sentence = _cut(chunk, starts_sentence, fold)
+            tokens += of_chunk
+    return tokens
+
+
+def _chunks(line: str) -> list[str]:
+    """Return what stands between spaces, and between a sentence or clause and the next; no hyphens that are dashes."""
+    if MAY_MISS_SPACE.search(line):
+        line = MISSING_SPACE.sub(r"\g<0> ", line)
+    chunks = line.split()
+    if "-" not in chunks:
+        return chunks
+    is_sign = [any(map(TERM.search, chunks[max(place - 1, 0) : place + 2])) for place in range(len(chunks))]
+    return [chunk for chunk, keep in zip(chunks, is_sign, strict=True) if keep or chunk != "-"]
 
 
 @lru_cache(maxsize=65536)  # rows are made of the same words again and again
+def _cut(chunk: str, starts_sentence: bool, fold: bool) -> tuple[Tokens, bool]:
+    """Return the tokens of a chunk, and whether the next one begins a sentence."""
+    return _chunk_tokens(chunk, starts_sentence=starts_sentence, fold=fold), chunk.endswith(CLOSED_SENTENCE)
+
+
 def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Tokens:
     if not chunk.isascii() and UNSPACED.search(chunk):
         return tuple(_unspaced(chunk, fold=fold))
@@ -154,14 +174,14 @@ def _unspaced(chunk: str, *, fold: bool) -> Iterator[Token]:
     for letter in UNSPACED_SIGNS.sub(" ", chunk):
         if UNSPACED.match(letter) or letter == " ":
             if word:
-                yield from _chunk_tokens(word, starts_sentence=True, fold=fold)
+                yield from _cut(word, True, fold)[0]
             word = ""
             if letter != " ":
                 yield Token(letter, Kind.CHARACTER)
         else:
             word += letter
     if word:
-        yield from _chunk_tokens(word, starts_sentence=True, fold=fold)
+        yield from _cut(word, True, fold)[0]
 
 
 def _word(word: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
