@@ -94,7 +94,10 @@ def answer_turns(record: Record) -> Sequence[Message]:
 
 def _last_answer(record: Record) -> int:
     turns = record["messages"]
-    return max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=len(turns))
+    for index in range(len(turns) - 1, -1, -1):
+        if turns[index]["role"] == "assistant":
+            return index
+    return len(turns)
 
 
 def answer_text(record: Record) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from trainer.data import exact
+from trainer.data.classes import CAPITALS, DIGITS, SMALL, class_table, classes_of
 from trainer.data.turns import Message
 
 SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
@@ -24,6 +25,7 @@ SUPERSCRIPTS = {ord(sign): f"^{digit}" for digit, sign in enumerate("⁰¹²³�
 """For `str.translate`: NFKC alone makes 102 of 10²."""
 CASED = re.compile(r"```|[a-z][A-Z]|\b(?:[A-Z]{2}|[A-Z][a-z][A-Z0-9])\b|\n[ \t]+\S|[{};]\s*\n")
 """Signs of code, formulas and units, in which capitals and line breaks decide: `rowCount`, CO, Mb, an indented line."""
+CASED_CLASSES = class_table(a=SMALL, A=CAPITALS, d=DIGITS, n="\n", s=" \t", c="{};")
 
 
 @lru_cache(maxsize=64)  # the keys of one row fold the same few strings again and again
@@ -36,7 +38,13 @@ def normalise(text: str) -> str:
 @lru_cache(maxsize=64)
 def normalise_exactly(text: str) -> str:
     """Fold as `normalise` does, but leave capitals and lines where they may decide."""
-    return "\n".join(map(str.rstrip, text.strip("\n").splitlines())) if CASED.search(text) else normalise(text)
+    return "\n".join(map(str.rstrip, text.strip("\n").splitlines())) if _is_cased(text) else normalise(text)
+
+
+def _is_cased(text: str) -> bool:
+    classes = classes_of(text, CASED_CLASSES)
+    may_be = b"aA" in classes or b"AA" in classes or b"Aad" in classes or b"ns" in classes or "```" in text
+    return (may_be or (b"c" in classes and b"n" in classes)) and CASED.search(text) is not None
 
 
 def content_key(record: dict[str, Any]) -> str:
@@ -85,7 +93,9 @@ def _folded(value: Any, fold: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return fold(value)
     if isinstance(value, dict):
-        return {normalise(str(key)): _folded(item, fold) for key, item in value.items()}
+        return {
+            normalise(str(key)): fold(item) if type(item) is str else _folded(item, fold) for key, item in value.items()
+        }
     if isinstance(value, exact.Written) and exact.is_number(value) and math.isfinite(value):
         # 10.50 and 10.5 are one number, 0.1 and 0.1000000000000000055 are not.
         return float(value) if Decimal(value.text) == Decimal(repr(float(value))) else value

@@ -8,6 +8,7 @@ conflicts are found: nearly the same prompt, another answer.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,7 +84,10 @@ def _signatures(sets: Sets) -> NDArray[np.uint32]:
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
         sets.hashes, sets.offsets.astype(np.uint64), NUM_PERMUTATIONS, SEED
     )
-    return np.array(matrix.to_rows(), np.uint32).reshape(-1, NUM_PERMUTATIONS)
+    values = array("I")  # takes lists of numbers in a third of the time that numpy does
+    for row in matrix.to_rows():
+        values.fromlist(row)
+    return np.array(values, np.uint32).reshape(-1, NUM_PERMUTATIONS)
 
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:

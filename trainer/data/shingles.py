@@ -28,8 +28,8 @@ UNSPACED_SHARE = 0.3
 """From this share of Chinese, Japanese, Thai and the like, spaces no longer bound words."""
 UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 NOT_WORD = re.compile(r"\W+")
-ASCII_WORDS = "".join(NOT_WORD.sub(" ", chr(code)).lower() for code in range(128))
-"""For `str.translate`: letters in lower case, space for what stands between words."""
+ASCII_WORDS = "".join(NOT_WORD.sub(" ", chr(code)).lower() for code in range(128)).encode().ljust(256)
+"""For `bytes.translate`: letters in lower case, space for what stands between words."""
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -53,7 +53,7 @@ class Sets(NamedTuple):
 def normalise_words(text: str) -> str:
     """Fold Unicode form (NFKC) and case, and put one space for everything between words."""
     if text.isascii():
-        return " ".join(text.translate(ASCII_WORDS).split())
+        return b" ".join(text.encode().translate(ASCII_WORDS).split()).decode()
     return NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
