@@ -99,11 +99,11 @@ def _chosen(*offered: tuple[bool, str, Callable[[str], str]]) -> list[Step]:
 
 def _has_residue(record: Record) -> bool:
     texts = _spoken_texts(record)
-    return any(steps.RESIDUE.search(text) for text in texts) and not steps.may_hold_markup(texts)
+    return any(map(steps.has_residue, texts)) and not steps.may_hold_markup(texts)
 
 
 def _spoken_texts(record: Record) -> list[str]:
     if "text" in record:
         return [record["text"]]
     turns = [turn for name in TURN_LISTS if name in record for turn in record[name]]
-    return [turn[name] for turn in turns for name in SPOKEN if isinstance(turn.get(name), str)]
+    return [text for turn in turns for name in SPOKEN if isinstance(text := turn.get(name), str)]

@@ -110,7 +110,9 @@ def compose(text: str) -> str:
 
 def drop_control(text: str) -> str:
     """Remove control characters but line ends and tabs, and the colours of terminals as a whole."""
-    return CONTROL.sub("", TERMINAL.sub("", text)) if CONTROL.search(text) else text
+    if text.isprintable() or not CONTROL.search(text):
+        return text
+    return CONTROL.sub("", TERMINAL.sub("", text))
 
 
 def drop_invisible(text: str) -> str:
@@ -132,7 +134,7 @@ def drop_hidden(text: str) -> str:
 
 def unify_line_ends(text: str) -> str:
     """Make every line end a line feed, in code too: what ends a line is no part of what it says."""
-    return LINE_ENDS.sub("\n", text)
+    return text if "\r" not in text and text.isascii() else LINE_ENDS.sub("\n", text)
 
 
 def drop_trailing_space(text: str) -> str:
@@ -170,6 +172,11 @@ BLOCK_END = re.compile(r"(?<![ \t])[ \t]*+</(?:p|div)>[ \t]*\n*", re.IGNORECASE)
 TAG = re.compile(r"<(?:p|div|span|font|center)(?:\s[^<>]*)?>|</(?:span|font|center)>", re.IGNORECASE)
 
 
+def has_residue(text: str) -> bool:
+    """Tell whether a text holds an entity, or a tag that a web page leaves behind."""
+    return ("&" in text or "<" in text) and RESIDUE.search(text) is not None
+
+
 def may_hold_markup(texts: list[str]) -> bool:
     """Tell whether entities and tags may be what a row is about: any sign of code or of talk about markup."""
     return any(
@@ -182,7 +189,7 @@ def drop_html(text: str) -> str:
 
     Only for texts that cannot be about markup (`may_hold_markup`). `&lt;` becomes `<` only where no tag can arise.
     """
-    if not RESIDUE.search(text):
+    if not has_residue(text):
         return text
     # An entity may hide another: `&amp;amp;`. Each round makes the text shorter.
     while (unescaped := ENTITY.sub(_character, text)) != text:

@@ -146,6 +146,8 @@ class Columns:
 
     def first_of(self, names: Iterable[str]) -> str | None:
         """Return the first of `names` that the row has."""
+        if self.values.keys().isdisjoint(names):  # most rows hold none of the names that are asked for
+            return None
         return next((name for name in names if self.has(name)), None)
 
     def one_of(self, names: tuple[str, ...], rare: tuple[str, ...] = ()) -> str:

@@ -223,13 +223,11 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
         return parse_benchmark(raw, chunk.origin.label)
     parsed = canonical(raw, chunk.origin, tools.data, chunk.rules.system)
     record = parsed.record
-    result.formats[parsed.format] += 1
-    result.used.update(parsed.used)
-    result.unused.update(parsed.unused)
-    result.notes.update(parsed.notes)
+    _count(parsed, result)
     cleaned = tools.clean(record)
-    result.changes.update(cleaned.changes)
-    result.changed_rows.update([*cleaned.changes, *cleaned.flags])
+    if cleaned.changes or cleaned.flags:
+        result.changes.update(cleaned.changes)
+        result.changed_rows.update([*cleaned.changes, *cleaned.flags])
     if cleaned.record is None:
         assert cleaned.error is not None
         raise cleaned.error
@@ -237,6 +235,16 @@ def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record
     if not scanned.counts:  # a sample is cut anywhere: of a row with personal data it might show half a value
         _keep_samples(cleaned.samples, result)
     return _scanned(scanned, record, result)
+
+
+def _count(parsed: Parsed, result: Prepared) -> None:
+    result.formats[parsed.format] += 1
+    for name in parsed.used:  # mostly one: `Counter.update` takes as long as ten of these
+        result.used[name] += 1
+    for name in parsed.unused:
+        result.unused[name] += 1
+    for note in parsed.notes:
+        result.notes[note] += 1
 
 
 def canonical(raw: RawRow, origin: Origin, data: DataSection, system: str | None) -> Parsed:

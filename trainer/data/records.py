@@ -87,7 +87,7 @@ def parse_row(
     check_shape(raw)
     columns, layout = _layout_of(raw, mapping or {}, format)
     record = _parse_layout(columns, layout)
-    if any(columns.has(name) for name in IMAGE_COLUMNS):
+    if columns.first_of(IMAGE_COLUMNS):
         refuse_images(record, columns)
     used, unused = columns.used_names(), columns.unused()
     if metadata := columns.metadata():

@@ -58,7 +58,10 @@ class SpecialTokens:
         more = tuple(token for token in extra if token.strip())
         self.ends, self.begins = (*END_TOKENS, *more), (*BEGIN_TOKENS, *more)
         known = (*END_TOKENS, *BEGIN_TOKENS, *INSIDE_TOKENS, *more)
-        self.mark = re.compile(_any_of({token.strip() for token in known}))
+        tokens = {token.strip() for token in known}
+        self.signs = "".join(sorted({token[0] for token in tokens}))
+        """With what tokens begin: most texts hold none of these signs, which costs a tenth of a search."""
+        self.mark = re.compile(_any_of(tokens))
         # One turn ends and the next begins, inside of a text: a template has written it.
         self.rendered = re.compile(rf"(?:{_any_of(END_TOKENS)})\s*(?:{TURN_BEGINS})")
 
@@ -67,7 +70,7 @@ class SpecialTokens:
 
         A `</s>` whose `<s>` stands inside the text is HTML's strike-through and stays.
         """
-        if not self.mark.search(text):
+        if not self.is_inside(text):
             return text
         if instruction := INSTRUCTION.fullmatch(text):
             return instruction["inner"].strip()
@@ -107,11 +110,14 @@ class SpecialTokens:
 
     def is_left_over(self, text: str) -> bool:
         """Whether a text has tokens at its ends, or inside of it the seam of two turns: more than a mention."""
-        return bool(self.mark.search(text)) and (self.strip(text) != text or self.rendered.search(text) is not None)
+        return self.is_inside(text) and (self.strip(text) != text or self.rendered.search(text) is not None)
 
     def is_inside(self, text: str) -> bool:
         """Whether a token stands in a text whose ends were cut."""
-        return self.mark.search(text) is not None
+        for sign in self.signs:  # a loop costs half of what a generator does
+            if sign in text:
+                return self.mark.search(text) is not None
+        return False
 
 
 def _past_space(text: str, start: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from trainer.data.classes import class_table, classes_of
+
 FOREIGN = re.compile("[\u0370-\u052f\U0001d400-\U0001d7cb]")
 """Greek, Cyrillic, and the alphabets of formulas."""
 MIXED = re.compile("[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A-Za-z]")
@@ -18,6 +20,7 @@ STYLED = re.compile("[\U0001d400-\U0001d7cb]{4}")
 SPACED = re.compile(r"(?<![^\W\d_])(?:[A-Za-z\u00c0-\u024f\u0400-\u04ff][ \t]{1,4}){14}")
 MIN_SPACED_LETTERS = 6
 CONSONANTS = re.compile("[bcdfghjklmnpqrstvwxz]{5,}")
+CONSONANT_CLASSES = class_table(c="bcdfghjklmnpqrstvwxz")
 MIN_GIBBERISH_CHARS = 24
 HEAD_CHARS = 120
 MAX_CONSONANT_SHARE = 0.25
@@ -65,7 +68,7 @@ def is_gibberish(answer: str) -> bool:
         len(head) < MIN_GIBBERISH_CHARS
         or " the " in head
         or " a " in head
-        or not CONSONANTS.search(head)
+        or b"ccccc" not in classes_of(head, CONSONANT_CLASSES)
         or not head.isascii()
     ):
         return False
