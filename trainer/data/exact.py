@@ -68,7 +68,7 @@ def loads(text: bytes | str) -> Any:
         RecursionError: it is nested too deeply.
     """
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if content[:1] in CONTAINERS and not RISKY.search(content):
+    if content[:1] in CONTAINERS and not _is_risky(content):
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -124,6 +124,11 @@ def doubled_key(value: Any) -> str | None:
         inner = (item.values() if isinstance(item, dict) else item for item in level)
         level = [item for items in inner for item in items if isinstance(item, (dict, list))]
     return None
+
+
+def _is_risky(content: bytes) -> bool:
+    has_digits = len(content.translate(None, b"0123456789")) < len(content)
+    return has_digits and RISKY.search(content) is not None
 
 
 def dumps(value: object, *, option: int = 0) -> bytes:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import orjson
@@ -66,7 +66,7 @@ EMOTICON = re.compile(r"[:;=]['-]?[()\[\]DPp/|]+")
 TERM = re.compile(r"\d|^\W*[^\W\d_]\W*$")
 """A number or a single letter: a hyphen beside it is a minus sign."""
 OPENING, CLOSING = "\"'([{<“”„«»‘’¿¡…–—", "\"')]}>.,;:?!“”„«»‘’…–—"
-CLOSED_SENTENCE = (".", "?", "!", ":", "\n")
+CLOSED_SENTENCE = ".?!:"
 UNSPACED_SIGNS = re.compile(r"[、。，！？：；「」『』（）・…\s]")
 MAX_CASED = 2
 """Up to so many letters, capitals tell words apart: US and us, CO and Co, MB and Mb."""
@@ -120,10 +120,9 @@ def _lines(text: str, *, fold: bool) -> list[Token]:
         if may_be_code and not PROSE.search(line) and CODE_LINE.match(line):
             tokens += _code(line)
             continue
-        starts_sentence = True
-        for chunk in _chunks(line):
-            of_chunk, starts_sentence = _cut(chunk, starts_sentence, fold)
-            tokens += of_chunk
+        chunks = _chunks(line)
+        starts_sentence = [True, *[chunk[-1] in CLOSED_SENTENCE for chunk in chunks]]
+        tokens += chain.from_iterable(map(_cut, chunks, starts_sentence, repeat(fold)))
     return tokens
 
 
@@ -139,12 +138,8 @@ def _chunks(line: str) -> list[str]:
 
 
 @lru_cache(maxsize=65536)  # rows are made of the same words again and again
-def _cut(chunk: str, starts_sentence: bool, fold: bool) -> tuple[Tokens, bool]:
-    """Return the tokens of a chunk, and whether the next one begins a sentence."""
-    return _chunk_tokens(chunk, starts_sentence=starts_sentence, fold=fold), chunk.endswith(CLOSED_SENTENCE)
-
-
-def _chunk_tokens(chunk: str, *, starts_sentence: bool, fold: bool) -> Tokens:
+def _cut(chunk: str, starts_sentence: bool, fold: bool) -> Tokens:
+    """Return the tokens of what stands between spaces."""
     if not chunk.isascii() and UNSPACED.search(chunk):
         return tuple(_unspaced(chunk, fold=fold))
     bare = LOOSE_END.sub("", _bare(chunk))
@@ -174,14 +169,14 @@ def _unspaced(chunk: str, *, fold: bool) -> Iterator[Token]:
     for letter in UNSPACED_SIGNS.sub(" ", chunk):
         if UNSPACED.match(letter) or letter == " ":
             if word:
-                yield from _cut(word, True, fold)[0]
+                yield from _cut(word, True, fold)
             word = ""
             if letter != " ":
                 yield Token(letter, Kind.CHARACTER)
         else:
             word += letter
     if word:
-        yield from _cut(word, True, fold)[0]
+        yield from _cut(word, True, fold)
 
 
 def _word(word: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,8 @@ Out = TypeVar("Out")
 VARIABLE = "TRAINER_WORKERS"
 INLINE_CHUNKS = 2
 """Starting processes costs about a second, so this many chunks are done without."""
+COLLECT_AFTER = 20_000
+"""Objects; Python's own threshold is 700."""
 
 
 def num_workers() -> int:
@@ -49,13 +52,16 @@ class Workers:
         self.count = num_workers() if count is None else count
         self._pool: ProcessPoolExecutor | None = None
         self._num_inline = 0
+        self._collected_after = gc.get_threshold()
 
     def __enter__(self) -> Workers:
+        _collect_seldom()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        gc.set_threshold(*self._collected_after)
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -113,8 +119,14 @@ def _main_hidden() -> Iterator[None]:
 def _begin() -> None:
     """Leave Ctrl-C to the parent, end when it ends, and keep libraries to one thread in each process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _collect_seldom()
     os.environ["RAYON_NUM_THREADS"] = "1"
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _collect_seldom() -> None:
+    """Look for cycles of objects after many new ones only: rows make none, and the search takes 5 % of the time."""
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def _end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -20,6 +21,10 @@ def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
 
 
+def thresholds(number: int) -> tuple[int, ...]:
+    return gc.get_threshold()
+
+
 def die(number: int) -> int:
     if number > 4:
         os._exit(1)
@@ -33,6 +38,14 @@ def test_results_come_in_order(count: int) -> None:
     assert [result for result, _ in results] == [number * number for number in range(12)]
     others = [process for _, process in results if process != os.getpid()]
     assert len(others) == (0 if count == 1 else 12 - INLINE_CHUNKS)
+
+
+def test_python_looks_for_cycles_as_often_as_before_when_the_work_is_done() -> None:
+    before = gc.get_threshold()
+    with Workers(2) as workers:
+        assert gc.get_threshold() > before
+        assert min(threshold for threshold, *_ in workers.map(thresholds, range(6))) > before[0]
+    assert gc.get_threshold() == before
 
 
 def test_only_a_few_chunks_are_in_flight() -> None:

@@ -270,13 +270,13 @@ class NumericDetector:
     """Identity numbers of digits and separators; compiling the rules takes a moment that only a scan should pay."""
 
     def __init__(self) -> None:
-        self._rules = tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
+        self.rules = tuple(map(identity_rule, (*DISTINCT, *PLAIN)))
 
     def find(self, text: str) -> list[Match]:
         stretches = [match.span() for match in DIGITS_TOGETHER.finditer(text)]
         return [
             match
-            for rule in self._rules
+            for rule in self.rules
             for start, end in stretches
             for match in rule.find(text, start, end + MAX_AFTER)
         ]

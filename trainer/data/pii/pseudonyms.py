@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
 from trainer.data.pii.checksums import digits_of
+from trainer.data.pii.identity import NumericDetector
 from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
-from trainer.data.pii.rule import Family, Rule, anything
+from trainer.data.pii.rule import Detector, Family, Rule, anything
 from trainer.data.pii.rules import SECRETS, find_all
 
 MAX_TRIES = 256
@@ -42,15 +43,14 @@ class Pseudonyms:
         self._key = key
         self._rules = rules
         self._words = words
+        detectors = [detector for family in rules for detector in family.detectors]
         own: dict[str, list[Rule]] = {}
-        for detector in (detector for family in rules for detector in family.detectors):
-            if isinstance(detector, Rule):
-                own.setdefault(detector.type, []).append(detector)
+        for rule in (rule for detector in detectors for rule in _rules_of(detector)):
+            own.setdefault(rule.type, []).append(rule)
         self._own = own
         self._checked = [
             rule for group in own.values() for rule in group if rule.valid is not anything and rule.type not in SECRETS
         ]
-        detectors = [detector for family in rules for detector in family.detectors]
         self._regions = next((found.regions for found in detectors if isinstance(found, PhoneDetector)), ())
 
     def __repr__(self) -> str:
@@ -100,6 +100,12 @@ class Pseudonyms:
             or find_all(twin, self._rules)
             or find_all("card " + twin, self._rules)
         )
+
+
+def _rules_of(detector: Detector) -> Sequence[Rule]:
+    if isinstance(detector, Rule):
+        return (detector,)
+    return detector.rules if isinstance(detector, NumericDetector) else ()
 
 
 def _redrawn(value: str, noise: bytes, kept: int) -> str:

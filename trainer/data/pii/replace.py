@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import orjson
@@ -11,6 +12,9 @@ from trainer.data.pii.allow import CASE_SENSITIVE
 from trainer.data.pii.checksums import digits_of
 from trainer.data.pii.rule import Match
 
+NO_DIGIT = re.compile(r"[^0-9\n]")
+WIDENING = ("+", "(", "0")
+"""What the pattern of a number takes in before its first digit."""
 Replacement = Callable[[str, str], str]
 """Type and value in, what stands in its place out."""
 
@@ -62,6 +66,39 @@ def after_escape(text: str, match: Match) -> Match:
     return match
 
 
+def may_come_again(found: Sequence[tuple[str, Sequence[Match]]]) -> list[tuple[str, str]]:
+    """Return type and value of what is found, of each type of which a value may stand there once more.
+
+    To look for values takes a pattern of their own, which takes as long to compile as all rules take to run; most
+    values come no more often, in any case and with any separators, than they are found.
+
+    Args:
+        found: each text of a row with what is found in it.
+    """
+    whole = "\n".join([text for text, _ in found])
+    values = [(match.type, text, match) for text, matches in found for match in matches if ":" not in match.type]
+    if not whole.isascii():  # letters that are equal in another case, digits of other scripts
+        return [(type_, text[match.start : match.end]) for type_, text, match in values]
+    texts = {False: whole.lower(), True: NO_DIGIT.sub("", whole)}
+    forms = [(type_, *_form(text[match.start : match.end])) for type_, text, match in values]
+    again = {form[0] for form, count in Counter(forms).items() if _num_in(texts[form[1]], form[2]) > count}
+    again |= {type_ for type_, text, match in values if text[match.start - 1 : match.start] in WIDENING}
+    return [(type_, text[match.start : match.end]) for type_, text, match in values if type_ in again]
+
+
+def _form(value: str) -> tuple[bool, str]:
+    """Return whether a value is found by its digits alone, and what every spelling of it has in common."""
+    return (True, NO_DIGIT.sub("", value)) if _is_number(value) else (False, value.lower())
+
+
+def _num_in(text: str, part: str) -> int:
+    """Count where a part stands in a text, also where two of them overlap."""
+    count, start = 0, text.find(part)
+    while start >= 0:
+        count, start = count + 1, text.find(part, start + 1)
+    return count
+
+
 def echo_pattern(values: Iterable[tuple[str, str]]) -> dict[str, re.Pattern[str]]:
     """Build, for each type, a pattern that finds its values again where no word around them gives them away.
 
@@ -83,6 +120,10 @@ def echo_pattern(values: Iterable[tuple[str, str]]) -> dict[str, re.Pattern[str]
 
 def _spelled(value: str) -> str:
     """Return a pattern of the value; a number matches with any separators between its digits."""
-    if any(char.isalpha() for char in value) or ("." in value.strip(".") and value.count(".") == 3):
+    if not _is_number(value):
         return re.escape(value)
     return r"(?:\+|00)?\(?" + r"[ \u00a0.\-/()]{0,3}".join(map(str, digits_of(value)))
+
+
+def _is_number(value: str) -> bool:
+    return not any(char.isalpha() for char in value) and ("." not in value.strip(".") or value.count(".") != 3)

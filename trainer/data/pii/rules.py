@@ -29,8 +29,9 @@ MIXED_FORMS = (b"AAAAAA", b"AAAAAd", b"ddAddd", b"ddaddd")
 DOTTED = re.compile(r"\.\d{1,3}\.\d")
 
 DIGIT, ASCII_DIGITS = re.compile(r"\d"), DIGITS.encode()
-RUN, RUN_CLASSES = b"w" * 16, class_table(w=LETTERS + "+/_-")
-CAPITAL_RUN, CAPITAL_CLASSES = b"w" * 8, class_table(w=CAPITALS)
+SIGN_CLASSES = class_table(w=LETTERS + "+/_-", s=DIGITS + "@")
+CAPITAL_CLASSES = class_table(w=CAPITALS)
+RUN, CAPITAL_RUN = b"w" * 16, b"w" * 8
 SPELLED_SIGNS = (" dot ", " AT ", "[at", "(at", "{at", "<at")
 
 SECRETS: frozenset[str] = frozenset(get_args(SecretType))
@@ -68,12 +69,15 @@ def num_digits(text: str) -> int:
     return len(line) - len(line.translate(None, ASCII_DIGITS))
 
 
-def may_hold_letters_only(text: str) -> bool:
-    """Tell whether a text without digits may hold a value: an address, a long word, capitals.
+def may_hold_a_value(text: str) -> bool:
+    """Tell whether a text has a digit, an `@`, a long word, many capitals, or the words of a spelled address.
 
     No rule finds anything in one that has none of these: most texts cost this look and no more.
     """
-    if "@" in text or RUN in classes_of(text, RUN_CLASSES) or CAPITAL_RUN in classes_of(text, CAPITAL_CLASSES):
+    signs = classes_of(text, SIGN_CLASSES)
+    if b"s" in signs or RUN in signs or CAPITAL_RUN in classes_of(text, CAPITAL_CLASSES):
+        return True
+    if not text.isascii() and DIGIT.search(text):
         return True
     for sign in SPELLED_SIGNS:  # noqa: SIM110  a loop costs half of what a generator does
         if sign in text:
@@ -107,9 +111,9 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
 
 def find_all(text: str, rules: Sequence[Family]) -> list[Match]:
     """Return what the rules find in `text`, in order and without overlap."""
-    digits = num_digits(text)
-    if not digits and not may_hold_letters_only(text):
+    if not may_hold_a_value(text):
         return []
+    digits = num_digits(text)
     found: list[Match] = []
     for family in rules:
         if digits >= family.min_digits and family.gate(text):

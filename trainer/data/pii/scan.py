@@ -15,7 +15,7 @@ from trainer.data.pii.name_model import NameDetector
 from trainer.data.pii.placeholders import placeholders
 from trainer.data.pii.presidio import PresidioDetector
 from trainer.data.pii.pseudonyms import Pseudonyms
-from trainer.data.pii.replace import after_escape, echo_pattern, replace
+from trainer.data.pii.replace import after_escape, echo_pattern, may_come_again, replace
 from trainer.data.pii.residual import remains
 from trainer.data.pii.rule import Detector, Match
 from trainer.data.pii.rules import SECRETS, families, find_all, settle
@@ -200,13 +200,8 @@ class Scanner:
         listed = [self._matches(leaf) for leaf in every]
         if not any(listed):
             return []
-        values = [
-            (match.type, leaf.text[match.start : match.end])
-            for leaf, matches in zip(every, listed, strict=True)
-            for match in matches
-            if ":" not in match.type
-        ]
-        echoes = echo_pattern(values)
+        texts = [leaf.text for leaf in every]
+        echoes = echo_pattern(may_come_again(list(zip(texts, listed, strict=True))))
         widened = [self._echoed(leaf, matches, echoes) for leaf, matches in zip(every, listed, strict=True)]
         return [FoundIn(leaf, matches) for leaf, matches in zip(every, widened, strict=True) if matches]
 

@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 
 from tests.unit.data.pii.examples import CONTACTS, IDENTITIES, keys, private_key
+from trainer.data.pii.identity import is_routing_number
+from trainer.data.pii.placeholders import placeholders
+from trainer.data.pii.pseudonyms import Pseudonyms
+from trainer.data.pii.replace import echo_pattern, may_come_again
+from trainer.data.pii.rule import Match
+from trainer.data.pii.rules import families
 from trainer.data.pii.scan import Finding, Scanned, Scanner, refusal
 from trainer.data.reasons import RowError
 from trainer.errors import HardwareError
@@ -305,3 +311,27 @@ def test_spaces_and_case_change_no_stand_in(one: str, other: str, monkeypatch: p
     first, second = (scan({"text": text}).record for text in (one, other))
     assert first is not None and second is not None and first["text"] != one
     assert first["text"].replace(" ", "") == second["text"].replace(" ", "")
+
+
+def test_a_stand_in_is_no_valid_number_of_a_type_that_needs_a_word_beside_it() -> None:
+    rules, words = families(Pii().phone_regions), placeholders(())
+    drawn = [Pseudonyms(bytes([key]) * 16, rules, words).stand_in("us_routing", "121000358") for key in range(40)]
+    assert len(set(drawn)) > 30 and not any(map(is_routing_number, drawn))
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "comes_again"),
+    [
+        ("call 202-456-1111", "202-456-1111", False),
+        ("call 202-456-1111, not 202 456 1112", "202-456-1111", False),
+        ("call 202-456-1111, again (202) 456 1111", "202-456-1111", True),
+        ("call (202-456-1111", "202-456-1111", True),  # the bracket goes with the number
+        ("mail ann@corp.de", "ann@corp.de", False),
+        ("mail ann@corp.de or ANN@CORP.DE", "ann@corp.de", True),
+        ("mail ann@corp.de, ÄRA", "ann@corp.de", True),  # letters beyond ASCII: the pattern decides
+    ],
+)
+def test_a_value_is_looked_for_again_only_where_it_may_be(text: str, value: str, comes_again: bool) -> None:
+    start = text.index(value)
+    found = [(text, [Match(start, start + len(value), "phone" if value[0] == "2" else "email")])]
+    assert bool(echo_pattern(may_come_again(found))) == comes_again
