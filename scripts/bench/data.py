@@ -37,6 +37,7 @@ from trainer.data.shingles import normalise_words
 from trainer.errors import HardwareError
 from trainer.recipe.clean import Clean
 from trainer.recipe.data import DataSection
+from trainer.recipe.method import SftMethod
 from trainer.recipe.pii import DEFAULT_REGIONS, Presidio
 from trainer.stages import data as stage
 
@@ -69,9 +70,7 @@ def run_stage(
     """Run `trainer data` in this process; return its folder and report.json."""
     out = Path(tempfile.mkdtemp(dir=folder))
     sources = sources or [{"path": str(path)} for path in paths]
-    recipe = SimpleNamespace(
-        name="bench", method=SimpleNamespace(kind="sft"), data=DataSection(sources=sources, **section)
-    )
+    recipe = SimpleNamespace(name="bench", method=SftMethod(kind="sft"), data=DataSection(sources=sources, **section))
     context = SimpleNamespace(dir=out, numbers={}, say=lambda text: None, input=lambda *_: out / "none")
     stage.run(recipe, context)  # type: ignore[arg-type]
     report: dict[str, Any] = orjson.loads((out / "report.json").read_bytes())

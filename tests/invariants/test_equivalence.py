@@ -167,7 +167,7 @@ def test_a_forward_pass_without_gradient_leaves_four_bit_gradients_alone(tiny_mo
 
 
 def test_loss_is_the_mean_over_the_steps_trained_tokens() -> None:
-    from trainer.methods.sft import token_loss
+    from trainer.methods.shapes.single import token_loss
 
     logs = torch.tensor([-1.0, -2.0, -4.0], dtype=torch.float64)
     assert float(token_loss(logs, torch.tensor(14))) == pytest.approx(0.5)

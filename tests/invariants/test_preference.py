@@ -14,10 +14,9 @@ import tiny
 import torch
 
 from trainer.engine.prepare import Engine, prepare
-from trainer.methods.collate import PairCollator, PairDataset
 from trainer.methods.losses import Totals, loss_of, rewards
-from trainer.methods.preference import pair_scores
 from trainer.methods.reference import reference_log_probs
+from trainer.methods.shapes.pair import PairCollator, PairDataset, pair_scores
 from trainer.recipe.method import CpoMethod, DpoLoss, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod
 from trainer.recipe.model import LoraAdapter
 from trainer.tokens.chat import PairTokens

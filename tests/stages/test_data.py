@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
+from trainer.recipe.method import Method
 from trainer.stages import data as stage
 
 SIDES = ("train", "validation", "heldout")
@@ -60,9 +62,8 @@ def run_stage(out: Path, *paths: str, kind: str = "sft", repeat: float = 1.0, **
 
 def recipe_of(*paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Any:
     sources = [{"path": path, "repeat": repeat} for path in paths]
-    return SimpleNamespace(
-        name="x", seed=1, method=SimpleNamespace(kind=kind), data=DataSection(**{"sources": sources, **section})
-    )
+    method: Method = TypeAdapter(Method).validate_python({"kind": kind})
+    return SimpleNamespace(name="x", seed=1, method=method, data=DataSection(**{"sources": sources, **section}))
 
 
 def test_every_row_is_on_one_side_or_in_rejected(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from trainer.errors import StageError
 from trainer.model.adapter import load_on
 from trainer.model.load import load_model, precision
 from trainer.recipe import Recipe
+from trainer.recipe.method import has_reference
 from trainer.recipe.model import LoraAdapter
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
@@ -49,9 +50,19 @@ def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
         return list(kept["rows"])
     store = TokenStore.load(run.stage_dir("pack") / "train.safetensors")
     model = _trained_model(recipe, run)
-    ranked = rank_pairs(model, store, reference=_reference(recipe, model)) if store.is_pairs else rank(model, store)
+    ranked = _ranked(model, store, recipe)
     write_json(path, {"made_from": made_from, "rows": ranked})
     return ranked
+
+
+def _ranked(model: Any, store: TokenStore, recipe: Recipe) -> list[dict[str, Any]]:
+    match recipe.method.shape:
+        case "single":
+            return rank(model, store)
+        case "pair":
+            return rank_pairs(model, store, reference=_reference(recipe, model))
+        case _:
+            assert_never(recipe.method.shape)
 
 
 def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
@@ -66,7 +77,7 @@ def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
 def _reference(recipe: Recipe, model: Any) -> Callable[[], AbstractContextManager[Any]] | None:
     """Return what turns the model into the reference of the training while it is entered; None where there is none."""
     is_adapter = isinstance(recipe.adapter, LoraAdapter) and not recipe.adapter.init_from
-    return model.disable_adapter if is_adapter and recipe.method.kind == "dpo" else None
+    return model.disable_adapter if is_adapter and has_reference(recipe.method) else None
 
 
 def rank_pairs(

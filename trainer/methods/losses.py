@@ -86,10 +86,14 @@ def loss_of(method: PairedMethod, scores: PairScores, totals: Totals) -> torch.T
 
 def rewards(method: PairedMethod, scores: PairScores) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the implied rewards of chosen and rejected answers, as they are logged."""
-    if isinstance(method, SimpoMethod | OrpoMethod):
-        chosen, rejected = scores.means()
-        return method.beta * chosen.detach(), method.beta * rejected.detach()
-    return method.beta * scores.chosen_ratio.detach(), method.beta * scores.rejected_ratio.detach()
+    match method:
+        case SimpoMethod() | OrpoMethod():
+            chosen, rejected = scores.means()
+        case DpoMethod() | CpoMethod():
+            chosen, rejected = scores.chosen_ratio, scores.rejected_ratio
+        case _:
+            assert_never(method)
+    return method.beta * chosen.detach(), method.beta * rejected.detach()
 
 
 def _dpo(kind: DpoLoss, method: DpoMethod, scores: PairScores, totals: Totals) -> torch.Tensor:

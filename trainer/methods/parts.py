@@ -11,10 +11,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from trainer.engine.prepare import Engine
-from trainer.methods.collate import PairCollator, PairDataset, RowCollator, RowDataset
 from trainer.model.load import Precision
 from trainer.recipe import Recipe
-from trainer.recipe.method import OrpoMethod, SftMethod
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
@@ -72,14 +70,3 @@ def read_inputs(job: Job) -> Inputs:
     plan = PackPlan.load(job.pack_dir / "packs.safetensors")
     is_packed = bool(np.diff(plan.offsets).max() > 1)
     return Inputs(train_rows, validation if len(validation) else None, plan, is_packed)
-
-
-def train_data(parts: Parts) -> tuple[Any, Any]:
-    """Return the items to train on, and what makes batches of them."""
-    inputs, engine, method = parts.inputs, parts.engine, parts.job.recipe.method
-    if not isinstance(method, SftMethod):
-        collate = PairCollator(layout=engine.layout, pad_id=parts.pad_id, with_prompts=isinstance(method, OrpoMethod))
-        return PairDataset(inputs.train, inputs.plan.rows.tolist()), collate
-    layout = engine.packed_layout if inputs.is_packed else engine.layout
-    assert layout is not None, "rows that would see each other are not packed"
-    return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=parts.pad_id)

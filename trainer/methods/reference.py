@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,56 @@ from safetensors.torch import load_file, save_file
 from trainer.engine.batch import of_pairs
 from trainer.engine.prepare import Engine
 from trainer.methods.collate import moved
+from trainer.methods.parts import Parts
+from trainer.model import adapter as adapters
+from trainer.model.load import commit
+from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.store import TokenStore
 
 VERSION = 1
+PACKAGES = ("peft", "torch", "transformers")
+"""Their releases may change what a model computes."""
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
 """Nothing is kept for a backward pass, so that batches may be larger than in training."""
+
+
+def reference_of(parts: Parts, store: TokenStore, accelerator: Any) -> torch.Tensor:
+    """Return what the policy at step 0 says about the pairs of a store, kept or computed; see `reference_log_probs`."""
+    adapter = parts.job.recipe.adapter
+
+    def compute() -> torch.Tensor:
+        return reference_log_probs(
+            parts.model,
+            parts.engine,
+            store,
+            pad_id=parts.pad_id,
+            accelerator=accelerator,
+            is_fresh=isinstance(adapter, LoraAdapter) and adapter.init_from is None,
+            go_alone=parts.inputs.go_alone,
+        )
+
+    key = reference_key(store, _policy(parts))
+    return remembered(parts.job.cache, key, compute, accelerator=accelerator, say=parts.say)
+
+
+def _policy(parts: Parts) -> dict[str, Any]:
+    """Return all that decides what the policy at step 0 says; a fresh adapter changes nothing."""
+    adapter, model = parts.job.recipe.adapter, parts.job.recipe.model
+    quantised = adapter.model_dump(include=set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"})
+    return {
+        "weights": parts.job.weights,
+        "commit": commit(model.name_or_path, model.revision),
+        "start": adapters.settings(adapter.init_from)
+        if isinstance(adapter, LoraAdapter) and adapter.init_from
+        else None,
+        "packages": {name: version(name) for name in PACKAGES},
+        "quantised": quantised if isinstance(adapter, QloraAdapter) else None,
+        "float8_base": parts.job.recipe.train.float8_base,
+        "types": [str(parts.types.weights), str(parts.types.autocast)],
+        "device": next(parts.model.parameters()).device.type,
+        "attention": parts.model.config._attn_implementation,
+        "go_alone": parts.inputs.go_alone,
+    }
 
 
 def reference_log_probs(

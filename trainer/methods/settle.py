@@ -14,7 +14,8 @@ from trainer.engine.optimizer.choice import is_rounded
 from trainer.errors import Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.memory import Chosen
-from trainer.methods.parts import Inputs, Parts, train_data
+from trainer.methods.parts import Inputs, Parts
+from trainer.methods.shapes import shape_of
 from trainer.methods.stream import Plan, share_of, solve_plan
 from trainer.methods.trial import Trial
 from trainer.model.choose import divisors
@@ -97,5 +98,5 @@ def _usual(recipe: Recipe, inputs: Inputs, sizes: Sequence[int]) -> int:
 def _longest(parts: Parts, size: int) -> Batch:
     """Return the longest micro-batch that chance may bring."""
     items, _ = memory.largest_batch(parts.inputs.train, parts.inputs.plan, size)
-    dataset, collate = train_data(parts)
+    dataset, collate = shape_of(parts.job.recipe.method).train_data(parts)
     return collate([dataset[item] for item in items])

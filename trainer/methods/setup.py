@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainingArguments
 
 from trainer.engine import float8
@@ -17,27 +15,22 @@ from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.methods import memory
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
-from trainer.methods.collate import PairDataset, RowDataset
 from trainer.methods.compiled import compile_layers
 from trainer.methods.loop import RecipeLoop
-from trainer.methods.parts import Inputs, Job, Parts, train_data
-from trainer.methods.preference import PreferenceLoop
-from trainer.methods.reference import reference_key, reference_log_probs, remembered
+from trainer.methods.parts import Inputs, Job, Parts
 from trainer.methods.settings import check_schedule, settings_of
 from trainer.methods.settle import Settled
-from trainer.methods.sft import SftLoop
+from trainer.methods.shapes import shape_of
 from trainer.methods.stream import Plan, StreamSampler, order
 from trainer.model import adapter as adapters
 from trainer.model.forecast import dequantises_once
-from trainer.model.load import Precision, commit, device, load_model
-from trainer.recipe.method import DpoMethod, SftMethod
-from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.model.load import Precision, device, load_model
+from trainer.recipe.method import keeps_dropout
+from trainer.recipe.model import LoraAdapter
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
 
 PROBE_ROWS = 3
-PACKAGES = ("peft", "torch", "transformers")
-"""Their releases may change what a model computes."""
 
 
 def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
@@ -86,11 +79,11 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
         RecipeError: The recipe insists on packing and the model cannot.
     """
     store = inputs.train
-    switched_off = 0.0 if isinstance(job.recipe.method, SftMethod) else _switch_dropout_off(model)
+    shape = shape_of(job.recipe.method)
+    switched_off = 0.0 if keeps_dropout(job.recipe.method) else _switch_dropout_off(model)
     if switched_off:  # before LoRA layers are told apart by their dropout
         say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
-    number = min(PROBE_ROWS, len(store))
-    rows = [np.concatenate(store.pair(row)) if store.is_pairs else store.row(row)[0] for row in range(number)]
+    rows = [shape.probe_ids(store, row) for row in range(min(PROBE_ROWS, len(store)))]
     engine = prepare(
         model,
         rows,
@@ -144,10 +137,7 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
     common = {"model": parts.model, "engine": parts.engine, "callbacks": callbacks}
     try:
         common["args"] = TrainingArguments(**settings)
-        if isinstance(recipe.method, SftMethod):
-            loop: RecipeLoop = _sft_loop(parts, common)
-        else:
-            loop = _preference_loop(parts, common)
+        loop = shape_of(recipe.method).build_loop(parts, common)
     except (RuntimeError, ImportError) as error:
         if not recipe.track.report_to or "install" not in str(error):
             raise
@@ -166,75 +156,6 @@ def build_loop(parts: Parts, settled: Settled, signals: StopSignals) -> tuple[Re
         is_static = inputs.is_packed and parts.engine.packed_layout == "flat" and not loop.router_share
         compile_layers(loop, longest, largest.tokens if is_static else None, parts.types, parts.say)
     return loop, metrics
-
-
-def _sft_loop(parts: Parts, common: dict[str, Any]) -> SftLoop:
-    dataset, collate = train_data(parts)
-    held = parts.inputs.validation
-    return SftLoop(
-        train_dataset=dataset,
-        eval_dataset=RowDataset(held, one_by_one(range(len(held)))) if held is not None else None,
-        data_collator=collate,
-        **common,
-    )
-
-
-def _preference_loop(parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
-    method, held = parts.job.recipe.method, parts.inputs.validation
-    assert not isinstance(method, SftMethod)
-    dataset, collate = train_data(parts)
-    loop = PreferenceLoop(
-        method=method,
-        train_dataset=dataset,
-        eval_dataset=None if held is None else PairDataset(held, range(len(held))),
-        data_collator=collate,
-        **common,
-    )
-    if isinstance(method, DpoMethod):
-        for dataset in (loop.train_dataset, loop.eval_dataset):
-            if dataset is not None:
-                _add_reference(parts, dataset, loop.accelerator)
-    return loop
-
-
-def _add_reference(parts: Parts, dataset: Dataset[Any], accelerator: Any) -> None:
-    """Give a data set the log-probabilities of the policy at step 0."""
-    assert isinstance(dataset, PairDataset)
-    job, store, adapter = parts.job, dataset.store, parts.job.recipe.adapter
-
-    def compute() -> torch.Tensor:
-        return reference_log_probs(
-            parts.model,
-            parts.engine,
-            store,
-            pad_id=parts.pad_id,
-            accelerator=accelerator,
-            is_fresh=isinstance(adapter, LoraAdapter) and adapter.init_from is None,
-            go_alone=parts.inputs.go_alone,
-        )
-
-    key = reference_key(store, _policy(parts))
-    dataset.reference = remembered(job.cache, key, compute, accelerator=accelerator, say=parts.say)
-
-
-def _policy(parts: Parts) -> dict[str, Any]:
-    """Return all that decides what the policy at step 0 says; a fresh adapter changes nothing."""
-    adapter, model = parts.job.recipe.adapter, parts.job.recipe.model
-    quantised = adapter.model_dump(include=set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"})
-    return {
-        "weights": parts.job.weights,
-        "commit": commit(model.name_or_path, model.revision),
-        "start": adapters.settings(adapter.init_from)
-        if isinstance(adapter, LoraAdapter) and adapter.init_from
-        else None,
-        "packages": {name: version(name) for name in PACKAGES},
-        "quantised": quantised if isinstance(adapter, QloraAdapter) else None,
-        "float8_base": parts.job.recipe.train.float8_base,
-        "types": [str(parts.types.weights), str(parts.types.autocast)],
-        "device": next(parts.model.parameters()).device.type,
-        "attention": parts.model.config._attn_implementation,
-        "go_alone": parts.inputs.go_alone,
-    }
 
 
 def _switch_dropout_off(model: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import ValidationError
 
@@ -18,7 +18,6 @@ from trainer.model.outline import NotPredictedError, Outline, read
 from trainer.model.quantised import DEQUANTISED_SHARE
 from trainer.model.source import locate
 from trainer.recipe import Recipe
-from trainer.recipe.method import SftMethod
 from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
 
 OTHER_MODULES = ("model.embed_tokens", "lm_head")
@@ -103,7 +102,13 @@ def _dequantised_fits(predictor: Predictor, card: cards.Card) -> bool:
 
 def item_tokens(recipe: Recipe) -> int:
     """Return the most tokens of an item: a pack, a row, or a pair, whose prompt is stored once."""
-    return recipe.pack.max_length * (1 if isinstance(recipe.method, SftMethod) else 2)
+    match recipe.method.shape:
+        case "single":
+            return recipe.pack.max_length
+        case "pair":
+            return 2 * recipe.pack.max_length
+        case _:
+            assert_never(recipe.method.shape)
 
 
 Setting = tuple[str, str, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -26,17 +26,29 @@ DpoLoss = Literal[
     "sft",
 ]
 
+RowShape = Literal["single", "pair", "labelled", "prompt"]
+"""What one row of training holds: one text, a prompt with a better and a worse answer, an answer with a verdict, or a
+prompt alone."""
 
-class SftMethod(Section):
+
+class MethodSection(Section):
+    """Settings of one loss. Code asks for its `shape`, so that mypy names every place that a new shape must reach."""
+
+    shape: ClassVar[RowShape]
+
+
+class SftMethod(MethodSection):
     """Supervised fine-tuning: cross-entropy of the trained tokens, each token weighing the same."""
 
+    shape: ClassVar[Literal["single"]] = "single"
     kind: Literal["sft"]
     """Supervised fine-tuning."""
 
 
-class DpoMethod(Section):
+class DpoMethod(MethodSection):
     """Direct preference optimisation (https://arxiv.org/abs/2305.18290); the reference is the policy at step 0."""
 
+    shape: ClassVar[Literal["pair"]] = "pair"
     kind: Literal["dpo"]
     """Direct preference optimisation."""
     beta: float = Field(default=0.1, gt=0.0)
@@ -61,9 +73,10 @@ class DpoMethod(Section):
         return self
 
 
-class CpoMethod(Section):
+class CpoMethod(MethodSection):
     """Contrastive preference optimisation (https://arxiv.org/abs/2401.08417); no reference."""
 
+    shape: ClassVar[Literal["pair"]] = "pair"
     kind: Literal["cpo"]
     """Contrastive preference optimisation."""
     beta: float = Field(default=0.1, gt=0.0)
@@ -76,9 +89,10 @@ class CpoMethod(Section):
     """Assumed share of flipped labels."""
 
 
-class SimpoMethod(Section):
+class SimpoMethod(MethodSection):
     """Simple preference optimisation (https://arxiv.org/abs/2405.14734): log-probabilities a token, no reference."""
 
+    shape: ClassVar[Literal["pair"]] = "pair"
     kind: Literal["simpo"]
     """Simple preference optimisation."""
     beta: float = Field(default=2.0, gt=0.0)
@@ -89,9 +103,10 @@ class SimpoMethod(Section):
     """Assumed share of flipped labels."""
 
 
-class OrpoMethod(Section):
+class OrpoMethod(MethodSection):
     """Odds ratio preference optimisation (https://arxiv.org/abs/2403.07691): likelihood and odds, no reference."""
 
+    shape: ClassVar[Literal["pair"]] = "pair"
     kind: Literal["orpo"]
     """Odds ratio preference optimisation."""
     beta: float = Field(default=0.1, gt=0.0)
@@ -100,3 +115,36 @@ class OrpoMethod(Section):
 
 PairedMethod = DpoMethod | CpoMethod | SimpoMethod | OrpoMethod
 Method = Annotated[SftMethod | PairedMethod, Field(discriminator="kind")]
+
+
+def has_reference(method: Method) -> bool:
+    """Tell whether the loss compares the policy with the policy at step 0."""
+    match method:
+        case DpoMethod():
+            return True
+        case SftMethod() | CpoMethod() | SimpoMethod() | OrpoMethod():
+            return False
+        case _:
+            assert_never(method)
+
+
+def keeps_dropout(method: Method) -> bool:
+    """Tell whether dropout stays on: both answers of a pair must see the same policy."""
+    match method.shape:
+        case "single":
+            return True
+        case "pair":
+            return False
+        case _:
+            assert_never(method.shape)
+
+
+def never_packed(method: Method) -> str | None:
+    """Return what rows are called that share no sequence with others; None where they may."""
+    match method.shape:
+        case "single":
+            return None
+        case "pair":
+            return "preference pairs"
+        case _:
+            assert_never(method.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from trainer.recipe.data import DataSection, PackSection
 from trainer.recipe.decide import DecideSection
 from trainer.recipe.evaluate import EvalSection
 from trainer.recipe.export import ExportSection
-from trainer.recipe.method import Method, SftMethod
+from trainer.recipe.method import Method, SftMethod, keeps_dropout, never_packed
 from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter
 from trainer.recipe.train import LaunchSection, TrackSection, TrainSection
 
@@ -100,22 +100,30 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def preference_rows_are_not_packed(self) -> Recipe:
-        if self.method.kind != "sft" and self.pack.packing is True:
-            raise ValueError("pack.packing: preference pairs are not packed; use auto or false")
+        rows = never_packed(self.method)
+        if rows and self.pack.packing is True:
+            raise ValueError(f"pack.packing: {rows} are not packed; use auto or false")
         return self
 
     @model_validator(mode="after")
     def preference_accuracy_needs_pairs(self) -> Recipe:
         named = self.eval.metrics if self.eval.metrics != "auto" else []
-        for metric in ("preference_accuracy", "preference_margin"):
-            if metric in named and self.method.kind == "sft":
-                raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is sft")
-        return self
+        match self.method.shape:
+            case "single":
+                for metric in ("preference_accuracy", "preference_margin"):
+                    if metric in named:
+                        kind = self.method.kind
+                        raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is {kind}")
+                return self
+            case "pair":
+                return self
+            case _:
+                assert_never(self.method.shape)
 
     @model_validator(mode="after")
     def compiled_layers_drop_nothing_and_are_whole(self) -> Recipe:
         dropout = getattr(self.adapter, "dropout", 0.0)
-        if self.train.torch_compile and dropout and self.method.kind == "sft":
+        if self.train.torch_compile and dropout and keeps_dropout(self.method):
             raise ValueError(f"train.torch_compile: compiled layers have no dropout; adapter.dropout is {dropout:g}")
         if self.train.torch_compile and self.launch.strategy in ("fsdp2", "zero3"):
             raise ValueError(f"train.torch_compile: not with launch.strategy {self.launch.strategy}; use ddp")
@@ -145,7 +153,7 @@ def solve(recipe: Recipe) -> Recipe:
         changes["adapter"] = recipe.adapter.model_copy(update={"alpha": float(2 * recipe.adapter.r)})
     train: dict[str, object] = {}
     if recipe.train.learning_rate == "auto":
-        train["learning_rate"] = (1e-5 if is_full else 2e-4) / (1 if recipe.method.kind == "sft" else 20)
+        train["learning_rate"] = _usual_rate(recipe)
     if recipe.train.num_train_epochs is None and recipe.train.max_steps is None:
         train["num_train_epochs"] = 3.0
     if train:
@@ -158,6 +166,17 @@ def solve(recipe: Recipe) -> Recipe:
     if recipe.track.run_name is None:
         changes["track"] = recipe.track.model_copy(update={"run_name": recipe.name})
     return recipe.model_copy(update=changes)
+
+
+def _usual_rate(recipe: Recipe) -> float:
+    rate = 1e-5 if isinstance(recipe.adapter, NoAdapter) else 2e-4
+    match recipe.method.shape:
+        case "single":
+            return rate
+        case "pair":
+            return rate / 20
+        case _:
+            assert_never(recipe.method.shape)
 
 
 # The optimizer in the backward pass, where no gradient waits for another

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.errors import DataError
+from trainer.recipe.method import Method
 from trainer.recipe.pii import Pii
 from trainer.scoring.evidence import Evidence
 from trainer.scoring.likelihood import RowScores, row_losses, row_scores
@@ -92,10 +93,25 @@ def read_held_out(
     if len(chosen) > max_rows:
         chosen = sorted(random.Random(seed).sample(chosen, max_rows))
     rows = [exact.loads(lines[int(store.row_index[index])]) for index in chosen]
-    if store.is_pairs:
-        pairs = [store.pair(index) for index in chosen]
-        return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)
-    return HeldOut(rows, [store.row(index) for index in chosen], None, by)
+    match store.shape:
+        case "single":
+            return HeldOut(rows, [store.row(index) for index in chosen], None, by)
+        case "pair":
+            pairs = [store.pair(index) for index in chosen]
+            return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)
+        case _:
+            assert_never(store.shape)
+
+
+def usual_metric(method: Method, graders: Iterable[str]) -> str:
+    """Return the metric that decides where the recipe names none; `graders` are metrics of answers."""
+    match method.shape:
+        case "single":
+            return next(iter(graders), "loss")
+        case "pair":
+            return "preference_accuracy"
+        case _:
+            assert_never(method.shape)
 
 
 def _side(prompt: Any, answer: Any) -> TokenRow:

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import numpy as np
 import orjson
@@ -249,13 +249,18 @@ def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
         raise DataError(
             f"{pair} is a preference pair, {single} is not", hint="use one kind of rows in a run: split data.sources"
         )
-    if pair and method == "sft":
-        raise DataError(f"{pair}: a preference pair, but method.kind is sft", hint="set method.kind: dpo")
-    if single and method != "sft":
-        raise DataError(
-            f"{single}: no preference pair, but method.kind is {method}",
-            hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
-        )
+    match recipe.method.shape:
+        case "single":
+            if pair:
+                raise DataError(f"{pair}: a preference pair, but method.kind is {method}", hint="set method.kind: dpo")
+        case "pair":
+            if single:
+                raise DataError(
+                    f"{single}: no preference pair, but method.kind is {method}",
+                    hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
+                )
+        case _:
+            assert_never(recipe.method.shape)
     if TEXT in first and recipe.data.system_prompt:
         raise DataError(
             f"{first[TEXT]}: a text row has no place for data.system_prompt", hint="remove data.system_prompt"

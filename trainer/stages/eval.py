@@ -34,7 +34,7 @@ from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write
 from trainer.scoring.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.graders import Help, auto_metrics, check, unread_calls
 from trainer.scoring.graders.judge import Ask
-from trainer.scoring.heldout import read_examples, read_held_out
+from trainer.scoring.heldout import read_examples, read_held_out, usual_metric
 from trainer.scoring.limits import longest_answer, stop_ids
 from trainer.scoring.lm_eval import add_tasks, read_suite
 from trainer.scoring.measure import Settings, measure
@@ -352,7 +352,7 @@ class Work:
             panel=self.panel,
             suites=[(items.suite.name, items.suite.must_pass, panel) for items, panel in self.suites],
             retention=self.retention.evidence(task_format(references)) if self.retention else {},
-            primary=_primary(self.recipe, self.panel, is_pairs=self.held.rejected is not None),
+            primary=_primary(self.recipe, self.panel),
             heldout_rows=len(self.held.rows),
             slices=self.recipe.eval.slices,
         )
@@ -384,14 +384,12 @@ def _graders(recipe: Recipe, questions: Sequence[Question]) -> dict[str, Grader]
     return {grader.title: grader for grader in found}
 
 
-def _primary(recipe: Recipe, panel: Panel, *, is_pairs: bool) -> str:
+def _primary(recipe: Recipe, panel: Panel) -> str:
     """Return the metric that decides: the first one named, else the one that fits the rows."""
     if recipe.eval.metrics != "auto":
         first = recipe.eval.metrics[0]
         return first if isinstance(first, str) else first.title
-    if is_pairs:
-        return "preference_accuracy"
-    return next(iter(panel.graders), "loss")
+    return usual_metric(recipe.method, panel.graders)
 
 
 def _write_lines(path: Path, lines: Iterable[Row]) -> None:

@@ -30,19 +30,20 @@ from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.data import PackSection
+from trainer.recipe.method import never_packed
 from trainer.render.data import short_places
 from trainer.render.data_terminal import findings_text
 from trainer.rundir import StageContext, cache_dir, write_json
 from trainer.tokens.arrays import Ints
-from trainer.tokens.batch import tokenize_file
+from trainer.tokens.batch import coder_of, tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer
 from trainer.tokens.dates import DATE_VARIABLE, formats_of_today, takes_a_date, with_fixed_date
-from trainer.tokens.encode import encode_pairs, encode_rows, place
+from trainer.tokens.encode import place
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
 from trainer.tokens.quotes import quotes_of
-from trainer.tokens.store import TokenStore
+from trainer.tokens.store import StoredShape, TokenStore
 
 SPLITS = ("train", "validation", "heldout")
 PACK_FROM_ROWS = 1000
@@ -81,7 +82,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     """
     tokenizer = load_tokenizer(recipe.model, cache_dir())
     renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
-    splits = _tokenized(context, renderer)
+    splits = _tokenized(context, renderer, recipe.method.shape)
     whole = splits[0].store
     dropped = _fit(splits, recipe.pack)
     train = splits[0]
@@ -107,10 +108,10 @@ def run(recipe: Recipe, context: StageContext) -> None:
     raise_errors(report["lint"])
 
 
-def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
+def _tokenized(context: StageContext, renderer: Renderer, shape: StoredShape) -> list[Split]:
     """Tokenize every split, or take its tokens from the cache."""
     paths = {name: context.input("data", f"{name}.jsonl") for name in SPLITS}
-    first = _first_row(paths["train"])
+    _first_row(paths["train"])  # there must be one
     # all keys before the first text: transformers changes settings of the tokenizer that are part of them
     cache = TokenCache(cache_dir() / "tokens", limit_bytes=_cache_bytes())
     keys = {name: cache_key(renderer, context.run.hashes.file(paths[name]), today=date.today()) for name in SPLITS}
@@ -119,7 +120,7 @@ def _tokenized(context: StageContext, renderer: Renderer) -> list[Split]:
         target = context.dir / f"{name}.safetensors"
         if cache.fetch(keys[name], target):
             cached.append(name)
-        elif _tokenize(paths[name], renderer, target, is_pairs="chosen" in first):
+        elif _tokenize(paths[name], renderer, target, shape):
             cache.publish(keys[name], target)
         splits.append(Split(name, paths[name], target, TokenStore.load(target)))
     if form := _form_of_calls(paths["train"], renderer):
@@ -137,16 +138,16 @@ def _form_of_calls(path: Path, renderer: Renderer) -> str:
     return "; ".join(sorted(form.described() for form in forms if form.described()))
 
 
-def _tokenize(path: Path, renderer: Renderer, target: Path, *, is_pairs: bool) -> int:
+def _tokenize(path: Path, renderer: Renderer, target: Path, shape: StoredShape) -> int:
     """Write the token file of a split.
 
     Raises:
         DataError: Of the first row that cannot be tokenized, with how many others there are.
     """
     try:
-        return tokenize_file(path, renderer, target, is_pairs=is_pairs)
+        return tokenize_file(path, renderer, target, shape)
     except DataError as error:
-        found = [finding for finding in _unusable(path, renderer, is_pairs=is_pairs) if finding.count]
+        found = [finding for finding in _unusable(path, renderer, shape) if finding.count]
         if not found:
             raise
         lines = [
@@ -157,8 +158,9 @@ def _tokenize(path: Path, renderer: Renderer, target: Path, *, is_pairs: bool) -
         raise DataError("\n".join([error.message, *lines]), hint=error.hint) from error
 
 
-def _unusable(path: Path, renderer: Renderer, *, is_pairs: bool) -> list[Finding]:
+def _unusable(path: Path, renderer: Renderer, shape: StoredShape) -> list[Finding]:
     """Try the first rows one by one: F014 for those that are not rendered, F015 for those that train nothing."""
+    render, encode = coder_of(shape, renderer)
     places: dict[str, list[str]] = {"F014": [], "F015": []}
     tried = 0
     with path.open("rb") as file:
@@ -167,9 +169,9 @@ def _unusable(path: Path, renderer: Renderer, *, is_pairs: bool) -> list[Finding
             tried += 1
             rule = "F014"
             try:
-                rendered = [renderer.render_pair(row) if is_pairs else renderer.render(row)]
+                rendered = [render(row)]
                 rule = "F015"
-                (encode_pairs if is_pairs else encode_rows)(renderer.tokenizer, rendered)  # type: ignore[arg-type]
+                encode(renderer.tokenizer, rendered)
             except DataError:
                 places[rule].append(place(row))
     return [
@@ -281,8 +283,8 @@ def _plan(split: Split, recipe: Recipe) -> tuple[PackPlan, bool]:
     if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
-    is_packed = (len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted) and not split.store.is_pairs
-    if is_packed:
+    is_packed = len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted
+    if is_packed and not never_packed(recipe.method):
         return pack_rows(rows, split.store.lengths(), capacity=recipe.pack.max_length), True
     return one_by_one(rows), False
 

@@ -6,31 +6,41 @@ one thread beside this one keeps both busy. Rows keep their order; threads chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from trainer.data import exact
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import Piece, encode_pairs, encode_rows
-from trainer.tokens.store import TokenWriter
+from trainer.tokens.encode import Piece, Row, encode_pairs, encode_rows
+from trainer.tokens.store import StoredShape, TokenWriter, segments_of
 
 ROWS_AT_ONCE = 512
 BYTES_AT_ONCE = 1 << 20
 
 
-def tokenize_file(source: Path, renderer: Renderer, target: Path, *, is_pairs: bool) -> int:
+def coder_of(shape: StoredShape, renderer: Renderer) -> tuple[Callable[[Row], Any], Callable[[Any, Any], list[Piece]]]:
+    """Return what renders one row of a shape, and what makes pieces of several with a tokenizer."""
+    match shape:
+        case "single":
+            return renderer.render, encode_rows
+        case "pair":
+            return renderer.render_pair, encode_pairs
+        case _:
+            assert_never(shape)
+
+
+def tokenize_file(source: Path, renderer: Renderer, target: Path, shape: StoredShape) -> int:
     """Write the token file of a JSONL file; return its number of rows.
 
     Raises:
         DataError: A row cannot be rendered, or trains nothing.
     """
-    render: Any = renderer.render_pair if is_pairs else renderer.render
-    encode: Any = encode_pairs if is_pairs else encode_rows
+    render, encode = coder_of(shape, renderer)
     waiting: tuple[range, Future[list[Piece]]] | None = None
     end = 0
-    with TokenWriter(target, segments=3 if is_pairs else 1) as writer, ThreadPoolExecutor(1) as beside:
+    with TokenWriter(target, segments=segments_of(shape)) as writer, ThreadPoolExecutor(1) as beside:
         for lines in _chunks(source):
             rendered = [render(exact.loads(line)) for line in lines]
             numbers = range(end, end := end + len(lines))

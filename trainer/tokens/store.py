@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 
@@ -25,6 +25,22 @@ from trainer.tokens.encode import Piece
 
 ARRAYS = {"input_ids", "loss_mask", "offsets", "row_index"}
 TOKENS_AT_ONCE = 1 << 20
+StoredShape = Literal["single", "pair"]
+"""Shapes of `trainer.recipe.method.RowShape` that a token file can hold."""
+
+
+def segments_of(shape: StoredShape) -> int:
+    """Return the segments of a row."""
+    match shape:
+        case "single":
+            return 1
+        case "pair":
+            return 3
+        case _:
+            assert_never(shape)
+
+
+SEGMENTS = {str(segments_of(shape)) for shape in get_args(StoredShape)}
 
 
 @dataclass(frozen=True)
@@ -51,9 +67,9 @@ class TokenStore:
         return TokenStore, (self.input_ids, self.loss_mask, self.offsets, self.row_index, self.segments)
 
     @property
-    def is_pairs(self) -> bool:
-        """Tell preference rows from supervised ones."""
-        return self.segments == 3
+    def shape(self) -> StoredShape:
+        """Return the shape of the rows."""
+        return next(shape for shape in get_args(StoredShape) if segments_of(shape) == self.segments)
 
     def lengths(self) -> Ints:
         """Return the number of tokens of each row, shape (rows,)."""
@@ -67,7 +83,7 @@ class TokenStore:
 
     def prompt_lengths(self) -> Ints:
         """Return the tokens of each pair's prompt, shape (rows,); 0 for supervised rows."""
-        return np.diff(self.offsets).reshape(-1, self.segments)[:, 0] * self.is_pairs
+        return np.diff(self.offsets).reshape(-1, self.segments)[:, 0] * (self.segments > 1)
 
     def num_trained(self) -> Ints:
         """Return the number of trained tokens of each row, shape (rows,)."""
@@ -79,8 +95,15 @@ class TokenStore:
 
     def last_trained(self) -> Ints:
         """Return the last trained token of each row, of a pair that of the chosen answer; shape (rows,)."""
-        if self.is_pairs:
-            return self.input_ids[self.offsets[2::3] - 1]
+        match self.shape:
+            case "single":
+                return self._last_of_masks()
+            case "pair":
+                return self.input_ids[self.offsets[2::3] - 1]
+            case _:
+                assert_never(self.shape)
+
+    def _last_of_masks(self) -> Ints:
         places = np.zeros(len(self), dtype=np.int64)
         for rows, bounds, mask in self._masks():
             trained = np.flatnonzero(mask)
@@ -126,7 +149,7 @@ class TokenStore:
             StageError: It is damaged.
         """
         arrays, metadata = map_arrays(path)
-        if arrays.keys() != ARRAYS or metadata.get("segments") not in ("1", "3"):
+        if arrays.keys() != ARRAYS or metadata.get("segments") not in SEGMENTS:
             raise damaged(path, "it is no token file")
         store = cls(**arrays, segments=int(metadata["segments"]), path=path.absolute())
         num_tokens = (len(store.input_ids), len(store.loss_mask), *store.offsets[-1:].tolist())

@@ -16,7 +16,7 @@ from command import Project, Result
 
 from trainer.engine import compile
 from trainer.methods.loop import RecipeLoop
-from trainer.methods.sft import SftLoop
+from trainer.methods.shapes.single import SftLoop
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 

@@ -15,7 +15,7 @@ from trainer.tokens import batch
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.chat import LossOn, PairTokens, Renderer, Tokens
 from trainer.tokens.encode import Rendered, encode_rows
-from trainer.tokens.store import TokenStore
+from trainer.tokens.store import StoredShape, TokenStore
 
 from . import templates
 from .test_chat import ONE_TURN, PAIRS, TWO_TURNS, WITH_TOOLS, assistant, user, with_template
@@ -46,9 +46,11 @@ def read(store: TokenStore) -> list[Tokens]:
     return [Tokens(ids.tolist(), mask.tolist()) for ids, mask in map(store.row, range(len(store)))]
 
 
-def tokenized(folder: Path, rows: list[dict[str, Any]], renderer: Renderer, *, is_pairs: bool = False) -> TokenStore:
+def tokenized(
+    folder: Path, rows: list[dict[str, Any]], renderer: Renderer, shape: StoredShape = "single"
+) -> TokenStore:
     source = tiny.write_rows(folder / "rows.jsonl", rows)
-    assert tokenize_file(source, renderer, folder / "tokens", is_pairs=is_pairs) == len(rows)
+    assert tokenize_file(source, renderer, folder / "tokens", shape) == len(rows)
     store = TokenStore.load(folder / "tokens")
     assert store.row_index.tolist() == list(range(len(rows)))
     return store
@@ -84,7 +86,7 @@ def test_a_file_of_pairs_holds_what_each_pair_gives(
     monkeypatch.setattr(batch, "ROWS_AT_ONCE", rows_at_once)
     renderer = Renderer(tiny_tokenizer)
     rows = [*PAIRS, *tiny.preference_rows(5)]
-    store = tokenized(tmp_path, rows, renderer, is_pairs=True)
+    store = tokenized(tmp_path, rows, renderer, "pair")
     found = [PairTokens(*(ids.tolist() for ids in store.pair(index))) for index in range(len(store))]
     assert found == [renderer.pair(row) for row in rows]
     assert [mask.tolist() for _, mask in store.pieces(0)] == [

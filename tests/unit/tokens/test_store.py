@@ -29,7 +29,7 @@ def reopened(store: TokenStore, folder: Path) -> TokenStore:
 
 def test_supervised_rows_read_back(tmp_path: Path) -> None:
     store = reopened(from_tokens(ROWS), tmp_path)
-    assert len(store) == 3 and not store.is_pairs
+    assert len(store) == 3 and store.shape == "single"
     assert [(list(ids), list(mask)) for ids, mask in map(store.row, range(3))] == [(t.ids, t.mask) for _, t in ROWS]
     assert list(store.row_index) == [0, 2, 3]
     assert list(store.lengths()) == [3, 1, 2]
@@ -38,7 +38,7 @@ def test_supervised_rows_read_back(tmp_path: Path) -> None:
 
 def test_preference_rows_read_back(tmp_path: Path) -> None:
     store = reopened(from_pairs(PAIRS), tmp_path)
-    assert len(store) == 2 and store.is_pairs
+    assert len(store) == 2 and store.shape == "pair"
     assert [tuple(map(list, store.pair(index))) for index in range(2)] == [
         (pair.prompt, pair.chosen, pair.rejected) for _, pair in PAIRS
     ]
@@ -52,7 +52,7 @@ def test_a_split_without_rows_reads_back(tmp_path: Path, build: object) -> None:
     store = reopened(build([]), tmp_path)  # type: ignore[operator]
     assert len(store) == 0
     assert list(store.lengths()) == list(store.num_trained()) == []
-    assert store.is_pairs == (build is from_pairs)
+    assert store.shape == ("pair" if build is from_pairs else "single")
     assert [str(array.dtype) for array in (store.input_ids, store.loss_mask, store.offsets, store.row_index)] == [
         "int32",
         "uint8",

@@ -1,0 +1,195 @@
+"""Preference pairs: losses of the log-probabilities of both answers, and of what the reference says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, assert_never
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from trainer.engine.batch import Batch, Layout, Pair, of_pairs
+from trainer.methods.collate import Collator
+from trainer.methods.loop import VALIDATION_LOSS, RecipeLoop
+from trainer.methods.losses import PairScores, Totals, loss_of, rewards
+from trainer.methods.parts import Parts
+from trainer.methods.reference import reference_of
+from trainer.methods.shapes.shape import Shape
+from trainer.recipe.method import CpoMethod, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod, has_reference
+from trainer.tokens.arrays import Ints
+from trainer.tokens.store import TokenStore
+
+LOGGED = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
+"""TRL's names; means over the pairs since the last line."""
+
+
+class PairRows(Shape):
+    """Items are pairs, each on its own."""
+
+    def __init__(self, method: PairedMethod) -> None:
+        self.method = method
+
+    def probe_ids(self, store: TokenStore, row: int) -> Ints:
+        """Return the tokens of prompt, chosen and rejected answer, one after another."""
+        ids: Ints = np.concatenate(store.pair(row))
+        return ids
+
+    def train_data(self, parts: Parts) -> tuple[PairDataset, PairCollator]:
+        """Return the pairs to train on, and what makes batches of them."""
+        inputs, with_prompts = parts.inputs, trains_prompts(self.method)
+        collate = PairCollator(layout=parts.engine.layout, pad_id=parts.pad_id, with_prompts=with_prompts)
+        return PairDataset(inputs.train, inputs.plan.rows.tolist()), collate
+
+    def build_loop(self, parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
+        """Build the loop; the pairs get what the reference says, where the method has one."""
+        held = parts.inputs.validation
+        dataset, collate = self.train_data(parts)
+        validation = None if held is None else PairDataset(held, range(len(held)))
+        loop = PreferenceLoop(
+            method=self.method, train_dataset=dataset, eval_dataset=validation, data_collator=collate, **common
+        )
+        if has_reference(self.method):
+            for pairs in (dataset, validation):
+                if pairs is not None:
+                    pairs.reference = reference_of(parts, pairs.store, loop.accelerator)
+        return loop
+
+
+def trains_prompts(method: PairedMethod) -> bool:
+    """Tell whether the loss looks at the prompt's tokens too."""
+    match method:
+        case OrpoMethod():
+            return True
+        case DpoMethod() | CpoMethod() | SimpoMethod():
+            return False
+        case _:
+            assert_never(method)
+
+
+class PairItem(NamedTuple):
+    """A preference pair and what the reference says about it."""
+
+    pair: Pair
+    reference: torch.Tensor
+    """(2,): summed log-probabilities of the chosen and the rejected answer."""
+
+
+class PairDataset(Dataset[PairItem]):
+    """Preference items, one pair each."""
+
+    def __init__(self, store: TokenStore, rows: Sequence[int], reference: torch.Tensor | None = None) -> None:
+        """Take the pairs `rows` of the store; `reference` is (rows of the store, 2), None stands for zeros."""
+        self.store = store
+        self.rows = rows
+        self.reference = torch.zeros(len(store), 2) if reference is None else reference
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> PairItem:
+        """Return one pair."""
+        row = self.rows[index]
+        return PairItem(self.store.pair(row), self.reference[row])
+
+
+class PairCollator(Collator):
+    """Takes pairs; `counts` is (3,): pairs, tokens of chosen answers, those and their prompts' tokens."""
+
+    def __init__(self, *, layout: Layout, pad_id: int, with_prompts: bool = False) -> None:
+        super().__init__(layout=layout, pad_id=pad_id)
+        self.with_prompts = with_prompts
+
+    def collate(self, items: Sequence[PairItem]) -> Batch:
+        """Return inputs, targets, reference (pairs, 2) and counts."""
+        batch = of_pairs([item.pair for item in items], self.layout, self.pad_id, with_prompts=self.with_prompts)
+        lengths = batch["targets"].lengths
+        chosen, prompts = lengths[: 2 * len(items) : 2].sum(), lengths[2 * len(items) :].sum()
+        counts = torch.stack([torch.tensor(len(items)), chosen, chosen + prompts])
+        return batch | {"reference": torch.stack([item.reference for item in items]), "counts": counts}
+
+
+class PreferenceLoop(RecipeLoop):
+    """Pairs in, one loss for each global batch; the reference's log-probabilities come with the rows."""
+
+    def __init__(self, *, method: PairedMethod, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.method = method
+        self.seen = torch.zeros(len(LOGGED) + 1, dtype=torch.float64, device=self.args.device)  # the last one: pairs
+
+    def loss(self, batch: Batch, log_probs: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+        """Return the batch's share of the mean over the step's pairs."""
+        scores = pair_scores(batch, log_probs)
+        with torch.no_grad():
+            self.seen += _facts(self.method, scores).sum(1)
+        return loss_of(self.method, scores, Totals(*totals))
+
+    def measure(self, batch: Batch, log_probs: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """Return the sums of what is logged, of the pairs, and of each pair's loss."""
+        scores = pair_scores(batch, log_probs)
+        losses = torch.stack([self._alone(scores, index) for index in range(len(counted))])
+        return (torch.cat([_facts(self.method, scores), losses[None]]) * counted).sum(1)
+
+    def validation(self, sums: torch.Tensor) -> dict[str, float]:
+        """Return the mean loss a pair, and the means of what is logged."""
+        means = (sums / sums[len(LOGGED)].clamp(min=1)).tolist()
+        named = {f"eval_{name}": means[index] for index, name in enumerate(LOGGED)}
+        return {VALIDATION_LOSS: means[-1]} | named
+
+    def _alone(self, scores: PairScores, index: int) -> torch.Tensor:
+        """Return the loss of one pair, as if it were the whole batch."""
+        one = PairScores(*(getattr(scores, name)[index : index + 1] for name in PairScores.__annotations__))
+        tokens = one.chosen_tokens.sum()
+        prompt = one.prompt_tokens.sum()
+        return loss_of(self.method, one, Totals(torch.ones_like(tokens), tokens, tokens + prompt)).double()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the pairs trained since the last line."""
+        if "loss" in logs:
+            sums = self.accelerator.reduce(self.seen, "sum")
+            means = (sums / sums[-1].clamp(min=1)).tolist()
+            logs = logs | dict(zip(LOGGED, means, strict=False))
+            self.seen.zero_()
+        super().log(logs, start_time)
+
+
+def pair_scores(batch: Batch, log_probs: torch.Tensor) -> PairScores:
+    """Add up the log-probabilities of each answer of a batch of pairs."""
+    targets, reference = batch["targets"], batch["reference"]
+    pairs = len(reference)
+    sums, lengths = targets.sums(log_probs), targets.lengths
+    has_prompts = len(lengths) > 2 * pairs
+    return PairScores(
+        chosen=sums[: 2 * pairs : 2],
+        rejected=sums[1 : 2 * pairs : 2],
+        reference_chosen=reference[:, 0].to(sums.dtype),
+        reference_rejected=reference[:, 1].to(sums.dtype),
+        chosen_tokens=lengths[: 2 * pairs : 2],
+        rejected_tokens=lengths[1 : 2 * pairs : 2],
+        prompt=sums[2 * pairs :] if has_prompts else torch.zeros_like(sums[:pairs]),
+        prompt_tokens=lengths[2 * pairs :] if has_prompts else torch.zeros_like(lengths[:pairs]),
+    )
+
+
+def _facts(method: PairedMethod, scores: PairScores) -> torch.Tensor:
+    """Return what is logged of each pair, and a one to count it: (LOGGED + 1, pairs) float64."""
+    chosen, rejected = rewards(method, scores)
+    return torch.stack(
+        [
+            chosen,
+            rejected,
+            (chosen > rejected).to(chosen.dtype),
+            chosen - rejected,
+            scores.chosen.detach(),
+            scores.rejected.detach(),
+            torch.ones_like(chosen),
+        ]
+    ).double()
