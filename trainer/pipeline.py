@@ -18,6 +18,7 @@ from trainer.model import forecast
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
+from trainer.recipe.model import start_of
 from trainer.rundir import (
     STARTED_JSON,
     RunFolder,
@@ -141,8 +142,7 @@ class Pipeline:
         if group == "eval_files":
             return dict(eval_inputs(recipe.eval))
         if group == "start_adapter":
-            start = getattr(recipe.adapter, "init_from", None)
-            return {} if not start else {"adapter.init_from": self._adapter_hash(Path(start))}
+            return {"adapter.init_from": self._adapter_hash(Path(start))} if (start := start_of(recipe.adapter)) else {}
         source = locate(recipe.model.name_or_path, revision=recipe.model.revision)
         if source.path is None:
             return {"model": f"{source.name}@{source.revision or 'main'}"}

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
 from trainer.model import push as hub
+from trainer.model import writer
 from trainer.model.merge import stream
 from trainer.scoring import origin
 from trainer.stages import export as stage
@@ -133,7 +134,7 @@ def test_the_merge_is_told_base_end_and_types(tmp_path: Path, tiny_model_dir: Pa
         plans.append(arguments[3])
         raise GateErrorForTest
 
-    monkeypatch.setattr(stage, "write_merged", seen)
+    monkeypatch.setattr(writer, "write_merged", seen)
     with project.environment(), pytest.raises(GateErrorForTest):
         _stage_alone(project, "export.formats=[merged]")
     weights = tiny_model_dir / "model.safetensors"

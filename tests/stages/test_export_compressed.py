@@ -13,8 +13,8 @@ import tiny
 from command import Project
 
 from trainer.errors import HardwareError
+from trainer.model import formats, writer
 from trainer.model.compress import compressor
-from trainer.stages import export as stage
 from trainer.tokens.store import TokenStore
 
 pytestmark = pytest.mark.slow
@@ -64,8 +64,8 @@ def test_only_training_rows_calibrate(evaluated: Project, tmp_path: Path, monkey
         given[kind] = arguments[3]
         raise HardwareError("far enough", hint="none")
 
-    monkeypatch.setattr(stage, "check_compressor", lambda *_: None)
-    monkeypatch.setattr(stage, "write_compressed", noted)
+    monkeypatch.setattr(formats, "check_compressor", lambda *_: None)
+    monkeypatch.setattr(writer, "write_compressed", noted)
     sets = ["export.formats=[gptq]", "export.compress={num_rows: 5, max_length: 30}"]
     assert project.call("export", *[part for one in sets for part in ("--set", one)]).code == 5
     train, heldout = (rows_of(project.run / f"pack/{name}.safetensors") for name in ("train", "heldout"))

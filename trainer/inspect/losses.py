@@ -19,7 +19,7 @@ from trainer.model.adapter import load_on
 from trainer.model.load import load_model, precision
 from trainer.recipe import Recipe
 from trainer.recipe.method import has_reference
-from trainer.recipe.model import LoraAdapter
+from trainer.recipe.model import low_rank
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
 from trainer.scoring.likelihood import row_losses
@@ -67,7 +67,7 @@ def _ranked(model: Any, store: TokenStore, recipe: Recipe) -> list[dict[str, Any
 
 def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
     types = precision(recipe.model, None)
-    if isinstance(recipe.adapter, LoraAdapter):
+    if low_rank(recipe.adapter):
         base = load_model(recipe.model, cache_dir(), adapter=recipe.adapter, dtype=types.weights)
         return load_on(base, run.stage_dir("train") / "adapter").eval()
     section = recipe.model.model_copy(update={"name_or_path": str((run.stage_dir("train") / "model").absolute())})
@@ -76,8 +76,9 @@ def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
 
 def _reference(recipe: Recipe, model: Any) -> Callable[[], AbstractContextManager[Any]] | None:
     """Return what turns the model into the reference of the training while it is entered; None where there is none."""
-    is_adapter = isinstance(recipe.adapter, LoraAdapter) and not recipe.adapter.init_from
-    return model.disable_adapter if is_adapter and has_reference(recipe.method) else None
+    adapter = low_rank(recipe.adapter)
+    is_fresh = adapter is not None and not adapter.init_from
+    return model.disable_adapter if is_fresh and has_reference(recipe.method) else None
 
 
 def rank_pairs(

@@ -30,7 +30,7 @@ from trainer.model.forecast import after_running_out, predictor_of
 from trainer.model.memory import RESERVE_CUDA, Batch, Predictor
 from trainer.model.outline import NotPredictedError, Outline
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter
+from trainer.recipe.model import low_rank
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
@@ -151,7 +151,7 @@ def _not_covered(model: Any, engine: Engine, recipe: Recipe) -> str | None:
     if engine.layout != "flat" or engine.scorer is None:
         return "attention or head are the model's own"
     products = [module for module in model.modules() if hasattr(module, "_product")]
-    if isinstance(recipe.adapter, LoraAdapter) and not products:
+    if low_rank(recipe.adapter) and not products:
         return "LoRA goes through PEFT's own forward"
     return None
 

@@ -27,7 +27,7 @@ from trainer.methods.collate import moved
 from trainer.methods.parts import Parts
 from trainer.model import adapter as adapters
 from trainer.model.load import commit
-from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.recipe.model import LoraAdapter, QloraAdapter, four_bit_of, low_rank, start_of
 from trainer.tokens.store import TokenStore
 
 VERSION = 1
@@ -39,7 +39,7 @@ TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
 
 def reference_of(parts: Parts, store: TokenStore, accelerator: Any) -> torch.Tensor:
     """Return what the policy at step 0 says about the pairs of a store, kept or computed; see `reference_log_probs`."""
-    adapter = parts.job.recipe.adapter
+    adapter = low_rank(parts.job.recipe.adapter)
 
     def compute() -> torch.Tensor:
         return reference_log_probs(
@@ -48,7 +48,7 @@ def reference_of(parts: Parts, store: TokenStore, accelerator: Any) -> torch.Ten
             store,
             pad_id=parts.pad_id,
             accelerator=accelerator,
-            is_fresh=isinstance(adapter, LoraAdapter) and adapter.init_from is None,
+            is_fresh=adapter is not None and adapter.init_from is None,
             go_alone=parts.inputs.go_alone,
         )
 
@@ -59,15 +59,14 @@ def reference_of(parts: Parts, store: TokenStore, accelerator: Any) -> torch.Ten
 def _policy(parts: Parts) -> dict[str, Any]:
     """Return all that decides what the policy at step 0 says; a fresh adapter changes nothing."""
     adapter, model = parts.job.recipe.adapter, parts.job.recipe.model
-    quantised = adapter.model_dump(include=set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"})
+    four_bit, start = four_bit_of(adapter), start_of(adapter)
+    of_four_bit = set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"}
     return {
         "weights": parts.job.weights,
         "commit": commit(model.name_or_path, model.revision),
-        "start": adapters.settings(adapter.init_from)
-        if isinstance(adapter, LoraAdapter) and adapter.init_from
-        else None,
+        "start": adapters.settings(start) if start else None,
         "packages": {name: version(name) for name in PACKAGES},
-        "quantised": quantised if isinstance(adapter, QloraAdapter) else None,
+        "quantised": four_bit.model_dump(include=of_four_bit) if four_bit else None,
         "float8_base": parts.job.recipe.train.float8_base,
         "types": [str(parts.types.weights), str(parts.types.autocast)],
         "device": next(parts.model.parameters()).device.type,

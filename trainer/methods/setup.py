@@ -25,8 +25,8 @@ from trainer.methods.stream import Plan, StreamSampler, order
 from trainer.model import adapter as adapters
 from trainer.model.forecast import dequantises_once
 from trainer.model.load import Precision, device, load_model
-from trainer.recipe.method import keeps_dropout
-from trainer.recipe.model import LoraAdapter
+from trainer.recipe.method import row_facts
+from trainer.recipe.model import low_rank
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
 
@@ -38,8 +38,8 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     recipe = job.recipe
     place = torch.device("cpu") if recipe.train.float8_base else None  # a card need never hold the wider weights
     model: Any = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, place=place)
-    if isinstance(recipe.adapter, LoraAdapter):
-        model = adapters.attach(model, recipe.adapter)
+    if adapter := low_rank(recipe.adapter):
+        model = adapters.attach(model, adapter)
     if recipe.train.float8_base:
         hold_in_float8(model, device(), say)
     covered = adapters.coverage(model)
@@ -80,7 +80,7 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
     """
     store = inputs.train
     shape = shape_of(job.recipe.method)
-    switched_off = 0.0 if keeps_dropout(job.recipe.method) else _switch_dropout_off(model)
+    switched_off = 0.0 if row_facts(job.recipe.method).keeps_dropout else _switch_dropout_off(model)
     if switched_off:  # before LoRA layers are told apart by their dropout
         say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
     rows = [shape.probe_ids(store, row) for row in range(min(PROBE_ROWS, len(store)))]

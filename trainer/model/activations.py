@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 from trainer.model.outline import WITH_PLUS_ONE, WITH_QK_NORM, Outline
 from trainer.recipe import Recipe
-from trainer.recipe.model import NoAdapter
+from trainer.recipe.model import LoraAdapter, NoAdapter
 
 Level = Literal["none", "elementwise", "full", "offload"]
 """How much of a decoder layer is computed again in the backward pass; offload: in full, its input waits on the host."""
@@ -37,9 +37,13 @@ class Kinds:
         if named == "float32" or (named == "auto" and not is_cuda):
             return cls(4, 4, 4, 4)
         is_cast = is_cuda and named in ("auto", "float16")
-        if isinstance(recipe.adapter, NoAdapter):
-            return cls(4, 2, 4, 2) if is_cast else cls(2, 2, 2, 2)
-        return cls(2, 2, 4, 2 if is_cast else 4)  # PEFT keeps adapters in float32
+        match recipe.adapter:
+            case NoAdapter():
+                return cls(4, 2, 4, 2) if is_cast else cls(2, 2, 2, 2)
+            case LoraAdapter():
+                return cls(2, 2, 4, 2 if is_cast else 4)  # PEFT keeps adapters in float32
+            case _:
+                assert_never(recipe.adapter)
 
     @property
     def is_mixed(self) -> bool:

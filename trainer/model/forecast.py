@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from trainer.errors import HardwareError, Problem, RecipeError
 from trainer.model import cards
@@ -18,7 +18,8 @@ from trainer.model.outline import NotPredictedError, Outline, read
 from trainer.model.quantised import DEQUANTISED_SHARE
 from trainer.model.source import locate
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter, NoAdapter, QloraAdapter
+from trainer.recipe.method import row_facts
+from trainer.recipe.model import Adapter, four_bit_of, low_rank
 
 OTHER_MODULES = ("model.embed_tokens", "lm_head")
 TOO_CLOSE = 0.8
@@ -43,8 +44,8 @@ def predictor_of(
 
 
 def _check_pattern(recipe: Recipe, outline: Outline) -> None:
-    adapter = recipe.adapter
-    pattern = adapter.target_modules if isinstance(adapter, LoraAdapter) and not adapter.init_from else "all-linear"
+    adapter = low_rank(recipe.adapter)
+    pattern = adapter.target_modules if adapter and not adapter.init_from else "all-linear"
     if pattern == "all-linear" or not isinstance(pattern, str):
         return
     if not any(outline.matched(pattern)) and not any(re.fullmatch(pattern, name) for name in OTHER_MODULES):
@@ -92,7 +93,7 @@ def _sizes(recipe: Recipe, processes: int) -> tuple[list[int], int]:
 
 def dequantises_once(recipe: Recipe) -> bool:
     """Tell whether 4-bit weights may be kept dequantised: who asks for full recompute wants memory, not time."""
-    return isinstance(recipe.adapter, QloraAdapter) and asked_level(recipe.train, is_cuda=True) not in WHOLE
+    return four_bit_of(recipe.adapter) is not None and asked_level(recipe.train, is_cuda=True) not in WHOLE
 
 
 def _dequantised_fits(predictor: Predictor, card: cards.Card) -> bool:
@@ -102,13 +103,7 @@ def _dequantised_fits(predictor: Predictor, card: cards.Card) -> bool:
 
 def item_tokens(recipe: Recipe) -> int:
     """Return the most tokens of an item: a pack, a row, or a pair, whose prompt is stored once."""
-    match recipe.method.shape:
-        case "single":
-            return recipe.pack.max_length
-        case "pair":
-            return 2 * recipe.pack.max_length
-        case _:
-            assert_never(recipe.method.shape)
+    return recipe.pack.max_length * row_facts(recipe.method).sequences
 
 
 Setting = tuple[str, str, Any]
@@ -165,9 +160,9 @@ def _steps(recipe: Recipe, card: cards.Card) -> Iterator[Setting]:
         yield "train", "gradient_checkpointing", True
     if recipe.train.micro_batch_size != 1:
         yield "train", "micro_batch_size", 1
-    if isinstance(recipe.adapter, NoAdapter):
+    if not low_rank(recipe.adapter):
         yield "adapter", "kind", "lora"
-    elif not isinstance(recipe.adapter, QloraAdapter) and not recipe.train.float8_base:
+    elif not four_bit_of(recipe.adapter) and not recipe.train.float8_base:
         yield "adapter", "kind", "qlora"
     if level != "offload" and card.is_cuda:
         yield "train", "gradient_checkpointing", "offload"
@@ -177,11 +172,8 @@ def _steps(recipe: Recipe, card: cards.Card) -> Iterator[Setting]:
 
 def _with_adapter(recipe: Recipe) -> Recipe:
     """Return the recipe with the adapter class that its kind asks for."""
-    kinds: dict[str, type[LoraAdapter]] = {"lora": LoraAdapter, "qlora": QloraAdapter}
-    wanted = kinds.get(recipe.adapter.kind)
-    if wanted is None or type(recipe.adapter) is wanted:
-        return recipe
-    return recipe.model_copy(update={"adapter": wanted.model_validate(recipe.adapter.model_dump())})
+    adapter: Adapter = TypeAdapter(Adapter).validate_python(recipe.adapter.model_dump())
+    return recipe.model_copy(update={"adapter": adapter})
 
 
 def after_running_out(recipe: Recipe, outline: Outline, failed: Forecast) -> str | None:

@@ -9,7 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 import torch
 import transformers
@@ -28,7 +28,7 @@ from transformers.utils import logging
 from trainer.errors import HardwareError, RecipeError
 from trainer.errors import Problem as RecipeProblem
 from trainer.model.source import ModelSource, locate
-from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
+from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter, four_bit_of
 
 logging.disable_progress_bar()  # transformers draws one for every file that it opens
 
@@ -52,7 +52,7 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def precision(section: ModelSection, adapter: object) -> Precision:
+def precision(section: ModelSection, adapter: Adapter | None) -> Precision:
     """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe says otherwise.
 
     Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. Where the
@@ -71,7 +71,13 @@ def precision(section: ModelSection, adapter: object) -> Precision:
     if not on_cuda:
         return Precision(torch.float32, None)
     half = torch.bfloat16 if has_bfloat16 and section.dtype == "auto" else torch.float16
-    return Precision(torch.float32, half) if isinstance(adapter, NoAdapter) else Precision(half, half)
+    match adapter:
+        case NoAdapter():
+            return Precision(torch.float32, half)
+        case LoraAdapter() | None:
+            return Precision(half, half)
+        case _:
+            assert_never(adapter)
 
 
 def model_folder(section: ModelSection, cache: Path) -> tuple[str, dict[str, Any]]:
@@ -141,7 +147,7 @@ def load_model(
     section: ModelSection,
     cache: Path,
     *,
-    adapter: object = None,
+    adapter: Adapter | None = None,
     dtype: torch.dtype,
     place: Place | None = None,
 ) -> PreTrainedModel:
@@ -163,8 +169,9 @@ def load_model(
     kwargs |= {"dtype": dtype, "use_safetensors": True, "device_map": "auto" if place == "auto" else {"": place}}
     if section.attn_implementation != "auto":
         kwargs["attn_implementation"] = section.attn_implementation
-    if isinstance(adapter, QloraAdapter):
-        kwargs["quantization_config"] = four_bit(adapter, dtype)
+    packed = four_bit_of(adapter) if adapter else None
+    if packed:
+        kwargs["quantization_config"] = four_bit(packed, dtype)
     try:
         _refuse_hidden_code(name, kwargs)
         model = AutoModelForCausalLM.from_pretrained(name, **kwargs)
@@ -178,7 +185,7 @@ def load_model(
             problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
             raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error
         raise _cannot_load("model", name, error) from error
-    if isinstance(adapter, QloraAdapter) and not getattr(model, "is_loaded_in_4bit", False):
+    if packed and not getattr(model, "is_loaded_in_4bit", False):
         raise HardwareError(f"{name} was not loaded in 4 bits", hint="update bitsandbytes, or --set adapter.kind=lora")
     model.config.use_cache = False
     return model

@@ -16,7 +16,7 @@ from trainer.model.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes,
 from trainer.model.outline import Linear, Outline
 from trainer.model.quantised import ALIGNMENT_8BIT, CHUNK_8BIT, eight_bit_states, four_bit_bytes
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.recipe.model import four_bit_of, low_rank
 from trainer.recipe.schema import obstacles
 
 BFLOAT16 = 2
@@ -108,9 +108,8 @@ class Predictor:
         self.is_dequantised = is_dequantised
         self.processes = processes
         self.kinds = Kinds.of(recipe, is_cuda=is_cuda)
-        adapter = recipe.adapter
-        self.adapter = adapter if isinstance(adapter, LoraAdapter) else None
-        self.four_bit = adapter if isinstance(adapter, QloraAdapter) else None
+        self.adapter = low_rank(recipe.adapter)
+        self.four_bit = four_bit_of(recipe.adapter)
         self.rank = self.adapter.r if self.adapter else 0
         adapted = {linear.name for linear in outline.linears if self.has_adapter(linear)}
         blocks = {linear.name for linear in outline.linears if linear.name in adapted and self._in_block(linear)}

@@ -14,13 +14,12 @@ from typing import Any
 import orjson
 
 from trainer.errors import BY_EXIT_CODE, HardwareError
-from trainer.model.merge import SURVIVAL_LIMIT, MergeReport
-from trainer.model.prove import Request
-from trainer.recipe.export import Verify
+from trainer.model.formats import Precision, format_of
+from trainer.model.request import Request
+from trainer.recipe.export import Format, Quantised, Verify
 
 SHOWN = 3
 """Findings of one kind that a message lists."""
-EXACT, ROUNDED, QUANTISED = "exact", "rounded", "quantised"
 
 
 def prove_apart(request: Request) -> dict[str, Any]:
@@ -70,14 +69,7 @@ class Scored:
         return self.trained - self.exported
 
 
-def precision_class(kind: str, dtype: str) -> str:
-    """Return which limits hold: exact, rounded (16-bit) or quantised."""
-    if kind == "adapter" or (kind == "merged" and dtype == "float32"):
-        return EXACT
-    return ROUNDED if kind == "merged" or dtype in ("f16", "bf16", "f32") else QUANTISED
-
-
-def judge(kind: str, dtype: str, found: dict[str, Any], scored: Scored | None, limits: Verify) -> dict[str, Any]:
+def judge(kind: Format, dtype: str, found: dict[str, Any], scored: Scored | None, limits: Verify) -> dict[str, Any]:
     """Return one entry of export/verify.json.
 
     Args:
@@ -88,12 +80,13 @@ def judge(kind: str, dtype: str, found: dict[str, Any], scored: Scored | None, l
         limits: Of the recipe.
     """
     reasons = list(_findings(found["findings"]))
+    precision = format_of(kind).precision(dtype)
     if "mean_kl" in found:
-        reasons += _beyond(precision_class(kind, dtype), found, limits)
+        reasons += _beyond(precision, found, limits)
         if not found["differs_from_base"]["max_logit_diff"] > 0:
             reasons.append("the outputs are those of the base model")
     if scored is not None:
-        reasons += _lost(precision_class(kind, dtype), scored, limits)
+        reasons += _lost(precision, scored, limits)
     proof = {name: value for name, value in found.items() if name not in ("answers", "largest_logit", "double")}
     proof["score"] = asdict(scored) if scored else None
     return proof | {"dtype": dtype, "passed": not reasons, "because": "; ".join(reasons)}
@@ -105,15 +98,15 @@ def _findings(findings: list[str]) -> Iterator[str]:
         yield f"and {len(findings) - SHOWN} more of the kind"
 
 
-def _beyond(precision: str, found: dict[str, Any], limits: Verify) -> Iterator[str]:
+def _beyond(precision: Precision, found: dict[str, Any], limits: Verify) -> Iterator[str]:
     """Yield the limits that are not kept; a comparison with NaN is never true."""
-    if precision == EXACT:
+    if precision == "exact":
         limit = limits.max_logit_diff * (1.0 if found["double"] else max(1.0, found["largest_logit"] / 10))
         if not found["max_logit_diff"] <= limit:
             yield f"largest logit difference {found['max_logit_diff']:.2e}, limit {limit:.1e}"
         yield from _same(found, 1.0)
         return
-    of = limits.quantised if precision == QUANTISED else limits
+    of = _limits(precision, limits)
     if not found["mean_kl"] <= of.max_mean_kl:
         yield f"{precision} weights add {found['mean_kl']:.2e} nats a token, limit {of.max_mean_kl}"
     if limits.max_kl is not None and not found["max_kl"] <= limits.max_kl:
@@ -121,6 +114,10 @@ def _beyond(precision: str, found: dict[str, Any], limits: Verify) -> Iterator[s
     if not found["top1_agreement"] >= of.min_top1_agreement:
         yield f"same best token at {found['top1_agreement']:.1%} of positions, at least {of.min_top1_agreement:.1%}"
     yield from _same(found, of.min_same_answers)
+
+
+def _limits(precision: Precision, limits: Verify) -> Verify | Quantised:
+    return limits.quantised if precision == "quantised" else limits
 
 
 def _same(found: dict[str, Any], least: float) -> Iterator[str]:
@@ -133,9 +130,9 @@ def _same(found: dict[str, Any], least: float) -> Iterator[str]:
         )
 
 
-def _lost(precision: str, scored: Scored, limits: Verify) -> Iterator[str]:
+def _lost(precision: Precision, scored: Scored, limits: Verify) -> Iterator[str]:
     """Yield a score that fell too far; one answer more or less is chance."""
-    limit = (limits.quantised if precision == QUANTISED else limits).max_score_drop
+    limit = _limits(precision, limits).max_score_drop
     if scored.drop > max(limit, 1 / scored.num_questions) + 1e-9:
         yield (
             f"{scored.metric} fell from {scored.trained:.1%} to {scored.exported:.1%} "
@@ -157,16 +154,4 @@ def sentence(name: str, proof: dict[str, Any]) -> str:
         f"export: {name} proven on {proof['num_positions']} positions: largest logit difference "
         f"{proof['max_logit_diff']:.1e}, mean KL {proof['mean_kl']:.1e}, same best token "
         f"{proof['top1_agreement']:.1%}, same answers {proof['same_answers']} of {proof['num_answers']}{scored}"
-    )
-
-
-def survived(name: str, report: MergeReport) -> str:
-    """Return what the terminal says about a merge."""
-    if not report.survival:
-        return f"export: {name} written in {report.dtype}"
-    share = report.survival["median"]
-    low = "" if share >= SURVIVAL_LIMIT else f"; below {SURVIVAL_LIMIT}: set export.merge.rounding: stochastic"
-    return (
-        f"export: {name} in {report.dtype}, rounding {report.rounding}: {share:.3f} of the update survives (median), "
-        f"lowest {report.survival['lowest']:.3f}{low}"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,84 +23,17 @@ from trainer.errors import HardwareError, TrainerError
 from trainer.model import adapter as adapters
 from trainer.model.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.model.carried import carried_findings
-from trainer.model.gguf.opened import open_gguf
+from trainer.model.formats import format_of
 from trainer.model.load import load_model, load_tokenizer
 from trainer.model.merge import replay
 from trainer.model.provenance import examine, read_provenance
-from trainer.model.reopened import (
-    Opened,
-    Prompt,
-    free,
-    greedy,
-    in_double,
-    open_export,
-    recast_findings,
-    unquantised,
-)
+from trainer.model.reopened import Opened, Prompt, free, greedy, in_double, recast_findings, unquantised
+from trainer.model.request import Export, Request
 from trainer.model.written import plan_of
-from trainer.recipe.model import ModelSection, QloraAdapter
+from trainer.recipe.model import QloraAdapter
 
 GENERAL_TOKENS = 16
 """Length of the trained model's answers to general prompts, at whose tokens the formats are compared."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """One format to be proven."""
-
-    name: str
-    kind: str
-    folder: str
-    base: str = "plain"
-    """What it was made from: plain or dequantised."""
-    plan: dict[str, Any] | None = None
-    """Of merged weights: what the merge was asked for, to repeat it."""
-    fingerprint: str = ""
-    """Of the export that wrote it: an older folder is not taken for the new one."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is measured."""
-
-    model: dict[str, Any]
-    """The recipe's `model`."""
-    base: str
-    """Folder of the base model."""
-    cache: str
-    trained: str
-    """Folder with the trained adapter, or the trained model."""
-    is_adapter: bool
-    four_bit: dict[str, Any] | None
-    """The recipe's `adapter` where it is qlora."""
-    weights_dtype: str
-    """Type that the base had while training."""
-    rows: list[list[int]]
-    """Held-out rows."""
-    prompts: list[dict[str, Any]]
-    """Held-out questions: messages, tools, kwargs, and `ids` as training and eval saw them."""
-    general: list[list[int]]
-    """General prompts, as token ids."""
-    stop_ids: list[int]
-    stop_id: int
-    max_new_tokens: int
-    template: str | None
-    """sha256 of the template to travel along: the one trained with, and its default system prompt."""
-    eos_token: str | None
-    """End token of the tokenizer trained with."""
-    exports: list[Export] = field(default_factory=list)
-    references: str | None = None
-    """File where the first request of an export keeps what the trained model says, and the next one finds it."""
-
-    @property
-    def asked(self) -> list[Prompt]:
-        """Return the questions."""
-        return [Prompt(**prompt) for prompt in self.prompts]
-
-    @property
-    def section(self) -> ModelSection:
-        """Return the recipe's `model`."""
-        return ModelSection.model_validate(self.model)
 
 
 @dataclass
@@ -185,27 +118,15 @@ class Prover:
     # The formats
 
     def _prove(self, export: Export) -> dict[str, Any]:
-        request, folder = self.request, Path(export.folder)
-        findings = (
-            []
-            if export.kind == "gguf"
-            else list(  # a GGUF file holds all that itself
-                carried_findings(
-                    folder,
-                    request.asked,
-                    stop_id=request.stop_id,
-                    template=request.template,
-                    eos_token=request.eos_token,
-                )
-            )
-        )
+        format = format_of(export.kind)
+        findings = [] if format.holds_tokenizer else self._carried_findings(export)
         findings += _of_this_export(export)
         facts: dict[str, Any] = {}
         try:
-            if export.kind == "merged":
+            if format.is_replayed:
                 facts, wrong = self._replayed(export)
                 findings += wrong
-            opened = self._opened(export)
+            opened = format.open(self.request, export)
         except Exception as error:  # whatever PEFT, transformers and safetensors make of a folder that is not right
             if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
                 raise  # of this machine, not of the folder
@@ -217,13 +138,16 @@ class Prover:
         free()
         return found
 
-    def _opened(self, export: Export) -> Opened:
-        request, folder = self.request, Path(export.folder)
-        if export.kind == "gguf":
-            quantisation = export.name.removeprefix("gguf/")
-            return open_gguf(folder, quantisation, request.asked, stop_id=request.stop_id, template=request.template)
-        return open_export(
-            export.kind, folder, section=request.section, cache=request.cache, trained=Path(request.trained)
+    def _carried_findings(self, export: Export) -> list[str]:
+        request = self.request
+        return list(
+            carried_findings(
+                Path(export.folder),
+                request.asked,
+                stop_id=request.stop_id,
+                template=request.template,
+                eos_token=request.eos_token,
+            )
         )
 
     def _replayed(self, export: Export) -> tuple[dict[str, Any], list[str]]:

@@ -140,28 +140,40 @@ class Opened:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def open_export(kind: str, folder: Path, *, section: ModelSection, cache: str, trained: Path) -> Opened:
-    """Reopen a format.
+def open_adapter(folder: Path, *, section: ModelSection, cache: str, trained: Path) -> Opened:
+    """Reopen an adapter.
 
     Args:
-        kind: adapter, merged, bnb4, fp8, awq or gptq.
         folder: Of the format.
-        section: The recipe's `model`: the base that an adapter is put on.
+        section: The recipe's `model`: the base that the adapter is put on.
         cache: Folder for converted models.
         trained: The adapter that training wrote.
 
     Raises:
         HardwareError: It cannot be opened; the message says why.
     """
-    findings = [
-        f"{path.name}: {name} is not finite" for path in sorted(folder.glob("*.safetensors")) for name in _broken(path)
-    ]
-    if kind == "adapter":
-        model: Any = adapters.load_on(unquantised(section, cache), folder)
-        findings += _adapter_findings(folder, trained)
-    else:
-        model, lacking = _plain(folder)
-        findings += lacking
+    findings = _not_finite(folder)
+    model = adapters.load_on(unquantised(section, cache), folder)
+    return _opened(folder, model, findings + _adapter_findings(folder, trained))
+
+
+def open_whole(folder: Path) -> Opened:
+    """Reopen a format that holds all weights, by plain transformers.
+
+    Raises:
+        HardwareError: It cannot be opened; the message says why.
+    """
+    findings = _not_finite(folder)
+    model, lacking = _plain(folder)
+    return _opened(folder, model, findings + lacking)
+
+
+def _not_finite(folder: Path) -> list[str]:
+    files = sorted(folder.glob("*.safetensors"))
+    return [f"{path.name}: {name} is not finite" for path in files for name in _broken(path)]
+
+
+def _opened(folder: Path, model: Any, findings: list[str]) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     eos = end_tokens(folder) or [tokenizer.eos_token_id]
 

@@ -9,19 +9,19 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer.model.load import model_folder
-from trainer.recipe.model import ModelSection, QloraAdapter
+from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
 FOUR_BIT_BYTES = 0.5 + 4 / 64
 """Of a weight in 4 bits, with a float32 scale for each block of 64. Source: Dettmers et al., arXiv 2305.14314."""
 
 
-def weight_bytes(section: ModelSection, cache: Path, adapter: object, dtype: torch.dtype) -> int:
+def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dtype: torch.dtype) -> int:
     """Return the bytes of the loaded weights, by a model without storage.
 
     Args:
         section: The recipe's `model`.
         cache: Folder for converted models.
-        adapter: The recipe's `adapter`; linear layers of qlora are in 4 bits.
+        adapter: The recipe's `adapter`; linear layers of qlora are in 4 bits. None: plain weights.
         dtype: Type of the weights.
     """
     name, kwargs = model_folder(section, cache)
@@ -29,7 +29,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: object, dtype: tor
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=section.trust_remote_code)
     packed: set[int] = set()
-    if isinstance(adapter, QloraAdapter):
+    if adapter and four_bit_of(adapter):
         head = model.get_output_embeddings()
         packed = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head}
     sizes = (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never, get_args
 
 from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
 
 Format = Literal["adapter", "merged", "gguf", "bnb4", "fp8", "awq", "gptq"]
-FROM_MERGED: tuple[Format, ...] = ("gguf", "bnb4", "fp8", "awq", "gptq")
-"""Formats that are made from merged weights."""
+FORMATS: tuple[Format, ...] = get_args(Format)
 Quantisation = Literal[
     "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1",
     "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "iq4_nl", "iq4_xs",
@@ -126,3 +125,21 @@ class ExportSection(Section):
         if wanted is not None and self.formats != "auto" and wanted not in self.formats:
             raise ValueError(f"push.format is {wanted}, which `formats` leaves out")
         return self
+
+
+def format_named(name: str) -> Format:
+    """Return the format of an entry of verify.json: gguf of `gguf/q8_0`."""
+    return next(format for format in FORMATS if format == name.partition("/")[0])
+
+
+def library_of(format: Format) -> str:
+    """Return the library that opens a format, as the hub names it."""
+    match format:
+        case "adapter":
+            return "peft"
+        case "gguf":
+            return "gguf"
+        case "merged" | "bnb4" | "fp8" | "awq" | "gptq":
+            return "transformers"
+        case _:
+            assert_never(format)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, assert_never
+from typing import Annotated, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, model_validator
 
@@ -128,23 +128,54 @@ def has_reference(method: Method) -> bool:
             assert_never(method)
 
 
-def keeps_dropout(method: Method) -> bool:
-    """Tell whether dropout stays on: both answers of a pair must see the same policy."""
-    match method.shape:
-        case "single":
+def trains_prompts(method: PairedMethod) -> bool:
+    """Tell whether the loss looks at the prompt's tokens too."""
+    match method:
+        case OrpoMethod():
             return True
-        case "pair":
+        case DpoMethod() | CpoMethod() | SimpoMethod():
             return False
         case _:
-            assert_never(method.shape)
+            assert_never(method)
 
 
-def never_packed(method: Method) -> str | None:
-    """Return what rows are called that share no sequence with others; None where they may."""
+class RowFacts(NamedTuple):
+    """What follows from the shape of a method's rows."""
+
+    title: str
+    """What messages call them."""
+    sequences: int
+    """Sequences of an item, each of `pack.max_length` tokens at most."""
+    are_packed: bool
+    """Several of them may share a sequence."""
+    keeps_dropout: bool
+    """False where all sequences of an item must see the same policy."""
+    rate_divisor: int
+    """The usual learning rate is that of single rows over this."""
+    has_preference: bool
+    """One of two answers is better: preference_accuracy and preference_margin can be measured."""
+
+
+def row_facts(method: Method) -> RowFacts:
+    """Return what follows from the shape of a method's rows."""
     match method.shape:
         case "single":
-            return None
+            return RowFacts(
+                title="single rows",
+                sequences=1,
+                are_packed=True,
+                keeps_dropout=True,
+                rate_divisor=1,
+                has_preference=False,
+            )
         case "pair":
-            return "preference pairs"
+            return RowFacts(
+                title="preference pairs",
+                sequences=2,
+                are_packed=False,
+                keeps_dropout=False,
+                rate_divisor=20,
+                has_preference=True,
+            )
         case _:
             assert_never(method.shape)

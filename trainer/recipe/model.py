@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -102,3 +102,36 @@ class QloraAdapter(LoraAdapter):
 
 
 Adapter = Annotated[NoAdapter | LoraAdapter | QloraAdapter, Field(discriminator="kind")]
+
+
+def low_rank(adapter: Adapter) -> LoraAdapter | None:
+    """Return the settings of low-rank weights beside frozen ones; None where all weights move."""
+    match adapter:
+        case LoraAdapter():
+            return adapter
+        case NoAdapter():
+            return None
+        case _:
+            assert_never(adapter)
+
+
+def four_bit_of(adapter: Adapter) -> QloraAdapter | None:
+    """Return the settings of frozen weights in 4 bits; None where no weight is held so."""
+    match adapter:
+        case QloraAdapter():
+            return adapter
+        case NoAdapter() | LoraAdapter():
+            return None
+        case _:
+            assert_never(adapter)
+
+
+def start_of(adapter: Adapter) -> str | None:
+    """Return the run or adapter folder that training continues."""
+    match adapter:
+        case LoraAdapter():
+            return adapter.init_from
+        case NoAdapter():
+            return None
+        case _:
+            assert_never(adapter)

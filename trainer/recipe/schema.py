@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, assert_never
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -12,8 +12,8 @@ from trainer.recipe.data import DataSection, PackSection
 from trainer.recipe.decide import DecideSection
 from trainer.recipe.evaluate import EvalSection
 from trainer.recipe.export import ExportSection
-from trainer.recipe.method import Method, SftMethod, keeps_dropout, never_packed
-from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter
+from trainer.recipe.method import Method, SftMethod, row_facts
+from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, four_bit_of, low_rank, start_of
 from trainer.recipe.train import LaunchSection, TrackSection, TrainSection
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -53,13 +53,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def full_tuning_exports_merged(self) -> Recipe:
-        if isinstance(self.adapter, NoAdapter) and self.export.formats != "auto" and "adapter" in self.export.formats:
+        if not low_rank(self.adapter) and self.export.formats != "auto" and "adapter" in self.export.formats:
             raise ValueError("export.formats: there is no adapter to export with adapter.kind none; use [merged]")
         return self
 
     @model_validator(mode="after")
     def only_qlora_has_a_dequantised_base(self) -> Recipe:
-        if self.export.merge.base == "dequantised" and not isinstance(self.adapter, QloraAdapter):
+        if self.export.merge.base == "dequantised" and not four_bit_of(self.adapter):
             raise ValueError("export.merge.base: dequantised is for adapter.kind qlora; use plain or auto")
         return self
 
@@ -72,11 +72,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def only_plain_lora_has_a_float8_base(self) -> Recipe:
-        adapter, strategy = self.adapter, self.launch.strategy
+        adapter, strategy = low_rank(self.adapter), self.launch.strategy
         problem = None
-        if isinstance(adapter, NoAdapter):
+        if not adapter:
             problem = "adapter.kind none trains every weight, none is frozen"
-        elif isinstance(adapter, QloraAdapter):
+        elif four_bit_of(self.adapter):
             problem = "adapter.kind qlora holds the frozen weights in 4 bits; use lora"
         elif adapter.use_dora:
             problem = "adapter.use_dora computes with the weights themselves; use false"
@@ -100,30 +100,25 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def preference_rows_are_not_packed(self) -> Recipe:
-        rows = never_packed(self.method)
-        if rows and self.pack.packing is True:
-            raise ValueError(f"pack.packing: {rows} are not packed; use auto or false")
+        rows = row_facts(self.method)
+        if self.pack.packing is True and not rows.are_packed:
+            raise ValueError(f"pack.packing: {rows.title} are not packed; use auto or false")
         return self
 
     @model_validator(mode="after")
     def preference_accuracy_needs_pairs(self) -> Recipe:
         named = self.eval.metrics if self.eval.metrics != "auto" else []
-        match self.method.shape:
-            case "single":
-                for metric in ("preference_accuracy", "preference_margin"):
-                    if metric in named:
-                        kind = self.method.kind
-                        raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is {kind}")
-                return self
-            case "pair":
-                return self
-            case _:
-                assert_never(self.method.shape)
+        for metric in ("preference_accuracy", "preference_margin"):
+            if metric in named and not row_facts(self.method).has_preference:
+                kind = self.method.kind
+                raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is {kind}")
+        return self
 
     @model_validator(mode="after")
     def compiled_layers_drop_nothing_and_are_whole(self) -> Recipe:
-        dropout = getattr(self.adapter, "dropout", 0.0)
-        if self.train.torch_compile and dropout and keeps_dropout(self.method):
+        adapter = low_rank(self.adapter)
+        dropout = adapter.dropout if adapter else 0.0
+        if self.train.torch_compile and dropout and row_facts(self.method).keeps_dropout:
             raise ValueError(f"train.torch_compile: compiled layers have no dropout; adapter.dropout is {dropout:g}")
         if self.train.torch_compile and self.launch.strategy in ("fsdp2", "zero3"):
             raise ValueError(f"train.torch_compile: not with launch.strategy {self.launch.strategy}; use ddp")
@@ -140,43 +135,32 @@ class Recipe(Section):
     @model_validator(mode="after")
     def the_start_is_known(self) -> Recipe:
         arms = [] if self.eval.arms == "auto" else self.eval.all_arms
-        if any(arm.model == "start" for arm in arms) and not getattr(self.adapter, "init_from", None):
+        if any(arm.model == "start" for arm in arms) and not start_of(self.adapter):
             raise ValueError("eval.arms: start is the adapter of adapter.init_from, which is not set")
         return self
 
 
 def solve(recipe: Recipe) -> Recipe:
     """Settle every `auto` that the recipe alone decides; those that need the rows or the machine stay."""
-    is_full = isinstance(recipe.adapter, NoAdapter)
+    adapter = low_rank(recipe.adapter)
     changes: dict[str, object] = {}
-    if isinstance(recipe.adapter, LoraAdapter) and recipe.adapter.alpha == "auto" and not recipe.adapter.init_from:
-        changes["adapter"] = recipe.adapter.model_copy(update={"alpha": float(2 * recipe.adapter.r)})
+    if adapter and adapter.alpha == "auto" and not adapter.init_from:
+        changes["adapter"] = adapter.model_copy(update={"alpha": float(2 * adapter.r)})
     train: dict[str, object] = {}
     if recipe.train.learning_rate == "auto":
-        train["learning_rate"] = _usual_rate(recipe)
+        train["learning_rate"] = (2e-4 if adapter else 1e-5) / row_facts(recipe.method).rate_divisor
     if recipe.train.num_train_epochs is None and recipe.train.max_steps is None:
         train["num_train_epochs"] = 3.0
     if train:
         changes["train"] = recipe.train.model_copy(update=train)
     if recipe.export.formats == "auto":
-        changes["export"] = recipe.export.model_copy(update={"formats": ["merged"] if is_full else ["adapter"]})
+        changes["export"] = recipe.export.model_copy(update={"formats": ["adapter"] if adapter else ["merged"]})
     if recipe.eval.arms == "auto":
-        start = ["start"] if getattr(recipe.adapter, "init_from", None) else []
+        start = ["start"] if start_of(recipe.adapter) else []
         changes["eval"] = recipe.eval.model_copy(update={"arms": ["base", *start, "tuned"]})
     if recipe.track.run_name is None:
         changes["track"] = recipe.track.model_copy(update={"run_name": recipe.name})
     return recipe.model_copy(update=changes)
-
-
-def _usual_rate(recipe: Recipe) -> float:
-    rate = 1e-5 if isinstance(recipe.adapter, NoAdapter) else 2e-4
-    match recipe.method.shape:
-        case "single":
-            return rate
-        case "pair":
-            return rate / 20
-        case _:
-            assert_never(recipe.method.shape)
 
 
 # The optimizer in the backward pass, where no gradient waits for another
@@ -195,7 +179,7 @@ def obstacles(recipe: Recipe, *, processes: int | None, accumulation: int | None
 
 def _obstacles(recipe: Recipe, processes: int | None, accumulation: int | None) -> Iterator[str]:
     train, launch = recipe.train, recipe.launch
-    if not isinstance(recipe.adapter, NoAdapter):
+    if low_rank(recipe.adapter):
         yield f"adapter.kind {recipe.adapter.kind} has hardly any gradients to free: adapter.kind=none"
     if train.max_grad_norm:
         yield f"max_grad_norm {train.max_grad_norm:g} needs all gradients at once: train.max_grad_norm=0"

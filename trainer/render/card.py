@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, assert_never
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
+from trainer.recipe.export import Format, library_of
 from trainer.render.damage import Damage, damage_summary, damages, habit_measures, looked_at, suite_measures
 from trainer.render.format import DASH, flatten, title_of
 from trainer.render.metrics import ScoreRow, score_rows, verdict, write_difference, write_interval, write_value
@@ -54,8 +55,8 @@ class CardFacts:
     name: str
     base_model: str
     revision: str | None
-    formats: list[str]
-    adapter_kind: str
+    formats: list[Format]
+    adapter_kind: Literal["none", "lora", "qlora"]
     method_kind: str
     recipe_yaml: str
     trainer_version: str
@@ -112,7 +113,7 @@ def render_card(facts: CardFacts) -> str:
 def _context(facts: CardFacts) -> dict[str, Any]:
     return {
         "front_matter": _front_matter(facts),
-        "what": {"lora": "LoRA adapter", "qlora": "QLoRA adapter"}.get(facts.adapter_kind, "full fine-tuning"),
+        "what": _what(facts.adapter_kind),
         "verdict": verdict(facts.scores),
         "licence": f"Its licence, `{facts.licence}`, applies to this model too."
         if facts.licence
@@ -140,6 +141,26 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     }
 
 
+def _library(formats: list[Format]) -> str:
+    """Return the library that opens all formats; an adapter's comes first, as the first thing that the card shows."""
+    libraries = {library_of(format) for format in formats}
+    if "peft" in libraries:
+        return "peft"
+    return libraries.pop() if len(libraries) == 1 else "transformers"
+
+
+def _what(adapter_kind: Literal["none", "lora", "qlora"]) -> str:
+    match adapter_kind:
+        case "none":
+            return "full fine-tuning"
+        case "lora":
+            return "LoRA adapter"
+        case "qlora":
+            return "QLoRA adapter"
+        case _:
+            assert_never(adapter_kind)
+
+
 def _front_matter(facts: CardFacts) -> str:
     """Return the metadata as YAML. Source: https://huggingface.co/docs/hub/model-cards."""
     is_adapter = "adapter" in facts.formats
@@ -148,7 +169,7 @@ def _front_matter(facts: CardFacts) -> str:
     metadata = {
         "base_model": base,
         "base_model_relation": None if base is None else "adapter" if is_adapter else "finetune",
-        "library_name": "peft" if is_adapter else "gguf" if facts.formats == ["gguf"] else "transformers",
+        "library_name": _library(facts.formats),
         "pipeline_tag": "text-generation",
         "license": facts.licence,
         "tags": ["recipe-trainer", facts.method_kind, *([facts.adapter_kind] if facts.adapter_kind != "none" else [])],

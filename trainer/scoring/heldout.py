@@ -16,7 +16,7 @@ from trainer.data.read import read_rows
 from trainer.data.reasons import RowError
 from trainer.data.records import parse_row
 from trainer.errors import DataError
-from trainer.recipe.method import Method
+from trainer.recipe.method import Method, row_facts
 from trainer.recipe.pii import Pii
 from trainer.scoring.evidence import Evidence
 from trainer.scoring.likelihood import RowScores, row_losses, row_scores
@@ -104,14 +104,13 @@ def read_held_out(
 
 
 def usual_metric(method: Method, graders: Iterable[str]) -> str:
-    """Return the metric that decides where the recipe names none; `graders` are metrics of answers."""
-    match method.shape:
-        case "single":
-            return next(iter(graders), "loss")
-        case "pair":
-            return "preference_accuracy"
-        case _:
-            assert_never(method.shape)
+    """Return the metric that decides where the recipe names none.
+
+    Args:
+        method: Of the recipe.
+        graders: Names of the metrics that mark answers, the most fitting first.
+    """
+    return "preference_accuracy" if row_facts(method).has_preference else next(iter(graders), "loss")
 
 
 def _side(prompt: Any, answer: Any) -> TokenRow:

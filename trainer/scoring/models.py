@@ -13,7 +13,7 @@ from peft import PeftModel
 from trainer.model.adapter import adapter_folder
 from trainer.model.load import Place, load_model, precision
 from trainer.model.size import weight_bytes
-from trainer.recipe.model import Adapter, LoraAdapter, ModelSection
+from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.replicas import Replicas, ReplicatedModel, devices, placement
 
@@ -44,7 +44,7 @@ def open_models(
         StageError: `adapter.init_from` holds no adapter.
     """
     dtype = precision(section, None).weights
-    if not isinstance(adapter, LoraAdapter):
+    if not low_rank(adapter):
         for kind in ("base", "tuned"):
             if kind in kinds:
                 name = section.name_or_path if kind == "base" else str((tuned / "model").absolute())
@@ -57,8 +57,9 @@ def open_models(
     model: Any = None
     folders: dict[Kind, Path] = {}
     if "start" in kinds:
-        assert adapter.init_from is not None, "checked by the recipe"
-        folders["start"] = adapter_folder(adapter.init_from)
+        start = start_of(adapter)
+        assert start is not None, "checked by the recipe"
+        folders["start"] = adapter_folder(start)
     folders["tuned"] = tuned / "adapter"
     for kind, folder in folders.items():
         if kind not in kinds:

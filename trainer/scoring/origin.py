@@ -16,6 +16,7 @@ from trainer.model.provenance import digest_of, template_sha256, write_provenanc
 from trainer.model.source import locate
 from trainer.model.written import licence_of
 from trainer.recipe import Recipe
+from trainer.recipe.export import format_named
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
 
 _GGUF = "model"
@@ -202,7 +203,7 @@ class Origin:
                 base_model=public_name(model.name_or_path),
                 base_on_hub=locate(model.name_or_path, revision=model.revision).kind == "hub",
                 revision=self.revision,
-                formats=list(dict.fromkeys(name.partition("/")[0] for name in proofs)),
+                formats=list(dict.fromkeys(map(format_named, proofs))),
                 adapter_kind=self.recipe.adapter.kind,
                 method_kind=self.recipe.method.kind,
                 recipe_yaml=recipe_text(self._public_recipe),

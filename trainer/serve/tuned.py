@@ -11,7 +11,7 @@ from trainer.data import exact
 from trainer.data.served import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter
+from trainer.recipe.model import low_rank
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
 from trainer.scoring.generate import LocalModel
 from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
@@ -131,7 +131,7 @@ def open_tuned(
     kinds = [kind for kind, wanted in (("base", with_base), ("tuned", not merged)) if wanted]
     for kind, loaded in open_models(recipe.model, adapter, kinds, tuned=folder, cache=cache_dir()):  # type: ignore[arg-type]
         base, model = (loaded, model) if kind == "base" else (base, loaded)
-    shares_base = isinstance(adapter, LoraAdapter) and not merged
+    shares_base = low_rank(adapter) is not None and not merged
     return Tuned(
         recipe,
         Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=kwargs),

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.errors import HardwareError
 from trainer.model.source import locate
-from trainer.recipe.model import LoraAdapter
+from trainer.recipe.model import low_rank
 from trainer.rundir import cache_dir
 from trainer.serve.artefacts import exported, is_exported
 from trainer.serve.server import Package, Place, Server, json_object, package_in
@@ -98,7 +98,7 @@ def _trained_dtype(place: Place) -> str | None:
 
 def _adapter(place: Place) -> tuple[list[str], Path, dict[str, Any]] | str:
     """Return base, adapter and its settings, or why vLLM has to take the merged model."""
-    if not isinstance(place.recipe.adapter, LoraAdapter):
+    if not low_rank(place.recipe.adapter):
         return "all weights were trained"
     if not is_exported(place.run, "adapter"):
         return "the adapter is not exported"

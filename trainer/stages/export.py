@@ -7,40 +7,29 @@ and `manifest.json`. The limits stand in `export.verify`; beyond them nothing is
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from trainer.data import exact
 from trainer.errors import GateError, HardwareError
 from trainer.model import adapter as adapters
 from trainer.model.carried import write_carried
-from trainer.model.compress.compressor import DTYPES, calibration_rows, check_compressor, write_compressed
-from trainer.model.gguf.written import check_gguf, write_gguf, write_prompts
-from trainer.model.load import device, load_tokenizer
+from trainer.model.formats import MERGED, FromMerged, FromTraining, format_of
+from trainer.model.load import load_tokenizer
 from trainer.model.manifest import write_manifest
-from trainer.model.merge import FourBit, MergePlan
-from trainer.model.proof import Scored, drift, judge, prove_apart, sentence, survived
-from trainer.model.prove import Export, Request
+from trainer.model.proof import Scored, drift, judge, prove_apart, sentence
 from trainer.model.provenance import template_sha256
 from trainer.model.push import hub_token, push
-from trainer.model.written import (
-    base_folder,
-    generation_settings,
-    own_files,
-    plan_values,
-    write_adapter,
-    write_bnb4,
-    write_full,
-    write_merged,
-)
+from trainer.model.request import Export, Request
+from trainer.model.writer import Writer, Written
+from trainer.model.written import base_folder, generation_settings, own_files
 from trainer.recipe import Recipe
-from trainer.recipe.export import FROM_MERGED, Format
+from trainer.recipe.export import FORMATS
 from trainer.recipe.metrics import written_out
-from trainer.recipe.model import LoraAdapter, QloraAdapter
+from trainer.recipe.model import four_bit_of, low_rank
 from trainer.rundir import StageContext, cache_dir, environment, read_json, write_json
 from trainer.scoring.exported import Exam, make_exam
 from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
@@ -111,16 +100,6 @@ def _publishable(proofs: dict[str, dict[str, Any]], context: StageContext) -> No
         )
 
 
-@dataclass
-class Written:
-    """A format as it was written."""
-
-    export: Export
-    dtype: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What writing it measured."""
-
-
 class Work:
     """One export."""
 
@@ -128,9 +107,9 @@ class Work:
         self.recipe = recipe
         self.context = context
         self.references = context.dir / "references.pt"
-        self.is_adapter = isinstance(recipe.adapter, LoraAdapter)
+        self.is_adapter = low_rank(recipe.adapter) is not None
         self.trained = context.input("train", "adapter" if self.is_adapter else "model")
-        self.facts = adapters.check_saved(self.trained) if self.is_adapter else {}
+        facts = adapters.check_saved(self.trained) if self.is_adapter else {}
         packed = read_json(context.input("pack", "report.json"))
         self.stop_id = int(packed["stop_token_id"])
         self.tokenizer = load_tokenizer(recipe.model, cache_dir())
@@ -149,29 +128,30 @@ class Work:
             stop_id=self.stop_id,
             hash_file=context.run.hashes.file,
         )
+        self.writer = self._writer(facts)
+        self.formats = [format_of(name) for name in FORMATS if name in recipe.export.formats]
+        self.derived = [format for format in self.formats if isinstance(format, FromMerged)]
 
     # Order of work
 
     def proofs(self) -> dict[str, dict[str, Any]]:
         """Write and prove; return export/verify.json."""
-        wanted = set(self.recipe.export.formats)
         self.context.say(f"export: a client sends {self.origin.clients_send}")
-        if "gguf" in wanted:  # before anything is written
-            check_gguf(self.recipe.export.gguf)
-        for kind in [kind for kind in DTYPES if kind in wanted]:
-            check_compressor(kind, self.recipe.export.compress.python, self.base)
-        written = [self._adapter()] if "adapter" in wanted else []
-        merged = self._merged() if wanted - {"adapter"} else []
+        for format in self.derived:  # before anything is written
+            format.check(self.writer)
+        others = [format for format in self.formats if isinstance(format, FromTraining) and format is not MERGED]
+        written = [one for format in others for one in format.write(self.writer)]
+        merged = MERGED.write(self.writer) if self.derived or MERGED in self.formats else []
         answer = self._proven([*written, *merged])
         if merged:
             chosen = self._chosen(merged, answer["exports"])
-            later = [one for name in FROM_MERGED if name in wanted for one in self._from_merged(name, chosen)]
+            later = [one for format in self.derived for one in format.write(self.writer, chosen)]
             if later:
                 answer["exports"] |= self._proven(later)["exports"]
             written += [chosen, *later]
         self.references.unlink(missing_ok=True)
         proofs = {one.export.name: self._judged(one, answer) for one in written}
-        if merged and "merged" not in wanted and proofs["merged"]["passed"]:  # what the others were made from
+        if merged and MERGED not in self.formats and proofs["merged"]["passed"]:  # what the others were made from
             del proofs["merged"]
             shutil.rmtree(self.context.dir / "merged")
         return proofs
@@ -186,53 +166,7 @@ class Work:
         scored = self._scored(found.get("answers", []), answer["trained"][one.export.base]["answers"])
         return judge(one.export.kind, one.dtype, found, scored, self.recipe.export.verify) | one.facts
 
-    # Formats
-
-    def _adapter(self) -> Written:
-        write_adapter(self.trained, self.context.dir / "adapter")
-        return Written(self._export("adapter"), "float32", dict(self.facts))
-
-    def _merged(self) -> list[Written]:
-        """Write merged weights; for qlora with `merge.base: auto` on both bases."""
-        if not isinstance(self.recipe.adapter, LoraAdapter):
-            section = self.recipe.model.model_copy(update={"name_or_path": str(self.trained.absolute())})
-            limit = self.recipe.export.max_shard_gb
-            write_full(section, cache_dir(), self.context.dir / "merged", dtype=self.dtype, max_shard_gb=limit)
-            return [Written(self._export("merged"), self.dtype)]
-        base = self.recipe.export.merge.base
-        if base == "auto":
-            bases = ["plain", "dequantised"] if isinstance(self.recipe.adapter, QloraAdapter) else ["plain"]
-        else:
-            bases = [base]
-        return [self._merged_on(base, "merged" if len(bases) == 1 else f"merged-{base}") for base in bases]
-
-    def _merged_on(self, base: Any, name: str) -> Written:
-        plan = self._plan(base)
-        folder, aside = self.context.dir / name, self.context.run.path / MERGING / name
-        shutil.rmtree(aside, ignore_errors=True)  # whole, but of another export
-        report = write_merged(self.base, self.trained, aside, plan, lambda _: None)
-        aside.rename(folder)
-        self.context.say(survived(name, report))
-        facts = {"base": base, "rounding": report.rounding, "survival": report.survival, "streamed": report.streamed}
-        export = Export(name, "merged", str(folder), base, plan_values(plan), self._fingerprint)
-        return Written(export, report.dtype, facts)
-
-    def _plan(self, base: Any) -> MergePlan:
-        adapter, settings = self.recipe.adapter, None
-        if isinstance(adapter, QloraAdapter):
-            kind = getattr(torch, self.origin.weights_dtype)
-            settings = FourBit(adapter.bnb_4bit_quant_type, adapter.bnb_4bit_use_double_quant, kind)
-        return MergePlan(
-            dtype=self.dtype,  # type: ignore[arg-type]
-            rounding=self.recipe.export.merge.rounding,
-            seed=self.recipe.seed,
-            max_shard_gb=self.recipe.export.max_shard_gb,
-            base=base,
-            four_bit=settings,
-            base_sha256=self.origin.base_hashes or None,
-            stop_id=self.stop_id,
-            device=str(device()),
-        )
+    # Merged weights
 
     def _chosen(self, merged: list[Written], found: dict[str, Any]) -> Written:
         """Return the merge nearest to the model as it was trained; the others are removed."""
@@ -251,81 +185,52 @@ class Work:
         folder = self.context.dir / "merged"
         Path(best.export.folder).rename(folder)
         found["merged"] = found[best.export.name]
-        export = Export("merged", "merged", str(folder), best.export.base, best.export.plan, self._fingerprint)
+        export = replace(best.export, name="merged", folder=str(folder))
         return Written(export, best.dtype, best.facts | {"drifts": drifts})
 
-    def _from_merged(self, name: Format, merged: Written) -> list[Written]:
-        folder = self.context.dir / name
-        if name == "gguf":
-            return self._gguf(Path(merged.export.folder), folder, merged.export.base)
-        if name in DTYPES:
-            return [self._compressed(name, merged)]
-        adapter = self.recipe.adapter if isinstance(self.recipe.adapter, QloraAdapter) else QloraAdapter(kind="qlora")
-        limit = self.recipe.export.max_shard_gb
-        write_bnb4(Path(merged.export.folder), folder, adapter, max_shard_gb=limit)
-        export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
-        return [Written(export, adapter.bnb_4bit_quant_type)]
-
-    def _compressed(self, name: Format, merged: Written) -> Written:
-        source, folder, section = Path(merged.export.folder), self.context.dir / name, self.recipe.export
-        store = TokenStore.load(self.context.input("pack", "train.safetensors"))
-        rows = calibration_rows(store, section.compress, self.recipe.seed)
-        facts = write_compressed(name, source, folder, section.compress, rows, max_shard_gb=section.max_shard_gb)
-        export = Export(name, name, str(folder), merged.export.base, None, self._fingerprint)
-        return Written(export, DTYPES[name], facts)
-
-    def _gguf(self, merged: Path, folder: Path, base: str) -> list[Written]:
-        facts = write_gguf(merged, folder, self.recipe.name, self.recipe.export.gguf, self.context.say)
-        has_tools = any(prompt["tools"] for prompt in self.exam.prompts(self.tokens))
-        settings = GenerationConfig.from_pretrained(str(merged))
-        prompt = self.origin.served_prompt(self.stop_ids)
-        modelfile = write_prompts(folder, list(facts), prompt, settings, has_tools=has_tools)
-        self.context.say(f"export: gguf/Modelfile {modelfile}")
-        return [
-            Written(
-                Export(f"gguf/{quantisation}", "gguf", str(folder), base, None, self._fingerprint),
-                quantisation,
-                found | {"modelfile": modelfile},
-            )
-            for quantisation, found in facts.items()
-        ]
-
-    def _export(self, name: str) -> Export:
-        return Export(name, name, str(self.context.dir / name), "plain", None, self._fingerprint)
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.context.record.fingerprint
-
-    @property
-    def dtype(self) -> str:
-        """Return the type of merged weights."""
-        wanted = self.recipe.export.dtype
-        return self.origin.weights_dtype if wanted == "auto" else wanted
+    def _writer(self, facts: dict[str, Any]) -> Writer:
+        context, origin = self.context, self.origin
+        return Writer(
+            recipe=self.recipe,
+            base=self.base,
+            trained=self.trained,
+            adapter_facts=facts,
+            folder=context.dir,
+            merging=context.run.path / MERGING,
+            cache=cache_dir(),
+            train_tokens=context.input("pack", "train.safetensors"),
+            weights_dtype=origin.weights_dtype,
+            base_hashes=origin.base_hashes,
+            stop_id=self.stop_id,
+            prompt=origin.served_prompt(self.stop_ids),
+            has_tools=lambda: any(prompt["tools"] for prompt in self.exam.prompts(self.tokens)),
+            fingerprint=context.record.fingerprint,
+            say=context.say,
+        )
 
     # The question
 
     def _request(self, exports: list[Export]) -> Request:
         recipe = self.recipe
-        is_qlora = isinstance(recipe.adapter, QloraAdapter)
+        four_bit = four_bit_of(recipe.adapter)
         return Request(
             model=recipe.model.model_dump(mode="json"),
             base=str(self.base),
             cache=str(cache_dir()),
             trained=str(self.trained.absolute()),
             is_adapter=self.is_adapter,
-            four_bit=recipe.adapter.model_dump(mode="json") if is_qlora else None,
+            four_bit=four_bit.model_dump(mode="json") if four_bit else None,
             weights_dtype=self.origin.weights_dtype,
             rows=self._rows(),
             prompts=self.exam.prompts(self.tokens),
-            general=self._general() if is_qlora else [],
+            general=self._general() if four_bit else [],
             stop_ids=self.stop_ids,
             stop_id=self.stop_id,
             max_new_tokens=longest_answer(recipe.eval.max_new_tokens, tokens_of(self.predictions, self.tokenizer)),
             template=template_sha256(self.origin.tokenizer.chat_template),
             eos_token=self.tokenizer.eos_token,
             exports=exports,
-            references=str(self.references) if set(FROM_MERGED) & set(recipe.export.formats) else None,
+            references=str(self.references) if self.derived else None,
         )
 
     def _rows(self) -> list[list[int]]:
@@ -368,7 +273,7 @@ class Work:
 
     def _carry(self, one: Written) -> None:
         folder, prompt = Path(one.export.folder), self.origin.served_prompt(self.stop_ids)
-        if one.export.kind != "gguf":  # its files hold tokenizer and template themselves
+        if not format_of(one.export.kind).holds_tokenizer:
             settings, base = generation_settings(self.base), own_files(self.recipe.model, self.base)
             why = write_carried(folder, self.origin.tokenizer, settings, self.stop_id, prompt, base=base)
             if why:

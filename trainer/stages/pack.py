@@ -30,7 +30,7 @@ from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.data import PackSection
-from trainer.recipe.method import never_packed
+from trainer.recipe.method import row_facts
 from trainer.render.data import short_places
 from trainer.render.data_terminal import findings_text
 from trainer.rundir import StageContext, cache_dir, write_json
@@ -284,7 +284,7 @@ def _plan(split: Split, recipe: Recipe) -> tuple[PackPlan, bool]:
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
     is_packed = len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted
-    if is_packed and not never_packed(recipe.method):
+    if is_packed and row_facts(recipe.method).are_packed:
         return pack_rows(rows, split.store.lengths(), capacity=recipe.pack.max_length), True
     return one_by_one(rows), False
 

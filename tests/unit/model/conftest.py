@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from proving import make_model, write_formats, write_trained
 
-from trainer.model.prove import Export
+from trainer.model.request import Export
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from trainer.model.carried import write_carried
 from trainer.model.merge import FourBit, MergePlan
-from trainer.model.prove import Export, Request
 from trainer.model.provenance import template_sha256, write_provenance
+from trainer.model.request import Export, Request
 from trainer.model.written import (
     generation_settings,
     plan_values,

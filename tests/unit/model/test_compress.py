@@ -22,7 +22,8 @@ from trainer.model.compress import compressor
 from trainer.model.compress.compressor import calibration_rows, check_compressor, write_compressed
 from trainer.model.merge import MergePlan
 from trainer.model.proof import judge
-from trainer.model.prove import Export, Request, prove
+from trainer.model.prove import prove
+from trainer.model.request import Export, Request
 from trainer.model.stored import not_finite
 from trainer.model.written import write_merged
 from trainer.recipe.export import Compress

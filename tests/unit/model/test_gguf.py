@@ -24,9 +24,10 @@ from trainer.model.gguf.runtime import GgufRunner
 from trainer.model.gguf.written import check_gguf, gguf_file, write_gguf, write_prompts
 from trainer.model.merge import MergePlan
 from trainer.model.proof import judge
-from trainer.model.prove import Export, Request, prove
+from trainer.model.prove import prove
 from trainer.model.provenance import template_sha256, write_provenance
 from trainer.model.reopened import Prompt
+from trainer.model.request import Export, Request
 from trainer.model.source import locate
 from trainer.model.written import base_folder, generation_settings, write_merged
 from trainer.recipe.export import Gguf, Quantised, Verify

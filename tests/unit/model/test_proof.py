@@ -15,8 +15,9 @@ from proving import FAMILIES, LIMITS, request_for, write_formats, write_trained
 from trainer.errors import HardwareError
 from trainer.model import proof
 from trainer.model.proof import Scored, judge, prove_apart
-from trainer.model.prove import Export, Prover, main, prove
+from trainer.model.prove import Prover, main, prove
 from trainer.model.provenance import examine
+from trainer.model.request import Export
 from trainer.model.written import licence_of
 from trainer.recipe.export import Verify
 

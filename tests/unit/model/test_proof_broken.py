@@ -17,8 +17,9 @@ from proving import FINGERPRINT, LIMITS, finish, request_for, sign, write_format
 from safetensors.torch import load_file, save_file
 
 from trainer.model.proof import judge
-from trainer.model.prove import Export, prove
+from trainer.model.prove import prove
 from trainer.model.provenance import examine
+from trainer.model.request import Export
 
 
 def _edit_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:

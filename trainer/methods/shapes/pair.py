@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from trainer.methods.losses import PairScores, Totals, loss_of, rewards
 from trainer.methods.parts import Parts
 from trainer.methods.reference import reference_of
 from trainer.methods.shapes.shape import Shape
-from trainer.recipe.method import CpoMethod, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod, has_reference
+from trainer.recipe.method import PairedMethod, has_reference, trains_prompts
 from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore
 
@@ -61,17 +61,6 @@ class PairRows(Shape):
                 if pairs is not None:
                     pairs.reference = reference_of(parts, pairs.store, loop.accelerator)
         return loop
-
-
-def trains_prompts(method: PairedMethod) -> bool:
-    """Tell whether the loss looks at the prompt's tokens too."""
-    match method:
-        case OrpoMethod():
-            return True
-        case DpoMethod() | CpoMethod() | SimpoMethod():
-            return False
-        case _:
-            assert_never(method)
 
 
 class PairItem(NamedTuple):

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,9 @@ PINS = ("llmcompressor==0.14.0.1", "compressed-tensors==0.19.0", "transformers==
 """What is tested together; llm-compressor 0.14 wants transformers<=5.17.0."""
 INSTALL = f"{sys.executable} -m venv {FOLDER} && {FOLDER}/bin/python -m pip install {' '.join(PINS)}"
 INSTALL_READER = f"{sys.executable} -m pip install -c constraints.txt 'recipe-trainer[compressed]'"
-DTYPES = {"fp8": "float8_e4m3fn", "awq": "int4", "gptq": "int4"}
+Compressed = Literal["fp8", "awq", "gptq"]
+"""Formats that llm-compressor writes."""
+DTYPES: dict[Compressed, str] = {"fp8": "float8_e4m3fn", "awq": "int4", "gptq": "int4"}
 """By format, the type of the weights."""
 CALIBRATED = ("awq", "gptq")
 """Formats that look at rows."""
