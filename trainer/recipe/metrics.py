@@ -332,6 +332,11 @@ class LlmJudge(Keyed):
     """Show the expected answer to a rubric judge, where there is one."""
 
 
+RowGrader = (
+    ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | Numeric | ValidJson | JsonSchema
+    | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | Length | CleanStop | Confidence
+)  # fmt: skip
+"""Metrics that mark one answer at a time, with nothing but its row beside it."""
 Grader = Annotated[
     ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | MultipleChoice | Numeric | Label
     | ValidJson | JsonSchema | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | Semantic

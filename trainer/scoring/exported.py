@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from trainer.recipe.metrics import Grader, LlmJudge, MultipleChoice, Semantic
-from trainer.scoring.graders import Help, auto_metrics, grade
+from trainer.recipe.metrics import Grader
+from trainer.scoring.graders import Help, auto_metrics, grade, needs_help
 from trainer.scoring.prompts import Asked
 from trainer.scoring.question import Answer, Question
 from trainer.scoring.questions import questions_of
 from trainer.scoring.speakers import Tokens
 from trainer.tokens.reasoning import THINKING, AnswerForm
-
-NEED_HELP = (LlmJudge, MultipleChoice, Semantic)
-"""Metrics that ask another model, or for log-probabilities."""
 
 
 @dataclass
@@ -82,7 +79,7 @@ def make_exam(
     known = {line["id"]: line for line in predictions}
     found = questions_of(rows, turns=turns, by=None, write_answer=lambda row, history, turn: ("", 0))
     asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
-    fitting: list[Grader] = [one for one in metrics or [] if not isinstance(one, NEED_HELP)]
+    fitting: list[Grader] = [one for one in metrics or [] if not needs_help(one)]
     if not fitting:
         fitting = auto_metrics([one.reference or "" for one in asked], asked)
     asked = asked[:count]

@@ -2,7 +2,7 @@
 
 from trainer.scoring.graders.auto import auto_metrics
 from trainer.scoring.graders.calibration import calibration, expected_calibration_error
-from trainer.scoring.graders.door import Help, check, grade
+from trainer.scoring.graders.door import Help, check, grade, needs_help
 from trainer.scoring.graders.json_text import is_json, mostly_json
 from trainer.scoring.graders.structured import micro, schema_fault
 from trainer.scoring.graders.text import exact_match
@@ -19,6 +19,7 @@ __all__ = [
     "is_json",
     "micro",
     "mostly_json",
+    "needs_help",
     "schema_fault",
     "unread_calls",
 ]

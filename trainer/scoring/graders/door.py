@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import HardwareError
 from trainer.recipe.executed import Code, MathAnswer, Sql
-from trainer.recipe.metrics import Grader, Label, LlmJudge, MultipleChoice, Semantic
+from trainer.recipe.metrics import (
+    ChrF,
+    CleanStop,
+    Confidence,
+    Contains,
+    ExactMatch,
+    Grader,
+    IfEval,
+    JsonFields,
+    JsonSchema,
+    Label,
+    Length,
+    LlmJudge,
+    MultipleChoice,
+    NormalisedMatch,
+    NotContains,
+    Numeric,
+    OneOf,
+    Refusal,
+    Regex,
+    RougeL,
+    RowGrader,
+    Semantic,
+    TokenF1,
+    ToolCall,
+    ValidJson,
+)
 from trainer.scoring.graders.algebra import grade_math
 from trainer.scoring.graders.calibration import grade_confidence
 from trainer.scoring.graders.choice import ChoiceScores, choices_of, grade_choices, right_choice
@@ -39,28 +65,6 @@ from trainer.scoring.graders.tools import grade_tool_call
 from trainer.scoring.question import Answer, Grade, Question
 
 Embedder = Callable[[Sequence[str]], NDArray[np.float32]]
-
-_ROW_BY_ROW: dict[str, Callable[[Any, Answer, Question], Grade]] = {
-    "exact_match": grade_exact,
-    "normalised_match": grade_normalised,
-    "one_of": grade_one_of,
-    "contains": grade_contains,
-    "not_contains": grade_not_contains,
-    "regex": grade_regex,
-    "numeric": grade_numeric,
-    "valid_json": grade_valid_json,
-    "json_schema": grade_json_schema,
-    "json_fields": grade_json_fields,
-    "tool_call": grade_tool_call,
-    "refusal": grade_refusal,
-    "ifeval": grade_ifeval,
-    "rouge_l": grade_rouge_l,
-    "chrf": grade_chrf,
-    "token_f1": grade_token_f1,
-    "length": grade_length,
-    "clean_stop": grade_clean_stop,
-    "confidence": grade_confidence,
-}
 
 
 @dataclass(frozen=True)
@@ -115,45 +119,104 @@ def check(grader: Grader, questions: Sequence[Question]) -> None:
     """
     rows = [question for question in questions if applies(grader, question)]
     right = [Answer(question.reference or "", 1, finished=True) for question in rows]
-    if isinstance(grader, MultipleChoice):
-        for question in rows:
-            right_choice(grader, question, choices_of(grader, question))
-    elif isinstance(grader, Label):
-        grade_labels(grader, right, rows)
-    elif isinstance(grader, Semantic | MathAnswer):
-        for question in rows:
-            expected_texts(grader, question)
-    elif isinstance(grader, Sql):
-        check_sql(grader, rows)
-    elif isinstance(grader, Code):
-        check_code(grader, rows)
-    elif grader.kind in _ROW_BY_ROW:
-        for answer, question in zip(right, rows, strict=True):
-            _ROW_BY_ROW[grader.kind](grader, answer, question)
+    match grader:
+        case MultipleChoice():
+            for question in rows:
+                right_choice(grader, question, choices_of(grader, question))
+        case Label():
+            grade_labels(grader, right, rows)
+        case Semantic() | MathAnswer():
+            for question in rows:
+                expected_texts(grader, question)
+        case Sql():
+            check_sql(grader, rows)
+        case Code():
+            check_code(grader, rows)
+        case LlmJudge():
+            pass
+        case _:
+            for answer, question in zip(right, rows, strict=True):
+                _grade_row(grader, answer, question)
+
+
+def needs_help(grader: Grader) -> bool:
+    """Tell whether a metric asks another model, or for log-probabilities."""
+    if isinstance(grader, LlmJudge | MultipleChoice | Semantic):
+        return True
+    if isinstance(grader, RowGrader | Label | MathAnswer | Sql | Code):
+        return False
+    assert_never(grader)
 
 
 def _grade_all(
     grader: Grader, answers: Sequence[Answer], questions: Sequence[Question], help: Help
 ) -> Sequence[Grade | None]:
-    if isinstance(grader, Label):
-        return grade_labels(grader, answers, questions)
-    if isinstance(grader, MultipleChoice):
-        scores = _given(help.choice_scores, grader, "log-probabilities, which this model does not give", "kind: label")
-        return grade_choices(grader, questions, scores)
-    if isinstance(grader, Semantic):
-        embed = _given(help.embed, grader, "sentence embeddings", "kind: rouge_l, or install the extra `semantic`")
-        return grade_semantic(grader, answers, questions, embed(grader.model))
-    if isinstance(grader, MathAnswer):
-        return grade_math(grader, answers, questions)
-    if isinstance(grader, Sql):
-        return grade_sql(grader, answers, questions)
-    if isinstance(grader, Code):
-        return grade_code(grader, answers, questions)
-    if isinstance(grader, LlmJudge):
-        ask = _given(help.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
-        return grade_by_judge(grader, answers, questions, ask)
-    row_by_row = _ROW_BY_ROW[grader.kind]
-    return [row_by_row(grader, answer, question) for answer, question in zip(answers, questions, strict=True)]
+    match grader:
+        case Label():
+            return grade_labels(grader, answers, questions)
+        case MultipleChoice():
+            what = "log-probabilities, which this model does not give"
+            return grade_choices(grader, questions, _given(help.choice_scores, grader, what, "kind: label"))
+        case Semantic():
+            embed = _given(help.embed, grader, "sentence embeddings", "kind: rouge_l, or install the extra `semantic`")
+            return grade_semantic(grader, answers, questions, embed(grader.model))
+        case MathAnswer():
+            return grade_math(grader, answers, questions)
+        case Sql():
+            return grade_sql(grader, answers, questions)
+        case Code():
+            return grade_code(grader, answers, questions)
+        case LlmJudge():
+            ask = _given(help.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
+            return grade_by_judge(grader, answers, questions, ask)
+        case _:
+            return [_grade_row(grader, *row) for row in zip(answers, questions, strict=True)]
+
+
+def _grade_row(  # noqa: C901  one flat case a metric
+    grader: RowGrader, answer: Answer, question: Question
+) -> Grade:
+    match grader:
+        case ExactMatch():
+            return grade_exact(grader, answer, question)
+        case NormalisedMatch():
+            return grade_normalised(grader, answer, question)
+        case OneOf():
+            return grade_one_of(grader, answer, question)
+        case Contains():
+            return grade_contains(grader, answer, question)
+        case NotContains():
+            return grade_not_contains(grader, answer, question)
+        case Regex():
+            return grade_regex(grader, answer, question)
+        case Numeric():
+            return grade_numeric(grader, answer, question)
+        case ValidJson():
+            return grade_valid_json(grader, answer, question)
+        case JsonSchema():
+            return grade_json_schema(grader, answer, question)
+        case JsonFields():
+            return grade_json_fields(grader, answer, question)
+        case ToolCall():
+            return grade_tool_call(grader, answer, question)
+        case Refusal():
+            return grade_refusal(grader, answer, question)
+        case IfEval():
+            return grade_ifeval(grader, answer, question)
+        case RougeL():
+            return grade_rouge_l(grader, answer, question)
+        case ChrF():
+            return grade_chrf(grader, answer, question)
+        case TokenF1():
+            return grade_token_f1(grader, answer, question)
+        case Length():
+            return grade_length(grader, answer, question)
+        case CleanStop():
+            return grade_clean_stop(grader, answer, question)
+        case Confidence():
+            return grade_confidence(grader, answer, question)
+        case _:
+            assert_never(grader)
 
 
 def _given(helper: Any, grader: Grader, what: str, instead: str) -> Any:
