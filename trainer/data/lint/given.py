@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import get_args
 
 from trainer.data.lint.findings import Finding, LintContext, Seen
 from trainer.data.lint.rules import REASONS, RULES
+from trainer.data.pii.types import record_named
 from trainer.recipe.lint import Lint, Severity
-from trainer.recipe.pii import SecretType
 
 LEAKS = {"exact": "S001", "near": "S002", "prompt": "S003", "ngram": "S004"}
 NO_FAULTS = ("exact_duplicate", "near_duplicate", "in_heldout", "in_validation", "contaminated", "personal_data")
 """Beginnings of reasons in rejected.jsonl that say nothing against the form of a row."""
-PII = {
-    "email": "P001",
-    "phone": "P002",
-    "card": "P003",
-    "iban": "P004",
-    "ip": "P005",
-    "mac": "P005",
-    "address": "P007",
-    "person": "P008",
-    "crypto": "P099",
-}
-"""Types that have a rule of their own; every other type of personal data is a number that identifies a person."""
-NAMED = frozenset(("email", "phone", "card", "iban", "address"))
-"""Types that the title of their rule names."""
-SECRETS = frozenset(get_args(SecretType))
 MANY_COPIES = 0.05
 """Share of near copies from which somebody should look at them."""
 ENOUGH_HELDOUT = 1_000
@@ -150,18 +134,19 @@ def _personal(context: LintContext) -> Iterator[Finding]:
     for kind, found in sorted(context.pii.items()):
         if not found.rows.count:
             continue
-        rule = "P100" if kind in SECRETS else PII.get(kind, "P006")
+        record = record_named(kind)
+        rule = "P008" if kind == "person" else record.lint
         is_left = found.action in ("report", "error")
         what = "left in the rows" if is_left else f"action {found.action}"
         severity: Severity | None = None if is_left else "info"
         seen, total = found.rows, context.rows_read
-        said = what if kind in NAMED else f"{kind}, {what}"
+        said = what if record.is_titled else f"{kind}, {what}"
         fix = _redaction(rule, kind) if is_left else ""
         yield Finding(rule, said, seen.count, _share(seen.count, total), seen.rows, severity, fix)
 
 
 def _redaction(rule: str, kind: str) -> str | None:
-    if kind in SECRETS:
+    if rule == "P100":
         return "revoke them, and set data.pii.secrets: redact"
     return None if rule == "P008" else f"set data.pii.types: {{{kind}: redact}}"
 

@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
-from trainer.data.pii.checksums import digits_of
 from trainer.data.pii.identity import NumericDetector
 from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
 from trainer.data.pii.rule import Detector, Family, Rule, anything
 from trainer.data.pii.rules import SECRETS, find_all
+from trainer.data.pii.types import Twin, record_named
 
 MAX_TRIES = 256
 """Candidates drawn until no rule accepts one; each is refused with a chance of one in ten or better."""
-
-KEPT = {"iban": 2, "crypto": 2, "card": 1}
-"""Characters that stay: country, kind of coin, kind of card."""
-
-WITHOUT_FORM = SECRETS | {"address", "driver_license", "passport", "record_number", "date_of_birth", "uk_bank_account"}
-"""Types whose stand-in is a numbered placeholder: a made-up key or address would be taken for a real one."""
 
 
 class Pseudonyms:
@@ -63,18 +55,14 @@ class Pseudonyms:
         """
         normal = (type_ == "phone" and e164(value, self._regions)) or normalise(type_, value)
         draw = self._stream(type_, normal)
-        match type_:
-            case "email":
-                return f"user.{draw(0).hex()[:10]}@example.com"
-            case "ip":
-                return _reserved_ip(value, draw(0))
-            case "mac":
-                return _in_form(value, "02005e" + draw(0).hex()[:6])
-            case "phone":
-                return _fictional_phone(value, draw(0))
-            case _ if type_ in WITHOUT_FORM:
+        stand_in = record_named(type_).stand_in
+        match stand_in:
+            case None:
                 return self._words.of(type_, draw(0).hex()[:8])
-        return self._invalid_twin(type_, value, draw)
+            case Twin():
+                return self._invalid_twin(type_, value, draw, stand_in.kept)
+            case _:
+                return stand_in(value, draw(0))
 
     def _stream(self, type_: str, normal: str) -> Callable[[int], bytes]:
         name = f"{type_}\0{normal}".encode("utf-8", "surrogatepass")
@@ -84,10 +72,10 @@ class Pseudonyms:
 
         return draw
 
-    def _invalid_twin(self, type_: str, value: str, draw: Callable[[int], bytes]) -> str:
+    def _invalid_twin(self, type_: str, value: str, draw: Callable[[int], bytes], kept: int) -> str:
         """Draw digits and letters in the form of `value` until the check of its type fails."""
         for counter in range(MAX_TRIES):
-            twin = _redrawn(value, draw(counter), kept=KEPT.get(type_, 0))
+            twin = _redrawn(value, draw(counter), kept)
             if not self._is_valid(type_, twin):
                 return twin
         return self._words.of(type_, draw(0).hex()[:8])
@@ -124,31 +112,3 @@ def _redraw(char: str, noise: Iterator[int]) -> str:
         letter = chr(ord("a") + next(noise) % 26)
         return letter.upper() if char.isupper() else letter
     return char
-
-
-def _reserved_ip(value: str, noise: bytes) -> str:
-    """Return an address of class E (RFC 1112), or of the documentation range of IPv6 (RFC 3849)."""
-    if ":" in value:
-        return str(ipaddress.IPv6Address(0x20010DB8 << 96 | int.from_bytes(noise[:12], "big")))
-    return str(ipaddress.IPv4Address(0xF0 << 24 | noise[0] % 15 << 24 | int.from_bytes(noise[1:4], "big")))
-
-
-def _in_form(value: str, chars: str) -> str:
-    """Put `chars` in the places of the letters and digits of `value`."""
-    rest = iter(chars)
-    return "".join((next(rest).upper() if char.isupper() else next(rest)) if char.isalnum() else char for char in value)
-
-
-def _fictional_phone(value: str, noise: bytes) -> str:
-    """Return a number that ends in 555-01XX, in the form of `value`; its country code or leading zero stays.
-
-    There are only a hundred endings for each area, so two numbers may share a stand-in.
-    """
-    number = re.split(r"[ ,]*(?:x|ext)", value, maxsplit=1, flags=re.IGNORECASE)[0]
-    digits = "".join(map(str, digits_of(number)))
-    prefix = len(digits) - len(digits.lstrip("0")) + (2 if number.startswith(("+", "00", "(+")) else 0)
-    kept = max(0, min(prefix, len(digits) - 7))
-    # Drawn from the right, so that the national and the international spelling agree as far as they go.
-    drawn = "".join(str(byte % 8 + 2) for byte in noise[: max(0, len(digits) - 7 - kept)])[::-1]
-    twin = digits[:kept] + drawn + f"55501{noise[-1] % 100:02}"
-    return _in_form(number, twin[-len(digits) :])
