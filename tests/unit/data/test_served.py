@@ -13,6 +13,7 @@ import tiny
 
 from trainer.data.served import ServedSystem, served_system
 from trainer.recipe.data import DataSection
+from trainer.recipe.method import SftMethod
 from trainer.rundir import hash_value
 from trainer.serve.questions import read_questions
 from trainer.stages import data as stage
@@ -108,7 +109,7 @@ def test_it_is_served_as_the_rows_were_trained_with_it(
     )
     (tmp_path / "data").mkdir()
     context = Context(tmp_path / "data")
-    stage.run(SimpleNamespace(name="x", seed=1, method=SimpleNamespace(kind="sft"), data=data), context)  # type: ignore[arg-type]
+    stage.run(SimpleNamespace(name="x", seed=1, method=SftMethod(kind="sft"), data=data), context)  # type: ignore[arg-type]
     train = tmp_path / "data" / "train.jsonl"
     trained = {json.loads(line)["messages"][0]["content"] for line in train.read_text().splitlines()} - {"Their own."}
     system = served_system(data, train)
