@@ -7,7 +7,7 @@ from itertools import groupby
 
 from trainer.data.lint.findings import Finding, LintContext, Seen
 from trainer.data.lint.rules import REASONS, RULES
-from trainer.data.pii.types import record_named
+from trainer.data.pii.types import is_ours, record_named
 from trainer.recipe.lint import Lint, Severity
 
 LEAKS = {"exact": "S001", "near": "S002", "prompt": "S003", "ngram": "S004"}
@@ -135,7 +135,7 @@ def _personal(context: LintContext) -> Iterator[Finding]:
         if not found.rows.count:
             continue
         record = record_named(kind)
-        rule = "P008" if kind == "person" else record.lint
+        rule = record.lint
         is_left = found.action in ("report", "error")
         what = "left in the rows" if is_left else f"action {found.action}"
         severity: Severity | None = None if is_left else "info"
@@ -148,7 +148,9 @@ def _personal(context: LintContext) -> Iterator[Finding]:
 def _redaction(rule: str, kind: str) -> str | None:
     if rule == "P100":
         return "revoke them, and set data.pii.secrets: redact"
-    return None if rule == "P008" else f"set data.pii.types: {{{kind}: redact}}"
+    if not is_ours(kind):
+        return "look at them: what a model recognises is only reported"
+    return f"set data.pii.types: {{{kind}: redact}}"
 
 
 def _counted(rule: str, seen: Seen, total: int, said: str) -> Finding:

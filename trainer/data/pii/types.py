@@ -82,7 +82,10 @@ def record_of(type_: PiiType) -> PiiRecord:  # noqa: C901  one flat case a kind 
 
 def record_named(name: str) -> PiiRecord:
     """Return the record of a type, ours or of Presidio or a name model, which only report."""
-    return record_of(name) if is_ours(name) else PiiRecord(_all_stars, Twin(), "P006")
+    if is_ours(name):
+        return record_of(name)
+    of_person = name.lower().endswith((":per", ":person"))
+    return PiiRecord(_all_stars, Twin(), "P008" if of_person else "P099")
 
 
 def is_ours(name: str) -> TypeGuard[PiiType]:
