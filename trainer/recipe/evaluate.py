@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -101,6 +102,20 @@ class EvalSection(Section):
             missing = set(gate.slice or ()) - set(self.slices)
             if missing:
                 raise ValueError(f"a gate on {gate.metric} looks at {missing.pop()!r}, which `slices` leaves out")
+        return self
+
+    @model_validator(mode="after")
+    def gates_leave_a_value(self) -> EvalSection:
+        """Refuse gates of one place whose limits no value can keep together."""
+        limits: dict[object, tuple[float, float]] = {}
+        for gate in self.gates:
+            place = (gate.metric, gate.arm, gate.suite, str(gate.slice))
+            low, high = limits.get(place, (-math.inf, math.inf))
+            low = low if gate.min is None else max(low, gate.min)
+            high = high if gate.max is None else min(high, gate.max)
+            if low > high:
+                raise ValueError(f"gates on {gate.metric} of {gate.arm} ask for at least {low:g} and at most {high:g}")
+            limits[place] = low, high
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -27,8 +28,8 @@ class Where:
     key: Key
     model: type[BaseModel] | None
     """The section around the last part of the key."""
-    union: Key | None
-    """The value for which a plain union such as `int | Literal["auto"]` offers several types."""
+    unions: tuple[Key, ...]
+    """The values on the way for which a union such as `int | Literal["auto"]` offers several types."""
 
 
 def explain(error: ValidationError, document: Document, root: type[BaseModel] = Recipe) -> list[Problem]:
@@ -44,7 +45,7 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel] = 
         where = _where(detail["loc"], root)
         details.setdefault(where.key, []).append((where, detail))
     # `target_modules: [1]`: the fault is the 1 in the list, not that a list is no 'all-linear'
-    inner = {where.union for key, found in details.items() for where, _ in found if where.union not in (None, key)}
+    inner = {union for key, found in details.items() for where, _ in found for union in where.unions if union != key}
     return [_problem(document, found) for key, found in details.items() if key not in inner]
 
 
@@ -58,10 +59,19 @@ def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
         if stated:
             key, message = tuple(stated["key"].split(".")), stated["message"]
     elif detail["type"] not in ("missing", "extra_forbidden"):
-        message = f"{' or '.join(dict.fromkeys(_message(where, other) for where, other in found))}"
-        message += f" (got {detail['input']!r:.80})"
+        message = _misspelt(found) or (
+            f"{' or '.join(dict.fromkeys(_message(where, other) for where, other in found))} (got {detail['input']!r:.80})"
+        )
     place = document.place(key)
     return Problem(place.file, place.line, dotted(key), message)
+
+
+def _misspelt(found: list[tuple[Where, Any]]) -> str:
+    """Return what a word was meant to be, where it is nearly one of those that stand for choice."""
+    word = found[0][1]["input"]
+    expected = " ".join(detail["ctx"]["expected"] for _, detail in found if detail["type"] == "literal_error")
+    near = get_close_matches(word, re.findall(r"'([^']+)'", expected), n=1) if isinstance(word, str) else []
+    return f"{word!r} is unknown; did you mean `{near[0]}`?" if near else ""
 
 
 def _message(where: Where, detail: Any) -> str:
@@ -86,17 +96,18 @@ def _message(where: Where, detail: Any) -> str:
 def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
     key: list[str | int] = []
     model: type[BaseModel] | None = None
-    union: Key | None = None
+    unions: list[Key] = []
     members: list[Any] = [root]
     for part in location:
         if len(members) > 1:  # the part names a member of the union, not a key
             if str(part).startswith("tagged-union["):
                 members = [member for member in members if _is_section(member)]
+                unions.append(tuple(key))
                 continue
             sections = [member for member in members if _is_section(member)]
             tagged = [section for section in sections if part in (*_kinds(section), section.__name__)]
             if not tagged:
-                union = tuple(key)
+                unions.append(tuple(key))
             members = tagged or [member for member in members if str(part).startswith(_container(member))]
             continue
         key.append(part)
@@ -107,7 +118,7 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
             members = _members(field.annotation) if field else []
         else:
             members = _members(get_args(inner)[-1]) if _container(inner) else []
-    return Where(tuple(key), model, union)
+    return Where(tuple(key), model, tuple(unions))
 
 
 def _members(annotation: Any) -> list[Any]:

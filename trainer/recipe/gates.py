@@ -48,6 +48,12 @@ class Gate(Section):
         return self
 
     @model_validator(mode="after")
+    def compares_two_arms(self) -> Gate:
+        if self.compares and self.vs == self.arm:
+            raise ValueError(f"`vs` is the arm that is judged, {self.arm}: it is never better than itself")
+        return self
+
+    @model_validator(mode="after")
     def looks_at_one_place(self) -> Gate:
         if self.suite is not None and self.slice is not None:
             raise ValueError("give `suite` or `slice`, not both: slices are of the held-out rows")

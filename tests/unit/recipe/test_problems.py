@@ -146,6 +146,26 @@ ONE_PROBLEM = {
         "method: {kind: dpo, loss_type: [sigmoid, sft], loss_weights: [1.0]}",
         "5: method: 1 loss_weights for 2 losses in loss_type",
     ),
+    "gate against itself": (
+        "eval: {gates: [{metric: exact_match, vs: tuned, min_gain: 0.1}]}",
+        "5: eval.gates.0: `vs` is the arm that is judged, tuned: it is never better than itself",
+    ),
+    "gates that no value keeps": (
+        "eval: {gates: [{metric: exact_match, min: 0.9}, {metric: exact_match, max: 0.1}]}",
+        "5: eval: gates on exact_match of tuned ask for at least 0.9 and at most 0.1",
+    ),
+    "metric misspelt": (
+        "eval: {metrics: [exact_mach]}",
+        "5: eval.metrics.0: 'exact_mach' is unknown; did you mean `exact_match`?",
+    ),
+    "bad key of a metric": (
+        'eval: {metrics: [exact_match, {kind: regex, pattern: "("}]}',
+        "5: eval.metrics.1.pattern: not a regular expression: missing ), unterminated subpattern at position 0",
+    ),
+    "bad word in a metric": (
+        "eval: {metrics: [{kind: json_fields, fields: {a: exakt}}]}",
+        "5: eval.metrics.0.fields.a: 'exakt' is unknown; did you mean `exact`?",
+    ),
     "gate without a limit": (
         "eval: {gates: [{metric: loss}]}",
         "5: eval.gates.0: give at least one of `min`, `max`, `min_gain` and `max_drop`",

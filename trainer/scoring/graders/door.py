@@ -42,6 +42,7 @@ from trainer.scoring.graders.algebra import grade_math
 from trainer.scoring.graders.calibration import grade_confidence
 from trainer.scoring.graders.choice import ChoiceScores, choices_of, grade_choices, right_choice
 from trainer.scoring.graders.expected import applies, expected_texts
+from trainer.scoring.graders.expressions import PATTERN_S
 from trainer.scoring.graders.ifeval.grading import grade_ifeval
 from trainer.scoring.graders.judge import Ask, grade_by_judge
 from trainer.scoring.graders.numeric import grade_numeric
@@ -173,7 +174,14 @@ def _grade_all(
             return [_grade_row(grader, *row) for row in zip(answers, questions, strict=True)]
 
 
-def _grade_row(  # noqa: C901  one flat case a metric
+def _grade_row(grader: RowGrader, answer: Answer, question: Question) -> Grade:
+    try:
+        return _mark(grader, answer, question)
+    except TimeoutError:
+        return Grade(0.0, f"the pattern takes longer than {PATTERN_S:g} s on this answer", "other")
+
+
+def _mark(  # noqa: C901  one flat case a metric
     grader: RowGrader, answer: Answer, question: Question
 ) -> Grade:
     match grader:

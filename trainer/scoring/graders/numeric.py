@@ -10,6 +10,7 @@ from dataclasses import replace
 from trainer.errors import DataError
 from trainer.recipe.metrics import Numeric
 from trainer.scoring.graders.expected import expected_texts
+from trainer.scoring.graders.expressions import matches
 from trainer.scoring.graders.failures import shown
 from trainer.scoring.graders.final_answer import (
     MAX_CHARACTERS,
@@ -46,7 +47,7 @@ def final_number(text: str, pattern: str | None = None) -> Quantity | None:
     """
     text = text[-MAX_CHARACTERS:]
     if pattern is not None:
-        captured = [match[1] or "" for match in re.finditer(pattern, text)]
+        captured = [match[1] or "" for match in matches(pattern, text)]
         return _last(captured[-1]) if captured else None
     part = marked(text)
     if part is not None:

@@ -64,6 +64,7 @@ _HALF = re.compile(rf"\bhalf an? (?={'|'.join(_SCALES)})", re.IGNORECASE)
 _PERCENT = re.compile(r"(?:\\?\s)*(?:\\?%|per ?cent\b|pct\b|prozent\b|pour ?cent\b|por ciento\b)", re.IGNORECASE)
 _RANGE = re.compile(r"\s*(?:%|°)?\s*(?:(?P<dash>-|–|—|to|bis|à)|or|oder|ou|o)\s*(?:about\s+)?[$€£]?\s*", re.IGNORECASE)
 _OUT_OF = re.compile(r"\bout of\s+$", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\b(?:not|nicht|never)|n['’]t|≠|!=|\\neq?)\s*[$€£]?$", re.IGNORECASE)
 _CLOCK = re.compile(r":\d")
 _BETWEEN = re.compile(r"\b(?:between|zwischen|entre)\s+\W?$", re.IGNORECASE)
 _AND = re.compile(r"\s*(?:and|und|et|y)\s*[$€£]?\s*", re.IGNORECASE)
@@ -100,8 +101,8 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     scale = 1.0  # of the one before
     for match in _NUMBER.finditer(text):
         before = text[max(0, match.start() - 10) : match.start()]
-        if _EXPONENT.search(before) or _OUT_OF.search(before):
-            continue  # m^2, x_1, a tower of powers, 3 out of 5
+        if _EXPONENT.search(before) or _OUT_OF.search(before) or _DENIED.search(before):
+            continue  # m^2, x_1, a tower of powers, 3 out of 5, not 5
         last_scale, quantity = scale, _quantity(match, text)
         scale = _scaled(1.0, text, match.end())[0]
         if results and 1 < scale < last_scale and _ADDS.fullmatch(text[results[-1].end : quantity.start]):
@@ -237,13 +238,27 @@ _WORDS = {
 }  # fmt: skip
 
 
+_PARTS = {
+    "half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10,
+}  # fmt: skip
+_SIGN_WORDS = ("minus", "negative")
+
+
 def number_in_words(text: str) -> float | None:
-    """Return the last number that is written in English words; None where there is none."""
+    """Return the last number that is written in English words, with its sign and part; None where there is none.
+
+    Example: `minus two hundred and five` is -205, `three quarters` 0.75, `two and a half` 2.5.
+    """
     last: float | None = None
-    total, current = 0, None
-    text = re.sub(rf"\ban? (?=(?:{'|'.join([*_WORDS, *_COUNTED])})\b)", "one ", text.lower())
+    total, current, sign = 0, None, 1
+    half = 0.0
+    text = re.sub(r"\band (?:a|one) half\b", "andhalf", text.lower())
+    text = re.sub(rf"\ban? (?=(?:half|{'|'.join([*_WORDS, *_COUNTED])})\b)", "one ", text)
+    before, is_minus = "", False
     for word in [*re.findall(r"[a-z]+", text), ""]:
+        part = _PARTS.get(word.removesuffix("s"))
         if word in _UNITS or word in _TENS:
+            sign = -1 if is_minus else 1 if current is None and not total else sign
             current = (current or 0) + _UNITS.get(word, 0) + _TENS.get(word, 0)
         elif word == "hundred" and (current is not None or total):
             current = (current or 1) * 100
@@ -251,7 +266,13 @@ def number_in_words(text: str) -> float | None:
             total, current = total + current * _WORDS[word], 0
         elif word in _COUNTED and current is not None:
             current *= _COUNTED[word]
+        elif part and before in _UNITS and current is not None and not total:
+            last, total, current = sign * current / part, 0, None
+        elif word == "andhalf" and current is not None:
+            half = 0.5
         elif word != "and" or current is None:
-            last = float(total + current) if current is not None else last
-            total, current = 0, None
+            last = sign * float(total + current + half) if current is not None else last
+            total, current, half = 0, None, 0.0
+        is_minus = word in _SIGN_WORDS and before not in _UNITS and before not in _TENS  # else it is taken away
+        before = word
     return last

@@ -7,6 +7,7 @@ import re
 from trainer.errors import DataError
 from trainer.recipe.metrics import Expected, Refusal
 from trainer.scoring.graders.expected import field
+from trainer.scoring.graders.expressions import search
 from trainer.scoring.graders.refusal_forms import REFUSAL
 from trainer.scoring.question import Answer, Grade, Question
 
@@ -35,7 +36,7 @@ def behaviour(text: str, patterns: list[str] | None = None) -> Expected:
     closes_with_question = text.strip().rstrip("\"'*) ").endswith("?")
     if closes_with_question and _ASK.search(text) and len(text) <= 2 * OPENING_CHARACTERS:
         return "clarify"
-    if REFUSAL.search(opening) or any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns or []):
+    if REFUSAL.search(opening) or any(search(pattern, text, ignore_case=True) for pattern in patterns or []):
         return "refuse"
     return "clarify" if _needs_details(opening) else "answer"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from trainer.errors import DataError
@@ -18,6 +18,7 @@ from trainer.recipe.metrics import (
     Regex,
 )
 from trainer.scoring.graders.expected import expected_texts, field
+from trainer.scoring.graders.expressions import search
 from trainer.scoring.graders.failures import shown, wrong
 from trainer.scoring.graders.ifeval.sentences import split_sentences
 from trainer.scoring.graders.normalise import bare, normalise, words
@@ -25,8 +26,6 @@ from trainer.scoring.graders.whole import stands_whole_in
 from trainer.scoring.question import Answer, Grade, Question
 
 RIGHT = Grade(1.0)
-MAX_PATTERN_CHARACTERS = 20_000
-"""What of an answer a user's expression is searched in: a careless one takes time quadratic in it."""
 
 
 def exact_match(answer: str, reference: str) -> bool:
@@ -63,7 +62,11 @@ def grade_one_of(grader: OneOf, answer: Answer, question: Question) -> Grade:
 def _present(grader: Contains | NotContains, answer: Answer, question: Question) -> tuple[bool, list[str], list[str]]:
     """Return whether the texts count as contained, those that are found, and all of them."""
     texts = grader.values or expected_texts(grader, question)
-    form: Callable[[str], str] = str.casefold if grader.ignore_case else str
+
+    def form(text: str) -> str:
+        composed = unicodedata.normalize("NFC", text)
+        return composed.casefold() if grader.ignore_case else composed
+
     stands_in = stands_whole_in if grader.whole else str.__contains__
     found = [text for text in texts if stands_in(form(answer.text), form(text))]
     return (bool(found) if grader.mode == "any" else len(found) == len(texts)), found, texts
@@ -84,8 +87,7 @@ def grade_not_contains(grader: NotContains, answer: Answer, question: Question) 
 
 def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
     """Mark a match, or what a group of it captured."""
-    text = answer.text[:MAX_PATTERN_CHARACTERS]
-    match = re.search(grader.pattern, text, re.IGNORECASE if grader.ignore_case else 0)
+    match = search(grader.pattern, answer.text, ignore_case=grader.ignore_case)
     if match is None:
         is_late = not answer.text.strip() or not answer.finished
         return Grade(0.0, f"the pattern {grader.pattern} is not found", "other" if is_late else "format")

@@ -8,6 +8,7 @@ from make import answer, mark, metric, question
 from trainer.errors import DataError
 from trainer.scoring.graders import grade
 from trainer.scoring.graders.door import Help
+from trainer.scoring.graders.numeric import final_number
 
 SAME = [
     ("1/2", "0.5"),
@@ -255,3 +256,30 @@ def test_mathematics_that_takes_too_long_is_wrong_and_the_next_answer_is_marked(
     marks = grade(metric("math", timeout_s=1), given, [question("3")] * 3, Help())
     assert [found.score for found in marks if found] == [0, 0, 1]
     assert marks[0] is not None and "takes longer than 1 s" in marks[0].reason and marks[0].failure == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("minus five", -5),
+        ("The result is negative two hundred and five.", -205),
+        ("one half", 0.5),
+        ("a half", 0.5),
+        ("three quarters of it", 0.75),
+        ("two thirds", 2 / 3),
+        ("two and a half", 2.5),
+        ("five minus three is two", 2),
+        ("It is not 5 but 6.", 6),
+        ("It isn't 5, it is 7.", 7),
+        (r"x \neq 3, so x = 4", 4),
+        ("not only 5", 5),
+    ],
+)
+def test_signs_parts_and_denials_in_words_are_read(text: str, value: float) -> None:
+    number = final_number(text)
+    assert number is not None and number.value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["The answer is not 5.", "It isn't 5.", "x ≠ 5"])
+def test_a_number_that_is_denied_is_no_answer(text: str) -> None:
+    assert mark(metric("numeric"), text, question("5")).score == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -256,3 +257,24 @@ def test_clean_stop_wants_an_end_and_some_text() -> None:
 def test_auto_chooses_what_fits_the_references(references: list[str], kinds: list[str]) -> None:
     found = auto_metrics(references, [question(reference) for reference in references])
     assert [grader.kind for grader in found] == kinds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        metric("regex", pattern=r"(a|aa)+$"),
+        metric("numeric", pattern=r"((?:a|aa)+)$"),
+        metric("refusal", expected="refuse", patterns=[r"(a|aa)+$"]),
+    ],
+    ids=lambda value: value.kind,
+)
+def test_an_expression_that_takes_too_long_is_wrong_and_the_next_answer_is_marked(value: Any) -> None:
+    before = time.process_time()
+    slow, quick = grade(value, [answer("a" * 40 + "!"), answer("aaa")], [question("1")] * 2, Help())
+    assert time.process_time() - before < 10
+    assert slow is not None and slow.score == 0 and quick is not None
+    assert "takes longer than 1 s" in slow.reason and slow.failure == "other"
+
+
+def test_texts_are_contained_however_their_letters_are_composed() -> None:
+    assert mark(metric("contains", values=["Z\u00fcrich"]), "Zu\u0308rich is it", question("")).score == 1
