@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
+from trainer.recipe.evaluate import EvalSection
 from trainer.recipe.method import Method
 from trainer.stages import data as stage
 
@@ -60,10 +61,13 @@ def run_stage(out: Path, *paths: str, kind: str = "sft", repeat: float = 1.0, **
     return context
 
 
-def recipe_of(*paths: str, kind: str = "sft", repeat: float = 1.0, **section: Any) -> Any:
+def recipe_of(
+    *paths: str, kind: str = "sft", repeat: float = 1.0, evaluation: dict[str, Any] | None = None, **section: Any
+) -> Any:
     sources = [{"path": path, "repeat": repeat} for path in paths]
     method: Method = TypeAdapter(Method).validate_python({"kind": kind})
-    return SimpleNamespace(name="x", seed=1, method=method, data=DataSection(**{"sources": sources, **section}))
+    data, evaluated = DataSection(**{"sources": sources, **section}), EvalSection(**(evaluation or {}))
+    return SimpleNamespace(name="x", seed=1, method=method, data=data, eval=evaluated)
 
 
 def test_every_row_is_on_one_side_or_in_rejected(tmp_path: Path) -> None:
@@ -238,6 +242,20 @@ def test_rows_that_fit_or_cannot_be_known_pass(tmp_path: Path) -> None:
     assert stage.check_first_rows(recipe_of("hub:owner/name")).refusal is None
     partly = stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
     assert "1 of 2 rows" in partly.lines[0] and partly.refusal is not None
+
+
+@pytest.mark.parametrize(
+    "section", [{"slices": ["topik"]}, {"metrics": [{"kind": "contains", "when": {"topik": "x"}}]}]
+)
+def test_a_field_that_no_row_has_is_refused_before_anything_is_evaluated(
+    tmp_path: Path, section: dict[str, Any]
+) -> None:
+    path = written(tmp_path / "a.jsonl", [qa(n, topic="x") for n in range(8)])
+    with pytest.raises(DataError, match="no row has the field 'topik', which eval"):
+        stage.check_first_rows(recipe_of(path, evaluation=section))
+    path = written(tmp_path / "b.jsonl", [qa(n, topic="x") for n in range(90)])
+    (line,) = stage.check_first_rows(recipe_of(path, evaluation=section)).lines
+    assert line.startswith("among the first rows no row has the field 'topik'")
 
 
 def test_why_no_row_is_usable_is_said(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class Peeked:
     counted: FileCount = field(default_factory=FileCount)
     is_whole: bool = False
     """There are no further rows."""
+    fields: set[str] = field(default_factory=set)
+    """Names of fields that rows have, those carried along included."""
     kinds: dict[int, str] = field(default_factory=dict)
     """Kind of row -> `source:line` of the first one."""
     reasons: Counter[str] = field(default_factory=Counter)
@@ -93,6 +95,7 @@ class Peeked:
             self.listed.setdefault(error.reason, f"{label}:{raw.line}")
             one.rejected.append(rejected(label, raw.line, error.reason, detail=error.told(taker.mask)))
         else:
+            self.fields.update(record, record.get("metadata") or ())
             self.kinds.setdefault(kind_of_row(record), f"{label}:{raw.line}")
             if self.given.side == Side.SOURCE:
                 _check_fields(record, f"{label}:{raw.line}", taker.data)

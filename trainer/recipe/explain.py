@@ -59,9 +59,8 @@ def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
         if stated:
             key, message = tuple(stated["key"].split(".")), stated["message"]
     elif detail["type"] not in ("missing", "extra_forbidden"):
-        message = _misspelt(found) or (
-            f"{' or '.join(dict.fromkeys(_message(where, other) for where, other in found))} (got {detail['input']!r:.80})"
-        )
+        expected = " or ".join(dict.fromkeys(_message(where, other) for where, other in found))
+        message = _misspelt(found) or f"{expected} (got {detail['input']!r:.80})"
     place = document.place(key)
     return Problem(place.file, place.line, dotted(key), message)
 

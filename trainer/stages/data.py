@@ -31,10 +31,12 @@ from trainer.data.table import Side, Table
 from trainer.data.usage import Usage
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX
+from trainer.recipe.metric import Metric
 from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
 from trainer.rundir import read_json
+from trainer.scoring.questions import ANSWER_KIND
 
 if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
@@ -208,8 +210,26 @@ def check_first_rows(recipe: Recipe) -> FirstRows:
         raise no_usable_rows(reasons, listed, "")
     _check_fit(kinds, recipe)
     lines = [sentence for file in files if (sentence := file.sentence())]
+    lines += _unknown_fields(sides, recipe)
     lines += [f"{path}: not looked at: `trainer data` downloads it" for path in unseen(recipe.data)]
     return FirstRows(lines, next(_refusals(files, recipe.data.max_rejected), None))
+
+
+def _unknown_fields(files: list[Peeked], recipe: Recipe) -> list[str]:
+    """Say which fields that the evaluation asks for no row has.
+
+    Raises:
+        DataError: Every row was looked at.
+    """
+    asked = dict.fromkeys(recipe.eval.slices, "eval.slices")
+    metrics = [metric for metric in recipe.eval.metrics if isinstance(metric, Metric)]
+    asked |= {name: "eval.metrics[].when" for metric in metrics for name in metric.when or ()}
+    known = {ANSWER_KIND}.union(*(file.fields for file in files))
+    missing = {name: key for name, key in asked.items() if name not in known}
+    said = [f"no row has the field {name!r}, which {key} names" for name, key in missing.items()]
+    if said and all(file.is_whole for file in files) and not unseen(recipe.data):
+        raise DataError(said[0], hint=f"name a field of the rows: {', '.join(sorted(known)) or 'none'}")
+    return [f"among the first rows {text}" for text in said]
 
 
 def _refusals(files: list[Peeked], limit: float) -> Iterator[DataError]:
