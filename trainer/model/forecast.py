@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,13 +47,26 @@ def predictor_of(
 def _check_pattern(recipe: Recipe, outline: Outline) -> None:
     adapter = low_rank(recipe.adapter)
     pattern = adapter.target_modules if adapter and not adapter.init_from else "all-linear"
-    if pattern == "all-linear" or not isinstance(pattern, str):
+    if pattern == "all-linear":
         return
-    if not any(outline.matched(pattern)) and not any(re.fullmatch(pattern, name) for name in OTHER_MODULES):
+    if not isinstance(pattern, str):
+        _check_names(pattern, outline)
+    elif not any(outline.matched(pattern)) and not any(re.fullmatch(pattern, name) for name in OTHER_MODULES):
         example = r".*\.(q_proj|v_proj)"
         problem = Problem("recipe", None, "adapter.target_modules", f"the pattern {pattern!r} matches no layer")
         names = ", ".join(linear.name for linear in outline.linears)
         raise RecipeError([problem], hint=f"it must match whole names, such as {example!r}; this model has {names}")
+
+
+def _check_names(wanted: Sequence[str], outline: Outline) -> None:
+    """Refuse a name that is nearly that of a layer; another one may be a part that the outline does not know."""
+    known = [*(linear.name for linear in outline.linears), *(name.rpartition(".")[2] for name in OTHER_MODULES)]
+    for name in wanted:
+        last = name.rpartition(".")[2]
+        near = [] if last in known or last.isdecimal() else get_close_matches(last, known, n=1, cutoff=0.75)
+        if near:
+            said = f"no layer is called {last!r}; did you mean `{near[0]}`?"
+            raise RecipeError([Problem("recipe", None, "adapter.target_modules", said)])
 
 
 def planned(recipe: Recipe, outline: Outline, card: cards.Card, *, longest: int | None = None) -> Forecast:

@@ -145,6 +145,13 @@ def test_a_pattern_that_matches_nothing_is_refused_before_training(tmp_path: Pat
     assert "q_proj" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("modules", [["q_proj", "v_prj"], ["qproj"], ["model.layers.0.self_attn.q_prj"]])
+def test_a_misspelt_name_of_a_layer_is_refused_before_training(modules: list[str], tmp_path: Path) -> None:
+    adapter = {"kind": "lora", "target_modules": modules}
+    with pytest.raises(RecipeError, match=r"no layer is called .* did you mean `[qv]_proj`"):
+        list(forecast.lines(recipe(folder_of(EIGHT, tmp_path), adapter=adapter)))
+
+
 def test_weights_in_eight_bits_are_counted_to_the_byte() -> None:
     model = get_peft_model(made("Llama").bfloat16(), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
     float8.hold(model, torch.device("cpu"))
