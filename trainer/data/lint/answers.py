@@ -6,20 +6,23 @@ import re
 
 import orjson
 
-from trainer.data.lint.dialogue import speaks_for_others
+from trainer.data.lint.dialogue import speaks_for_others, writes_template
 from trainer.data.lint.phrases import (
     ABOUT_SLOTS,
+    ABOUT_TAGS,
     BOILERPLATE,
     CLARIFICATION,
     IDENTITY,
     PLACEHOLDER,
     REFUSAL,
+    SALUTATION,
     SLOT,
     STOCK_CLOSINGS,
     STOCK_OPENING,
     any_in,
 )
 from trainer.data.lint.scripts import is_gibberish
+from trainer.data.lint.text import LEFT_OVER
 
 OPENING_CHARS, CLOSING_CHARS = 250, 160
 """Declining and asking back stand at the beginning of an answer, offers of more help at its end."""
@@ -61,6 +64,9 @@ MIN_PROSE_CHARS = 200
 MIN_REPEATED_WORDS = 40
 MAX_REPEATED_SHARE = 0.5
 MAX_LABEL_CHARS = 60
+MAX_REMARK_CHARS = 80
+OPEN_REMARK = re.compile(r" \((?:[^\W\d_]+[ ,'’-]*)+\Z")
+"""A remark in brackets that ends in a word, and not in its bracket."""
 MIN_LAST_WORDS = 7
 """A last line that ends in so many plain words and no stop; a table, short items, code or a signature does not."""
 
@@ -68,7 +74,7 @@ MIN_LAST_WORDS = 7
 def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
     """Return the rules that an answer breaks by itself; `lower` is it in lower case."""
     flags = []
-    if speaks_for_others(prompt, lower):
+    if speaks_for_others(prompt, lower) or (writes_template(prompt, lower) and not LEFT_OVER.is_left_over(answer)):
         flags.append("F024")
     if is_cut(answer) or is_broken_off(answer):
         flags.append("Q008")
@@ -78,7 +84,7 @@ def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
         flags.append("Q014")
     if BOILERPLATE.are_in(lower):
         flags.append("Q015")
-    if PLACEHOLDER.are_in(lower) or ("{{" in answer and has_slot(prompt, answer)):
+    if (PLACEHOLDER.are_in(lower) and not ABOUT_TAGS.search(prompt)) or has_slot(prompt, answer):
         flags.append("Q016")
     if is_gibberish(answer):
         flags.append("Q024")
@@ -119,13 +125,17 @@ def is_broken_off(answer: str) -> bool:
     """Tell an answer whose last word begins something that never comes: `and the`."""
     if len(answer) < MIN_BROKEN_CHARS or not answer[-1].isalpha():
         return False
+    if OPEN_REMARK.search(answer[-MAX_REMARK_CHARS:]):
+        return True
     before, _, last = answer.rpartition(" ")
     return last in BEGINNERS and before[-1:].isalpha()
 
 
 def has_slot(prompt: str, answer: str) -> bool:
     """Tell a field in braces that was never filled in; a talk about templates is full of them."""
-    return bool(SLOT.search(answer)) and not ABOUT_SLOTS.search(answer) and not ABOUT_SLOTS.search(prompt)
+    if not ("{{" in answer and SLOT.search(answer)) and not SALUTATION.search(answer[:OPENING_CHARS]):
+        return False
+    return not ABOUT_SLOTS.search(answer) and not ABOUT_SLOTS.search(prompt)
 
 
 def edge_sentences(answer: str) -> tuple[str, str]:

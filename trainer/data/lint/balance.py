@@ -21,6 +21,8 @@ MAX_LABELS_SHARE = 0.2
 MAX_SINGLE_SHARE = 0.05
 """More answers than this share that occur once are no classes but other rows among them."""
 MAX_NAMED = 3
+MIN_REFUSALS, FEW_REFUSALS = 3, 0.05
+"""From so many answers, and so large a share, refusals are worth a look."""
 
 
 def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
@@ -67,6 +69,8 @@ def _declining(tally: Tally, section: Lint) -> Iterator[Finding]:
     said = f"{refusals} answers decline, {questions} ask back ({share:.1%} of {tally.kinds['turns']})"
     if share > section.max_refusal_share:
         yield Finding("B003", f"{said}: the model will decline too often", refusals + questions, share, rows, "warning")
+    elif refusals >= MIN_REFUSALS and share > FEW_REFUSALS:
+        yield Finding("B003", f"{said}: meant so?", refusals + questions, share, rows, fix="read them")
     elif refusals + questions == 0 and prose >= 0.3 * tally.kinds["turns"]:
         yield Finding("B003", "no answer declines or asks back: the model will never say that it cannot know", 0, 0.0)
 

@@ -14,8 +14,13 @@ ROLE_CUES = ("human:", "user:", "### instruction", "instruction:", "**human", "*
 OWN_NAME = re.compile(r"\s*(?:### ?|\*\*)?(?:assistant|response|gpt)(?:\*\*)?:")
 ABOUT_DIALOGUE = re.compile(
     r"\b(?:dialogue?s?|conversations?|transcripts?|chats?|chatbots?|scripts?|interviews?|role-?play\w*|few-shot|prompts?"
-    r"|q&a|faqs?|quiz\w*)\b"
+    r"|q&a|faqs?|quiz\w*|special tokens?|templates?)\b"
 )
+TEMPLATE_TURN = re.compile(
+    r"(?<!`)(?:\[inst\]|<\|(?:user|im_start\|>user|start_header_id\|>user)\|?>?|^### ?(?:human|user|instruction):)",
+    re.MULTILINE,
+)
+"""How templates of chat models begin a user's turn."""
 PROMPT_BEGINS = ("human:", "### human:", "### instruction:", "below is an instruction", "a chat between a curious")
 """Openings of the templates of HH, Alpaca and Vicuna."""
 PROMPT_ENDS = ("assistant:", "### response:", "<|assistant|>", "### answer:")
@@ -31,6 +36,14 @@ def speaks_for_others(prompt: str, lower: str) -> bool:
     if ":" not in lower or "\n" not in lower or not any_in(ROLE_CUES, lower) or not OTHER_TURN.search(lower):
         return False
     return not ABOUT_DIALOGUE.search(prompt.lower())
+
+
+def writes_template(prompt: str, lower: str) -> bool:
+    """Tell an answer (in lower case) in which a user's turn begins as a chat template writes it, unasked."""
+    if not ("[inst]" in lower or "<|" in lower or "###" in lower) or not TEMPLATE_TURN.search(lower):
+        return False
+    asked = prompt.lower()
+    return not ABOUT_DIALOGUE.search(asked) and not TEMPLATE_TURN.search(asked)
 
 
 def has_own_template(prompt: str) -> bool:

@@ -92,6 +92,17 @@ PLACEHOLDER = Phrases(
 )
 SLOT = re.compile(r"\{\{ ?[A-Za-z_][\w .]{0,40}\}\}")
 """A field of a mail merge or a prompt template that was never filled in."""
+ABOUT_TAGS = re.compile(
+    r"\b(?:entit\w+|tag\w*|label\w*|annotat\w+|anonymi\w+|redact\w*|mask\w*|de-?identif\w+|ner)\b", re.I
+)
+"""Prompts whose answers hold `[DATE]` on purpose."""
+SALUTATION = re.compile(
+    r"\b(?:dear|hi|hello|hey|lieber?|sehr geehrter?|hallo|bonjour|ch[eè]re?|salut|hola|estimad[oa]|ciao|car[oa])"
+    r"(?: (?:mr|mrs|ms|dr|herr|frau|monsieur|madame|señora?)\.?)? "
+    r"(?:\$?\{\w{1,40}\}|%\(\w{1,40}\)s|<[A-Za-z][\w ]{0,40}>|\[[A-Za-z][\w ]{0,40}\]|_{3,}|[Xx]{3,})(?!\w)",
+    re.I,
+)
+"""A greeting whose name was never filled in, in the forms of format strings, shells and hand-made letters."""
 ABOUT_SLOTS = re.compile(
     r"`|\\|\{%|\b(?:jinja|mustache|handlebars|vue|angular|django|template|placeholder|latex|ansible|helm)", re.I
 )

@@ -13,7 +13,7 @@ from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Ints, Tally, edge_sum
 from trainer.recipe.lint import Lint, Severity
 
-MIN_ROWS_FOR_OUTLIERS = 100
+MIN_ROWS_FOR_OUTLIERS = 50
 FENCE_IQR = 3.0
 """Tukey's fence for values far out, on the logarithm of the length. Source: Tukey 1977, Exploratory Data Analysis."""
 MIN_IQR = 0.35
