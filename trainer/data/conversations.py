@@ -16,6 +16,7 @@ from trainer.data.columns import (
     TURN_COLUMNS,
     Columns,
 )
+from trainer.data.marks import MARKS
 from trainer.data.passages import passages_of, with_passages
 from trainer.data.reasons import RowError, shown
 from trainer.data.turns import ROLES, Message, canonical_turns, lost_keys, text_of
@@ -179,7 +180,8 @@ def parse_gemini(columns: Columns) -> list[Message]:
 def _gemini_turns(item: object, place: str) -> list[dict[str, Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("parts"), list):
         raise RowError("unknown_role", f"{place} is {kind_of(item)}, not an object with role and parts")
-    said: dict[str, Any] = {"role": item.get("role") or "user", "content": ""}
+    marks = {key: item[key] for key in MARKS if key in item}  # Vertex AI's `weight`
+    said: dict[str, Any] = {"role": item.get("role") or "user", "content": "", **marks}
     results: list[dict[str, Any]] = []
     for part in item["parts"]:
         match part:

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainer.data.blocks import TEXT_PARTS, has_blocks, unfold_blocks
 from trainer.data.calls import canonical_calls
+from trainer.data.marks import MARKS, weight_of
 from trainer.data.reasons import RowError, shown
 from trainer.data.values import Notes, kind_of, parse_json, written
 
@@ -41,8 +42,8 @@ KEPT_KEYS = ("reasoning_content", "thinking", "tool_call_id", "name")
 REASONING_KEYS = ("reasoning", "thoughts", "thought")
 """Other words for `reasoning_content`: OpenRouter's and vLLM's, and those of data sets."""
 KNOWN_KEYS = frozenset(
-    {"role", "from", "content", "value", "tool_calls", "function_call", "weight", "channel", "recipient"}
-    | {"human", "assistant", "type", *KEPT_KEYS, *REASONING_KEYS}
+    {"role", "from", "content", "value", "tool_calls", "function_call", "channel", "recipient"}
+    | {"human", "assistant", "type", *KEPT_KEYS, *REASONING_KEYS, *MARKS}
 )
 """Keys of a turn that are used."""
 
@@ -91,7 +92,9 @@ def _messages_of(turn: object, place: str, notes: Notes) -> list[Message]:
             return [canonical_turn(part, place, notes) for part in unfold_blocks(turn, place)]
         if "human" in turn and "assistant" in turn:  # ms-swift's pairs
             pair = (("user", turn["human"]), ("assistant", turn["assistant"]))
-            return [{"role": role, "content": text_of(content, place, notes)} for role, content in pair]
+            said: list[Message] = [{"role": role, "content": text_of(content, place, notes)} for role, content in pair]
+            _add_weight(said[1], turn, place, notes)
+            return said
     return [canonical_turn(turn, place, notes)]
 
 
@@ -135,11 +138,24 @@ def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
     message |= _reasoning_of(turn)
     if calls is not None and calls != []:
         message["tool_calls"] = canonical_calls(calls, place, notes)
-    if turn.get("weight") is not None:
-        message["weight"] = _weight_of(turn["weight"], place)
+    _add_weight(message, turn, place, notes)
     if role == "assistant" and turn.get("channel") is not None:
         message["channel"] = turn["channel"]
     return message
+
+
+def _add_weight(message: Message, turn: dict[str, Any], place: str, notes: Notes) -> None:
+    """Keep whether the file marks a turn as trained; of turns that nobody learns to say, say so.
+
+    Raises:
+        RowError: a mark that is neither, or two that contradict.
+    """
+    weight = weight_of(turn, place)
+    if weight is None:
+        return
+    message["weight"] = weight
+    if weight and message["role"] != "assistant":
+        notes.add("asked_marked")
 
 
 def _reasoning_of(turn: dict[str, Any]) -> Message:
@@ -211,9 +227,3 @@ def _part_text(part: object, place: str) -> str:
             return text
     name = part.get("type") if isinstance(part, dict) else kind_of(part)
     raise RowError("unsupported_content", f"{place}: content part {shown(repr(name))}; only text parts are trained on")
-
-
-def _weight_of(weight: object, place: str) -> int:
-    if isinstance(weight, (int, float)) and weight in (0, 1):
-        return int(weight)
-    raise RowError("invalid_weight", f"{place}: weight {shown(repr(weight))}; 0 (not trained) or 1 (trained)")

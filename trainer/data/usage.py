@@ -14,6 +14,7 @@ NOTES = {
     "python_text": "lists or objects in Python's notation read",
     "first_answer": "the first of several accepted answers taken",
     "calls_as_text": "tool calls that are written as text kept as text",
+    "asked_marked": "turns that are not the assistant's marked as trained, which they are with pack.loss_on: all only",
     "best_and_worst": "the best and the worst of several answers taken (format: ranked_pairs takes all pairs)",
 }
 """Id of what was done to the values of a row -> in words."""

@@ -142,7 +142,9 @@ def fault(service: Service, row: Row) -> str | None:
 def _content_fault(service: Service, row: Row, messages: Sequence[Message]) -> str | None:
     if any(not _text(message).strip() and not message.get("tool_calls") for message in messages):
         return "empty_message"
-    if not service.untrained_turns and any(message.get("weight") == 0 for message in messages):
+    if not service.untrained_turns and any(
+        message["role"] == "assistant" and message.get("weight") == 0 for message in messages
+    ):
         return "untrained_turn"
     if len(encoded(service, row)) / CHARACTERS_PER_TOKEN > service.max_row_tokens:
         return "too_long"

@@ -57,6 +57,12 @@ def test_a_turn_that_is_not_trained_on_is_refused_where_it_would_be() -> None:
     assert fault(SERVICES["gemini"], given) == "untrained_turn" and fault(SERVICES["openai"], given) is None
 
 
+def test_a_question_marked_as_not_trained_is_what_every_service_takes_it_for() -> None:
+    given = row(("user", "a"), ("assistant", "b"))
+    given["messages"][0]["weight"] = 0
+    assert fault(SERVICES["gemini"], given) is None
+
+
 def test_failing_rows_are_counted_by_reason_with_their_places() -> None:
     bad = [row(("user", "a"), source="b", line=line) for line in range(1, 8)]
     found = readiness(SERVICES["openai"], [PLAIN] * 60 + bad, TODAY)
