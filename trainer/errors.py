@@ -1,6 +1,7 @@
 """Errors that a person can act on: one message, one fix, one exit code.
 
-Every error that is not our bug derives from `TrainerError`. `cli` is the only place that prints them.
+Every error that is not our bug derives from `TrainerError`, and so does the one that names the row of a bug. `cli` is
+the only place that prints them.
 """
 
 from __future__ import annotations
@@ -61,6 +62,20 @@ class HardwareError(TrainerError):
     """The machine or its packages cannot do what the recipe asks."""
 
     exit_code = 5
+
+
+class RowBugError(TrainerError):
+    """Our own code failed on one row; the message names the row, the traceback behind it the place in the code.
+
+    `hint` has a default: errors that come from another process are made anew from their message alone.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, hint: str = "leave the row out, and report this bug with what --debug shows"
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class GateError(TrainerError):

@@ -15,6 +15,7 @@ KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issu
 def test_every_kind_of_error_has_its_own_exit_code() -> None:
     codes = {kind.__name__: kind.exit_code for kind in KINDS if kind not in (TrainerError, InterruptedRunError)}
     assert codes == {
+        "RowBugError": 1,
         "RecipeError": 2,
         "DataError": 3,
         "StageError": 4,

@@ -13,7 +13,13 @@ BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
 
 def has_blocks(content: object) -> bool:
     """Whether content holds Anthropic's blocks, which become tool calls, tool turns and reasoning."""
-    return isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in BLOCKS for part in content)
+    return isinstance(content, list) and any(isinstance(part, dict) and type_of(part) in BLOCKS for part in content)
+
+
+def type_of(part: dict[str, Any]) -> str:
+    """Return the type of a part: text where it names none, "" where what it names is no text."""
+    kind = part.get("type", "text")
+    return kind if isinstance(kind, str) else ""
 
 
 def unfold_blocks(turn: dict[str, Any], place: str) -> list[dict[str, Any]]:

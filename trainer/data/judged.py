@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -113,7 +114,8 @@ def _better(values: list[Any], names: list[str], known: TwoAnswers) -> int:
     said = f"{' and '.join(names)}: {shown(', '.join(map(str, values)))}"
     numbers = [_number(value) for value in values]
     if len(values) == 2 and None not in numbers:
-        numbers = [numbers[1] - numbers[0]]  # type: ignore[operator]
+        first, second = numbers
+        numbers = [(second > first) - (second < first)]  # type: ignore[operator]
     if names[0] in STRENGTHS or len(values) == 2:
         sign = numbers[0]
     elif names[0] == "labels":  # SHP: 1 where A is better
@@ -139,11 +141,15 @@ def _named(verdict: object, known: TwoAnswers) -> int | None:
     return None
 
 
-def _number(value: object) -> float | None:
+def _number(value: object) -> int | float | None:
+    """Return a score that can be compared; whole numbers as they are, since a double holds no more than 309 digits."""
+    if isinstance(value, int):
+        return value
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def judged_prompt(columns: Columns) -> list[Message]:
@@ -229,9 +235,7 @@ def _scored_beside(columns: Columns, answers: list[Any]) -> list[Judged]:
             numbers = [_number(value) for value in values] if isinstance(values, list) else []
             if len(numbers) == len(answers) and None not in numbers:
                 columns.take(name)
-                return [
-                    Judged(sign * float(number or 0), answer) for number, answer in zip(numbers, answers, strict=True)
-                ]
+                return [Judged(sign * (number or 0), answer) for number, answer in zip(numbers, answers, strict=True)]
     return []
 
 

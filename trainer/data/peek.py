@@ -13,6 +13,7 @@ from trainer.data.compared import Record
 from trainer.data.desk import missing_field
 from trainer.data.ledger import FileCount
 from trainer.data.mask import Mask, scanner
+from trainer.data.naming import naming
 from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark, rejected
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
@@ -89,7 +90,8 @@ class Peeked:
         label = self.given.origin.label
         one = Prepared(num_read=1)
         try:
-            record = taker.take(raw, self.given)
+            with naming(label, raw.line):
+                record = taker.take(raw, self.given)
         except RowError as error:
             self.reasons[error.reason] += 1
             self.listed.setdefault(error.reason, f"{label}:{raw.line}")

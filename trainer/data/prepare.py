@@ -32,6 +32,7 @@ from trainer.data.compared import (
 from trainer.data.keys import digest, number
 from trainer.data.lint.facts import row_facts
 from trainer.data.mask import Mask, scanner
+from trainer.data.naming import naming
 from trainer.data.near import Bands, band_texts
 from trainer.data.raw import RawRow
 from trainer.data.reasons import RowError
@@ -190,20 +191,31 @@ def _num_chars(value: object) -> int:
 
 
 def prepare(chunk: Chunk) -> Prepared:
-    """Parse, clean, scan and describe the rows of a chunk."""
+    """Parse, clean, scan and describe the rows of a chunk.
+
+    Raises:
+        RowBugError: our own code fails on a row, which it names.
+    """
     tools = tools_for(chunk.rules)
     result = Prepared(num_read=len(chunk.rows))
     records = []
     for raw in chunk.rows:
         try:
-            records.append(_finish(raw, chunk, tools, result))
+            with naming(chunk.origin.label, raw.line):
+                records.append(_finish(raw, chunk, tools, result))
         except RowError as error:
             detail = error.told(tools.mask)
             result.rejected.append(rejected(chunk.origin.label, raw.line, error.reason, detail=detail))
         except DataError as error:
             result.refusal = (error.message, error.hint)
             break
-    _describe(records, tools.data, result)
+    try:
+        _describe(records, tools.data, result)
+    except Exception:
+        for record in records:  # one by one, to name the row
+            with naming(record["source"], record["line"]):
+                _describe([record], tools.data, Prepared(num_read=1))
+        raise
     return result
 
 

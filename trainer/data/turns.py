@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.data.blocks import TEXT_PARTS, has_blocks, unfold_blocks
+from trainer.data.blocks import TEXT_PARTS, has_blocks, type_of, unfold_blocks
 from trainer.data.calls import canonical_calls
 from trainer.data.marks import MARKS, weight_of
 from trainer.data.reasons import RowError, shown
@@ -222,7 +222,7 @@ def _part_text(part: object, place: str) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, dict):
-        text = part.get(TEXT_PARTS.get(part.get("type", "text"), ""))
+        text = part.get(TEXT_PARTS.get(type_of(part), ""))
         if isinstance(text, str):
             return text
     name = part.get("type") if isinstance(part, dict) else kind_of(part)

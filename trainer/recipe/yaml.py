@@ -18,6 +18,8 @@ from trainer.errors import Problem, RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+WHOLE_NUMBERS = range(-(2**63), 2**63)
+"""What the run's JSON files hold."""
 TEXT_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp"})
 TAGS = TEXT_TAGS | {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "null", "bool", "int", "float")}
 
@@ -158,9 +160,12 @@ class _Builder:
         if str(node.tag) in TEXT_TAGS:
             return node.value
         try:
-            return self.constructor.construct_object(node)
+            value = self.constructor.construct_object(node)
         except (YAMLError, ValueError) as error:
             return self.problem(place, key, f"cannot read {node.value!r:.80}: {error}")
+        if isinstance(value, int) and value not in WHOLE_NUMBERS:
+            return self.problem(place, key, f"{node.value:.40} is beyond 64 bits, from -2^63 to 2^63 - 1")
+        return value
 
     def problem(self, place: Place, key: Key, message: str) -> None:
         self.document.problems.append(Problem(place.file, place.line, dotted(key), message))

@@ -118,6 +118,24 @@ def test_of_ranked_answers_best_and_worst_make_the_pair_or_all_by_name(row: dict
     assert parse_row(pairs[0], source="f", line=7, format="ranked_pairs").record["metadata"] == {"id": 1}
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [[10**400 + 1, 10**400], [10**400, 0.5], [0.5, -(10**400)], ["2", "1.5"], [True, False]],
+    ids=["long", "long and decimal", "decimal and long", "text", "truth values"],
+)
+def test_scores_of_any_length_are_compared_as_they_are(scores: list[Any]) -> None:
+    listed = {"prompt": "hi", "responses": ["good", "bad"], "scores": scores}
+    reversed_ = {"prompt": "hi", "responses": ["bad", "good"], "scores": scores[::-1]}
+    apart = two("response_1", "response_2", score_1=scores[0], score_2=scores[1])
+    assert [pair_of(row)[1] for row in (listed, reversed_, apart)] == [PAIR] * 3
+
+
+@pytest.mark.parametrize("score", [float("nan"), "nan", "inf", 1e999], ids=str)
+def test_what_is_no_number_is_no_score(score: object) -> None:
+    with pytest.raises(RowError, match="unknown_format"):
+        pair_of({"prompt": "hi", "responses": ["good", "bad"], "scores": [score, 1]})
+
+
 def test_equal_answers_make_no_pair_of_all() -> None:
     row = {"prompt": "hi", "responses": ["a", "b", "c"], "scores": [2, 2, 1]}
     assert len(list(expand(iter([RawRow(1, row)]), "ranked_pairs", {}))) == 2

@@ -455,6 +455,8 @@ FAULTS: list[tuple[str, object]] = [
     ("invalid_tool_arguments", {"conversations": [share("hi"), share("no json", "function_call")]}),
     ("invalid_tools", {"messages": [USER, ASSISTANT], "tools": "{broken"}),
     ("invalid_tools", {"messages": [USER, ASSISTANT], "tools": [{"description": "nameless"}]}),
+    ("unsupported_content", {"messages": [{"role": "user", "content": [{"type": ["text"], "text": "a"}]}, ASSISTANT]}),
+    ("unsupported_content", {"messages": [{"role": "user", "content": [{"type": {}, "text": "a"}]}, ASSISTANT]}),
     ("invalid_weight", {"messages": [USER, {**ASSISTANT, "weight": 0.5}]}),
     ("invalid_text", {"prompt": "hi", "completion": "a\x00b"}),
     ("invalid_text", {"prompt": "hi", "completion": "a\ud800b"}),

@@ -34,6 +34,14 @@ def problems(folder: Path, text: str, *, sets: list[str] | None = None) -> list[
 
 
 ONE_PROBLEM = {
+    "number beyond 64 bits": (
+        "train: {max_steps: 99999999999999999999999}",
+        "5: train.max_steps: 99999999999999999999999 is beyond 64 bits, from -2^63 to 2^63 - 1",
+    ),
+    "number beyond 64 bits where any value may stand": (
+        "train: {lr_scheduler_kwargs: {power: -9223372036854775809}}",
+        "5: train.lr_scheduler_kwargs.power: -9223372036854775809 is beyond 64 bits, from -2^63 to 2^63 - 1",
+    ),
     "unknown key": ("pack: {max_lenght: 8}", "5: pack.max_lenght: unknown key; did you mean `max_length`?"),
     "key of another section": (
         "train: {dropout: 0.1}",

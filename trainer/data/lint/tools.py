@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from trainer.data import exact
+
 Message = dict[str, Any]
 
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -54,7 +56,7 @@ def schemas_of(tools: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _digest(parameters: object) -> str:
-    form = orjson.dumps(_form_of(parameters), default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    form = exact.dumps(_form_of(parameters), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.blake2b(form, digest_size=4).hexdigest()
 
 
@@ -78,7 +80,7 @@ def is_allowed(function: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
     if not isinstance(properties, dict):
         return True
     arguments, required = function["arguments"], schema.get("required")
-    if isinstance(required, list) and not all(name in arguments for name in required):
+    if isinstance(required, list) and not all(name in arguments for name in _strings(required)):
         return False
     is_open = schema.get("additionalProperties", False) is not False
     return all(_fits(value, properties[name]) if name in properties else is_open for name, value in arguments.items())
@@ -90,8 +92,13 @@ def _fits(value: object, schema: object) -> bool:
     if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
         return False
     names = schema.get("type")
-    known = [TYPES[name] for name in (names if isinstance(names, list) else [names]) if name in TYPES]
+    known = [TYPES[name] for name in _strings(names) if name in TYPES]
     return not known or any(_is_of(value, kind) for kind in known)
+
+
+def _strings(names: object) -> list[str]:
+    """Return the names of a list, or of one name alone; what is no text names nothing."""
+    return [name for name in (names if isinstance(names, list) else [names]) if isinstance(name, str)]
 
 
 def _is_of(value: object, kind: type | tuple[type, ...]) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from trainer.data.lint.facts import row_facts
 from trainer.data.lint.language import language_of
+from trainer.data.lint.tools import schemas_of
 
 from .rows import PROSE, chat, pair
 
@@ -126,6 +127,37 @@ def test_tool_calls_are_held_against_their_schema(name: str, arguments: dict[str
         {"role": "tool", "content": "{}", "tool_call_id": "c1"},
     ]
     assert row_facts(row).flags == (() if is_allowed else ("F012",))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "amount", "is_allowed"),
+    [
+        ({"properties": {"amount": {"type": "integer", "maximum": 2**256 - 1}}}, 2**255, True),
+        ({"properties": {"amount": {"type": "integer", "default": -(10**20)}}}, "5", False),
+        ({"properties": {"amount": {"type": ["integer", {"x": 1}]}}}, 5, True),
+        ({"properties": {"amount": {"type": ["integer", {"x": 1}]}}}, "5", False),
+        ({"properties": {"amount": {"type": {"x": 1}}}}, "5", True),
+        ({"properties": {"amount": {}}, "required": [{"name": "amount"}, "amount"]}, 5, True),
+        ({"properties": {"amount": {}}, "required": [["to"], "to"]}, 5, False),
+    ],
+)
+def test_a_schema_that_is_none_does_not_break_the_check(
+    parameters: dict[str, Any], amount: object, is_allowed: bool
+) -> None:
+    row = chat("Pay?", "Done.", tools=[{"type": "function", "function": {"name": "pay", "parameters": parameters}}])
+    call = {"id": "c1", "type": "function", "function": {"name": "pay", "arguments": {"amount": amount}}}
+    row["messages"][1:1] = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "{}", "tool_call_id": "c1"},
+    ]
+    assert row_facts(row).flags == (() if is_allowed else ("F012",))
+
+
+def test_schemas_that_differ_in_a_long_number_are_two() -> None:
+    def schema(maximum: int) -> list[str]:
+        return schemas_of([{"function": {"name": "pay", "parameters": {"type": "integer", "maximum": maximum}}}])
+
+    assert schema(2**256) == schema(2**256) != schema(2**256 - 1)
 
 
 def test_an_answer_to_a_call_that_was_not_made_is_flagged() -> None:
