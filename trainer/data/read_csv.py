@@ -50,16 +50,19 @@ class Dialect(NamedTuple):
     """Lines before the header."""
     quoted: bool = True
     """Whether a quote at the beginning of a cell opens it; otherwise quotes are text like all else."""
+    spaced: bool = False
+    """Whether spaces after a separator belong to no cell: `a, "b, c"` is two cells."""
 
     def described(self) -> str:
         """Name the separator."""
         name = NAMES.get(self.separator, repr(self.separator))
-        return f"separated by {name}" + ("" if self.quoted else ", quotes as text")
+        more = ", quotes as text" if not self.quoted else " and spaces" if self.spaced else ""
+        return f"separated by {name}{more}"
 
     def reader(self, lines: Iterable[str]) -> _csv.Reader:
         """Return a reader of the cells in lines."""
         if self.quoted:
-            return csv.reader(lines, strict=True, delimiter=self.separator)
+            return csv.reader(lines, strict=True, delimiter=self.separator, skipinitialspace=self.spaced)
         return csv.reader(lines, strict=True, delimiter=self.separator, quoting=csv.QUOTE_NONE)
 
 
@@ -87,13 +90,15 @@ def dialect_of(path: Path) -> Dialect:
     """Tell what separates the cells of a table: Excel's `sep=` line says it, else the header and the first rows do.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or its cells stand in single quotes.
     """
     lines = _text_lines(path)
     first = next(lines, "")
-    if says := SEP_LINE.fullmatch(first.rstrip("\r\n")):
-        return _with_quotes(path, Dialect(says[1], skipped=1))
-    return _with_quotes(path, Dialect(_separator([first, *_sampled(lines)])))
+    sample = list(_sampled(lines))
+    says = SEP_LINE.fullmatch(first.rstrip("\r\n"))
+    dialect = Dialect(says[1], skipped=1) if says else Dialect(_separator([first, *sample]))
+    _refuse_single_quotes(path, sample[dialect.skipped :], dialect.separator)
+    return _with_spaces(path, _with_quotes(path, dialect))
 
 
 def _separator(sample: list[str]) -> str:
@@ -110,6 +115,66 @@ def _with_quotes(path: Path, dialect: Dialect) -> Dialect:
         return dialect
     plain = dialect._replace(quoted=False)
     return plain if _is_plain(path, plain) else dialect
+
+
+def _refuse_single_quotes(path: Path, rows: list[str], separator: str) -> None:
+    """Refuse a table whose cells stand in single quotes: a comma would cut them, and the quotes would be trained.
+
+    Raises:
+        DataError: a cell in single quotes stands in nearly every row.
+    """
+    edge = re.escape(separator)
+    # What double quotes hold may well be lists of words in single ones.
+    bare = re.sub(rf'(^|{edge}) *"(?:[^"]|"")*(?:"|\Z)', r'\1""', "".join(rows), flags=re.MULTILINE)
+    lines = [line.rstrip("\r") for line in bare.split("\n") if line.strip()]
+    opening, closing = re.compile(rf"(?:^|{edge}) *'"), re.compile(rf"' *(?:{edge}|$)")
+    begun = [(line, start.end()) for line in lines if (start := opening.search(line))]
+    if len(lines) > 1 and sum(closing.search(*cell) is not None for cell in begun) >= MOST * len(lines):
+        raise DataError(
+            f"{path}: invalid_csv: cells stand in single quotes, which are no quotes in a table",
+            hint='quote the cells with " (of text that begins and ends with single quotes, too)',
+        )
+
+
+def _with_spaces(path: Path, dialect: Dialect) -> Dialect:
+    """Tell whether spaces after separators belong to no cell: where quotes follow them, or all cells begin with one."""
+    if not dialect.quoted:
+        return dialect
+    spaced = dialect._replace(spaced=True)
+    if _begin_with_space(path, dialect):
+        return spaced
+    opened = re.compile(rf'{re.escape(dialect.separator)} +"(?!["\r\n{re.escape(dialect.separator)}])')
+    num_lines = num_opened = 0
+    for line in _text_lines(path):
+        num_lines += 1
+        num_opened += opened.search(line) is not None
+    if num_opened > num_lines / 2:
+        return spaced
+    num_fitting = _num_fitting(path, spaced) if num_opened else 0
+    return spaced if num_fitting and num_fitting >= _num_fitting(path, dialect) else dialect
+
+
+def _begin_with_space(path: Path, dialect: Dialect) -> bool:
+    """Tell whether all cells of the header and the rows but the first ones begin with a space, or are empty."""
+    num_cells = 0
+    try:
+        for cells in _cells(path, dialect):
+            if not all(cell == "" or cell[0] == " " for cell in cells[1:]):
+                return False
+            num_cells += len(cells) - 1
+    except csv.Error:
+        return False
+    return num_cells > 0
+
+
+def _num_fitting(path: Path, dialect: Dialect) -> int:
+    """Count rows with as many cells as the header; none where the table is broken."""
+    rows = _cells(path, dialect)
+    try:
+        width = len(next(rows, []))
+        return sum(len(cells) == width for cells in rows)
+    except csv.Error:
+        return 0
 
 
 def _cells(path: Path, dialect: Dialect) -> Iterator[list[str]]:
