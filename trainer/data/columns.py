@@ -16,6 +16,8 @@ RARE_PROMPTS, RARE_COMPLETIONS = ("inputs",), ("targets", "target", "answers")
 INPUT_COLUMNS = ("input", "context")
 OUTPUT_COLUMNS = ("output", "response")
 LABEL_COLUMNS = ("label", "kto_tag")
+REJECTED_COLUMNS = ("rejected_response", "rejected_messages")
+"""ms-swift's worse answer, beside a conversation that ends with the better one."""
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message", "system_instruction", "systemInstruction")
 REASONING_COLUMNS = ("reasoning_content", "reasoning", "thinking", "chain_of_thought", "cot", "rationale")
 TOOL_COLUMNS = ("tools", "functions")
@@ -47,7 +49,7 @@ TARGETS = ("target", "targets", "summary", "summaries", "highlights", "translati
 MAPPABLE = frozenset(
     {*TURN_COLUMNS, *PROMPT_COLUMNS, *COMPLETION_COLUMNS, *INPUT_COLUMNS, *LABEL_COLUMNS, *RARE_PROMPTS}
     | {*RARE_COMPLETIONS, *SYSTEM_COLUMNS, *REASONING_COLUMNS, *TOOL_COLUMNS, *CONTEXT_COLUMNS, *DIALOG_COLUMNS}
-    | {"instruction", "history", "chosen", "rejected", "rejected_response", "text", "contents", "winner"}
+    | {"instruction", "history", "chosen", "rejected", *REJECTED_COLUMNS, "text", "contents", "winner"}
     | {"preferred_output", "non_preferred_output", "response_a", "response_b", "responses", "scores", "ranks"}
     | {"chat_template_kwargs", "input_ids", "labels", "attention_mask"}
 )
@@ -62,6 +64,7 @@ MEANINGS: dict[str, str] = {
     **dict.fromkeys((*REASONING_COLUMNS, "thought", "thoughts", "reasoning_details"), "reasoning"),
     **dict.fromkeys(SYSTEM_COLUMNS, "system"),
     **dict.fromkeys(OPTION_COLUMNS, "options"),
+    **dict.fromkeys(REJECTED_COLUMNS, "rejected answer"),
     **dict.fromkeys(CONTEXT_COLUMNS, "context"),
 }
 """Name of a column -> what it means to a reader, and so to a model that never sees it."""

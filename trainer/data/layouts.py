@@ -15,6 +15,7 @@ from trainer.data.columns import (
     PROMPT_COLUMNS,
     RARE_COMPLETIONS,
     RARE_PROMPTS,
+    REJECTED_COLUMNS,
     TURN_COLUMNS,
     is_missing,
     meaning_of,
@@ -43,7 +44,17 @@ class Layout:
 
 
 def _is_pair(row: Row) -> bool:
-    return {"chosen", "rejected"} <= row.keys() or ("rejected_response" in row and _conversation(row) is not None)
+    if {"chosen", "rejected"} <= row.keys() or two_outputs(row) is not None:
+        return True
+    return not row.keys().isdisjoint(REJECTED_COLUMNS) and _conversation(row) is not None
+
+
+def two_outputs(row: Row) -> str | None:
+    """Return the column in which older LLaMA-Factory holds the better and the worse answer to an instruction."""
+    if "instruction" not in row:
+        return None
+    lists = (name for name in OUTPUT_COLUMNS if isinstance(row.get(name), list))
+    return next((name for name in lists if len(row[name]) == 2 and all(isinstance(t, str) for t in row[name])), None)
 
 
 def _is_judged(row: Row) -> bool:
@@ -83,7 +94,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("tokens", "`input_ids`, `labels`", "taken as they are", lambda row: "input_ids" in row),
     Layout(
         "preference",
-        "`prompt` (or a conversation), `chosen`, `rejected`; or an answered prompt and `rejected_response`",
+        "`prompt` (or a conversation), `chosen`, `rejected`; or an answered prompt and `rejected_response` "
+        "or `rejected_messages`; or `instruction` and two texts in `output`, the better one first",
         "a pair; a prompt that both answers repeat is split off",
         _is_pair,
     ),

@@ -24,6 +24,7 @@ from trainer.data.checks import check_record
 from trainer.data.columns import (
     IMAGE_COLUMNS,
     REASONING_COLUMNS,
+    REJECTED_COLUMNS,
     SYSTEM_COLUMNS,
     TOOL_COLUMNS,
     TURN_COLUMNS,
@@ -33,12 +34,12 @@ from trainer.data.columns import (
 from trainer.data.images import refuse_images
 from trainer.data.judged import parse_ranked, parse_two_answers
 from trainer.data.labelled import parse_verdict, split_answer
-from trainer.data.layouts import conversation_format, detect_format
+from trainer.data.layouts import conversation_format, detect_format, two_outputs
 from trainer.data.preference import split_pair
 from trainer.data.reasons import RowError
 from trainer.data.shape import check_shape
 from trainer.data.token_rows import parse_tokens
-from trainer.data.turns import Message, canonical_turns, text_of
+from trainer.data.turns import Message, canonical_turns, lost_keys, text_of
 from trainer.data.values import kind_of
 from trainer.recipe.data import Format
 
@@ -211,8 +212,12 @@ def _parse_conversation(columns: Columns, missing: str) -> list[Message]:
 
 
 def _parse_preference(columns: Columns) -> Record:
-    if columns.has("rejected_response") and not columns.has("rejected"):  # ms-swift: the other answer is the good one
-        return _parse_second_answer(columns)
+    if not columns.has("rejected"):
+        if name := columns.first_of(REJECTED_COLUMNS):  # ms-swift: the other answer is the good one
+            return _parse_second_answer(columns, name)
+        if name := two_outputs(columns.present()):
+            chosen, rejected = columns.take(name)
+            return _pair(columns, conversations.alpaca_prompt(columns), chosen, rejected)
     prompt, chosen, rejected = _preference_prompt(columns), columns.take("chosen"), columns.take("rejected")
     return _pair(columns, prompt, chosen, rejected)
 
@@ -222,11 +227,19 @@ def _pair(columns: Columns, prompt: list[Message] | None, chosen: object, reject
     return dict(zip(("prompt", "chosen", "rejected"), turns, strict=True))
 
 
-def _parse_second_answer(columns: Columns) -> Record:
-    rejected = conversations.turns_of(
-        columns.take("rejected_response"), "assistant", "rejected_response", columns.notes
-    )
-    prompt, chosen = split_answer(_parse_conversation(columns, "no chosen answer"))
+def _parse_second_answer(columns: Columns, name: str) -> Record:
+    """Read a worse answer beside a conversation that ends with the better one; it may repeat what comes before."""
+    value = columns.take(name)
+    if name == "rejected_messages":
+        columns.lost_keys |= lost_keys(value, name)
+        rejected = canonical_turns(value, name, columns.notes)
+    else:
+        rejected = conversations.turns_of(value, "assistant", name, columns.notes)
+    turns = _parse_conversation(columns, "no chosen answer")
+    if rejected[0]["role"] != "assistant":
+        system = turns[:1] if turns[0]["role"] == "system" != rejected[0]["role"] else []
+        return _pair(columns, None, turns, [*system, *rejected])
+    prompt, chosen = split_answer(turns)
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 

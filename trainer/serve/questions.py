@@ -17,6 +17,7 @@ from trainer.data.columns import (
     PROMPT_COLUMNS,
     RARE_COMPLETIONS,
     RARE_PROMPTS,
+    REJECTED_COLUMNS,
     TURN_COLUMNS,
     Columns,
 )
@@ -33,7 +34,7 @@ from trainer.recipe.data import DataSection, Format
 PLACEHOLDER = "answer"
 SPOKEN_BY_MODEL = {written for written, role in ROLES.items() if role == "assistant"}
 WRITTEN = frozenset({*COMPLETION_COLUMNS, *RARE_COMPLETIONS})
-ANSWERS = WRITTEN | {"chosen", "rejected", "rejected_response", "label", "kto_tag"}
+ANSWERS = WRITTEN | {"chosen", "rejected", *REJECTED_COLUMNS, "label", "kto_tag"}
 
 Row = dict[str, Any]
 Layout = tuple[Format, dict[str, str]]

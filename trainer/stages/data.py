@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
     from trainer.rundir import StageContext
 
+ONE_ANSWER = (
+    "to train a conversation beside its rejected answer, or a list of two texts as one answer, set "
+    "data.sources[].format: messages or alpaca"
+)
+"""What to do about rows that are read as pairs and meant as single ones."""
+
 
 def run(recipe: Recipe, run: StageContext) -> None:
     """Read, clean, deduplicate and split the rows of a recipe into `run.dir`.
@@ -267,12 +273,15 @@ def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
     single = next((ref for kind, ref in sorted(first.items()) if kind != PAIR), None)
     if pair and single:
         raise DataError(
-            f"{pair} is a preference pair, {single} is not", hint="use one kind of rows in a run: split data.sources"
+            f"{pair} is a preference pair, {single} is not",
+            hint=f"use one kind of rows in a run: split data.sources; {ONE_ANSWER}",
         )
     match recipe.method.shape:
         case "single":
             if pair:
-                raise DataError(f"{pair}: a preference pair, but method.kind is {method}", hint="set method.kind: dpo")
+                raise DataError(
+                    f"{pair}: a preference pair, but method.kind is {method}", hint=f"set method.kind: dpo; {ONE_ANSWER}"
+                )
         case "pair":
             if single:
                 raise DataError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainer.data.columns import meaning_of
 from trainer.data.reasons import RowError
 from trainer.data.records import detect_format, parse_row
 
@@ -261,6 +262,10 @@ PAIRS: list[dict[str, Any]] = [
     {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "go away"},
     {"query": "hi", "response": "hello", "rejected_response": "go away"},
     {"messages": [USER, ASSISTANT], "rejected_response": "go away"},
+    {"instruction": "hi", "input": "", "output": ["hello", "go away"]},
+    {"messages": [USER, ASSISTANT], "rejected_messages": [USER, OTHER]},
+    {"messages": [USER, ASSISTANT], "rejected_messages": [OTHER]},
+    {"conversations": [share("hi"), share("hello", "gpt")], "rejected_messages": [share("hi"), OTHER]},
     {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
 ]
 
@@ -269,6 +274,30 @@ PAIRS: list[dict[str, Any]] = [
 def test_every_preference_layout_becomes_the_same_pair(row: dict[str, Any]) -> None:
     assert detect_format(row) == "preference"
     assert parse(row) == PAIR
+
+
+def test_a_worse_conversation_may_leave_out_the_system_turn_and_has_to_ask_the_same() -> None:
+    row = {"messages": [SYSTEM, USER, ASSISTANT], "rejected_messages": [USER, OTHER]}
+    assert parse(row) == {**PAIR, "prompt": [SYSTEM, USER]}
+    with pytest.raises(RowError, match="prompt_mismatch"):
+        parse({**row, "rejected_messages": [{**USER, "content": "bye"}, OTHER]})
+
+
+@pytest.mark.parametrize("output", [["a"], ["a", "b", "c"], ["a", 1], [["a"], ["b"]]], ids=str)
+def test_other_lists_as_output_are_one_answer(output: list[Any]) -> None:
+    assert detect_format({"instruction": "hi", "output": output}) == "alpaca"
+
+
+def test_two_texts_are_one_answer_where_the_format_says_so() -> None:
+    row = {"instruction": "hi", "output": ["a", "b"]}
+    assert parse(row, format="alpaca")["messages"][-1]["content"] == '["a", "b"]'
+
+
+@pytest.mark.parametrize("name", ["rejected_messages", "rejected_response"])
+def test_a_worse_answer_that_is_not_used_is_named(name: str) -> None:
+    row = {"messages": [USER, ASSISTANT], name: [USER, OTHER]}
+    parsed = parse_row(row, source="f", line=1, format="messages")
+    assert parsed.unused == [name] and meaning_of(name) == "rejected answer"
 
 
 JUDGED = {"prompt": [USER], "completion": [ASSISTANT], "label": True}
