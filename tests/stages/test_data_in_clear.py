@@ -122,3 +122,92 @@ def test_no_file_page_or_line_holds_a_value_in_clear(tmp_path: Path, tiny_model_
     texts = told(project)
     assert any(name.endswith("index.html") for name in texts) and "data/train.jsonl" in "".join(texts)
     assert in_clear(texts, [value for _, value in cases]) == []
+
+
+ALIKE = {
+    "email": ("Mail zelda.quirk77@fjordmail.de", "zelda.quirk77@fjordmail.de"),
+    "phone": ("Call me on +49 1512 3456789", "1512 3456789"),
+    "ssn": ("The SSN is 536-22-8726", "536-22-8726"),
+    "password": ("My password: Hk7vRq2zLs9QmT4wZp", "Hk7vRq2zLs9QmT4wZp"),
+}
+"""Texts that a value ends, so that what findings quote of many rows is cut inside of it."""
+
+
+def rows_alike(text: str, place: str) -> list[Any]:
+    """Return rows that all begin, or all end, with a text, or that have it as class or as name of a column."""
+    words = [f"{word} {number}" for number, word in enumerate(("harbour", "lantern", "orchard", "saddle") * 15)]
+    match place:
+        case "prompt":
+            return [
+                {"prompt": f"{text} about the {word}, {word * 9}", "completion": f"Noted {word}."} for word in words
+            ]
+        case "begin":
+            return [
+                {"prompt": f"ask {word}", "completion": f"{text} is {word}, {word * n}"}
+                for n, word in enumerate(words, 8)
+            ]
+        case "end":
+            return [
+                {"prompt": f"ask {word}", "completion": f"{word * n}, and: {text}"} for n, word in enumerate(words, 8)
+            ]
+        case "sentence":
+            return [
+                {"prompt": f"ask {word}", "completion": f"{text}. It is {word * n}"} for n, word in enumerate(words, 8)
+            ]
+        case "class":
+            return [
+                {"prompt": f"ask {word}", "completion": text if n % 9 else text + "."} for n, word in enumerate(words)
+            ]
+        case "key":
+            return [
+                {"prompt": f"ask {word}", "completion": json.dumps({"a" if n % 9 else text: 1})}
+                for n, word in enumerate(words)
+            ]
+    return [{"prompt": f"ask {word}", "completion": f"said {word * 3}", text: "x"} for word in words]
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_what_is_quoted_of_many_rows_is_masked_before_it_is_cut(
+    tmp_path: Path, tiny_model_dir: Path, kind: str
+) -> None:
+    text, value = ALIKE[kind]
+    for place in ("prompt", "begin", "end", "sentence", "class", "key", "column"):
+        if place == "sentence" and "." in text:
+            continue  # such a text is never taken for a sentence
+        folder = tmp_path / place
+        pii = {"action": "report", "secrets": "report"}
+        lint = {"severity": {"P100": "info"}}
+        data = {"sources": [{"path": "rows.jsonl"}], "pii": pii, "lint": lint, "split": {"heldout": 0.0}}
+        tiny.write_recipe(folder, model=tiny_model_dir, data=data)
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows_alike(text, place))))
+        project = Project(folder)
+        texts = {"data": project.call("data").text}
+        for path in folder.rglob("data/*"):
+            if path.name in ("report.json", "index.html"):
+                texts[path.name] = path.read_text()
+        assert len(texts) == 3, texts["data"]
+        quoted = {"prompt": "B007", "begin": "Q015", "end": "Q015", "sentence": "Q026", "class": "B011", "key": "Q017"}
+        assert quoted.get(place, "not used") in texts["data"], texts["data"]
+        assert [(name, piece) for name, said in texts.items() for piece in halves(value) if piece in said] == []
+
+
+def halves(value: str) -> set[str]:
+    """Return the first and last eight characters of a value."""
+    return {value[:8], value[-8:]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("rows.csv", "prompt,completion,ann.lee@fjordmail.de,ann.lee@fjordmail.de\na,b,1,2\n", id="csv"),
+        pytest.param("rows.json", '[{"prompt": "a", "ann.lee@fjordmail.de": 1, "ann.lee@fjordmail.de": 2}]', id="json"),
+        pytest.param("rows.json", '{"ann.lee@fjordmail.de": [{"a": 1}], "b": [{"a": 1}]}', id="lists"),
+    ],
+)
+def test_a_reader_hides_names_of_columns_that_are_personal(
+    tmp_path: Path, tiny_model_dir: Path, name: str, text: str
+) -> None:
+    tiny.write_recipe(tmp_path, model=tiny_model_dir, data={"sources": [{"path": name}]})
+    (tmp_path / name).write_text(text)
+    said = Project(tmp_path).call("data").text
+    assert "a***@f***.de" in said and "ann.lee" not in said

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from trainer.data.exact import DECODER, doubled_key, with_doubled
 from trainer.data.raw import MAX_ROW_BYTES, RawRow, checked_row
-from trainer.data.values import twice
+from trainer.data.values import told_twice
 from trainer.errors import DataError
 
 CHUNK_BYTES = 2**20
@@ -139,7 +139,7 @@ class ArrayReader:
         except (json.JSONDecodeError, RecursionError):
             raise self._error("text after the array", self.position) from None
         if key is not None:
-            raise DataError(f"{self.path}: {twice(key)}", hint=HINT)
+            raise DataError(f"{self.path}: {told_twice(key)}", hint=HINT)
 
     def _error(self, message: str, position: int) -> DataError:
         column = position - self.text.rfind("\n", 0, position)

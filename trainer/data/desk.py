@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainer.data.compared import Record
 from trainer.data.dedupe import find_conflicts, find_exact_duplicates
 from trainer.data.ledger import Ledger
-from trainer.data.mask import Mask
+from trainer.data.mask import Mask, hidden
 from trainer.data.near import Edges, keep_best
 from trainer.data.patterns import group_patterns
 from trainer.data.prepare import MESSAGES, rejected
@@ -222,7 +222,7 @@ class Desk:
 
 def missing_field(ref: str, row: Record, key: str, name: str) -> DataError:
     """Return the error about a row without the field that `data.split.by` or `stratify` (`key`) names."""
-    known = ", ".join(sorted(map(str, row.get("metadata", {})))) or "none"
+    known = hidden(", ".join(sorted(map(str, row.get("metadata", {}))))) or "none"
     return DataError(
         f"{ref}: no field {name!r}, which data.split.{key} asks for",
         hint=f"give every row the field, or set data.split.{key} to another; this row's fields: {known}",

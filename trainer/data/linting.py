@@ -14,6 +14,7 @@ from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
 from trainer.data.lint.fixes import advised
 from trainer.data.lint.run import Linter
 from trainer.data.prepare import MESSAGES
+from trainer.data.reasons import shown
 from trainer.recipe.data import HUB_PREFIX
 
 
@@ -83,7 +84,7 @@ def _telling(desk: Desk) -> dict[str, int]:
     ignored = [name for name in (split.by, split.stratify) if name]
     ignored += [name for source in desk.data.sources for name, column in source.mapping.items() if not column]
     return {
-        f"{usage.name}: {name} ({meaning})": count
+        f"{usage.name}: {shown(name)} ({meaning})": count
         for usage in desk.ledger.usages.values()
         for name, meaning, count in usage.telling(ignored)
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from trainer.recipe.pii import Pii
 
 if TYPE_CHECKING:
     from trainer.data.pii.scan import Scanner
+    from trainer.data.records import Record
 
 
 def scanner(section: Pii) -> Scanner:
@@ -31,6 +34,23 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         """Return the text with every value masked."""
-        record = self._scan({"text": text}).record
-        assert record is not None
-        return str(record["text"])
+        return str(self.row({"text": text})["text"])
+
+    def row(self, record: Record) -> Record:
+        """Return a row with every value masked, those too that only another text of the row gives away."""
+        masked = self._scan(record).record
+        assert masked is not None
+        return masked
+
+
+def masked_names(names: Mapping[str, int], mask: Callable[[str], str]) -> Counter[str]:
+    """Return name -> rows with values in the names masked; names that look the same then are counted together."""
+    masked = Counter[str]()
+    for name, count in names.items():
+        masked[mask(name)] += count
+    return masked
+
+
+def hidden(text: str) -> str:
+    """Mask a text for an error of a reader, which knows no recipe; compiling the rules takes a moment."""
+    return Mask(Pii())(text)

@@ -41,6 +41,7 @@ from trainer.data.system import apply_system_prompt
 from trainer.data.verify import Said
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection, Format
+from trainer.recipe.pii import CHANGING
 
 if TYPE_CHECKING:  # slow to import, see `mask.scanner`
     from trainer.data.pii.scan import Finding, Scanned, Scanner
@@ -210,11 +211,11 @@ def prepare(chunk: Chunk) -> Prepared:
             result.refusal = (error.message, error.hint)
             break
     try:
-        _describe(records, tools.data, result)
+        _describe(records, tools, result)
     except Exception:
         for record in records:  # one by one, to name the row
             with naming(record["source"], record["line"]):
-                _describe([record], tools.data, Prepared(num_read=1))
+                _describe([record], tools, Prepared(num_read=1))
         raise
     return result
 
@@ -316,7 +317,8 @@ def parse_benchmark(raw: RawRow, label: str) -> Record:
         return {"messages": [{"role": "user", "content": longest}], "source": label, "line": raw.line}
 
 
-def _describe(records: list[Record], data: DataSection, result: Prepared) -> None:
+def _describe(records: list[Record], tools: Tools, result: Prepared) -> None:
+    data = tools.data
     lines, keys = [write_line(record) for record in records], [keys_of(record) for record in records]
     said = [said_of(record) for record in records]
     packed = [pack_said(texts) for texts in said]
@@ -328,7 +330,9 @@ def _describe(records: list[Record], data: DataSection, result: Prepared) -> Non
     result.prompts = np.array([prompt for key in keys for prompt in key.prompts], np.uint64)
     if data.dedupe.near != "off":
         result.bands = band_texts(said)
-    result.facts = pickle.dumps([row_facts(record) for record in records], pickle.HIGHEST_PROTOCOL)
+    in_clear = {ref for ref, finding in result.pii if finding.action not in CHANGING}
+    masked = [tools.mask.row(row) if f"{row['source']}:{row['line']}" in in_clear else None for row in records]
+    result.facts = pickle.dumps(list(map(row_facts, records, masked)), pickle.HIGHEST_PROTOCOL)
 
 
 def write_line(row: Record) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trainer.data.columns import MAPPABLE
 from trainer.data.lines import decode, read_lines
+from trainer.data.mask import hidden
 from trainer.data.raw import MAX_ROW_BYTES, RawRow
 from trainer.data.reasons import RowError
 from trainer.errors import DataError
@@ -245,13 +246,13 @@ def _header(path: Path, reader: _csv.Reader, dialect: Dialect) -> list[str]:
     header = [name.strip() for name in _next_cells(path, reader, dialect) or []]
     doubled = sorted({name for name in header if name and header.count(name) > 1})
     if doubled or not any(header):
-        problem = f"column {doubled[0]!r} twice in the header" if doubled else "no header line"
+        problem = f"column {hidden(doubled[0])!r} twice in the header" if doubled else "no header line"
         raise DataError(f"{path}:{1 + dialect.skipped}: {problem}", hint="the first line names the columns, each once")
     if len(header) == 1 and len(MAPPABLE.intersection(re.split(r"[^\w]+|_{2,}", header[0]))) > 1:
         known = ", ".join(name for separator, name in NAMES.items() if separator.isprintable() or separator == "\t")
         raise DataError(
-            f"{path}:{1 + dialect.skipped}: the header is one column, {header[0][:80]!r}: cells are separated by "
-            f"{known}, and by nothing else unless the file says so",
+            f"{path}:{1 + dialect.skipped}: the header is one column, {hidden(header[0])[:80]!r}: cells are separated "
+            f"by {known}, and by nothing else unless the file says so",
             hint="name the character that separates them in a line before the header, for example: sep=#",
         )
     return header

@@ -63,7 +63,7 @@ def fix_for(reasons: Mapping[str, int]) -> str:
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """Mark a text of the row inside a detail: `RowError.told` hides personal data in all of it, and only then cuts it.
+    """Mark a text of the rows inside a detail: `told` hides personal data in all of it, and only then cuts it.
 
     The rules would not know the half of a key.
     """
@@ -72,6 +72,24 @@ def shown(text: str, limit: int = 80) -> str:
 
 
 SHOWN = re.compile("\ufdd0(\\d+):(.*?)\ufdd1", re.DOTALL)
+
+
+def quoted(text: str) -> str:
+    """Mark a text of the rows as `shown` does, in quotes."""
+    return shown(repr(text), 160)
+
+
+def told(detail: str, mask: Callable[[str], str] = str) -> str:
+    """Return a detail for a message of one line: each text of the rows masked by itself and then cut, then all of it.
+
+    By itself, since the words of the message around a text may speak for or against a telephone number in it.
+    """
+
+    def cut(match: re.Match[str]) -> str:
+        text, limit = mask(match[2]), int(match[1])
+        return text if len(text) <= limit else text[: limit - 3] + "..."
+
+    return mask(SHOWN.sub(cut, detail))
 
 
 class RowError(Exception):
@@ -84,13 +102,8 @@ class RowError(Exception):
         """What is wrong; texts of the row in it are marked by `shown`."""
 
     def told(self, mask: Callable[[str], str] = str) -> str:
-        """Return the detail for a message of one line, masked as a whole and with long texts of the row cut."""
-
-        def cut(match: re.Match[str]) -> str:
-            text, limit = mask(match[2]), int(match[1])
-            return text if len(text) <= limit else text[: limit - 3] + "..."
-
-        return mask(SHOWN.sub(cut, self.detail))
+        """Return the detail for a message, see `told`."""
+        return told(self.detail, mask)
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.told()}"

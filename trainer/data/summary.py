@@ -34,7 +34,7 @@ def build_report(desk: Desk, sides: dict[str, Rows], facts: dict[str, Any]) -> d
         "rejected": dict(sorted(ledger.reasons.items())),
         "rejected_rows": dict(sorted(ledger.listed.items())),
         "formats": {source: dict(sorted(counts.items())) for source, counts in sorted(ledger.formats.items())},
-        "sources": {usage.name: usage.to_json() for usage in ledger.usages.values()},
+        "sources": {usage.name: usage.to_json(desk.mask) for usage in ledger.usages.values()},
         "turns": {str(number): turns[number] for number in sorted(turns)},
         "most_frequent_answer": _most_frequent_answer(desk, sides["train"]),
         "clean": _cleaned(ledger),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainer.data.mask import hidden
 from trainer.errors import DataError
 
 WRAPPERS = ("rows", "examples", "instances", "records", "items")
@@ -30,11 +31,11 @@ def rows_of(value: object, path: Path, split: str | None) -> list[Any]:
     """
     lists = _lists(value) if isinstance(value, dict) else {}
     if split is not None and split not in lists:
-        known = f"one of: {', '.join(lists)}" if lists else "for several lists of rows in one file; remove it"
+        known = f"one of: {hidden(', '.join(lists))}" if lists else "for several lists of rows in one file; remove it"
         raise DataError(f"{path}: no split {split!r}", hint=f"data.sources[].split is {known}")
     if split is None and len(lists) > 1:
         raise DataError(
-            f"{path}: several lists of rows: {', '.join(lists)}", hint="choose one with data.sources[].split"
+            f"{path}: several lists of rows: {hidden(', '.join(lists))}", hint="choose one with data.sources[].split"
         )
     if lists:
         return lists[split] if split is not None else next(iter(lists.values()))

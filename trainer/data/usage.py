@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trainer.data.columns import is_class_column, meaning_of
+from trainer.data.mask import masked_names
 from trainer.data.prepare import Prepared
 
 NOTES = {
@@ -46,15 +47,15 @@ class Usage:
         self.unused += prepared.unused
         self.notes += prepared.notes
 
-    def line(self) -> str:
-        """Say in one line what was read, and what became of the columns."""
+    def line(self, mask: Callable[[str], str] = str) -> str:
+        """Say in one line what was read, and what became of the columns; `mask` hides personal data in their names."""
         files = f" ({len(self.files)} files)" if len(self.files) > 1 else ""
         parts = [
             f"{self.name}{files}: {self.num_rows} rows",
             *sorted(self.how),
             f"format {' and '.join(sorted(self.formats)) or 'unknown'}",
-            f"columns used: {_listed(self.used)}",
-            f"not used: {_listed(self.unused)}",
+            f"columns used: {_listed(self.used, mask)}",
+            f"not used: {_listed(self.unused, mask)}",
             *(f"{NOTES[note]} in {count} rows" for note, count in sorted(self.notes.items())),
         ]
         return "; ".join(parts)
@@ -67,19 +68,19 @@ class Usage:
             if name not in set(ignored) and meaning:
                 yield name, meaning, count
 
-    def to_json(self) -> dict[str, object]:
-        """Return the entry of `report.json`."""
+    def to_json(self, mask: Callable[[str], str] = str) -> dict[str, object]:
+        """Return the entry of `report.json`; `mask` hides personal data in names of columns."""
         return {
             "rows": self.num_rows,
             "read_as": sorted(self.how),
             "formats": dict(sorted(self.formats.items())),
-            "used": dict(sorted(self.used.items())),
-            "unused": dict(sorted(self.unused.items())),
+            "used": dict(sorted(masked_names(self.used, mask).items())),
+            "unused": dict(sorted(masked_names(self.unused, mask).items())),
             "notes": dict(sorted(self.notes.items())),
         }
 
 
-def _listed(columns: Counter[str]) -> str:
+def _listed(columns: Counter[str], mask: Callable[[str], str]) -> str:
     names = [name for name, _ in sorted(columns.items(), key=lambda item: (-item[1], item[0]))]
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return (", ".join(names[:NUM_NAMED]) or "none") + more
+    return (", ".join(map(mask, names[:NUM_NAMED])) or "none") + more

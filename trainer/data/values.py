@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from trainer.data.exact import as_text, doubled_key, is_number, loads, text_of_json, with_doubled
+from trainer.data.mask import hidden
 from trainer.data.reasons import RowError, shown
 from trainer.data.shape import check_shape
 
@@ -43,6 +44,12 @@ def parse_json(text: str, notes: Notes) -> object:
 def twice(key: str) -> RowError:
     """Return the error of a row in which an object names a key twice."""
     return RowError("invalid_json", f"the key {shown(repr(key))} stands twice in one object: which value is meant?")
+
+
+def told_twice(key: str) -> str:
+    """Say it in an error that ends the reading of a file, personal data masked."""
+    error = twice(key)
+    return f"{error.reason}: {error.told(hidden)}"
 
 
 def _python_literal(text: str) -> object:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from trainer.recipe.base import Section
 
 Action = Literal["report", "redact", "pseudonymise", "mask", "drop", "error"]
+CHANGING: frozenset[Action] = frozenset(("redact", "pseudonymise", "mask"))
 
 PersonalType = Literal[
     "email",

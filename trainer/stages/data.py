@@ -167,7 +167,7 @@ def _usage(desk: Desk, given: Input) -> Usage:
 def _say_sources(desk: Desk, run: StageContext) -> None:
     """Print a line about each source: layout, columns that are used and columns that are not."""
     for path, usage in desk.ledger.usages.items():
-        run.say(usage.line())
+        run.say(usage.line(desk.mask))
         if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
             names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
             run.say(f"{usage.name}: {len(files)} files that could hold rows are not read: {names}")

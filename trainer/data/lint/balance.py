@@ -83,17 +83,20 @@ def _classes(tally: Tally, section: Lint) -> Iterator[Finding]:
         (largest, most), (smallest, least) = by_size[0], by_size[-1]
         few = [name for name, rows in named.items() if rows < section.min_class_rows]
         if most > section.max_class_ratio * least:
-            said = f"{most} rows of {largest!r}, {least} of {smallest!r} ({most / least:.0f} to 1)"
+            said = (
+                f"{most} rows of {tally.quoted(largest)}, {least} of {tally.quoted(smallest)} ({most / least:.0f} to 1)"
+            )
             yield Finding("B004", said, least, least / total)
         if few:
-            said = (
-                f"{len(few)} of {len(named)} classes have fewer than {section.min_class_rows} rows, such as {few[-1]!r}"
-            )
+            said = f"{len(few)} of {len(named)} classes have fewer than {section.min_class_rows} rows, such as "
+            said += tally.quoted(few[-1])
             yield Finding("B004", said, sum(named[name] for name in few))
     if tally.labels.total >= MIN_TABLE_ROWS:
         text, count = tally.labels.most_common(1)[0]
         if count > section.max_same_answer * len(tally):
-            yield Finding("B004", f"{count} of {len(tally)} answers are {text!r}", count, count / len(tally))
+            yield Finding(
+                "B004", f"{count} of {len(tally)} answers are {tally.quoted(text)}", count, count / len(tally)
+            )
 
 
 def _spellings(tally: Tally, section: Lint) -> Iterator[Finding]:
@@ -101,14 +104,14 @@ def _spellings(tally: Tally, section: Lint) -> Iterator[Finding]:
     mixed = list(variants(tally.labels.counts)) if tally.labels.total >= MIN_TABLE_ROWS else []
     if mixed:
         count = sum(sum(others.values()) for _, others in mixed)
-        named = "; ".join(f"{usual!r}: {_listed(others)}" for usual, others in mixed[:MAX_NAMED])
+        named = "; ".join(f"{tally.quoted(usual)}: {_listed(tally, others)}" for usual, others in mixed[:MAX_NAMED])
         rows = [ref for _, others in mixed for label in others for ref in tally.first[f"label {label}"]]
         listed = tuple(rows)[: section.max_rows_listed]
         yield Finding("B011", f"{len(mixed)} classes: {named}", count, count / tally.labels.total, listed)
 
 
-def _listed(spellings: dict[str, int]) -> str:
-    return ", ".join(f"{rows} {label!r}" for label, rows in list(spellings.items())[:MAX_NAMED])
+def _listed(tally: Tally, spellings: dict[str, int]) -> str:
+    return ", ".join(f"{rows} {tally.quoted(label)}" for label, rows in list(spellings.items())[:MAX_NAMED])
 
 
 def _same_answer(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
@@ -130,7 +133,8 @@ def _openings(tally: Tally) -> Iterator[Finding]:
     table = tally.prompt_openings
     if table.total >= MIN_TABLE_ROWS and table.total >= 0.5 * len(tally) and table.top_share() > 0.8:
         text, count = table.most_common(1)[0]
-        said = f"{count} of {table.total} longer prompts begin with {text!r} ({EDGE_CHARS} characters compared)"
+        said = f"{count} of {table.total} longer prompts begin with {tally.quoted(text)}"
+        said += f" ({EDGE_CHARS} characters compared)"
         yield Finding("B007", said, count, count / table.total)
 
 

@@ -76,21 +76,69 @@ class RowFacts(NamedTuple):
     chosen_key: int = 0
     """Of a pair: digest of the prompt with the chosen answer; 0 for others."""
     rejected_key: int = 0
+    shown: dict[str, str] | None = None
+    """Field with a text -> how that text is shown, of a row that holds personal data."""
 
 
-def row_facts(record: dict[str, Any]) -> RowFacts:
-    """Return the facts of one canonical row, cleaned or not."""
+class Quotable(NamedTuple):
+    """Texts of a row that findings may quote."""
+
+    system: str = ""
+    prompt: str = ""
+    """What the last answer answers."""
+    answer: str = ""
+
+
+def row_facts(record: dict[str, Any], masked: dict[str, Any] | None = None) -> RowFacts:
+    """Return the facts of one canonical row, cleaned or not.
+
+    Args:
+        record: the row.
+        masked: the same row with every value masked, where it holds personal data.
+    """
     if "input_ids" in record:
         return RowFacts("tokens")
     if "text" in record:
         return _text_facts(record)
+    facts = _pair_facts(record) if "chosen" in record else _answered(record, *_parts(record))
+    return facts if masked is None else facts._replace(shown=_as_shown(facts, masked))
+
+
+def _parts(record: dict[str, Any]) -> tuple[Kind, list[Any], list[Any]]:
+    """Return the kind of a row with turns, the turns before its last answer, and that answer's turns."""
     if "chosen" in record:
-        return _pair_facts(record)
+        return "pair", record["prompt"], record["chosen"]
     if "completion" in record:
-        return _answered(record, "labelled", record["prompt"], record["completion"])
+        return "labelled", record["prompt"], record["completion"]
     turns = record["messages"]
     last = next((index for index in range(len(turns) - 1, -1, -1) if turns[index]["role"] == "assistant"), len(turns))
-    return _answered(record, "turns", turns[:last], turns[last:])
+    return "turns", turns[:last], turns[last:]
+
+
+def _as_shown(facts: RowFacts, masked: dict[str, Any]) -> dict[str, str]:
+    """Return how each text among the facts is shown: cut from the masked row, so that no half of a value is left."""
+    _, prompt, answer = _parts(masked)
+    row = _quotable(prompt, answer)
+    first, last = edge_sentences(row.answer)
+    shown = {
+        "system": row.system[:SYSTEM_CHARS],
+        "label": row.answer.strip(),
+        "prompt_opening": _edge(row.prompt),
+        "answer_opening": _edge(row.answer),
+        "answer_ending": _ending(row.answer),
+        "first_sentence": first or row.answer[: len(facts.first_sentence)],
+        "last_sentence": last or row.answer[-len(facts.last_sentence) :],
+    }
+    return {name: text for name, text in shown.items() if getattr(facts, name)}
+
+
+def _quotable(prompt: list[Any], answer: list[Any]) -> Quotable:
+    first = next(iter([*prompt, *answer]), {"role": ""})
+    return Quotable(
+        first["content"] if first["role"] == "system" else "",
+        prompt[-1]["content"] if prompt else "",
+        "\n".join(turn["content"] for turn in answer if turn["role"] == "assistant"),
+    )
 
 
 def _text_facts(record: dict[str, Any]) -> RowFacts:
@@ -102,7 +150,7 @@ def _text_facts(record: dict[str, Any]) -> RowFacts:
 
 
 def _pair_facts(record: dict[str, Any]) -> RowFacts:
-    facts = _answered(record, "pair", record["prompt"], record["chosen"])
+    facts = _answered(record, *_parts(record))
     rejected = [turn["content"] for turn in record["rejected"]]
     missing = ["Q029"] if any(map(is_missing_value, rejected)) else []
     more = [flag for flag in [*text_flags(rejected), *missing] if flag not in facts.flags]
@@ -124,9 +172,7 @@ def _pair_key(prompt: list[Any], answer: list[Any]) -> int:
 def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: list[Any]) -> RowFacts:
     turns = [*prompt, *answer]
     said = "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
-    asked = prompt[-1]["content"] if prompt else ""
-    text = "\n".join(turn["content"] for turn in answer if turn["role"] == "assistant")
-    system = turns[0]["content"] if turns and turns[0]["role"] == "system" else ""
+    system, asked, text = _quotable(prompt, answer)
     form, lower = json_form(text, asked), text.lower()
     flags = text_flags([turn["content"] for turn in turns]) + answer_flags(asked, text, lower)
     if form.form == "broken":
@@ -154,7 +200,7 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
         schema=None if form.schema is None else _same(form.schema),
         prompt_opening=_edge(asked) if len(asked) >= MIN_EDGE_CHARS else "",
         answer_opening=_edge(text) if is_long else "",
-        answer_ending=text.rstrip()[-ENDING_CHARS:] if is_long else "",
+        answer_ending=_ending(text) if is_long else "",
         first_sentence=first_sentence,
         last_sentence=last_sentence,
         language=languages.prompt,
@@ -208,6 +254,10 @@ def _parsed_facts(record: dict[str, Any], asked: str, text: str) -> tuple[list[s
 
 def _edge(text: str) -> str:
     return text[:EDGE_CHARS].strip()
+
+
+def _ending(text: str) -> str:
+    return text.rstrip()[-ENDING_CHARS:]
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from trainer.data.lint.findings import Finding
 from trainer.data.lint.structure import PATH, TYPE, keys_of_schema
 from trainer.data.lint.tally import Tally
+from trainer.data.reasons import quoted, shown
 from trainer.recipe.lint import Lint
 
 MIN_TABLE_ROWS = 20
@@ -50,7 +51,8 @@ def _keys(tally: Tally, section: Lint) -> Iterator[Finding]:
     if most >= section.min_json_share * total:
         if others:
             count = sum(rows for _, rows in others)
-            said = f"{count} of {total} answers have other keys than {usual!r}, such as {others[0][0]!r}"
+            another = _keys_shown(others[0][0])
+            said = f"{count} of {total} answers have other keys than {_keys_shown(usual)}, such as {another}"
             rows_of = [f"schema {schema}" for keys, _ in others for schema in schemas[keys]]
             yield Finding("Q017", said, count, count / total, _rows(tally, rows_of))
         return
@@ -61,7 +63,7 @@ def _keys(tally: Tally, section: Lint) -> Iterator[Finding]:
     mixed = {key: counts for key, counts in spellings.items() if len(counts) > 1}
     if mixed:
         count = sum(counts.total() - max(counts.values()) for counts in mixed.values())
-        named = "; ".join(", ".join(map(repr, sorted(counts))) for counts in list(mixed.values())[:MAX_NAMED])
+        named = "; ".join(", ".join(map(quoted, sorted(counts))) for counts in list(mixed.values())[:MAX_NAMED])
         yield Finding("Q017", f"one key in several spellings: {named}", count, min(count / total, 1.0))
 
 
@@ -82,10 +84,14 @@ def _types(tally: Tally, section: Lint) -> Iterator[Finding]:
         rare = {f"{path}{TYPE}{kind}" for path, counts in drifting.items() for kind, _ in counts.most_common()[1:]}
         odd = [schema for schema in tally.schemas.counts if not rare.isdisjoint(schema.split(PATH))]
         count = sum(tally.schemas.counts[schema] for schema in odd)
-        named = "; ".join(f"{path}: {_said(counts)}" for path, counts in list(drifting.items())[:MAX_NAMED])
+        named = "; ".join(f"{shown(path)}: {_said(counts)}" for path, counts in list(drifting.items())[:MAX_NAMED])
         yield Finding(
             "Q028", named, count, count / tally.schemas.total, _rows(tally, [f"schema {s}" for s in sorted(odd)])
         )
+
+
+def _keys_shown(keys: str) -> str:
+    return "'" + ",".join(map(shown, keys.split(","))) + "'"
 
 
 def _said(counts: Counter[str]) -> str:
@@ -106,7 +112,7 @@ def _tools(tally: Tally, section: Lint) -> Iterator[Finding]:
     if odd:
         names = sorted({tool.rpartition(":")[0] for tool in odd})
         count = sum(tally.tools.counts[tool] for tool in odd)
-        said = f"{len(names)} tools, such as {names[0]!r}: other parameters than in most rows"
+        said = f"{len(names)} tools, such as {quoted(names[0])}: other parameters than in most rows"
         yield Finding("F028", said, count, count / tally.tools.total, _rows(tally, [f"tool {tool}" for tool in odd]))
 
 

@@ -147,7 +147,7 @@ def _edges(tally: Tally, section: Lint) -> Iterator[Finding]:
             continue
         text, count = table.most_common(1)[0]
         if count > section.max_same_opening * table.total and not _is_pattern(tally, place, text):
-            said = f"{count} of {table.total} longer answers {place} with {text!r}"
+            said = f"{count} of {table.total} longer answers {place} with {tally.quoted(text)}"
             # Code and templates rightly begin alike; a common ending is most likely a stray token.
             severity: Severity | None = "info" if place == "begin" else None
             yield Finding("Q015", said, count, count / table.total, severity=severity)
@@ -173,7 +173,9 @@ def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
             count >= MIN_STOCK_ROWS
             and count > section.max_stock_share * longer >= section.max_stock_share * MIN_TABLE_ROWS
         ):
-            yield Finding("Q026", f"{count} of {longer} longer answers {place} with {text!r}", count, count / longer)
+            yield Finding(
+                "Q026", f"{count} of {longer} longer answers {place} with {tally.quoted(text)}", count, count / longer
+            )
     stock = tally.counts["stock"]
     if stock > 2 * section.max_stock_share * longer >= 2 * section.max_stock_share * MIN_TABLE_ROWS:
         said = f"{stock} of {longer} longer answers begin or end with a phrase of assistants, as `Certainly!`"

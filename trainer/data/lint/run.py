@@ -15,6 +15,8 @@ from trainer.data.lint.given import given_findings
 from trainer.data.lint.quality import quality_findings
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Ints, Tally
+from trainer.data.mask import masked_names
+from trainer.data.reasons import told
 from trainer.errors import DataError
 from trainer.recipe.lint import Lint, Severity
 
@@ -59,9 +61,9 @@ class Linter:
             "answer_chars": histogram(tally.lengths("answer")),
             "turns": {str(turns): rows for turns, rows in sorted(tally.turns.items()) if turns},
             "languages": dict(sorted(tally.languages.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]),
-            "classes": {self.mask(name): rows for name, rows in list(classes(tally).items())[:MAX_STATS]},
+            "classes": dict(masked_names(dict([*classes(tally).items()][:MAX_STATS]), self._shown)),
             "system_prompts": [
-                {"text": self.mask(tally.system_texts[key])[:EXCERPT_CHARS], "rows": rows}
+                {"text": self._shown(tally.system_texts[key])[:EXCERPT_CHARS], "rows": rows}
                 for key, rows in sorted(tally.systems.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]
                 if key
             ],
@@ -73,6 +75,9 @@ class Linter:
             },
         }
 
+    def _shown(self, text: str) -> str:
+        return self.mask(self.tally.shown.get(text, text))
+
 
 def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], str] = str) -> list[Finding]:
     """Leave out the rules that the recipe ignores and weigh the others as it says; errors first, then by rule."""
@@ -80,7 +85,7 @@ def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], st
     def weighed(finding: Finding) -> Finding:
         listed = finding.rows[: section.max_rows_listed]
         severity = section.severity.get(finding.rule, finding.severity) if finding.is_fault else finding.severity
-        return replace(finding, detail=mask(finding.detail), rows=listed, severity=severity)
+        return replace(finding, detail=told(finding.detail, mask), rows=listed, severity=severity)
 
     kept = [weighed(finding) for finding in found if finding.rule not in section.ignore]
     return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))

@@ -13,10 +13,12 @@ import numpy as np
 
 from trainer.data.lint.facts import DIGITS, RowFacts
 from trainer.data.lint.frequent import Frequent
+from trainer.data.reasons import quoted
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 MAX_SYSTEMS = 1_000
 MAX_WORST = 10
+MAX_SHOWN = 100_000
 
 
 def edge_sum(text: str) -> int:
@@ -50,6 +52,8 @@ class Tally:
         self.first_sentences, self.last_sentences = Frequent(), Frequent()
         self.json_forms: Counter[str] = Counter()
         self.schemas, self.tools = Frequent(), Frequent()
+        self.shown: dict[str, str] = {}
+        """Text of a row -> how it is shown, where it holds or may cut through personal data."""
         self.worst: list[tuple[int, int, str, tuple[str, ...]]] = []
         """Heap of the rows that break the most rules: (rules, -number of the row, place, rules by name)."""
         self.num_longer: Counter[str] = Counter()
@@ -69,6 +73,7 @@ class Tally:
 
     def add(self, ref: str, facts: RowFacts) -> None:
         """Count one row; `ref` is its `source:line`."""
+        facts = self._remember_shown(facts)
         source, _, line = ref.rpartition(":")
         self.places[0].append(self.sources.setdefault(source, len(self.sources)))
         self.places[1].append(int(line))
@@ -98,6 +103,19 @@ class Tally:
         heappush(self.worst, (len(rules), -len(self), ref, rules))
         if len(self.worst) > MAX_WORST:
             heappop(self.worst)
+
+    def _remember_shown(self, facts: RowFacts) -> RowFacts:
+        """Note how texts with personal data are shown; once the table is full they are counted as they are shown."""
+        if facts.shown and len(self.shown) >= MAX_SHOWN:
+            texts: dict[str, Any] = {**facts.shown}
+            return facts._replace(**texts)
+        for name, masked in (facts.shown or {}).items():
+            self.shown[getattr(facts, name)] = masked
+        return facts
+
+    def quoted(self, text: str) -> str:
+        """Return a text that was counted in quotes, marked as `reasons.shown` does."""
+        return quoted(self.shown.get(text, text))
 
     def _add_texts(self, ref: str, facts: RowFacts) -> None:
         if facts.label:

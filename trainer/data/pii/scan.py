@@ -23,11 +23,10 @@ from trainer.data.pii.walk import Leaf, leaves, rewritten
 from trainer.data.reasons import RowError
 from trainer.data.records import Record
 from trainer.errors import DataError, HardwareError
-from trainer.recipe.pii import Action, Pii
+from trainer.recipe.pii import CHANGING, Action, Pii
 
 Verdict = Literal["keep", "drop", "error"]
 
-CHANGING: frozenset[Action] = frozenset(("redact", "pseudonymise", "mask"))
 MIN_KEY_BYTES = 16
 
 

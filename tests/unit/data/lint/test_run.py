@@ -17,6 +17,7 @@ from trainer.data.lint.frequent import Frequent
 from trainer.data.lint.given import CLEANED
 from trainer.data.lint.rules import REASONS, RULES
 from trainer.data.lint.run import Linter, histogram, raise_errors, severity_of
+from trainer.data.mask import masked_names
 from trainer.data.reasons import Malformed, Undecided
 from trainer.errors import DataError
 from trainer.recipe.clean import Clean
@@ -24,6 +25,7 @@ from trainer.recipe.lint import Lint
 
 from .rows import ENOUGH, PROSE, chat, found, linted, pair
 
+HIDDEN = ("zelda.quirk77@fjordmail.de", "z***@f***.de")
 WORDS = re.findall(r"\w+", "apple bread cloud dream eagle flame grape house igloo jelly knife lemon mouse night ocean")
 
 
@@ -365,3 +367,31 @@ def test_the_commit_is_read_from_the_addresses_downloaded() -> None:
     part = SimpleNamespace(info=SimpleNamespace(download_checksums={address: {}}))
     assert commit_of({"train": part}) == commit_of(part) == "0123456789" * 4
     assert commit_of(SimpleNamespace(info=SimpleNamespace(download_checksums=None))) == ""
+
+
+def test_quoted_texts_are_cut_from_the_masked_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [chat(f"ask {text}", f"Mail zelda.quirk77@fjordmail.de for the list of {text}") for text in answers(60)]
+    masked = [chat(row["messages"][0]["content"], row["messages"][1]["content"].replace(*HIDDEN)) for row in rows]
+    for limit in (100, 0):  # also where the table is full
+        monkeypatch.setattr("trainer.data.lint.tally.MAX_SHOWN", limit)
+        linter = Linter(Lint())
+        for number, (row, hidden) in enumerate(zip(rows, masked, strict=True), start=1):
+            linter.add(f"a.jsonl:{number}", row_facts(row, hidden))
+        (one,) = found(linter.finish(ENOUGH), "Q015")
+        assert one.count > 50 and "'Mail z***@f***.de for" in one.detail
+
+
+def test_other_values_of_one_form_are_no_common_opening() -> None:
+    linter = Linter(Lint())
+    for number, text in enumerate(answers(60), start=1):
+        row = chat(f"ask {text}", f"{100 + number}-22-8726 is the number. {text}")
+        hidden = chat(f"ask {text}", f"***-**-**** is the number. {text}")
+        linter.add(f"a.jsonl:{number}", row_facts(row, hidden))
+    assert found(linter.finish(ENOUGH), "Q015") == []
+
+
+def test_classes_that_look_the_same_masked_are_counted_together() -> None:
+    assert masked_names({"a@b.de": 2, "b@b.de": 3, "x": 1}, lambda name: "***" if "@" in name else name) == {
+        "***": 5,
+        "x": 1,
+    }
