@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,8 @@ from trainer.recipe.yaml import Document, Key, dotted
 
 # A rule across sections names its key first: `pack.packing: preference pairs are not packed`.
 STATED_KEY = re.compile(r"(?P<key>[a-z_]+(?:\.[a-z_0-9]+)+): (?P<message>.+)", re.DOTALL)
+KEY_OF_DICT = "[key]"
+"""In pydantic's place of a key that is none of those which a dict takes."""
 WRONG_KIND = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -30,6 +32,8 @@ class Where:
     """The section around the last part of the key."""
     unions: tuple[Key, ...]
     """The values on the way for which a union such as `int | Literal["auto"]` offers several types."""
+    names: tuple[str, ...] = ()
+    """What the last part of the key may be, where that is what is wrong: `types: {emial: redact}`."""
 
 
 def explain(error: ValidationError, document: Document, root: type[BaseModel] = Recipe) -> list[Problem]:
@@ -58,7 +62,7 @@ def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
         stated = STATED_KEY.fullmatch(message) if not key else None
         if stated:
             key, message = tuple(stated["key"].split(".")), stated["message"]
-    elif detail["type"] not in ("missing", "extra_forbidden"):
+    elif detail["type"] not in ("missing", "extra_forbidden") and not where.names:
         expected = " or ".join(dict.fromkeys(_message(where, other) for where, other in found))
         message = _misspelt(found) or f"{expected} (got {detail['input']!r:.80})"
     place = document.place(key)
@@ -75,6 +79,8 @@ def _misspelt(found: list[tuple[Where, Any]]) -> str:
 
 def _message(where: Where, detail: Any) -> str:
     text = str(detail["msg"])
+    if where.names:
+        return "unknown key" + suggest(str(where.key[-1]), where.names, _known_keys())
     match detail["type"]:
         case "extra_forbidden":
             known = list(where.model.model_fields) if where.model else []
@@ -97,7 +103,10 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
     model: type[BaseModel] | None = None
     unions: list[Key] = []
     members: list[Any] = [root]
+    inner: Any = root
     for part in location:
+        if part == KEY_OF_DICT:
+            return Where(tuple(key), model, tuple(unions), tuple(_literals(get_args(inner)[0])))
         if len(members) > 1:  # the part names a member of the union, not a key
             if str(part).startswith("tagged-union["):
                 members = [member for member in members if _is_section(member)]
@@ -110,7 +119,7 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
             members = tagged or [member for member in members if str(part).startswith(_container(member))]
             continue
         key.append(part)
-        inner: Any = members[0] if members else Any
+        inner = members[0] if members else Any
         if _is_section(inner):
             model = inner
             field = inner.model_fields.get(str(part))
@@ -127,6 +136,13 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [member for argument in get_args(annotation) for member in _members(argument)]
     return [] if annotation is type(None) else [annotation]
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    """Yield the values that an annotation of texts lists; none where any text will do."""
+    for member in _members(annotation):
+        if get_origin(member) is Literal:
+            yield from get_args(member)
 
 
 def _container(annotation: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -137,10 +138,14 @@ class Pii(Section):
 
     @field_validator("phone_regions")
     @classmethod
-    def two_letter_regions(cls, regions: list[str]) -> list[str]:
-        wrong = [region for region in regions if not re.fullmatch(r"[A-Z]{2}", region)]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is not a country of two capital letters, such as US")
+    def known_regions(cls, regions: list[str]) -> list[str]:
+        if set(regions) <= set(DEFAULT_REGIONS):
+            return regions
+        from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  slow, and mostly not needed
+
+        if wrong := [region for region in regions if region not in SUPPORTED_REGIONS]:
+            said = "is no country of two capital letters, such as US"
+            raise ValueError(f"{wrong[0]!r} {said}{_meant(wrong[0], SUPPORTED_REGIONS)}")
         return regions
 
     @field_validator("allow")
@@ -156,6 +161,25 @@ class Pii(Section):
             # The value is not shown: people paste the key itself here.
             raise ValueError("is the name of an environment variable, never the key itself")
         return self
+
+
+COUNTRY_NAMES = {
+    **dict.fromkeys(("UK", "GBR", "EN", "ENGLAND"), "GB"),
+    **dict.fromkeys(("USA", "AMERICA"), "US"),
+    **dict.fromkeys(("JAP", "JPN", "JA"), "JP"),
+    **dict.fromkeys(("CHN", "PRC", "ZH"), "CN"),
+    **dict.fromkeys(("GER", "DEU"), "DE"),
+    **{"FRA": "FR", "ESP": "ES", "ITA": "IT", "KOR": "KR", "KO": "KR", "EL": "GR", "CS": "CZ", "DA": "DK"},
+    **{"HE": "IL", "UKR": "UA", "HI": "IN", "BRA": "BR", "CAN": "CA", "AUS": "AU", "NLD": "NL"},
+}
+"""What people write for a country, names of languages among it -> its code (ISO 3166-1 alpha-2)."""
+
+
+def _meant(region: str, known: Collection[str]) -> str:
+    """Return the end of a message that names the country which was most likely meant."""
+    written = region.strip().upper()
+    code = COUNTRY_NAMES.get(written, written)
+    return f"; did you mean {code}?" if code in known else ""
 
 
 def pseudonymises(section: Pii) -> bool:

@@ -65,6 +65,22 @@ ONE_PROBLEM = {
         "data: {sources: [{path: a}], dedupe: {qqqq: 1}}",
         "5: data.dedupe.qqqq: unknown key; known here: exact, group_threshold, near, semantic, threshold",
     ),
+    "unknown type of personal data": (
+        "data: {sources: [{path: a}], pii: {types: {emial: redact}}}",
+        "5: data.pii.types.emial: unknown key; did you mean `email`?",
+    ),
+    "country by another name": (
+        "data: {sources: [{path: a}], pii: {phone_regions: [UK]}}",
+        "5: data.pii.phone_regions: 'UK' is no country of two capital letters, such as US; did you mean GB?",
+    ),
+    "country in small letters": (
+        "data: {sources: [{path: a}], pii: {phone_regions: [DE, fr]}}",
+        "5: data.pii.phone_regions: 'fr' is no country of two capital letters, such as US; did you mean FR?",
+    ),
+    "no country": (
+        "data: {sources: [{path: a}], pii: {phone_regions: [XX]}}",
+        "5: data.pii.phone_regions: 'XX' is no country of two capital letters, such as US",
+    ),
     "wrong type": ("seed: '42'", "5: seed: input should be a valid integer (got '42')"),
     "a number is no text": ("track: {project: 7}", "5: track.project: input should be a valid string (got 7)"),
     "no is a text": (
