@@ -6,32 +6,48 @@ import re
 
 from trainer.data.pii.rule import LETTER, OTHER_NUMBERS, context
 
-WORDS = (
+NAMES = (
     # English
     r"(?:tele)?phones?|tel|mobiles?|mob|cell|cell ?phone|cellular|fax|whatsapp|sms|hotline|helpline|landline|pager"
-    r"|voicemail|call(?:ed|ing|s)?|dial|ring|rang|answer(?:ing)?|messages?|texted|text me|text|reach|contact"
-    r"|(?:desk|office|home|work)(?= ?:)"
+    r"|voicemail|answering machine|contact"
     # German, Dutch, Nordic
-    r"|telefon\w*|handy\w*|mobil\w*|festnetz\w*|ruf(?:nummer|en)?|durchwahl|anruf\w*|erreich\w*|zentrale"
-    r"|telefoon\w*|gsm|bel(?:len)?|ringa?|sími|puhelin\w*|matkapuhelin\w*|soita|puh"
+    r"|telefon\w*|handy\w*|mobil\w*|festnetz\w*|rufnummer|durchwahl|erreich\w*"
+    r"|telefoon\w*|gsm|sími|puhelin\w*|matkapuhelin\w*|puh"
     # French, Spanish, Portuguese, Italian, Romanian
-    r"|tél(?:éphone\w*)?|telephone|portable|télécopie|appel\w*|joindre|joignable|standard"
-    r"|teléfono\w*|telefono\w*|tlf|tfno|móvil|celular|ll[aá]m\w*|fijo|telefone|telemóvel|ligue|ligar|contato|contacto"
-    r"|cellulare|chiam\w*|telefonul\w*|sunați|sunati"
+    r"|tél(?:éphone\w*)?|telephone|portable|télécopie|joignable"
+    r"|teléfono\w*|telefono\w*|tlf|tfno|móvil|celular|telefone|telemóvel|contato|contacto"
+    r"|cellulare|telefonul\w*"
     # Slavic, Baltic, Hungarian, Greek, Turkish
-    r"|komórk\w*|zadzwoń|dzwoń|volejte|zavolejte|zavolajte|mobitel|nazovite|pokličite|позвон\w*|звон\w*|телефон\w*|тел"
-    r"|моб\w*|дзвон\w*|зателефон\w*|обад\w*|tālr\w*|zvan\w*|skambin\w*|helista|hívj\w*|τηλ\w*|κινητ\w*|καλέστε|cep|ara(?:yın|yin)?"
+    r"|komórk\w*|mobitel|телефон\w*|тел|моб\w*|зателефон\w*|tālr\w*|τηλ\w*|κινητ\w*|cep"
     # Arabic, Hebrew, Persian, Indian, South East Asian
-    r"|هاتف|الهاتف|جوال|الجوال|اتصل|טלפון|הטלפון|נייד|התקשר\w*|تلفن|موبایل|फ़ोन|फोन|मोबाइल|कॉल|ফোন|โทรศัพท์|โทร|มือถือ"
-    r"|điện thoại|sđt|gọi|di động|telepon|telp|hp|hubungi|telepono"
+    r"|هاتف|الهاتف|جوال|الجوال|טלפון|הטלפון|נייד|تلفن|موبایل|फ़ोन|फोन|मोबाइल|ফোন|โทรศัพท์|โทร|มือถือ"
+    r"|điện thoại|sđt|di động|telepon|telp|hp|telepono"
     # Chinese, Japanese, Korean
-    r"|电话|電話|手机|手機|联系|聯繫|致电|致電|拨打|撥打|携帯|連絡先|전화\w*|휴대폰\w*|휴대전화\w*|연락처\w*|핸드폰\w*"
+    r"|电话|電話|手机|手機|联系|聯繫|携帯|連絡先|전화\w*|휴대폰\w*|휴대전화\w*|연락처\w*|핸드폰\w*"
 )
 """Source: Unicode CLDR (names of the telephone in annotations), and dictionaries."""
 
+CALLS = (
+    r"call(?:ed|ing|s)?|dial|ring|rang|reach|texted|(?:desk|office|home|work)(?= ?:)"
+    r"|ruf(?:en)?|anruf\w*|zentrale|bel(?:len)?|ringa?|soita"
+    r"|appel\w*|joindre|standard|ll[aá]m\w*|fijo|ligue|ligar|chiam\w*|sunați|sunati"
+    r"|zadzwoń|dzwoń|volejte|zavolejte|zavolajte|nazovite|pokličite|позвон\w*|звон\w*|дзвон\w*|обад\w*|zvan\w*|skambin\w*"
+    r"|helista|hívj\w*|καλέστε|ara(?:yın|yin)?|اتصل|התקשר\w*|कॉल|gọi|hubungi|致电|致電|拨打|撥打"
+)
+"""Words that mean other things too."""
+LABELS_TEXT = r"(?![*_]{0,2}\s?[:：][*_\s]{0,4}[^\s*_])"
+"""Not with a colon and text before the number: `Call: the frequency is 2400000000 Hz` is no call."""
+WRITES = (
+    r"(?:text|message|messaging) (?:me|us|him|her|them|back)|(?:text|message|messaging)(?= (?:at|on|to) $)"
+    r"|(?:please|or|and|to|can|just) (?:text|message)(?= $)"
+)
+"""`Text:` and `Message:` are labels of prompts, and `the text 2400000000` is none."""
+
+WORDS = rf"{NAMES}|(?:{CALLS}){LABELS_TEXT}|{WRITES}"
+
 OTHERS = (
-    OTHER_NUMBERS
-    + r"|isbn|zip|vin|licen[cs]e|licence|passport|card|iban|ssn|account|acct|routing|p\.?o\.? box|box|costs?"
+    OTHER_NUMBERS + r"|npi|rgb|cmyk|frequenc(?:y|ies)|auftrag\w*"
+    r"|isbn|zip|vin|licen[cs]e|licence|passport|card|iban|ssn|account|acct|routing|p\.?o\.? box|box|costs?"
     r"|prices?|worth|total|sum|id|at the office of|port|grid|sectors?|coordinates?|range[sd]?|sales|scores?"
     r"|revenue|units|bestell\w*|artikel\w*|rechnung\w*|sendung\w*|teilenummer|kundennummer|aktenzeichen|commande|facture|référence|réf"
     r"|colis|pedido|factura|referencia|ordine|fattura|ordre|encomenda|bestelling|zamówieni\w*|faktur\w*|заказ\w*|订单号?|訂單"

@@ -103,3 +103,50 @@ def test_sentences_with_numbers_are_no_addresses(text: str) -> None:
 
 def test_a_number_whose_place_the_tables_lack_is_no_identity_number_and_stops_nothing() -> None:
     assert find_all("resident identity 110001199003070016", RULES) == []
+
+
+HARMLESS = (
+    "The frequency is 2400000000 Hz and the period 416 ps.",
+    "RGB 255 128 064, hex #a1b2c3, CMYK 10 20 30 40.",
+    "NPI 1234567893; NDC 0002-8215-01; CPT 99213",
+    "2023-11-14T22:13:20.123456+00:00 INFO request 17000000001234 done",
+    "Die Auftragsnummer ist 1234567890 und die Losgröße 500.",
+)
+LABELS = (
+    *("Text: ", "Message: ", "Messages:\n", "# Text:\n", "**Message:** ", "The text: ", "Answer: ", "Call: ", "Ring: "),
+    *(
+        "Work: ",
+        "Reach: ",
+        "Mensaje: ",
+        "Llamada: ",
+        "Standard : ",
+        "Appel : ",
+        "Anruf: ",
+        "Bel: ",
+        "Звонок: ",
+        "致电：",
+    ),
+)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_before_a_text_does_not_make_its_numbers_telephone_numbers(label: str) -> None:
+    flagged = [text for text in HARMLESS if any(match.type == "phone" for match in find_all(label + text, RULES))]
+    assert flagged == []
+
+
+@pytest.mark.parametrize("text", ["The answer is 2400000000.", "Answer: 1234567890", "the text 2400000000 ends"])
+def test_answers_and_texts_are_no_calls(text: str) -> None:
+    assert find_all(text, RULES) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("text me at {}", "Text us on {} now", "message me on {}", "Send a text to {}", "Please message {}"),
+        *("Text me: {}", "Message: call me on {}", "Call: {}", "**Call:** {}", "Ring: {}", "Work: {}", "Anruf: {}"),
+        *("Leave a message at {}", "Contact: Ann Lee, {}", "Звоните: {}", "致电：{}", "Fax: {}", "Appel : {}"),
+    ],
+)
+def test_words_that_ask_to_call_or_write_name_the_number_after_them(text: str) -> None:
+    assert is_found(text.format("07911123456"), "07911123456")
