@@ -280,7 +280,8 @@ def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
         case "single":
             if pair:
                 raise DataError(
-                    f"{pair}: a preference pair, but method.kind is {method}", hint=f"set method.kind: dpo; {ONE_ANSWER}"
+                    f"{pair}: a preference pair, but method.kind is {method}",
+                    hint=f"set method.kind: dpo; {ONE_ANSWER}",
                 )
         case "pair":
             if single:
