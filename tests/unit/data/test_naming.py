@@ -36,10 +36,10 @@ def fail(number: int) -> int:
 def test_a_row_on_which_any_step_fails_is_named_without_its_text(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     actual = getattr(preparing, step)
 
-    def failing(given: object, **options: Any) -> Any:
+    def failing(given: object, *more: Any, **options: Any) -> Any:
         if f"{SECRET} 7" in str(given):
             raise KeyError(SECRET)
-        return actual(given, **options)
+        return actual(given, *more, **options)
 
     monkeypatch.setattr(preparing, step, failing)
     assert prepare(chunk(3, 4)).num_read == 2
