@@ -10,19 +10,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from enum import IntEnum
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
-from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, LOOKALIKES, NEGATIONS
+from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, NEGATIONS
 from trainer.data.clean_strings import length_shared
 from trainer.data.compared import Record, answer_turns, prompt_turns
 from trainer.data.keys import dump
+from trainer.data.spelling import may_be_typo
+from trainer.data.verify import SHORT_ANSWER_WORDS
 from trainer.data.words import Kind, Token, Tokens, tokens_of
 
-MIN_TYPO_LETTERS = 4
-"""Shorter words that differ by a letter are different words."""
 EDITED_SHARE = 0.1
-VOWELS = frozenset("aeiouyäöüáéíóúàèìòùâêîôûãõåæø")
+MIN_REPEATED_WORDS, REPEATED_SHARE, REPEATED_PAIRS = 3, 0.7, 0.5
+"""An answer of so many words or more rewrites its prompt if so large shares of its words and of its pairs of words
+stand there: a solution uses the words of its problem in another order."""
+MAX_NEW_VALUES = 1
+"""An answer with more values that the prompt lacks has computed them."""
 
 
 class Weight(IntEnum):
@@ -64,6 +68,10 @@ class Difference(NamedTuple):
     is_edit: bool = False
     """A slot, and no more words are exchanged than `EDITED_SHARE` of them."""
 
+    def unforgiven(self) -> Difference:
+        """Take no spelling for a typing error."""
+        return self._replace(forgiven=self.weight, typos=())
+
 
 OTHER = Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
 SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
@@ -91,6 +99,41 @@ def _context(record: Record) -> str:
     ]
     more = {key: record[key] for key in ("tools", "label") if record.get(key) is not None}
     return "\n".join([*shown, dump(more, str)] if more else shown)
+
+
+def without_space(texts: Sequence[str]) -> list[str]:
+    """Return texts with single spaces."""
+    return [" ".join(text.split()) for text in texts]
+
+
+def repeats_prompt(prompt: Sequence[str], answer: Sequence[str]) -> bool:
+    """Tell rows that correct or rewrite: the answer repeats the question, and what differs between them is the task."""
+    if not prompt:
+        return False
+    given, said = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
+    if len(said) < MIN_REPEATED_WORDS or _share(_keys(said), _keys(given)) < REPEATED_SHARE:
+        return False
+    if sum(token.kind is Kind.VALUE for token in set(said).difference(given)) > MAX_NEW_VALUES:
+        return False
+    return len(said) < SHORT_ANSWER_WORDS or _repeats_pairs(_keys(said), _keys(given))
+
+
+def _keys(tokens: Iterable[Token]) -> list[str]:
+    return [token.key for token in tokens]
+
+
+def _repeats_pairs(said: list[str], given: list[str]) -> bool:
+    return _share(list(pairwise(said)), list(pairwise(given))) >= REPEATED_PAIRS
+
+
+def _share(part: Sequence[object], whole: Sequence[object]) -> float:
+    """Return how much of one list stands in another one."""
+    return (Counter(part) & Counter(whole)).total() / len(part)
+
+
+def weigh_letters(left: Sequence[str], right: Sequence[str]) -> Difference:
+    """Weigh turns of which every letter and sign decides, only space does not."""
+    return SAME if without_space(left) == without_space(right) else OTHER
 
 
 def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False) -> Difference:
@@ -295,22 +338,3 @@ def _typos(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Typo, ...]:
             return ()
         typos.append(Typo(one.key, other.key, Kind.NAME in (one.kind, other.kind)))
     return tuple(typos)
-
-
-def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
-    """Tell whether two words differ by one slip of the hand.
-
-    A letter that is missing, doubled, wrong or swapped with its neighbour. Another first letter or another vowel
-    makes other words: sulfate and sulfite, ein and kein, able and unable.
-    """
-    if frozenset((left, right)) in LOOKALIKES:
-        return False
-    if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
-        return False
-    start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    one, other = left[start:], right[start:]
-    if one[:2] == other[1::-1] and one[2:] == other[2:]:
-        return True
-    if len(left) != len(right):
-        return start > 0 and (one[1:] == other or one == other[1:])
-    return start > 0 and one[1:] == other[1:] and not {one[0], other[0]} <= VOWELS

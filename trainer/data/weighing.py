@@ -14,9 +14,22 @@ from trainer.data import exact
 from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
 from trainer.data.keys import normalise
+from trainer.data.spelling import may_be_typo
 from trainer.data.spool import Spool, read_spans
 from trainer.data.verify import SHORT_ANSWER_WORDS, Pairs
-from trainer.data.weigh import OTHER, Difference, Texts, Typo, Weight, texts_of, weigh_turns
+from trainer.data.weigh import (
+    OTHER,
+    Difference,
+    Texts,
+    Typo,
+    Weight,
+    repeats_prompt,
+    texts_of,
+    weigh_letters,
+    weigh_turns,
+    without_space,
+)
+from trainer.data.words import tokens_of
 from trainer.data.workers import Workers
 
 CHUNK_PAIRS, CHUNK_ROWS = 2000, 5000
@@ -94,12 +107,25 @@ def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
 
 
 def _weigh(left: Texts, right: Texts) -> list[Difference]:
+    if repeats_prompt(*left[:2]) or repeats_prompt(*right[:2]):
+        return [weigh_letters(*sides) for sides in ((left[0], right[0]), (left[1], right[1]), (left[2:], right[2:]))]
     is_short = min(_num_words(left[1]), _num_words(right[1])) < SHORT_ANSWER_WORDS
     same_answer = list(map(normalise, left[1])) == list(map(normalise, right[1]))
     prompt = weigh_turns(left[0], right[0], align=same_answer and not is_short)
+    if is_short and _asks_for_spelling(prompt, (*left[1], *right[1])):
+        prompt = prompt.unforgiven()
     if prompt.forgiven == Weight.VALUES and not same_answer:  # two questions, whatever their answers
         return [prompt, OTHER, OTHER]
-    return [prompt, weigh_turns(left[1], right[1], exactly=is_short), weigh_turns(left[2:], right[2:])]
+    answer = weigh_turns(left[1], right[1], exactly=is_short)
+    if without_space(left[0]) == without_space(right[0]):  # only what is clearly a slip, as if it came again
+        answer = answer._replace(typos=answer.typos * 2)
+    return [prompt, answer, weigh_turns(left[2:], right[2:])]
+
+
+def _asks_for_spelling(prompt: Difference, answers: tuple[str, ...]) -> bool:
+    """Tell prompts that differ in the spelling of a word which a short answer gives."""
+    said = {token.key for answer in answers for token in tokens_of(answer)} if prompt.typos else set()
+    return any(may_be_typo(word, key) or word == key for typo in prompt.typos for word in typo[:2] for key in said)
 
 
 def _num_words(texts: tuple[str, ...]) -> int:
@@ -135,17 +161,31 @@ class Slips:
 
 def _is_slip(typo: Typo, counts: Counter[str]) -> bool:
     """Tell whether one spelling is a word of these rows and the other hardly occurs."""
+    if typo.is_name or not _keeps_ends(typo):
+        return False
+    if max(len(typo.left), len(typo.right)) < LONG_LETTERS:
+        return _is_habit(typo, counts)
     rarer, other = sorted((counts[typo.left], counts[typo.right]))
     if other >= KNOWN_ROWS:
         return rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
     # Of two rare spellings none is known: only letters lost or swapped inside a long word are no other word.
-    is_long = max(len(typo.left), len(typo.right)) >= LONG_LETTERS
-    return is_long and not typo.is_name and typo.left[-1] == typo.right[-1] and not _is_exchange(typo)
+    return not _is_exchange(typo)
 
 
 def _is_habit(typo: Typo, counts: Counter[str]) -> bool:
     """Tell slips so clear that they may come again in a row: letters lost or swapped in a frequent word."""
-    return max(counts[typo.left], counts[typo.right]) >= FREQUENT_ROWS and not typo.is_name and not _is_exchange(typo)
+    rarer, other = sorted((counts[typo.left], counts[typo.right]))
+    return other >= FREQUENT_ROWS and rarer <= UNKNOWN_SHARE * other and not typo.is_name and not _is_exchange(typo)
+
+
+def _keeps_ends(typo: Typo) -> bool:
+    """Tell spellings that begin alike, and end alike or in swapped letters: payer and payee are two words.
+
+    `teh` for `the` needs no such proof.
+    """
+    left, right = typo.left, typo.right
+    ends_alike = left[-1] == right[-1] or sorted(left[-2:]) == sorted(right[-2:])
+    return (left[0] == right[0] and ends_alike) or not GLUE.isdisjoint((left, right))
 
 
 def _is_exchange(typo: Typo) -> bool:

@@ -62,6 +62,13 @@ MAY_MISS_SPACE = re.compile(r"[.?!,;][^\W\d_]")
 PLAIN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 LOOSE_END = re.compile(r"(?<=[^\W\d_]{2})[-/]+$")
 """A hyphen or slash after a word: `top- up`."""
+JOINT = "\ue000"
+"""Stands for the space between words that are quoted together."""
+QUOTE = r"[\"'“”„«»‘’`]"
+QUOTED = re.compile(rf"[(\[]*{QUOTE}+([\w{JOINT}]+)[.,;:?!]*{QUOTE}+[)\].,;:?!]*")
+"""A word in quotation marks is spoken of: the word `to` is another one than `for`."""
+QUOTED_WORDS = re.compile(rf"(?<!\w){QUOTE}\w+(?: \w+){{1,2}}{QUOTE}(?!\w)")
+MAY_QUOTE = re.compile(rf"(?<!\w){QUOTE}\w")
 EMOTICON = re.compile(r"[:;=]['-]?[()\[\]DPp/|]+")
 TERM = re.compile(r"\d|^\W*[^\W\d_]\W*$")
 """A number or a single letter: a hyphen beside it is a minus sign."""
@@ -130,6 +137,8 @@ def _chunks(line: str) -> list[str]:
     """Return what stands between spaces, and between a sentence or clause and the next; no hyphens that are dashes."""
     if MAY_MISS_SPACE.search(line):
         line = MISSING_SPACE.sub(r"\g<0> ", line)
+    if " " in line and MAY_QUOTE.search(line):
+        line = QUOTED_WORDS.sub(lambda found: found[0].replace(" ", JOINT), line)
     chunks = line.split()
     if "-" not in chunks:
         return chunks
@@ -147,6 +156,10 @@ def _cut(chunk: str, starts_sentence: bool, fold: bool) -> Tokens:
         return (Token(chunk, Kind.WORD),)
     if not bare:
         return ()
+    quoted = QUOTED.fullmatch(chunk)
+    if quoted:
+        bare = quoted[1]
+        return (Token(bare.casefold() if fold else bare, Kind.VALUE),)
     if not PLAIN.fullmatch(bare) or ("-" in bare and any(part.isupper() for part in bare.split("-"))):
         return (Token(bare.casefold() if fold else bare, Kind.VALUE),)
     parts = (_word(part, starts_sentence=starts_sentence, fold=fold) for part in bare.split("-"))

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.weigh import Typo, Weight, may_be_typo, weigh_texts
+from trainer.data.spelling import may_be_typo
+from trainer.data.weigh import Typo, Weight, repeats_prompt, weigh_texts
 from trainer.data.weighing import Slips
 
 DECIDES = [
@@ -55,6 +56,9 @@ DECIDES = [
     ("The file is 5 MB large.", "The file is 5 Mb large."),
     ("Is it legal in the US?", "Is it legal for us?"),
     ("5! ways to go", "5 ways to go"),
+    ("The word is 'to' in there.", "The word is 'for' in there."),
+    ("The word is “invoice” in there.", "The word is “invioce” in there."),
+    ('He writes "in the" in there.', 'He writes "at the" in there.'),
 ]
 
 
@@ -98,6 +102,9 @@ def test_form_and_stop_words_have_no_weight(left: str, right: str) -> None:
         ("red", "rad", False),
         ("united", "untied", False),
         ("contract", "contact", False),
+        ("debit", "debt", False),
+        ("arteritis", "arthritis", False),
+        ("marta", "maria", False),
     ],
 )
 def test_one_slip_of_the_hand(left: str, right: str, is_slip: bool) -> None:
@@ -115,12 +122,34 @@ def test_slips_are_named_for_the_rows_to_judge() -> None:
         ([Typo("invoice", "invioce")], {"invoice": 5, "invioce": 1}, True),
         ([Typo("exodus", "exous")], {}, True),
         ([Typo("marian", "maran", is_name=True)], {}, False),
+        ([Typo("marta", "marita", is_name=True)], {"marta": 90, "marita": 1}, False),
+        ([Typo("payer", "payee")], {"payer": 90, "payee": 1}, False),
+        ([Typo("morale", "moral")], {"morale": 90, "moral": 1}, False),
+        ([Typo("latitude", "altitude")], {"latitude": 90, "altitude": 1}, False),
+        ([Typo("first", "firts")], {"first": 90, "firts": 1}, True),
+        ([Typo("plant", "plat")], {"plant": 5, "plat": 1}, False),
+        ([Typo("the", "teh")], {"the": 10, "teh": 1}, True),
         ([Typo("prefix", "prefex")], {"prefix": 9, "prefex": 9}, False),
         ([Typo("number", "nuber")] * 2, {"number": 40, "nuber": 2}, True),
         ([Typo("marin", "marbin")] * 2, {"marin": 3, "marbin": 1}, False),
         ([Typo("nicholas", "nicolas", is_name=True)] * 2, {"nicholas": 40, "nicolas": 1}, False),
     ],
-    ids=["known", "rare", "rare name", "both known", "again", "again but rare", "again but a name"],
+    ids=[
+        "known",
+        "rare",
+        "rare name",
+        "name",
+        "other end",
+        "lost end",
+        "other begin",
+        "swapped end",
+        "short",
+        "glue",
+        "both known",
+        "again",
+        "again but rare",
+        "again but a name",
+    ],
 )
 def test_all_rows_tell_a_slip_from_another_word(typos: list[Typo], counts: dict[str, int], expected: bool) -> None:
     assert Slips(set(typos), Counter(counts)).forgive(typos) is expected
@@ -145,3 +174,22 @@ def test_other_words_weigh_less_than_other_values() -> None:
     assert weigh_texts("I got cash there", "I withdrew cash there").weight == Weight.WORDS
     assert weigh_texts("If it rains, call me", "call me if it rains").weight == Weight.WORDS
     assert weigh_texts("pay it now", "pay 5 now").weight == Weight.ONE_SIDED
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        ("Correct: She go to the harbour every day.", "She goes to the harbour every day.", True),
+        ("改正这句话：他昨天去学校了没有。", "他昨天去学校了没有？", True),
+        ("Does she go to the harbour every day?", "Yes.", False),
+        (
+            "Tom has 3 apples and Ann has 4 apples. How many apples?",
+            "Tom has 3 apples, Ann has 4: 3+4 = 7 = 7.0",
+            False,
+        ),
+        ("Where does the ship go in the morning?", "It goes where the morning is, in a large harbour there.", False),
+    ],
+    ids=["correction", "correction without spaces", "label", "computed", "other order"],
+)
+def test_answers_that_rewrite_their_prompt(prompt: str, answer: str, expected: bool) -> None:
+    assert repeats_prompt([prompt], [answer]) is expected
