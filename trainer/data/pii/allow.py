@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from trainer.data.pii.checksums import digits_of
+from trainer.data.pii.fold import folded
 
 EXAMPLE_HOST = re.compile(r"(?:.+\.)?(?:example(?:\.(?:com|net|org|edu))?|test|invalid|localhost)", re.IGNORECASE)
 """Source: RFC 2606 and RFC 6761."""
@@ -55,7 +56,7 @@ def is_reserved(type_: str, value: str) -> bool:
     """Tell whether a value belongs to a range that is kept for examples or names no single machine."""
     match type_:
         case "email":
-            return EXAMPLE_HOST.fullmatch(value.rpartition("@")[2]) is not None
+            return EXAMPLE_HOST.fullmatch(value.replace("%40", "@").rpartition("@")[2]) is not None
         case "phone":
             return is_fictional_phone(value)
         case "ip":
@@ -89,10 +90,13 @@ class Allowed:
 
     def __call__(self, type_: str, value: str) -> bool:
         """Tell whether `value` may stay."""
+        value = folded(value)
         return is_reserved(type_, value) or (bool(self.values) and self._is_own(type_, value))
 
     def _is_own(self, type_: str, value: str) -> bool:
-        if type_ == "email" and "@" + value.rpartition("@")[2].lower() in map(str.lower, self.values):
+        if type_ == "email" and "@" + value.replace("%40", "@").rpartition("@")[2].lower() in map(
+            str.lower, self.values
+        ):
             return True
         plain = loose(value)
         return any(loose(own) == plain for own in self.values)

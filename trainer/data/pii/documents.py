@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import re
 
+from trainer.data.pii.checksums import digits_of
 from trainer.data.pii.identity import has_four_digits
 from trainer.data.pii.rule import Rule, names_any
 
-_LINK = r"(?: (?:number|no\.?|id|#))?(?: is| was)?\s?[:#=：]?\s?"
+_LINK = (
+    r"(?:[ -]?(?:num(?:ber|mer|er|éro|ero)|número|номер|nr\.?|no\.?|n[°º]\.?|№|id|#|号码|號碼|番号|번호|号|號))?"
+    r"(?: is| was| ist| est| es| è|は|是)?\s?[:#=：]?\s?"
+)
 
+_LICENCE_NUMBER = (
+    r"(?P<value>(?!(?:19|20)\d\d(?:[ -](?:19|20)\d\d)?(?![A-Z0-9]))(?=[A-Z0-9 -]{5})"
+    r"(?:(?-i:[A-Z]{1,5})[ -]?)?[A-Z0-9]*\d[A-Z0-9]*(?:[ -][A-Z0-9]*\d[A-Z0-9]*){0,4})(?![A-Za-z0-9_])"
+)
+"""Groups of letters and digits, each with a digit but the first: words that follow are none. Years are no number."""
 DRIVER_LICENSE = re.compile(
-    rf"(?<![a-z])driv(?:er['’]?s?|ing) licen[cs]e{_LINK}"
-    r"(?P<value>[A-Z0-9](?:[A-Z0-9 -]{3,17})[A-Z0-9])(?![A-Za-z0-9_])",
+    r"(?:(?<![a-z])(?:driv(?:er['’]?s?|ing) licen[cs]e|führerschein|fahrerlaubnis|permis de conduire|patente di guida"
+    r"|(?:licencia|permiso|carn[eé]t?) de conduc(?:ir|ción)|carta de condução|cnh|rijbewijs|prawo jazdy)"
+    rf"|водительск\w+ удостоверени\w+|驾驶证|驾照|駕駛執照|駕照|運転免許証?|운전면허(?:증)?){_LINK}{_LICENCE_NUMBER}",
     re.IGNORECASE,
 )
 PASSPORT = re.compile(
-    r"(?:(?<![a-z])passport|passeport|pasaporte|passaporto|reisepass|паспорт|护照|パスポート|여권)"
-    rf"(?:nummer|号码|号|番号|번호)?{_LINK}(?P<value>[A-Z]{{0,3}}\d[A-Z0-9]{{4,8}})(?![A-Za-z0-9_])",
+    r"(?:(?<![a-z])(?:passport|passeport|pasaporte|passaporto|passaporte|reisepass|paspoort|paszport)"
+    rf"|паспорт\w*(?: сери[ия])?|护照|護照|旅券|パスポート|여권){_LINK}"
+    r"(?P<value>\d\d ?\d\d (?:№ ?)?\d{6}|(?=[A-Z0-9]{6,11}(?![A-Z0-9]))[A-Z]{0,5}\d[A-Z0-9]{3,9}"
+    r"|\d\d[A-Z]{2}\d{5})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
 RECORD = re.compile(
-    r"(?<![a-z])(?:mrn|medical record|health record|patient (?:id|number|no)|chart|hospital number"
-    r"|health (?:card|insurance)|medicare|medicaid|krankenversicherten|versicherten|病历|病歴|カルテ)"
-    rf"(?:nummer|号码|号|番号)?{_LINK}(?P<value>(?:[A-Z]{{0,4}}-?)?\d(?:[ -]?[A-Z0-9]){{4,13}})(?![A-Za-z0-9_])",
+    r"(?:(?<![a-z])(?:mrn|medical record|health record|patient (?:id|number|no)|chart|hospital number"
+    r"|health (?:card|insurance)|medicare|medicaid|krankenversicherten|versicherten|patienten|num[ée]ro de patient"
+    r"|número de paciente|historia clínica|numero paziente|patiënt|patient(?=nummer|nr))"
+    rf"|номер пациента|病历|病歷|病歴|カルテ|患者){_LINK}"
+    r"(?P<value>(?:[A-Z]{0,4}-?)?\d(?:[ -]?[A-Z0-9]){4,13})(?![A-Za-z0-9_])",
     re.IGNORECASE,
 )
+
+
+def is_passport_number(value: str) -> bool:
+    """Tell whether a number has three digits or more: German ones are drawn of digits and consonants."""
+    return len(digits_of(value)) >= 3
+
 
 _MONTH = (
     r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|janv|févr|avr|juin|juil|août|déc|ene|abr|ago|dic"
@@ -45,18 +65,56 @@ BIRTH = re.compile(
 
 DOCUMENT_RULES = (
     Rule("driver_license", DRIVER_LICENSE, has_four_digits),
-    Rule("passport", PASSPORT, has_four_digits),
+    Rule("passport", PASSPORT, is_passport_number),
     Rule("record_number", RECORD, has_four_digits),
     Rule("date_of_birth", BIRTH),
 )
 
 ASCII_NAMES = (
-    *("licen", "passport", "passeport", "pasaporte", "passaporto", "reisepass", "mrn", "record", "patient", "chart"),
-    *("hospital", "health", "medica", "versichert", "birth", "dob", "d.o.b", "geb", "naissance", "nacimiento", "nasci"),
-    *("geboorte", "urodzenia"),
+    *(
+        "licen",
+        "passport",
+        "passeport",
+        "pasaporte",
+        "passaport",
+        "reisepass",
+        "paspoort",
+        "paszport",
+        "permis",
+        "patente",
+    ),
+    *("conduc", "cnh", "rijbewijs", "prawo jazdy", "fahrerlaubnis", "mrn", "record", "patient", "paziente", "paciente"),
+    *("chart", "hospital", "health", "medica", "versichert", "birth", "dob", "d.o.b", "geb", "naissance", "nacimiento"),
+    *("nasci", "geboorte", "urodzenia"),
 )
 OTHER_NAMES = (
-    *("паспорт", "护照", "パスポート", "여권", "病", "カルテ", "födelse", "fødsel", "doğum", "рождения"),
+    *(
+        "паспорт",
+        "护照",
+        "護照",
+        "旅券",
+        "パスポート",
+        "여권",
+        "führerschein",
+        "condução",
+        "водительск",
+        "驾",
+        "駕",
+        "免許",
+    ),
+    *(
+        "운전면허",
+        "historia clínica",
+        "patiënt",
+        "пациент",
+        "患者",
+        "病",
+        "カルテ",
+        "födelse",
+        "fødsel",
+        "doğum",
+        "рождения",
+    ),
     *("出生", "生年", "생년"),
 )
 

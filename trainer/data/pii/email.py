@@ -57,6 +57,26 @@ class EmailDetector:
         return matches
 
 
+ENCODED = re.compile(
+    rf"(?<![{_LETTER}_.+%-])[{_LETTER}_](?:[{_LETTER}_.+-]{{0,62}}[{_LETTER}_+-])?%40{_HOST}(?![{_LETTER}_@-])"
+)
+
+
+class EncodedEmailDetector:
+    """Addresses inside of URLs: `mailto:ann%40corp.com`."""
+
+    type = "email"
+
+    def find(self, text: str) -> list[Match]:
+        return [
+            Match(*found.span(), "email") for found in ENCODED.finditer(text) if is_mail_address(_decoded(found[0]))
+        ]
+
+
+def _decoded(value: str) -> str:
+    return value.replace("%40", "@")
+
+
 class SpelledEmailDetector:
     """Addresses with `at` and `dot` in words."""
 

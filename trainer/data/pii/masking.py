@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from trainer.data.pii.fold import folded
 from trainer.data.pii.types import record_named
 
 CONTEXT = 20
@@ -12,7 +13,7 @@ CONTEXT = 20
 
 def mask(type_: str, value: str) -> str:
     """Return the masked form of a value; no rule finds it again."""
-    return record_named(type_).mask(value)
+    return record_named(type_).mask(folded(value))
 
 
 def sample(masked_text: str, start: int, end: int) -> str:

@@ -58,7 +58,8 @@ PHONE_CONTEXT = context(WORDS, OTHERS)
 
 LABEL_AFTER = re.compile(
     rf"[ \t(,-]{{0,3}}(?:office|desk|fax|mobile?|cell|home|work|tel|phone|handy|telefon|büro|privat|portable|bureau"
-    rf"|móvil|fijo|celular|cellulare|ufficio|mobiel|komórka|手机|携帯|自宅|직장|휴대폰)(?!{LETTER})",
+    rf"|móvil|fijo|celular|cellulare|ufficio|mobiel|komórka|手机|携帯|自宅|직장|휴대폰"
+    rf"|رقم الهاتف|الهاتف|هاتف|الجوال|جوال)(?!{LETTER})",
     re.IGNORECASE,
 )
 """How signatures name a number: `555 0199 (mobile)`."""

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.pii.allow import normalise
+from trainer.data.pii.fold import folded
 from trainer.data.pii.identity import NumericDetector
 from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
@@ -53,6 +54,7 @@ class Pseudonyms:
 
         Telephone numbers are compared by their international form, all others by `normalise`.
         """
+        value = folded(value)
         normal = (type_ == "phone" and e164(value, self._regions)) or normalise(type_, value)
         draw = self._stream(type_, normal)
         stand_in = record_named(type_).stand_in

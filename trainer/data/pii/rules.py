@@ -10,8 +10,9 @@ from trainer.data.classes import CAPITALS, DIGITS, LETTERS, SMALL, class_table, 
 from trainer.data.pii.address import BOX_RULES, STREET_RULES, has_post_code, names_a_box
 from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document
-from trainer.data.pii.email import EmailDetector, SpelledEmailDetector, may_be_spelled
+from trainer.data.pii.email import EmailDetector, EncodedEmailDetector, SpelledEmailDetector, may_be_spelled
 from trainer.data.pii.financial import CRYPTO_RULES, CardDetector, IbanDetector
+from trainer.data.pii.fold import folded
 from trainer.data.pii.identity import NumericDetector, mixed_rules
 from trainer.data.pii.network import MAC_RULE, URL_RULE, IpDetector
 from trainer.data.pii.phone import PhoneDetector
@@ -94,8 +95,9 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
             min_digits=7,
         ),
         Family(has_mixed_id, mixed_rules()),
-        Family(names_a_document, DOCUMENT_RULES, min_digits=4),
+        Family(names_a_document, DOCUMENT_RULES, min_digits=3),
         Family(Holds("@"), (EmailDetector(),)),
+        Family(Holds("%40"), (EncodedEmailDetector(),)),
         Family(may_be_spelled, (SpelledEmailDetector(),)),
         Family(Holds("://"), (URL_RULE,)),
         Family(has_hex_groups, (IpDetector(), MAC_RULE)),
@@ -111,6 +113,7 @@ def families(phone_regions: Sequence[str]) -> tuple[Family, ...]:
 
 def find_all(text: str, rules: Sequence[Family]) -> list[Match]:
     """Return what the rules find in `text`, in order and without overlap."""
+    text = folded(text)
     if not may_hold_a_value(text):
         return []
     digits = num_digits(text)

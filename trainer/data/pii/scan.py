@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from trainer.data.pii.allow import Allowed
+from trainer.data.pii.fold import folded
 from trainer.data.pii.masking import mask, sample
 from trainer.data.pii.name_model import NameDetector
 from trainer.data.pii.placeholders import placeholders
@@ -199,13 +200,15 @@ class Scanner:
         listed = [self._matches(leaf) for leaf in every]
         if not any(listed):
             return []
-        texts = [leaf.text for leaf in every]
+        texts = [folded(leaf.text) for leaf in every]
         echoes = echo_pattern(may_come_again(list(zip(texts, listed, strict=True))))
         widened = [self._echoed(leaf, matches, echoes) for leaf, matches in zip(every, listed, strict=True)]
         return [FoundIn(leaf, matches) for leaf, matches in zip(every, widened, strict=True) if matches]
 
     def _echoed(self, leaf: Leaf, matches: list[Match], echoes: dict[str, re.Pattern[str]]) -> list[Match]:
-        again = [Match(*hit.span(), type_) for type_, echo in echoes.items() for hit in echo.finditer(leaf.text)]
+        again = [
+            Match(*hit.span(), type_) for type_, echo in echoes.items() for hit in echo.finditer(folded(leaf.text))
+        ]
         return self._words.outside_tokens(leaf.text, settle([*matches, *again]))
 
     def _matches(self, leaf: Leaf) -> list[Match]:

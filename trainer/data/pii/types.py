@@ -97,7 +97,7 @@ def is_ours(name: str) -> TypeGuard[PiiType]:
 
 
 def _mask_email(value: str) -> str:
-    local, _, host = value.rpartition("@")
+    local, _, host = value.replace("%40", "@").rpartition("@")
     return f"{local[:1]}***@{host[:1]}***.{host.rpartition('.')[2]}"
 
 
