@@ -124,3 +124,65 @@ def test_other_words_under_one_prompt_are_a_conflict(tmp_path: Path, pair: str) 
     ]
     assert not gone(tmp_path, rows)
     assert report(tmp_path / "out")["conflicts"]["rows"] == 2
+
+
+OPPOSITES = (
+    "maximum/minimum legal/illegal million/billion ascending/descending hypertension/hypotension employer/employee "
+    "credit/debit upstream/downstream prednisone/prednisolone inclusive/exclusive symmetric/asymmetric anode/cathode "
+    "kilogram/milligram mean/median lessor/lessee nitrate/nitrite guilty/innocent buyer/seller"
+)
+
+
+@pytest.mark.parametrize("pair", OPPOSITES.split())
+def test_opposites_are_two_questions_where_the_answers_are_equal(tmp_path: Path, pair: str) -> None:
+    asked = (
+        "The clerk of the harbour enters the {} value of the day in the second column of the sheet before the desk "
+        "closes; whom does he ask when the sheet is missing?"
+    )
+    answer = "He asks the head of the office, who keeps a second copy of it in the safe."
+    rows = [{"prompt": asked.format(word), "completion": answer} for word in pair.split("/")]
+    assert not gone(tmp_path, [*rows, *ENOUGH])
+
+
+LANGUAGES = {
+    "it": (
+        "Il negozio apre {} pranzo e il cliente ritira il pacco al banco con la carta. Dove va?",
+        "prima di",
+        "dopo",
+    ),
+    "ru": ("Магазин открывается {} обеда, и покупатель забирает посылку у стойки. Куда идти?", "до", "после"),
+    "he": ("הלקוח של העסק {} להחזיר את הסחורה למוכר בתוך התקופה החוקית. מה כתוב בחוזה?", "יכול", "לא יכול"),
+    "el": ("Ο πελάτης {} να επιστρέψει το προϊόν στον πωλητή εντός της προθεσμίας;", "μπορεί", "δεν μπορεί"),
+    "ar": ("{} للعميل إعادة البضاعة إلى البائع خلال المهلة القانونية إذا كانت جديدة", "يمكن", "لا يمكن"),
+    "hi": ("ग्राहक कानूनी अवधि के भीतर विक्रेता को सामान {} सकता है यदि वह नया हो", "लौटा", "नहीं लौटा"),
+    "vi": ("Khách hàng {} trả lại hàng cho người bán trong thời hạn của pháp luật nếu hàng mới", "có thể", "không thể"),
+    "fi": ("Asiakas {} palauttaa tavaran kauppaan lain antamassa ajassa jos se on uusi ja pakattu", "voi", "ei voi"),
+    "tr": ("Bu ürün yeni ve kutusunda ise, yasal süre içinde satıcıya iade {} mi, dedi", "edebilir", "edemez"),
+    "pl": ("Klient sklepu {} oddać towar sprzedawcy w ciągu roku, gdy jest nowy", "może", "nie może"),
+    "id": ("Pelanggan toko itu {} mengembalikan barang kepada penjual dalam waktu sebulan", "dapat", "tidak dapat"),
+    "ko": ("고객은 상품이 새것이고 상자에 있으면 기간 내에 판매자에게 반품할 수 {}", "있습니다", "없습니다"),
+    "th": ("ลูกค้า{}คืนสินค้าให้ผู้ขายภายในระยะเวลาที่กฎหมายกำหนดหากสินค้ายังใหม่", "สามารถ", "ไม่สามารถ"),
+    "uk": ("Клієнт {} повернути товар продавцю протягом року, якщо товар новий", "може", "не може"),
+    "hu": ("A vevő az árut egy hónapon belül {} vissza az eladónak, ha dobozban van", "adhatja", "nem adhatja"),
+    "sw": ("Mteja wa duka {} kurudisha bidhaa kwa muuzaji ndani ya mwezi mmoja", "anaweza", "hawezi"),
+    "fa": ("مشتری {} کالا را در مدت قانونی به فروشنده پس بدهد", "می تواند", "نمی تواند"),
+    "da": ("Kunden i butikken {} levere varen tilbage til sælgeren inden for fristen", "kan", "kan ikke"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("place", ["prompt", "answer"])
+def test_negations_and_opposites_of_other_languages_decide(tmp_path: Path, language: str, place: str) -> None:
+    text, *words = LANGUAGES[language]
+    other = prose(7, 30)
+    said = [text.format(word) for word in words]
+    rows = [{"prompt": one, "completion": other} for one in said]
+    if place == "answer":
+        rows = [{"prompt": other, "completion": one} for one in said]
+    assert not gone(tmp_path, [*rows, *ENOUGH])
+
+
+def test_another_form_of_a_word_is_no_other_question(tmp_path: Path) -> None:
+    asked, answer = "Why is the {} of the last week not shown on the page of my account in the app?", prose(3, 30)
+    rows = [{"prompt": asked.format(word), "completion": answer} for word in ("payment", "payments")]
+    assert len(gone(tmp_path, [*rows, *ENOUGH])) == 1

@@ -16,7 +16,13 @@ NEGATIONS = _words(
     ne n pas jamais aucun aucune rien sans ni personne sauf seulement
     nunca jamás ningún ninguno ninguna nada sin tampoco salvo solo
     non mai nessun nessuno nessuna senza não nem nenhum nenhuma sem niet geen nooit
-    не нет ни никогда без inte aldrig ingen utan ikke nie bez değil yok"""
+    не нет ни никогда без ні ніколи немає няма нема није inte aldrig ingen utan ikke aldri uden nie bez nigdy nic żaden
+    žádný žádná nikdy nikto nijedan nema nije nikada nikoli brez nav nekad nėra niekada nu nici niciodată fără
+    nem nincs soha nélkül ei eivät älä ilman koskaan pole mitte değil yok hayır hiç asla nuk ekki aldrei ez gabe
+    δεν μην μη όχι ποτέ χωρίς κανένας لا لم لن ليس ليست بدون غير نه نیست هیچ نہیں مت לא אין בלי ללא אף
+    नहीं मत बिना नाही না নয় নেই নেই இல்லை కాదు లేదు ಇಲ್ಲ ഇല്ല ਨਹੀਂ નથી 않습니다 없습니다 아닙니다 안 못 없다 아니다
+    không chưa chẳng đừng tidak bukan tanpa jangan belum tiada hindi wala huwag hapana bila ոչ არა არ емес жоқ
+    sense gens tampouco nid ddim heb ní níl gan"""
 )
 """One of them on one side alone turns the sentence round."""
 
@@ -60,6 +66,18 @@ ALTERNATIVES = tuple(
     can should must may might
     who what when where why whose whom
     mild moderate severe acute chronic benign malignant
+    prima dopo до после перед antes depois przed po före efter előtt után
+    credit debit credits debits asset liability debtor creditor borrow lend buyer seller landlord tenant owner renter
+    anode cathode acid base plus minus sum difference product quotient add subtract multiply divide odd even
+    guilty innocent sweet sour bitter salty dawn dusk sunrise sunset uncle aunt nephew niece king queen host guest
+    predator prey parent child ancestor descendant teacher student doctor patient nurse lawyer plaintiff defendant
+    front back top bottom upper lower ceiling floor arrive depart arrival departure entrance exit enter leave
+    alive dead birth death healthy sick rich poor cheap expensive easy difficult hard soft strong weak simple complex
+    full empty clean dirty rough smooth sharp blunt loud quiet deep shallow safe dangerous public private
+    ancient modern past present future war peace love hate friend enemy ally rival true fake real artificial
+    solid liquid gas plasma artery vein mammal reptile bird fish push pull lock unlock attack defend
+    singular plural noun verb adjective adverb active passive numerator denominator horizontal vertical diagonal
+    supply demand profit deficit surplus gross net fixed variable temporary permanent mandatory optional
     pending active inactive open cancelled completed paid unpaid
     """.strip().splitlines()
 )
@@ -93,3 +111,10 @@ UNMARKED |= {"cant": "can", "wont": "will"}
 
 CONTRACTIONS = {"m": "am", "re": "are", "ve": "have", "ll": "will", "d": "would", "s": "is"}
 """Letters after an apostrophe -> word."""
+
+ENGLISH = _words(
+    """the of and is are my your you what how this that have with from can why where when which if there or i to it for
+    was were but has had did does would could should be been not they them their he she his her him we our us by at than
+    each many much more into who some get gets i'm need want make made per after before about help take takes show"""
+)
+"""Words of which hardly any other language has many: of English text they are a sixth, or more."""

@@ -24,6 +24,7 @@ SAME_ANSWER = 0.5
 MIN_LABELLED_PAIRS, LABELS_AGREE, LABEL_AGREES = 50, 0.9, 0.75
 """Labels follow from the topic of a prompt, not from its details, where so large a share of so many pairs of nearly
 equal prompts have the same label, and of the pairs with that label; of yes/no puzzles half of them do."""
+LABEL_WEIGHTS = [Weight.NONE, Weight.WORDS, Weight.KIN]
 
 Flags = NDArray[np.bool_]
 
@@ -91,7 +92,8 @@ def judge(
     # An exchanged word spoils two word pairs: prompts with the same long answer look less alike than they are.
     reworded &= (compared.prompt >= drop) | (weights.is_edit & ~is_label)
     reworded &= weights.answer == Weight.NONE
-    reworded &= weights.prompt <= np.where(is_label, Weight.WORDS, Weight.ONE_SIDED)
+    # Where labels are seen to follow from the topic, kindred words do not decide either.
+    reworded &= np.where(is_label, np.isin(weights.prompt, LABEL_WEIGHTS), weights.prompt <= Weight.ONE_SIDED)
 
     alike_answers = same_answer | ((compared.answer >= SAME_ANSWER) & ~compared.short_answer)
     alike = near & alike_answers & ~compared.other_values & ~slots

@@ -43,6 +43,34 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
     return start > 0 and one[1:] == other[1:] and other[0] in NEIGHBOURS.get(one[0], "")
 
 
+MIN_KIN_LETTERS, MIN_SHARED, SHARED_PART = 4, 3, 0.35
+"""Words of so many letters that share so many at their beginning and end, and so large a part, are kin."""
+_ENDINGS = "/s /es /ed e/ed /d /ing e/ing s/ing s/ed es/ed ed/ing y/ies y/ied /ly"
+ENDINGS = frozenset(frozenset(pair.split("/")) for pair in _ENDINGS.split())
+"""Endings of English words that leave the word what it is."""
+
+
+def are_kin(left: str, right: str) -> bool:
+    """Tell two words of one stem or one ending that are not one word in two forms.
+
+    Opposites and their like are built so: legal and illegal, maximum and minimum, employer and employee, ascending and
+    descending, prednisone and prednisolone.
+    """
+    longest = max(len(left), len(right))
+    if min(len(left), len(right)) < MIN_KIN_LETTERS or left == right:
+        return False
+    start = _shared(left, right)
+    one, other = left[start:], right[start:]
+    if start >= MIN_SHARED and frozenset((one, other)) in ENDINGS:
+        return False
+    return start + _shared(one[::-1], other[::-1]) >= max(MIN_SHARED, SHARED_PART * longest)
+
+
+def _shared(left: str, right: str) -> int:
+    """Count the letters with which both begin."""
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
 _LOOKALIKES = """
     ablation/ablution accent/accept acres/cares action/auction actions/auctions acts/cats adaptation/adaption
     adverse/averse aliquant/aliquot alter/later angel/angle angels/angles apples/applies arteritis/arthritis

@@ -10,23 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from enum import IntEnum
-from itertools import pairwise, product
+from itertools import product
 from typing import Any, NamedTuple
 
-from trainer.data.alternatives import ADVERBS, ALTERNATIVES, INTERCHANGEABLE, NEGATIONS
+from trainer.data.alternatives import ADVERBS, ALTERNATIVES, ENGLISH, INTERCHANGEABLE, NEGATIONS
 from trainer.data.clean_strings import length_shared
 from trainer.data.compared import Record, answer_turns, prompt_turns
 from trainer.data.keys import dump
-from trainer.data.spelling import may_be_typo
-from trainer.data.verify import SHORT_ANSWER_WORDS
+from trainer.data.spelling import are_kin, may_be_typo
 from trainer.data.words import Kind, Token, Tokens, tokens_of
 
 EDITED_SHARE = 0.1
-MIN_REPEATED_WORDS, REPEATED_SHARE, REPEATED_PAIRS = 3, 0.7, 0.5
-"""An answer of so many words or more rewrites its prompt if so large shares of its words and of its pairs of words
-stand there: a solution uses the words of its problem in another order."""
-MAX_NEW_VALUES = 1
-"""An answer with more values that the prompt lacks has computed them."""
+ENGLISH_SHARE = 0.15
 
 
 class Weight(IntEnum):
@@ -38,7 +33,11 @@ class Weight(IntEnum):
     """Other words, of which no list knows that they decide."""
     ONE_SIDED = 2
     """A value or name that only one text has, with none in its place."""
-    VALUES = 3
+    KIN = 3
+    """Another word that looks like the opposite: legal and illegal, employer and employee."""
+    FOREIGN = 4
+    """Another word of a language whose negations and opposites no list knows well."""
+    VALUES = 5
     """Another number, code, name, negation, opposite, order or line of code."""
 
 
@@ -106,31 +105,6 @@ def without_space(texts: Sequence[str]) -> list[str]:
     return [" ".join(text.split()) for text in texts]
 
 
-def repeats_prompt(prompt: Sequence[str], answer: Sequence[str]) -> bool:
-    """Tell rows that correct or rewrite: the answer repeats the question, and what differs between them is the task."""
-    if not prompt:
-        return False
-    given, said = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
-    if len(said) < MIN_REPEATED_WORDS or _share(_keys(said), _keys(given)) < REPEATED_SHARE:
-        return False
-    if sum(token.kind is Kind.VALUE for token in set(said).difference(given)) > MAX_NEW_VALUES:
-        return False
-    return len(said) < SHORT_ANSWER_WORDS or _repeats_pairs(_keys(said), _keys(given))
-
-
-def _keys(tokens: Iterable[Token]) -> list[str]:
-    return [token.key for token in tokens]
-
-
-def _repeats_pairs(said: list[str], given: list[str]) -> bool:
-    return _share(list(pairwise(said)), list(pairwise(given))) >= REPEATED_PAIRS
-
-
-def _share(part: Sequence[object], whole: Sequence[object]) -> float:
-    """Return how much of one list stands in another one."""
-    return (Counter(part) & Counter(whole)).total() / len(part)
-
-
 def weigh_letters(left: Sequence[str], right: Sequence[str]) -> Difference:
     """Weigh turns of which every letter and sign decides, only space does not."""
     return SAME if without_space(left) == without_space(right) else OTHER
@@ -188,7 +162,9 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) 
         return Difference(weight, weight, (), is_slot=False)
     exchanged = _exchanged(cut_lefts, cut_rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
     words = [set(side) for side in _only(one, other)]
-    weight = _weigh_content(_content(lefts), _content(rights), words, exchanged)
+    only = words[0] | words[1]
+    is_foreign = bool(only) and _are_foreign(only, lefts)
+    weight = _weigh_content(_content(lefts), _content(rights), words, exchanged, is_foreign=is_foreign)
     typos = _typos(one, other) if may_err and len(one) == len(other) else ()
     forgiven = _weigh_glue(cut_lefts, cut_rights) if typos else weight
     is_edit = 0 < len(exchanged) <= EDITED_SHARE * len(lefts)
@@ -284,7 +260,12 @@ def _glue(tokens: Tokens) -> list[Counter[str]]:
 
 
 def _weigh_content(
-    lefts: list[Token], rights: list[Token], words: list[set[str]], exchanged: Sequence[Exchange]
+    lefts: list[Token],
+    rights: list[Token],
+    words: list[set[str]],
+    exchanged: Sequence[Exchange],
+    *,
+    is_foreign: bool,
 ) -> Weight:
     """Compare all words but glue.
 
@@ -293,6 +274,7 @@ def _weigh_content(
         rights: words of another one.
         words: those that each has more often than the other.
         exchanged: those that stand in place of others, where the rest is the same.
+        is_foreign: each word may be a negation or an opposite.
     """
     if not words[0] and not words[1]:
         is_moved = _is_moved([token.key for token in lefts], [token.key for token in rights])
@@ -308,7 +290,12 @@ def _weigh_content(
         return Weight.VALUES
     if kinds[0] & kinds[1] & VALUE_KINDS and (not exchanged or any(map(_is_value_for_value, exchanged))):
         return Weight.VALUES
-    return Weight.ONE_SIDED if (kinds[0] | kinds[1]) & VALUE_KINDS else Weight.WORDS
+    if is_foreign:
+        return Weight.FOREIGN
+    has_value = bool((kinds[0] | kinds[1]) & VALUE_KINDS)
+    if _hold_kin(*words):
+        return Weight.VALUES if has_value else Weight.KIN
+    return Weight.ONE_SIDED if has_value else Weight.WORDS
 
 
 def _is_value_for_value(exchange: Exchange) -> bool:
@@ -328,6 +315,17 @@ def _is_moved(left: list[str], right: list[str]) -> bool:
 
 def _are_alternatives(left: set[str], right: set[str]) -> bool:
     return any(left & kind and right & kind for kind in ALTERNATIVES)
+
+
+def _hold_kin(left: set[str], right: set[str]) -> bool:
+    return any(are_kin(one, other) for one in left for other in right)
+
+
+def _are_foreign(words: set[str], tokens: Tokens) -> bool:
+    """Tell words of a language whose negations and opposites no list knows well."""
+    if any(not word.isascii() and any(map(str.isalpha, word)) for word in words):
+        return True
+    return sum(token.key in ENGLISH for token in tokens) < ENGLISH_SHARE * len(tokens)
 
 
 def _typos(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Typo, ...]:

@@ -14,6 +14,7 @@ from trainer.data import exact
 from trainer.data.alternatives import GLUE
 from trainer.data.judge import Weights
 from trainer.data.keys import normalise
+from trainer.data.rewriting import repeats_prompt
 from trainer.data.spelling import may_be_typo
 from trainer.data.spool import Spool, read_spans
 from trainer.data.verify import SHORT_ANSWER_WORDS, Pairs
@@ -23,7 +24,6 @@ from trainer.data.weigh import (
     Texts,
     Typo,
     Weight,
-    repeats_prompt,
     texts_of,
     weigh_letters,
     weigh_turns,
@@ -175,7 +175,8 @@ def _is_slip(typo: Typo, counts: Counter[str]) -> bool:
 def _is_habit(typo: Typo, counts: Counter[str]) -> bool:
     """Tell slips so clear that they may come again in a row: letters lost or swapped in a frequent word."""
     rarer, other = sorted((counts[typo.left], counts[typo.right]))
-    return other >= FREQUENT_ROWS and rarer <= UNKNOWN_SHARE * other and not typo.is_name and not _is_exchange(typo)
+    is_rare = rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
+    return other >= FREQUENT_ROWS and is_rare and not typo.is_name and not _is_exchange(typo)
 
 
 def _keeps_ends(typo: Typo) -> bool:

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.spelling import may_be_typo
-from trainer.data.weigh import Typo, Weight, repeats_prompt, weigh_texts
+from trainer.data.rewriting import repeats_prompt
+from trainer.data.spelling import are_kin, may_be_typo
+from trainer.data.weigh import Typo, Weight, weigh_texts
 from trainer.data.weighing import Slips
 
 DECIDES = [
@@ -192,4 +193,22 @@ def test_other_words_weigh_less_than_other_values() -> None:
     ids=["correction", "correction without spaces", "label", "computed", "other order"],
 )
 def test_answers_that_rewrite_their_prompt(prompt: str, answer: str, expected: bool) -> None:
-    assert repeats_prompt([prompt], [answer]) is expected
+    assert repeats_prompt((prompt,), (answer,)) is expected
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("legal", "illegal", True),
+        ("million", "billion", True),
+        ("prednisone", "prednisolone", True),
+        ("edebilir", "edemez", True),
+        ("payment", "payments", False),
+        ("verify", "verified", False),
+        ("order", "ordering", False),
+        ("window", "harbour", False),
+        ("cat", "rat", False),
+    ],
+)
+def test_kindred_words_may_be_opposites(left: str, right: str, expected: bool) -> None:
+    assert are_kin(left, right) is are_kin(right, left) is expected
