@@ -105,7 +105,7 @@ def test_a_template_around_all_prompts_makes_them_neither_copies_nor_conflicts(t
 def test_a_template_hides_no_conflict_and_no_copy(tmp_path: Path) -> None:
     rows = [{"prompt": TEMPLATE + prose(n, 12), "completion": prose(100 + n)} for n in range(20)]
     rows += [{"prompt": rows[0]["prompt"] + " s", "completion": prose(999)}]
-    rows += [{"prompt": rows[1]["prompt"] + " s", "completion": rows[1]["completion"]}]
+    rows += [{"prompt": rows[1]["prompt"] + " please", "completion": rows[1]["completion"]}]
     out = tmp_path / "out"
     run_stage(out, written(tmp_path / "a.jsonl", rows))
     assert [reason for _, reason, _ in rejected(out)] == ["near_duplicate"]
