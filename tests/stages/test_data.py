@@ -179,7 +179,7 @@ PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 UNFIT = [
     ([qa(1), qa(2), PAIR], "sft", "a.jsonl:3 is a preference pair, a.jsonl:1 is not"),
     ([PAIR], "sft", "a.jsonl:1: a preference pair, but method.kind is sft"),
-    ([{"instruction": "p", "output": ["good", "bad"]}], "sft", "a.jsonl:1: a preference pair, but method.kind is sft"),
+    ([{"instruction": "p", "output": ["good", "bad"]}], "dpo", "a.jsonl:1: no preference pair, but method.kind is dpo"),
     (
         [{**qa(1), "rejected_messages": [{"role": "assistant", "content": "bad"}]}],
         "sft",

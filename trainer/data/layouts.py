@@ -44,7 +44,7 @@ class Layout:
 
 
 def _is_pair(row: Row) -> bool:
-    if {"chosen", "rejected"} <= row.keys() or two_outputs(row) is not None:
+    if {"chosen", "rejected"} <= row.keys():
         return True
     return not row.keys().isdisjoint(REJECTED_COLUMNS) and _conversation(row) is not None
 
@@ -95,7 +95,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "preference",
         "`prompt` (or a conversation), `chosen`, `rejected`; or an answered prompt and `rejected_response` "
-        "or `rejected_messages`; or `instruction` and two texts in `output`, the better one first",
+        "or `rejected_messages`; or, where `format` says so, `instruction` and two texts in `output`, the better one "
+        "first",
         "a pair; a prompt that both answers repeat is split off",
         _is_pair,
     ),

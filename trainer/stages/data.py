@@ -42,10 +42,7 @@ if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
     from trainer.rundir import StageContext
 
-ONE_ANSWER = (
-    "to train a conversation beside its rejected answer, or a list of two texts as one answer, set "
-    "data.sources[].format: messages or alpaca"
-)
+ONE_ANSWER = "to train a conversation beside its rejected answer, set data.sources[].format: messages"
 """What to do about rows that are read as pairs and meant as single ones."""
 
 
@@ -287,7 +284,8 @@ def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
             if single:
                 raise DataError(
                     f"{single}: no preference pair, but method.kind is {method}",
-                    hint="give rows with prompt, chosen and rejected, or set method.kind: sft",
+                    hint="give rows with prompt, chosen and rejected (where `output` holds two texts, the better one "
+                    "first, set data.sources[].format: preference), or set method.kind: sft",
                 )
         case _:
             assert_never(recipe.method.shape)

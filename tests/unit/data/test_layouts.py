@@ -66,7 +66,7 @@ def test_further_layouts_become_the_same_messages(layout: str, row: dict[str, An
 
 VALUES: dict[str, tuple[object, str]] = {
     "object": ({"colour": "red", "n": 0}, '{"colour": "red", "n": 0}'),
-    "list": (["a", "b", "c"], '["a", "b", "c"]'),
+    "list": (["a", "b"], '["a", "b"]'),
     "list of objects": ([{"name": "é"}], '[{"name": "é"}]'),
     "empty list": ([], "[]"),
     "empty object": ({}, "{}"),

@@ -262,7 +262,6 @@ PAIRS: list[dict[str, Any]] = [
     {"instruction": "hi", "input": "", "chosen": "hello", "rejected": "go away"},
     {"query": "hi", "response": "hello", "rejected_response": "go away"},
     {"messages": [USER, ASSISTANT], "rejected_response": "go away"},
-    {"instruction": "hi", "input": "", "output": ["hello", "go away"]},
     {"messages": [USER, ASSISTANT], "rejected_messages": [USER, OTHER]},
     {"messages": [USER, ASSISTANT], "rejected_messages": [OTHER]},
     {"conversations": [share("hi"), share("hello", "gpt")], "rejected_messages": [share("hi"), OTHER]},
@@ -283,14 +282,15 @@ def test_a_worse_conversation_may_leave_out_the_system_turn_and_has_to_ask_the_s
         parse({**row, "rejected_messages": [{**USER, "content": "bye"}, OTHER]})
 
 
-@pytest.mark.parametrize("output", [["a"], ["a", "b", "c"], ["a", 1], [["a"], ["b"]]], ids=str)
+@pytest.mark.parametrize("output", [["a"], ["a", "b"], ["a", "b", "c"], ["a", 1], [["a"], ["b"]]], ids=str)
 def test_other_lists_as_output_are_one_answer(output: list[Any]) -> None:
     assert detect_format({"instruction": "hi", "output": output}) == "alpaca"
 
 
-def test_two_texts_are_one_answer_where_the_format_says_so() -> None:
-    row = {"instruction": "hi", "output": ["a", "b"]}
-    assert parse(row, format="alpaca")["messages"][-1]["content"] == '["a", "b"]'
+def test_two_texts_are_one_answer_or_a_pair_where_the_format_says_so() -> None:
+    row = {"instruction": "hi", "input": "", "output": ["hello", "go away"]}
+    assert parse(row)["messages"][-1]["content"] == '["hello", "go away"]'
+    assert parse(row, format="preference") == PAIR
 
 
 @pytest.mark.parametrize("name", ["rejected_messages", "rejected_response"])
