@@ -66,8 +66,6 @@ def out_of_range(gate: Gate, values: Range) -> str | None:
         asked = getattr(gate, limit)
         if asked is not None and asked not in values:
             return f"{gate.metric} {limit} {asked:g}: it is always {values}{_advice(asked, values)}"
-    if gate.min is not None and gate.max is not None and gate.min > gate.max:
-        return f"{gate.metric}: min {gate.min:g} is above max {gate.max:g}"
     span = values.high - values.low
     for limit in ("min_gain", "max_drop"):
         asked = getattr(gate, limit)

@@ -174,6 +174,10 @@ ONE_PROBLEM = {
         "eval: {gates: [{metric: exact_match, vs: tuned, min_gain: 0.1}]}",
         "5: eval.gates.0: `vs` is the arm that is judged, tuned: it is never better than itself",
     ),
+    "gate that no value keeps": (
+        "eval: {gates: [{metric: loss, min: 2, max: 1}]}",
+        "5: eval: gates on loss of tuned ask for at least 2 and at most 1",
+    ),
     "gates that no value keeps": (
         "eval: {gates: [{metric: exact_match, min: 0.9}, {metric: exact_match, max: 0.1}]}",
         "5: eval: gates on exact_match of tuned ask for at least 0.9 and at most 0.1",

@@ -161,7 +161,6 @@ OUTSIDE = {
     "a drop in percent": ({"metric": "exact_match", "max_drop": 5}, "differ by at most 1; 5 % is 0.05"),
     "a gain in percent": ({"metric": "exact_match", "min_gain": 10, "confidence": None}, "differ by at most 1"),
     "a loss that is no gain": ({"metric": "exact_match", "min_gain": -2}, "differ by at most 1"),
-    "one above the other": ({"metric": "loss", "min": 2, "max": 1}, "min 2 is above max 1"),
     "every item": ({"metric": "exact_match", "layer": "must_pass", "min": 100}, "from 0 to 1"),
 }
 

@@ -137,7 +137,7 @@ def check(grader: Grader, questions: Sequence[Question]) -> None:
             pass
         case _:
             for answer, question in zip(right, rows, strict=True):
-                _grade_row(grader, answer, question)
+                _grade_in_time(grader, answer, question)
 
 
 def needs_help(grader: Grader) -> bool:
@@ -171,17 +171,17 @@ def _grade_all(
             ask = _given(help.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
             return grade_by_judge(grader, answers, questions, ask)
         case _:
-            return [_grade_row(grader, *row) for row in zip(answers, questions, strict=True)]
+            return [_grade_in_time(grader, *row) for row in zip(answers, questions, strict=True)]
 
 
-def _grade_row(grader: RowGrader, answer: Answer, question: Question) -> Grade:
+def _grade_in_time(grader: RowGrader, answer: Answer, question: Question) -> Grade:
     try:
-        return _mark(grader, answer, question)
+        return _grade_row(grader, answer, question)
     except TimeoutError:
         return Grade(0.0, f"the pattern takes longer than {PATTERN_S:g} s on this answer", "other")
 
 
-def _mark(  # noqa: C901  one flat case a metric
+def _grade_row(  # noqa: C901  one flat case a metric
     grader: RowGrader, answer: Answer, question: Question
 ) -> Grade:
     match grader:
