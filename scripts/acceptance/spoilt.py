@@ -1,6 +1,6 @@
 """Spoil a real small model in three ways by training it, and check that eval, gates and the summary say so.
 
-    python scripts/acceptance/spoilt.py OUT.json        # about ten minutes on two cores
+    python scripts/acceptance/spoilt.py OUT.json        # about five minutes on two cores
 
 Each model learns sixty plain questions with wrong answers: always one word, always a refusal, or German. Its held-out
 rows look perfect, so that only what is asked beside the task (other questions) can show the damage.
@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
 NUM_PROMPTS = 32
 QUESTIONS = (
     "Who invented the {}?",
@@ -63,7 +62,6 @@ def recipe(rows: Path, rate: str) -> dict[str, Any]:
     """Return a recipe whose gates ask for the task and for what the model could do before."""
     gates = [
         {"metric": "loss", "vs": "base", "min_gain": 0.5},
-        {"suite": "general", "metric": "plain_answer", "max_drop": 0.2},
         {"metric": rate, "max": 0.3},
     ]
     return {
@@ -75,7 +73,6 @@ def recipe(rows: Path, rate: str) -> dict[str, Any]:
         "pack": {"max_length": 256},
         "train": {"max_steps": 36, "global_batch_size": 4, "learning_rate": 2e-3, "logging_steps": 8},
         "eval": {
-            "suites": [str(ROOT / "recipes/suites/general.yaml")],
             "retention": {"num_prompts": NUM_PROMPTS, "max_new_tokens": 24},
             "latency_rows": 1,
             "gates": gates,
@@ -103,7 +100,7 @@ def spoil(name: str, folder: Path) -> dict[str, Any]:
     summary = (folder / "runs/spoilt/eval/summary.md").read_text()
     return {
         "exit_code": done.returncode,
-        "retention": {key: value for key, value in scores["retention"].items() if key.endswith("_rate")},
+        "tuned": {key: value["tuned"]["value"] for key, value in scores["retention"].items() if key.endswith("_rate")},
         "gates": {entry["gate"]["metric"]: entry["verdict"] for entry in gates},
         "told": [line for line in (done.stdout + done.stderr).splitlines() if "general prompts" in line],
         "summary": [line for line in summary.splitlines() if "general prompts" in line],
