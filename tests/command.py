@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from trainer.cli import main
-from trainer.model.prove import prove
+from trainer.export.prover import prove
 
 TIMEOUT_S = 300
 

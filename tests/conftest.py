@@ -23,9 +23,8 @@ atexit.register(shutil.rmtree, os.environ["TRAINER_CACHE"], ignore_errors=True)
 for name in ("TRAINER_RUNS", "LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
     os.environ.pop(name, None)
 
-import command  # noqa: E402  after the environment is set
-import tiny  # noqa: E402
-from explicit_ids import pytest_make_parametrize_id  # noqa: E402
+from tests import command, tiny  # noqa: E402
+from tests.explicit_ids import pytest_make_parametrize_id  # noqa: E402
 
 __all__ = ["pytest_make_parametrize_id"]
 

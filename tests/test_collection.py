@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from explicit_ids import pytest_make_parametrize_id
+
+from tests import tiny
+from tests.explicit_ids import pytest_make_parametrize_id
 
 TESTS = tiny.ROOT / "tests"
 

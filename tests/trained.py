@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import tiny
-from command import Project, Result
+from tests import tiny
+from tests.command import Project, Result
 
 QUICK = {"max_rows": 100, "max_new_tokens": 8, "latency_rows": 0, "retention": {"num_prompts": 0}}
 """Short answers, and only what a test asks for."""

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     _quiet_environment()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        verbs: Any = importlib.import_module("trainer.verbs")  # by name: `--help` needs no recipe
+        verbs: Any = importlib.import_module("trainer.verbs.dispatch")  # by name: `--help` needs no recipe
         return int(verbs.run(options))
     except TrainerError as error:
         if options.debug:

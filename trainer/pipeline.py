@@ -14,7 +14,7 @@ from typing import Any
 import trainer
 from trainer.data.inputs import row_inputs
 from trainer.errors import DataError, GateError, StageError
-from trainer.model import forecast
+from trainer.model.planning import advice
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
@@ -172,7 +172,7 @@ class Pipeline:
                 continue
             status = data if stage.name == "data" else self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
-        yield from forecast.lines(self.recipe)
+        yield from advice.lines(self.recipe)
         if rows.refusal:
             raise rows.refusal
         what = f"{self.recipe.adapter.kind} {self.recipe.method.kind} of {self.recipe.model.name_or_path}"
@@ -182,7 +182,7 @@ class Pipeline:
     def _refuse_impossible_gates(self, data: Status) -> None:
         """Refuse gates that no answers could pass with the rows and items there are; `data` makes the number exact."""
         if self.recipe.eval.gates and "failed-gate" not in self.accepted:
-            places: Any = importlib.import_module("trainer.scoring.gate_places")  # by name: scipy is slow
+            places: Any = importlib.import_module("trainer.scoring.gates.coverage")  # by name: scipy is slow
             rows = self.run.stage_dir("data") / "heldout.jsonl" if data.state == "fresh" else None
             places.refuse_impossible_gates(self.recipe, rows, self.recipe_path, self.arguments)
 

@@ -14,18 +14,18 @@ from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.training import Measured, Rig, Setting, fastest, free, gain, train_trl
 from acceptance.workplace import Workplace
-from trainer.bench import clock
-from trainer.bench.shapes import SHAPES, Shape
 from trainer.engine import float8
-from trainer.model.cards import known_as
-from trainer.model.choose import GIB
-from trainer.model.forecast import planned
 from trainer.model.load import device
-from trainer.model.outline import Outline
+from trainer.model.planning.advice import planned
+from trainer.model.planning.gpus import known_as
+from trainer.model.planning.model_shape import Outline
+from trainer.model.planning.planner import GIB
+from trainer.verbs.bench import clock
+from trainer.verbs.bench.shapes import SHAPES, LlamaShape
 
 LENGTH = {"real": 4096, "tiny": 64}
 LONG = {"real": 32768, "tiny": 256}
-TINY = Shape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, vocabulary=320)
+TINY = LlamaShape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, vocabulary=320)
 LEAST_TOKENS_PER_S = {"8b": 15_000, "1b": 0.6 * 133_000}
 """8B: NVIDIA's NeMo AutoModel publishes 12,473 for it, the ceiling is about 23,000; 1B: 60 % of its ceiling."""
 QLORA_SHARE = 0.9
@@ -78,7 +78,7 @@ LEVERS = {
 }
 
 
-def shape_of(place: Workplace, name: str) -> Shape:
+def shape_of(place: Workplace, name: str) -> LlamaShape:
     return SHAPES[name] if place.size == "real" else TINY
 
 

@@ -21,22 +21,22 @@ from trl import SFTConfig, SFTTrainer
 
 from acceptance.models import write_rows
 from acceptance.workplace import Workplace
-from trainer.bench import clock
-from trainer.bench.engines.start import same_start
-from trainer.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, Shape
 from trainer.engine import lora
 from trainer.engine.prepare import Engine
-from trainer.methods import setup, worker
+from trainer.methods import build, worker
+from trainer.methods.batch_plan import plan_batches
 from trainer.methods.callbacks import StopSignals
-from trainer.methods.parts import Inputs, Job, Parts
-from trainer.methods.settle import settle
+from trainer.methods.context import Inputs, Job, TrainingContext
 from trainer.model import adapter as adapters
-from trainer.model.choose import described
 from trainer.model.load import device, four_bit, load_tokenizer, precision
+from trainer.model.planning.planner import described
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
+from trainer.verbs.bench import clock
+from trainer.verbs.bench.engines.start import same_start
+from trainer.verbs.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, LlamaShape
 
 WARM_UP = 3
 """Steps that allocate, choose kernels and compile."""
@@ -85,7 +85,7 @@ class Stopwatch(TrainerCallback):
 class Rig:
     """A model of one shape with one kind of adapter, and rows of one length."""
 
-    def __init__(self, place: Workplace, shape: Shape, kind: str, length: int, *sets: str) -> None:
+    def __init__(self, place: Workplace, shape: LlamaShape, kind: str, length: int, *sets: str) -> None:
         self.place, self.shape, self.length, self.sets = place, shape, length, sets
         self.steps = WARM_UP + TIMED[place.size]
         write_rows(place.folder / "limits.jsonl", count=20, length=20)
@@ -102,7 +102,7 @@ class Rig:
         model = random_model(shape, recipe, self.types.weights, length)
         self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
         if recipe.train.float8_base:
-            setup.hold_in_float8(self.model, device(), _say)
+            build.hold_in_float8(self.model, device(), _say)
 
     def recipe(self, setting: Setting) -> Recipe:
         return load_recipe(self.path, sets=[*self.sets, *setting.sets])
@@ -137,10 +137,12 @@ class Rig:
         folder = self.place.folder / "limits" / str(time.monotonic_ns())
         job = Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
-        engine = self._switched(setup.build_engine(job, self.model, inputs, _say), setting.without)
-        parts = Parts(job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say)
-        settled = settle(parts, 1)
-        loop, _ = setup.build_loop(parts, settled, StopSignals())
+        engine = self._switched(build.build_engine(job, self.model, inputs, _say), setting.without)
+        parts = TrainingContext(
+            job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say
+        )
+        settled = plan_batches(parts, 1)
+        loop, _ = build.build_loop(parts, settled, StopSignals())
         loop.args.save_strategy = SaveStrategy.NO
         return loop, settled
 
@@ -161,7 +163,7 @@ class Rig:
         return engine
 
 
-def random_model(shape: Shape, recipe: Recipe, dtype: torch.dtype, length: int) -> Any:
+def random_model(shape: LlamaShape, recipe: Recipe, dtype: torch.dtype, length: int) -> Any:
     """Make a Llama with random weights where it trains, in 4 bits for qlora."""
     model = random_llama(shape, dtype, length)
     if isinstance(recipe.adapter, QloraAdapter):
@@ -177,7 +179,7 @@ def random_model(shape: Shape, recipe: Recipe, dtype: torch.dtype, length: int) 
     return model
 
 
-def random_llama(shape: Shape, dtype: torch.dtype, length: int) -> Any:
+def random_llama(shape: LlamaShape, dtype: torch.dtype, length: int) -> Any:
     """Make a Llama with random weights."""
     torch.manual_seed(0)
     with device():
@@ -193,7 +195,7 @@ def random_rows(vocabulary: int, count: int, length: int) -> TokenStore:
     return TokenStore(ids, np.ones(len(ids), dtype=np.uint8), offsets, np.arange(count, dtype=np.int32), 1)
 
 
-def train_trl(place: Workplace, shape: Shape, length: int, micro: int, **settings: Any) -> Measured:
+def train_trl(place: Workplace, shape: LlamaShape, length: int, micro: int, **settings: Any) -> Measured:
     """Train the same by TRL: bfloat16, LoRA on all linear layers, rows that fill a sequence, so without padding."""
     on_cuda = clock.on_cuda()
     dtype = torch.bfloat16 if on_cuda else torch.float32

@@ -18,8 +18,8 @@ import torch
 from trainer.model.load import load_model, load_tokenizer
 from trainer.recipe.metrics import MultipleChoice
 from trainer.recipe.model import ModelSection
-from trainer.scoring.choice_likelihood import choice_log_probs
-from trainer.scoring.graders import Help, grade
+from trainer.scoring.generation.choice_likelihood import choice_log_probs
+from trainer.scoring.graders import GraderServices, grade
 from trainer.scoring.question import Answer, Question
 
 CACHE = Path("~/.cache/trainer").expanduser()
@@ -52,7 +52,9 @@ def main() -> None:
     marks = {}
     for name, length in (("acc", "none"), ("acc_norm", "characters")):
         grader = MultipleChoice(key="gold", normalise=length)  # type: ignore[arg-type]
-        grades = grade(grader, [Answer("", 0, True)] * len(items), questions, Help(choice_scores=lambda *_: scores))
+        grades = grade(
+            grader, [Answer("", 0, True)] * len(items), questions, GraderServices(choice_scores=lambda *_: scores)
+        )
         marks[name] = [found.score for found in grades if found]
         print(f"{name}: {sum(marks[name]):g} of {len(items)}")
     if chosen.out:

@@ -27,10 +27,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.engine.batch import of_rows
+from trainer.engine.optimizer.adamw_8bit import BlockwiseAdamW
 from trainer.engine.optimizer.backward import InBackward
 from trainer.engine.optimizer.rounded import RoundedAdamW
 from trainer.engine.prepare import prepare
-from trainer.model.blockwise import BlockwiseAdamW
 from trainer.model.load import load_model, load_tokenizer
 from trainer.recipe.model import ModelSection
 

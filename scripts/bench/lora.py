@@ -22,7 +22,7 @@ from acceptance import models
 from acceptance.training import Rig, Setting
 from acceptance.workplace import Workplace
 
-from trainer.bench.shapes import SHAPES
+from trainer.verbs.bench.shapes import SHAPES
 
 KINDS = ("lora", "qlora")
 FORWARDS = ("peft", "product")

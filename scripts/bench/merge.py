@@ -18,10 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from trainer.model.merge import MergePlan, merge_streaming
 
-from trainer.model.merge import MergePlan, merge_streaming, replay
-from trainer.model.merge.folder import write_index
-from trainer.model.merge.shards import ShardWriter, Slot, row_blocks
+from trainer.export.merge import replay
+from trainer.export.merge.folder import write_index
+from trainer.export.merge.shards import ShardWriter, Slot, row_blocks
 
 HIDDEN, INTERMEDIATE, VOCABULARY, KEY_VALUE, RANK = 2048, 8192, 128_256, 512, 16
 GIB = 2**30

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from trainer.data.near import NUM_BANDS, NUM_PERMUTATIONS, ROWS_PER_BAND, band_texts
-from trainer.data.verify import Said
+from trainer.data.duplicates.jaccard import ComparableText
+from trainer.data.duplicates.minhash import NUM_BANDS, NUM_PERMUTATIONS, ROWS_PER_BAND, band_texts
 
 Sign = Callable[[Sequence[str]], object]
 
 
 def ours() -> Sign:
-    return lambda texts: band_texts([Said("", text, "") for text in texts])
+    return lambda texts: band_texts([ComparableText("", text, "") for text in texts])
 
 
 def datasketch() -> Sign:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from trainer.scoring import comparisons, statistics
-from trainer.scoring.clusters import Floats
-from trainer.scoring.evidence import Evidence, difference_bounds, value_bounds
+from trainer.scoring.statistics import comparisons, intervals
+from trainer.scoring.statistics.clusters import Floats
+from trainer.scoring.statistics.measurements import Evidence, difference_bounds, value_bounds
 
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 EXPERIMENTS = 1000
@@ -66,7 +66,7 @@ def proportion_coverage(design: Design, rate: float, experiments: int, seed: int
     hits = 0
     for _ in range(experiments):
         values, groups = design.draw(generator)
-        score = statistics.proportion((values < ndtri(rate)).astype(float), groups)
+        score = intervals.proportion((values < ndtri(rate)).astype(float), groups)
         hits += score["low"] <= rate <= score["high"]
     return hits / experiments
 
@@ -99,7 +99,7 @@ def min_rate_passes(design: Design, rate: float, experiments: int, seed: int) ->
     passes = 0
     for _ in range(experiments):
         values, groups = design.draw(generator)
-        passes += statistics.exact_bounds((values < ndtri(rate)).astype(float), groups)[0] >= rate
+        passes += intervals.exact_bounds((values < ndtri(rate)).astype(float), groups)[0] >= rate
     return passes / experiments
 
 
@@ -135,11 +135,11 @@ def score_coverage(design: Design, experiments: int, seed: int) -> dict[str, flo
         losses, tokens = np.exp(0.8 * values - 1), 1.0 + generator.poisson(8, design.rows)
         other = losses + 0.1 + 0.2 * generator.standard_normal(design.rows)
         scores = {
-            "mean": statistics.mean(_graded(values), run, groups),
-            "ratio": statistics.ratio(losses * tokens, tokens, run, groups),
-            "median": statistics.median(losses, run, groups),
-            "p95": statistics.quantile(losses, 0.95, run, groups),
-            "micro_f1": statistics.micro_f1(_counts(values, generator), run, groups),
+            "mean": intervals.mean(_graded(values), run, groups),
+            "ratio": intervals.ratio(losses * tokens, tokens, run, groups),
+            "median": intervals.median(losses, run, groups),
+            "p95": intervals.quantile(losses, 0.95, run, groups),
+            "micro_f1": intervals.micro_f1(_counts(values, generator), run, groups),
             "paired": comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, run, groups),
         }
         for name, score in scores.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import command
 import pytest
 
-from trainer.bench import compare, run
-from trainer.bench.shapes import Size
-from trainer.bench.table import engines_table
+from tests import command
+from trainer.verbs.bench import compare, run
+from trainer.verbs.bench.shapes import Size
+from trainer.verbs.bench.table import engines_table
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
-from command import Project, Result, call, contents
 
+from tests import tiny
+from tests.command import Project, Result, call, contents
 from trainer.stages import STAGES as VERSIONS
 
 pytestmark = pytest.mark.slow

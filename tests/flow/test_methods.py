@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project
+
+from tests import tiny
+from tests.command import Project
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +122,7 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
     from accelerate import Accelerator
 
     from trainer.engine.prepare import prepare
-    from trainer.methods.reference import reference_log_probs
+    from trainer.methods.reference_log_probs import reference_log_probs
     from trainer.model import adapter as adapters
     from trainer.model.load import load_model
     from trainer.recipe.model import LoraAdapter, ModelSection

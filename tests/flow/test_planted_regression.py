@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project
 from ruamel.yaml import YAML
-from trained import Trained
 
+from tests import tiny
+from tests.command import Project
+from tests.trained import Trained
 from trainer.scoring.retention import general_prompts
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]

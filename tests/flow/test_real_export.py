@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Project, Result
-from trained import Trained
 
-from trainer.model.gguf import converter
+from tests.command import Project, Result
+from tests.trained import Trained
+from trainer.export.gguf import converter
 
 pytestmark = [
     pytest.mark.real,

@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
-from command import Project
+
+from tests import tiny
+from tests.command import Project
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import command
 import pytest
-import tiny
+
+from tests import command, tiny
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project
+
+from tests import tiny
+from tests.command import Project
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

@@ -57,8 +57,8 @@ def step(training: Any) -> tuple[list[Any], int]:
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_changes_no_gradient_and_takes_what_was_predicted(level: Any, is_lean: bool, training: Any) -> None:
     from trainer.engine import recompute
-    from trainer.model.memory import Batch, Predictor
-    from trainer.model.outline import Outline
+    from trainer.model.planning.model_shape import Outline
+    from trainer.model.planning.predictor import MicroBatch, Predictor
     from trainer.recipe import Recipe
 
     model, _, _, config = training
@@ -74,7 +74,7 @@ def test_a_level_changes_no_gradient_and_takes_what_was_predicted(level: Any, is
     values = {"recipe_version": 1, "name": "p", "model": {"name_or_path": "x"}, "data": {"sources": [{"path": "x"}]}}
     recipe = Recipe.model_validate(values | {"adapter": {"kind": "lora", "r": 16}})
     predictor = Predictor(Outline.of(config.to_dict()), recipe, is_cuda=True)
-    memory = predictor.predict((level,) * 8, Batch(TOKENS, TOKENS - 4), accumulation=1, is_lean=is_lean)
+    memory = predictor.predict((level,) * 8, MicroBatch(TOKENS, TOKENS - 4), accumulation=1, is_lean=is_lean)
     predicted = memory.passes - memory.weights - memory.adapters - memory.optimizer
     assert 0.9 < predicted / peak < 1.15
 

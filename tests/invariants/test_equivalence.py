@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project, finish
+
+from tests import tiny
+from tests.command import Project, finish
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +176,7 @@ def test_loss_is_the_mean_over_the_steps_trained_tokens() -> None:
 
 
 def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:
-    from trainer.methods.stream import order, solve_plan
+    from trainer.methods.order import order, solve_plan
     from trainer.recipe.train import TrainSection
 
     section = TrainSection(global_batch_size=8, num_train_epochs=2.5)

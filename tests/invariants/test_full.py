@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project, finish, kill_tree, wait_for
 from safetensors.torch import load_file
+
+from tests import tiny
+from tests.command import Project, finish, kill_tree, wait_for
 
 pytestmark = pytest.mark.slow
 

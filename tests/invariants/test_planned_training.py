@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project
 from safetensors.torch import load_file
 
+from tests import tiny
+from tests.command import Project
 from trainer.engine.prepare import Engine
-from trainer.methods import memory, trial
-from trainer.methods.trial import Trial
-from trainer.model import cards
-from trainer.model.choose import Forecast
+from trainer.methods import memory_plan, memory_trial
+from trainer.methods.memory_trial import Trial
+from trainer.model.planning import gpus
+from trainer.model.planning.planner import MemoryPlan
 
 pytestmark = pytest.mark.slow
 
@@ -70,21 +70,21 @@ def plain(tmp_path_factory: pytest.TempPathFactory, dropping_model: Path) -> Pro
 def test_trying_plans_before_the_first_step_changes_no_bit(
     plain: Project, tmp_path: Path, dropping_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project, tried = prepared(tmp_path, dropping_model), list[Forecast]()
-    more, real, plans_on = 1 << 10, Trial.run, memory.candidates
+    project, tried = prepared(tmp_path, dropping_model), list[MemoryPlan]()
+    more, real, plans_on = 1 << 10, Trial.run, memory_plan.candidates
 
-    def run(self: Trial, plan: Forecast) -> int | None:
+    def run(self: Trial, plan: MemoryPlan) -> int | None:
         tried.append(plan)
-        monkeypatch.setattr(trial, "measured", lambda _: plan.memory.passes + more)
+        monkeypatch.setattr(memory_trial, "measured", lambda _: plan.memory.passes + more)
         return real(self, plan)
 
-    def on_a_tight_card(predictor: Any, batches: Any, share: int, card: cards.Card) -> list[Forecast]:
+    def on_a_tight_card(predictor: Any, batches: Any, share: int, card: gpus.Card) -> list[MemoryPlan]:
         easiest = plans_on(predictor, batches, share, card)[0]
         return plans_on(predictor, batches, share, replace(card, memory=easiest.memory.total + more // 2))
 
     monkeypatch.setattr(Trial, "run", run)
-    monkeypatch.setattr(memory, "candidates", on_a_tight_card)
-    monkeypatch.setattr(memory, "seen_card", lambda _: cards.Card("tight", 1 << 33))
+    monkeypatch.setattr(memory_plan, "candidates", on_a_tight_card)
+    monkeypatch.setattr(memory_plan, "seen_card", lambda _: gpus.Card("tight", 1 << 33))
     result = project.call("train", worker=True)
     assert result.code == 0, result.text
     assert [plan.levels[0] for plan in tried] == ["none", "elementwise"]
@@ -127,8 +127,8 @@ def test_two_processes_whose_layers_are_computed_again_train_what_one_does(
 def test_a_plan_with_pairs_knows_their_shared_prompts(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "seen_card", lambda _: cards.Card("small", 4 << 30))
-    monkeypatch.setattr(trial, "measured", lambda _: 1 << 20)
+    monkeypatch.setattr(memory_plan, "seen_card", lambda _: gpus.Card("small", 4 << 30))
+    monkeypatch.setattr(memory_trial, "measured", lambda _: 1 << 20)
     project = prepared(tmp_path, tiny_model_dir, method={"kind": "dpo"}, train=TRAIN | {"micro_batch_size": "auto"})
     result = project.call("train", worker=True)
     assert result.code == 0, result.text
@@ -144,11 +144,11 @@ def test_running_out_of_memory_names_settings_that_fit(
     def full(self: Engine, model: Any, batch: Any) -> Any:
         calls.extend([1] * model.training)
         if len(calls) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise torch.OutOfMemoryError("CUDA out of memory_plan. Tried to allocate 2.00 GiB.")
         return score(self, model, batch)
 
     monkeypatch.setattr(Engine, "score", full)
-    monkeypatch.setattr("trainer.model.memory.RESERVE_CPU", 0)  # all of the tiny model's memory
+    monkeypatch.setattr("trainer.model.planning.predictor.RESERVE_CPU", 0)  # all of the tiny model's memory
     result = project.call("train", worker=True)
     assert result.code == 5 and "Traceback" not in result.text, result.text
     assert "out of memory with micro_batch_size" in result.err and "Tried to allocate 2.00 GiB" in result.err
@@ -166,13 +166,13 @@ def test_running_out_of_memory_names_settings_that_fit(
 def _decide(rank: int, folder: Path) -> None:
     """Plan in one of two processes whose cards differ in memory and in what is measured."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    card = cards.Card("one of two", (2 << 30) + (rank << 30), 1e14 * (rank + 1), 1e12)
-    memory.seen_card = lambda _: card  # type: ignore[assignment]
+    card = gpus.Card("one of two", (2 << 30) + (rank << 30), 1e14 * (rank + 1), 1e12)
+    memory_plan.seen_card = lambda _: card  # type: ignore[assignment]
     device = torch.device("cpu")
-    agreed = memory.card_of(torch.nn.Linear(2, 2))
+    agreed = memory_plan.card_of(torch.nn.Linear(2, 2))
     assert (agreed.memory, agreed.flops) == (2 << 30, 1e14)
-    trial.measured = lambda _: 100 + rank  # type: ignore[assignment]
-    seen = trial.least([float(rank), 5.0 - rank], device)
+    memory_trial.measured = lambda _: 100 + rank  # type: ignore[assignment]
+    seen = memory_trial.least([float(rank), 5.0 - rank], device)
     runs = Trial(torch.nn.Linear(2, 2), None, lambda _: None, None)  # type: ignore[arg-type]
 
     def halfway(_: int) -> None:
@@ -187,11 +187,11 @@ def _decide(rank: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def plan_of_no_layers() -> Forecast:
-    from trainer.model.memory import Batch, Memory
+def plan_of_no_layers() -> MemoryPlan:
+    from trainer.model.planning.predictor import Memory, MicroBatch
 
     nothing = Memory(*[0] * 11)
-    return Forecast(1, 2, (), False, Batch(1, 1), nothing, cards.Card("x", 1), 0.0)
+    return MemoryPlan(1, 2, (), False, MicroBatch(1, 1), nothing, gpus.Card("x", 1), 0.0)
 
 
 def test_processes_decide_by_the_weakest_card_and_the_highest_peak(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+from tests import tiny
 from trainer.engine.prepare import Engine, prepare
 from trainer.methods.losses import Totals, loss_of, rewards
-from trainer.methods.reference import reference_log_probs
+from trainer.methods.reference_log_probs import reference_log_probs
 from trainer.methods.shapes.pair import PairCollator, PairDataset, pair_scores
 from trainer.recipe.method import CpoMethod, DpoLoss, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod
 from trainer.recipe.model import LoraAdapter
@@ -253,7 +253,6 @@ def test_changing_one_pair_leaves_the_others_bitwise_the_same(tiny_model_dir: Pa
 
 def test_twenty_steps_of_dpo_are_trls(tmp_path: Path, tiny_model_dir: Path) -> None:
     """The whole training: same pairs, order, start adapter and schedule; the reference is that start adapter."""
-    from command import Project
     from datasets import Dataset
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
@@ -261,7 +260,8 @@ def test_twenty_steps_of_dpo_are_trls(tmp_path: Path, tiny_model_dir: Path) -> N
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from trainer.methods.stream import Plan, order
+    from tests.command import Project
+    from trainer.methods.order import StepPlan, order
     from trainer.tokens.store import TokenStore
 
     start = tmp_path / "start"
@@ -281,7 +281,7 @@ def test_twenty_steps_of_dpo_are_trls(tmp_path: Path, tiny_model_dir: Path) -> N
     assert result.code == 0, result.text
     lines = [json.loads(line) for line in (project.run / "train/metrics.jsonl").read_text().splitlines()]
     store = TokenStore.load(project.run / "pack/train.safetensors")
-    pairs = [store.pair(int(row)) for row in order(Plan(len(store), 8, 20, 4, 2), 42)]
+    pairs = [store.pair(int(row)) for row in order(StepPlan(len(store), 8, 20, 4, 2), 42)]
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     dataset = Dataset.from_dict({name: [pair[at].tolist() for pair in pairs] for at, name in enumerate(columns)})
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from command import Project, Result, contents
 from safetensors.numpy import load_file
+
+from tests import tiny
+from tests.command import Project, Result, contents
 
 pytestmark = pytest.mark.slow
 
@@ -82,13 +83,13 @@ def test_batch_8_x_1_is_1_x_8(project: Callable[..., Project], method: str) -> N
 def test_the_loss_of_a_step_is_the_mean_over_its_tokens(project: Callable[..., Project], tiny_model_dir: Path) -> None:
     import torch
 
-    from trainer.methods.stream import Plan, order
+    from trainer.methods.order import StepPlan, order
     from trainer.tokens.store import TokenStore
 
     made = project()
     losses, _ = trained(made, "train.micro_batch_size=2")
     store = TokenStore.load(made.run / "pack/train.safetensors")
-    rows = [store.row(index) for index in order(Plan(len(store), 8, 5, 2, 4), 42)[:8]]
+    rows = [store.row(index) for index in order(StepPlan(len(store), 8, 5, 2, 4), 42)[:8]]
     model = base_model(tiny_model_dir)
     total, count = 0.0, 0
     for ids, mask in rows:
@@ -230,7 +231,7 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
     from transformers import AutoTokenizer, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from trainer.methods.stream import Plan, order
+    from trainer.methods.order import StepPlan, order
     from trainer.model.adapter import attach
     from trainer.recipe.model import LoraAdapter
     from trainer.tokens.store import TokenStore
@@ -244,7 +245,7 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
     )
     ours = trained(made)
     store = TokenStore.load(made.run / "pack/train.safetensors")
-    rows = [store.row(index) for index in order(Plan(len(store), 8, 20, 4, 2), 42)]
+    rows = [store.row(index) for index in order(StepPlan(len(store), 8, 20, 4, 2), 42)]
     dataset = Dataset.from_dict(
         {"input_ids": [ids.tolist() for ids, _ in rows], "completion_mask": [mask.tolist() for _, mask in rows]}
     )

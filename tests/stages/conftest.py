@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import Project
-from trained import Trained
 
-from trainer.scoring.endpoint import EndpointModel
-from trainer.scoring.generate import LocalModel
+from tests.command import Project
+from tests.trained import Trained
+from trainer.scoring.generation.endpoint import EndpointModel
+from trainer.scoring.generation.local import LocalModel
 
 
 @pytest.fixture(scope="session")

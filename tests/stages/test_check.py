@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-import tiny
-from command import Project, Result
 
+from tests import tiny
+from tests.command import Project, Result
 from trainer.data import peek
 
 GOOD = tiny.rows(24)

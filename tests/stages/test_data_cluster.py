@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.stages.test_data import qa, run_stage, word, written
-from trainer.data import cluster
+from trainer.data.cluster import launch
 from trainer.errors import DataError, HardwareError, StageError
 
 FILES = ("train.jsonl", "validation.jsonl", "heldout.jsonl", "rejected.jsonl", "report.json")
@@ -24,7 +24,7 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("datatrove")
     settings = tmp_path / "cluster.yaml"
     settings.write_text("executor: local\ntasks: 2\noptions: {workers: 2}\n")
-    monkeypatch.setenv(cluster.VARIABLE, str(settings))
+    monkeypatch.setenv(launch.VARIABLE, str(settings))
 
 
 def rows(count: int) -> list[Any]:
@@ -44,17 +44,17 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *paths: str, **section
     """Run the stage on two tasks and on one machine."""
     apart, alone = tmp_path / "apart", tmp_path / "alone"
     run_stage(apart, *paths, **section)
-    monkeypatch.delenv(cluster.VARIABLE)
+    monkeypatch.delenv(launch.VARIABLE)
     run_stage(alone, *paths, **section)
     return apart, alone
 
 
 def noted_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that takes in the name of the function of each job on the cluster."""
-    steps, done = importlib.import_module("trainer.data.cluster_steps"), []
+    """Return a list that takes in the name of the function of each job on the launch."""
+    steps, done = importlib.import_module("trainer.data.cluster.steps"), []
     run_job = steps.run_job
 
-    def noted(settings: cluster.ClusterSettings, job: list[Any], folder: Path) -> None:
+    def noted(settings: launch.ClusterSettings, job: list[Any], folder: Path) -> None:
         done.append(job[1].function.__name__)
         run_job(settings, job, folder)
 
@@ -72,7 +72,7 @@ SECTION = {
 def test_parts_of_one_file_give_the_bytes_of_one_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_tasks: None
 ) -> None:
-    monkeypatch.setattr(cluster, "FEW_CHUNKS", 1)  # near copies and word runs too
+    monkeypatch.setattr(launch, "FEW_CHUNKS", 1)  # near copies and word runs too
     done = noted_jobs(monkeypatch)
     asked = "Please tell me how the old river town kept its stone bridge standing through so many winters"
     told = "The masons of the town packed the piers with gravel each autumn and cleared the ice before it could press."
@@ -105,9 +105,9 @@ def test_an_error_of_a_task_is_that_of_one_machine(
         with pytest.raises(DataError) as caught:
             run_stage(tmp_path / name, path, pii={"types": {"email": "error"}}, max_rejected=0.5)
         messages.append((str(caught.value), caught.value.hint))
-        monkeypatch.delenv(cluster.VARIABLE, raising=False)
+        monkeypatch.delenv(launch.VARIABLE, raising=False)
     assert messages[0] == messages[1]
-    assert not (tmp_path / "apart/cluster.partial").exists()
+    assert not (tmp_path / "apart/launch.partial").exists()
 
 
 def test_pseudonyms_need_a_key_that_all_machines_know(tmp_path: Path, two_tasks: None) -> None:
@@ -121,7 +121,7 @@ def test_pseudonyms_of_one_key_are_the_same_in_all_tasks(
 ) -> None:
     monkeypatch.setenv("DATA_KEY", "0123456789abcdef0123456789abcdef")
     # Not by the server that other tests have started: it does not know the key.
-    Path(os.environ[cluster.VARIABLE]).write_text("tasks: 2\noptions: {workers: 2, start_method: spawn}\n")
+    Path(os.environ[launch.VARIABLE]).write_text("tasks: 2\noptions: {workers: 2, start_method: spawn}\n")
     paths = [written(tmp_path / f"part{n}.jsonl", rows(20 * n)) for n in (1, 2)]
     apart, alone = both(
         tmp_path, monkeypatch, *paths, pii={"action": "pseudonymise", "key_env": "DATA_KEY"}, max_rejected=0.5
@@ -133,8 +133,8 @@ def test_a_fault_of_the_program_in_a_task_is_told_without_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("datatrove")
-    monkeypatch.setattr(cluster, "FEW_CHUNKS", 1)
-    workers = cluster.ClusterWorkers(cluster.ClusterSettings(tasks=2, options={"workers": 2}), None, tmp_path / "c")  # type: ignore[arg-type]
+    monkeypatch.setattr(launch, "FEW_CHUNKS", 1)
+    workers = launch.ClusterWorkers(launch.ClusterSettings(tasks=2, options={"workers": 2}), None, tmp_path / "c")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="ZeroDivisionError"), workers:
         list(workers.map(one_over, [2, 1, 0]))
 
@@ -145,7 +145,7 @@ def one_over(number: int) -> float:
 
 def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
-    steps = importlib.import_module("trainer.data.cluster_steps")
+    steps = importlib.import_module("trainer.data.cluster.steps")
     kept = [(0, "a"), (0, "c"), (1, "e")], [(0, "b"), (0, "d")]
     for rank, items in enumerate(kept):
         list(steps.Keep(tmp_path).run(iter(items), rank, 2))
@@ -162,8 +162,8 @@ def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
 
 def test_few_chunks_stay_on_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
-    settings = cluster.ClusterSettings(tasks=2)
-    with cluster.ClusterWorkers(settings, None, tmp_path / "c") as workers:  # type: ignore[arg-type]
+    settings = launch.ClusterSettings(tasks=2)
+    with launch.ClusterWorkers(settings, None, tmp_path / "c") as workers:  # type: ignore[arg-type]
         assert list(workers.map(one_over, [2, 1])) == [0.5, 1.0]
         assert not (tmp_path / "c").exists()
 
@@ -173,16 +173,16 @@ def test_a_wrong_file_of_settings_is_told_with_its_name(tmp_path: Path, text: st
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(StageError, match=str(path)):
-        cluster.read_settings(path)
+        launch.read_settings(path)
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name=name)
 
-    monkeypatch.setattr(cluster.importlib, "import_module", missing)
+    monkeypatch.setattr(launch.importlib, "import_module", missing)
     with pytest.raises(HardwareError) as caught:
-        cluster.ClusterWorkers(cluster.ClusterSettings(tasks=2), None, tmp_path)  # type: ignore[arg-type]
+        launch.ClusterWorkers(launch.ClusterSettings(tasks=2), None, tmp_path)  # type: ignore[arg-type]
     assert "recipe-trainer[cluster]" in caught.value.hint
 
 
@@ -212,10 +212,10 @@ def put_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, **commands: str) 
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let datatrove find commands of Slurm's names, that run a job's tasks one after the other on this machine."""
     pytest.importorskip("datatrove")
-    steps = importlib.import_module("trainer.data.cluster_steps")
+    steps = importlib.import_module("trainer.data.cluster.steps")
     settings = tmp_path / "cluster.yaml"
     settings.write_text("executor: slurm\ntasks: 2\noptions: {partition: cpu, time: '00:10:00'}\n")
-    monkeypatch.setenv(cluster.VARIABLE, str(settings))
+    monkeypatch.setenv(launch.VARIABLE, str(settings))
     monkeypatch.setattr(steps, "POLL_SECONDS", 0.2)
     put_on_path(tmp_path / "bin", monkeypatch, **COMMANDS)
 
@@ -235,14 +235,14 @@ def test_a_slurm_job_that_leaves_the_queue_without_a_result_is_an_error(
     path = written(tmp_path / "a.jsonl", rows(10))
     with pytest.raises(StageError, match="2 of 2 tasks"):
         run_stage(tmp_path / "out", path)
-    assert (tmp_path / "out/cluster.partial/job-0/logs").is_dir()
-    assert not (tmp_path / "out/cluster.partial/job-0/results").exists()
+    assert (tmp_path / "out/launch.partial/job-0/logs").is_dir()
+    assert not (tmp_path / "out/launch.partial/job-0/results").exists()
 
 
 def test_options_that_an_executor_does_not_know_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: None
 ) -> None:
-    Path(os.environ[cluster.VARIABLE]).write_text("tasks: 2\noptions: {partition: cpu}\n")
+    Path(os.environ[launch.VARIABLE]).write_text("tasks: 2\noptions: {partition: cpu}\n")
     path = written(tmp_path / "a.jsonl", rows(10))
     with pytest.raises(StageError, match="partition"):
         run_stage(tmp_path / "out", path)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project
 
+from tests import tiny
+from tests.command import Project
 from tests.unit.data.pii.examples import IDENTITIES
 from tests.unit.data.pii.person_rows import SENTENCES, number_of
 from tests.unit.data.pii.secret_kinds import FIXED, NAMED, TEXTS

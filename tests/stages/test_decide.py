@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
+from tests import tiny
 from trainer.errors import RecipeError, StageError
 from trainer.recipe import load_recipe
 from trainer.rundir import RunFolder, StageContext, StageRecord, write_json

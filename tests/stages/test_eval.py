@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from trained import Trained
 
+from tests import tiny
+from tests.trained import Trained
 from trainer.recipe.load import load_suite
 from trainer.scoring.graders.choice import right_choice
-from trainer.scoring.prompts import Asked
-from trainer.scoring.question import Answer, Question, Timing
-from trainer.scoring.suite import read_items
+from trainer.scoring.question import Answer, PromptRequest, Question, Timing
+from trainer.scoring.questions.suite import read_items
 from trainer.stages import eval as stage
 
 Fresh = Callable[..., Trained]
@@ -33,10 +32,10 @@ class Scripted:
         self.questions = {json.dumps(question.messages): question for question in questions}
         self.word = word
 
-    def answers(self, asked: list[Asked], told: Callable[[], None]) -> list[Answer]:
+    def answers(self, asked: list[PromptRequest], told: Callable[[], None]) -> list[Answer]:
         return [Answer(self.word or self.right(one), 1, finished=True) for one in asked]
 
-    def right(self, asked: Asked) -> str:
+    def right(self, asked: PromptRequest) -> str:
         question = self.questions.get(json.dumps(asked.messages))
         if question is None:
             return "of the task"
@@ -44,10 +43,10 @@ class Scripted:
             return "I'm sorry, but I can't help with that." if question.row["expected"] == "refuse" else "Here it is."
         return question.reference or question.row.get("accepted", ["none"])[0]
 
-    def fits(self, asked: Asked) -> bool:
+    def fits(self, asked: PromptRequest) -> bool:
         return True
 
-    def timings(self, asked: list[Asked]) -> list[Timing]:
+    def timings(self, asked: list[PromptRequest]) -> list[Timing]:
         return []
 
     def choice_scores(self, questions: list[Question], choices: list[list[str]]) -> list[list[float]]:
@@ -70,7 +69,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
         def speaker(work: Any, arm: Any, model: Any, limit: int) -> Scripted:
             return Scripted(questions, word if arm.model == "tuned" else None)
 
-        monkeypatch.setattr(stage.Work, "_speaker", speaker)
+        monkeypatch.setattr(stage.EvalRun, "_speaker", speaker)
 
     return script
 

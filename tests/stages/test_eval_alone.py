@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Result, call
-from loopback import completion, send, serving
-from trained import Trained
 
-from trainer.scoring import endpoint as module
+from tests import tiny
+from tests.command import Result, call
+from tests.loopback import completion, send, serving
+from tests.trained import Trained
+from trainer.scoring.generation import endpoint as module
 
 SUITE = {
     "suite_version": 1,

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
-from loopback import Reply, completion, echo, send, serving
-from trained import Trained
 
+from tests import tiny
+from tests.loopback import Reply, completion, echo, send, serving
+from tests.trained import Trained
 from trainer.recipe import load_recipe
 from trainer.recipe.arms import Arm
-from trainer.scoring import endpoint as module
-from trainer.scoring.generate import LocalModel
-from trainer.scoring.sampling import Sampling
+from trainer.scoring.generation import endpoint as module
+from trainer.scoring.generation.local import LocalModel
+from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.stages import eval as stage
 from trainer.tokens.reasoning import THINKING, AnswerForm
 
@@ -130,7 +130,7 @@ def test_another_template_asks_everything_again(trained: Trained, generated: lis
 
 
 def identity(
-    arm: Arm, *, inputs: dict[str, str] | None = None, sampling: Sampling | None = None, **changes: Any
+    arm: Arm, *, inputs: dict[str, str] | None = None, sampling: NucleusSampling | None = None, **changes: Any
 ) -> str:
     """Return what answers of an arm are kept under, with the stage's surroundings made up."""
     folder, form = changes.pop("folder"), changes.pop("form", THINKING)
@@ -150,7 +150,7 @@ def identity(
         stop_ids=[4],
         sampling=sampling,
     )
-    return stage.Work._identity(work, arm, 8)  # type: ignore[arg-type]
+    return stage.EvalRun._identity(work, arm, 8)  # type: ignore[arg-type]
 
 
 def test_the_identity_of_answers_holds_all_that_they_depend_on(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_identity_of_answers_holds_all_that_they_depend_on(tmp_path: Path) -
         ("tuned", {"inputs": {"train/adapter/adapter_model.safetensors": "x"}}),
         ("start", {"inputs": {"adapter.init_from": "x"}}),
         ("base", {"inputs": {"model.chat_template": "x"}}),
-        ("base", {"sampling": Sampling(1.0, 1.0, 0)}),
+        ("base", {"sampling": NucleusSampling(1.0, 1.0, 0)}),
         ("base", {"model": {"name_or_path": "none", "dtype": "float32"}}),
         ("tuned", {"adapter": {"kind": "qlora"}}),
         ("tuned", {"form": AnswerForm(closing="</thought>")}),

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project, Result, call, contents
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GenerationConfig
 
-from trainer.model import push as hub
-from trainer.model import writer
-from trainer.model.merge import stream
-from trainer.scoring import origin
+from tests import tiny
+from tests.command import Project, Result, call, contents
+from trainer.export import lineage, write
+from trainer.export import push as hub
+from trainer.export.merge import stream
 from trainer.stages import export as stage
 
 pytestmark = pytest.mark.slow
@@ -134,7 +133,7 @@ def test_the_merge_is_told_base_end_and_types(tmp_path: Path, tiny_model_dir: Pa
         plans.append(arguments[3])
         raise GateErrorForTest
 
-    monkeypatch.setattr(writer, "write_merged", seen)
+    monkeypatch.setattr(write, "write_merged", seen)
     with project.environment(), pytest.raises(GateErrorForTest):
         _stage_alone(project, "export.formats=[merged]")
     weights = tiny_model_dir / "model.safetensors"
@@ -345,7 +344,7 @@ def test_a_hub_base_that_moved_on_since_training_is_refused(run: Project, monkey
     record = json.loads(path.read_text())
     record["numbers"]["base_commit"] = "aaaa"
     path.write_text(json.dumps(record))
-    monkeypatch.setattr(origin, "commit", lambda *_: "bbbb")
+    monkeypatch.setattr(lineage, "commit", lambda *_: "bbbb")
     refused(export(run), 4, "is at commit bbbb", "trained on aaaa", "model.revision=aaaa")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project
 
+from tests import tiny
+from tests.command import Project
 from trainer.errors import HardwareError
-from trainer.model import formats, writer
-from trainer.model.compress import compressor
+from trainer.export import formats, write
+from trainer.export.compress import compressor
 from trainer.tokens.store import TokenStore
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_only_training_rows_calibrate(evaluated: Project, tmp_path: Path, monkey
         raise HardwareError("far enough", hint="none")
 
     monkeypatch.setattr(formats, "check_compressor", lambda *_: None)
-    monkeypatch.setattr(writer, "write_compressed", noted)
+    monkeypatch.setattr(write, "write_compressed", noted)
     sets = ["export.formats=[gptq]", "export.compress={num_rows: 5, max_length: 30}"]
     assert project.call("export", *[part for one in sets for part in ("--set", one)]).code == 5
     train, heldout = (rows_of(project.run / f"pack/{name}.safetensors") for name in ("train", "heldout"))

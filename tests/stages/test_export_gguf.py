@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import transformers
-from command import Project
 
-from trainer.model.gguf import converter
+from tests import tiny
+from tests.command import Project
+from trainer.export.gguf import converter
 from trainer.model.source import locate
 
 pytestmark = [

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project, call
 from test_architecture import watched
 
+from tests import tiny
+from tests.command import Project, call
 from trainer.recipe.load import load_suite
-from trainer.scoring.suite import read_items
+from trainer.scoring.questions.suite import read_items
 
 ROWS = tiny.rows(24)
 SPOILED = {

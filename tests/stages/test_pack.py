@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
+from tests import tiny
 from trainer.errors import DataError, HardwareError
 from trainer.recipe import load_recipe
 from trainer.rundir import RunFolder, StageContext, StageRecord
 from trainer.stages import pack as stage
-from trainer.tokens.chat import PairTokens, Renderer, Tokens
+from trainer.tokens.chat import MaskedTokens, PairTokens, Renderer
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.store import TokenStore
 
@@ -76,7 +76,7 @@ def test_the_stage_writes_what_the_renderer_makes(tmp_path: Path, model_dir: Pat
     for name, rows in (("train", ROWS), ("heldout", HELDOUT), ("validation", [])):
         store = TokenStore.load(context.dir / f"{name}.safetensors")
         expected = [renderer.tokens(row) for row in rows]
-        assert [Tokens(list(ids), list(mask)) for ids, mask in map(store.row, range(len(store)))] == expected
+        assert [MaskedTokens(list(ids), list(mask)) for ids, mask in map(store.row, range(len(store)))] == expected
         assert list(store.row_index) == list(range(len(rows)))
     report = report_of(context)
     assert (report["rows"], report["rows_validation"], report["rows_heldout"], report["items"]) == (16, 0, 8, 16)

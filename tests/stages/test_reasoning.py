@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from command import Project
-from trained import Trained
 
+from tests import tiny
+from tests.command import Project
+from tests.trained import Trained
 from trainer.tokens.reasoning import AnswerForm
 
 ANSWER, REASONING = "a small quick fox", "It says fox, and a fox it is, quick and small."
@@ -82,7 +82,7 @@ def test_a_model_that_knows_its_answers_and_is_graded_for_something_else_is_an_e
     reasoned: Trained, monkeypatch: pytest.MonkeyPatch, accepted: bool
 ) -> None:
     monkeypatch.setattr(AnswerForm, "split", lambda *_, **__: None)
-    real = "trainer.scoring.speakers.Tokens.right_answer"
+    real = "trainer.scoring.generation.responders.PromptEncoder.right_answer"
     monkeypatch.setattr(real, lambda self, row, history, turn: (ANSWER, 40))  # as if graded against content alone
     result = reasoned.call(
         *(["--accept", "failed-gate"] if accepted else []), max_new_tokens="auto", metrics=["exact_match"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import tiny
-
+from tests import tiny
 from trainer.recipe import load_recipe
 
 

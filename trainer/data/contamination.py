@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.shingles import word_windows
-from trainer.data.similar import read_said
-from trainer.data.spool import Spool
-from trainer.data.verify import Said
+from trainer.data.duplicates.jaccard import ComparableText
+from trainer.data.duplicates.shingles import word_windows
+from trainer.data.row_file import RowFile
+from trainer.data.similar_rows import read_said
 from trainer.data.workers import Workers
 
 COMMON_ROWS = 10
@@ -48,7 +48,7 @@ class GramChunk:
 
 
 def find_shared_runs(
-    said: Spool, workers: Workers, rows: Rows, protected: Rows, *, num_words: int, folder: Path
+    said: RowFile, workers: Workers, rows: Rows, protected: Rows, *, num_words: int, folder: Path
 ) -> list[Hit]:
     """Find rows that repeat a run of words of a protected row.
 
@@ -79,7 +79,7 @@ def find_shared_runs(
     return list(_best_hits(np.concatenate(found), owner, protected))
 
 
-def _runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
+def _runs(said: Sequence[ComparableText], num_words: int) -> tuple[Hashes, Rows]:
     """Return the word runs of each row, prompt and answer apart, and the row of each; repeated ones again."""
     hashes, owners = [], []
     for texts in ([text.prompt for text in said], [text.answer for text in said]):
@@ -89,7 +89,7 @@ def _runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
     return np.concatenate(hashes), np.concatenate(owners)
 
 
-def _protected_runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]:
+def _protected_runs(said: Sequence[ComparableText], num_words: int) -> tuple[Hashes, Rows]:
     """Return the word runs that stand for few protected rows, sorted, and the first row of each."""
     hashes, owner = _runs(said, num_words)
     order = np.lexsort((owner, hashes))
@@ -102,7 +102,7 @@ def _protected_runs(said: Sequence[Said], num_words: int) -> tuple[Hashes, Rows]
     return values[rare], owner[first[rare]]
 
 
-def _chunks(said: Spool, rows: Rows, path: Path, num_words: int) -> Iterator[GramChunk]:
+def _chunks(said: RowFile, rows: Rows, path: Path, num_words: int) -> Iterator[GramChunk]:
     for begin in range(0, rows.size, ROWS_PER_CHUNK):
         chosen = rows[begin : begin + ROWS_PER_CHUNK]
         yield GramChunk(said.path, said.spans(chosen), chosen, path, num_words)

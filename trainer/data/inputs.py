@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from trainer.data.files import find_files, is_pattern
+from trainer.data.read.files import find_files, is_pattern
 from trainer.recipe.data import HUB_PREFIX, DataSection
 from trainer.recipe.pii import Pii, pseudonymises
 

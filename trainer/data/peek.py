@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
-from trainer.data.clean import Cleaner
-from trainer.data.compared import Record
-from trainer.data.desk import missing_field
-from trainer.data.ledger import FileCount
-from trainer.data.mask import Mask, scanner
-from trainer.data.naming import naming
-from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark, rejected
-from trainer.data.raw import RawRow
-from trainer.data.reasons import RowError
-from trainer.data.sources import Input, open_inputs, system_text
-from trainer.data.table import Side
+from trainer.data.clean.cleaner import Cleaner
+from trainer.data.dataset import missing_field
+from trainer.data.pii.hide import Mask, scanner
+from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark
+from trainer.data.read.raw_row import RawRow
+from trainer.data.read.sources import Input, open_inputs, system_text
+from trainer.data.records.kinds import Record, Side, rejected
+from trainer.data.records.reasons import RowError
+from trainer.data.rejections import FileCount
+from trainer.data.row_failure import naming
 from trainer.recipe.data import HUB_PREFIX, DataSection
 
 NUM_PEEKED = 20

@@ -7,20 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from trainer.data import exact
-from trainer.data.checks import strings_of
-from trainer.data.clean import Cleaner
-from trainer.data.clean_strings import Sample
-from trainer.data.compared import (
+from trainer.data.clean.cleaner import Cleaner
+from trainer.data.clean.strings import Sample
+from trainer.data.duplicates.jaccard import ComparableText
+from trainer.data.duplicates.keys import digest, number
+from trainer.data.duplicates.minhash import Bands, band_texts
+from trainer.data.duplicates.texts import (
     OPENING_WORDS,
-    Keys,
-    Record,
+    RowKeys,
     answer_text,
     keys_of,
     num_turns,
@@ -29,27 +28,24 @@ from trainer.data.compared import (
     prompt_text,
     said_of,
 )
-from trainer.data.keys import digest, number
 from trainer.data.lint.facts import row_facts
-from trainer.data.mask import Mask, scanner
-from trainer.data.naming import naming
-from trainer.data.near import Bands, band_texts
-from trainer.data.raw import RawRow
-from trainer.data.reasons import RowError
-from trainer.data.records import Parsed, parse_row
-from trainer.data.system import apply_system_prompt
-from trainer.data.verify import Said
+from trainer.data.pii.hide import Mask, scanner
+from trainer.data.read.raw_row import RawRow
+from trainer.data.records.kinds import KTO, MESSAGES, PAIR, TEXT, TOKENS, Origin, Record, rejected, write_line
+from trainer.data.records.reasons import RowError
+from trainer.data.row_failure import naming
+from trainer.data.rows.checks import strings_of
+from trainer.data.rows.parse import Parsed, parse_row
+from trainer.data.rows.system_prompt import apply_system_prompt
 from trainer.errors import DataError
-from trainer.recipe.data import DataSection, Format
+from trainer.recipe.data import DataSection
 from trainer.recipe.pii import CHANGING
 
 if TYPE_CHECKING:  # slow to import, see `mask.scanner`
-    from trainer.data.pii.scan import Finding, Scanned, Scanner
+    from trainer.data.pii.scan import PiiFinding, Scanned, Scanner
 
 CHUNK_ROWS, CHUNK_CHARS = 1000, 8_000_000
 SAMPLES_PER_CHUNK = 3
-MESSAGES, PAIR, TEXT, KTO, TOKENS = range(5)
-"""Kinds of row."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +84,6 @@ def tools_for(rules: Rules) -> Tools:
     """Make the tools that a recipe asks for."""
     data = DataSection.model_validate_json(rules.data)
     return Tools(data, Cleaner(data.clean), pickle.loads(rules.scanner), Mask(data.pii))
-
-
-class Origin(NamedTuple):
-    """Where rows come from."""
-
-    label: str
-    """Name of the file, as rows carry it."""
-    format: Format
-    mapping: tuple[tuple[str, str], ...]
-    is_benchmark: bool = False
-    """Rows to compare with, in any layout: one that is not known is compared by its longest text."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ class Prepared:
     """Changes by cleaning, a few of each kind."""
     facts: bytes = b""
     """Pickled list: what the linter has to know about each row."""
-    pii: list[tuple[str, Finding]] = field(default_factory=list)
+    pii: list[tuple[str, PiiFinding]] = field(default_factory=list)
     """`source:line` and each value found, masked."""
     refusal: tuple[str, str] | None = None
     """Message and hint where a row must stop the stage."""
@@ -218,11 +203,6 @@ def prepare(chunk: Chunk) -> Prepared:
                 _describe([record], tools, Prepared(num_read=1))
         raise
     return result
-
-
-def rejected(source: str, line: int, reason: str, *, of: str | None = None, detail: str = "") -> dict[str, object]:
-    """Return the line of `rejected.jsonl` about a row."""
-    return {"source": source, "line": line, "reason": reason, "of": of, "detail": detail}
 
 
 def _finish(raw: RawRow, chunk: Chunk, tools: Tools, result: Prepared) -> Record:
@@ -335,12 +315,7 @@ def _describe(records: list[Record], tools: Tools, result: Prepared) -> None:
     result.facts = pickle.dumps(list(map(row_facts, records, masked)), pickle.HIGHEST_PROTOCOL)
 
 
-def write_line(row: Record) -> bytes:
-    """Return a row as a line of JSON, every number as it was read; dates, decimals and bytes as text."""
-    return exact.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-
-
-def _facts(record: Record, keys: Keys, said: Said, data: DataSection) -> dict[str, int]:
+def _facts(record: Record, keys: RowKeys, said: ComparableText, data: DataSection) -> dict[str, int]:
     return {
         **dict(zip(OPENINGS, openings_of(said), strict=True)),
         "line": record["line"],

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.compared import answer_text, prompt_text
-from trainer.data.desk import Desk, Rows
+from trainer.data.contamination_check import excerpt
+from trainer.data.dataset import Rows, RowSet
+from trainer.data.duplicates.texts import answer_text, prompt_text
 from trainer.data.embedding import Vectors, load_embedder
-from trainer.data.guard import excerpt
 from trainer.recipe.data import Semantic
 
 Embed = Callable[[Sequence[str]], Vectors]
@@ -26,7 +26,7 @@ DIGITS = 4
 
 
 def find_semantic(
-    desk: Desk, sides: dict[str, Rows], section: Semantic, *, load: Callable[[str], Embed] = load_embedder
+    desk: RowSet, sides: dict[str, Rows], section: Semantic, *, load: Callable[[str], Embed] = load_embedder
 ) -> dict[str, Any]:
     """Compare what the rows of all sides mean, and list the pairs that the other steps did not find.
 
@@ -85,12 +85,12 @@ def _chosen(rows: Rows, limit: int) -> Rows:
     return rows[:: -(-rows.size // limit)] if rows.size > limit else rows
 
 
-def _text(desk: Desk, row: int) -> str:
+def _text(desk: RowSet, row: int) -> str:
     record = desk.spool.row(row)
     return "\n".join(part for part in (prompt_text(record), answer_text(record)) if part.strip())
 
 
-def _known(desk: Desk, rows: Rows) -> Codes:
+def _known(desk: RowSet, rows: Rows) -> Codes:
     """Return the pairs of `rows` that shared words have shown, as codes of their places in `rows`."""
     edges = desk.copies.edges
     if edges is None:
@@ -101,21 +101,21 @@ def _known(desk: Desk, rows: Rows) -> Codes:
     return codes
 
 
-def _same_prompt(desk: Desk, left: Rows, right: Rows) -> NDArray[np.bool_]:
+def _same_prompt(desk: RowSet, left: Rows, right: Rows) -> NDArray[np.bool_]:
     """Tell pairs with the very same prompt: they are conflicts, or several answers to one prompt."""
     columns = desk.table.columns
     same: NDArray[np.bool_] = columns["prompt"][left] == columns["prompt"][right]
     return same & (columns["prompt_chars"][left] > 0)
 
 
-def _sides_of(desk: Desk, sides: dict[str, Rows]) -> NDArray[np.int64]:
+def _sides_of(desk: RowSet, sides: dict[str, Rows]) -> NDArray[np.int64]:
     side_of = np.full(len(desk.table), -1, np.int64)
     for number, rows in enumerate(sides.values()):
         side_of[rows] = number
     return side_of
 
 
-def _listed(desk: Desk, row: int, other: int, score: float) -> dict[str, Any]:
+def _listed(desk: RowSet, row: int, other: int, score: float) -> dict[str, Any]:
     table = desk.table
     return {
         "row": table.ref(row),

@@ -23,8 +23,8 @@ from peft.tuners.lora import Linear, LoraLayer
 from torch.autograd.function import once_differentiable
 
 from trainer.errors import HardwareError
-from trainer.model.cards import LEAST_FLOAT8
-from trainer.model.quantised import ALIGNMENT_8BIT, CHUNK_8BIT
+from trainer.model.planning.gpus import LEAST_FLOAT8
+from trainer.model.planning.quantised_sizes import ALIGNMENT_8BIT, CHUNK_8BIT
 
 CODES = torch.float8_e4m3fn
 LARGEST = float(torch.finfo(CODES).max)
@@ -115,7 +115,7 @@ class Float8Weight:
         return product(codes, scale, across, torch.ones(len(across), 1, device=dy.device), dy.dtype)
 
 
-class _Product(torch.autograd.Function):
+class _Float8Product(torch.autograd.Function):
     """x (..., inputs) -> x Wᵀ."""
 
     @staticmethod
@@ -156,7 +156,7 @@ class Float8Linear(torch.nn.Linear):
         """Multiply, in the type that autocast or else the weight that was rounded asks for."""
         device = input.device.type
         cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.compute_dtype
-        y: torch.Tensor = _Product.apply(input.to(cast), self.frozen())
+        y: torch.Tensor = _Float8Product.apply(input.to(cast), self.frozen())
         return y if self.bias is None else y + self.bias.to(cast)
 
 

@@ -18,8 +18,8 @@ from peft.tuners.lora import Linear, LoraLayer
 from peft.utils.integrations import dequantize_bnb_weight
 
 from trainer.engine.float8 import Float8Linear
-from trainer.engine.product import Block, Frozen, LoraProduct
-from trainer.model.quantised import DEQUANTISED_SHARE
+from trainer.engine.product import Frozen, FrozenBlock, LoraProduct
+from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
 
 FOUR_BIT = "Params4bit"
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -51,7 +51,7 @@ def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[s
     for module, layer in _lora_layers(model):
         reason = "it is the output head" if module is head else _not_linear(module)
         if reason is None:
-            module._product = _Product(module, layer, dequantised)
+            module._product = _LayerProduct(module, layer, dequantised)
             module.forward = types.MethodType(_forward, module)
             reason = _not_plain(module, module.get_base_layer(), training=True)
         counted[reason or ""] += 1
@@ -61,7 +61,7 @@ def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[s
 def switch_off(model: torch.nn.Module) -> None:
     """Give all layers PEFT's own forward again."""
     for module in model.modules():
-        if isinstance(vars(module).get("_product"), _Product):
+        if isinstance(vars(module).get("_product"), _LayerProduct):
             del module._product, module.forward
 
 
@@ -119,7 +119,7 @@ def _active(module: Any) -> list[str]:
     return [name for name in module.active_adapters if name in module.lora_A]
 
 
-class _Product:
+class _LayerProduct:
     """What one layer needs beside its PEFT module."""
 
     def __init__(self, module: Any, layer: Any, dequantised: bool) -> None:
@@ -130,14 +130,14 @@ class _Product:
         rank = module.lora_A[names[0]].weight.shape[0] if names else 0
         if isinstance(base, Float8Linear) or not _can_move(base.weight, rank):
             return
-        held: Block | None = getattr(base, "_lora_block", None)
+        held: FrozenBlock | None = getattr(base, "_lora_block", None)
         if held is not None and held.rank == rank and held.holds(base.weight):
             self.block = held  # switched on before
         elif not _is_four_bit(base.weight):
-            self.block = base._lora_block = Block(base.weight.data, rank)
+            self.block = base._lora_block = FrozenBlock(base.weight.data, rank)
             base.weight.data = self.block.weight
         elif dequantised:
-            self.block = base._lora_block = Block(dequantize_bnb_weight(base.weight), rank, base.weight)
+            self.block = base._lora_block = FrozenBlock(dequantize_bnb_weight(base.weight), rank, base.weight)
 
     def call(self, module: Any, x: torch.Tensor) -> torch.Tensor | None:
         """Return the layer's output, or None where it is PEFT's to compute."""

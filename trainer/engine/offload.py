@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.model.memory import INPUTS_IN_FLIGHT
+from trainer.model.planning.predictor import INPUTS_IN_FLIGHT
 
 
 class Waiting:

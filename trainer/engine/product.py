@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from trainer.engine.float8 import Float8Weight
 
 
-class Block:
+class FrozenBlock:
     """A frozen weight with room for an adapter beside and below it.
 
     The adapter is written in before each use: it is small, and another one may have been used in between. For that
@@ -70,7 +70,7 @@ class Frozen:
     weight: Callable[[], torch.Tensor | Float8Weight]
     """Gives (outputs, inputs) in the type of the product or in 8 bits; computed anew each time for 4-bit weights."""
     bias: torch.Tensor | None
-    block: Block | None
+    block: FrozenBlock | None
     keep: bool
     """Keep `weight()` for the backward pass: it costs no memory, or its layer's backward pass follows at once."""
 
@@ -168,14 +168,14 @@ def _forward(
 
 
 def _forward_beside(
-    x: torch.Tensor, block: Block, bias: torch.Tensor | None, a: torch.Tensor
+    x: torch.Tensor, block: FrozenBlock, bias: torch.Tensor | None, a: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     xa = x @ a.t()
     return torch.nn.functional.linear(torch.cat([x, xa], 1), block.beside, bias), xa
 
 
 def _forward_below(
-    x: torch.Tensor, block: Block, bias: torch.Tensor | None, b: torch.Tensor
+    x: torch.Tensor, block: FrozenBlock, bias: torch.Tensor | None, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     padded = None if bias is None else torch.nn.functional.pad(bias, (0, block.rank))
     both = torch.nn.functional.linear(x, block.below, padded)
@@ -193,13 +193,13 @@ def _backward(
     return dx, dxa
 
 
-def _backward_beside(dy: torch.Tensor, block: Block, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _backward_beside(dy: torch.Tensor, block: FrozenBlock, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     both = dy @ block.beside
     dx, dxa = both[:, : block.inputs], both[:, block.inputs :]
     dx.addmm_(dxa, a)
     return dx, dxa
 
 
-def _backward_below(dy: torch.Tensor, block: Block, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _backward_below(dy: torch.Tensor, block: FrozenBlock, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     dxa = dy @ b
     return torch.cat([dy, dxa], 1) @ block.below, dxa

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer.engine.offload import Host
-from trainer.model.activations import WHOLE, Level
+from trainer.model.planning.activations import WHOLE, Level
 
 NORM = "RMSNorm"
 """How classes of norms are called that are a function of their input alone."""

@@ -150,7 +150,7 @@ class Progress(TrainerCallback):
             self.bar.write(text, file=sys.stderr)
 
 
-class Asked:
+class MaximumOfProcesses:
     """The largest number that any process has, on its way from the device."""
 
     def __init__(self, number: int, device: torch.device) -> None:
@@ -174,7 +174,7 @@ class StopSignals(TrainerCallback):
 
     received: int = 0
     stopped_by: int = 0
-    asked: Asked | None = None
+    asked: MaximumOfProcesses | None = None
     """The question of the step before; reading its answer then does not keep a card from working ahead."""
 
     def install(self) -> None:
@@ -189,7 +189,7 @@ class StopSignals(TrainerCallback):
         """Ask for a checkpoint and the end, when any process got a signal."""
         number = self.received
         if args.world_size > 1:
-            before, self.asked = self.asked, Asked(number, args.device)
+            before, self.asked = self.asked, MaximumOfProcesses(number, args.device)
             number = before.answer() if before else 0
         if number and state.global_step < state.max_steps:
             self.stopped_by = number

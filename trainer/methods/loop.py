@@ -23,7 +23,7 @@ from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
 from trainer.methods import checkpoints
 from trainer.methods.collate import moved
-from trainer.methods.stream import StreamSampler
+from trainer.methods.order import StreamSampler
 
 VALIDATION_LOSS = "eval_loss"
 

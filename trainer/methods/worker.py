@@ -20,13 +20,13 @@ from peft import PeftModel
 from transformers.utils import logging as transformers_logging
 
 from trainer.errors import HardwareError, InterruptedRunError
-from trainer.methods import checkpoints, memory
+from trainer.methods import checkpoints, memory_plan
+from trainer.methods.assembly import build_engine, build_loop, build_model
+from trainer.methods.batch_plan import plan_batches
 from trainer.methods.callbacks import Metrics, StopSignals, is_over
+from trainer.methods.context import Inputs, Job, TrainingContext, read_inputs
 from trainer.methods.loop import RecipeLoop, best_step
-from trainer.methods.parts import Inputs, Job, Parts, read_inputs
-from trainer.methods.settle import settle
-from trainer.methods.setup import build_engine, build_loop, build_model
-from trainer.methods.stream import Plan, StreamSampler
+from trainer.methods.order import StepPlan, StreamSampler
 from trainer.model import adapter as adapters
 from trainer.model.load import commit, load_tokenizer, precision
 from trainer.recipe import Recipe
@@ -73,8 +73,8 @@ def train(job: Job) -> dict[str, Any]:
     model, numbers = build_model(job, types, say)
     inputs = read_inputs(job)
     engine = build_engine(job, model, inputs, say)
-    parts = Parts(job, model, engine, inputs, types, load_tokenizer(job.recipe.model, job.cache), say)
-    settled = settle(parts, state.num_processes)
+    parts = TrainingContext(job, model, engine, inputs, types, load_tokenizer(job.recipe.model, job.cache), say)
+    settled = plan_batches(parts, state.num_processes)
     plan, chosen = settled.plan, settled.chosen
     loop, metrics = build_loop(parts, settled, signals)
     checkpoint = _checkpoint(job, say)
@@ -86,7 +86,7 @@ def train(job: Job) -> dict[str, Any]:
     try:
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
-        raise _out_of_memory(plan, job.recipe, memory.what_fits(model, job.recipe, chosen), error) from error
+        raise _out_of_memory(plan, job.recipe, memory_plan.what_fits(model, job.recipe, chosen), error) from error
     if signals.stopped_by:
         raise InterruptedRunError(
             f"stopped by signal {signals.stopped_by} after step {loop.state.global_step} of {plan.num_steps}; "
@@ -147,7 +147,7 @@ def _restore_best(job: Job, loop: RecipeLoop) -> int | None:
     return best
 
 
-def _numbers(loop: RecipeLoop, plan: Plan, inputs: Inputs, metrics: Metrics, best: int | None) -> dict[str, Any]:
+def _numbers(loop: RecipeLoop, plan: StepPlan, inputs: Inputs, metrics: Metrics, best: int | None) -> dict[str, Any]:
     history = loop.state.log_history
     losses = [line["loss"] for line in history if "loss" in line]
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else _peak_rss_gib()
@@ -201,7 +201,7 @@ def _save(job: Job, loop: RecipeLoop) -> dict[str, Any]:
     return {"adapter_b_norm": round(facts["b_norm"], 6)} if facts else {}
 
 
-def _out_of_memory(plan: Plan, recipe: Recipe, settings: str | None, error: BaseException) -> HardwareError:
+def _out_of_memory(plan: StepPlan, recipe: Recipe, settings: str | None, error: BaseException) -> HardwareError:
     smaller = max(1, plan.micro_batch_size // 2)
     hint = settings or f"--set train.micro_batch_size={smaller}"
     if settings is None and plan.micro_batch_size == 1:

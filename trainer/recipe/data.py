@@ -30,7 +30,7 @@ Format = Literal[
     "text",
     "tokens",
 ]
-"""Layouts of rows; `trainer.data.layouts` says what each holds and what becomes of it."""
+"""Layouts of rows; `trainer.data.rows.layouts` says what each holds and what becomes of it."""
 
 HUB_PREFIX = "hub:"
 

@@ -15,7 +15,7 @@ from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.explain import explain
 from trainer.recipe.schema import Recipe, solve
 from trainer.recipe.suite import Suite
-from trainer.recipe.yaml import Document, Key, Place, dotted, parse_scalar, read
+from trainer.recipe.yaml import Document, Key, SourceLocation, dotted, parse_scalar, read
 
 RESOLVED_NAME = "recipe.resolved.json"
 SET = "--set"
@@ -100,7 +100,7 @@ def _read_run(run_dir: Path) -> Document:
             hint="give a recipe file, or a run folder such as runs/NAME",
         )
     try:
-        return Document(orjson.loads(resolved.read_bytes()), {(): Place(str(resolved), None)})
+        return Document(orjson.loads(resolved.read_bytes()), {(): SourceLocation(str(resolved), None)})
     except orjson.JSONDecodeError as error:
         raise RecipeError([Problem(str(resolved), error.lineno, "recipe", f"damaged: {error.msg}")]) from error
 
@@ -149,7 +149,7 @@ def _merge(parent: Document, child: Document) -> Document:
     return Document(values, places | child.places, parent.problems + child.problems)
 
 
-def _forget(places: dict[Key, Place], key: Key) -> None:
+def _forget(places: dict[Key, SourceLocation], key: Key) -> None:
     """Remove the places of a value that is replaced, and of all inside it."""
     for old in [known for known in places if known[: len(key)] == key]:
         del places[old]
@@ -163,7 +163,7 @@ def _apply_sets(document: Document, sets: list[str]) -> None:
         name, equals, value = text.partition("=")
         name = name.strip()
         keys = [int(part) if part.isascii() and part.isdigit() else part for part in name.split(".")]
-        place = Place(f"{SET} {text}", None)
+        place = SourceLocation(f"{SET} {text}", None)
         if not equals or "" in keys:
             document.problems.append(Problem(place.file, None, name or "key", "expected key.path=value"))
             continue
@@ -176,7 +176,7 @@ def _apply_sets(document: Document, sets: list[str]) -> None:
             document.problems.append(Problem(place.file, None, name, "there is no such place in the recipe"))
 
 
-def _set(document: Document, keys: list[str | int], value: Any, place: Place) -> bool:
+def _set(document: Document, keys: list[str | int], value: Any, place: SourceLocation) -> bool:
     """Put a value in its place, creating the sections around it; tell whether there is such a place."""
     node: Any = document.values
     path: list[str | int] = []

@@ -139,7 +139,7 @@ def trains_prompts(method: PairedMethod) -> bool:
             assert_never(method)
 
 
-class RowFacts(NamedTuple):
+class ShapeFacts(NamedTuple):
     """What follows from the shape of a method's rows."""
 
     title: str
@@ -156,11 +156,11 @@ class RowFacts(NamedTuple):
     """One of two answers is better: preference_accuracy and preference_margin can be measured."""
 
 
-def row_facts(method: Method) -> RowFacts:
+def row_facts(method: Method) -> ShapeFacts:
     """Return what follows from the shape of a method's rows."""
     match method.shape:
         case "single":
-            return RowFacts(
+            return ShapeFacts(
                 title="single rows",
                 sequences=1,
                 are_packed=True,
@@ -169,7 +169,7 @@ def row_facts(method: Method) -> RowFacts:
                 has_preference=False,
             )
         case "pair":
-            return RowFacts(
+            return ShapeFacts(
                 title="preference pairs",
                 sequences=2,
                 are_packed=False,

@@ -263,7 +263,7 @@ class TokenF1(Keyed):
     kind: Literal["token_f1"] = "token_f1"
 
 
-class Semantic(Keyed):
+class SemanticSimilarity(Keyed):
     """Cosine of sentence embeddings. It is blind to negation and to a single label or number: for free text only."""
 
     is_share: ClassVar[bool] = False
@@ -339,7 +339,7 @@ RowGrader = (
 """Metrics that mark one answer at a time, with nothing but its row beside it."""
 Grader = Annotated[
     ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | MultipleChoice | Numeric | Label
-    | ValidJson | JsonSchema | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | Semantic
+    | ValidJson | JsonSchema | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | SemanticSimilarity
     | Length | CleanStop | Confidence | LlmJudge | MathAnswer | Sql | Code,
     Field(discriminator="kind"),
 ]  # fmt: skip

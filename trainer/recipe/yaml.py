@@ -27,7 +27,7 @@ Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """Where a value was written."""
 
     file: str
@@ -39,14 +39,14 @@ class Document:
     """Plain values, and the place of each one by its path."""
 
     values: Any
-    places: dict[Key, Place] = field(default_factory=dict)
+    places: dict[Key, SourceLocation] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def place(self, key: Key) -> Place:
+    def place(self, key: Key) -> SourceLocation:
         """Return the place of a key, or of the nearest thing around it that was written."""
         while key and key not in self.places:
             key = key[:-1]
-        return self.places.get(key, Place("recipe", None))
+        return self.places.get(key, SourceLocation("recipe", None))
 
 
 def dotted(key: Key) -> str:
@@ -123,7 +123,7 @@ class _Builder:
 
     def value(self, node: Node, key: Key) -> Any:
         # of an alias, the node is where its anchor stands: the key is the place to correct
-        place = self.document.places.setdefault(key, Place(self.file, node.start_mark.line + 1))
+        place = self.document.places.setdefault(key, SourceLocation(self.file, node.start_mark.line + 1))
         if id(node) in self.seen or node.anchor:
             return self.problem(place, key, "anchors and aliases are not allowed; use `extends`")
         self.seen.add(id(node))
@@ -143,7 +143,7 @@ class _Builder:
     def mapping(self, node: MappingNode, key: Key) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name_node, child in node.value:
-            place = Place(self.file, name_node.start_mark.line + 1)
+            place = SourceLocation(self.file, name_node.start_mark.line + 1)
             if not isinstance(name_node, ScalarNode):
                 self.problem(place, key, "a key must be plain text")
                 continue
@@ -156,7 +156,7 @@ class _Builder:
             values[name] = self.value(child, (*key, name))
         return values
 
-    def scalar(self, node: ScalarNode, key: Key, place: Place) -> Any:
+    def scalar(self, node: ScalarNode, key: Key, place: SourceLocation) -> Any:
         if str(node.tag) in TEXT_TAGS:
             return node.value
         try:
@@ -167,5 +167,5 @@ class _Builder:
             return self.problem(place, key, f"{node.value:.40} is beyond 64 bits, from -2^63 to 2^63 - 1")
         return value
 
-    def problem(self, place: Place, key: Key, message: str) -> None:
+    def problem(self, place: SourceLocation, key: Key, message: str) -> None:
         self.document.problems.append(Problem(place.file, place.line, dotted(key), message))

@@ -28,7 +28,7 @@ Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """What one arm answered; `correct` is None where no grader marked it."""
 
     arm: str
@@ -49,7 +49,7 @@ class AnswerRow:
     """The beginning of the last question."""
     prompt: str
     reference: str | None
-    answers: list[Answer]
+    answers: list[ShownAnswer]
     fields: FieldTable | None
 
     @property
@@ -59,7 +59,7 @@ class AnswerRow:
 
 
 @dataclass
-class Answers:
+class AnswerRows:
     """The rows on the page, and how many of each kind there are in all."""
 
     main: str = "tuned"
@@ -78,14 +78,14 @@ class Answers:
         return {"wrong": wrong, "other": self.counts["all"] - len(self.rows) - wrong}
 
 
-def select_answers(lines: Iterable[Line], primary: str | None = None) -> Answers:
+def select_answers(lines: Iterable[Line], primary: str | None = None) -> AnswerRows:
     """Return what the page shows of eval/predictions.jsonl.
 
     Args:
         lines: {"id", "messages", "reference", "answers": {ARM: {"text", "grades", "reasons"}}}.
         primary: Metric that says what is right; the first one of a row where it has no such mark.
     """
-    selected = Answers()
+    selected = AnswerRows()
     groups: dict[str, list[AnswerRow]] = {name: [] for name in _ORDER}
     for line in lines:
         arms = line.get("answers") or {}
@@ -152,10 +152,12 @@ def _row(line: Line, kinds: list[str], primary: str | None, main: str) -> Answer
     )
 
 
-def _answer(arm: str, answer: Mapping[str, Any], primary: str | None) -> Answer:
+def _answer(arm: str, answer: Mapping[str, Any], primary: str | None) -> ShownAnswer:
     reasons = answer.get("reasons") or {}
     reason = str(reasons.get(primary, next(iter(reasons.values()), "")))
-    return Answer(arm, _shortened(str(answer.get("text", ""))), _is_right(answer, primary), _shortened(reason, 300))
+    return ShownAnswer(
+        arm, _shortened(str(answer.get("text", ""))), _is_right(answer, primary), _shortened(reason, 300)
+    )
 
 
 def _fields(line: Line, arms: Mapping[str, Any]) -> FieldTable | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.render.format import count_of
-from trainer.render.metrics import OPERATIONAL, Metric, Score, metric_of, ordered_metrics, score_of
+from trainer.render.metrics import OPERATIONAL, MetricDisplay, Score, metric_of, ordered_metrics, score_of
 
 MAX_QUALITY = 4
 """Quality metrics in a table of arms; all of them stand in eval/scores.json."""
@@ -18,7 +18,7 @@ SHOWN_COSTS = ("prompt_tokens", "answer_tokens", "latency_p50_s", "latency_p95_s
 class ArmTable:
     """Arms as rows, metrics as columns."""
 
-    metrics: list[Metric]
+    metrics: list[MetricDisplay]
     lines: list[tuple[str, list[Score | None]]]
 
 
@@ -46,7 +46,7 @@ class SliceTable:
     """One field of the rows: its values as rows, arms as columns, by the primary metric."""
 
     field: str
-    metric: Metric
+    metric: MetricDisplay
     arms: list[str]
     lines: list[tuple[str, int, list[Score | None]]]
 
@@ -75,7 +75,7 @@ class SuiteTable:
     num_items: int
     must_pass: bool
     arms: list[str]
-    lines: list[tuple[Metric, list[Score | None]]]
+    lines: list[tuple[MetricDisplay, list[Score | None]]]
 
 
 def suite_tables(scores: Mapping[str, Any] | None) -> list[SuiteTable]:

@@ -14,7 +14,7 @@ from trainer.render.format import count_of, finite
 from trainer.render.metrics import (
     OPERATIONAL,
     RATES,
-    Metric,
+    MetricDisplay,
     Score,
     ScoreRow,
     metric_of,
@@ -148,7 +148,7 @@ class ConstantRow:
     """The score of answering the most frequent reference to every row, beside that of the tuned model."""
 
     text: str
-    metric: Metric
+    metric: MetricDisplay
     constant: Score
     tuned: float | None
     difference: float | None
@@ -187,9 +187,9 @@ def _tuned_against_base(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
     }
 
 
-def _row(metric: Metric, arms: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> ScoreRow:
+def _row(metric: MetricDisplay, arms: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> ScoreRow:
     return score_row(metric, score_of(arms.get("base")), score_of(arms.get("tuned")), comparison)
 
 
-def _bare(metric: Metric) -> ScoreRow:
+def _bare(metric: MetricDisplay) -> ScoreRow:
     return ScoreRow(metric, None, None, None, None, None, "worse")

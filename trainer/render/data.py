@@ -21,7 +21,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from trainer.render.charts import Bar, bar_chart, histogram
-from trainer.render.difference import Change, changes_of_findings, changes_of_rows, num_rows
+from trainer.render.difference import NumberChange, changes_of_findings, changes_of_rows, num_rows
 from trainer.render.format import DASH, count_of, finite, title_of, write_number
 
 MAX_BARS = 20
@@ -44,7 +44,7 @@ class FindingRow:
 
 
 @dataclass(frozen=True)
-class Said:
+class ComparedRow:
     """One of several rows that are compared: its place, and how it is like the others."""
 
     place: str
@@ -70,15 +70,15 @@ class DataView:
     headline: str
     findings: list[FindingRow]
     is_linted: bool
-    changes: list[Change]
-    finding_changes: list[Change]
+    changes: list[NumberChange]
+    finding_changes: list[NumberChange]
     has_previous: bool
     charts: list[tuple[str, Markup]]
     rejected: Markup
     rejected_rows: list[tuple[str, str]]
     system_prompts: list[tuple[str, str]]
     worst: list[tuple[str, str]]
-    compared: list[tuple[str, list[tuple[Said, Said]]]]
+    compared: list[tuple[str, list[tuple[ComparedRow, ComparedRow]]]]
     cleaned: list[Samples]
     pii: list[Samples]
 
@@ -211,11 +211,13 @@ def _compared(report: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _pairs(section: Mapping[str, Any] | None) -> list[tuple[Said, Said]]:
+def _pairs(section: Mapping[str, Any] | None) -> list[tuple[ComparedRow, ComparedRow]]:
     pairs = []
     for pair in (section or {}).get("samples") or []:
         text, of_text = mark_differences(str(pair.get("text") or ""), str(pair.get("of_text") or ""))
-        pairs.append((Said(str(pair.get("row")), _note(pair), text), Said(str(pair.get("of")), "", of_text)))
+        pairs.append(
+            (ComparedRow(str(pair.get("row")), _note(pair), text), ComparedRow(str(pair.get("of")), "", of_text))
+        )
     return pairs
 
 

@@ -14,7 +14,7 @@ SIDES = ("read", "train", "validation", "heldout")
 
 
 @dataclass(frozen=True)
-class Change:
+class NumberChange:
     """One number that differs; of a finding the rows it concerns."""
 
     name: str
@@ -28,13 +28,13 @@ class Change:
         return f"{self.after - self.before:+,}".replace("-", MINUS)
 
 
-def changes_of_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def changes_of_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[NumberChange]:
     """Return the changed counts of rows: read, of each side, and left out by reason."""
     old, new = ({**num_rows(report), **_rejected(report)} for report in (before, after))
     return list(_changes(old, new))
 
 
-def changes_of_findings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def changes_of_findings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[NumberChange]:
     """Return the findings that are new, gone, or concern another number of rows, by rule."""
     return list(_changes(_findings(before), _findings(after)))
 
@@ -59,9 +59,9 @@ def _findings(report: Mapping[str, Any]) -> dict[str, int]:
     return dict(counts)
 
 
-def _changes(old: Mapping[str, int], new: Mapping[str, int]) -> Iterator[Change]:
+def _changes(old: Mapping[str, int], new: Mapping[str, int]) -> Iterator[NumberChange]:
     for name in [*new, *(name for name in old if name not in new)]:
         before, after = old.get(name, 0), new.get(name, 0)
         if before != after:
             grown: Standing = "more" if after > before else "fewer"
-            yield Change(name, before, after, "new" if name not in old else "gone" if name not in new else grown)
+            yield NumberChange(name, before, after, "new" if name not in old else "gone" if name not in new else grown)

@@ -14,7 +14,7 @@ Standing = Literal["better", "worse", "unclear"]
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricDisplay:
     """Name, unit and good direction of one metric; `better` is None where neither direction is known to be good."""
 
     key: str
@@ -26,30 +26,30 @@ class Metric:
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("exact_match", "exact match", "share", "higher"),
-        Metric("preference_accuracy", "preference accuracy", "share", "higher"),
-        Metric("preference_margin", "preference margin (nats)", "nats", "higher"),
-        Metric("valid_json", "valid JSON", "share", "higher"),
-        Metric("loss", "loss (nats/token)", "nats", "lower"),
-        Metric("perplexity", "perplexity", "number", "lower"),
-        Metric("clean_stop", "ended by itself", "share", "higher"),
-        Metric("prompt_tokens", "prompt tokens", "tokens", None),
-        Metric("answer_tokens", "answer tokens", "tokens", None),
-        Metric("latency_p50_s", "latency p50 (s)", "seconds", "lower"),
-        Metric("latency_p95_s", "latency p95 (s)", "seconds", "lower"),
-        Metric("ttft_p50_s", "first token p50 (s)", "seconds", "lower"),
-        Metric("throughput_rps", "requests per second", "number", "higher"),
-        Metric("peak_memory_gib", "peak memory (GiB)", "gib", "lower"),
+        MetricDisplay("exact_match", "exact match", "share", "higher"),
+        MetricDisplay("preference_accuracy", "preference accuracy", "share", "higher"),
+        MetricDisplay("preference_margin", "preference margin (nats)", "nats", "higher"),
+        MetricDisplay("valid_json", "valid JSON", "share", "higher"),
+        MetricDisplay("loss", "loss (nats/token)", "nats", "lower"),
+        MetricDisplay("perplexity", "perplexity", "number", "lower"),
+        MetricDisplay("clean_stop", "ended by itself", "share", "higher"),
+        MetricDisplay("prompt_tokens", "prompt tokens", "tokens", None),
+        MetricDisplay("answer_tokens", "answer tokens", "tokens", None),
+        MetricDisplay("latency_p50_s", "latency p50 (s)", "seconds", "lower"),
+        MetricDisplay("latency_p95_s", "latency p95 (s)", "seconds", "lower"),
+        MetricDisplay("ttft_p50_s", "first token p50 (s)", "seconds", "lower"),
+        MetricDisplay("throughput_rps", "requests per second", "number", "higher"),
+        MetricDisplay("peak_memory_gib", "peak memory (GiB)", "gib", "lower"),
     )
 }
 """In the order of the tables."""
 RATES = {
     metric.key: metric
     for metric in (
-        Metric("format_leak_rate", "general prompts answered in the form of the task", "share", "lower"),
-        Metric("refusal_rate", "general prompts refused", "share", "lower"),
-        Metric("other_language_rate", "general prompts answered in another language", "share", "lower"),
-        Metric("same_answer_rate", "general prompts answered like another one", "share", "lower"),
+        MetricDisplay("format_leak_rate", "general prompts answered in the form of the task", "share", "lower"),
+        MetricDisplay("refusal_rate", "general prompts refused", "share", "lower"),
+        MetricDisplay("other_language_rate", "general prompts answered in another language", "share", "lower"),
+        MetricDisplay("same_answer_rate", "general prompts answered like another one", "share", "lower"),
     )
 }
 """Shares of general prompts, none of which has to do with the task."""
@@ -79,7 +79,7 @@ class Score:
 class ScoreRow:
     """One line of a scores table: both arms, tuned minus base with its interval, and what that says."""
 
-    metric: Metric
+    metric: MetricDisplay
     base: Score | None
     tuned: Score | None
     difference: float | None
@@ -88,7 +88,7 @@ class ScoreRow:
     standing: Standing
 
 
-def metric_of(key: str, scores: Mapping[str, Any] | None = None) -> Metric:
+def metric_of(key: str, scores: Mapping[str, Any] | None = None) -> MetricDisplay:
     """Return the metric called `key`: a known one, or as `scores["metrics"]` describes it.
 
     Without a description it is a plain number with no good direction.
@@ -96,10 +96,10 @@ def metric_of(key: str, scores: Mapping[str, Any] | None = None) -> Metric:
     if key in METRICS or key in RATES:
         return METRICS.get(key) or RATES[key]
     facts = ((scores or {}).get("metrics") or {}).get(key) or {}
-    return Metric(key, title_of(key), facts.get("unit", "number"), facts.get("better"))
+    return MetricDisplay(key, title_of(key), facts.get("unit", "number"), facts.get("better"))
 
 
-def ordered_metrics(scores: Mapping[str, Any] | None, arms: Iterable[str]) -> list[Metric]:
+def ordered_metrics(scores: Mapping[str, Any] | None, arms: Iterable[str]) -> list[MetricDisplay]:
     """Return what was measured of some arms: the primary metric, other quality, then what an answer takes."""
     measured = dict.fromkeys(key for arm in arms for key in ((scores or {}).get("arms") or {}).get(arm) or {})
     graders = list((scores or {}).get("metrics") or {})
@@ -108,7 +108,7 @@ def ordered_metrics(scores: Mapping[str, Any] | None, arms: Iterable[str]) -> li
     return [metric_of(key, scores) for key in keys]
 
 
-def write_value(metric: Metric, value: float | None) -> str:
+def write_value(metric: MetricDisplay, value: float | None) -> str:
     """Write a value in the metric's unit: 84.5%, 0.412; seconds stand in the title."""
     if value is None or finite(value) is None:
         return DASH
@@ -126,7 +126,7 @@ def write_value(metric: Metric, value: float | None) -> str:
     return text.replace("-", MINUS)
 
 
-def write_difference(metric: Metric, value: float | None) -> str:
+def write_difference(metric: MetricDisplay, value: float | None) -> str:
     """Write a signed difference; shares differ in percentage points: +23.5 points."""
     if value is None or finite(value) is None:
         return DASH
@@ -134,7 +134,7 @@ def write_difference(metric: Metric, value: float | None) -> str:
     return (text if text[0] in f"+-{MINUS}" else f"+{text}").replace("-", MINUS)
 
 
-def write_interval(metric: Metric, low: float | None, high: float | None, *, signed: bool = False) -> str:
+def write_interval(metric: MetricDisplay, low: float | None, high: float | None, *, signed: bool = False) -> str:
     """Write an interval without its unit, such as `81.9 to 87.0`; empty where a bound is missing."""
     if low is None or high is None or finite(low) is None or finite(high) is None:
         return ""
@@ -197,7 +197,7 @@ def score_of(entry: Mapping[str, Any] | None) -> Score | None:
 
 
 def score_row(
-    metric: Metric, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None
+    metric: MetricDisplay, base: Score | None, tuned: Score | None, comparison: Mapping[str, Any] | None
 ) -> ScoreRow:
     """Line up two scores with their tested difference, or else the difference of the values.
 
@@ -216,7 +216,7 @@ def score_row(
 
 
 def _standing(
-    metric: Metric, base: Score | None, tuned: Score | None, low: float | None, high: float | None
+    metric: MetricDisplay, base: Score | None, tuned: Score | None, low: float | None, high: float | None
 ) -> Standing:
     """Judge by the interval of the difference, else by whether the arms' own intervals are apart."""
     if low is None or high is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.render import sections
-from trainer.render.answers import Answers
+from trainer.render.answers import AnswerRows
 from trainer.render.arms import arm_table, comparison_sentences, retention_sentences, slice_tables, suite_tables
 from trainer.render.curves import training_curves
 from trainer.render.damage import constant_row, damage_summary, damages, habit_measures
@@ -60,7 +60,7 @@ class ReportFacts:
     decision: dict[str, Any] | None = None
     gates: list[dict[str, Any]] | None = None
     verify: dict[str, dict[str, Any]] | None = None
-    answers: Answers | None = None
+    answers: AnswerRows | None = None
     pages: dict[str, str] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
 

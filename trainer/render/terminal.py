@@ -12,7 +12,7 @@ from trainer.render.arms import arm_table, suite_tables
 from trainer.render.damage import constant_row, damage_summary, damages
 from trainer.render.metrics import (
     OPERATIONAL,
-    Metric,
+    MetricDisplay,
     Score,
     ScoreRow,
     score_rows,
@@ -98,7 +98,7 @@ def suites_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def _score(metric: Metric, score: Score | None) -> Text:
+def _score(metric: MetricDisplay, score: Score | None) -> Text:
     interval = write_interval(metric, score.low, score.high) if score else ""
     return _with_interval(Text(write_value(metric, score.value if score else None)), interval)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from trainer.data.lint.language import language_of
-from trainer.scoring.evidence import Evidence
 from trainer.scoring.graders.refusal import refuses
+from trainer.scoring.statistics.measurements import Evidence
 
 HABITS = ("refusal_rate", "other_language_rate", "same_answer_rate")
 """Shares of general prompts, by arm; less is better."""

@@ -19,11 +19,11 @@ import numpy as np
 
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
-from trainer.scoring.evidence import Evidence
-from trainer.scoring.ranges import HARNESS_SHARES
+from trainer.scoring.gates.ranges import HARNESS_SHARES
+from trainer.scoring.questions.suite import SuiteItems, read_items
 from trainer.scoring.results import ArmResults, figure
-from trainer.scoring.statistics import Score
-from trainer.scoring.suite import SuiteItems, read_items
+from trainer.scoring.statistics.intervals import Score
+from trainer.scoring.statistics.measurements import Evidence
 
 BATCH_SIZE = 8
 

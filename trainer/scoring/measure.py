@@ -9,16 +9,16 @@ import numpy as np
 
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.metrics import Confidence, Grader, MultipleChoice
-from trainer.scoring.clusters import Floats
-from trainer.scoring.graders import Help, calibration, expected_calibration_error, grade, micro
+from trainer.scoring.generation.responders import PromptEncoder, Responder, Told, shared_prefix
+from trainer.scoring.graders import GraderServices, calibration, expected_calibration_error, grade, micro
 from trainer.scoring.graders.expected import applies
-from trainer.scoring.lettered import grade_letters, lettered
-from trainer.scoring.prompts import Asked, asked_by, without_reasoning
-from trainer.scoring.question import Answer, Grade, Question
+from trainer.scoring.question import Answer, Grade, PromptRequest, Question, asked_by
+from trainer.scoring.questions.lettered import grade_letters, lettered
+from trainer.scoring.questions.prompts import without_reasoning
+from trainer.scoring.questions.retrieval import retriever_name, stronger_retriever
 from trainer.scoring.results import ArmResults, answer_evidence, figure, latency_evidence
-from trainer.scoring.retrieval import retriever_name, stronger_retriever
-from trainer.scoring.speakers import Speaker, Tokens, Told, shared_prefix
-from trainer.scoring.statistics import Score
+from trainer.scoring.statistics.clusters import Floats
+from trainer.scoring.statistics.intervals import Score
 
 NO_ANSWER = Answer("", 0, finished=True)
 RESAMPLES = 1000
@@ -36,13 +36,13 @@ class Settings:
 
 def measure(
     arm: Arm,
-    speaker: Speaker,
+    speaker: Responder,
     questions: Sequence[Question],
-    asked: Sequence[Asked],
+    asked: Sequence[PromptRequest],
     graders: Sequence[Sequence[Grader]],
     *,
-    helps: Help,
-    tokens: Tokens | None,
+    helps: GraderServices,
+    tokens: PromptEncoder | None,
     settings: Settings,
     told: Told,
 ) -> ArmResults:
@@ -84,7 +84,7 @@ def measure(
     return results
 
 
-def _as_asked(questions: Sequence[Question], asked: Sequence[Asked]) -> list[Question]:
+def _as_asked(questions: Sequence[Question], asked: Sequence[PromptRequest]) -> list[Question]:
     """Return the questions as the arm puts them: choices continue its own prompt, not the row's."""
     return [replace(question, messages=one.messages) for question, one in zip(questions, asked, strict=True)]
 
@@ -95,7 +95,7 @@ def _is_generated(graders: Sequence[Grader]) -> bool:
 
 
 def _generated(
-    speaker: Speaker, asked: Sequence[Asked], graders: Sequence[Sequence[Grader]], told: Told
+    speaker: Responder, asked: Sequence[PromptRequest], graders: Sequence[Sequence[Grader]], told: Told
 ) -> list[Answer]:
     places = [place for place, own in enumerate(graders) if _is_generated(own)]
     for _ in range(len(asked) - len(places)):
@@ -108,13 +108,13 @@ def _generated(
 
 
 def _repaired(
-    speaker: Speaker,
+    speaker: Responder,
     questions: Sequence[Question],
-    asked: Sequence[Asked],
+    asked: Sequence[PromptRequest],
     graders: Sequence[Sequence[Grader]],
     answers: Sequence[Answer],
     texts: Sequence[str],
-    helps: Help,
+    helps: GraderServices,
     told: Told,
 ) -> list[Answer]:
     """Give each answer that breaks the form a second attempt, shown what is wrong."""
@@ -143,7 +143,7 @@ def _repaired(
     return repaired
 
 
-def _second_prompt(asked: Asked, text: str, reason: str) -> Asked:
+def _second_prompt(asked: PromptRequest, text: str, reason: str) -> PromptRequest:
     wanted = f"That answer cannot be used: {reason}. Give the corrected answer and nothing else."
     turns = [{"role": "assistant", "content": text}, {"role": "user", "content": wanted}]
     return replace(asked, messages=[*asked.messages, *turns])
@@ -156,8 +156,8 @@ def _grade(
     results: ArmResults,
     questions: Sequence[Question],
     graders: Sequence[Sequence[Grader]],
-    helps: Help,
-    speaker: Speaker,
+    helps: GraderServices,
+    speaker: Responder,
 ) -> None:
     """Let every grader mark the questions that name it; items may share a metric's name with other keys."""
     named: dict[str, tuple[Grader, list[int]]] = {}
@@ -182,7 +182,7 @@ def _grade(
 
 
 def _marks(
-    grader: Grader, answers: Sequence[Answer], asked: Sequence[Question], helps: Help, speaker: Speaker
+    grader: Grader, answers: Sequence[Answer], asked: Sequence[Question], helps: GraderServices, speaker: Responder
 ) -> Sequence[Grade | None]:
     if not isinstance(grader, MultipleChoice) or speaker.tells_choices:
         return grade(grader, answers, asked, helps)

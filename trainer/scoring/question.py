@@ -78,3 +78,26 @@ class Grade:
     """What is wrong; empty at full score."""
     failure: Failure | None = None
     """Kind of failure, None at full score."""
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """What is sent to a model for one question."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, Any]:
+        """Return what a renderer takes."""
+        return {"tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
+
+
+def asked_by(question: Question) -> PromptRequest:
+    """Return what is sent for a question as it stands."""
+    row = question.row
+    return PromptRequest(question.messages, row.get("tools") or [], row.get("chat_template_kwargs") or {})
+
+
+ANSWER_KIND = "answer_kind"
+"""Field of a question's row that says what its answer is, `call` or `text`: for `when` and `slices`."""

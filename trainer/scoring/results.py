@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from trainer.recipe.metrics import Confidence, Grader, LlmJudge, Semantic
-from trainer.scoring.clusters import Floats
-from trainer.scoring.comparisons import sentence, with_holm
-from trainer.scoring.evidence import Evidence, Kind, difference, score
-from trainer.scoring.gates import LOWER_IS_BETTER, OPERATIONS
+from trainer.recipe.metrics import Confidence, Grader, LlmJudge, SemanticSimilarity
+from trainer.scoring.gates.judge import LOWER_IS_BETTER, OPERATIONS
 from trainer.scoring.question import Answer, Grade, Question, Timing
-from trainer.scoring.statistics import Score
+from trainer.scoring.statistics.clusters import Floats
+from trainer.scoring.statistics.comparisons import sentence, with_holm
+from trainer.scoring.statistics.intervals import Score
+from trainer.scoring.statistics.measurements import Evidence, Kind, difference, score
 
 Marked = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -203,7 +203,7 @@ def _is_bounded(grader: Grader) -> bool:
     match grader:
         case LlmJudge():
             return grader.mode == "pairwise"
-        case Semantic():
+        case SemanticSimilarity():
             return False
         case _:
             return True

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from trainer.errors import DataError
-from trainer.scoring.evidence import Evidence
+from trainer.scoring.generation.likelihood import Floats
 from trainer.scoring.graders import is_json, mostly_json
 from trainer.scoring.habits import habit_evidence
-from trainer.scoring.likelihood import Floats
+from trainer.scoring.statistics.measurements import Evidence
 
 JSON_OPENINGS = ('{"', "[{", '["')
 MAX_LABELS = 200
@@ -101,7 +101,7 @@ class Yardstick:
         return Drift(kl, losses - self.losses, self.counts)
 
 
-class Retention:
+class RetentionMeter:
     """The forgetting meter of one run: first the base, then the tuned model."""
 
     def __init__(self, rows: Sequence[tuple[list[int], list[int]]], path: Path, *, prompts: Sequence[str] = ()) -> None:

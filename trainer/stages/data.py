@@ -12,23 +12,24 @@ import numpy as np
 import orjson
 
 import trainer
-from trainer.data.cluster import open_workers
-from trainer.data.desk import Desk, Rows
+from trainer.data.cluster.launch import open_workers
+from trainer.data.column_usage import Usage
+from trainer.data.contamination_check import compare_with_heldout, guard
+from trainer.data.dataset import Rows, RowSet
 from trainer.data.embedding import find_model
-from trainer.data.files import passed_over
-from trainer.data.guard import compare_with_heldout, guard
-from trainer.data.ledger import NUM_LISTED, FileCount, Ledger, no_usable_rows
+from trainer.data.fact_table import FactTable
 from trainer.data.lint.run import Linter, raise_errors
-from trainer.data.linting import lint
-from trainer.data.mask import Mask
+from trainer.data.lint_rows import lint
 from trainer.data.peek import Peeked, peek, unseen
-from trainer.data.prepare import KTO, PAIR, TEXT, Prepared, Rules, chunks, prepare
+from trainer.data.pii.hide import Mask
+from trainer.data.prepare import Prepared, Rules, chunks, prepare
+from trainer.data.read.files import passed_over
+from trainer.data.read.sources import Input, open_inputs, system_text
+from trainer.data.records.kinds import KTO, PAIR, TEXT, Side
+from trainer.data.rejections import NUM_LISTED, FileCount, RowCounts, no_usable_rows
+from trainer.data.report import build_report
+from trainer.data.row_file import RowFile
 from trainer.data.semantic import find_semantic
-from trainer.data.sources import Input, open_inputs, system_text
-from trainer.data.spool import Spool
-from trainer.data.summary import build_report
-from trainer.data.table import Side, Table
-from trainer.data.usage import Usage
 from trainer.errors import DataError
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.metric import Metric
@@ -36,7 +37,7 @@ from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import summary_text
 from trainer.rundir import read_json
-from trainer.scoring.questions import ANSWER_KIND
+from trainer.scoring.question import ANSWER_KIND
 
 if TYPE_CHECKING:
     from trainer.recipe.schema import Recipe
@@ -58,12 +59,12 @@ def run(recipe: Recipe, run: StageContext) -> None:
         find_model(data.dedupe.semantic.model)
     with (
         open_workers(data, run.dir) as workers,
-        Spool(run.dir / "rows.partial") as spool,
-        Spool(run.dir / "said.partial") as said,
-        Spool(run.dir / "facts.partial") as facts,
-        Ledger(run.dir / "rejected.jsonl") as ledger,
+        RowFile(run.dir / "rows.partial") as spool,
+        RowFile(run.dir / "said.partial") as said,
+        RowFile(run.dir / "facts.partial") as facts,
+        RowCounts(run.dir / "rejected.jsonl") as ledger,
     ):
-        desk = Desk(data, Table(), spool, said, facts, workers, ledger, Mask(data.pii))
+        desk = RowSet(data, FactTable(), spool, said, facts, workers, ledger, Mask(data.pii))
         if pseudonyms_pass_away(data.pii):
             run.say("pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again")
         _read_all(desk)
@@ -75,7 +76,7 @@ def run(recipe: Recipe, run: StageContext) -> None:
         _write_results(run, desk, sides, sections, recipe.name)
 
 
-def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, Any]]:
+def _arrange(desk: RowSet, run: StageContext) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Take out copies and leaks, and give every row a side.
 
     Returns:
@@ -99,7 +100,7 @@ def _arrange(desk: Desk, run: StageContext) -> tuple[dict[str, Rows], dict[str, 
     return sides, sections
 
 
-def _check_sides(desk: Desk, sides: dict[str, Rows], num_groups: int) -> None:
+def _check_sides(desk: RowSet, sides: dict[str, Rows], num_groups: int) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
@@ -118,7 +119,7 @@ def _check_sides(desk: Desk, sides: dict[str, Rows], num_groups: int) -> None:
             )
 
 
-def _why_undivided(desk: Desk, num_groups: int) -> str:
+def _why_undivided(desk: RowSet, num_groups: int) -> str:
     """Say what is left of the rows, and what ties these together."""
     rows = desk.rows[Side.SOURCE]
     num_copies = desk.ledger.reasons["exact_duplicate"] + desk.ledger.reasons["near_duplicate"]
@@ -136,7 +137,7 @@ def _why_undivided(desk: Desk, num_groups: int) -> str:
 # Reading
 
 
-def _read_all(desk: Desk) -> None:
+def _read_all(desk: RowSet) -> None:
     """Read every file of the recipe, and put its finished rows into the table and onto disk."""
     rules = Rules.of(desk.data, system_text(desk.data))
     for given in open_inputs(desk.data):
@@ -151,7 +152,7 @@ def _read_all(desk: Desk) -> None:
     desk.begin()
 
 
-def _usage(desk: Desk, given: Input) -> Usage:
+def _usage(desk: RowSet, given: Input) -> Usage:
     """Return the counts of a file's source; those of benchmarks are not shown."""
     usage = Usage(given.source_name)
     if given.side != Side.BENCHMARK:
@@ -161,7 +162,7 @@ def _usage(desk: Desk, given: Input) -> Usage:
     return usage
 
 
-def _say_sources(desk: Desk, run: StageContext) -> None:
+def _say_sources(desk: RowSet, run: StageContext) -> None:
     """Print a line about each source: layout, columns that are used and columns that are not."""
     for path, usage in desk.ledger.usages.items():
         run.say(usage.line(desk.mask))
@@ -170,7 +171,7 @@ def _say_sources(desk: Desk, run: StageContext) -> None:
             run.say(f"{usage.name}: {len(files)} files that could hold rows are not read: {names}")
 
 
-def _read_file(desk: Desk, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
+def _read_file(desk: RowSet, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
     counted = FileCount()
     for result in results:
         if result.refusal:
@@ -243,7 +244,7 @@ def _refusals(files: list[Peeked], limit: float) -> Iterator[DataError]:
             yield error
 
 
-def _check_kinds(desk: Desk, recipe: Recipe) -> None:
+def _check_kinds(desk: RowSet, recipe: Recipe) -> None:
     """Check that there are rows, all of one kind, and that they fit the method.
 
     Raises:
@@ -299,7 +300,7 @@ def _check_fit(first: dict[int, str], recipe: Recipe) -> None:
 
 
 def _write_results(
-    run: StageContext, desk: Desk, sides: dict[str, Rows], sections: dict[str, Any], recipe_name: str
+    run: StageContext, desk: RowSet, sides: dict[str, Rows], sections: dict[str, Any], recipe_name: str
 ) -> None:
     """Write the sides, the report and the page, show the findings.
 
@@ -327,7 +328,7 @@ def _final(folder: Path, report: dict[str, Any]) -> Path:
     return folder if has_errors else folder.with_name(folder.name.removesuffix(".partial"))
 
 
-def _note_numbers(run: StageContext, desk: Desk, sides: dict[str, Rows]) -> None:
+def _note_numbers(run: StageContext, desk: RowSet, sides: dict[str, Rows]) -> None:
     reasons = desk.ledger.reasons
     run.numbers["rows_read"] = desk.ledger.num_read
     run.numbers.update({f"rows_{side}": int(rows.size) for side, rows in sides.items()})
@@ -360,7 +361,7 @@ def write_report(report: dict[str, Any]) -> bytes:
     return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _write_side(path: Path, desk: Desk, rows: Rows, *, is_train: bool) -> None:
+def _write_side(path: Path, desk: RowSet, rows: Rows, *, is_train: bool) -> None:
     # Repeating is for training alone: a row counted twice in a measurement would weigh twice.
     repeats = [desk.repeat_of[label] if is_train else 1.0 for label in desk.table.labels]
     files = desk.table.columns["file"][rows].tolist()

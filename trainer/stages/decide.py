@@ -1,6 +1,6 @@
 """decide: prompting against tuning, from what eval has measured and the prices of the recipe.
 
-Generates nothing. Writes `decision.json`, `index.html`, and `providers/*.jsonl` for the services that the recipe names.
+Generates nothing. Writes `verdict.json`, `index.html`, and `providers/*.jsonl` for the services that the recipe names.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Any
 from rich.console import Console
 
 import trainer
-from trainer.data import exact
+from trainer import exact_json
+from trainer.decide import budget as budgets
+from trainer.decide import case, changes, explanation, inputs, price, providers, verdict
+from trainer.decide.budget import ArmUse, Budget
+from trainer.decide.closed_set import is_closed_set
+from trainer.decide.headline import headline
+from trainer.decide.inputs import ArmGrounds, DecisionInputs, Interval, Resamples
+from trainer.decide.verdict import Choice
 from trainer.errors import StageError
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
 from trainer.render.decide import decide_summary, render_decide_page
 from trainer.rundir import StageContext, read_json, write_json
-from trainer.scoring import budget as budgets
-from trainer.scoring import case, changes, decision, explanation, grounds, price, providers
-from trainer.scoring.budget import ArmUse, Budget
-from trainer.scoring.closed_set import is_closed_set
-from trainer.scoring.decision import Choice
-from trainer.scoring.gates import OPERATIONS
-from trainer.scoring.grounds import ArmGrounds, Grounds, Interval, Resamples
-from trainer.scoring.headline import headline
-from trainer.scoring.questions import conversation
+from trainer.scoring.gates.judge import OPERATIONS
+from trainer.scoring.questions.from_rows import conversation
 
 NOT_QUALITY = frozenset({"loss", "perplexity", "preference_margin", *OPERATIONS})
 FACTS = ("shots", "documents", "retriever", "stronger_retriever", "concurrency", "valid", "repairs", "failures")
@@ -135,13 +135,13 @@ def _training_hours(section: DecideSection, context: StageContext) -> float:
 
 def _grounds(
     section: DecideSection, scores: Json, predictions: list[Json], metric: str | None, budget: Budget, seed: int
-) -> tuple[Grounds, Resamples | None]:
+) -> tuple[DecisionInputs, Resamples | None]:
     scored = [arm for arm, metrics in scores["arms"].items() if _number(metrics, metric) is not None]
-    table = grounds.make_table(predictions, metric or "", scored)
-    resamples = grounds.resample(table, seed) if scored else None
-    pairs = grounds.paired_differences(table, seed)
-    pairs |= grounds.reported_differences(scores.get("comparisons") or [], metric or "")
-    measured = Grounds(
+    table = inputs.make_table(predictions, metric or "", scored)
+    resamples = inputs.resample(table, seed) if scored else None
+    pairs = inputs.paired_differences(table, seed)
+    pairs |= inputs.reported_differences(scores.get("comparisons") or [], metric or "")
+    measured = DecisionInputs(
         metric=metric or "quality",
         target=section.target,
         num_rows=table.num_rows or int(scores.get("heldout_rows") or 0),
@@ -154,7 +154,7 @@ def _grounds(
     return _with_costs(measured, budget), resamples
 
 
-def _with_costs(measured: Grounds, budget: Budget) -> Grounds:
+def _with_costs(measured: DecisionInputs, budget: Budget) -> DecisionInputs:
     """Return the grounds at the volume of a budget."""
     return replace(
         measured,
@@ -188,9 +188,9 @@ def _arm_grounds(scores: Json, arm: str, metric: str) -> ArmGrounds:
     )
 
 
-def _decision(measured: Grounds, resamples: Resamples | None, scores: Json, budget: Budget) -> Json:
-    choice = decision.decide(measured)
-    share, shares = decision.confidence(measured, resamples, choice.verdict)
+def _decision(measured: DecisionInputs, resamples: Resamples | None, scores: Json, budget: Budget) -> Json:
+    choice = verdict.decide(measured)
+    share, shares = verdict.confidence(measured, resamples, choice.verdict)
     costs = budgets.arm_costs(budget)
     tuned = choice.tuned or (budgets.ASSUMED if budgets.ASSUMED in budget.uses else None)
     crossings = budgets.break_evens(budget, tuned)
@@ -226,7 +226,7 @@ def _decision(measured: Grounds, resamples: Resamples | None, scores: Json, budg
     }
 
 
-def _arms(measured: Grounds, choice: Choice, scores: Json, costs: Mapping[str, Json]) -> Json:
+def _arms(measured: DecisionInputs, choice: Choice, scores: Json, costs: Mapping[str, Json]) -> Json:
     """Return every number of every arm, with its difference to the best prompted one."""
     arms = {}
     for name, metrics in scores["arms"].items():
@@ -267,7 +267,7 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
 
 
 def _lines(path: Path) -> list[Json]:
-    return [exact.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _show(value: Json, context: StageContext) -> None:

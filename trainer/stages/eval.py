@@ -20,7 +20,7 @@ import orjson
 import torch
 from tqdm import tqdm
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.data.embedding import load_embedder
 from trainer.errors import HardwareError
 from trainer.model.load import load_tokenizer
@@ -31,24 +31,24 @@ from trainer.recipe.metrics import Grader, ToolCall, written_out
 from trainer.render.junit import render_junit
 from trainer.render.markdown import render_markdown
 from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
-from trainer.scoring.endpoint import ChatPrompt, EndpointModel
-from trainer.scoring.graders import Help, auto_metrics, check, unread_calls
+from trainer.scoring.generation.endpoint import ChatPrompt, EndpointModel
+from trainer.scoring.generation.models import Models
+from trainer.scoring.generation.responders import EndpointResponder, LocalResponder, PromptEncoder, Responder
+from trainer.scoring.generation.sampling import NucleusSampling
+from trainer.scoring.generation.stopping import longest_answer, stop_ids
+from trainer.scoring.graders import GraderServices, auto_metrics, check, unread_calls
 from trainer.scoring.graders.judge import Ask
-from trainer.scoring.heldout import read_examples, read_held_out, usual_metric
-from trainer.scoring.limits import longest_answer, stop_ids
 from trainer.scoring.lm_eval import add_tasks, read_suite
 from trainer.scoring.measure import Settings, measure
-from trainer.scoring.models import Models
-from trainer.scoring.prompts import Asked, asked_by, build
-from trainer.scoring.question import Message, Question
-from trainer.scoring.questions import questions_of
+from trainer.scoring.question import Message, PromptRequest, Question, asked_by
+from trainer.scoring.questions.from_rows import questions_of
+from trainer.scoring.questions.heldout import read_examples, read_held_out, usual_metric
+from trainer.scoring.questions.prompts import build
+from trainer.scoring.questions.retrieval import retriever_name, stronger_retriever
+from trainer.scoring.questions.suite import SuiteItems, refuse_same_names
 from trainer.scoring.results import Panel
-from trainer.scoring.retention import Retention, general_prompts, task_format
-from trainer.scoring.retrieval import retriever_name, stronger_retriever
-from trainer.scoring.sampling import Sampling
-from trainer.scoring.speakers import EndpointSpeaker, LocalSpeaker, Speaker, Tokens
-from trainer.scoring.suite import SuiteItems, refuse_same_names
-from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
+from trainer.scoring.retention import RetentionMeter, general_prompts, task_format
+from trainer.scoring.scores import EvalMeasurements, judge_gates, predictions, scores_of
 from trainer.scoring.taught import contradiction
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
@@ -72,7 +72,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
         DataError: There are no held-out rows, or an arm is shown what it is tested on.
         HardwareError: Out of memory, or an endpoint does not answer.
     """
-    work = Work(recipe, context)
+    work = EvalRun(recipe, context)
     try:
         for kind, model in work.models():
             for arm in work.arms:
@@ -95,7 +95,7 @@ def _bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 @dataclass
-class Work:
+class EvalRun:
     """What is measured, and what has been found so far."""
 
     recipe: Recipe
@@ -108,7 +108,7 @@ class Work:
         self.renderer = Renderer(
             self.tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs
         )
-        self.tokens = Tokens(self.renderer)
+        self.tokens = PromptEncoder(self.renderer)
         self.held = read_held_out(
             TokenStore.load(self.context.input("pack", "heldout.safetensors")),
             self.context.input("data", "heldout.jsonl").read_bytes().splitlines(),
@@ -138,8 +138,8 @@ class Work:
         tuned = self.context.input("train", "")
         self.opened = Models(recipe.model, recipe.adapter, self.tokenizer, tuned=tuned, cache=cache_dir())
         chosen = recipe.eval.sampling
-        self.sampling = Sampling(chosen.temperature, chosen.top_p, chosen.seed) if chosen else None
-        self.retention: Retention | None = None
+        self.sampling = NucleusSampling(chosen.temperature, chosen.top_p, chosen.seed) if chosen else None
+        self.retention: RetentionMeter | None = None
         self.contradictions: list[dict[str, Any]] = []
 
     # Arms
@@ -205,9 +205,9 @@ class Work:
     def _answer(
         self,
         arm: Arm,
-        speaker: Speaker,
+        speaker: Responder,
         panel: Panel,
-        asked: Sequence[Asked],
+        asked: Sequence[PromptRequest],
         graders: Sequence[Sequence[Grader]],
         title: str,
         *,
@@ -236,7 +236,7 @@ class Work:
             )
 
     @cached_property
-    def helps(self) -> Help:
+    def helps(self) -> GraderServices:
         """Return what graders may ask for."""
         judge_section = self.recipe.eval.judge
         ask: Ask | None = None
@@ -246,16 +246,16 @@ class Work:
             def ask(conversations: list[list[Message]]) -> list[str]:
                 return [answer.text for answer in model.answers([ChatPrompt(messages) for messages in conversations])]
 
-        return Help(embed=load_embedder, ask=ask, choice_scores=None)
+        return GraderServices(embed=load_embedder, ask=ask, choice_scores=None)
 
-    def _speaker(self, arm: Arm, model: Any, max_new_tokens: int) -> Speaker:
+    def _speaker(self, arm: Arm, model: Any, max_new_tokens: int) -> Responder:
         section = self.recipe.eval
         store = cache_dir() / "answers" / f"{self._identity(arm, max_new_tokens)}.jsonl"
         if isinstance(arm.model, Endpoint):
             endpoint = EndpointModel(
                 arm.model, max_new_tokens=max_new_tokens, sampling=self.sampling, concurrency=section.concurrency
             )
-            return EndpointSpeaker(endpoint, self.tokens, store=store, max_context=arm.model.max_context_tokens)
+            return EndpointResponder(endpoint, self.tokens, store=store, max_context=arm.model.max_context_tokens)
         local = self.opened.local(
             model,
             stop_ids=self.stop_ids,
@@ -267,7 +267,7 @@ class Work:
             say=self.context.say,
         )
         limit = getattr(model.config, "max_position_embeddings", None)
-        return LocalSpeaker(local, self.tokens, store=store, max_context=limit)
+        return LocalResponder(local, self.tokens, store=store, max_context=limit)
 
     def _identity(self, arm: Arm, max_new_tokens: int) -> str:
         """Return what an answer depends on beside its prompt."""
@@ -293,7 +293,7 @@ class Work:
 
     # Prompts
 
-    def _prompts(self, arm: Arm, speaker: Speaker) -> list[Asked]:
+    def _prompts(self, arm: Arm, speaker: Responder) -> list[PromptRequest]:
         if arm.retriever:
             missing = stronger_retriever(arm.retriever)
             weaker = f"; no embedding model is installed, with one it may do better: {missing}" if missing else ""
@@ -313,7 +313,7 @@ class Work:
         lines = self.context.input("data", "train.jsonl").read_bytes().splitlines()
         if len(lines) > MAX_POOL:
             lines = random.Random(self.recipe.seed).sample(lines, MAX_POOL)
-        return [exact.loads(line) for line in lines]
+        return [exact_json.loads(line) for line in lines]
 
     # Forgetting
 
@@ -325,7 +325,7 @@ class Work:
         if kind not in ("base", "tuned"):
             return
         prompts = general_prompts(Path(section.prompts) if section.prompts else None, section.num_prompts)
-        asked = [Asked([{"role": "user", "content": prompt}]) for prompt in prompts]
+        asked = [PromptRequest([{"role": "user", "content": prompt}]) for prompt in prompts]
         arm = Arm(name=kind, model=kind)  # type: ignore[arg-type]
         speaker = self._speaker(arm, model, max(section.max_new_tokens, self.max_new_tokens))
         with _bar(f"retention {kind}", len(asked)) as told:
@@ -336,7 +336,7 @@ class Work:
                 (self.tokens.ids(one), self.tokens.of_text(text)[: section.max_new_tokens])
                 for one, text in zip(asked, answers, strict=True)
             ]
-            self.retention = Retention(rows, self.context.dir / "base_log_probs.tmp", prompts=prompts)
+            self.retention = RetentionMeter(rows, self.context.dir / "base_log_probs.tmp", prompts=prompts)
             self.retention.record(model)
         elif self.retention is not None:
             self.retention.compare(model)
@@ -348,7 +348,7 @@ class Work:
     def write(self) -> None:
         """Write everything that was found."""
         references = [question.reference or "" for question in self.panel.questions]
-        measured = Measured(
+        measured = EvalMeasurements(
             panel=self.panel,
             suites=[(items.suite.name, items.suite.must_pass, panel) for items, panel in self.suites],
             retention=self.retention.evidence(task_format(references)) if self.retention else {},
@@ -394,4 +394,4 @@ def _primary(recipe: Recipe, panel: Panel) -> str:
 
 def _write_lines(path: Path, lines: Iterable[Row]) -> None:
     with path.open("wb") as file:
-        file.writelines(exact.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
+        file.writelines(exact_json.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)

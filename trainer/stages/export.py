@@ -13,30 +13,30 @@ from typing import Any
 
 import torch
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.errors import GateError, HardwareError
+from trainer.export.formats import MERGED, FromMerged, FromTraining, format_of
+from trainer.export.held_out_answers import Exam, make_exam
+from trainer.export.judge import Scored, drift, judge, prove_apart, sentence
+from trainer.export.lineage import ExportLineage, RunFacts
+from trainer.export.manifest import write_manifest
+from trainer.export.provenance import template_sha256
+from trainer.export.push import hub_token, push
+from trainer.export.request import Export, Request
+from trainer.export.sidecar import write_carried
+from trainer.export.write import Writer, WrittenExport
+from trainer.export.write_transformers import base_folder, generation_settings, own_files
 from trainer.model import adapter as adapters
-from trainer.model.carried import write_carried
-from trainer.model.formats import MERGED, FromMerged, FromTraining, format_of
 from trainer.model.load import load_tokenizer
-from trainer.model.manifest import write_manifest
-from trainer.model.proof import Scored, drift, judge, prove_apart, sentence
-from trainer.model.provenance import template_sha256
-from trainer.model.push import hub_token, push
-from trainer.model.request import Export, Request
-from trainer.model.writer import Writer, Written
-from trainer.model.written import base_folder, generation_settings, own_files
 from trainer.recipe import Recipe
 from trainer.recipe.export import FORMATS
 from trainer.recipe.metrics import written_out
 from trainer.recipe.model import four_bit_of, low_rank
 from trainer.rundir import StageContext, cache_dir, environment, read_json, write_json
-from trainer.scoring.exported import Exam, make_exam
-from trainer.scoring.limits import longest_answer, stop_ids, tokens_of
-from trainer.scoring.origin import Origin, RunFacts
-from trainer.scoring.prompts import Asked
+from trainer.scoring.generation.responders import PromptEncoder
+from trainer.scoring.generation.stopping import longest_answer, stop_ids, tokens_of
+from trainer.scoring.question import PromptRequest
 from trainer.scoring.retention import general_prompts
-from trainer.scoring.speakers import Tokens
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
@@ -59,7 +59,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     """
     if recipe.export.push:
         hub_token(recipe.export.push)
-    work = Work(recipe, context)
+    work = ExportRun(recipe, context)
     try:
         proofs = work.proofs()
     except torch.OutOfMemoryError as error:
@@ -100,7 +100,7 @@ def _publishable(proofs: dict[str, dict[str, Any]], context: StageContext) -> No
         )
 
 
-class Work:
+class ExportRun:
     """One export."""
 
     def __init__(self, recipe: Recipe, context: StageContext) -> None:
@@ -114,13 +114,13 @@ class Work:
         self.stop_id = int(packed["stop_token_id"])
         self.tokenizer = load_tokenizer(recipe.model, cache_dir())
         self.stop_ids = stop_ids(packed, self.tokenizer)
-        self.tokens = Tokens(
+        self.tokens = PromptEncoder(
             Renderer(self.tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
         )
         self.base = base_folder(recipe.model, cache_dir())
         self.predictions = _lines(context.input("eval", "predictions.jsonl"))
         self.exam = self._exam()
-        self.origin = Origin(
+        self.origin = ExportLineage(
             recipe,
             _run_facts(context),
             self.base,
@@ -156,19 +156,19 @@ class Work:
             shutil.rmtree(self.context.dir / "merged")
         return proofs
 
-    def _proven(self, written: list[Written]) -> dict[str, Any]:
+    def _proven(self, written: list[WrittenExport]) -> dict[str, Any]:
         for one in written:
             self._carry(one)
         return prove_apart(self._request([one.export for one in written]))
 
-    def _judged(self, one: Written, answer: dict[str, Any]) -> dict[str, Any]:
+    def _judged(self, one: WrittenExport, answer: dict[str, Any]) -> dict[str, Any]:
         found = answer["exports"][one.export.name]
         scored = self._scored(found.get("answers", []), answer["trained"][one.export.base]["answers"])
         return judge(one.export.kind, one.dtype, found, scored, self.recipe.export.verify) | one.facts
 
     # Merged weights
 
-    def _chosen(self, merged: list[Written], found: dict[str, Any]) -> Written:
+    def _chosen(self, merged: list[WrittenExport], found: dict[str, Any]) -> WrittenExport:
         """Return the merge nearest to the model as it was trained; the others are removed."""
         if len(merged) == 1:
             return merged[0]
@@ -186,7 +186,7 @@ class Work:
         Path(best.export.folder).rename(folder)
         found["merged"] = found[best.export.name]
         export = replace(best.export, name="merged", folder=str(folder))
-        return Written(export, best.dtype, best.facts | {"drifts": drifts})
+        return WrittenExport(export, best.dtype, best.facts | {"drifts": drifts})
 
     def _writer(self, facts: dict[str, Any]) -> Writer:
         context, origin = self.context, self.origin
@@ -246,7 +246,7 @@ class Work:
         if not self.tokenizer.chat_template:
             return []
         prompts = general_prompts(None, GENERAL_PROMPTS)
-        return [self.tokens.ids(Asked([{"role": "user", "content": prompt}])) for prompt in prompts]
+        return [self.tokens.ids(PromptRequest([{"role": "user", "content": prompt}])) for prompt in prompts]
 
     def _exam(self) -> Exam:
         section = self.recipe.eval
@@ -271,7 +271,7 @@ class Work:
 
     # What travels along
 
-    def _carry(self, one: Written) -> None:
+    def _carry(self, one: WrittenExport) -> None:
         folder, prompt = Path(one.export.folder), self.origin.served_prompt(self.stop_ids)
         if not format_of(one.export.kind).holds_tokenizer:
             settings, base = generation_settings(self.base), own_files(self.recipe.model, self.base)
@@ -302,4 +302,4 @@ def _run_facts(context: StageContext) -> RunFacts:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [exact.loads(line) for line in path.read_bytes().splitlines()]
+    return [exact_json.loads(line) for line in path.read_bytes().splitlines()]

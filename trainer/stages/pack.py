@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.data.lint.findings import Finding, Seen
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import raise_errors, settled
@@ -55,7 +55,7 @@ CACHE_GIB = "TRAINER_TOKEN_CACHE_GIB"
 
 
 @dataclass
-class Split:
+class TokenSplit:
     """One split: its rows and their tokens."""
 
     name: str
@@ -108,7 +108,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     raise_errors(report["lint"])
 
 
-def _tokenized(context: StageContext, renderer: Renderer, shape: StoredShape) -> list[Split]:
+def _tokenized(context: StageContext, renderer: Renderer, shape: StoredShape) -> list[TokenSplit]:
     """Tokenize every split, or take its tokens from the cache."""
     paths = {name: context.input("data", f"{name}.jsonl") for name in SPLITS}
     _first_row(paths["train"])  # there must be one
@@ -122,7 +122,7 @@ def _tokenized(context: StageContext, renderer: Renderer, shape: StoredShape) ->
             cached.append(name)
         elif _tokenize(paths[name], renderer, target, shape):
             cache.publish(keys[name], target)
-        splits.append(Split(name, paths[name], target, TokenStore.load(target)))
+        splits.append(TokenSplit(name, paths[name], target, TokenStore.load(target)))
     if form := _form_of_calls(paths["train"], renderer):
         context.say(f"pack: the chat template is given tool calls in the form that it takes: {form}")
     if cached:
@@ -133,7 +133,9 @@ def _tokenized(context: StageContext, renderer: Renderer, shape: StoredShape) ->
 def _form_of_calls(path: Path, renderer: Renderer) -> str:
     """Say how the first rows with tool calls are handed to the template, where that is not as the rows hold them."""
     with path.open("rb") as file:
-        rows = (exact.loads(line) for line in islice((line for line in file if b'"tool_calls"' in line), MAX_TRIED))
+        rows = (
+            exact_json.loads(line) for line in islice((line for line in file if b'"tool_calls"' in line), MAX_TRIED)
+        )
         forms = {renderer.form_of(row) for row in rows}
     return "; ".join(sorted(form.described() for form in forms if form.described()))
 
@@ -165,7 +167,7 @@ def _unusable(path: Path, renderer: Renderer, shape: StoredShape) -> list[Findin
     tried = 0
     with path.open("rb") as file:
         for line in islice(file, MAX_TRIED):
-            row = exact.loads(line)
+            row = exact_json.loads(line)
             tried += 1
             rule = "F014"
             try:
@@ -187,7 +189,7 @@ def _first_row(path: Path) -> dict[str, Any]:
         raise DataError(
             "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
         )
-    row: dict[str, Any] = exact.loads(line)
+    row: dict[str, Any] = exact_json.loads(line)
     return row
 
 
@@ -199,7 +201,7 @@ def _cache_bytes() -> int:
         raise HardwareError(f"{CACHE_GIB} is {text!r}, no number of GiB", hint=f"export {CACHE_GIB}=10") from error
 
 
-def _fit(splits: list[Split], section: PackSection) -> dict[str, list[str]]:
+def _fit(splits: list[TokenSplit], section: PackSection) -> dict[str, list[str]]:
     """Apply `pack.overlong` to rows over `pack.max_length`; return the places of dropped rows."""
     limit = section.max_length
     long = [split for split in splits if split.store.sequence_lengths().max(initial=0) > limit]
@@ -214,7 +216,7 @@ def _fit(splits: list[Split], section: PackSection) -> dict[str, list[str]]:
         shorter.replace(split.tokens_path)  # the cache keeps the long one
         split.store = TokenStore.load(split.tokens_path)
         if len(lost):
-            dropped[split.name] = [place(exact.loads(row)) for row in split.rows(lost)]
+            dropped[split.name] = [place(exact_json.loads(row)) for row in split.rows(lost)]
     if not len(splits[0].store):
         raise DataError(
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
@@ -222,14 +224,14 @@ def _fit(splits: list[Split], section: PackSection) -> dict[str, list[str]]:
     return dropped
 
 
-def _overlong_error(splits: list[Split], split: Split, limit: int) -> DataError:
+def _overlong_error(splits: list[TokenSplit], split: TokenSplit, limit: int) -> DataError:
     lengths = np.sort(np.concatenate([each.store.sequence_lengths() for each in splits]))
     keeps = {share: int(lengths[math.ceil(len(lengths) * share / 100) - 1]) for share in (95, 99, 100)}
     first = split.store.row_index[np.argmax(split.store.sequence_lengths() > limit)]
     [row] = split.rows(np.array([first]))
     lines = [
         f"{np.count_nonzero(lengths > limit)} of {len(lengths)} rows are longer than pack.max_length {limit} tokens, "
-        f"the first is {place(exact.loads(row))}",
+        f"the first is {place(exact_json.loads(row))}",
         *_histogram_lines(lengths),
         "max_length that keeps " + ", ".join(f"{share} %: {length}" for share, length in keeps.items()),
     ]
@@ -254,7 +256,7 @@ def _histogram_lines(lengths: Ints) -> Iterator[str]:
         yield f"  {low:>6} - {high - 1:<6} {count:>7} {'#' * math.ceil(30 * count / most)}"
 
 
-def _stop_token(split: Split, renderer: Renderer) -> int:
+def _stop_token(split: TokenSplit, renderer: Renderer) -> int:
     """Return the token that ends the answers, checking that it is trained; rows of token ids may end anywhere.
 
     Raises:
@@ -273,13 +275,13 @@ def _stop_token(split: Split, renderer: Renderer) -> int:
     )
 
 
-def _plan(split: Split, recipe: Recipe) -> tuple[PackPlan, bool]:
+def _plan(split: TokenSplit, recipe: Recipe) -> tuple[PackPlan, bool]:
     """Repeat rows as their sources ask, then pack them or not.
 
     A pair stays an item of its own: it counts for `train.global_batch_size`, and its lengths are packed in the batch.
     """
     texts = split.rows(split.store.row_index)
-    rows = _repeated((exact.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
+    rows = _repeated((exact_json.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
     if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     wanted = recipe.pack.packing
@@ -304,7 +306,7 @@ def _repeated(rows: Iterable[dict[str, Any]], seed: int) -> Ints:
 
 
 def _report(
-    splits: list[Split],
+    splits: list[TokenSplit],
     dropped: dict[str, list[str]],
     packs: PackPlan,
     is_packed: bool,
@@ -335,7 +337,7 @@ def _report(
 # Checks
 
 
-def _dated(renderer: Renderer, split: Split, context: StageContext) -> Iterator[Finding]:
+def _dated(renderer: Renderer, split: TokenSplit, context: StageContext) -> Iterator[Finding]:
     """Yield a finding where the template prints today's date, with a template that does not as the way out."""
     row = _first_row(split.rows_path)
     if "prompt" not in row and "messages" not in row:
@@ -365,7 +367,7 @@ def _num_steps(recipe: Recipe, num_items: int) -> int:
     return max(1, math.ceil(round(num_items * train.num_train_epochs, 6) / train.global_batch_size))
 
 
-def _long_rows(train: Split, whole: TokenStore, recipe: Recipe) -> LongRows:
+def _long_rows(train: TokenSplit, whole: TokenStore, recipe: Recipe) -> LongRows:
     """Describe the training rows that `pack.overlong` dropped or cut; `whole` is as they were before."""
     limit = recipe.pack.max_length
     long = np.flatnonzero(whole.sequence_lengths() > limit)
@@ -380,12 +382,12 @@ def _num_prompt_tokens(store: TokenStore, row: int) -> int:
     return int(mask.argmax()) if mask.any() else len(ids)
 
 
-def _seen(train: Split, whole: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
+def _seen(train: TokenSplit, whole: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
     listed = whole.row_index[rows[: recipe.data.lint.max_rows_listed]]
-    return Seen(len(rows), tuple(place(exact.loads(text)) for text in train.rows(listed)))
+    return Seen(len(rows), tuple(place(exact_json.loads(text)) for text in train.rows(listed)))
 
 
-def _facts(report: dict[str, Any], long: LongRows, train: Split, recipe: Recipe) -> TokenFacts:
+def _facts(report: dict[str, Any], long: LongRows, train: TokenSplit, recipe: Recipe) -> TokenFacts:
     return TokenFacts(
         max_length=recipe.pack.max_length,
         lengths=train.store.lengths(),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import trainer
-from trainer.data import exact
+from trainer import exact_json
 from trainer.recipe import Recipe
-from trainer.render.answers import Answers, select_answers
+from trainer.render.answers import AnswerRows, select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
 from trainer.rundir import StageContext, read_json, write_json
 
@@ -70,15 +70,15 @@ def _json(path: Path) -> Any:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [exact.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
-def _answers(path: Path, scores: dict[str, Any] | None) -> Answers | None:
+def _answers(path: Path, scores: dict[str, Any] | None) -> AnswerRows | None:
     """Read the predictions one by one: there may be a million."""
     if not path.is_file():
         return None
     with path.open("rb") as lines:
-        return select_answers((exact.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
+        return select_answers((exact_json.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
 
 
 def _pages(context: StageContext) -> dict[str, str]:

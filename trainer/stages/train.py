@@ -86,7 +86,7 @@ def _work(recipe: Recipe, context: StageContext) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     exit_path = context.dir / "exit.json"
     with _reported(exit_path, is_first=is_first), disk_errors(context.dir), _held(context.dir, wanted=is_first):
-        from trainer.methods.parts import Job  # noqa: PLC0415  heavy: only workers need it
+        from trainer.methods.context import Job  # noqa: PLC0415  heavy: only workers need it
         from trainer.methods.worker import train  # noqa: PLC0415
 
         if is_first:

@@ -29,7 +29,7 @@ MAX_HEADER_BYTES = 1 << 20
 
 
 @dataclass
-class Spool:
+class ArraySpool:
     """An array on disk that grows; it has no name there and is gone when it is closed."""
 
     folder: Path
@@ -52,7 +52,7 @@ class Spool:
         shutil.copyfileobj(self.file, file, 1 << 20)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Ints | Spool], metadata: Mapping[str, str]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Ints | ArraySpool], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, the same bytes for the same values; wide types first, so that all are aligned."""
     names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -70,7 +70,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Ints | Spool], metadata: Mappi
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             values = arrays[name]
-            if isinstance(values, Spool):
+            if isinstance(values, ArraySpool):
                 values.copy_to(file)
             else:
                 file.write(np.ascontiguousarray(values).data)

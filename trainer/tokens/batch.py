@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, assert_never
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.tokens.chat import Renderer
 from trainer.tokens.encode import Piece, Row, encode_pairs, encode_rows
 from trainer.tokens.store import StoredShape, TokenWriter, segments_of
@@ -42,7 +42,7 @@ def tokenize_file(source: Path, renderer: Renderer, target: Path, shape: StoredS
     end = 0
     with TokenWriter(target, segments=segments_of(shape)) as writer, ThreadPoolExecutor(1) as beside:
         for lines in _chunks(source):
-            rendered = [render(exact.loads(line)) for line in lines]
+            rendered = [render(exact_json.loads(line)) for line in lines]
             numbers = range(end, end := end + len(lines))
             future = beside.submit(encode, renderer.tokenizer, rendered)
             if waiting:

@@ -20,7 +20,7 @@ from trainer.errors import DataError
 from trainer.tokens.content import ContentGuard, guard_of, unguarded
 from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
 from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
-from trainer.tokens.forms import FORMS, Form, Numbers, choose_form, fitted, has_calls
+from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
 from trainer.tokens.reasoning import THINK, AnswerForm, read_form
@@ -57,7 +57,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass
-class Tokens:
+class MaskedTokens:
     """Ids of one row with their loss mask (1: trained)."""
 
     ids: list[int] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Renderer:
         special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         # What may end a turn: not `all_special_ids` alone, where many tokenizers leave out the end of a turn.
         self.end_ids = frozenset({*special, *tokenizer.all_special_ids, tokenizer.eos_token_id} - {None})
-        self._settled: tuple[Row | None, Form] = (None, FORMS[0])
+        self._settled: tuple[Row | None, ToolCallForm] = (None, FORMS[0])
         self.end_tokens = tuple({*special.values(), tokenizer.eos_token or ""} - {""})
 
     # Text
@@ -122,7 +122,13 @@ class Renderer:
             ) from error
 
     def _apply(
-        self, row: Row, messages: Sequence[Row], form: Form, *, prompt: bool = False, template: str | None = None
+        self,
+        row: Row,
+        messages: Sequence[Row],
+        form: ToolCallForm,
+        *,
+        prompt: bool = False,
+        template: str | None = None,
     ) -> str:
         numbers = Numbers()
         text = self.tokenizer.apply_chat_template(
@@ -135,7 +141,7 @@ class Renderer:
         )
         return numbers.shown(str(text))
 
-    def form_of(self, row: Row, messages: Sequence[Row] = ()) -> Form:
+    def form_of(self, row: Row, messages: Sequence[Row] = ()) -> ToolCallForm:
         """Return the form in which the template takes the tool calls of a row: one for all that is rendered of it.
 
         Args:
@@ -256,16 +262,16 @@ class Renderer:
         stop = len(text) - len(end) if text.endswith(end) and len(text) >= start + len(end) else len(text)
         return text[:start] + self.guard.text(text[start:stop]) + text[stop:]
 
-    # Tokens of one row
+    # MaskedTokens of one row
 
-    def tokens(self, row: Row) -> Tokens:
+    def tokens(self, row: Row) -> MaskedTokens:
         """Return ids and mask of one supervised row.
 
         Raises:
             DataError: It cannot be rendered, or has no trained token.
         """
         [(ids, mask)] = encode_rows(self.tokenizer, [self.render(row)])
-        return Tokens(ids.tolist(), mask.tolist())
+        return MaskedTokens(ids.tolist(), mask.tolist())
 
     def pair(self, row: Row) -> PairTokens:
         """Return prompt, chosen and rejected ids of one preference row.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from trainer.data.exact import Written, text_of_json
+from trainer.exact_json import ExactNumber, text_of_json
 
 Row = dict[str, Any]
 ID_LENGTH = 9
@@ -19,7 +19,7 @@ FIRST_MARK = 7 * 10**38
 """A number stands in the template's place for one that a double does not hold; no row has 39 digits beginning so."""
 
 
-class Form(NamedTuple):
+class ToolCallForm(NamedTuple):
     """How tool calls are handed to a template."""
 
     has_text_arguments: bool = False
@@ -31,7 +31,7 @@ class Form(NamedTuple):
         return ", ".join(text for text, is_so in parts if is_so)
 
 
-FORMS = (Form(), Form(True), Form(False, True), Form(True, True))
+FORMS = (ToolCallForm(), ToolCallForm(True), ToolCallForm(False, True), ToolCallForm(True, True))
 """The forms that are tried, in this order."""
 
 
@@ -43,7 +43,7 @@ class Numbers:
 
     def hidden(self, value: Any) -> Any:
         """Return a value with whole numbers in place of such numbers: templates write those digit by digit."""
-        if isinstance(value, Written):
+        if isinstance(value, ExactNumber):
             self.texts.append(value.text)
             return FIRST_MARK + len(self.texts) - 1
         if isinstance(value, dict):
@@ -62,7 +62,7 @@ def has_calls(messages: Sequence[Row]) -> bool:
     return any(message.get("tool_calls") for message in messages)
 
 
-def choose_form(messages: Sequence[Row], render: Callable[[Form], str]) -> Form:
+def choose_form(messages: Sequence[Row], render: Callable[[ToolCallForm], str]) -> ToolCallForm:
     """Return the first form in which the template renders a conversation; the plain one where none does."""
     for form in FORMS:
         try:
@@ -81,13 +81,13 @@ def _writes_python(messages: Sequence[Row], text: str) -> bool:
     return any(str(value) in text and str(value) != json.dumps(value) for value in arguments)
 
 
-def fitted(messages: Sequence[Row], form: Form, numbers: Numbers) -> list[Row]:
+def fitted(messages: Sequence[Row], form: ToolCallForm, numbers: Numbers) -> list[Row]:
     """Return turns in a form, without the weights that only training needs."""
     names = _short_ids(messages) if form.has_short_ids else iter(())
     return [_fitted_turn(message, form, names, numbers) for message in messages]
 
 
-def _fitted_turn(message: Row, form: Form, names: Iterator[str], numbers: Numbers) -> Row:
+def _fitted_turn(message: Row, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> Row:
     turn = {key: value for key, value in message.items() if key != "weight"}
     if turn.get("tool_calls"):
         turn["tool_calls"] = [_fitted_call(call, form, names, numbers) for call in turn["tool_calls"]]
@@ -96,7 +96,7 @@ def _fitted_turn(message: Row, form: Form, names: Iterator[str], numbers: Number
     return turn
 
 
-def _fitted_call(call: Row, form: Form, names: Iterator[str], numbers: Numbers) -> Row:
+def _fitted_call(call: Row, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> Row:
     function = call.get("function", call)
     arguments = function.get("arguments")
     if not isinstance(arguments, str):

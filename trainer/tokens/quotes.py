@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.tokens.chat import Renderer
 from trainer.tokens.content import Row
 from trainer.tokens.encode import place
@@ -39,7 +39,7 @@ def quotes_of(source: Path, renderer: Renderer) -> Quotes:
         for line in file:
             if not any(first in line for first in firsts) or not tokens.search(line):
                 continue
-            row: Row = exact.loads(line)
+            row: Row = exact_json.loads(line)
             if "input_ids" in row or guard.row(row) is row:
                 continue
             quotes.places.append(place(row))

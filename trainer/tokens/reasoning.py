@@ -29,7 +29,7 @@ LAST_TAG = re.compile(r"<[^<>\s]+>\Z")
 
 
 @dataclass(frozen=True)
-class Parts:
+class ReasonedAnswer:
     """An answer in two."""
 
     reasoning: str
@@ -56,7 +56,7 @@ class AnswerForm:
     key: str | None = None
     special: tuple[str, ...] = ()
 
-    def split(self, text: str, *, prompt: str = "") -> Parts | None:
+    def split(self, text: str, *, prompt: str = "") -> ReasonedAnswer | None:
         """Return reasoning and content of an answer; None where it is content alone.
 
         Reasoning that is never closed is all there is: the content is empty.
@@ -72,11 +72,11 @@ class AnswerForm:
             if closing in text and (is_open or is_own):
                 reasoning, content = text.split(closing, 1)
                 reasoning = reasoning.strip().removeprefix(opening).removesuffix(self.between)
-                return Parts(self._plain(reasoning), self._plain(content))
+                return ReasonedAnswer(self._plain(reasoning), self._plain(content))
             if is_open:
-                return Parts(self._plain(start.removeprefix(opening)), "")
+                return ReasonedAnswer(self._plain(start.removeprefix(opening)), "")
         head = self.prefix.strip()
-        return Parts("", self._plain(start.removeprefix(head))) if head and start.startswith(head) else None
+        return ReasonedAnswer("", self._plain(start.removeprefix(head))) if head and start.startswith(head) else None
 
     def _plain(self, text: str) -> str:
         for token in self.special:
@@ -111,11 +111,13 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
     return AnswerForm(prefix=prefix, special=special)
 
 
-def split_tokens(form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> Parts | None:
+def split_tokens(
+    form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]
+) -> ReasonedAnswer | None:
     """Return reasoning and content of generated tokens; None where they are content alone."""
     end = tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)
     parts = form.split(_written(form, tokenizer, list(answer)), prompt=str(end))
-    return parts and Parts(unguarded(parts.reasoning), unguarded(parts.content))
+    return parts and ReasonedAnswer(unguarded(parts.reasoning), unguarded(parts.content))
 
 
 def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:

@@ -19,8 +19,8 @@ from typing import Any, Literal, assert_never, get_args
 
 import numpy as np
 
-from trainer.tokens.arrays import Ints, Spool, damaged, map_arrays, write_arrays
-from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.arrays import ArraySpool, Ints, damaged, map_arrays, write_arrays
+from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.encode import Piece
 
 ARRAYS = {"input_ids", "loss_mask", "offsets", "row_index"}
@@ -167,8 +167,8 @@ class TokenWriter:
     def __init__(self, path: Path, *, segments: int) -> None:
         self.path = path
         self.segments = segments
-        self.input_ids = Spool(path.parent, np.dtype(np.int32))
-        self.loss_mask = Spool(path.parent, np.dtype(np.uint8))
+        self.input_ids = ArraySpool(path.parent, np.dtype(np.int32))
+        self.loss_mask = ArraySpool(path.parent, np.dtype(np.uint8))
         self.lengths: list[Ints] = []
         self.lines: list[Ints] = []
 
@@ -192,7 +192,7 @@ class TokenWriter:
             if kind is None:
                 write_arrays(self.path, self._arrays(), {"segments": str(self.segments)})
 
-    def _arrays(self) -> dict[str, Ints | Spool]:
+    def _arrays(self) -> dict[str, Ints | ArraySpool]:
         lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self.lengths])
         return {
             "input_ids": self.input_ids,
@@ -202,7 +202,7 @@ class TokenWriter:
         }
 
 
-def from_tokens(rows: Sequence[tuple[int, Tokens]]) -> TokenStore:
+def from_tokens(rows: Sequence[tuple[int, MaskedTokens]]) -> TokenStore:
     """Build a store from (line, tokens) of supervised rows."""
     return _build([line for line, _ in rows], [(t.ids, t.mask) for _, t in rows], segments=1)
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.data import dedupe, split
-from trainer.data.compared import keys_of
-from trainer.data.keys import prompt_keys
-from trainer.data.near import Edges
+from trainer.data import split
+from trainer.data.duplicates import exact
+from trainer.data.duplicates.keys import prompt_keys
+from trainer.data.duplicates.minhash import Edges
+from trainer.data.duplicates.texts import keys_of
 from trainer.data.prepare import field_key
+from trainer.data.rows.system_prompt import apply_system_prompt
 from trainer.data.split import Groups, Prompts, Side, group_rows
-from trainer.data.system import apply_system_prompt
 from trainer.errors import DataError
 
 
@@ -48,7 +49,7 @@ def find_leaks(records: list[dict[str, Any]], protected: list[dict[str, Any]]) -
 
 
 def find_exact_duplicates(records: list[dict[str, Any]]) -> dict[int, int]:
-    return dedupe.find_exact_duplicates(np.array([keys_of(record).content for record in records], np.uint64))
+    return exact.find_exact_duplicates(np.array([keys_of(record).content for record in records], np.uint64))
 
 
 def similar(pairs: list[tuple[int, int, float]]) -> Edges:
@@ -232,4 +233,4 @@ def test_many_small_classes_still_fill_the_share() -> None:
 def test_conflicts_are_rows_with_one_prompt_and_several_answers() -> None:
     prompt, context = np.array([1, 2, 1, 3, 2, 1], np.uint64), np.array([0, 0, 0, 0, 9, 0], np.uint64)
     answer = np.array([5, 6, 7, 6, 8, 5], np.uint64)
-    assert dedupe.find_conflicts(prompt, context, answer) == [[0, 2, 5]]
+    assert exact.find_conflicts(prompt, context, answer) == [[0, 2, 5]]

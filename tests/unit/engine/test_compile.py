@@ -6,13 +6,13 @@ import copy
 import functools
 from typing import Any
 
-import families
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 
+from tests.unit.engine import families
 from trainer.engine import compile, recompute
 from trainer.engine.batch import Batch, filled, of_rows
 from trainer.engine.compile import NotCompiled, try_on

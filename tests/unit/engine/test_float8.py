@@ -6,12 +6,12 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import families
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.unit.engine import families
 from trainer.engine import float8, lora
 from trainer.engine.float8 import Float8Linear, Float8Weight, difference, hold, on_card, product, refuse, rounded
 from trainer.engine.prepare import prepare, release

@@ -122,7 +122,7 @@ def test_a_scored_model_still_answers_with_logits(tiny_model: Any) -> None:
 
 @pytest.fixture
 def tiny_model() -> Any:
-    import families
+    from tests.unit.engine import families
 
     return families.make("Llama")
 

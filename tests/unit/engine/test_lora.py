@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import families
 import pytest
 import torch
-from closeness import errors, gap
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.checkpoint import checkpoint
 
+from tests.unit.engine import families
+from tests.unit.engine.closeness import errors, gap
 from trainer.engine import lora
-from trainer.engine.product import Block, Frozen, LoraProduct
+from trainer.engine.product import Frozen, FrozenBlock, LoraProduct
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {},
@@ -90,7 +90,7 @@ def test_values_and_gradients_are_those_of_three_products(widths: tuple[int, int
     inputs, outputs = widths
     weight, bias = torch.randn(outputs, inputs).double(), torch.randn(outputs).double() if biased else None
     leaves = [torch.randn(*size).double().requires_grad_() for size in ((3, 5, inputs), (4, inputs), (outputs, 4))]
-    base = Frozen(lambda: weight, bias, Block(weight, 4) if blocked else None, False)
+    base = Frozen(lambda: weight, bias, FrozenBlock(weight, 4) if blocked else None, False)
     x, a, b = leaves
     found = LoraProduct.apply(x, a, b, 1.7, base, torch.float64, torch.float64)
     linear = torch.nn.functional.linear

@@ -7,17 +7,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import families
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from closeness import errors, gap
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from tests.unit.engine import families
+from tests.unit.engine.closeness import errors, gap
 from trainer.engine import lora, recompute
-from trainer.model.activations import Level
 from trainer.model.adapter import _keep_four_bit_layout
+from trainer.model.planning.activations import Level
 
 IDS = torch.randint(3, families.VOCABULARY, (2, 11), generator=torch.Generator().manual_seed(1))
 

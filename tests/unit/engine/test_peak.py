@@ -16,11 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trainer.engine import recompute
 from trainer.engine.batch import of_rows
 from trainer.engine.prepare import prepare
-from trainer.model.activations import Kinds, Level
 from trainer.model.adapter import attach
 from trainer.model.load import load_model
-from trainer.model.memory import Batch, Predictor
-from trainer.model.outline import Outline
+from trainer.model.planning.activations import Kinds, Level
+from trainer.model.planning.model_shape import Outline
+from trainer.model.planning.predictor import MicroBatch, Predictor
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, ModelSection, QloraAdapter
 
@@ -71,7 +71,7 @@ def training(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with mock.patch.object(Kinds, "of", lambda *_, **__: AUTOCAST):
         predictor = Predictor(Outline.of(config.to_dict()), recipe, is_cuda=False)
     step()  # what is made once
-    yield model, step, predictor, Batch(tokens, tokens - ROWS)
+    yield model, step, predictor, MicroBatch(tokens, tokens - ROWS)
 
 
 def allocated(step: Any) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import families
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from tests.unit.engine import families
 from trainer.engine.batch import of_pairs, of_rows
 from trainer.engine.prepare import Engine, prepare, release
 

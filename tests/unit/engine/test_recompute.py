@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import families
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from tests.unit.engine import families
 from trainer.engine import recompute
 from trainer.engine.batch import of_rows
 from trainer.engine.offload import Host
 from trainer.engine.prepare import Engine, prepare
-from trainer.model.activations import LEVELS as LEVELS_OF_LAYERS
-from trainer.model.activations import Kinds, Level
-from trainer.model.memory import Batch, Predictor
-from trainer.model.outline import Outline
+from trainer.model.planning.activations import LEVELS as LEVELS_OF_LAYERS
+from trainer.model.planning.activations import Kinds, Level
+from trainer.model.planning.model_shape import Outline
+from trainer.model.planning.predictor import MicroBatch, Predictor
 from trainer.recipe import Recipe
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -257,7 +257,11 @@ def check_kept(model: Any, engine: Engine, batch: Any, plan: Predictor, level: L
     expected = plan.layer.kept(level) * TOKENS + plan.layer.kept_once(level)
     assert [on_device[1], on_device[2]] == [expected, expected]
     size = model.config.hidden_size * TOKENS * plan.kinds.weights
-    assert sum(on_host.values()) == plan.on_host([level] * 3, Batch(TOKENS, TOKENS)) == 3 * size * (level == "offload")
+    assert (
+        sum(on_host.values())
+        == plan.on_host([level] * 3, MicroBatch(TOKENS, TOKENS))
+        == 3 * size * (level == "offload")
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS_OF_LAYERS)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from command import Project, Result
 
+from tests import tiny
+from tests.command import Project, Result
 from trainer.engine import compile
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.shapes.single import SftLoop

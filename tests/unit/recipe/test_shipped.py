@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 
+from tests import tiny
 from trainer.recipe import load_recipe
 
 RECIPES = sorted((tiny.ROOT / "recipes").glob("*.yaml"))

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.render.facts import prediction, report_facts
 from trainer.render import answers as selection
 from trainer.render.answers import select_answers
 from trainer.render.fields import field_table, structured
 from trainer.render.report import render_report
-
-from .facts import prediction, report_facts
 
 
 def page_of(lines: list[dict[str, Any]], **options: Any) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.render.facts import prediction, report_facts
+from tests.unit.render.test_decide import arm, decision
 from trainer.render.answers import select_answers
 from trainer.render.decide import render_decide_page
 from trainer.render.report import render_report
-
-from .facts import prediction, report_facts
-from .test_decide import arm, decision
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

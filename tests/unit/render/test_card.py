@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.unit.render.facts import DATA_REPORT, GATES, SCORES, VERIFY
 from trainer.render.card import CardFacts, render_card
-
-from .facts import DATA_REPORT, GATES, SCORES, VERIFY
 
 RECIPE = "recipe_version: 1\nname: icd10-coder\ntrain:\n  learning_rate: 2e-4\n"
 EMPTY = CardFacts("empty", "org/model", None, [], "none", "sft", "", "0.1.0")

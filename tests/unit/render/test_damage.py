@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.render.facts import report_facts
+from tests.unit.render.test_card import FULL
+from tests.unit.render.test_terminal import written
 from trainer.recipe.metrics import ExactMatch
 from trainer.render.card import render_card
 from trainer.render.damage import constant_row, damage_summary, damages, looked_at
@@ -16,12 +19,8 @@ from trainer.render.report import render_report
 from trainer.render.terminal import damage_line, scores_table
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.scoring.results import Panel
-from trainer.scoring.retention import Retention, general_prompts, task_format
-from trainer.scoring.summary import Measured, scores_of
-
-from .facts import report_facts
-from .test_card import FULL
-from .test_terminal import written
+from trainer.scoring.retention import RetentionMeter, general_prompts, task_format
+from trainer.scoring.scores import EvalMeasurements, scores_of
 
 PROMPTS = general_prompts(None, 32)
 HEALTHY = [f"The answer to question {place} is simple, and it differs from all the others." for place in range(32)]
@@ -44,7 +43,7 @@ def panel_of(names: list[str], right: dict[str, list[bool]]) -> Panel:
 
 def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[bool] | None = None) -> dict[str, Any]:
     """Return eval/scores.json as eval's own code makes it from answers to the general prompts."""
-    retention = Retention([], path=None, prompts=PROMPTS)  # type: ignore[arg-type]
+    retention = RetentionMeter([], path=None, prompts=PROMPTS)  # type: ignore[arg-type]
     retention.answers = {"base": HEALTHY, "tuned": tuned}
     texts = told or LABELS
     questions = [Question(str(place), [], label) for place, label in enumerate(LABELS)]
@@ -60,7 +59,7 @@ def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[
         names = [f"item {place}" for place in range(len(suite))]
         suites = [("general", False, panel_of(names, {"base": [True] * len(suite), "tuned": suite}))]
     is_task = task_format(['{"chapter": 1}'] * 4)
-    measured = Measured(panel, suites, retention.evidence(is_task), "exact_match", len(LABELS), [])
+    measured = EvalMeasurements(panel, suites, retention.evidence(is_task), "exact_match", len(LABELS), [])
     return json.loads(json.dumps(scores_of(measured)))  # type: ignore[no-any-return]
 
 

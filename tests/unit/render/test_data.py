@@ -5,15 +5,14 @@ from typing import Any
 
 import pytest
 
+from tests.unit.render.facts import report_facts
+from tests.unit.render.test_report import parse
+from tests.unit.render.test_terminal import written
 from trainer.render.data import data_view, headline, short_places
 from trainer.render.data_page import render_data_page
 from trainer.render.data_terminal import data_summary
 from trainer.render.difference import changes_of_findings, changes_of_rows
 from trainer.render.report import render_report
-
-from .facts import report_facts
-from .test_report import parse
-from .test_terminal import written
 
 EVIL = '<script>alert("1")</script>'
 FINDINGS: list[dict[str, Any]] = [

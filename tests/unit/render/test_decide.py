@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.unit.render.test_report import parse
 from trainer.render.cost import cost_plot
 from trainer.render.decide import decide_fragment, decide_summary, money, render_decide_page
-
-from .test_report import parse
 
 EVIL = '<script>alert(1)</script><img src="x">'
 

@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 
 import trainer.render
+from tests.unit.render.facts import GATES, SCORES, prediction, report_facts
+from tests.unit.render.test_data import REPORT
+from tests.unit.render.test_decide import arm, decision
 from trainer.render.answers import select_answers
 from trainer.render.data_page import render_data_page
 from trainer.render.decide import render_decide_page
 from trainer.render.page import page_script, prose, script_policy
 from trainer.render.report import StageFacts, render_report
-
-from .facts import GATES, SCORES, prediction, report_facts
-from .test_data import REPORT
-from .test_decide import arm, decision
 
 EVIL = (
     "</script><script>alert(1)</script><img src=x onerror=alert(1)>--><!--\"' onload=alert(1) "

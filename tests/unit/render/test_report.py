@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.render.facts import prediction, report_facts
 from trainer.render.answers import select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
-
-from .facts import prediction, report_facts
 
 EMPTY = ReportFacts(name="empty", trainer_version="0.1.0", recipe={})
 SECTIONS = ("scores", "broken", "answers", "loss", "time", "data", "tokens", "export", "recipe", "environment")

@@ -4,9 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
+from tests.unit.render.facts import SCORES
 from trainer.render.terminal import scores_table
-
-from .facts import SCORES
 
 
 def written(thing: object, *, colour: bool = False) -> str:

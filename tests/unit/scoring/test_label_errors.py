@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.inspect.losses import classes_of, rank, rank_pairs
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
-from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.store import from_pairs, from_tokens
+from trainer.verbs.inspect.losses import classes_of, rank, rank_pairs
 
 CLASSES, WORDS, END, VOCABULARY = 3, 12, 20, 24
 
@@ -36,7 +36,7 @@ class Oracle(torch.nn.Module):
 
 def packed(labels: list[int]) -> Any:
     """Return rows `word, separator | class, end` whose words go round the classes."""
-    rows = [Tokens([at % WORDS, 22, WORDS + label, END], [0, 0, 1, 1]) for at, label in enumerate(labels)]
+    rows = [MaskedTokens([at % WORDS, 22, WORDS + label, END], [0, 0, 1, 1]) for at, label in enumerate(labels)]
     return from_tokens(list(enumerate(rows)))
 
 
@@ -53,8 +53,10 @@ def test_planted_label_errors_come_first_with_the_right_answer() -> None:
 
 
 def test_answers_that_are_no_classes_are_ranked_by_loss() -> None:
-    rows = [Tokens([at % WORDS, 22, WORDS + at % WORDS % CLASSES, at % 20, END], [0, 0, 1, 1, 1]) for at in range(60)]
-    rows[31] = Tokens([31 % WORDS, 22, 23, 23, 23], [0, 0, 1, 1, 1])
+    rows = [
+        MaskedTokens([at % WORDS, 22, WORDS + at % WORDS % CLASSES, at % 20, END], [0, 0, 1, 1, 1]) for at in range(60)
+    ]
+    rows[31] = MaskedTokens([31 % WORDS, 22, 23, 23, 23], [0, 0, 1, 1, 1])
     ranked = rank(Oracle(), from_tokens(list(enumerate(rows))))
     assert ranked[0]["row"] == 31 and ranked[0]["score"] > 3 and ranked[0]["says"] is None
     assert ranked[0]["loss"] > ranked[1]["loss"]

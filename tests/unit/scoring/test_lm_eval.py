@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from transformers import AutoModelForCausalLM
 
+from tests import tiny
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.gates import Gate
 from trainer.recipe.suite import LmEvalTasks, Suite
 from trainer.scoring import lm_eval
 from trainer.scoring.lm_eval import TaskResults, _collected, add_tasks, read_suite, run_tasks
 from trainer.scoring.results import Panel
-from trainer.scoring.summary import Measured, judge_gates, scores_of
+from trainer.scoring.scores import EvalMeasurements, judge_gates, scores_of
 
 TASK = """\
 task: {name}
@@ -107,7 +107,7 @@ def test_tasks_are_scored_compared_and_gated_like_items(monkeypatch: pytest.Monk
     panel = Panel([], {}, seed=0)
     for arm in ("base", "tuned"):
         add_tasks(panel.results(arm), [suite().sources[0]], arm, None)  # type: ignore[list-item]
-    measured = Measured(Panel([], {}, 0), [("s", False, panel)], {}, "exact_match", 0, [])
+    measured = EvalMeasurements(Panel([], {}, 0), [("s", False, panel)], {}, "exact_match", 0, [])
     scores = scores_of(measured)
     told = scores["suites"]["s"]
     assert told["n"] == 200 and told["metrics"]["a.acc"] == {"unit": "share", "better": "higher"}

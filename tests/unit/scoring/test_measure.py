@@ -21,15 +21,14 @@ from trainer.recipe.metrics import (
     MultipleChoice,
     ValidJson,
 )
-from trainer.scoring.evidence import Evidence
-from trainer.scoring.gates import judge
-from trainer.scoring.graders import Help
+from trainer.scoring.gates.judge import judge
+from trainer.scoring.graders import GraderServices
 from trainer.scoring.measure import Settings, measure
-from trainer.scoring.prompts import Asked, asked_by
-from trainer.scoring.question import Answer, Question, Timing
+from trainer.scoring.question import Answer, PromptRequest, Question, Timing, asked_by
 from trainer.scoring.results import ArmResults, Panel
+from trainer.scoring.statistics.measurements import Evidence
 
-Say = Callable[[Asked], str]
+Say = Callable[[PromptRequest], str]
 
 
 class Speaker:
@@ -38,23 +37,23 @@ class Speaker:
     def __init__(self, say: Say, *, tells_choices: bool = True) -> None:
         self.say = say
         self.tells_choices = tells_choices
-        self.asked: list[Asked] = []
+        self.asked: list[PromptRequest] = []
         self.timed = 0
 
-    def answers(self, asked: Sequence[Asked], told: Callable[[], None]) -> list[Answer]:
+    def answers(self, asked: Sequence[PromptRequest], told: Callable[[], None]) -> list[Answer]:
         self.asked += asked
         for _ in asked:
             told()
         return [Answer(self.say(one), 2, finished=True, prompt_tokens=5) for one in asked]
 
-    def fits(self, asked: Asked) -> bool:
+    def fits(self, asked: PromptRequest) -> bool:
         return True
 
-    def timings(self, asked: Sequence[Asked]) -> list[Timing]:
+    def timings(self, asked: Sequence[PromptRequest]) -> list[Timing]:
         self.timed += len(asked)
         return [Timing(0.1, 0.2 + place, 2) for place in range(len(asked))]
 
-    def figures(self, asked: Sequence[Asked], concurrency: int) -> dict[str, float]:
+    def figures(self, asked: Sequence[PromptRequest], concurrency: int) -> dict[str, float]:
         return {"throughput_rps": 3.0}
 
     def choice_scores(self, questions: Sequence[Question], choices: Sequence[list[str]]) -> list[list[float]]:
@@ -78,7 +77,7 @@ def run(
         questions,
         [asked_by(question) for question in questions],
         graders,
-        helps=Help(),
+        helps=GraderServices(),
         tokens=None,
         settings=wanted,
         told=lambda: told.append(1),
@@ -121,7 +120,7 @@ def test_choices_are_listed_for_a_model_that_does_not_tell_them() -> None:
 
 
 def test_an_answer_of_the_wrong_form_gets_one_more_attempt_and_both_are_counted() -> None:
-    def say(asked: Asked) -> str:
+    def say(asked: PromptRequest) -> str:
         if len(asked.messages) > 1:
             assert asked.messages[1] == {"role": "assistant", "content": "oops"}
             return '{"a": 1}' if asked.messages[0]["content"] == "q0" else "still not"
@@ -149,7 +148,7 @@ def test_a_calibration_error_is_no_mean_over_rows() -> None:
     """Right with 0.9 and wrong with 0.9 in turn: the error is 0.4, the mean squared distance 0.41."""
     questions = [ask(place, '{"answer": "yes"}') for place in range(10)]
 
-    def say(asked: Asked) -> str:
+    def say(asked: PromptRequest) -> str:
         answer = "yes" if int(asked.messages[0]["content"][1:]) % 2 else "no"
         return f'{{"answer": "{answer}", "confidence": 0.9}}'
 

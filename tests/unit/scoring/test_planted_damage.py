@@ -13,14 +13,14 @@ from ruamel.yaml import YAML
 
 from trainer.recipe.gates import Gate
 from trainer.recipe.load import load_suite
-from trainer.scoring.evidence import Evidence
-from trainer.scoring.gates import judge
-from trainer.scoring.graders import Help, grade
+from trainer.scoring.gates.judge import judge
+from trainer.scoring.gates.reach import GateScope, unreachable
+from trainer.scoring.graders import GraderServices, grade
 from trainer.scoring.question import Answer, Question
-from trainer.scoring.reach import Place, unreachable
+from trainer.scoring.questions.suite import SuiteItems, read_items
 from trainer.scoring.results import ArmResults, Panel
-from trainer.scoring.retention import Retention, task_format
-from trainer.scoring.suite import SuiteItems, read_items
+from trainer.scoring.retention import RetentionMeter, task_format
+from trainer.scoring.statistics.measurements import Evidence
 
 ROOT = Path(__file__).parents[3]
 SUITE = str(ROOT / "recipes" / "suites" / "general.yaml")
@@ -84,7 +84,7 @@ def judged(tuned: Callable[[Question], str]) -> dict[str, str]:
     for arm, answer in (("base", good), ("tuned", tuned)):
         texts = [answer(question) for question in items.questions]
         answers = [Answer(text, 5, finished=True) for text in texts]
-        marks = list(grade(grader, answers, items.questions, Help(None, None, None)))  # type: ignore[arg-type]
+        marks = list(grade(grader, answers, items.questions, GraderServices(None, None, None)))  # type: ignore[arg-type]
         panel.arms[arm] = ArmResults(answers, texts, grades={"plain_answer": marks})
     leak = leaked({arm: panel.arms[arm].texts[:32] for arm in panel.arms})
 
@@ -99,7 +99,7 @@ def judged(tuned: Callable[[Question], str]) -> dict[str, str]:
 
 
 def leaked(texts: dict[str, list[str]]) -> dict[str, Evidence]:
-    retention = Retention([], Path("unused"))
+    retention = RetentionMeter([], Path("unused"))
     retention.answers = texts
     return retention.evidence(task_format(['{"chapter": 17}'] * 10))["format_leak_rate"]
 
@@ -122,4 +122,4 @@ def test_each_part_that_a_recommended_gate_uses_has_sixty_items() -> None:
         count = sum(gate.metric in [one.title for one in graders] for graders in items.graders)
         assert gate.suite is None or count >= 60
         rows = count if gate.suite else 32
-        assert unreachable(gate, Place("share", rows, "items", "", lower_is_better=gate.suite is None)) is None
+        assert unreachable(gate, GateScope("share", rows, "items", "", lower_is_better=gate.suite is None)) is None

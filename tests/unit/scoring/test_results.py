@@ -3,11 +3,11 @@ import pytest
 
 from trainer.recipe.gates import Gate
 from trainer.recipe.metrics import ExactMatch, JsonFields, ValidJson
-from trainer.scoring.evidence import Evidence
+from trainer.scoring.generation.responders import shared_prefix
 from trainer.scoring.question import Answer, Grade, Question, Timing
 from trainer.scoring.results import ArmResults, Panel, answer_evidence, latency_evidence
-from trainer.scoring.speakers import shared_prefix
-from trainer.scoring.summary import Measured, judge_gates, predictions, scores_of
+from trainer.scoring.scores import EvalMeasurements, judge_gates, predictions, scores_of
+from trainer.scoring.statistics.measurements import Evidence
 
 NUM = 40
 
@@ -33,7 +33,7 @@ def panel(**arms):
 
 
 def measured(found, **more):
-    return Measured(found, (), more.pop("retention", {}), "exact_match", NUM, ["topic"])
+    return EvalMeasurements(found, (), more.pop("retention", {}), "exact_match", NUM, ["topic"])
 
 
 def three_arms():

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trainer.errors import DataError
-from trainer.scoring.evidence import score
-from trainer.scoring.retention import Retention, Yardstick, general_prompts, task_format
+from trainer.scoring.retention import RetentionMeter, Yardstick, general_prompts, task_format
+from trainer.scoring.statistics.measurements import score
 
 ROWS = [([1, 30, 31, 32], [40, 41, 42]), ([1, 50], [60]), ([1, 70, 71], [])]
 
@@ -72,7 +72,7 @@ def test_a_wider_vocabulary_is_compared_on_the_shared_part(base: Any, tmp_path: 
 
 
 def test_scores_are_per_token_and_nothing_is_left_on_the_disk(base: Any, tuned: Any, tmp_path: Path) -> None:
-    retention = Retention(ROWS, tmp_path / "kept")
+    retention = RetentionMeter(ROWS, tmp_path / "kept")
     retention.record(base)
     assert (tmp_path / "kept").exists()
     retention.compare(tuned)
@@ -86,7 +86,7 @@ def test_scores_are_per_token_and_nothing_is_left_on_the_disk(base: Any, tuned: 
 
 
 def test_a_base_that_says_nothing_is_no_yardstick(base: Any, tmp_path: Path) -> None:
-    retention = Retention([([1, 2], [])], tmp_path / "kept")
+    retention = RetentionMeter([([1, 2], [])], tmp_path / "kept")
     retention.record(base)
     retention.compare(base)
     assert retention.evidence(None) == {}

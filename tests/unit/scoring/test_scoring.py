@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.model.agreement import agreement
-from trainer.scoring import comparisons, statistics
+from trainer.export.agreement import agreement
 from trainer.scoring.graders import exact_match, is_json, mostly_json
+from trainer.scoring.statistics import comparisons, intervals
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_outer_space_alone_is_no_mistake() -> None:
 def test_wilson_interval_has_the_published_values() -> None:
     # Newcombe 1998, table I, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E
     for hits, n, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]:
-        score = statistics.proportion(np.array([1.0] * hits + [0.0] * (n - hits)))
+        score = intervals.proportion(np.array([1.0] * hits + [0.0] * (n - hits)))
         assert (score["low"], score["high"]) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
         assert score["value"] == hits / n and score["n"] == n
 
@@ -55,9 +55,9 @@ def test_mcnemar_is_the_exact_binomial(wins: int, losses: int, p: float) -> None
 
 
 def test_ratio_weighs_tokens_and_not_rows() -> None:
-    score = statistics.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
+    score = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
     assert score["value"] == pytest.approx(31 / 11) and score["low"] <= score["value"] <= score["high"]
-    again = statistics.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
+    again = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
     assert score == again
 
 

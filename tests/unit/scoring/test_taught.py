@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from trainer.render.junit import render_junit
 from trainer.render.markdown import render_markdown
-from trainer.scoring.heldout import HeldOut
-from trainer.scoring.likelihood import row_losses, row_scores
+from trainer.scoring.generation.likelihood import row_losses, row_scores
 from trainer.scoring.question import Answer, Question
+from trainer.scoring.questions.heldout import HeldOut
 from trainer.scoring.results import ArmResults
 from trainer.scoring.taught import contradiction
 

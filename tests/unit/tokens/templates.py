@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import tiny
+from tests import tiny
 
 ENDS = (
     "<|eot_id|>",

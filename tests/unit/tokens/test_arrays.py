@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from trainer.errors import StageError
-from trainer.tokens.arrays import Spool, map_arrays, write_arrays
+from trainer.tokens.arrays import ArraySpool, map_arrays, write_arrays
 
 ARRAYS = {
     "flags": np.array([1, 0, 1], dtype=np.uint8),
@@ -38,7 +38,7 @@ def test_arrays_read_back_with_their_types(tmp_path: Path) -> None:
 
 
 def test_a_spool_is_written_like_the_array_it_holds(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, np.dtype(np.int32))
+    spool = ArraySpool(tmp_path, np.dtype(np.int32))
     for part in (ARRAYS["ids"][:2], ARRAYS["none"], ARRAYS["ids"][2:].astype(np.int64)):
         spool.append(part)
     write_arrays(tmp_path / "a", {"ids": spool}, {})

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
+from tests import tiny
+from tests.unit.tokens import templates
+from tests.unit.tokens.test_chat import ONE_TURN, PAIRS, TWO_TURNS, WITH_TOOLS, assistant, user, with_template
 from trainer.errors import DataError
 from trainer.tokens import batch
 from trainer.tokens.batch import tokenize_file
-from trainer.tokens.chat import LossOn, PairTokens, Renderer, Tokens
+from trainer.tokens.chat import LossOn, MaskedTokens, PairTokens, Renderer
 from trainer.tokens.encode import Rendered, encode_rows
 from trainer.tokens.store import StoredShape, TokenStore
-
-from . import templates
-from .test_chat import ONE_TURN, PAIRS, TWO_TURNS, WITH_TOOLS, assistant, user, with_template
 
 WEIGHTED = copy.deepcopy(TWO_TURNS)
 WEIGHTED["messages"][2]["weight"] = 0
@@ -42,8 +41,8 @@ def slow_mask(tokenizer: Any, row: Rendered) -> tuple[list[int], list[int]]:
     return list(encoded["input_ids"]), [0, *mask[1:]]
 
 
-def read(store: TokenStore) -> list[Tokens]:
-    return [Tokens(ids.tolist(), mask.tolist()) for ids, mask in map(store.row, range(len(store)))]
+def read(store: TokenStore) -> list[MaskedTokens]:
+    return [MaskedTokens(ids.tolist(), mask.tolist()) for ids, mask in map(store.row, range(len(store)))]
 
 
 def tokenized(
@@ -129,8 +128,8 @@ def test_a_row_that_trains_nothing_is_named_from_inside_a_batch(tmp_path: Path, 
 def test_token_ids_are_taken_as_they_are(tiny_tokenizer: Any) -> None:
     for loss_on in ("assistant", "all"):
         renderer = Renderer(tiny_tokenizer, loss_on=loss_on)  # type: ignore[arg-type]
-        assert renderer.tokens(GIVEN) == Tokens([5, 6, 7, 8], [0, 0, 1, 1])
-        assert renderer.tokens({"input_ids": [5, 6], "labels": [5, 6]}) == Tokens([5, 6], [0, 1])
+        assert renderer.tokens(GIVEN) == MaskedTokens([5, 6, 7, 8], [0, 0, 1, 1])
+        assert renderer.tokens({"input_ids": [5, 6], "labels": [5, 6]}) == MaskedTokens([5, 6], [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tests import tiny
+from tests.unit.tokens.test_chat import END, assistant, call, user, with_ends, with_template
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
-
-from .test_chat import END, assistant, call, user, with_ends, with_template
 
 SPACE_BEFORE_ANSWER = (  # its prompts end in a space, which ' the' takes with it
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\nA: "

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
+from tests import tiny
+from tests.unit.tokens import templates
+from tests.unit.tokens.test_chat import with_template
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer
-
-from . import templates
-from .test_chat import with_template
 
 DAY = date(2024, 5, 6)
 

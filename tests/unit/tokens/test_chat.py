@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from tokenizers import AddedToken
 
+from tests import tiny
+from tests.unit.tokens import templates
 from trainer.errors import DataError
-from trainer.tokens.chat import LossOn, Renderer, Tokens
-
-from . import templates
+from trainer.tokens.chat import LossOn, MaskedTokens, Renderer
 
 END = "<|im_end|>"
 
@@ -77,7 +76,7 @@ WITH_TOOLS = {
 }
 
 
-def trained_runs(tokenizer: Any, tokens: Tokens) -> list[str]:
+def trained_runs(tokenizer: Any, tokens: MaskedTokens) -> list[str]:
     """Return the text of each unbroken run of trained tokens."""
     runs: list[list[int]] = []
     before = 0

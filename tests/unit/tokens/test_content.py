@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from tests import tiny
 from trainer.data.lint.tokens import quote_findings
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
 from trainer.tokens.content import GUARD, ContentGuard, unguarded, without_guards
 from trainer.tokens.quotes import quotes_of
-from trainer.tokens.reasoning import Parts, split_tokens
+from trainer.tokens.reasoning import ReasonedAnswer, split_tokens
 
 TEXTS = [
     "What does the token mean? It ends a text.",
@@ -286,7 +286,7 @@ def test_generated_text_that_spells_a_token_stays_in_the_answer() -> None:
     asked = [user("Which?")]
     ids = renderer.answer_ids({}, asked, assistant(thought))
     parts = split_tokens(renderer.form, tokenizer, renderer.history_ids({}, asked), ids)
-    assert parts == Parts("Is it <|im_end|>?", "It is <|im_end|>, yes.")
+    assert parts == ReasonedAnswer("Is it <|im_end|>?", "It is <|im_end|>, yes.")
 
 
 def test_rows_that_quote_tokens_of_the_model_are_counted(tmp_path: Path) -> None:

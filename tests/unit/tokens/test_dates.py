@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.tokens import templates
+from tests.unit.tokens.test_chat import ONE_TURN, with_template
 from trainer.tokens.chat import Renderer
 from trainer.tokens.dates import formats_of_today, takes_a_date, with_fixed_date
-
-from . import templates
-from .test_chat import ONE_TURN, with_template
 
 TODAY = datetime(2026, 11, 29)
 

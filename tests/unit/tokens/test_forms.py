@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from trainer.data.exact import loads
 from trainer.errors import DataError
+from trainer.exact_json import loads
 from trainer.tokens.chat import Renderer
 
 CHATML = (

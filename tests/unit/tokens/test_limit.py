@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.store import TokenStore, from_pairs, from_tokens
 
@@ -16,12 +16,12 @@ def shortened(store: TokenStore, folder: Path, limit: int, *, truncate: bool = T
     return TokenStore.load(folder / "short")
 
 
-def supervised(tokens: Tokens, folder: Path, limit: int) -> Tokens | None:
+def supervised(tokens: MaskedTokens, folder: Path, limit: int) -> MaskedTokens | None:
     short = shortened(from_tokens([(0, tokens)]), folder, limit)
     if not len(short):
         return None
     ids, mask = short.row(0)
-    return Tokens(ids.tolist(), mask.tolist())
+    return MaskedTokens(ids.tolist(), mask.tolist())
 
 
 def pair(tokens: PairTokens, folder: Path, limit: int) -> PairTokens | None:
@@ -30,16 +30,16 @@ def pair(tokens: PairTokens, folder: Path, limit: int) -> PairTokens | None:
 
 
 def test_a_target_is_never_cut(tmp_path: Path) -> None:
-    tokens = Tokens(list(range(100, 120)), [0] * 8 + [1] * 4 + [0] * 4 + [1] * 4)
+    tokens = MaskedTokens(list(range(100, 120)), [0] * 8 + [1] * 4 + [0] * 4 + [1] * 4)
     for limit in range(8, 25):
         short = supervised(tokens, tmp_path, limit)
         if limit < 13:  # twelve tokens from the first trained one on, which needs one before it
             assert short is None
         else:
             kept = min(limit, 20)
-            assert short == Tokens(tokens.ids[-kept:], tokens.mask[-kept:])
+            assert short == MaskedTokens(tokens.ids[-kept:], tokens.mask[-kept:])
             assert sum(short.mask) == 8 and short.mask[0] == 0
-    assert supervised(Tokens(list(range(10)), [0] + [1] * 9), tmp_path, 8) is None
+    assert supervised(MaskedTokens(list(range(10)), [0] + [1] * 9), tmp_path, 8) is None
 
 
 def test_both_answers_of_a_pair_keep_the_same_prompt_when_it_is_cut(tmp_path: Path) -> None:
@@ -56,7 +56,9 @@ def test_rows_that_fit_keep_their_lines_and_order(
     tmp_path: Path, truncate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.tokens.limit.ROWS_AT_ONCE", 2)
-    rows = [(line, Tokens([line] * length, [0] * (length - 1) + [1])) for line, length in enumerate((3, 9, 2, 5, 9))]
+    rows = [
+        (line, MaskedTokens([line] * length, [0] * (length - 1) + [1])) for line, length in enumerate((3, 9, 2, 5, 9))
+    ]
     short = shortened(from_tokens(rows), tmp_path, 5, truncate=truncate)
     assert short.row_index.tolist() == ([0, 1, 2, 3, 4] if truncate else [0, 2, 3])
     assert short.lengths().tolist() == ([3, 5, 2, 5, 5] if truncate else [3, 2, 5])

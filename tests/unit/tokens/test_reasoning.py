@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 from tokenizers import AddedToken
 
+from tests import tiny
+from tests.unit.tokens import templates
+from tests.unit.tokens.test_chat import END, assistant, user, with_template
 from trainer.tokens.chat import Renderer
-from trainer.tokens.reasoning import THINKING, AnswerForm, Parts, split_tokens
-
-from . import templates
-from .test_chat import END, assistant, user, with_template
+from trainer.tokens.reasoning import THINKING, AnswerForm, ReasonedAnswer, split_tokens
 
 OPENED = tiny.THINKING_TEMPLATE.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
 CHANNELS = (  # as gpt-oss: reasoning and answer are messages of their own
@@ -78,7 +77,7 @@ def test_what_a_template_writes_is_told_apart_again(tiny_tokenizer: Any, templat
     renderer = Renderer(with_template(tiny_tokenizer, template))
     written = renderer.answer_text({}, [user("Look?")], assistant("the fox", reasoning_content=reasoning))
     prompt = renderer.text({}, [user("Look?")], prompt=True)
-    assert renderer.form.split(written, prompt=prompt) == Parts(reasoning, "the fox")
+    assert renderer.form.split(written, prompt=prompt) == ReasonedAnswer(reasoning, "the fox")
 
 
 @pytest.mark.parametrize("thinking", [None, "It is red."], ids=["none", "some"])
@@ -91,28 +90,28 @@ def test_channels_of_special_tokens_are_told_apart(tiny_tokenizer: Any, thinking
     assert "channel" not in tokenizer.decode(
         ids, skip_special_tokens=True
     )  # decoded as usual, nothing tells them apart
-    assert split_tokens(renderer.form, tokenizer, prompt, ids[:-1]) == Parts(thinking or "", "the fox")
+    assert split_tokens(renderer.form, tokenizer, prompt, ids[:-1]) == ReasonedAnswer(thinking or "", "the fox")
 
 
 @pytest.mark.parametrize(
     ("text", "prompt", "parts"),
     [
         ("the fox", "", None),
-        ("<think>red</think>the fox", "", Parts("red", "the fox")),
-        ("\n<think>\nred\n</think>\n\nthe fox\n", "", Parts("red", "the fox")),
-        ("red</think>the fox", "assistant\n<think>\n", Parts("red", "the fox")),
-        ("<think>red", "", Parts("red", "")),
-        ("red and", "assistant\n<think>\n", Parts("red and", "")),
+        ("<think>red</think>the fox", "", ReasonedAnswer("red", "the fox")),
+        ("\n<think>\nred\n</think>\n\nthe fox\n", "", ReasonedAnswer("red", "the fox")),
+        ("red</think>the fox", "assistant\n<think>\n", ReasonedAnswer("red", "the fox")),
+        ("<think>red", "", ReasonedAnswer("red", "")),
+        ("red and", "assistant\n<think>\n", ReasonedAnswer("red and", "")),
         ("the fox", "<think>\n\n</think>\n\n", None),
         ("write </think> to end it", "", None),
         ("say <think> first, then </think>", "", None),
-        ("<think>a</think>b</think>c", "", Parts("a", "b</think>c")),
+        ("<think>a</think>b</think>c", "", ReasonedAnswer("a", "b</think>c")),
         ("", "", None),
-        ("", "<think>", Parts("", "")),
+        ("", "<think>", ReasonedAnswer("", "")),
     ],
     ids=range(12),
 )
-def test_reasoning_in_the_text_of_any_model(text: str, prompt: str, parts: Parts | None) -> None:
+def test_reasoning_in_the_text_of_any_model(text: str, prompt: str, parts: ReasonedAnswer | None) -> None:
     assert THINKING.split(text, prompt=prompt) == parts
 
 
@@ -122,7 +121,7 @@ def test_a_header_that_the_prompt_leaves_to_the_model_is_no_part_of_its_answer(t
     assert renderer.form.prefix == "<|im_start|>assistant\n"
     written = renderer.answer_text({}, [user("Look?")], assistant("the fox"))
     assert written == f"<|im_start|>assistant\nthe fox{END}"
-    assert renderer.form.split(written) == Parts("", "the fox")
+    assert renderer.form.split(written) == ReasonedAnswer("", "the fox")
 
 
 def test_a_template_that_refuses_the_question_has_the_usual_form(tiny_tokenizer: Any) -> None:

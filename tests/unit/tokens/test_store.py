@@ -12,10 +12,10 @@ import pytest
 from trainer.errors import StageError
 from trainer.tokens import store as store_module
 from trainer.tokens.arrays import write_arrays
-from trainer.tokens.chat import PairTokens, Tokens
+from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.store import TokenStore, TokenWriter, from_pairs, from_tokens
 
-ROWS = [(0, Tokens([5, 6, 7], [0, 1, 1])), (2, Tokens([8], [1])), (3, Tokens([9, 10], [0, 1]))]
+ROWS = [(0, MaskedTokens([5, 6, 7], [0, 1, 1])), (2, MaskedTokens([8], [1])), (3, MaskedTokens([9, 10], [0, 1]))]
 PAIRS = [(0, PairTokens([1, 2], [3], [4, 5])), (4, PairTokens([6], [7, 8], [9]))]
 
 

@@ -11,7 +11,7 @@ from trainer.data.lint.findings import Finding, LintContext
 from trainer.data.lint.labels import variants
 from trainer.data.lint.phrases import NONE_OF_THEM
 from trainer.data.lint.systems import system_findings
-from trainer.data.lint.tally import Tally
+from trainer.data.lint.tally import RowTally
 from trainer.recipe.lint import Lint
 
 MIN_TABLE_ROWS = 20
@@ -25,7 +25,7 @@ MIN_REFUSALS, FEW_REFUSALS = 3, 0.05
 """From so many answers, and so large a share, refusals are worth a look."""
 
 
-def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
+def balance_findings(tally: RowTally, context: LintContext, section: Lint) -> Iterator[Finding]:
     """Yield findings of the rules B."""
     if context.rows_train < section.min_rows:
         said = f"{context.rows_train} training rows (at least {section.min_rows})"
@@ -42,7 +42,7 @@ def balance_findings(tally: Tally, context: LintContext, section: Lint) -> Itera
     yield from _near_conflicts(tally, context)
 
 
-def classes(tally: Tally) -> dict[str, int]:
+def classes(tally: RowTally) -> dict[str, int]:
     """Return class -> rows where the rows are a classification: short answers, many rows for each; else nothing."""
     counts, asked = tally.labels, len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
     if asked < MIN_TABLE_ROWS or counts.total < MIN_LABEL_SHARE * asked or not counts.is_exact:
@@ -55,7 +55,7 @@ def classes(tally: Tally) -> dict[str, int]:
     return {name: rows for name, rows in counts.most_common() if rows >= least}
 
 
-def _declining(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _declining(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report conversations that never decline or ask back, and those that do it too often."""
     if named := classes(tally):
         if len(named) > 2 and not any(NONE_OF_THEM.search(name) for name in named):
@@ -75,7 +75,7 @@ def _declining(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("B003", "no answer declines or asks back: the model will never say that it cannot know", 0, 0.0)
 
 
-def _classes(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _classes(tally: RowTally, section: Lint) -> Iterator[Finding]:
     named = classes(tally)
     total = sum(named.values())
     if len(named) > 1:
@@ -99,7 +99,7 @@ def _classes(tally: Tally, section: Lint) -> Iterator[Finding]:
             )
 
 
-def _spellings(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _spellings(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report classes that are spelled in several ways, among other answers too."""
     mixed = list(variants(tally.labels.counts)) if tally.labels.total >= MIN_TABLE_ROWS else []
     if mixed:
@@ -110,18 +110,18 @@ def _spellings(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("B011", f"{len(mixed)} classes: {named}", count, count / tally.labels.total, listed)
 
 
-def _listed(tally: Tally, spellings: dict[str, int]) -> str:
+def _listed(tally: RowTally, spellings: dict[str, int]) -> str:
     return ", ".join(f"{rows} {tally.quoted(label)}" for label, rows in list(spellings.items())[:MAX_NAMED])
 
 
-def _same_answer(tally: Tally, context: LintContext, section: Lint) -> Iterator[Finding]:
+def _same_answer(tally: RowTally, context: LintContext, section: Lint) -> Iterator[Finding]:
     """Report one answer to very many prompts where the rows are no classification: the model learns to say only it."""
     same, total = context.same_answer, tally.kinds["turns"]
     if total >= MIN_TABLE_ROWS and same.count >= section.max_repeated_answer * total and not classes(tally):
         yield Finding("B012", f"{same.count} of {total} rows", same.count, same.count / total, same.rows)
 
 
-def _turns(tally: Tally) -> Iterator[Finding]:
+def _turns(tally: RowTally) -> Iterator[Finding]:
     single = sum(rows for turns, rows in tally.turns.items() if turns <= 2)
     several = sum(rows for turns, rows in tally.turns.items() if turns > 2)
     if single and several:
@@ -129,7 +129,7 @@ def _turns(tally: Tally) -> Iterator[Finding]:
         yield Finding("B005", f"{single} single-turn, {several} multi-turn rows", rarer, rarer / (single + several))
 
 
-def _openings(tally: Tally) -> Iterator[Finding]:
+def _openings(tally: RowTally) -> Iterator[Finding]:
     table = tally.prompt_openings
     if table.total >= MIN_TABLE_ROWS and table.total >= 0.5 * len(tally) and table.top_share() > 0.8:
         text, count = table.most_common(1)[0]
@@ -138,7 +138,7 @@ def _openings(tally: Tally) -> Iterator[Finding]:
         yield Finding("B007", said, count, count / table.total)
 
 
-def _near_conflicts(tally: Tally, context: LintContext) -> Iterator[Finding]:
+def _near_conflicts(tally: RowTally, context: LintContext) -> Iterator[Finding]:
     """Report nearly the same prompts with different answers: among classes one is wrong, among others most are right.
 
     `What is a PCR test?` and `What is the KPMG company?` differ by two words inside a long common frame.
@@ -156,7 +156,7 @@ def _near_conflicts(tally: Tally, context: LintContext) -> Iterator[Finding]:
     yield Finding("Q003", said, near.count, share, near.rows, "info", fix)
 
 
-def _contradictions(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _contradictions(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report pairs whose chosen answer another pair with the same prompt rejects."""
     chosen, rejected = (np.asarray(keys, dtype=np.uint64) for keys in (tally.chosen, tally.rejected))
     both = np.intersect1d(chosen, rejected)
@@ -172,7 +172,7 @@ def _contradictions(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield Finding("Q018", "", len(rows), len(rows) / chosen.size, tuple(named))
 
 
-def _pairs(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _pairs(tally: RowTally, section: Lint) -> Iterator[Finding]:
     pairs = tally.num_longer.total()
     for side in ("chosen", "rejected"):
         count = tally.num_longer[side]

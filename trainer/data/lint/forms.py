@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from trainer.data.lint.findings import Finding
 from trainer.data.lint.structure import PATH, TYPE, keys_of_schema
-from trainer.data.lint.tally import Tally
-from trainer.data.reasons import quoted, shown
+from trainer.data.lint.tally import RowTally
+from trainer.data.records.reasons import quoted, shown
 from trainer.recipe.lint import Lint
 
 MIN_TABLE_ROWS = 20
 MAX_NAMED = 3
 
 
-def form_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
+def form_findings(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Yield Q017, Q028 and F028."""
     yield from _wrapped(tally, section)
     if tally.schemas.total >= MIN_TABLE_ROWS:
@@ -24,7 +24,7 @@ def form_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield from _tools(tally, section)
 
 
-def _wrapped(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _wrapped(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report the odd ones out: no JSON where most is, fences and words around JSON where it mostly stands alone."""
     forms, total = tally.json_forms, tally.json_forms.total()
     plain, wrapped = forms["plain"], forms["fenced"] + forms["prefixed"]
@@ -40,7 +40,7 @@ def _wrapped(tally: Tally, section: Lint) -> Iterator[Finding]:
         )
 
 
-def _keys(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _keys(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report answers with other keys than nearly all have, else keys that differ in case and underscores alone."""
     total = tally.schemas.total
     by_keys, schemas = Counter[str](), defaultdict[str, list[str]](list)
@@ -67,7 +67,7 @@ def _keys(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("Q017", f"one key in several spellings: {named}", count, min(count / total, 1.0))
 
 
-def _types(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _types(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report keys whose values are of one type in nearly all answers, and of another in the rest; null is none."""
     kinds = defaultdict[str, Counter[str]](Counter)
     for schema, rows in tally.schemas.counts.items():
@@ -98,7 +98,7 @@ def _said(counts: Counter[str]) -> str:
     return ", ".join(f"{rows} {kind}" for kind, rows in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _tools(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _tools(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report tools that nearly all rows describe in one way, and some in another; a name used freely is no slip."""
     versions = defaultdict[str, Counter[str]](Counter)
     for tool, rows in tally.tools.counts.items():
@@ -116,6 +116,6 @@ def _tools(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("F028", said, count, count / tally.tools.total, _rows(tally, [f"tool {tool}" for tool in odd]))
 
 
-def _rows(tally: Tally, names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+def _rows(tally: RowTally, names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     refs = [ref for name in names if name in tally.first for ref in tally.first[name]]
     return tuple(dict.fromkeys(refs))[: tally.max_rows_listed]

@@ -10,7 +10,7 @@ import numpy as np
 from trainer.data.lint.findings import Finding
 from trainer.data.lint.forms import form_findings
 from trainer.data.lint.rules import RULES
-from trainer.data.lint.tally import Ints, Tally, edge_sum
+from trainer.data.lint.tally import Ints, RowTally, edge_sum
 from trainer.recipe.lint import Lint, Severity
 
 MIN_ROWS_FOR_OUTLIERS = 50
@@ -35,7 +35,7 @@ CHECKED = {"Q022": "code", "Q023": "sum"}
 MIN_STOCK_ROWS = 5
 
 
-def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
+def quality_findings(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Yield findings of the rules F and Q that rows break by themselves or against the others."""
     for rule in sorted(RULES):
         if rule != "Q008" and tally.counts[rule]:
@@ -49,7 +49,7 @@ def quality_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield from form_findings(tally, section)
 
 
-def _counted(tally: Tally, rule: str, count: int) -> Finding:
+def _counted(tally: RowTally, rule: str, count: int) -> Finding:
     share = count / len(tally)
     is_systematic = rule == "F019" and share >= SYSTEMATIC_SHARE
     said = LEFT_OVER if rule == "F019" else ""
@@ -59,7 +59,7 @@ def _counted(tally: Tally, rule: str, count: int) -> Finding:
     return Finding(rule, said, count, share, tuple(tally.first[rule]), "error" if is_systematic else None)
 
 
-def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _cut(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report answers with an open fence or bracket, prose without an end, and many that end at one length."""
     count, unfinished, prose = tally.counts["Q008"], tally.counts["unfinished"], tally.counts["prose"]
     if count:
@@ -77,7 +77,7 @@ def _cut(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield from _cut_at_a_limit(tally, section)
 
 
-def _cut_at_a_limit(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _cut_at_a_limit(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report answers of one length that stop without a stop: max_tokens, or a column's width, where they came from.
 
     The greatest length, or one that many more answers have than the lengths around it.
@@ -98,12 +98,12 @@ def _cut_at_a_limit(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("Q008", said, len(same), len(same) / len(tally), rows)
 
 
-def _fill_a_pattern(tally: Tally, rows: Ints) -> bool:
+def _fill_a_pattern(tally: RowTally, rows: Ints) -> bool:
     """Tell answers of one length that begin and end alike but for their slots from text that was cut anywhere."""
     return all(2 * np.unique(tally.edges(place)[rows]).size <= len(rows) for place in ("begin", "end"))
 
 
-def _outliers(tally: Tally) -> Iterator[Finding]:
+def _outliers(tally: RowTally) -> Iterator[Finding]:
     if len(tally) < MIN_ROWS_FOR_OUTLIERS:
         return
     logs = np.log(np.maximum(tally.lengths("answer"), 1))
@@ -117,7 +117,7 @@ def _outliers(tally: Tally) -> Iterator[Finding]:
     yield Finding("Q009", f"{len(far)} answers; {usual}", len(far), len(far) / len(tally), tally.refs(worst.tolist()))
 
 
-def _languages(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _languages(tally: RowTally, section: Lint) -> Iterator[Finding]:
     total = tally.languages.total()
     main = max(tally.prompt_languages, key=lambda name: (tally.prompt_languages[name], name), default="")
     # A likely language counts where the prompts have it anyway.
@@ -140,7 +140,7 @@ def _languages(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("Q012", said, count, count / total, tuple(rows))
 
 
-def _edges(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _edges(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report answers that all begin or end alike; one constant answer is another matter (B004)."""
     for place, table in (("begin", tally.answer_openings), ("end", tally.answer_endings)):
         if table.total < MIN_TABLE_ROWS or table.total < 0.2 * len(tally):
@@ -153,7 +153,7 @@ def _edges(tally: Tally, section: Lint) -> Iterator[Finding]:
             yield Finding("Q015", said, count, count / table.total, severity=severity)
 
 
-def _is_pattern(tally: Tally, place: str, text: str) -> bool:
+def _is_pattern(tally: RowTally, place: str, text: str) -> bool:
     """Tell answers that are alike as wholes, whose beginning or end is theirs, from a phrase or token around free text.
 
     They hardly differ in length, and are alike at the other end too, or begin or end in plain words.
@@ -164,7 +164,7 @@ def _is_pattern(tally: Tally, place: str, text: str) -> bool:
     return bool(high - low < PATTERN_IQR) and (2 * others.size <= rows.size or PLAIN_WORDS.fullmatch(text) is not None)
 
 
-def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
+def _stock(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report a sentence that opens or closes many answers, and phrases of assistants in many of them."""
     longer = tally.answer_openings.total
     for place, table in (("begin", tally.first_sentences), ("end", tally.last_sentences)):
@@ -182,7 +182,7 @@ def _stock(tally: Tally, section: Lint) -> Iterator[Finding]:
         yield Finding("Q026", said, stock, stock / longer, tuple(tally.first["stock"]))
 
 
-def _reasoning(tally: Tally) -> Iterator[Finding]:
+def _reasoning(tally: RowTally) -> Iterator[Finding]:
     """Report rows with reasoning beside rows without, where nothing in the row tells which it is."""
     thinking = tally.counts["thinking"]
     asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]

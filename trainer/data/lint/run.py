@@ -11,12 +11,12 @@ import numpy as np
 from trainer.data.lint.balance import balance_findings, classes
 from trainer.data.lint.facts import RowFacts
 from trainer.data.lint.findings import Finding, LintContext
-from trainer.data.lint.given import given_findings
 from trainer.data.lint.quality import quality_findings
 from trainer.data.lint.rules import RULES
-from trainer.data.lint.tally import Ints, Tally
-from trainer.data.mask import masked_names
-from trainer.data.reasons import told
+from trainer.data.lint.tally import Ints, RowTally
+from trainer.data.lint.upstream_findings import given_findings
+from trainer.data.pii.hide import masked_names
+from trainer.data.records.reasons import told
 from trainer.errors import DataError
 from trainer.recipe.lint import Lint, Severity
 
@@ -40,7 +40,7 @@ class Linter:
         if unknown := sorted({*section.ignore, *section.severity} - set(RULES)):
             raise DataError(f"data.lint: no rule {unknown[0]}", hint=f"the rules are {', '.join(RULES)}")
         self.section, self.mask = section, mask
-        self.tally = Tally(section.max_rows_listed)
+        self.tally = RowTally(section.max_rows_listed)
 
     def add(self, ref: str, facts: RowFacts) -> None:
         """Take in one row; `ref` is its `source:line`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trainer.data.classes import class_table, classes_of
+from trainer.data.character_classes import class_table, classes_of
 
 FOREIGN = re.compile("[\u0370-\u052f\U0001d400-\U0001d7cb]")
 """Greek, Cyrillic, and the alphabets of formulas."""

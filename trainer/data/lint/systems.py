@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 from trainer.data.lint.facts import SYSTEM_CHARS
 from trainer.data.lint.findings import Finding
-from trainer.data.lint.tally import Tally
+from trainer.data.lint.tally import RowTally
 from trainer.recipe.lint import Lint
 
 MAX_COMPARED = 20
@@ -17,7 +17,7 @@ FEW_SYSTEMS_SHARE = 0.05
 MIN_FORM_ROWS = 2
 
 
-def system_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
+def system_findings(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Yield B002 and B013."""
     asked = len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
     if not asked:
@@ -37,7 +37,7 @@ def system_findings(tally: Tally, section: Lint) -> Iterator[Finding]:
     yield from _served(tally, section, asked)
 
 
-def _differing_in_little(tally: Tally, variants: list[tuple[str, int]], section: Lint) -> Iterator[Finding]:
+def _differing_in_little(tally: RowTally, variants: list[tuple[str, int]], section: Lint) -> Iterator[Finding]:
     """Report one system prompt with other numbers, dates or words in each row; documents differ in more than that."""
     (_, most), *_ = tally.system_forms.most_common(1)
     if most >= max(0.5 * tally.num_systems, MIN_FORM_ROWS):
@@ -55,13 +55,13 @@ def _differing_in_little(tally: Tally, variants: list[tuple[str, int]], section:
         yield Finding("B013", said, tally.num_systems, 1.0, _refs(tally, variants, section))
 
 
-def _refs(tally: Tally, variants: list[tuple[str, int]], section: Lint) -> tuple[str, ...]:
+def _refs(tally: RowTally, variants: list[tuple[str, int]], section: Lint) -> tuple[str, ...]:
     return tuple(
         [ref for key, _ in variants for ref in tally.first.get(f"system {key}", [])][: section.max_rows_listed]
     )
 
 
-def _near_identical(tally: Tally, variants: list[tuple[str, int]]) -> int:
+def _near_identical(tally: RowTally, variants: list[tuple[str, int]]) -> int:
     """Count the variants that hardly differ from a more frequent one: slips of the pen, most likely."""
     texts = [tally.system_texts[key] for key, _ in variants[:MAX_COMPARED]]
     return sum(
@@ -70,7 +70,7 @@ def _near_identical(tally: Tally, variants: list[tuple[str, int]]) -> int:
     )
 
 
-def _served(tally: Tally, section: Lint, asked: int) -> Iterator[Finding]:
+def _served(tally: RowTally, section: Lint, asked: int) -> Iterator[Finding]:
     if section.serving_system_prompt is None:
         return
     served = section.serving_system_prompt.strip()

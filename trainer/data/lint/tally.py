@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.data.lint.facts import DIGITS, RowFacts
 from trainer.data.lint.frequent import Frequent
-from trainer.data.reasons import quoted
+from trainer.data.records.reasons import quoted
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 MAX_SYSTEMS = 1_000
@@ -26,7 +26,7 @@ def edge_sum(text: str) -> int:
     return crc32(DIGITS.sub("0", text).encode("utf-8", "surrogatepass"))
 
 
-class Tally:
+class RowTally:
     """Facts of all rows, added in their order; a million rows take about 30 MB."""
 
     def __init__(self, max_rows_listed: int) -> None:

@@ -7,10 +7,10 @@ import unicodedata
 
 from ftfy.badness import is_bad
 
-from trainer.data.clean_text import HIDDEN_MARK, drop_hidden, drop_outer_space
+from trainer.data.clean.special_tokens import SpecialTokens
+from trainer.data.clean.text import HIDDEN_MARK, drop_hidden, drop_outer_space
 from trainer.data.lint.phrases import any_in
 from trainer.data.lint.scripts import FOREIGN, has_letters_apart, has_look_alikes
-from trainer.data.special_tokens import SpecialTokens
 
 LEFT_OVER = SpecialTokens()
 SPECIAL_CUES = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from trainer.data import exact
+from trainer import exact_json
 
 Message = dict[str, Any]
 
@@ -56,7 +56,7 @@ def schemas_of(tools: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _digest(parameters: object) -> str:
-    form = exact.dumps(_form_of(parameters), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    form = exact_json.dumps(_form_of(parameters), option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return hashlib.blake2b(form, digest_size=4).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trainer.data.pii.rule import Rule
+from trainer.data.pii.rule import PiiRule
 
 _STATES = (
     "A[AEKLPRSZ]|C[AOT]|D[CE]|F[LM]|G[AU]|HI|I[ADLN]|K[SY]|LA|M[ADEHINOPST]|N[CDEHJMVY]|O[HKR]|P[ARW]|RI|S[CD]|T[NX]|UT"
@@ -94,13 +94,13 @@ def has_post_code(text: str) -> bool:
 
 
 STREET_RULES = tuple(
-    Rule("address", pattern)
+    PiiRule("address", pattern)
     for pattern in (
         *(US_ADDRESS, UK_ADDRESS, GERMAN_ADDRESS, FRENCH_ADDRESS, ITALIAN_ADDRESS, SPANISH_ADDRESS, DUTCH_ADDRESS),
         *(AUSTRALIAN_ADDRESS, CANADIAN_ADDRESS),
     )
 )
-BOX_RULES = tuple(Rule("address", pattern) for pattern in (MILITARY_ADDRESS, PO_BOX))
+BOX_RULES = tuple(PiiRule("address", pattern) for pattern in (MILITARY_ADDRESS, PO_BOX))
 
 
 def names_a_box(text: str) -> bool:

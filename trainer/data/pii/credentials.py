@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from trainer.data.pii.randomness import entropy, is_drawn, is_sample
-from trainer.data.pii.rule import Match, Rule, names_any
+from trainer.data.pii.rule import Match, PiiRule, names_any
 
 _STRONG = (
     r"api[_ -]?(?:key|token|secret)|apikey|secret(?:[_ -]?access)?(?:[_ -]?key)?|access[_ -]?(?:key|token)"
@@ -101,7 +101,7 @@ class Near(NamedTuple):
 
     words: str
     reach: int
-    rules: tuple[Rule, ...]
+    rules: tuple[PiiRule, ...]
 
 
 _NAMES = (
@@ -114,19 +114,19 @@ BEFORE = 130
 """Characters before a word in which a match may begin: the start of a name such as `MY_SERVICE_API_KEY`."""
 
 NEAR = (
-    Near(r"authorization", 2100, (Rule("credential", HEADER, is_drawn), Rule("credential", BASIC, is_basic))),
-    Near(r"basic |[\"']auth[\"']", 450, (Rule("credential", BASIC, is_basic),)),
+    Near(r"authorization", 2100, (PiiRule("credential", HEADER, is_drawn), PiiRule("credential", BASIC, is_basic))),
+    Near(r"basic |[\"']auth[\"']", 450, (PiiRule("credential", BASIC, is_basic),)),
     Near(
         _NAMES,
         300,
         (
-            Rule("credential", QUOTED, is_password),
-            Rule("credential", ASSIGNED, is_password),
-            Rule("credential", NAMED, is_named_key),
+            PiiRule("credential", QUOTED, is_password),
+            PiiRule("credential", ASSIGNED, is_password),
+            PiiRule("credential", NAMED, is_named_key),
         ),
     ),
-    Near(r"\s(?:-u|--user|--proxy-user)", 250, (Rule("credential", USER_OPTION, is_password),)),
-    Near(_TOOLS, 350, (Rule("credential", PASSWORD_OPTION, is_password), Rule("credential", LOGIN, is_drawn))),
+    Near(r"\s(?:-u|--user|--proxy-user)", 250, (PiiRule("credential", USER_OPTION, is_password),)),
+    Near(_TOOLS, 350, (PiiRule("credential", PASSWORD_OPTION, is_password), PiiRule("credential", LOGIN, is_drawn))),
 )
 WORDS = re.compile("|".join(f"({near.words})" for near in NEAR))
 """One pass finds the words of all; the number of the group is that of the entry."""

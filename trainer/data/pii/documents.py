@@ -6,7 +6,7 @@ import re
 
 from trainer.data.pii.checksums import digits_of
 from trainer.data.pii.identity import has_four_digits
-from trainer.data.pii.rule import Rule, names_any
+from trainer.data.pii.rule import PiiRule, names_any
 
 _LINK = (
     r"(?:[ -]?(?:num(?:ber|mer|er|éro|ero)|número|номер|nr\.?|no\.?|n[°º]\.?|№|id|#|号码|號碼|番号|번호|号|號))?"
@@ -64,10 +64,10 @@ BIRTH = re.compile(
 """`born on` is left out: biographies are no personal data of a user."""
 
 DOCUMENT_RULES = (
-    Rule("driver_license", DRIVER_LICENSE, has_four_digits),
-    Rule("passport", PASSPORT, is_passport_number),
-    Rule("record_number", RECORD, has_four_digits),
-    Rule("date_of_birth", BIRTH),
+    PiiRule("driver_license", DRIVER_LICENSE, has_four_digits),
+    PiiRule("passport", PASSPORT, is_passport_number),
+    PiiRule("record_number", RECORD, has_four_digits),
+    PiiRule("date_of_birth", BIRTH),
 )
 
 ASCII_NAMES = (

@@ -6,7 +6,7 @@ import re
 
 from trainer.data.pii.checksums import BASE58, BECH32, base58check, bech32, digits_of, luhn, mod_97
 from trainer.data.pii.keccak import keccak_256
-from trainer.data.pii.rule import Match, Rule, context
+from trainer.data.pii.rule import Match, PiiRule, context
 
 CARD = re.compile(r"(?<![A-Za-z0-9_.+-])\d(?:[ \u00a0-]?\d){11,18}(?![A-Za-z0-9_@]|[.,-]\d)")
 CARD_GROUPS = re.compile(
@@ -172,8 +172,8 @@ def is_plain_ethereum_address(value: str) -> bool:
 
 
 CRYPTO_RULES = (
-    Rule("crypto", LEGACY_COIN, is_base58_address),
-    Rule("crypto", SEGWIT_COIN, is_segwit_address),
-    Rule("crypto", ETHEREUM, is_ethereum_address),
-    Rule("crypto", ETHEREUM, is_plain_ethereum_address, CRYPTO_CONTEXT, needs_context=True),
+    PiiRule("crypto", LEGACY_COIN, is_base58_address),
+    PiiRule("crypto", SEGWIT_COIN, is_segwit_address),
+    PiiRule("crypto", ETHEREUM, is_ethereum_address),
+    PiiRule("crypto", ETHEREUM, is_plain_ethereum_address, CRYPTO_CONTEXT, needs_context=True),
 )

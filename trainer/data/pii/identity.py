@@ -48,7 +48,7 @@ from stdnum.us import itin, rtn, ssn
 from stdnum.za import idnr as za_idnr
 
 from trainer.data.pii.checksums import digits_of, weighted_sum
-from trainer.data.pii.rule import Match, Rule, context
+from trainer.data.pii.rule import Match, PiiRule, context
 
 ANY_ID = (
     r"identity|identit[àé]|identidad|identificación|identification|identifikation\w*|national|citizens?"
@@ -240,11 +240,11 @@ PLAIN = (
 """Numbers of digits alone, which need a word beside them."""
 
 
-def identity_rule(kind: Identity) -> Rule:
+def identity_rule(kind: Identity) -> PiiRule:
     """Build the rule of a number that stands alone. Text without spaces (Chinese, Japanese, Thai) may touch it."""
     edges = rf"(?<![A-Za-z0-9_.-])(?:{kind.pattern})(?![A-Za-z0-9_]|[.-]\d)"
     words = context(f"{kind.words}|{ANY_ID}")
-    return Rule(kind.type, re.compile(edges), Checked(kind.valid), words, kind.needs_context)
+    return PiiRule(kind.type, re.compile(edges), Checked(kind.valid), words, kind.needs_context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +282,6 @@ class NumericDetector:
         ]
 
 
-def mixed_rules() -> tuple[Rule, ...]:
+def mixed_rules() -> tuple[PiiRule, ...]:
     """Build the rules of letters and digits."""
     return tuple(map(identity_rule, MIXED))

@@ -15,7 +15,7 @@ BASE64 = "[A-Za-z0-9+/]"
 UUID = f"{HEX}{{8}}(?:-{HEX}{{4}}){{3}}-{HEX}{{12}}"
 
 
-class Form(NamedTuple):
+class KeyForm(NamedTuple):
     """The form of one kind of key.
 
     Args:
@@ -29,41 +29,41 @@ class Form(NamedTuple):
     keeps_lead: bool = False
 
 
-def _forms(body: str, *leads: str) -> tuple[Form, ...]:
-    return tuple(Form(lead, body) for lead in leads)
+def _forms(body: str, *leads: str) -> tuple[KeyForm, ...]:
+    return tuple(KeyForm(lead, body) for lead in leads)
 
 
 CLOUD = (
     *_forms(r"[A-Z2-7]{16}", "AKIA", "ASIA", "ABIA", "ACCA"),
     *_forms(rf"{BASE64}{{100,4000}}={{0,2}}", "IQoJb3JpZ2lu", "FwoGZXIvYXdz", "FQoGZXIvYXdz"),
-    Form("ABSKQmVkcm9ja0FQSUtleS", rf"{BASE64}{{60,400}}={{0,2}}"),
-    Form("bedrock-api-key-", rf"{BASE64}{{60,4000}}={{0,2}}"),
-    Form("AccountKey=", rf"{BASE64}{{86}}==", keeps_lead=True),
-    Form("SharedAccessKey=", rf"{BASE64}{{43}}=", keeps_lead=True),
-    Form("AIza", rf"{URLSAFE}{{35}}"),
-    Form("GOCSPX-", rf"{URLSAFE}{{28}}"),
-    Form("ya29.", rf"{URLSAFE}{{20,2000}}"),
-    Form("1//0", rf"{URLSAFE}{{40,250}}"),
+    KeyForm("ABSKQmVkcm9ja0FQSUtleS", rf"{BASE64}{{60,400}}={{0,2}}"),
+    KeyForm("bedrock-api-key-", rf"{BASE64}{{60,4000}}={{0,2}}"),
+    KeyForm("AccountKey=", rf"{BASE64}{{86}}==", keeps_lead=True),
+    KeyForm("SharedAccessKey=", rf"{BASE64}{{43}}=", keeps_lead=True),
+    KeyForm("AIza", rf"{URLSAFE}{{35}}"),
+    KeyForm("GOCSPX-", rf"{URLSAFE}{{28}}"),
+    KeyForm("ya29.", rf"{URLSAFE}{{20,2000}}"),
+    KeyForm("1//0", rf"{URLSAFE}{{40,250}}"),
     *_forms(rf"{HEX}{{64}}", "dop_v1_", "doo_v1_", "dor_v1_"),
-    Form("v1.0-", rf"{HEX}{{24}}-{HEX}{{146}}"),
-    Form("LTAI", rf"{ALNUM}{{12,26}}"),
-    Form("AKID", rf"{ALNUM}{{32,}}"),
-    Form("HRKU-", rf"{URLSAFE}{{36,64}}"),
+    KeyForm("v1.0-", rf"{HEX}{{24}}-{HEX}{{146}}"),
+    KeyForm("LTAI", rf"{ALNUM}{{12,26}}"),
+    KeyForm("AKID", rf"{ALNUM}{{32,}}"),
+    KeyForm("HRKU-", rf"{URLSAFE}{{36,64}}"),
     *_forms(rf"{BASE64[:-1]}_=,-]{{43,2000}}", "fo1_", "fm1_", "fm2_"),
     *_forms(rf"{URLSAFE}{{32,64}}", "pscale_tkn_", "pscale_pw_", "pscale_oauth_"),
     *_forms(rf"{ALNUM}{{32,64}}", "nfp_", "nfo_", "nfc_"),
-    Form("rnd_", rf"{ALNUM}{{24,40}}"),
+    KeyForm("rnd_", rf"{ALNUM}{{24,40}}"),
     *_forms(rf"{URLSAFE}{{48}}", "tk-us-", "tk-eu-"),
     *_forms(rf"{URLSAFE}{{35,38}}", "AQVN", "YCAJ", "YCP"),
     *_forms(rf"{ALNUM}{{8,20}}(?:CNTRL)?-{ALNUM}{{20,40}}", "tskey-auth-", "tskey-api-", "tskey-client-"),
-    Form("sbp_", rf"(?:v0_)?{HEX}{{40}}"),
-    Form("sb_secret_", rf"{URLSAFE}{{24,64}}"),
-    Form("dapi", rf"{HEX}{{32}}(?:-\d)?"),
+    KeyForm("sbp_", rf"(?:v0_)?{HEX}{{40}}"),
+    KeyForm("sb_secret_", rf"{URLSAFE}{{24,64}}"),
+    KeyForm("dapi", rf"{HEX}{{32}}(?:-\d)?"),
 )
 
 BUILD = (
     *_forms(rf"{ALNUM}{{36,251}}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
-    Form("github_pat_", rf"{ALNUM}{{22}}_{ALNUM}{{59}}"),
+    KeyForm("github_pat_", rf"{ALNUM}{{22}}_{ALNUM}{{59}}"),
     *_forms(
         rf"{URLSAFE}{{20,300}}(?:\.[a-z0-9]{{2}}\.[a-z0-9]{{9}})?",
         *(
@@ -81,29 +81,29 @@ BUILD = (
         ),
         *("glcbt-", "glwt-"),
     ),
-    Form("ATBB", rf"{ALNUM}{{32}}"),
+    KeyForm("ATBB", rf"{ALNUM}{{32}}"),
     *_forms(rf"{URLSAFE}{{100,400}}(?:=[0-9A-F]{{8}}|={ALNUM}{{8}})?", "ATATT3xFfG", "ATCTT3xFfG"),
-    Form("npm_", rf"{ALNUM}{{36}}"),
+    KeyForm("npm_", rf"{ALNUM}{{36}}"),
     *_forms(rf"{URLSAFE}{{50,400}}", "pypi-AgEIcHlwaS5vcmc", "pypi-AgENdGVzdC5weXBpLm9yZw"),
-    Form("rubygems_", rf"{HEX}{{48}}"),
-    Form("cio", rf"{ALNUM}{{32}}"),
-    Form("oy2", r"[a-z0-9]{43}"),
-    Form("CLOJARS_", rf"{HEX}{{60}}"),
+    KeyForm("rubygems_", rf"{HEX}{{48}}"),
+    KeyForm("cio", rf"{ALNUM}{{32}}"),
+    KeyForm("oy2", r"[a-z0-9]{43}"),
+    KeyForm("CLOJARS_", rf"{HEX}{{60}}"),
     *_forms(rf"{URLSAFE}{{27,32}}", "dckr_pat_", "dckr_oat_"),
-    Form("AKCp", rf"{ALNUM}{{69}}"),
-    Form("cmVmdGtu", rf"{ALNUM}{{56}}"),
+    KeyForm("AKCp", rf"{ALNUM}{{69}}"),
+    KeyForm("cmVmdGtu", rf"{ALNUM}{{56}}"),
     *_forms(rf"{HEX}{{40}}", "squ_", "sqp_", "sqa_", "bkua_", "bkaj_", "pul-"),
     *_forms(rf"{ALNUM}{{20,24}}_{HEX}{{40}}", "CCIPAT_", "CCIPRJ_"),
     *_forms(rf"{URLSAFE}{{24,400}}", "hvs.", "hvb.", "hvr."),
     *_forms(
         rf"(?:[a-z0-9_-]{{2,35}}\.)?{ALNUM}{{40,44}}", "dp.pt.", "dp.st.", "dp.ct.", "dp.sa.", "dp.scim.", "dp.audit."
     ),
-    Form("PMAK-", rf"{HEX}{{24}}-{HEX}{{34}}"),
-    Form("sha256~", rf"{URLSAFE}{{43}}"),
-    Form("sgp_", rf"(?:{HEX}{{16}}_|local_)?{HEX}{{40}}"),
-    Form("AGE-SECRET-KEY-1", r"[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
-    Form("ops_eyJ", rf"{BASE64[:-1]}_-]{{80,2000}}={{0,2}}"),
-    Form("A3-", r"[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}"),
+    KeyForm("PMAK-", rf"{HEX}{{24}}-{HEX}{{34}}"),
+    KeyForm("sha256~", rf"{URLSAFE}{{43}}"),
+    KeyForm("sgp_", rf"(?:{HEX}{{16}}_|local_)?{HEX}{{40}}"),
+    KeyForm("AGE-SECRET-KEY-1", r"[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
+    KeyForm("ops_eyJ", rf"{BASE64[:-1]}_-]{{80,2000}}={{0,2}}"),
+    KeyForm("A3-", r"[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}"),
     *_forms(rf"{ALNUM}{{36}}", "pnu_", "pnb_"),
 )
 
@@ -113,54 +113,54 @@ MODELS = (
     *_forms(rf"{ALNUM}{{30,64}}", "hf_", "api_org_"),
     *_forms(rf"{ALNUM}{{40,100}}", "gsk_", "xai-", "pplx-"),
     *_forms(rf"(?:dev-|prod-)?{ALNUM}{{24,64}}(?:-{ALNUM}{{16,64}})?", "tvly-"),
-    Form("pcsk_", rf"{ALNUM}{{4,8}}_{ALNUM}{{40,80}}"),
-    Form("r8_", rf"{ALNUM}{{37}}"),
-    Form("nvapi-", rf"{URLSAFE}{{60,70}}"),
+    KeyForm("pcsk_", rf"{ALNUM}{{4,8}}_{ALNUM}{{40,80}}"),
+    KeyForm("r8_", rf"{ALNUM}{{37}}"),
+    KeyForm("nvapi-", rf"{URLSAFE}{{60,70}}"),
     *_forms(rf"{ALNUM}{{22,32}}", "fw_", "fpk_"),
-    Form("csk-", r"[a-z0-9]{48}"),
-    Form("pa-", rf"{URLSAFE}{{43}}"),
-    Form("jina_", rf"{HEX}{{32}}{URLSAFE}{{20,40}}"),
+    KeyForm("csk-", r"[a-z0-9]{48}"),
+    KeyForm("pa-", rf"{URLSAFE}{{43}}"),
+    KeyForm("jina_", rf"{HEX}{{32}}{URLSAFE}{{20,40}}"),
     *_forms(rf"{HEX}{{32}}_{HEX}{{10}}", "lsv2_pt_", "lsv2_sk_"),
-    Form("tgp_v1_", rf"{URLSAFE}{{43}}"),
-    Form("fc-", rf"{HEX}{{32}}"),
-    Form("sk_", rf"{HEX}{{48}}"),
+    KeyForm("tgp_v1_", rf"{URLSAFE}{{43}}"),
+    KeyForm("fc-", rf"{HEX}{{32}}"),
+    KeyForm("sk_", rf"{HEX}{{48}}"),
 )
 
 OFFICE = (
     *_forms(
         r"(?:[A-Za-z0-9]+-){1,5}[A-Za-z0-9]{10,128}", "xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-", "xoxo-", "xoxc-"
     ),
-    Form("xoxd-", r"[A-Za-z0-9%/+=_-]{40,400}"),
-    Form("xapp-", r"\d-[A-Z0-9]{8,14}-\d{9,16}-[A-Za-z0-9]{40,80}"),
+    KeyForm("xoxd-", r"[A-Za-z0-9%/+=_-]{40,400}"),
+    KeyForm("xapp-", r"\d-[A-Z0-9]{8,14}-\d{9,16}-[A-Za-z0-9]{40,80}"),
     *_forms(rf"{ALNUM}{{100,250}}", "xoxe.xoxp-1-", "xoxe.xoxb-1-", "xoxe-1-"),
     *_forms(
         rf"[A-Z0-9]{{6,14}}/[A-Z0-9]{{6,16}}/{ALNUM}{{18,64}}",
         *(f"hooks.slack.com/{kind}/" for kind in ("services", "workflows", "triggers")),
     ),
     *_forms(rf"\d{{17,20}}/{URLSAFE}{{60,80}}", "discord.com/api/webhooks/", "discordapp.com/api/webhooks/"),
-    Form("SK", rf"{HEX}{{32}}"),
-    Form("SG.", rf"{URLSAFE}{{22}}\.{URLSAFE}{{43}}"),
-    Form("key-", rf"{HEX}{{32}}"),
+    KeyForm("SK", rf"{HEX}{{32}}"),
+    KeyForm("SG.", rf"{URLSAFE}{{22}}\.{URLSAFE}{{43}}"),
+    KeyForm("key-", rf"{HEX}{{32}}"),
     *_forms(rf"{HEX}{{64}}-{ALNUM}{{16}}", "xkeysib-", "xsmtpsib-"),
-    Form("re_", rf"{ALNUM}{{8}}_{ALNUM}{{20,28}}"),
+    KeyForm("re_", rf"{ALNUM}{{8}}_{ALNUM}{{20,28}}"),
     *_forms(rf"{ALNUM}{{43,50}}", "ntn_", "secret_"),
     *_forms(rf"{ALNUM}{{40,64}}", "lin_api_", "lin_oauth_"),
-    Form("pat", rf"{ALNUM}{{14}}\.{HEX}{{64}}"),
+    KeyForm("pat", rf"{ALNUM}{{14}}\.{HEX}{{64}}"),
     *_forms(rf"{URLSAFE}{{40,60}}", "figd_", "figo_", "figr_"),
     *_forms(rf"{UUID}", *(f"pat-{region}-" for region in ("na1", "na2", "eu1", "ap1"))),
-    Form("tfp_", rf"{URLSAFE}{{40,80}}"),
-    Form("CFPAT-", rf"{URLSAFE}{{43}}"),
+    KeyForm("tfp_", rf"{URLSAFE}{{40,80}}"),
+    KeyForm("CFPAT-", rf"{URLSAFE}{{43}}"),
     *_forms(rf"(?:u\.)?{URLSAFE}{{100,1500}}", "sl."),
-    Form("sk.eyJ", rf"{ALNUM}{{40,200}}\.{URLSAFE}{{20,30}}"),
-    Form("EAA", rf"{ALNUM}{{80,400}}"),
-    Form("AAAAAAAAAAAAAAAAAAAAA", r"[A-Za-z0-9%]{70,200}"),
+    KeyForm("sk.eyJ", rf"{ALNUM}{{40,200}}\.{URLSAFE}{{20,30}}"),
+    KeyForm("EAA", rf"{ALNUM}{{80,400}}"),
+    KeyForm("AAAAAAAAAAAAAAAAAAAAA", r"[A-Za-z0-9%]{70,200}"),
 )
 
 MONEY = (
     *_forms(rf"{ALNUM}{{16,247}}", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "sk_org_"),
-    Form("whsec_", rf"{BASE64}{{32,64}}=?"),
+    KeyForm("whsec_", rf"{BASE64}{{32,64}}=?"),
     *_forms(rf"{URLSAFE}{{22,43}}", "sq0atp-", "sq0csp-", "sq0idp-"),
-    Form("EAAA", rf"{URLSAFE}{{60}}"),
+    KeyForm("EAAA", rf"{URLSAFE}{{60}}"),
     *_forms(r"[0-9a-fA-F]{32}", "shpat_", "shpca_", "shppa_", "shpss_"),
     *_forms(rf"{HEX}{{40}}", "shippo_live_", "shippo_test_"),
     *_forms(rf"{ALNUM}{{54}}", "EZAK", "EZTK"),
@@ -170,14 +170,14 @@ MONEY = (
 )
 
 WATCHING = (
-    Form("glsa_", rf"{ALNUM}{{32}}_{HEX}{{8}}"),
-    Form("glc_", rf"{BASE64}{{32,400}}={{0,2}}"),
-    Form("sntrys_", rf"{BASE64}{{40,400}}={{0,2}}(?:_{BASE64}{{30,60}})?"),
+    KeyForm("glsa_", rf"{ALNUM}{{32}}_{HEX}{{8}}"),
+    KeyForm("glc_", rf"{BASE64}{{32,400}}={{0,2}}"),
+    KeyForm("sntrys_", rf"{BASE64}{{40,400}}={{0,2}}(?:_{BASE64}{{30,60}})?"),
     *_forms(rf"{HEX}{{64}}", "sntryu_", "sntrya_"),
     *_forms(r"[A-Z0-9]{27}", "NRAK-"),
     *_forms(r"[A-Za-z0-9_-]{20,40}", "NRII-", "NRJS-"),
-    Form("dt0c01.", r"[A-Z2-7]{24}\.[A-Z2-7]{64}"),
-    Form("dt0s16.", r"[A-Z2-7]{8}\.[A-Z2-7]{64}"),
+    KeyForm("dt0c01.", r"[A-Z2-7]{24}\.[A-Z2-7]{64}"),
+    KeyForm("dt0s16.", r"[A-Z2-7]{8}\.[A-Z2-7]{64}"),
     *_forms(r"[a-z0-9]{32,64}", "hcaik_", "hcbik_", "hcxik_"),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from trainer.data.pii.rule import Match, Rule, context
+from trainer.data.pii.rule import Match, PiiRule, context
 
 IPV4 = re.compile(
     r"(?<![A-Za-z0-9_.])(?<![A-Za-z][/-])\d{1,3}(?:\.\d{1,3}){3}(?![A-Za-z0-9_]|\.[A-Za-z0-9_]|-[A-Za-z0-9_])"
@@ -99,5 +99,5 @@ def is_v6(value: str) -> bool:
     return sum(char != ":" for char in value) >= 5
 
 
-MAC_RULE = Rule("mac", MAC, is_mac)
-URL_RULE = Rule("url_credentials", URL_CREDENTIALS, has_password)
+MAC_RULE = PiiRule("mac", MAC, is_mac)
+URL_RULE = PiiRule("url_credentials", URL_CREDENTIALS, has_password)

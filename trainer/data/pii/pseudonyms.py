@@ -15,7 +15,7 @@ from trainer.data.pii.fold import folded
 from trainer.data.pii.identity import NumericDetector
 from trainer.data.pii.phone import PhoneDetector, e164
 from trainer.data.pii.placeholders import Placeholders
-from trainer.data.pii.rule import Detector, Family, Rule, anything
+from trainer.data.pii.rule import Detector, Family, PiiRule, anything
 from trainer.data.pii.rules import SECRETS, find_all
 from trainer.data.pii.types import Twin, record_named
 
@@ -37,7 +37,7 @@ class Pseudonyms:
         self._rules = rules
         self._words = words
         detectors = [detector for family in rules for detector in family.detectors]
-        own: dict[str, list[Rule]] = {}
+        own: dict[str, list[PiiRule]] = {}
         for rule in (rule for detector in detectors for rule in _rules_of(detector)):
             own.setdefault(rule.type, []).append(rule)
         self._own = own
@@ -92,8 +92,8 @@ class Pseudonyms:
         )
 
 
-def _rules_of(detector: Detector) -> Sequence[Rule]:
-    if isinstance(detector, Rule):
+def _rules_of(detector: Detector) -> Sequence[PiiRule]:
+    if isinstance(detector, PiiRule):
         return (detector,)
     return detector.rules if isinstance(detector, NumericDetector) else ()
 

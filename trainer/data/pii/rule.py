@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from trainer.data.classes import DIGITS, LETTERS, class_table, classes_of
+from trainer.data.character_classes import DIGITS, LETTERS, class_table, classes_of
 
 LONG_WORD = b"w" * 18
 """No key or coin address has a shorter longest piece."""
@@ -96,7 +96,7 @@ def anything(value: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PiiRule:
     """A pattern whose whole match, or its group `value`, is the value.
 
     Args:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-from trainer.data.classes import CAPITALS, DIGITS, LETTERS, SMALL, class_table, classes_of
+from trainer.data.character_classes import CAPITALS, DIGITS, LETTERS, SMALL, class_table, classes_of
 from trainer.data.pii.address import BOX_RULES, STREET_RULES, has_post_code, names_a_box
 from trainer.data.pii.credentials import CredentialDetector, names_a_secret
 from trainer.data.pii.documents import DOCUMENT_RULES, names_a_document

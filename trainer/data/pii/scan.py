@@ -21,8 +21,8 @@ from trainer.data.pii.residual import remains
 from trainer.data.pii.rule import Detector, Match
 from trainer.data.pii.rules import SECRETS, families, find_all, settle
 from trainer.data.pii.walk import Leaf, leaves, rewritten
-from trainer.data.reasons import RowError
-from trainer.data.records import Record
+from trainer.data.records.kinds import Record
+from trainer.data.records.reasons import RowError
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.pii import CHANGING, Action, Pii
 
@@ -31,7 +31,7 @@ Verdict = Literal["keep", "drop", "error"]
 MIN_KEY_BYTES = 16
 
 
-class Finding(NamedTuple):
+class PiiFinding(NamedTuple):
     """One found value, told without showing it.
 
     Args:
@@ -60,7 +60,7 @@ class Scanned(NamedTuple):
     record: Record | None
     verdict: Verdict
     counts: dict[str, int]
-    findings: list[Finding]
+    findings: list[PiiFinding]
 
     def kept(self, source: str, line: int) -> Record:
         """Return the row, where the recipe lets it pass.
@@ -142,7 +142,7 @@ class Scanner:
         return self._changed(record, found, dict(counts), findings)
 
     def _changed(
-        self, record: Record, found: list[FoundIn], counts: dict[str, int], findings: list[Finding]
+        self, record: Record, found: list[FoundIn], counts: dict[str, int], findings: list[PiiFinding]
     ) -> Scanned:
         """Replace what is to be replaced and scan once more."""
         issued: set[str] = set()
@@ -178,9 +178,9 @@ class Scanner:
                 return self._pseudonyms.stand_in(type_, value)
         raise AssertionError("only these actions change a text")
 
-    def _residual(self, record: Record, issued: set[str]) -> list[Finding]:
+    def _residual(self, record: Record, issued: set[str]) -> list[PiiFinding]:
         """Return what is left of the types that were to be replaced: found by rule, or drawn and beside a stand-in."""
-        left: list[Finding] = []
+        left: list[PiiFinding] = []
         secret_words = {word for word in issued if self._words.names(word, SECRETS)}
         for leaf in leaves(record):
             if leaf.is_key:
@@ -225,7 +225,7 @@ class Scanner:
         kept = [match for match in shown if not self._allowed(match.type, leaf.text[match.start : match.end])]
         return self._words.outside_tokens(leaf.text, kept)
 
-    def _findings(self, found: FoundIn) -> list[Finding]:
+    def _findings(self, found: FoundIn) -> list[PiiFinding]:
         """Tell the values of a leaf, each in the masked text around it."""
         leaf, matches = found
         pieces, spans, end = "", [], 0
@@ -236,7 +236,7 @@ class Scanner:
             pieces, end = pieces + hidden, match.end
         pieces += leaf.text[end:]
         return [
-            Finding(match.type, leaf.path, self._told(leaf, match.type), sample(pieces, *span))
+            PiiFinding(match.type, leaf.path, self._told(leaf, match.type), sample(pieces, *span))
             for match, span in zip(matches, spans, strict=True)
         ]
 
@@ -263,7 +263,7 @@ def beside(found: list[Match], extra: list[Match]) -> list[Match]:
     return sorted([*found, *settle(apart)])
 
 
-def refusal(source: str, line: int, findings: Iterable[Finding]) -> DataError:
+def refusal(source: str, line: int, findings: Iterable[PiiFinding]) -> DataError:
     """Build the error that stops the stage, without a found value in it.
 
     Args:

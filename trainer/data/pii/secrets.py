@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from trainer.data.pii.key_forms import DISCORD, LED, UNLED, Form
+from trainer.data.pii.key_forms import DISCORD, LED, UNLED, KeyForm
 from trainer.data.pii.randomness import is_drawn, is_sample
-from trainer.data.pii.rule import Match, Rule
+from trainer.data.pii.rule import Match, PiiRule
 
 KEY_NAME = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?"
 _LINE = r"[A-Za-z0-9+/=_-]{16,}"
@@ -65,8 +65,8 @@ class KeyDetector:
         forms: of the keys.
     """
 
-    def __init__(self, forms: Sequence[Form] = LED) -> None:
-        by_start: dict[str, list[Form]] = {}
+    def __init__(self, forms: Sequence[KeyForm] = LED) -> None:
+        by_start: dict[str, list[KeyForm]] = {}
         for form in sorted(forms, key=lambda form: -len(form.lead)):
             by_start.setdefault(form.lead[:2], []).append(form)
         self._by_start = {start: _alternatives(group) for start, group in by_start.items()}
@@ -85,13 +85,13 @@ class KeyDetector:
         return matches
 
 
-def _alternatives(forms: Sequence[Form]) -> tuple[re.Pattern[str], tuple[Form, ...]]:
+def _alternatives(forms: Sequence[KeyForm]) -> tuple[re.Pattern[str], tuple[KeyForm, ...]]:
     """Compile forms with the same start into one pattern; the number of the group that matched is that of the form."""
     bodies = (f"{re.escape(form.lead)}({form.body})(?![A-Za-z0-9])" for form in forms)
     return re.compile("|".join(bodies)), tuple(forms)
 
 
-def _match_of(text: str, position: int, pattern: re.Pattern[str], forms: tuple[Form, ...]) -> Match | None:
+def _match_of(text: str, position: int, pattern: re.Pattern[str], forms: tuple[KeyForm, ...]) -> Match | None:
     found = pattern.match(text, position)
     if found is None or found.lastindex is None or not is_drawn(found[found.lastindex]):
         return None
@@ -102,8 +102,8 @@ def _match_of(text: str, position: int, pattern: re.Pattern[str], forms: tuple[F
     return Match(found.start(found.lastindex) if form.keeps_lead else position, found.end(), "api_key")
 
 
-def _unled_rule(pattern: str) -> Rule:
-    return Rule("api_key", re.compile(rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9_-])"), is_drawn)
+def _unled_rule(pattern: str) -> PiiRule:
+    return PiiRule("api_key", re.compile(rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9_-])"), is_drawn)
 
 
 def is_key_block(value: str) -> bool:
@@ -111,8 +111,8 @@ def is_key_block(value: str) -> bool:
     return not is_sample(re.sub(r"-{4,5}[A-Z ]+-{4,5}", "", value)[:400])
 
 
-PRIVATE_KEY_RULE = Rule("private_key", PRIVATE_KEY, is_key_block)
-PUTTY_RULE = Rule("private_key", PUTTY_KEY)
+PRIVATE_KEY_RULE = PiiRule("private_key", PRIVATE_KEY, is_key_block)
+PUTTY_RULE = PiiRule("private_key", PUTTY_KEY)
 DISCORD_RULE = _unled_rule(DISCORD)
-JWT_RULE = Rule("jwt", JWT, is_jwt)
+JWT_RULE = PiiRule("jwt", JWT, is_jwt)
 UNLED_RULES = tuple((part, _unled_rule(pattern)) for pattern, part in UNLED)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from trainer.data import exact
+from trainer import exact_json
 
 STRUCTURE = frozenset(
     ("role", "source", "line", "weight", "type", "id", "tool_call_id", "required", "$ref", "input_ids", "labels")
@@ -101,7 +101,7 @@ def _held(key: str, held: Any, change: Callable[[Leaf], Any], path: str, lead: s
     new = rewritten(old, change, path, lead, free=free)
     if new is old:
         return held
-    return exact.dumps(new).decode() if isinstance(held, str) and not isinstance(old, str) else new
+    return exact_json.dumps(new).decode() if isinstance(held, str) and not isinstance(old, str) else new
 
 
 def is_large(value: Any) -> bool:
@@ -120,7 +120,7 @@ def parsed(value: Any) -> Any:
     """Return the object that a JSON string holds, or the value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            return exact.loads(value)
+            return exact_json.loads(value)
         except (ValueError, RecursionError):
             return value
     return value

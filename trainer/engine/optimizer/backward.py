@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from trainer.model.blocks import BLOCK
+from trainer.engine.optimizer.block_update import BLOCK
 
 
 class InBackward:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from trainer.engine.lora import is_sharded
+from trainer.engine.optimizer.adamw_8bit import BlockwiseAdamW
 from trainer.engine.optimizer.rounded import RoundedAdamW, RoundedSGD
-from trainer.model.blockwise import BlockwiseAdamW
 
 BY_BITSANDBYTES = ("adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
-from trainer.model.blocks import Rule, update
+from trainer.engine.optimizer.block_update import Rule, update
 
 
 class Rounded(torch.optim.Optimizer):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import assert_never
 
 from trainer.methods.shapes.pair import PairRows
-from trainer.methods.shapes.shape import Shape
+from trainer.methods.shapes.shape import RowShape
 from trainer.methods.shapes.single import SingleRows
 from trainer.recipe.method import Method
 
 
-def shape_of(method: Method) -> Shape:
+def shape_of(method: Method) -> RowShape:
     """Return what the rows of a method are trained by."""
     match method.shape:
         case "single":

@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from trainer.engine.batch import Batch, Layout, Pair, of_pairs
 from trainer.methods.collate import Collator
+from trainer.methods.context import TrainingContext
 from trainer.methods.loop import VALIDATION_LOSS, RecipeLoop
 from trainer.methods.losses import PairScores, Totals, loss_of, rewards
-from trainer.methods.parts import Parts
-from trainer.methods.reference import reference_of
-from trainer.methods.shapes.shape import Shape
+from trainer.methods.reference_log_probs import reference_of
+from trainer.methods.shapes.shape import RowShape
 from trainer.recipe.method import PairedMethod, has_reference, trains_prompts
 from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore
@@ -31,7 +31,7 @@ LOGGED = (
 """TRL's names; means over the pairs since the last line."""
 
 
-class PairRows(Shape):
+class PairRows(RowShape):
     """Items are pairs, each on its own."""
 
     def __init__(self, method: PairedMethod) -> None:
@@ -42,13 +42,13 @@ class PairRows(Shape):
         ids: Ints = np.concatenate(store.pair(row))
         return ids
 
-    def train_data(self, parts: Parts) -> tuple[PairDataset, PairCollator]:
+    def train_data(self, parts: TrainingContext) -> tuple[PairDataset, PairCollator]:
         """Return the pairs to train on, and what makes batches of them."""
         inputs, with_prompts = parts.inputs, trains_prompts(self.method)
         collate = PairCollator(layout=parts.engine.layout, pad_id=parts.pad_id, with_prompts=with_prompts)
         return PairDataset(inputs.train, inputs.plan.rows.tolist()), collate
 
-    def build_loop(self, parts: Parts, common: dict[str, Any]) -> PreferenceLoop:
+    def build_loop(self, parts: TrainingContext, common: dict[str, Any]) -> PreferenceLoop:
         """Build the loop; the pairs get what the reference says, where the method has one."""
         held = parts.inputs.validation
         dataset, collate = self.train_data(parts)

@@ -10,29 +10,29 @@ from torch.utils.data import Dataset
 
 from trainer.engine.batch import Batch, Row, of_rows
 from trainer.methods.collate import Collator
+from trainer.methods.context import TrainingContext
 from trainer.methods.loop import VALIDATION_LOSS, RecipeLoop
-from trainer.methods.parts import Parts
-from trainer.methods.shapes.shape import Shape
+from trainer.methods.shapes.shape import RowShape
 from trainer.tokens.arrays import Ints
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
 
 
-class SingleRows(Shape):
+class SingleRows(RowShape):
     """Items are packs of rows."""
 
     def probe_ids(self, store: TokenStore, row: int) -> Ints:
         """Return the tokens of a row."""
         return store.row(row)[0]
 
-    def train_data(self, parts: Parts) -> tuple[RowDataset, RowCollator]:
+    def train_data(self, parts: TrainingContext) -> tuple[RowDataset, RowCollator]:
         """Return the packs to train on, and what makes batches of them."""
         inputs, engine = parts.inputs, parts.engine
         layout = engine.packed_layout if inputs.is_packed else engine.layout
         assert layout is not None, "rows that would see each other are not packed"
         return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=parts.pad_id)
 
-    def build_loop(self, parts: Parts, common: dict[str, Any]) -> SftLoop:
+    def build_loop(self, parts: TrainingContext, common: dict[str, Any]) -> SftLoop:
         """Build the loop; validation rows are not packed."""
         dataset, collate = self.train_data(parts)
         held = parts.inputs.validation

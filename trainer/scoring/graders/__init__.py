@@ -2,14 +2,14 @@
 
 from trainer.scoring.graders.auto import auto_metrics
 from trainer.scoring.graders.calibration import calibration, expected_calibration_error
-from trainer.scoring.graders.door import Help, check, grade, needs_help
+from trainer.scoring.graders.dispatch import GraderServices, check, grade, needs_help
 from trainer.scoring.graders.json_text import is_json, mostly_json
 from trainer.scoring.graders.structured import micro, schema_fault
 from trainer.scoring.graders.text import exact_match
 from trainer.scoring.graders.tools import unread_calls
 
 __all__ = [
-    "Help",
+    "GraderServices",
     "auto_metrics",
     "calibration",
     "check",

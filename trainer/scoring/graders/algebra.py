@@ -13,7 +13,7 @@ from trainer.scoring.graders.failures import failure_of, shown
 from trainer.scoring.graders.final_answer import MAX_CHARACTERS, marked, sentences, without_remarks
 from trainer.scoring.graders.normalise import normalise
 from trainer.scoring.graders.quantities import quantities
-from trainer.scoring.isolated.worker import Worker
+from trainer.scoring.isolated.worker import IsolatedWorker
 from trainer.scoring.question import Answer, Grade, Question
 
 MEMORY_MIB = 2048
@@ -26,11 +26,11 @@ def grade_math(grader: MathAnswer, answers: Sequence[Answer], questions: Sequenc
     Raises:
         DataError: A row has no expected answer.
     """
-    with Worker("mathematics", memory_mib=MEMORY_MIB) as worker:
+    with IsolatedWorker("mathematics", memory_mib=MEMORY_MIB) as worker:
         return [_grade(grader, *pair, worker) for pair in zip(answers, questions, strict=True)]
 
 
-def _grade(grader: MathAnswer, answer: Answer, question: Question, worker: Worker) -> Grade:
+def _grade(grader: MathAnswer, answer: Answer, question: Question, worker: IsolatedWorker) -> Grade:
     expected = expected_texts(grader, question)
     forms = _forms(answer.text)
     replies: list[dict[str, Any]] = []

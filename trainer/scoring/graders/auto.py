@@ -23,8 +23,7 @@ from trainer.scoring.graders.final_answer import marked
 from trainer.scoring.graders.json_text import is_json, mostly_json, parse
 from trainer.scoring.graders.numeric import final_number
 from trainer.scoring.graders.quantities import quantities
-from trainer.scoring.question import Question
-from trainer.scoring.questions import ANSWER_KIND
+from trainer.scoring.question import ANSWER_KIND, Question
 
 MIN_FREE_WORDS = 12
 """Above this median length, references are free text."""

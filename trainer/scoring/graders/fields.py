@@ -30,7 +30,7 @@ ABSENT: Final = _Absent()
 
 
 @dataclass(frozen=True)
-class Tally:
+class FieldTally:
     """What was counted in two values."""
 
     hits: int = 0
@@ -38,9 +38,9 @@ class Tally:
     missing: int = 0
     faults: tuple[str, ...] = field(default=(), compare=False)
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: FieldTally) -> FieldTally:
         """Return both together."""
-        return Tally(
+        return FieldTally(
             self.hits + other.hits,
             self.extra + other.extra,
             self.missing + other.missing,
@@ -48,7 +48,7 @@ class Tally:
         )
 
 
-def compare(grader: JsonFields, value: Any, expected: Any, path: Path = ()) -> Tally:
+def compare(grader: JsonFields, value: Any, expected: Any, path: Path = ()) -> FieldTally:
     """Count the fields of two values.
 
     A field with another value is one too many and one that is missing. The items of a list count one by one, the
@@ -62,7 +62,7 @@ def compare(grader: JsonFields, value: Any, expected: Any, path: Path = ()) -> T
     """
     named = _named(grader, path)
     if named == "ignore":
-        return Tally()
+        return FieldTally()
     if named in ("set", "list"):  # a single value stands for a list of one
         value, expected = (one if isinstance(one, list) or one is ABSENT else [one] for one in (value, expected))
     if _all(dict, value, expected) and named in (None, "auto") and (value or expected or not path):
@@ -106,22 +106,22 @@ def _of_list(grader: JsonFields, named: Comparator | None, items: list[Any]) -> 
     return how
 
 
-def _single(grader: JsonFields, value: Any, expected: Any, path: Path) -> Tally:
+def _single(grader: JsonFields, value: Any, expected: Any, path: Path) -> FieldTally:
     how = _named(grader, path) or grader.default
     name = ".".join(path) or "the answer"
     if how == "ignore":
-        return Tally()
+        return FieldTally()
     if value is ABSENT:
-        return Tally(missing=1, faults=(f"missing: {name}",))
+        return FieldTally(missing=1, faults=(f"missing: {name}",))
     if expected is ABSENT:
-        return Tally(extra=1, faults=(f"extra: {name}",))
+        return FieldTally(extra=1, faults=(f"extra: {name}",))
     if equal_values(value, expected, "auto" if how in ("set", "list") else how, grader.rel_tolerance):
-        return Tally(hits=1)
-    return Tally(extra=1, missing=1, faults=(f"wrong: {name}",))
+        return FieldTally(hits=1)
+    return FieldTally(extra=1, missing=1, faults=(f"wrong: {name}",))
 
 
-def _objects(grader: JsonFields, value: dict[str, Any], expected: dict[str, Any], path: Path) -> Tally:
-    total = Tally()
+def _objects(grader: JsonFields, value: dict[str, Any], expected: dict[str, Any], path: Path) -> FieldTally:
+    total = FieldTally()
     for key in {**expected, **value}:
         total += compare(grader, value.get(key, ABSENT), expected.get(key, ABSENT), (*path, key))
     return total
@@ -130,7 +130,7 @@ def _objects(grader: JsonFields, value: dict[str, Any], expected: dict[str, Any]
 # Lists
 
 
-def _lists(grader: JsonFields, how: Comparator, values: list[Any], expected: list[Any], path: Path) -> Tally:
+def _lists(grader: JsonFields, how: Comparator, values: list[Any], expected: list[Any], path: Path) -> FieldTally:
     if how == "list":
         return _paired(grader, values, expected, path, in_order=True)
     objects = [[item for item in items if isinstance(item, dict)] for items in (values, expected)]
@@ -140,7 +140,7 @@ def _lists(grader: JsonFields, how: Comparator, values: list[Any], expected: lis
         return total
     shared = len(others[0] & others[1])
     extra, missing = len(others[0]) - shared, len(others[1]) - shared
-    return total + Tally(shared, extra, missing, _list_fault(path, extra, missing))
+    return total + FieldTally(shared, extra, missing, _list_fault(path, extra, missing))
 
 
 def _list_fault(path: Path, extra: int, missing: int) -> tuple[str, ...]:
@@ -150,23 +150,23 @@ def _list_fault(path: Path, extra: int, missing: int) -> tuple[str, ...]:
     return (f"{kind}: {'.'.join(path) or 'the answer'}",)
 
 
-def _paired(grader: JsonFields, values: list[Any], expected: list[Any], path: Path, *, in_order: bool) -> Tally:
+def _paired(grader: JsonFields, values: list[Any], expected: list[Any], path: Path, *, in_order: bool) -> FieldTally:
     """Compare the items that belong together; the others are extra or missing."""
     if len(values) * len(expected) > MAX_PAIRS:
         pairs = list(zip(range(len(values)), range(len(expected)), strict=False))
     else:
         hits = np.array([[_item(grader, one, other, path).hits for other in expected] for one in values])
         pairs = (_aligned(hits) if in_order else _assigned(hits)) if hits.size else []
-    total = sum((_item(grader, values[row], expected[column], path) for row, column in pairs), Tally())
+    total = sum((_item(grader, values[row], expected[column], path) for row, column in pairs), FieldTally())
     rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
     for row, value in enumerate(values):
-        total += Tally() if row in rows else _item(grader, value, ABSENT, path)
+        total += FieldTally() if row in rows else _item(grader, value, ABSENT, path)
     for column, value in enumerate(expected):
-        total += Tally() if column in columns else _item(grader, ABSENT, value, path)
+        total += FieldTally() if column in columns else _item(grader, ABSENT, value, path)
     return total
 
 
-def _item(grader: JsonFields, value: Any, expected: Any, path: Path) -> Tally:
+def _item(grader: JsonFields, value: Any, expected: Any, path: Path) -> FieldTally:
     """Compare two items of a list, which stand where the list does."""
     if _all(dict, value, expected):
         return _objects(grader, _or_empty(value, {}), _or_empty(expected, {}), path)
@@ -174,7 +174,7 @@ def _item(grader: JsonFields, value: Any, expected: Any, path: Path) -> Tally:
         return _item(grader, value, ABSENT, path) + _item(grader, ABSENT, expected, path)
     is_hit = value is not ABSENT and expected is not ABSENT and canonical(value) == canonical(expected)
     extra, missing = int(not is_hit and value is not ABSENT), int(not is_hit and expected is not ABSENT)
-    return Tally(int(is_hit), extra, missing, _list_fault(path, extra, missing))
+    return FieldTally(int(is_hit), extra, missing, _list_fault(path, extra, missing))
 
 
 def _assigned(hits: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from trainer.recipe.executed import Code
 from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import field
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.isolated.worker import Worker
+from trainer.scoring.isolated.worker import IsolatedWorker
 from trainer.scoring.question import Answer, Failure, Grade, Question
 
 SPARE_CPU_S = 2
@@ -97,7 +97,7 @@ def tests_of(grader: Code, question: Question) -> str:
 
 def _run(grader: Code, program: str, tests: str) -> dict[str, Any]:
     cpu_s = int(grader.timeout_s) + SPARE_CPU_S
-    with Worker("programs", memory_mib=grader.memory_mib, cpu_s=cpu_s, must_confine=True) as worker:
+    with IsolatedWorker("programs", memory_mib=grader.memory_mib, cpu_s=cpu_s, must_confine=True) as worker:
         reply = worker.ask({"program": program, "tests": tests}, grader.timeout_s)
     if "unconfined" in reply:
         raise HardwareError(

@@ -13,7 +13,7 @@ from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.failures import shown
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.isolated.worker import Worker
+from trainer.scoring.isolated.worker import IsolatedWorker
 from trainer.scoring.question import Answer, Failure, Grade, Question
 
 MEMORY_MIB = 1024
@@ -30,7 +30,7 @@ def check_sql(grader: Sql, questions: Sequence[Question]) -> None:
     Raises:
         DataError: One does not run, or the tables hold no rows: then no query could be told from another.
     """
-    with Worker("queries", memory_mib=MEMORY_MIB) as worker:
+    with IsolatedWorker("queries", memory_mib=MEMORY_MIB) as worker:
         for question in questions:
             for expected in expected_texts(grader, question):
                 _raise_fault(grader, question, worker.ask(_request(grader, question, expected, None), grader.timeout_s))
@@ -42,11 +42,11 @@ def grade_sql(grader: Sql, answers: Sequence[Answer], questions: Sequence[Questi
     Raises:
         DataError: The tables cannot be made, or an expected query does not run.
     """
-    with Worker("queries", memory_mib=MEMORY_MIB) as worker:
+    with IsolatedWorker("queries", memory_mib=MEMORY_MIB) as worker:
         return [_grade(grader, *pair, worker) for pair in zip(answers, questions, strict=True)]
 
 
-def _grade(grader: Sql, answer: Answer, question: Question, worker: Worker) -> Grade:
+def _grade(grader: Sql, answer: Answer, question: Question, worker: IsolatedWorker) -> Grade:
     query = query_in(answer.text)
     if query is None:
         return Grade(0.0, f"no query in {shown(answer.text)}", _without_query(answer))

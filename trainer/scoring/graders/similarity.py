@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.chrf import CHRF
 
-from trainer.recipe.metrics import ChrF, RougeL, Semantic, TokenF1
+from trainer.recipe.metrics import ChrF, RougeL, SemanticSimilarity, TokenF1
 from trainer.scoring.graders.expected import expected_texts
 from trainer.scoring.graders.failures import failure_of
 from trainer.scoring.graders.text import token_f1
@@ -60,7 +60,7 @@ def grade_token_f1(grader: TokenF1, answer: Answer, question: Question) -> Grade
 
 
 def grade_semantic(
-    grader: Semantic, answers: Sequence[Answer], questions: Sequence[Question], embed: Embed
+    grader: SemanticSimilarity, answers: Sequence[Answer], questions: Sequence[Question], embed: Embed
 ) -> list[Grade]:
     """Return the cosine of the embeddings of answer and expected text, at least 0."""
     wanted = [expected_texts(grader, question) for question in questions]

@@ -11,12 +11,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trainer.data import exact
+from trainer import exact_json
 from trainer.errors import DataError
 from trainer.recipe.metrics import Grader, JsonFields, JsonSchema, ValidJson
 from trainer.scoring.graders.expected import applies, expected
 from trainer.scoring.graders.failures import failure_of, shown
-from trainer.scoring.graders.fields import ABSENT, Tally, compare, summarised
+from trainer.scoring.graders.fields import ABSENT, FieldTally, compare, summarised
 from trainer.scoring.graders.formats import format_checker
 from trainer.scoring.graders.json_text import find, is_json, parse
 from trainer.scoring.question import Answer, Failure, Grade, Question
@@ -54,7 +54,7 @@ def schema_fault(schema: Any, value: Any) -> str:
     Raises:
         DataError: The schema refers to one that is not part of it: nothing is fetched.
     """
-    validator = _validator(exact.dumps(schema))
+    validator = _validator(exact_json.dumps(schema))
     try:
         errors = sorted(validator.iter_errors(value), key=lambda error: (len(error.absolute_path), error.message))
     except RecursionError:
@@ -119,11 +119,11 @@ def grade_json_fields(grader: JsonFields, answer: Answer, question: Question) ->
     return Grade(score, summarised(tally.faults, MAX_NAMED), "knowledge") if _is_wrong(tally) else Grade(score)
 
 
-def _is_wrong(tally: Tally) -> bool:
+def _is_wrong(tally: FieldTally) -> bool:
     return bool(tally.extra or tally.missing)
 
 
-def _score(measure: str, tally: Tally) -> float:
+def _score(measure: str, tally: FieldTally) -> float:
     hits, extra, missing = tally.hits, tally.extra, tally.missing
     total = {"f1": 2 * hits + extra + missing, "precision": hits + extra, "recall": hits + missing}[measure]
     if not total:

@@ -20,8 +20,8 @@ from trainer.recipe.metrics import (
 from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.expressions import search
 from trainer.scoring.graders.failures import shown, wrong
-from trainer.scoring.graders.ifeval.sentences import split_sentences
 from trainer.scoring.graders.normalise import bare, normalise, words
+from trainer.scoring.graders.sentences import split_sentences
 from trainer.scoring.graders.whole import stands_whole_in
 from trainer.scoring.question import Answer, Grade, Question
 

@@ -30,7 +30,7 @@ _CODE = (
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
-class Worker:
+class IsolatedWorker:
     """A child process for one job.
 
     Args:
@@ -45,7 +45,7 @@ class Worker:
         self.settings = {"memory_mib": memory_mib, "cpu_s": cpu_s, "must_confine": must_confine}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> IsolatedWorker:
         return self
 
     def __exit__(

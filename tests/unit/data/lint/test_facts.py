@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.data.lint.rows import PROSE, chat, pair
 from trainer.data.lint.facts import row_facts
 from trainer.data.lint.language import language_of
 from trainer.data.lint.tools import schemas_of
-
-from .rows import PROSE, chat, pair
 
 GERMAN = "Die Bibliothek öffnet um neun Uhr morgens und schließt um sechs, nur am Sonntag ist niemand dort."
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.data.lint.rows import found, linted
 from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
 from trainer.data.lint.fixes import advised
 from trainer.data.lint.rules import RULES
@@ -14,8 +15,6 @@ from trainer.data.lint.run import settled, severity_of
 from trainer.data.lint.tokens import LongRows, TokenFacts, token_findings
 from trainer.recipe.data import DataSection
 from trainer.recipe.lint import Lint
-
-from .rows import found, linted
 
 SOURCE = {"path": "a.jsonl"}
 

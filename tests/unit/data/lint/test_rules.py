@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from trainer.data.clean import Cleaner
+from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
+from tests.unit.data.lint.test_run import answers
+from trainer.data.clean.cleaner import Cleaner
 from trainer.data.lint.facts import PARSED_LINES, row_facts
 from trainer.data.lint.findings import Finding, LintContext, Seen
 from trainer.data.lint.labels import is_one_edit, variants
@@ -18,9 +20,6 @@ from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import Linter, severity_of
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
-
-from .rows import ENOUGH, PROSE, chat, found, linted, pair
-from .test_run import answers
 
 TOOL = {"type": "object", "properties": {"city": {"type": "string", "description": "where"}}, "required": ["city"]}
 THOUGHT = "<think>\nFirst the cloud, then the bread.\n</think>\n\n"

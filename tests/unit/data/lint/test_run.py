@@ -8,22 +8,21 @@ from typing import Any, get_args
 
 import pytest
 
-from trainer.data.clean import Cleaner
-from trainer.data.clean_turns import EMPTY, JOINED, TRAILING
-from trainer.data.hub import commit_of
+from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
+from trainer.data.clean.cleaner import Cleaner
+from trainer.data.clean.turns import EMPTY, JOINED, TRAILING
 from trainer.data.lint.facts import row_facts
 from trainer.data.lint.findings import LintContext, PersonalData, Seen
 from trainer.data.lint.frequent import Frequent
-from trainer.data.lint.given import CLEANED
 from trainer.data.lint.rules import REASONS, RULES
 from trainer.data.lint.run import Linter, histogram, raise_errors, severity_of
-from trainer.data.mask import masked_names
-from trainer.data.reasons import Malformed, Undecided
+from trainer.data.lint.upstream_findings import CLEANED
+from trainer.data.pii.hide import masked_names
+from trainer.data.read.hub import commit_of
+from trainer.data.records.reasons import Malformed, Undecided
 from trainer.errors import DataError
 from trainer.recipe.clean import Clean
 from trainer.recipe.lint import Lint
-
-from .rows import ENOUGH, PROSE, chat, found, linted, pair
 
 HIDDEN = ("zelda.quirk77@fjordmail.de", "z***@f***.de")
 WORDS = re.findall(r"\w+", "apple bread cloud dream eagle flame grape house igloo jelly knife lemon mouse night ocean")

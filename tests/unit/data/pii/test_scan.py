@@ -16,8 +16,8 @@ from trainer.data.pii.pseudonyms import Pseudonyms
 from trainer.data.pii.replace import echo_pattern, may_come_again
 from trainer.data.pii.rule import Match
 from trainer.data.pii.rules import families
-from trainer.data.pii.scan import Finding, Scanned, Scanner, refusal
-from trainer.data.reasons import RowError
+from trainer.data.pii.scan import PiiFinding, Scanned, Scanner, refusal
+from trainer.data.records.reasons import RowError
 from trainer.errors import HardwareError
 from trainer.recipe.pii import Pii
 
@@ -249,7 +249,7 @@ def test_a_missing_or_short_key_is_an_error_that_names_the_variable(
 
 def test_findings_tell_type_place_and_action() -> None:
     assert scanner("report")(row("hi", f"write to {MAIL} soon")).findings == [
-        Finding("email", "messages[1].content", "report", "write to a***@c***.de soon")
+        PiiFinding("email", "messages[1].content", "report", "write to a***@c***.de soon")
     ]
 
 

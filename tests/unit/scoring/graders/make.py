@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from trainer.recipe.metrics import Grader
-from trainer.scoring.graders import Help, grade
+from trainer.scoring.graders import GraderServices, grade
 from trainer.scoring.question import Answer, Grade, Question
 
 
@@ -24,7 +24,7 @@ def question(reference: str | None = None, message: Any = None, **row: Any) -> Q
     return Question("rows.jsonl:7", [{"role": "user", "content": "?"}], reference, row, reference_message=message)
 
 
-def mark(grader: Any, text: str | Answer, asked: Question, help: Help | None = None) -> Grade:
-    (found,) = grade(grader, [answer(text) if isinstance(text, str) else text], [asked], help or Help())
+def mark(grader: Any, text: str | Answer, asked: Question, help: GraderServices | None = None) -> Grade:
+    (found,) = grade(grader, [answer(text) if isinstance(text, str) else text], [asked], help or GraderServices())
     assert found is not None
     return found

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from make import answer, mark, metric, question
 
+from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError, HardwareError
-from trainer.scoring.graders import Help, grade
+from trainer.scoring.graders import GraderServices, grade
 
 REFUSES = [
     "I'm sorry, but I can't help with that.",
@@ -216,12 +216,12 @@ CHOICES = ["a cat", "a very long-winded dog", "a bird"]
 
 @pytest.mark.parametrize("right", ["a bird", 2, "2", "C", "c"])
 def test_the_likeliest_choice_is_taken_and_the_right_one_is_named_in_any_way(right: Any) -> None:
-    helps = Help(choice_scores=lambda questions, choices: [[-5.0, -9.0, -4.0]])
+    helps = GraderServices(choice_scores=lambda questions, choices: [[-5.0, -9.0, -4.0]])
     assert mark(metric("multiple_choice", key="gold"), "", question(gold=right, choices=CHOICES), helps).score == 1
 
 
 def test_lengths_change_which_choice_wins() -> None:
-    helps = Help(choice_scores=lambda questions, choices: [[-5.0, -9.0, -4.0]])
+    helps = GraderServices(choice_scores=lambda questions, choices: [[-5.0, -9.0, -4.0]])
     asked = question("a very long-winded dog", choices=CHOICES)
     assert mark(metric("multiple_choice"), "", asked, helps).failure == "knowledge"
     assert mark(metric("multiple_choice", normalise="bytes"), "", asked, helps).score == 1
@@ -229,17 +229,22 @@ def test_lengths_change_which_choice_wins() -> None:
 
 @pytest.mark.parametrize(("gold", "choices"), [("fish", CHOICES), (3, CHOICES), ("a", ["a"]), ("a", "a or b")])
 def test_a_row_without_a_right_choice_is_an_error(gold: Any, choices: Any) -> None:
-    helps = Help(choice_scores=lambda questions, choices: [[-1.0] * 3])
+    helps = GraderServices(choice_scores=lambda questions, choices: [[-1.0] * 3])
     with pytest.raises(DataError, match=r"rows\.jsonl:7"):
         mark(metric("multiple_choice", key="gold"), "", question(gold=gold, choices=choices), helps)
 
 
 def test_a_model_without_log_probabilities_is_an_error() -> None:
     with pytest.raises(HardwareError, match="log-probabilities"):
-        mark(metric("multiple_choice"), "", question("a", choices=["a", "b"]), Help(choice_scores=lambda *_: None))
+        mark(
+            metric("multiple_choice"),
+            "",
+            question("a", choices=["a", "b"]),
+            GraderServices(choice_scores=lambda *_: None),
+        )
 
 
-def judge(*replies: str) -> tuple[Help, list[Any]]:
+def judge(*replies: str) -> tuple[GraderServices, list[Any]]:
     """Return a judge that gives these replies in turn, and what it was asked."""
     asked: list[Any] = []
     left = iter(replies)
@@ -248,7 +253,7 @@ def judge(*replies: str) -> tuple[Help, list[Any]]:
         asked.extend(prompts)
         return [next(left) for _ in prompts]
 
-    return Help(ask=ask), asked
+    return GraderServices(ask=ask), asked
 
 
 @pytest.mark.parametrize(("reply", "score"), [("Good.\nScore: 5", 1), ("**Score:** 3/5", 0.5), ("Score: 1", 0)])

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make import answer, mark, metric, question
 
-from trainer.data.records import parse_row
+from tests.unit.scoring.graders.make import answer, mark, metric, question
+from trainer.data.rows.parse import parse_row
 from trainer.errors import DataError
 from trainer.recipe.evaluate import EvalSection
-from trainer.scoring.graders import Help, auto_metrics, grade
+from trainer.scoring.graders import GraderServices, auto_metrics, grade
 from trainer.scoring.graders.calls import read_calls
 from trainer.scoring.question import Question
-from trainer.scoring.questions import questions_of
+from trainer.scoring.questions.from_rows import questions_of
 
 CALL = {"name": "weather", "arguments": {"city": "Bonn", "days": 2}}
 MESSAGE = {"role": "assistant", "tool_calls": [{"type": "function", "function": CALL}]}
@@ -195,11 +195,11 @@ def test_every_call_of_the_example_rows_is_evaluated_by_default() -> None:
     assert len(calls) == 47 and len(default) == 87
     graders = auto_metrics([one.reference or "" for one in default], default)
     assert graders[0].kind == "tool_call" and all(one.when == {"answer_kind": "text"} for one in graders[1:])
-    right = grade(graders[0], [answer(one.reference or "") for one in default], default, Help())
+    right = grade(graders[0], [answer(one.reference or "") for one in default], default, GraderServices())
     assert [found.score for found in right if found] == [1] * 87
-    silent = grade(graders[0], [answer("Hello!")] * 87, default, Help())
+    silent = grade(graders[0], [answer("Hello!")] * 87, default, GraderServices())
     assert sum(found.score for found in silent if found) == 40
-    texts = grade(graders[1], [answer(one.reference or "") for one in default], default, Help())
+    texts = grade(graders[1], [answer(one.reference or "") for one in default], default, GraderServices())
     assert sum(found is not None for found in texts) == 40
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from make import answer, mark, metric, question
 
+from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError
 from trainer.scoring.graders import grade
-from trainer.scoring.graders.door import Help
+from trainer.scoring.graders.dispatch import GraderServices
 from trainer.scoring.graders.numeric import final_number
 
 SAME = [
@@ -247,13 +247,13 @@ UNEQUAL = [
 def test_mathematics_is_compared_by_its_meaning() -> None:
     cases = [*EQUAL, *UNEQUAL]
     asked = [question(reference) for _, reference in cases]
-    marks = grade(metric("math", timeout_s=20), [answer(text) for text, _ in cases], asked, Help())
+    marks = grade(metric("math", timeout_s=20), [answer(text) for text, _ in cases], asked, GraderServices())
     assert [found.score for found in marks if found] == [1] * len(EQUAL) + [0] * len(UNEQUAL)
 
 
 def test_mathematics_that_takes_too_long_is_wrong_and_the_next_answer_is_marked() -> None:
     given = [answer("10^{10^{10}}"), answer("{" * 10**5), answer("2+1")]
-    marks = grade(metric("math", timeout_s=1), given, [question("3")] * 3, Help())
+    marks = grade(metric("math", timeout_s=1), given, [question("3")] * 3, GraderServices())
     assert [found.score for found in marks if found] == [0, 0, 1]
     assert marks[0] is not None and "takes longer than 1 s" in marks[0].reason and marks[0].failure == "other"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make import mark, metric, question
 from pydantic import ValidationError
 
+from tests.unit.scoring.graders.make import mark, metric, question
 from trainer.errors import DataError, HardwareError
 from trainer.scoring.graders import check
 from trainer.scoring.isolated import confine, worker

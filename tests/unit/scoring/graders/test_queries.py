@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make import answer, mark, metric, question
 
+from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError
-from trainer.scoring.graders import Help, check, grade
+from trainer.scoring.graders import GraderServices, check, grade
 
 TABLES = """
 CREATE TABLE t (a INTEGER, b TEXT, c REAL);
@@ -51,7 +51,9 @@ HOSTILE = [
 
 def marks_of(pairs: list[tuple[str, str]], **keys: Any) -> list[Any]:
     asked = [question(reference, tables=TABLES) for reference, _ in pairs]
-    return list(grade(metric("sql", **{"timeout_s": 5, **keys}), [answer(text) for _, text in pairs], asked, Help()))
+    return list(
+        grade(metric("sql", **{"timeout_s": 5, **keys}), [answer(text) for _, text in pairs], asked, GraderServices())
+    )
 
 
 def test_queries_with_the_same_rows_are_the_same() -> None:

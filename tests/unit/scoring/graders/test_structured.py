@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make import answer, mark, metric, question
 from pydantic import ValidationError
 
+from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError
 from trainer.scoring.graders import calibration, expected_calibration_error, is_json, micro
 

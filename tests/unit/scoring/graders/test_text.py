@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from make import answer, mark, metric, question
 from pydantic import ValidationError
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import sentence_chrf
 
+from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError, HardwareError
-from trainer.scoring.graders import Help, auto_metrics, grade
+from trainer.scoring.graders import GraderServices, auto_metrics, grade
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_text_in_place_of_json_is_a_failure_of_format_and_json_in_a_fence_one_
 def test_a_label_outside_the_set_is_a_failure_of_format_and_a_wrong_one_of_knowledge() -> None:
     asked = [question(label) for label in ("spam", "ham", "spam", "ham")]
     given = [answer(text) for text in ("spam", "spam", "eggs", "The label is ham")]
-    marks = grade(metric("label"), given, asked, Help())
+    marks = grade(metric("label"), given, asked, GraderServices())
     assert [(found.score, found.failure) for found in marks if found] == [
         (1, None), (0, "knowledge"), (0, "format"), (0, "style"),
     ]  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_label_outside_the_set_is_a_failure_of_format_and_a_wrong_one_of_knowl
 
 def test_a_metric_reads_its_key_and_looks_only_at_its_rows() -> None:
     rows = [question("x", code="A1", part="test"), question("x", code="A1", part="train")]
-    marks = grade(metric("exact_match", key="code", when={"part": "test"}), [answer("A1")] * 2, rows, Help())
+    marks = grade(metric("exact_match", key="code", when={"part": "test"}), [answer("A1")] * 2, rows, GraderServices())
     assert marks[0] is not None and marks[0].score == 1 and marks[1] is None
 
 
@@ -223,7 +223,9 @@ def test_semantic_is_the_cosine_and_an_empty_answer_is_unlike_everything() -> No
         return lambda texts: np.array([vectors[text] for text in texts], np.float32)
 
     asked = [question("a"), question("a"), question("a")]
-    marks = grade(metric("semantic", model="folder"), [answer(text) for text in "ab"] + [answer("")], asked, Help(load))
+    marks = grade(
+        metric("semantic", model="folder"), [answer(text) for text in "ab"] + [answer("")], asked, GraderServices(load)
+    )
     assert [found.score for found in marks if found] == pytest.approx([1, 0.6, 0])
 
 
@@ -270,7 +272,7 @@ def test_auto_chooses_what_fits_the_references(references: list[str], kinds: lis
 )
 def test_an_expression_that_takes_too_long_is_wrong_and_the_next_answer_is_marked(value: Any) -> None:
     before = time.process_time()
-    slow, quick = grade(value, [answer("a" * 40 + "!"), answer("aaa")], [question("1")] * 2, Help())
+    slow, quick = grade(value, [answer("a" * 40 + "!"), answer("aaa")], [question("1")] * 2, GraderServices())
     assert time.process_time() - before < 10
     assert slow is not None and slow.score == 0 and quick is not None
     assert "takes longer than 1 s" in slow.reason and slow.failure == "other"

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trainer.scoring.graders.ifeval.language import is_in
-from trainer.scoring.graders.ifeval.sentences import split_sentences
 from trainer.scoring.graders.json_text import parse
+from trainer.scoring.graders.sentences import split_sentences
 
 Check = Callable[..., bool]
 

@@ -1,0 +1,37 @@
+"""Random models for the tests of the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.export.proving import make_model, write_formats, write_trained
+from trainer.export.request import Export
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Callable[[str], Path]:
+    """Gives the folder of a random model of a family."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(family)
+            make_model(family, tiny_tokenizer).save_pretrained(made[family])
+            tiny_tokenizer.save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def proven(
+    tmp_path_factory: pytest.TempPathFactory, base: Callable[[str], Path], tiny_tokenizer: Any
+) -> tuple[Path, Path, list[Export]]:
+    """An adapter and its merge that pass; (base, trained, exports)."""
+    place, folder = tmp_path_factory.mktemp("proven"), base("Llama")
+    trained = write_trained("lora", folder, place / "trained")
+    return folder, trained, write_formats("lora", folder, trained, place, tiny_tokenizer)

@@ -1,0 +1,119 @@
+"""The held-out rows that are used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from trainer.errors import DataError
+from trainer.scoring.questions.from_rows import conversation
+from trainer.scoring.questions.heldout import read_examples, read_held_out
+from trainer.tokens.chat import MaskedTokens, PairTokens
+from trainer.tokens.store import TokenStore, from_pairs, from_tokens
+
+NUM = 12
+
+
+def lines(count: int = NUM, **more: Any) -> list[bytes]:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"q{place}"}, {"role": "assistant", "content": "a"}],
+            "source": "r.jsonl",
+            "line": place,
+            "metadata": {"customer": f"c{place % 2}"},
+            **more,
+        }
+        for place in range(count)
+    ]
+    return [json.dumps(row).encode() for row in rows]
+
+
+def store(count: int = NUM) -> TokenStore:
+    return from_tokens([(place, MaskedTokens([1, 10 + place, 40], [0, 0, 1])) for place in range(count)])
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+def test_a_sample_is_seeded_ordered_and_keeps_rows_with_their_tokens() -> None:
+    held = read_held_out(store(), lines(), max_rows=5, seed=3)
+    again = read_held_out(store(), lines(), max_rows=5, seed=3)
+    other = read_held_out(store(), lines(), max_rows=5, seed=4)
+    places = [row["line"] for row in held.rows]
+    assert len(places) == 5 and places == sorted(places) == [row["line"] for row in again.rows]
+    assert places != [row["line"] for row in other.rows]
+    assert [int(ids[1]) - 10 for ids, _ in held.tokens] == places
+
+
+def test_numbers_of_held_out_rows_are_graded_as_they_are_written() -> None:
+    whole = [line.replace(b'"c1"', b"9400110200881234567000").replace(b'"c0"', b"1e400") for line in lines()]
+    rows = read_held_out(store(), whole, max_rows=2, seed=3).rows
+    assert {str(row["metadata"]["customer"]) for row in rows} <= {"9400110200881234567000", "1e400"}
+
+
+def test_rows_that_pack_left_out_are_no_questions() -> None:
+    kept = from_tokens([(place, MaskedTokens([1, 10 + place, 40], [0, 0, 1])) for place in (1, 4)])
+    assert [row["line"] for row in read_held_out(kept, lines(), max_rows=9, seed=0).rows] == [1, 4]
+
+
+def test_no_rows_are_an_error_with_a_fix() -> None:
+    with pytest.raises(DataError, match="no held-out rows") as caught:
+        read_held_out(from_tokens([]), [], max_rows=5, seed=0)
+    assert "data.split.heldout" in caught.value.hint
+
+
+def test_losses_are_grouped_as_the_split_groups_rows(model: Any) -> None:
+    found = read_held_out(store(), lines(), max_rows=NUM, seed=0, by="customer").evidence(model)["loss"]
+    assert set(found.groups or ()) == {"customer=c0", "customer=c1"}
+    alone = read_held_out(store(), lines(), max_rows=NUM, seed=0).evidence(model)["loss"]
+    assert len(set(alone.groups or ())) == NUM and np.array_equal(alone.values, found.values)
+
+
+def test_pairs_tell_which_side_is_likelier_and_by_how_much(model: Any) -> None:
+    pair = PairTokens([1, 10], [40, 41], [60])
+    swapped = PairTokens([1, 10], [60], [40, 41])
+    rows = [
+        json.dumps({"prompt": [{"role": "user", "content": f"q{place}"}], "chosen": [], "rejected": []}).encode()
+        for place in range(2)
+    ]
+    found = read_held_out(from_pairs([(0, pair), (1, swapped)]), rows, max_rows=9, seed=0).evidence(model)
+    with torch.no_grad():
+        after = torch.log_softmax(model(torch.tensor([[1, 10, 40]])).logits[0].double(), -1)
+    log_chosen, log_rejected = float(after[1, 40] + after[2, 41]), float(after[1, 60])
+    assert found["preference_margin"].values == pytest.approx(
+        [log_chosen - log_rejected, log_rejected - log_chosen], rel=1e-4
+    )
+    assert found["preference_accuracy"].values.tolist() == [
+        float(log_chosen > log_rejected),
+        float(log_chosen < log_rejected),
+    ]
+
+
+def test_a_model_whose_losses_are_no_numbers_prefers_nothing(model: Any) -> None:
+    class Broken(torch.nn.Linear):
+        def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+            logits = torch.full((*input_ids.shape, 600), torch.nan)
+            return type("Out", (), {"logits": logits})
+
+    pair = PairTokens([1, 10], [40], [60])
+    row = json.dumps({"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}).encode()
+    found = read_held_out(from_pairs([(0, pair)]), [row], max_rows=9, seed=0).evidence(Broken(1, 1))
+    assert found["preference_accuracy"].values.tolist() == [0.0] and np.isnan(found["loss"].values).all()
+
+
+def test_examples_come_from_any_layout_and_a_bad_row_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "shots.jsonl"
+    path.write_text('{"instruction": "say a", "output": "a"}\n{"prompt": "say b", "completion": "b"}\n')
+    texts = [[turn["content"] for turn in conversation(row) or []] for row in read_examples(path)]
+    assert texts == [["say a", "a"], ["say b", "b"]]
+    path.write_text('{"instruction": "say a", "output": "a"}\n{"nothing": 1}\n')
+    with pytest.raises(DataError, match=r"shots\.jsonl:2"):
+        read_examples(path)

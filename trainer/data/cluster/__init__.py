@@ -1,0 +1,1 @@
+"""The data stage on the machines of a cluster."""

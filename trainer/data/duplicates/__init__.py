@@ -1,0 +1,1 @@
+"""Pairs of rows that repeat or contradict each other."""

@@ -1,0 +1,43 @@
+"""Tell rows whose answer is their prompt, corrected or rewritten."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+from trainer.data.duplicates.jaccard import SHORT_ANSWER_WORDS
+from trainer.data.duplicates.words import Kind, Token, tokens_of
+
+MIN_REPEATED_WORDS, REPEATED_SHARE, REPEATED_PAIRS = 3, 0.7, 0.5
+"""An answer of so many words or more rewrites its prompt if so large shares of its words and of its pairs of words
+stand there: a solution uses the words of its problem in another order."""
+MAX_NEW_VALUES = 1
+"""An answer with more values that the prompt lacks has computed them."""
+
+
+@lru_cache(maxsize=4096)  # a row is compared with several others
+def repeats_prompt(prompt: tuple[str, ...], answer: tuple[str, ...]) -> bool:
+    """Tell rows that correct or rewrite: the answer repeats the question, and what differs between them is the task."""
+    if not prompt:
+        return False
+    given, said = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
+    if len(said) < MIN_REPEATED_WORDS or _share(_keys(said), _keys(given)) < REPEATED_SHARE:
+        return False
+    if sum(token.kind is Kind.VALUE for token in set(said).difference(given)) > MAX_NEW_VALUES:
+        return False
+    return len(said) < SHORT_ANSWER_WORDS or _repeats_pairs(_keys(said), _keys(given))
+
+
+def _keys(tokens: Iterable[Token]) -> list[str]:
+    return [token.key for token in tokens]
+
+
+def _repeats_pairs(said: list[str], given: list[str]) -> bool:
+    return _share(list(pairwise(said)), list(pairwise(given))) >= REPEATED_PAIRS
+
+
+def _share(part: Sequence[object], whole: Sequence[object]) -> float:
+    """Return how much of one list stands in another one."""
+    return (Counter(part) & Counter(whole)).total() / len(part)

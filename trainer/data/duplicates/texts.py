@@ -1,0 +1,143 @@
+"""What of a row is compared with other rows: its texts, and the keys under which it is known."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from trainer.data.duplicates.jaccard import ComparableText
+from trainer.data.duplicates.keys import content_key, digest, dump, normalise, number, prompt_keys
+from trainer.data.duplicates.shingles import normalise_words
+from trainer.data.records.kinds import Message
+
+Record = dict[str, Any]
+
+
+class RowKeys(NamedTuple):
+    """Digests of one row, 64 bits each; 0 stands for nothing."""
+
+    content: int
+    """All that the row teaches."""
+    prompts: tuple[int, ...]
+    """Every prompt that it trains an answer to, the last one last."""
+    answer: int
+    """The last answer, normalised."""
+    reply: int
+    """The last answer, letter by letter."""
+    context: int
+    """System turn, results of tools, and tools."""
+
+
+def keys_of(record: Record) -> RowKeys:
+    """Return the digests of a canonical row."""
+    answer, context = answer_text(record), _context_text(record)
+    return RowKeys(
+        content=number(content_key(record)),
+        prompts=tuple(number(key) for key in prompt_keys(record)),
+        answer=number(digest("answer", normalise(answer))) if answer else 0,
+        reply=number(digest("reply", reply_text(record))) if "text" not in record and "input_ids" not in record else 0,
+        context=number(digest("context", normalise(context))) if context else 0,
+    )
+
+
+def said_of(record: Record) -> ComparableText:
+    """Return the texts by which a row is compared with others."""
+    prompt = " ".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] in ("user", "assistant"))
+    return ComparableText(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
+
+
+OPENING_WORDS = (8, 16, 32)
+"""Lengths at which openings of prompts are compared, to tell templates. Eight words of a question that a person asks
+recur in fewer than ten of ten thousand."""
+
+
+def openings_of(said: ComparableText) -> list[int]:
+    """Return digests of the first 8, 16 and 32 words of a prompt; 0 for one that has no more words than that."""
+    words = said.prompt.split(" ", OPENING_WORDS[-1])
+    return [
+        zlib.crc32(" ".join(words[:count]).encode()) | 1 << 32 if len(words) > count else 0 for count in OPENING_WORDS
+    ]
+
+
+def without_opening(said: ComparableText, num_words: int) -> ComparableText:
+    """Leave out the first words of the prompt."""
+    return said._replace(prompt=said.prompt.split(" ", num_words)[num_words]) if num_words else said
+
+
+def pack_said(said: ComparableText) -> bytes:
+    """Return the texts on one line; normalised texts hold no control characters."""
+    return "\t".join(said).encode() + b"\n"
+
+
+def unpack_said(line: bytes) -> ComparableText:
+    """Undo `pack_said`."""
+    return ComparableText(*line[:-1].decode().split("\t"))
+
+
+def prompt_turns(record: Record) -> Sequence[Message]:
+    """Return the turns before the last answer."""
+    if "messages" in record:
+        before: list[Message] = record["messages"][: _last_answer(record)]
+        return before
+    asked: list[Message] = record.get("prompt", [])
+    return asked
+
+
+def answer_turns(record: Record) -> Sequence[Message]:
+    """Return the turns of the last answer, of a pair those of both answers."""
+    if "messages" in record:
+        last: list[Message] = record["messages"][_last_answer(record) :]
+        return last
+    return [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
+
+
+def _last_answer(record: Record) -> int:
+    turns = record["messages"]
+    for index in range(len(turns) - 1, -1, -1):
+        if turns[index]["role"] == "assistant":
+            return index
+    return len(turns)
+
+
+def answer_text(record: Record) -> str:
+    """Return what the last answer says, tool calls included; of a pair both answers; of a text the text."""
+    if "text" in record:
+        return str(record["text"])
+    return "\n".join(_turn_text(turn) for turn in answer_turns(record) if turn["role"] != "tool")
+
+
+def prompt_text(record: Record) -> str:
+    """Return what is asked: every turn before the last answer but the system turn."""
+    return "\n".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] != "system")
+
+
+def reply_text(record: Record) -> str:
+    """Return the content of the final answer, of a pair the chosen one."""
+    turns = record.get("messages") or record.get("chosen") or record.get("completion") or [{"content": ""}]
+    return str(turns[-1]["content"]).strip()
+
+
+def _context_text(record: Record) -> str:
+    turns = (*prompt_turns(record), *answer_turns(record))
+    shown = [turn["content"] for turn in turns if turn["role"] in ("system", "tool")]
+    if record.get("tools"):
+        shown.append(dump(record["tools"]))
+    if "label" in record:  # the same answer judged good and bad is no copy
+        shown.append(f"label {record['label']}")
+    return "\n".join(shown)
+
+
+def _turn_text(turn: Message) -> str:
+    calls = turn.get("tool_calls")
+    return f"{turn['content']} {dump(calls)}" if calls else str(turn["content"])
+
+
+def num_turns(record: Record) -> int:
+    """Count the turns of a row, without the system turn; of a pair, the prompt's and the chosen answer's."""
+    turns = record["messages"] if "messages" in record else [*record.get("prompt", ()), *_last(record)]
+    return sum(turn["role"] != "system" for turn in turns)
+
+
+def _last(record: Record) -> Sequence[Message]:
+    return record.get("chosen") or record.get("completion") or ()

@@ -1,0 +1,55 @@
+"""Turns one stored row that stands for several into rows of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.data.read.raw_row import RawRow
+from trainer.data.records.reasons import RowError
+from trainer.data.rows.columns import Columns
+from trainer.data.rows.judged_answers import judged_prompt, ranked_pairs
+from trainer.recipe.data import Format
+
+
+def expand(rows: Iterator[RawRow], format: Format, mapping: Mapping[str, str]) -> Iterator[RawRow]:
+    """Yield the rows that stored rows stand for; all of one keep its line.
+
+    An article of SQuAD's own files holds many questions, and with the format `ranked_pairs` every two answers of which
+    one is better are a pair.
+    """
+    for row in rows:
+        value = row.value
+        if format == "ranked_pairs" and isinstance(value, dict):
+            yield from _pairs(row, value, mapping)
+        elif isinstance(value, dict) and _is_article(value):
+            yield from (RawRow(row.line, question) for question in _questions(value))
+        else:
+            yield row
+
+
+def _pairs(row: RawRow, value: dict[str, Any], mapping: Mapping[str, str]) -> Iterator[RawRow]:
+    try:
+        columns = Columns(value, mapping)
+        pairs = list(ranked_pairs(columns))
+        if not pairs:
+            raise RowError("no_preference", "all answers have the same rank or score")
+        prompt = judged_prompt(columns)
+    except RowError as error:
+        yield RawRow(row.line, None, error)
+        return
+    rest = {name: cell for name, cell in columns.values.items() if name not in columns.used}
+    for better, worse in pairs:
+        yield RawRow(row.line, {**rest, "prompt": prompt, "chosen": better, "rejected": worse})
+
+
+def _is_article(value: dict[str, Any]) -> bool:
+    parts = value.get("paragraphs")
+    return isinstance(parts, list) and bool(parts) and all(isinstance(part, dict) and "qas" in part for part in parts)
+
+
+def _questions(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    title = {"title": article["title"]} if "title" in article else {}
+    for paragraph in article["paragraphs"]:
+        for question in paragraph["qas"]:
+            yield {**title, "context": paragraph.get("context"), **question}

@@ -1,0 +1,1 @@
+"""What a canonical row is, and why a row is left out."""

@@ -1,0 +1,1 @@
+"""Rows of any usual layout to canonical rows."""

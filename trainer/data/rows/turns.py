@@ -1,0 +1,228 @@
+"""One turn of a conversation, in any of the usual spellings, made canonical."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.data.records.kinds import Message
+from trainer.data.records.reasons import RowError, shown
+from trainer.data.rows.content_blocks import TEXT_PARTS, has_blocks, type_of, unfold_blocks
+from trainer.data.rows.tool_calls import canonical_calls
+from trainer.data.rows.training_marks import MARKS, weight_of
+from trainer.data.rows.values import Notes, kind_of, parse_json, written
+
+CALLING_ROLES = ("function_call", "tool_call")
+"""Turns of ShareGPT's kind whose text is a call: LLaMA-Factory's and ms-swift's word for it."""
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "human": "user",
+    "user": "user",
+    "input": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "output": "assistant",
+    "ai": "assistant",
+    **dict.fromkeys(CALLING_ROLES, "assistant"),
+    "tool": "tool",
+    "ipython": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+"""Role as written in the file -> role that chat templates know. A template renders `human` wrongly without a word."""
+
+KEPT_KEYS = ("reasoning_content", "thinking", "tool_call_id", "name")
+REASONING_KEYS = ("reasoning", "thoughts", "thought")
+"""Other words for `reasoning_content`: OpenRouter's and vLLM's, and those of data sets."""
+KNOWN_KEYS = frozenset(
+    {"role", "from", "content", "value", "tool_calls", "function_call", "channel", "recipient"}
+    | {"human", "assistant", "type", *KEPT_KEYS, *REASONING_KEYS, *MARKS}
+)
+"""Keys of a turn that are used."""
+
+
+def canonical_turns(value: object, place: str, notes: Notes) -> list[Message]:
+    """Make a column of turns canonical.
+
+    Args:
+        value: list of turns, one turn, or either as JSON text or as Python writes it (csv files hold it so).
+        place: name of the column, for messages.
+        notes: ids of what was done to values are added.
+
+    Raises:
+        RowError: the column is empty, or a turn has no known role, no text, or broken tool calls.
+    """
+    if isinstance(value, str):
+        value = _turns_in(value, place, notes)
+    if isinstance(value, dict):
+        value = [value]
+    if not value:
+        raise RowError("empty_messages", f"`{place}` has no turns")
+    if not isinstance(value, list):
+        raise RowError("unknown_format", f"`{place}` is {kind_of(value)}, not a list of turns")
+    turns = [turn for index, item in enumerate(value) for turn in _messages_of(item, f"{place}[{index}]", notes)]
+    return _join_analysis(turns)
+
+
+def _turns_in(text: str, place: str, notes: Notes) -> object:
+    """Read turns that are written as text.
+
+    Raises:
+        RowError: the text is neither JSON nor a Python literal.
+    """
+    value = parse_json(text, notes)
+    if value is None and text.strip() not in ("", "null", "None"):
+        raise RowError("unknown_format", f"`{place}` is text that is neither JSON nor a Python list: {shown(text)}")
+    return value
+
+
+def _messages_of(turn: object, place: str, notes: Notes) -> list[Message]:
+    """Read one entry of a conversation, which may stand for several turns."""
+    if isinstance(turn, str) and turn.lstrip()[:1] == "{":
+        turn = _turns_in(turn, place, notes)
+    if isinstance(turn, dict):
+        if has_blocks(turn.get("content")):
+            return [canonical_turn(part, place, notes) for part in unfold_blocks(turn, place)]
+        if "human" in turn and "assistant" in turn:  # ms-swift's pairs
+            pair = (("user", turn["human"]), ("assistant", turn["assistant"]))
+            said: list[Message] = [{"role": role, "content": text_of(content, place, notes)} for role, content in pair]
+            _add_weight(said[1], turn, place, notes)
+            return said
+    return [canonical_turn(turn, place, notes)]
+
+
+def _join_analysis(turns: list[Message]) -> list[Message]:
+    """Make what Harmony's analysis channel holds the reasoning of the answer that follows it."""
+    if not any("channel" in turn for turn in turns):
+        return turns
+    joined: list[Message] = []
+    waiting: list[str] = []
+    for turn in turns:
+        channel = turn.pop("channel", None)
+        if channel == "analysis":
+            waiting.append(turn["content"])
+            continue
+        if waiting and turn["role"] == "assistant":
+            turn["reasoning_content"] = "\n".join(waiting)
+            waiting = []
+        joined.append(turn)
+    return joined
+
+
+def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
+    """Make one turn canonical: `{"role", "content", ...}`; `place` names it in messages.
+
+    Raises:
+        RowError: unknown role, content that is not text, broken tool calls or weight.
+    """
+    if not isinstance(turn, dict):
+        raise RowError("unknown_role", f"{place} is {kind_of(turn)}, not an object with role and content")
+    role_name = turn.get("from") or turn.get("role")
+    name = role_name.strip().lower() if isinstance(role_name, str) else ""
+    role = ROLES.get(name)
+    if role is None:
+        raise RowError("unknown_role", f"{place}: {_unknown_role(turn, role_name)}")
+    content = turn["value"] if turn.get("value") is not None else turn.get("content")
+    calls = turn.get("tool_calls") or turn.get("function_call")
+    if name in CALLING_ROLES:
+        calls, content = content or {}, None
+    message: Message = {"role": role, "content": _content_of(content, role, place, notes)}
+    message |= {key: turn[key] for key in KEPT_KEYS if turn.get(key) is not None}
+    message |= _reasoning_of(turn)
+    if calls is not None and calls != []:
+        message["tool_calls"] = canonical_calls(calls, place, notes)
+    _add_weight(message, turn, place, notes)
+    if role == "assistant" and turn.get("channel") is not None:
+        message["channel"] = turn["channel"]
+    return message
+
+
+def _add_weight(message: Message, turn: dict[str, Any], place: str, notes: Notes) -> None:
+    """Keep whether the file marks a turn as trained; of turns that nobody learns to say, say so.
+
+    Raises:
+        RowError: a mark that is neither, or two that contradict.
+    """
+    weight = weight_of(turn, place)
+    if weight is None:
+        return
+    message["weight"] = weight
+    if weight and message["role"] != "assistant":
+        notes.add("asked_marked")
+
+
+def _reasoning_of(turn: dict[str, Any]) -> Message:
+    """Return what a turn calls its reasoning in other words, under the name that chat templates know."""
+    if turn.get("reasoning_content") is not None:
+        return {}
+    texts = (turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key])
+    return {"reasoning_content": text} if (text := next(texts, None)) else {}
+
+
+def lost_keys(value: object, place: str) -> set[str]:
+    """Return the keys of turns that hold something and are not used, as `column[].key`."""
+    turns = value if isinstance(value, list) else []
+    unknown = {
+        (key, turn[key] in (None, "", [], {}))
+        for turn in turns
+        if isinstance(turn, dict)
+        for key in turn.keys() - KNOWN_KEYS
+    }
+    return {f"{place}[].{key}" for key, is_empty in unknown if not is_empty}
+
+
+def _unknown_role(turn: dict[str, Any], role_name: object) -> str:
+    """Say what is wrong with the role of a turn: its name, or that it stands under another key."""
+    if role_name is not None:
+        return f"role {shown(repr(role_name))}; known are {', '.join(sorted(set(ROLES.values())))}"
+    keys = shown(", ".join(map(str, turn))) if turn else "none"
+    return f"no `role` (or `from`); its keys are {keys}: rename them to role and content"
+
+
+def _content_of(content: object, role: str, place: str, notes: Notes) -> str:
+    """Return the text of a turn; the result of a tool may be any JSON value."""
+    if role == "tool" and isinstance(content, list) and not (content and _are_parts(content)):
+        return written(content, place, notes)
+    return text_of(content, place, notes)
+
+
+def _are_parts(content: list[Any]) -> bool:
+    return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content)
+
+
+def text_of(content: object, place: str, notes: Notes) -> str:
+    """Return the text of `content`: a string, nothing, OpenAI's text parts (joined), or any other value as JSON text.
+
+    Raises:
+        RowError: a part that is not text (named), or a value that no text stands for.
+    """
+    if content is None or content == []:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict) and "type" in content and isinstance(content.get("text"), str):
+        return _part_text(content, place)
+    if isinstance(content, list) and any(map(_is_part, content)):
+        return "".join(_part_text(part, place) for part in content)
+    return written(content, place, notes)
+
+
+def _is_part(part: object) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and ("type" in part or part.keys() == {"text"}))
+
+
+def _part_text(part: object, place: str) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict):
+        text = part.get(TEXT_PARTS.get(type_of(part), ""))
+        if isinstance(text, str):
+            return text
+    name = part.get("type") if isinstance(part, dict) else kind_of(part)
+    raise RowError("unsupported_content", f"{place}: content part {shown(repr(name))}; only text parts are trained on")

@@ -1,0 +1,1 @@
+"""The decision between prompting, documents and tuning, and what each of them costs."""

@@ -1,0 +1,149 @@
+"""bitsandbytes' AdamW: its 8-bit and paged states, with bfloat16 weights rounded stochastically, and true resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from bitsandbytes import functional
+from bitsandbytes.optim import AdamW
+from bitsandbytes.utils import sync_gpu
+
+from trainer.engine.optimizer.block_update import update
+
+STATE_BLOCK = 256
+"""8-bit states of one scale."""
+LARGE_STATES = ("state1", "state2")
+"""What is paged."""
+
+
+class BlockwiseAdamW(AdamW):
+    """AdamW with 8-bit or paged float32 states.
+
+    Arithmetic and state format are bitsandbytes'. What differs: which tensors keep float32 states is told to this
+    optimizer, not to bitsandbytes' global registry, which outlives a training; a card is not waited for after each
+    tensor; loaded states are paged again.
+
+    Args:
+        params: Parameters or groups.
+        seed: Of stochastic rounding.
+        in_float32: Parameters that keep float32 states, as transformers does for embeddings.
+        settings: Of `bitsandbytes.optim.AdamW`.
+    """
+
+    def __init__(self, params: Any, *, seed: int, in_float32: Collection[torch.Tensor] = (), **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self.seed = seed
+        self.in_float32 = {id(parameter) for parameter in in_float32}
+        self.places = {
+            id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
+        }
+
+    def step(self, closure: None = None) -> None:
+        """Update all parameters that have a gradient."""
+        assert closure is None
+        last = None
+        for number, group in enumerate(self.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                if parameter.grad is not None:
+                    with torch.no_grad():
+                        self._update(group, parameter, number, index)
+                    last = parameter
+        if self.is_paged and last is not None:
+            sync_gpu(last)  # paged memory may be read by the CPU from here on
+
+    def _update(self, group: dict[str, Any], parameter: torch.Tensor, number: int, index: int) -> None:
+        if not self.state[parameter]:
+            self.init_state(group, parameter, number, index)
+        self.prefetch_state(parameter)
+        self.update_step(group, parameter, number, index)
+
+    def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of one parameter."""
+        names = ("optim_bits", "min_8bit_size", "max_unorm", "skip_zeros")
+        config = {name: value for name, value in group.items() if name != "params"}
+        config |= {name: getattr(self.args, name) for name in names}
+        if id(group["params"][pindex]) in self.in_float32:
+            config["optim_bits"] = 32
+        return config
+
+    def update_step(self, group: dict[str, Any], p: torch.Tensor, gindex: int, pindex: int) -> None:
+        """Update one parameter, without recording gradients."""
+        if p.dtype != torch.bfloat16:
+            super().update_step(group, p, gindex, pindex)
+            return
+        state = self.state[p]
+        state["step"] += 1
+
+        def rule(weights: torch.Tensor, gradient: torch.Tensor, part: slice) -> None:
+            change = _in_8bit if state["state1"].dtype == torch.uint8 else _in_float32
+            change(weights, gradient, state, part, group)
+
+        assert p.grad is not None
+        update(p, p.grad, rule, (self.seed, state["step"], self.places[id(p)]))
+
+    def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
+        """Load states and put them where they were: on the card, or into paged memory."""
+        super().load_state_dict(state_dict, move_to_device=False)
+        for parameter, state in self.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    state[name] = self._placed(parameter, name, value)
+
+    def _placed(self, parameter: torch.Tensor, name: str, value: torch.Tensor) -> torch.Tensor:
+        if name not in LARGE_STATES:
+            return value.to(parameter.device)
+        buffer: torch.Tensor = self.get_state_buffer(parameter, dtype=value.dtype)
+        buffer.copy_(value)
+        return buffer
+
+
+def _part(states: torch.Tensor, part: slice) -> torch.Tensor:
+    """Return a part of a flat state, which bitsandbytes must still know as paged."""
+    found = states.view(-1)[part]
+    if getattr(states, "is_paged", False):
+        found.is_paged = True
+    return found
+
+
+def _in_8bit(
+    weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: dict[str, Any]
+) -> None:
+    scales = slice(part.start // STATE_BLOCK, -(-part.stop // STATE_BLOCK))
+    functional.optimizer_update_8bit_blockwise(
+        "adam",
+        gradient,
+        weights,
+        _part(state["state1"], part),
+        _part(state["state2"], part),
+        *group["betas"],
+        beta3=0.0,
+        alpha=0.0,
+        eps=group["eps"],
+        step=state["step"],
+        lr=group["lr"],
+        qmap1=state["qmap1"],
+        qmap2=state["qmap2"],
+        absmax1=state["absmax1"][scales],
+        absmax2=state["absmax2"][scales],
+        weight_decay=group["weight_decay"],
+    )
+
+
+def _in_float32(
+    weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: dict[str, Any]
+) -> None:
+    functional.optimizer_update_32bit(
+        "adam",
+        gradient,
+        weights,
+        _part(state["state1"], part),
+        group["betas"][0],
+        group["eps"],
+        state["step"],
+        group["lr"],
+        state2=_part(state["state2"], part),
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+    )

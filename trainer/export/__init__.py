@@ -1,0 +1,1 @@
+"""Exported formats: written, reopened in a fresh process, proven."""

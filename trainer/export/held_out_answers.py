@@ -1,0 +1,88 @@
+"""Held-out questions for an exported format, and the score of its answers beside that of eval's tuned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trainer.recipe.metrics import Grader
+from trainer.scoring.generation.responders import PromptEncoder
+from trainer.scoring.graders import GraderServices, auto_metrics, grade, needs_help
+from trainer.scoring.question import Answer, PromptRequest, Question
+from trainer.scoring.questions.from_rows import questions_of
+from trainer.tokens.reasoning import THINKING, AnswerForm
+
+
+@dataclass
+class Exam:
+    """The first held-out questions that eval asked."""
+
+    questions: list[Question]
+    tuned: list[str | None]
+    """What the tuned model answered in eval, greedily; None where eval did not ask it so."""
+    grader: Grader | None
+    form: AnswerForm = THINKING
+
+    def prompts(self, tokens: PromptEncoder) -> list[dict[str, Any]]:
+        """Return the questions as messages and as the token ids that training and eval made of them."""
+        return [
+            {
+                "messages": one.messages,
+                "tools": one.tools,
+                "kwargs": tokens.renderer.template_kwargs | one.chat_template_kwargs,
+                "ids": tokens.ids(one),
+                "quotes": tokens.quotes(one),
+            }
+            for one in map(_asked, self.questions)
+        ]
+
+    def score(self, answers: Sequence[str]) -> float | None:
+        """Return the mean of the deciding metric; None where it looks at none of the questions."""
+        if self.grader is None or not answers:
+            return None
+        parts = [self.form.split(text) for text in answers]
+        contents = [text if part is None else part.content for text, part in zip(answers, parts, strict=True)]
+        said = [Answer(text, 0, finished=True) for text in contents]
+        marks = [mark.score for mark in grade(self.grader, said, self.questions, GraderServices()) if mark is not None]
+        return float(np.mean(marks)) if marks else None
+
+
+def _asked(question: Question) -> PromptRequest:
+    return PromptRequest(
+        question.messages, question.row.get("tools") or [], question.row.get("chat_template_kwargs") or {}
+    )
+
+
+def make_exam(
+    rows: Sequence[dict[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Grader] | None,
+    *,
+    turns: Any,
+    count: int,
+    greedy: bool,
+    form: AnswerForm = THINKING,
+) -> Exam:
+    """Choose the questions.
+
+    Args:
+        rows: Lines of data/heldout.jsonl.
+        predictions: Lines of eval/predictions.jsonl.
+        metrics: Of the recipe, the deciding one first; None for those that fit the reference answers.
+        turns: `eval.turns`.
+        count: Most questions.
+        greedy: Whether eval's answers are the most likely ones, not drawn.
+        form: Tells reasoning from content in answers.
+    """
+    known = {line["id"]: line for line in predictions}
+    found = questions_of(rows, turns=turns, by=None, write_answer=lambda row, history, turn: ("", 0))
+    asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
+    fitting: list[Grader] = [one for one in metrics or [] if not needs_help(one)]
+    if not fitting:
+        fitting = auto_metrics([one.reference or "" for one in asked], asked)
+    asked = asked[:count]
+    answers = [known[one.id].get("answers", {}).get("tuned", {}).get("text") for one in asked]
+    return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None, form)

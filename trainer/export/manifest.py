@@ -1,0 +1,196 @@
+"""List what an export holds as a whole, and tell what has become of it. Needs no torch and no run.
+
+`manifest.json` lies beside the folders of the formats, with every file below them and its digest. A `provenance.json`
+knows only the folder that it lies in: the manifest tells one that is gone, exchanged or added. In a run `stage.json`
+holds the digest of the manifest in turn; a copy elsewhere has the digest that `export` printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from trainer.export.provenance import (
+    FORMAT_VERSION,
+    PROVENANCE,
+    WRITTEN,
+    Examined,
+    changed_files,
+    digest_of,
+    entries_in,
+    examine,
+    is_foreign_link,
+    link_finding,
+    lists_files,
+    noted,
+    read_provenance,
+    sha256_of,
+)
+
+MANIFEST, STAGE = "manifest.json", "stage.json"
+RESOLVED = "recipe.resolved.json"
+"""What a run folder holds beside its `export/`."""
+Files = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Listing:
+    """What should be in an export."""
+
+    files: Files = field(default_factory=dict)
+    """Name below the export -> sha256 and bytes; without the list itself."""
+    digest: str = ""
+    """Of the manifest; compare it with the one that was published."""
+    findings: list[str] = field(default_factory=list)
+    """About the list itself."""
+
+    @property
+    def formats(self) -> list[str]:
+        """Return the folders of the formats."""
+        return sorted(
+            name.removesuffix(f"/{PROVENANCE}")
+            for name in self.files
+            if name.count("/") == 1 and name.endswith(f"/{PROVENANCE}")
+        )
+
+    def of_format(self, name: str) -> Files:
+        """Return the files of one format by their name below it."""
+        return {
+            file.removeprefix(f"{name}/"): facts for file, facts in self.files.items() if file.startswith(f"{name}/")
+        }
+
+
+def write_manifest(folder: Path) -> str:
+    """Write `manifest.json` over what lies in an export; return its digest.
+
+    Args:
+        folder: With the folders of the formats, each with its `provenance.json`, whose digests are not computed again.
+    """
+    files: Files = {}
+    formats = [path.parent for path in sorted(folder.glob(f"*/{PROVENANCE}"))]
+    for one in formats:
+        known = {**read_provenance(one)["files"], PROVENANCE: noted(one / PROVENANCE)}
+        files |= {f"{one.name}/{name}": facts for name, facts in known.items()}
+    beside = entries_in(folder, (MANIFEST, *(one.name for one in formats)))
+    files |= {name: noted(folder / name) for name in beside}
+    content = {"manifest_version": FORMAT_VERSION, "files": files}
+    digest = digest_of(content)
+    (folder / MANIFEST).write_bytes(orjson.dumps(content | {"digest": digest}, option=WRITTEN))
+    return digest
+
+
+def verify(folder: Path) -> list[Examined]:
+    """Examine one format, an export with all its formats, or the export of a run.
+
+    Raises:
+        StageError: The folder is none of these.
+    """
+    export = folder / "export" if (folder / "export").is_dir() else folder
+    if _is_export(export):
+        return _examine_export(export)
+    beside = _listing(folder.parent) if _is_export(folder.parent) else Listing()
+    if folder.name in beside.formats:
+        return [_examine_format(folder, beside.of_format(folder.name))]
+    formats = sorted(path.parent for path in export.glob(f"*/{PROVENANCE}"))
+    if (folder / PROVENANCE).is_file() or not formats:
+        return [examine(folder)]
+    found = [examine(one) for one in formats]
+    found[-1].notes.append(f"no {MANIFEST} beside these folders: whether one of them is missing cannot be told")
+    return found
+
+
+def _is_export(folder: Path) -> bool:
+    """Tell an export from the folder of one format: what is written beside the formats, any of it."""
+    if (folder / PROVENANCE).is_file():
+        return False
+    return any((folder / name).is_file() for name in (MANIFEST, "verify.json")) or _stage_outputs(folder) is not None
+
+
+def _examine_export(folder: Path) -> list[Examined]:
+    listing = _listing(folder)
+    formats = listing.formats
+    top = {name: facts for name, facts in listing.files.items() if name.partition("/")[0] not in formats}
+    whole = Examined(
+        folder,
+        f"export of {', '.join(formats)}" if formats else "export",
+        listing.digest,
+        len(listing.files),
+        sum(facts["bytes"] for facts in listing.files.values()),
+        [*listing.findings, *changed_files(folder, top, (MANIFEST, STAGE, *formats))],
+    )
+    return [whole, *(_examine_format(folder / name, listing.of_format(name)) for name in formats)]
+
+
+def _examine_format(folder: Path, files: Files) -> Examined:
+    """Examine a format of an export: by its own provenance where that is the one of the export, else by the list."""
+    path = folder / PROVENANCE
+    is_own = path.is_file() and not path.is_symlink() and sha256_of(path) == files[PROVENANCE]["sha256"]
+    if is_own and not folder.is_symlink():
+        return examine(folder)
+    found = Examined(folder, folder.name, "", len(files), sum(facts["bytes"] for facts in files.values()))
+    if not folder.is_dir():
+        found.findings.append(f"{folder.name} is missing, with its {len(files)} files")
+    elif folder.is_symlink():
+        found.findings.append(link_finding(folder, folder.name))
+    else:
+        found.findings += changed_files(folder, files)
+    return found
+
+
+def _listing(folder: Path) -> Listing:
+    """Read the lists of an export and compare them with each other."""
+    stage, manifest, found = _stage_outputs(folder), _read(folder / MANIFEST), Listing()
+    found.findings += _stage_findings(folder, stage)
+    if is_foreign_link(folder / MANIFEST):
+        found.findings.append(link_finding(folder / MANIFEST, MANIFEST))
+    if isinstance(manifest, dict) and lists_files(manifest.get("files")):
+        found.digest = str(manifest.pop("digest", ""))
+        found.files = manifest["files"]
+        if digest_of(manifest) != found.digest:
+            found.findings.append(f"{MANIFEST} was edited: its content has another hash than it says")
+    elif (folder / MANIFEST).exists():
+        found.findings.append(f"{MANIFEST} is damaged: no list of files")
+    elif stage is None or MANIFEST in stage:
+        found.findings.append(f"{MANIFEST} is missing")
+    if stage is not None:
+        found.findings += _compared(folder, stage, found.files)
+        found.files = {name: facts for name, facts in stage.items() if name != MANIFEST}
+    return found
+
+
+def _compared(folder: Path, stage: Files, files: Files) -> Iterator[str]:
+    """Yield what tells the manifest from the one that the stage wrote."""
+    path = folder / MANIFEST
+    if path.is_file() and MANIFEST not in stage:
+        yield f"{MANIFEST} is not part of the export"
+    elif path.is_file() and sha256_of(path) != stage[MANIFEST]["sha256"]:
+        yield f"{MANIFEST} has another content than was exported"
+    elif files and files != {name: facts for name, facts in stage.items() if name != MANIFEST}:
+        yield f"{STAGE} lists other files than {MANIFEST}"
+
+
+def _stage_findings(folder: Path, stage: Files | None) -> Iterator[str]:
+    if stage is None and (folder / STAGE).exists():
+        yield f"{STAGE} is damaged: no list of files"
+    elif stage is None and (folder.parent / RESOLVED).is_file():
+        yield f"{STAGE} is missing"
+
+
+def _stage_outputs(folder: Path) -> Files | None:
+    """Return what the stage noted of its files; None where there is no such record."""
+    record = _read(folder / STAGE)
+    if not isinstance(record, dict) or record.get("stage") != "export":
+        return None
+    outputs = record.get("outputs")
+    return outputs if isinstance(outputs, dict) and lists_files(outputs) else None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None

@@ -1,0 +1,245 @@
+"""The tensors of the merged checkpoint: where each comes from, what changes it, and its values block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from trainer.errors import DivergedError, HardwareError
+from trainer.export.merge.changes import ParameterChange, changes_of, read_adapters
+from trainer.export.merge.four_bit import dequantised
+from trainer.export.merge.plan import Adapters, FourBit, MergePlan, NotStreamableError, wrong_adapter
+from trainer.export.merge.rounding import rounded
+from trainer.export.merge.shards import Slot, StoredTensor, checkpoint, row_blocks
+from trainer.export.merge.skeleton import Home, Skeleton, empty_model, homes, quantised_parameters, skeleton
+from trainer.export.merge.updates import Chain, ExpertUpdate, OneExpert, Update
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of the result.
+
+    Attributes:
+        name: In the checkpoint.
+        source: Where its rows are read.
+        dtype: Type in the file.
+        update: What is added; None copies.
+        four_bit: Quantise and dequantise the source first.
+        replaced: The source is the adapter's, not the base's.
+    """
+
+    name: str
+    source: StoredTensor
+    dtype: torch.dtype
+    update: Update | None = None
+    four_bit: FourBit | None = None
+    replaced: bool = False
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.name, self.source.shape, self.dtype)
+
+    @property
+    def is_copy(self) -> bool:
+        return self.update is None and self.four_bit is None and self.dtype == self.source.dtype
+
+    @property
+    def is_changed(self) -> bool:
+        return self.update is not None or self.replaced
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Some rows of a piece: `base` and `exact` in float32 (None for a copy), `stored` in the type of the file."""
+
+    number: int
+    start: int
+    stored: torch.Tensor
+    base: torch.Tensor | None = None
+    exact: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Every tensor of the result, in the order of the base's files.
+
+    `vocabulary` is the new number of token rows, None where it stays.
+    """
+
+    pieces: list[Piece]
+    dtype: torch.dtype
+    untied: bool
+    vocabulary: int | None
+
+
+def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
+    """Work out the result without reading a weight.
+
+    Raises:
+        DivergedError: An adapter holds numbers that are not finite.
+        HardwareError: The base is quantised.
+        NotStreamableError: It can only be merged in memory.
+        StageError: A file is damaged, or an adapter belongs to another model.
+    """
+    tensors = checkpoint(base)
+    opened = read_adapters(adapters)
+    bones = skeleton(base, [folder for folder, _ in adapters])
+    places = homes(empty_model(base), [(name, tensor.shape) for name, tensor in tensors.items()])
+    changes = changes_of(bones, opened)
+    main = main_dtype(tensors)
+    target = main if plan.dtype == "auto" else getattr(torch, plan.dtype)
+    quantised = quantised_parameters(base, plan.four_bit) if plan.base == "dequantised" and plan.four_bit else set()
+    untied = bones.tied and not _same(changes.get(bones.embeddings), changes.get(bones.head or ""))
+    found = []
+    for name, tensor in tensors.items():
+        piece = Piece(name, tensor, target if tensor.dtype == main else tensor.dtype)
+        if places[name].parameter in quantised and places[name].expert is None:
+            piece = replace(piece, four_bit=plan.four_bit)
+        found.append(_changed(piece, places[name], changes))
+    found += _head(bones, changes, found, places, target, untied=untied)
+    _check_all_taken(changes, places, bones, untied=untied)
+    size = _vocabulary(found, bones, places)
+    grown = size if size != bones.peft.get_base_model().config.get_text_config().vocab_size else None
+    return Pieces(found, target, untied, grown)
+
+
+def main_dtype(tensors: dict[str, StoredTensor]) -> torch.dtype:
+    """Return the type of most bytes; others (a router's float32 bias) are kept as they are.
+
+    Raises:
+        HardwareError: It is a type of 8 bits.
+    """
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in tensors.values():
+        if tensor.dtype.is_floating_point:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.num_bytes
+    found = max(sizes, key=sizes.__getitem__)
+    if found.itemsize < 2:
+        raise HardwareError(
+            f"the base holds weights of type {found}; an adapter cannot be merged into them without loss",
+            hint="set model.name_or_path to the 16-bit base",
+        )
+    return found
+
+
+def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> Piece:
+    change = changes.get(home.parameter)
+    if change is None:
+        return piece
+    if home.opaque or (home.expert is not None and change.source is not None):
+        raise NotStreamableError(f"transformers rearranges {piece.name} when it loads it")
+    updates = change.updates
+    if home.expert is not None:
+        updates = [
+            OneExpert(update, home.expert, home.first_row) for update in updates if isinstance(update, ExpertUpdate)
+        ]
+    source = change.source or piece.source
+    if source.shape[1:] != piece.source.shape[1:]:
+        raise wrong_adapter(f"{source.name} is {source.shape}, the base has {piece.source.shape}")
+    update: Update | None = None
+    if updates:
+        update = updates[0] if len(updates) == 1 else Chain(list(updates))
+    four_bit = None if change.source else piece.four_bit
+    return replace(piece, source=source, update=update, four_bit=four_bit, replaced=change.source is not None)
+
+
+def _same(one: ParameterChange | None, other: ParameterChange | None) -> bool:
+    """Whether both ends of tied embeddings change in the same way."""
+    one, other = one or ParameterChange(), other or ParameterChange()
+    if one.updates != other.updates:
+        return False
+    if one.source is None or other.source is None:
+        return one.source is other.source
+    same_shape = one.source.shape == other.source.shape and one.source.dtype == other.source.dtype
+    return same_shape and all(
+        torch.equal(one.source.rows(*rows), other.source.rows(*rows)) for rows in row_blocks(one.source.shape)
+    )
+
+
+def _head(
+    bones: Skeleton,
+    changes: dict[str, ParameterChange],
+    found: Sequence[Piece],
+    places: dict[str, Home],
+    dtype: torch.dtype,
+    *,
+    untied: bool,
+) -> list[Piece]:
+    """Return the head as a tensor of its own, where it was tied to the embeddings and is no more."""
+    if not untied or bones.head is None or any(home.parameter == bones.head for home in places.values()):
+        return []
+    embeddings = next(piece for piece in found if places[piece.name].parameter == bones.embeddings)
+    base = embeddings.source
+    if embeddings.replaced:
+        base = next(
+            tensor for name, tensor in checkpoint(_folder(found)).items() if places[name].parameter == bones.embeddings
+        )
+    return [_changed(Piece(bones.head, base, dtype), Home(bones.head), changes)]
+
+
+def _folder(found: Sequence[Piece]) -> Path:
+    return next(piece.source.path.parent for piece in found if not piece.replaced)
+
+
+def _check_all_taken(
+    changes: dict[str, ParameterChange], places: dict[str, Home], bones: Skeleton, *, untied: bool
+) -> None:
+    known = {home.parameter for home in places.values()}
+    if bones.head and bones.tied:
+        known.add(bones.head)
+    missing = sorted(set(changes) - known)
+    if missing and any(home.opaque for home in places.values()):
+        raise NotStreamableError(f"transformers builds {missing[0]} out of other tensors when it loads it")
+    if missing:
+        raise wrong_adapter(f"the base's files hold no {missing[0]}")
+
+
+def _vocabulary(found: Sequence[Piece], bones: Skeleton, places: dict[str, Home]) -> int:
+    """Return the number of token rows, the same at both ends."""
+    rows = {
+        piece.name: piece.source.shape[0]
+        for piece in found
+        if piece.name == bones.head or places[piece.name].parameter in (bones.embeddings, bones.head)
+    }
+    if len(set(rows.values())) > 1:
+        raise wrong_adapter(f"embeddings and head would differ in rows: {rows}")
+    return next(iter(rows.values()))
+
+
+def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterator[RowBlock]:
+    """Yield the rows of a piece, changed and rounded.
+
+    Raises:
+        DivergedError: A changed weight is not finite.
+        HardwareError: A weight is beyond what the type of the file can hold.
+    """
+    whole = piece.update is not None and piece.update.needs_all_rows
+    prepared = dequantised(piece.source.whole(), piece.four_bit, device) if piece.four_bit else None
+    for number, (start, stop) in enumerate(row_blocks(piece.source.shape, whole=whole)):
+        read = piece.source.rows(start, stop) if prepared is None else prepared[start:stop]
+        if piece.is_copy:
+            yield RowBlock(number, start, read)
+        else:
+            with torch.no_grad():
+                done = _computed(piece, RowBlock(number, start, read), seed, device)
+            yield done
+
+
+def _computed(piece: Piece, block: RowBlock, seed: int | None, device: str) -> RowBlock:
+    base = block.stored.to(device, torch.float32)
+    exact = base if piece.update is None else piece.update.apply(block.start, base)
+    if piece.is_changed and not torch.isfinite(exact).all():
+        raise DivergedError(
+            f"merged weight {piece.name} is not finite", hint="continue from a checkpoint: trainer train RECIPE"
+        )
+    stored = rounded(exact, piece.dtype, seed=seed if piece.update else None, name=piece.name, block=block.number)
+    if not torch.isfinite(stored).all() and torch.isfinite(exact).all():
+        raise HardwareError(
+            f"{piece.name} reaches {float(exact.abs().max()):.3g}, {piece.dtype} holds up to "
+            f"{torch.finfo(piece.dtype).max:.3g}",
+            hint="--set export.dtype=bfloat16, or float32",
+        )
+    return replace(block, base=base, exact=exact, stored=stored)

@@ -1,0 +1,76 @@
+"""One rounding from float32 to the type of the file: to nearest, or stochastic from a seed; and what survives it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainer.engine.optimizer.stochastic_rounding import to_bfloat16
+
+MANTISSA_BITS = {torch.bfloat16: 7, torch.float16: 10}
+SMALLEST_EXPONENT = {torch.bfloat16: -126, torch.float16: -14}
+
+
+def rounded(values: torch.Tensor, dtype: torch.dtype, *, seed: int | None, name: str, block: int) -> torch.Tensor:
+    """Round float32 values once.
+
+    Args:
+        values: float32, any shape.
+        dtype: Type of the result.
+        seed: None rounds to nearest. A number rounds up with the probability of the part that is cut off, so that the
+            expected value is the exact one; the bits depend on seed, `name` and `block` alone.
+        name: Name of the tensor.
+        block: Number of the block of rows within the tensor.
+
+    Source: stochastic rounding, Croci et al. 2022, https://doi.org/10.1098/rsos.211631.
+    """
+    if seed is None or dtype not in MANTISSA_BITS:
+        return values.to(dtype)
+    noise = _noise(values.numel(), 2 if dtype == torch.bfloat16 else 4, seed=seed, name=name, block=block)
+    if dtype == torch.bfloat16:
+        return to_bfloat16(values.contiguous(), torch.from_numpy(noise.astype(np.int32)).to(values.device))
+    return _to_grid(values, noise, dtype)
+
+
+def _noise(count: int, num_bytes: int, *, seed: int, name: str, block: int) -> np.ndarray:
+    """Return uniform unsigned numbers; raw Philox output, which no release of numpy may change."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
+    raw = np.random.Philox(key=key, counter=block << 192).random_raw(-(-count * num_bytes // 8))
+    return raw.astype("<u8", copy=False).view(f"<u{num_bytes}")[:count]
+
+
+def _to_grid(values: torch.Tensor, noise: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Round on the grid of `dtype`, whose steps stop shrinking below its smallest normal number."""
+    exact = values.double().reshape(-1)
+    exponent = torch.frexp(exact).exponent - 1
+    step = torch.ldexp(torch.ones_like(exact), exponent.clamp(min=SMALLEST_EXPONENT[dtype]) - MANTISSA_BITS[dtype])
+    chance = torch.from_numpy(noise.astype(np.float64)).to(exact.device) / 2.0**32
+    return (torch.floor(exact / step + chance) * step).reshape(values.shape).to(dtype)
+
+
+@dataclass
+class Survival:
+    """Sums over the blocks of one tensor; exact enough in float64."""
+
+    kept: float = 0.0
+    asked: float = 0.0
+
+    def add(self, base: torch.Tensor, exact: torch.Tensor, stored: torch.Tensor) -> None:
+        """Count one block.
+
+        Args:
+            base: Base weights, float32.
+            exact: Weights after the update, float32.
+            stored: The same in the type of the file.
+        """
+        update = exact - base
+        actual = stored.float() - base.to(stored.dtype).float()
+        self.kept += float((actual * update).sum(dtype=torch.float64))
+        self.asked += float(update.square().sum(dtype=torch.float64))
+
+    def share(self) -> float:
+        """Return <rounded(W + dW) - rounded(W), dW> / <dW, dW>: 1 when the whole update reached the file."""
+        return self.kept / self.asked if self.asked else float("nan")

@@ -1,0 +1,257 @@
+"""What a fresh process does: reopen every exported format from disk and measure it against the trained model.
+
+    python -m trainer.export.prover REQUEST.json ANSWER.json
+
+The trained model is put together from what training wrote: the adapter on the unquantised base, and for qlora also on
+the base as 4 bits hold it. Small models are computed in float64, so that a difference is one of weights, not of the
+order of sums. The request and the answer are described by `Request` and `Found`.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from trainer.errors import HardwareError, TrainerError
+from trainer.export.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
+from trainer.export.formats import format_of
+from trainer.export.merge import replay
+from trainer.export.provenance import examine, read_provenance
+from trainer.export.reopen import Opened, TokenPrompt, free, greedy, in_double, recast_findings, unquantised
+from trainer.export.request import Export, Request
+from trainer.export.sidecar import carried_findings
+from trainer.export.write_transformers import plan_of
+from trainer.model import adapter as adapters
+from trainer.model.load import load_model, load_tokenizer
+from trainer.recipe.model import QloraAdapter
+
+GENERAL_TOKENS = 16
+"""Length of the trained model's answers to general prompts, at whose tokens the formats are compared."""
+
+
+@dataclass
+class Reference:
+    """What the trained model says."""
+
+    rows: Logits
+    general: Logits
+    answers: list[str]
+    without: Logits | None = None
+    """The base model on the same rows."""
+
+
+class Prover:
+    """Measures the references once an export, then every format."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.general = request.general
+        self.tokenizer = load_tokenizer(request.section, Path(request.cache))
+        self.references: dict[str, Reference] = {}
+        kept = Path(request.references) if request.references else None
+        if kept and kept.is_file():
+            found = torch.load(kept, weights_only=True)
+            self.general = found["general"]
+            self.references = {base: Reference(**one) for base, one in found["references"].items()}
+            return
+        bases = ["plain", *(["dequantised"] if request.four_bit else [])]
+        for base in reversed(bases):  # the general answers are those of the model as it was trained
+            self.references[base] = self._reference(base)
+        if kept:
+            told = {base: vars(one) for base, one in self.references.items()}
+            torch.save({"general": self.general, "references": told}, kept)
+
+    def run(self) -> dict[str, Any]:
+        """Return what was found, ready for JSON."""
+        told = {name: {"answers": reference.answers} for name, reference in self.references.items()}
+        return {"trained": told, "exports": {export.name: self._prove(export) for export in self.request.exports}}
+
+    # The trained model
+
+    def _reference(self, base: str) -> Reference:
+        request = self.request
+        if not request.is_adapter:
+            model = unquantised(request.section, request.cache)
+            without = logits_of(model, request.rows)
+            del model
+            free()
+            trained = request.section.model_copy(update={"name_or_path": request.trained})
+            return self._measured(unquantised(trained, request.cache), without)
+        model = self._dequantised() if base == "dequantised" else unquantised(request.section, request.cache)
+        without = logits_of(model, request.rows)
+        return self._measured(adapters.load_on(model, Path(request.trained)), without)
+
+    def _measured(self, model: Any, without: Logits) -> Reference:
+        request = self.request
+        answers = greedy(
+            model, self.tokenizer, request.asked, eos=request.stop_ids, max_new_tokens=request.max_new_tokens
+        )
+        if not self.references:
+            self.general = self._with_answers(model)
+        found = Reference(logits_of(model, request.rows), logits_of(model, self.general), answers.texts, without)
+        del model
+        free()
+        return found
+
+    def _with_answers(self, model: Any) -> list[list[int]]:
+        """Return the general prompts, each with the trained model's own answer."""
+        prompts = [TokenPrompt(ids=ids) for ids in self.request.general]
+        found = greedy(model, self.tokenizer, prompts, eos=self.request.stop_ids, max_new_tokens=GENERAL_TOKENS)
+        return [[*prompt.ids, *answer] for prompt, answer in zip(prompts, found.ids, strict=True)]
+
+    def _dequantised(self) -> Any:
+        """Return the base with the weights that 4-bit training saw, as an unquantised model."""
+        request = self.request
+        adapter = QloraAdapter.model_validate(request.four_bit)
+        packed = load_model(
+            request.section, Path(request.cache), adapter=adapter, dtype=getattr(torch, request.weights_dtype)
+        )
+        return in_double(packed.dequantize().float().eval())
+
+    # The formats
+
+    def _prove(self, export: Export) -> dict[str, Any]:
+        format = format_of(export.kind)
+        findings = [] if format.holds_tokenizer else self._carried_findings(export)
+        findings += _of_this_export(export)
+        facts: dict[str, Any] = {}
+        try:
+            if format.is_replayed:
+                facts, wrong = self._replayed(export)
+                findings += wrong
+            opened = format.open(self.request, export)
+        except Exception as error:  # whatever PEFT, transformers and safetensors make of a folder that is not right
+            if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
+                raise  # of this machine, not of the folder
+            return facts | {"findings": [*findings, _why_unopened(error)]}
+        found = self._compared(export, opened) | facts
+        found["findings"] = [*findings, *opened.findings]
+        opened.close()
+        del opened
+        free()
+        return found
+
+    def _carried_findings(self, export: Export) -> list[str]:
+        request = self.request
+        return list(
+            carried_findings(
+                Path(export.folder),
+                request.asked,
+                stop_id=request.stop_id,
+                template=request.template,
+                eos_token=request.eos_token,
+            )
+        )
+
+    def _replayed(self, export: Export) -> tuple[dict[str, Any], list[str]]:
+        """Recompute every tensor of merged weights and compare it bit by bit; return facts and findings."""
+        request, folder = self.request, Path(export.folder)
+        if export.plan is None:
+            findings = recast_findings(Path(request.trained), folder)
+            return {"replayed": not findings}, findings
+        plan = plan_of(export.plan)
+        found = replay(Path(request.base), [(Path(request.trained), 1.0)], folder, plan)
+        findings = list(found.findings)
+        findings += [f"{name} is not base plus update" for name in found.differing]
+        findings += [f"{name} of the adapter was not used" for name in found.unused_adapter_tensors]
+        return {"replayed": found.equal, "tensors": found.tensors}, findings
+
+    def _compared(self, export: Export, opened: Opened) -> dict[str, Any]:
+        reference, request = self.references[export.base], self.request
+        rows = opened.logits(request.rows)
+        found: dict[str, Any] = asdict(self._agreement(opened, reference.rows, rows))
+        assert reference.without is not None
+        gain = self._agreement(opened, reference.without, rows)
+        found["differs_from_base"] = {"mean_kl": gain.mean_kl, "max_logit_diff": gain.max_logit_diff}
+        if request.four_bit:
+            found |= self._drift(opened, rows)
+        del rows
+        answers = opened.answers(request.asked, request.max_new_tokens)
+        same = [one == other for one, other in zip(reference.answers, answers, strict=True)]
+        found |= {"answers": answers, "same_answers": sum(same), "num_answers": len(same)}
+        found["double"] = reference.rows[0].dtype == torch.float64
+        found["largest_logit"] = max(float(row.abs().max()) for row in reference.rows)
+        return found
+
+    def _drift(self, opened: Opened, rows: Logits) -> dict[str, Any]:
+        """Compare with the model as it was trained, on held-out rows and on general prompts."""
+        trained = self.references["dequantised"]
+        drift = {"drift_from_4bit": asdict(self._agreement(opened, trained.rows, rows))}
+        if trained.general:
+            general = self._agreement(opened, trained.general, opened.logits(self.general))
+            drift["general_drift_from_4bit"] = asdict(general)
+        return drift
+
+    @staticmethod
+    def _agreement(opened: Opened, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
+        return (agreement_of_log_probs if opened.gives_log_probs else agreement)(expected, actual)
+
+
+def _why_unopened(error: Exception) -> str:
+    if isinstance(error, TrainerError):
+        return error.message
+    said = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"cannot be opened: {type(error).__name__}: {said}"
+
+
+def _of_this_export(export: Export) -> list[str]:
+    """Return what shows that the folder was not written by this export, or changed since."""
+    try:
+        examined = examine(Path(export.folder))
+        written_by = read_provenance(Path(export.folder)).get("fingerprint")
+    except TrainerError as error:
+        return [error.message]
+    return examined.findings + ([] if written_by == export.fingerprint else ["it was written by another export"])
+
+
+def prove(request: Request) -> dict[str, Any]:
+    """Measure every format of a request against the trained model.
+
+    Returns:
+        `trained`: by base (plain, dequantised) its greedy answers. `exports`: by name, figures of `Agreement`,
+        `differs_from_base`, for qlora `drift_from_4bit` and `general_drift_from_4bit`, `answers`, `same_answers`,
+        `facts` of the format, and `findings`: sentences about what must not be.
+
+    Raises:
+        HardwareError: The base model cannot be loaded.
+        StageError: The trained adapter is damaged.
+    """
+    try:
+        with torch.no_grad():
+            return Prover(request).run()
+    finally:
+        gc.collect()
+
+
+def read_request(path: Path) -> Request:
+    """Return the request of a file."""
+    values = orjson.loads(path.read_bytes())
+    return Request(**values | {"exports": [Export(**export) for export in values["exports"]]})
+
+
+def main(arguments: list[str]) -> int:
+    """Answer a request; errors that a person can act on go into the answer."""
+    request_path, answer_path = map(Path, arguments)
+    try:
+        answer = prove(read_request(request_path))
+    except TrainerError as error:
+        answer = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    except torch.OutOfMemoryError as error:
+        answer = {
+            "error": f"out of memory in export: {str(error).splitlines()[0]}",
+            "hint": "hide the card: CUDA_VISIBLE_DEVICES= trainer export RECIPE",
+            "exit_code": HardwareError.exit_code,
+        }
+    answer_path.write_bytes(orjson.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

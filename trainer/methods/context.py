@@ -1,0 +1,72 @@
+"""What a training is built from: its job, its packed rows, its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from trainer.engine.prepare import Engine
+from trainer.model.load import Precision
+from trainer.recipe import Recipe
+from trainer.tokens.pack import PackPlan
+from trainer.tokens.store import TokenStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """Paths and settings of one training."""
+
+    recipe: Recipe
+    pack_dir: Path
+    out_dir: Path
+    cache: Path
+    weights: dict[str, str]
+    """Hashes of the base weights, and of the adapter that is continued."""
+    say: Callable[[str], None]
+    resume_from: str | None = None
+    expected_world_size: int | None = None
+
+
+@dataclass
+class Inputs:
+    """What `pack` wrote."""
+
+    train: TokenStore
+    validation: TokenStore | None
+    plan: PackPlan
+    is_packed: bool
+    go_alone: bool = False
+    """A row's positions depend on the other rows of its batch."""
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """What a loop is built from."""
+
+    job: Job
+    model: Any
+    engine: Engine
+    inputs: Inputs
+    types: Precision
+    tokenizer: PreTrainedTokenizerBase
+    say: Callable[[str], None]
+
+    @property
+    def pad_id(self) -> int:
+        """Return the token that fills lines up; no label ever depends on it."""
+        pad = self.tokenizer.pad_token_id
+        return int((pad if pad is not None else self.tokenizer.eos_token_id) or 0)
+
+
+def read_inputs(job: Job) -> Inputs:
+    """Open what `pack` wrote."""
+    train_rows = TokenStore.load(job.pack_dir / "train.safetensors")
+    validation = TokenStore.load(job.pack_dir / "validation.safetensors")
+    plan = PackPlan.load(job.pack_dir / "packs.safetensors")
+    is_packed = bool(np.diff(plan.offsets).max() > 1)
+    return Inputs(train_rows, validation if len(validation) else None, plan, is_packed)

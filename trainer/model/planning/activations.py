@@ -1,0 +1,129 @@
+"""What one decoder layer keeps for its backward pass, in bytes a token, at each level of recompute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from trainer.model.planning.model_shape import WITH_PLUS_ONE, WITH_QK_NORM, Outline
+from trainer.recipe import Recipe
+from trainer.recipe.model import LoraAdapter, NoAdapter
+
+Level = Literal["none", "elementwise", "full", "offload"]
+"""How much of a decoder layer is computed again in the backward pass; offload: in full, its input waits on the host."""
+LEVELS: tuple[Level, ...] = ("none", "elementwise", "full", "offload")
+WHOLE: tuple[Level, ...] = ("full", "offload")
+"""Levels that compute a layer again in whole."""
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Bytes of a number."""
+
+    weights: int
+    """In the weights, and so in the sum that runs through all layers."""
+    product: int
+    """In matrix products."""
+    adapter: int
+    """In the adapter's weights."""
+    small: int
+    """In the adapter's own products."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, is_cuda: bool) -> Kinds:
+        """Return what `precision` chooses on a card that has bfloat16, and on a CPU."""
+        named = recipe.model.dtype
+        if named == "float32" or (named == "auto" and not is_cuda):
+            return cls(4, 4, 4, 4)
+        is_cast = is_cuda and named in ("auto", "float16")
+        match recipe.adapter:
+            case NoAdapter():
+                return cls(4, 2, 4, 2) if is_cast else cls(2, 2, 2, 2)
+            case LoraAdapter():
+                return cls(2, 2, 4, 2 if is_cast else 4)  # PEFT keeps adapters in float32
+            case _:
+                assert_never(recipe.adapter)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Tell whether every product begins with rounded copies of its weight and of its input."""
+        return self.product < self.weights
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """One decoder layer in training (not the first: its input needs no gradient)."""
+
+    outline: Outline
+    kinds: Kinds
+    rank: int
+    """Of the adapters; 0 where all weights are trained."""
+    adapted: frozenset[str]
+    """Linear layers with an adapter."""
+    blocks: frozenset[str]
+    """Those whose result has the adapter's small product beside it."""
+    is_cuda: bool
+
+    def kept(self, level: Level) -> int:
+        """Return the bytes a token that stay on the device."""
+        if level == "offload":
+            return 0
+        if level == "full":
+            return self.outline.hidden * self.kinds.weights
+        small = len(self.adapted) * self.rank * self.kinds.small
+        return self._norms(level) + self._inputs(level) + self._attention() + self._gated(level) + small
+
+    def kept_once(self, level: Level) -> int:
+        """Return the bytes whatever the number of tokens."""
+        is_plus_one = self.outline.family in WITH_PLUS_ONE and level == "none"
+        return 2 * FLOAT32 * self.outline.hidden if is_plus_one else 0
+
+    def kept_shared(self, level: Level) -> int:
+        """Return the bytes for each token of a prompt that two answers share: keys and values once more."""
+        return 0 if level in WHOLE else 2 * self.kinds.product * self.outline.key
+
+    def _norms(self, level: Level) -> int:
+        """Count inputs of norms in float32 and their scale; elementwise: as they come."""
+        outline, product = self.outline, self.kinds.product
+        has_qk = outline.family in WITH_QK_NORM
+        if level == "elementwise":
+            qk = product * (self._view("q_proj") + self._view("k_proj")) if has_qk else 0
+            return 2 * self.kinds.weights * outline.hidden + qk
+        found = 2 * FLOAT32 * (outline.hidden + 1)
+        if has_qk:
+            found += FLOAT32 * (outline.heads + outline.kv_heads)
+            wide = self._view("q_proj") + self._view("k_proj") if product == FLOAT32 else outline.query + outline.key
+            found += FLOAT32 * wide
+        if not self.rank:  # the gradient of a trained scale wants the normalised input
+            found += 2 * self.kinds.weights * outline.hidden
+            found += product * (outline.query + outline.key) if has_qk else 0
+        return found
+
+    def _inputs(self, level: Level) -> int:
+        """Count what norms give to linear layers: once for all, or rounded for each of them."""
+        if self.kinds.is_mixed:
+            return self.kinds.product * self.outline.hidden * (2 if self.outline.is_fused else 5)
+        return 0 if level == "elementwise" else 2 * self.kinds.product * self.outline.hidden
+
+    def _attention(self) -> int:
+        """Count query, key, value, output and the logarithm of each sum; a CPU keeps its output twice."""
+        outline = self.outline
+        value = outline.query + 2 * outline.key if outline.is_fused else outline.key
+        name = "qkv_proj" if outline.is_fused else "v_proj"
+        value += self._view(name) - next(one.outputs for one in outline.linears if one.name == name)
+        outputs = outline.query * (1 if self.is_cuda else 2)
+        return self.kinds.product * (outline.query + outline.key + value + outputs) + FLOAT32 * outline.heads
+
+    def _gated(self, level: Level) -> int:
+        """Count gate and up, the activation, and its product with up."""
+        names = ("gate_up_proj",) if self.outline.is_fused else ("gate_proj", "up_proj")
+        widths = sum(self._view(name) for name in names)
+        again = level == "elementwise" and not self.outline.is_fused
+        return self.kinds.product * (widths + (0 if again else 2 * self.outline.intermediate))
+
+    def _view(self, name: str) -> int:
+        """Return the width of a linear layer's output in memory: one that does not widen has the small product too."""
+        linear = next(one for one in self.outline.linears if one.name == name)
+        widens = 3 * linear.inputs < 2 * linear.outputs
+        return linear.outputs + (self.rank if name in self.blocks and not widens else 0)

@@ -1,0 +1,36 @@
+"""Sizes of quantised tensors: 4-bit weights and 8-bit states of bitsandbytes, 8-bit floating point; no torch."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from trainer.model.planning.activations import FLOAT32
+
+BLOCK_4BIT, BLOCK_OF_SCALES = 64, 256
+"""Weights of one scale, scales of one second scale. Source: https://arxiv.org/abs/2305.14314, section 3."""
+CODE_4BIT, CODE_8BIT = 16, 256
+"""Entries of the float32 tables that give 4-bit and 8-bit codes their value."""
+BLOCK_8BIT, LEAST_8BIT = 256, 4096
+"""Optimizer states of one scale in bitsandbytes; smaller tensors have float32 states."""
+ALIGNMENT_8BIT = 16
+"""Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
+CHUNK_8BIT = 1 << 24
+"""Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
+DEQUANTISED_SHARE = 0.25
+"""Of a card's free memory, for 4-bit weights kept dequantised; who trains in 4 bits wants the rest otherwise."""
+
+
+def four_bit_bytes(size: int, *, double: bool) -> int:
+    """Return the bytes of one weight matrix as bitsandbytes holds it: codes, scales and their tables."""
+    scales = ceil(size / BLOCK_4BIT)
+    found = ceil(size / 2) + CODE_4BIT * FLOAT32
+    if not double:
+        return found + scales * FLOAT32
+    return found + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
+
+
+def eight_bit_states(size: int) -> int:
+    """Return the bytes of both moments of a trained tensor in 8 bits."""
+    if size < LEAST_8BIT:
+        return 2 * FLOAT32 * size
+    return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))

@@ -1,0 +1,1 @@
+"""Gates: what they cover, whether they can pass, and whether they do."""

@@ -1,0 +1,1 @@
+"""Answers of models: local, replicated, or behind an address."""

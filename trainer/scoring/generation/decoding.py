@@ -1,0 +1,209 @@
+"""The decoding loop: rows of one group enter a batch, leave it as soon as they end, and others take their places.
+
+Shapes: B rows, T columns of the cache, V words. Columns are the shared prefix, then each row's own tokens, padded on
+the left of the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import Cache
+
+from trainer.scoring.generation import kv_cache
+from trainer.scoring.generation.sampling import NucleusSampling
+
+REFILL_SHARE = 8
+"""Others enter when this fraction of the batch (1 / n) has ended: an exchange copies the whole cache."""
+COMPACT_SHARE = 4
+"""The same where nobody waits to enter."""
+
+
+@dataclass
+class DecodingRow:
+    """One prompt and what was answered so far."""
+
+    place: int
+    prompt: list[int]
+    uniforms: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    finished: bool = False
+    """It said a stop token, which is not kept."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What ends a row and how tokens are chosen; the model's own generation_config is not asked."""
+
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    sampling: NucleusSampling | None
+
+    def row(self, place: int, prompt: list[int]) -> DecodingRow:
+        """Return a row that has not begun."""
+        count = self.max_new_tokens
+        return DecodingRow(place, prompt, [] if self.sampling is None else self.sampling.uniforms(prompt, count))
+
+    def take(self, row: DecodingRow, token: int) -> bool:
+        """Add a token to a row and tell whether the row has ended."""
+        row.finished = token in self.stop_ids
+        if not row.finished:
+            row.tokens.append(token)
+        return row.finished or len(row.tokens) >= self.max_new_tokens
+
+
+def choose(logits: torch.Tensor, sampling: NucleusSampling | None, uniforms: Sequence[float]) -> torch.Tensor:
+    """Choose each row's next token from (B, V) logits; `uniforms` has one number a row when sampling."""
+    if sampling is None:
+        return logits.float().argmax(-1)
+    shares, tokens = (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+    reached = shares.cumsum(-1)
+    # The first token is kept whatever its share; later ones while those before them hold less than top_p.
+    kept = torch.where(reached - shares < sampling.top_p, reached, 0).amax(-1, keepdim=True)
+    drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * kept
+    return tokens.gather(-1, torch.searchsorted(reached, drawn, right=True).clamp(max=logits.shape[-1] - 1))[:, 0]
+
+
+@dataclass
+class DecodingBatch:
+    """Rows that are decoded together; `alive` are those that have not ended."""
+
+    rows: list[DecodingRow]
+    cache: Cache
+    mask: torch.Tensor
+    """(B, T), 1 where a column holds a token of the row."""
+    logits: torch.Tensor
+    """(B, V) of the next token."""
+    alive: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.alive = self.alive or [True] * len(self.rows)
+
+
+class Loop:
+    """Decoding of prompts that share their first `shared` tokens.
+
+    Args:
+        model: Transformers model whose cache can be cut (`kv_cache.max_shared_width`), in evaluation mode.
+        decoding: Stop tokens, limit, sampling.
+        prefix: The tokens that all prompts begin with; may be empty.
+        pad_id: Any token.
+        on_token: Told after each token that a batch has chosen, before the next is computed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        decoding: Decoding,
+        *,
+        prefix: list[int],
+        pad_id: int,
+        on_token: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model = model
+        self.decoding = decoding
+        self.shared = len(prefix)
+        self.pad_id = pad_id
+        self.on_token = on_token
+        self.device = next(model.parameters()).device
+        self.prefix = kv_cache.empty()
+        if prefix:
+            ids = torch.tensor([prefix], device=self.device)
+            self._forward(ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], self.prefix)
+
+    def run(self, rows: Sequence[DecodingRow], batch_size: int, on_end: Callable[[DecodingRow], None]) -> None:
+        """Decode all rows, the first ones first; `on_end` is told of each row as soon as it has ended."""
+        entered = 0
+        batch: DecodingBatch | None = None
+        while batch is not None or entered < len(rows):
+            batch = self._without_ended(batch)
+            entering = rows[entered : entered + batch_size - (len(batch.rows) if batch else 0)]
+            if entering:
+                batch = self._joined(batch, self._started(entering))
+                entered += len(entering)
+            assert batch is not None
+            while not self._exchange_pays(batch, entered < len(rows)):
+                for row in self._step(batch):
+                    on_end(row)
+            if not any(batch.alive):
+                batch = None
+
+    def _exchange_pays(self, batch: DecodingBatch, more: bool) -> bool:
+        return batch.alive.count(False) * (REFILL_SHARE if more else COMPACT_SHARE) >= len(batch.rows)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Return the (B, V) logits after the last column."""
+        with torch.no_grad():
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        last: torch.Tensor = output.logits[:, -1]
+        return last
+
+    def _started(self, rows: Sequence[DecodingRow]) -> DecodingBatch:
+        """Compute the prompts of rows that enter."""
+        width = max(len(row.prompt) for row in rows)
+        ids = torch.full((len(rows), width - self.shared), self.pad_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.int64)
+        mask[:, : self.shared] = 1
+        for place, row in enumerate(rows):
+            own = row.prompt[self.shared :]
+            ids[place, -len(own) :] = torch.tensor(own)
+            mask[place, -len(own) :] = 1
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.shared :]
+        mask = mask.to(self.device)
+        cache = kv_cache.repeated(self.prefix, len(rows))
+        logits = self._forward(ids.to(self.device), mask, positions.to(self.device), cache)
+        return DecodingBatch(list(rows), cache, mask, logits)
+
+    def _joined(self, batch: DecodingBatch | None, entering: DecodingBatch) -> DecodingBatch:
+        if batch is None:
+            return entering
+        width = max(batch.mask.shape[1], entering.mask.shape[1])
+        masks = [kv_cache.widened(one.mask, self.shared, width, 1) for one in (batch, entering)]
+        return DecodingBatch(
+            [*batch.rows, *entering.rows],
+            kv_cache.joined(batch.cache, entering.cache, self.shared),
+            torch.cat(masks),
+            torch.cat([batch.logits, entering.logits]),
+        )
+
+    def _without_ended(self, batch: DecodingBatch | None) -> DecodingBatch | None:
+        """Take ended rows out, and columns that no other row uses."""
+        if batch is None or all(batch.alive):
+            return batch
+        rows = torch.tensor([place for place, alive in enumerate(batch.alive) if alive], device=self.device)
+        columns = batch.mask[rows].any(0).nonzero()[:, 0]
+        return DecodingBatch(
+            [batch.rows[place] for place in rows.tolist()],
+            kv_cache.selected(batch.cache, rows, columns),
+            batch.mask[rows][:, columns],
+            batch.logits[rows],
+        )
+
+    def _step(self, batch: DecodingBatch) -> list[DecodingRow]:
+        """Choose a token for every row and compute the next logits; return the rows that ended with it."""
+        sampling = self.decoding.sampling
+        places = [min(len(row.tokens), self.decoding.max_new_tokens - 1) for row in batch.rows]
+        drawn = [row.uniforms[place] for row, place in zip(batch.rows, places, strict=True)] if sampling else []
+        chosen = choose(batch.logits, sampling, drawn)
+        tokens = chosen.tolist()
+        self.on_token()
+        ended = []
+        for place, token in enumerate(tokens):
+            if batch.alive[place] and self.decoding.take(batch.rows[place], token):
+                batch.alive[place] = False
+                ended.append(batch.rows[place])
+        if any(batch.alive):
+            positions = batch.mask.sum(1, keepdim=True)
+            batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(batch.rows), 1))], 1)
+            batch.logits = self._forward(chosen[:, None], batch.mask, positions, batch.cache)
+        return ended

@@ -1,0 +1,360 @@
+"""Client of OpenAI-compatible chat completions: concurrent, patient within limits, suspicious of what comes back.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn, TypeVar
+
+import httpx2
+import orjson
+
+from trainer import exact_json
+from trainer.errors import HardwareError
+from trainer.recipe.arms import Endpoint
+from trainer.scoring.generation.sampling import NucleusSampling
+from trainer.scoring.question import Answer, Message, Timing
+
+T = TypeVar("T")
+RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+"""Longest pause before one further attempt; a server may ask for less or more, up to this."""
+MAX_WAIT_S = 180.0
+"""All pauses of one request together."""
+MAX_ANSWER_BYTES = 16 << 20
+CONNECT_TIMEOUT_S = 10.0
+EXCERPT = 200
+"""Characters of what came back that an error message shows."""
+
+
+class EndpointError(HardwareError):
+    """An endpoint is down, refuses the request, or does not speak the protocol."""
+
+
+class _TryAgainError(Exception):
+    """An attempt failed in a way that may pass."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """What is sent for one question."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    json_schema: dict[str, Any] | None = None
+    """Schema that the server should hold the answer to, where it can."""
+
+
+class EndpointModel:
+    """Answers chat prompts through an address; the same interface as `LocalModel`.
+
+    Args:
+        endpoint: Address, model, limits.
+        max_new_tokens: Longest answer.
+        sampling: None asks for temperature 0.
+        stop: Further texts that end an answer.
+        concurrency: Requests under way at a time.
+
+    Raises:
+        EndpointError: The address is no http(s) address, or the named environment variable is not set.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        max_new_tokens: int,
+        sampling: NucleusSampling | None = None,
+        stop: Sequence[str] = (),
+        concurrency: int = 8,
+    ) -> None:
+        self.endpoint = endpoint
+        self.max_new_tokens = max_new_tokens
+        self.sampling = sampling
+        self.stop = list(stop)
+        self.concurrency = concurrency
+        self.url = endpoint.base_url.rstrip("/") + "/chat/completions"
+        self.limit_name = "max_tokens"
+        if not self.url.startswith(("http://", "https://")):
+            raise EndpointError(f"{endpoint.base_url} is no address", hint="base_url: http://HOST:PORT/v1")
+        self.client = httpx2.Client(
+            timeout=httpx2.Timeout(endpoint.timeout_s, connect=min(CONNECT_TIMEOUT_S, endpoint.timeout_s)),
+            limits=httpx2.Limits(max_connections=None),
+            headers=_authorization(endpoint),
+            follow_redirects=False,  # the key is for this address alone
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+    def answers(
+        self, prompts: Sequence[ChatPrompt], *, on_answer: Callable[[int, Answer], None] = lambda index, answer: None
+    ) -> list[Answer]:
+        """Answer all prompts.
+
+        Args:
+            prompts: Conversations.
+            on_answer: Told (place, answer) as soon as it came, in the caller's thread; in no order.
+
+        Raises:
+            EndpointError: A request failed for good. Answers that came before or were under way have been told.
+        """
+        return self._all(prompts, self.concurrency, on_answer)
+
+    def answers_at(self, prompts: Sequence[ChatPrompt], concurrency: int) -> list[Answer]:
+        """Answer all prompts, `concurrency` at a time."""
+        return self._all(prompts, concurrency, lambda index, answer: None)
+
+    def _all(
+        self, prompts: Sequence[ChatPrompt], concurrency: int, on_answer: Callable[[int, Answer], None]
+    ) -> list[Answer]:
+        found: dict[int, Answer] = {}
+        failure: EndpointError | None = None
+        given_up = threading.Event()
+        with ThreadPoolExecutor(max_workers=concurrency) as pool:
+            requests = {
+                pool.submit(self._patiently, prompt, self._answer, given_up): place
+                for place, prompt in enumerate(prompts)
+            }
+            try:
+                for request in as_completed(requests):
+                    try:
+                        place, answer = requests[request], request.result()
+                    except EndpointError as error:
+                        failure = failure or error
+                        given_up.set()
+                        continue
+                    found[place] = answer
+                    on_answer(place, answer)
+            finally:  # also on Ctrl-C: nothing new is sent
+                given_up.set()
+        if failure is not None:
+            raise failure
+        return [found[place] for place in range(len(prompts))]
+
+    def timing(self, prompt: ChatPrompt) -> Timing:
+        """Answer one prompt by a stream, against the clock; failed attempts do not count.
+
+        Raises:
+            EndpointError: The request failed for good.
+        """
+        return self._patiently(prompt, self._streamed, threading.Event())
+
+    # One request
+
+    def _body(self, prompt: ChatPrompt) -> dict[str, Any]:
+        drawn = self.sampling
+        body: dict[str, Any] = {
+            "model": self.endpoint.name,
+            "messages": prompt.messages,
+            "temperature": 0.0 if drawn is None else drawn.temperature,
+            self.limit_name: self.max_new_tokens,
+        }
+        if drawn is not None:
+            body |= {"top_p": drawn.top_p, "seed": drawn.seed}
+        if self.stop:
+            body["stop"] = self.stop
+        if prompt.tools:
+            body["tools"] = prompt.tools
+        if prompt.json_schema is not None:
+            schema = {"name": "answer", "schema": prompt.json_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
+
+    def _patiently(self, prompt: ChatPrompt, attempt: Callable[[ChatPrompt], T], given_up: threading.Event) -> T:
+        """Repeat an attempt with growing pauses, a limited number of times and seconds."""
+        waited, attempts = 0.0, 0
+        while True:
+            if given_up.is_set():
+                self._fail("another request has failed", attempts)
+            attempts += 1
+            try:
+                return attempt(prompt)
+            except _TryAgainError as error:
+                pause = _pause_s(attempts, error.wait_s)
+                last = attempts > self.endpoint.max_retries or waited + pause > MAX_WAIT_S
+                if last or given_up.wait(pause):
+                    self._fail(error.reason, attempts)
+                waited += pause
+
+    def _chunks(self, body: dict[str, Any]) -> Iterator[bytes]:
+        """Send a request and yield what comes back, within the time and size allowed.
+
+        Raises:
+            EndpointError: The request is refused.
+            _TryAgainError: It failed in a way that may pass.
+        """
+        limit_s = self.endpoint.timeout_s
+        ends = time.monotonic() + limit_s
+        size = 0
+        try:
+            with self.client.stream("POST", self.url, content=exact_json.dumps(body)) as response:
+                if response.status_code != 200:
+                    self._refused(response)
+                for chunk in response.iter_bytes():
+                    size += len(chunk)
+                    if time.monotonic() > ends:
+                        raise _TryAgainError(f"no complete answer within {limit_s:g} s")
+                    if size > MAX_ANSWER_BYTES:
+                        raise _TryAgainError(f"an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
+                    yield chunk
+        except httpx2.TimeoutException as error:
+            raise _TryAgainError(f"no answer within {limit_s:g} s") from error
+        except httpx2.TransportError as error:
+            raise _TryAgainError(str(error) or type(error).__name__) from error
+        except (httpx2.InvalidURL, httpx2.DecodingError) as error:
+            raise EndpointError(f"{self.url}: {error}", hint="correct base_url of the endpoint") from error
+
+    def _refused(self, response: Any) -> NoReturn:
+        """Sort an error status into what may pass and what will not."""
+        status = response.status_code
+        said = self._excerpt(next(response.iter_bytes(4096), b""))
+        if status in RETRIED_STATUS:
+            raise _TryAgainError(f"answered {status}: {said}", _retry_after_s(response.headers.get("retry-after")))
+        if status == 400 and self.limit_name == "max_tokens" and "max_completion_tokens" in said:
+            self.limit_name = "max_completion_tokens"  # what some servers call it now
+            raise _TryAgainError(f"answered {status}: {said}", 0.0)
+        hints = {
+            401: "set api_key_env of the endpoint to the environment variable that holds a valid key",
+            403: "set api_key_env of the endpoint to the environment variable that holds a valid key",
+            404: "check base_url (up to and including /v1) and name of the endpoint",
+        }
+        raise EndpointError(
+            f"{self.url} (model {self.endpoint.name}) answered {status}: {said}",
+            hint=hints.get(status, "the server refuses the request as it is: correct the arm or the endpoint"),
+        )
+
+    def _excerpt(self, content: bytes) -> str:
+        """Return the beginning of what came back on one line, without the key."""
+        text = " ".join(content.decode("utf-8", errors="replace").split())
+        key = self.client.headers.get("authorization", "").removeprefix("Bearer ")
+        return (text.replace(key, "***") if key else text)[:EXCERPT] or "nothing"
+
+    def _json(self, content: bytes) -> dict[str, Any]:
+        try:
+            values = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise _TryAgainError(f"answered no JSON: {self._excerpt(content)}") from error
+        if not isinstance(values, dict) or values.get("error"):
+            raise _TryAgainError(f"answered {self._excerpt(content)}")
+        return values
+
+    def _answer(self, prompt: ChatPrompt) -> Answer:
+        content = b"".join(self._chunks(self._body(prompt)))
+        values = self._json(content)
+        try:
+            choice = values["choices"][0]
+            message, reason = choice["message"], choice.get("finish_reason")
+            text = message.get("content") or message.get("refusal") or ""
+            calls = tuple(message.get("tool_calls") or ())
+            said_nothing = message.get("content") is None and not text and not calls
+            if not isinstance(text, str) or (said_nothing and reason != "length"):
+                raise _TryAgainError(f"answered without content: {self._excerpt(content)}")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _TryAgainError(f"answered without choices: {self._excerpt(content)}") from error
+        usage = _usage(values)
+        return Answer(text, usage[1], reason in ("stop", "tool_calls"), prompt_tokens=usage[0], tool_calls=calls)
+
+    def _streamed(self, prompt: ChatPrompt) -> Timing:
+        """Answer by server-sent events, and note when the first token came."""
+        body = self._body(prompt) | {"stream": True, "stream_options": {"include_usage": True}}
+        started = time.perf_counter()
+        first_s: float | None = None
+        num_chunks, num_tokens, reason = 0, 0, None
+        for data in _events(self._chunks(body)):
+            if data == b"[DONE]":
+                break
+            values = self._json(data)
+            num_tokens = _usage(values)[1] or num_tokens
+            for choice in values.get("choices") or ():
+                reason = choice.get("finish_reason") or reason
+                delta = choice.get("delta") or {}
+                if any(delta.get(part) for part in ("content", "tool_calls", "reasoning_content", "refusal")):
+                    num_chunks += 1
+                    first_s = first_s if first_s is not None else time.perf_counter() - started
+        total_s = time.perf_counter() - started
+        if reason is None:
+            raise _TryAgainError("the stream ended before the answer did")
+        return Timing(total_s if first_s is None else first_s, total_s, num_tokens or num_chunks)
+
+    def _fail(self, reason: str, attempts: int) -> NoReturn:
+        tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+        raise EndpointError(
+            f"{self.url} (model {self.endpoint.name}): {reason}, after {tries}",
+            hint="check that the server runs and serves this model: "
+            f"curl {self.endpoint.base_url.rstrip('/')}/models; finished answers are kept, so the same command goes on",
+        )
+
+
+def _authorization(endpoint: Endpoint) -> dict[str, str]:
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    if endpoint.api_key_env is None:
+        return headers
+    key = os.environ.get(endpoint.api_key_env, "").strip()
+    if not key:
+        raise EndpointError(
+            f"the environment variable {endpoint.api_key_env}, which holds the key of {endpoint.base_url}, is not set",
+            hint=f"export {endpoint.api_key_env}=...",
+        )
+    return headers | {"authorization": f"Bearer {key}"}
+
+
+def _pause_s(attempts: int, asked_s: float | None) -> float:
+    """Return the pause after a number of attempts: doubled each time, and spread so that threads part ways."""
+    grown = min(FIRST_PAUSE_S * 2 ** (attempts - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0)
+    return grown if asked_s is None else min(asked_s, MAX_PAUSE_S)
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _usage(values: dict[str, Any]) -> tuple[int, int]:
+    """Return (prompt tokens, answer tokens), 0 where the server does not count."""
+    usage = values.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+
+
+def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the data of server-sent events, one line each; a body that is no stream is one event."""
+    held = b""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split(b"\n")
+        yield from filter(None, map(_data, lines))
+    yield from filter(None, [_data(held)])
+
+
+def _data(line: bytes) -> bytes:
+    """Return what an event says; comments and other fields say nothing, anything else is handed on to be refused."""
+    line = line.strip()
+    if line.startswith((b":", b"event:", b"id:", b"retry:")):
+        return b""
+    return line.removeprefix(b"data:").strip()

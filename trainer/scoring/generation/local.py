@@ -1,0 +1,288 @@
+"""Answers of a model in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from trainer.errors import HardwareError
+from trainer.scoring.generation import continuous_batching, kv_cache, shared_prefix
+from trainer.scoring.generation.decoding import Decoding, DecodingRow, Loop, choose
+from trainer.scoring.generation.sampling import NucleusSampling
+from trainer.scoring.question import Answer, Timing
+from trainer.tokens.reasoning import AnswerForm, split_tokens
+
+OnAnswer = Callable[[int, Answer], None]
+Engine = Literal["auto", "transformers", "continuous"]
+
+MAX_BATCH = 128
+CPU_BATCH = 64
+"""Measured for 135M weights on one core: a step takes 0.18 s with 32 rows and 0.29 s with 64."""
+CPU_BATCH_TOKENS = 16_384
+"""Tokens of a batch on the CPU, prompts and answers: activations of the prompts stay below some GB."""
+FREE_MEMORY_SHARE = 0.5
+"""Of the card's free memory, for keys and values; activations and the logits of long prompts take the rest."""
+
+
+class LocalModel:
+    """Answers token-id prompts with one model: greedy or seeded sampling, in batches.
+
+    Args:
+        model: Causal language model in evaluation mode, with or without adapters.
+        tokenizer: Decodes answers.
+        stop_ids: Tokens that end an answer; they are not part of it.
+        max_new_tokens: Longest answer.
+        sampling: None is greedy.
+        batch_size: Rows computed together; auto goes by memory.
+        engine: `transformers` decodes here; `continuous` is the paged batching of transformers (greedy only);
+            auto takes it on CUDA where the model can be batched so, and decodes here if it fails.
+        form: Tells reasoning from content in answers; None leaves them as they are.
+        say: Told in a sentence that `continuous` failed.
+
+    Raises:
+        HardwareError: `continuous` is asked for, and cannot be.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        stop_ids: Sequence[int],
+        max_new_tokens: int,
+        sampling: NucleusSampling | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        engine: Engine = "auto",
+        form: AnswerForm | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_new_tokens = max_new_tokens
+        self.sampling = sampling
+        self.batch_size = batch_size
+        self.decoding = Decoding(frozenset(stop_ids), max_new_tokens, sampling)
+        pad_id = tokenizer.pad_token_id
+        self.pad_id = min(stop_ids) if pad_id is None else pad_id
+        wrapped = getattr(model, "get_base_model", None)
+        self.decoder = wrapped() if wrapped is not None else model
+        """The model without PEFT's shell; adapters sit in its layers."""
+        self.engine = engine
+        self.form = form
+        self.say = say
+        self.is_continuous = self._settle()
+
+    def _settle(self) -> bool:
+        """Return whether to batch continuously."""
+        if self.engine == "auto":
+            return (
+                self.sampling is None and self.device.type == "cuda" and continuous_batching.has_continuous(self.model)
+            )
+        if self.engine == "continuous" and self.sampling is not None:
+            raise HardwareError(
+                "continuous batching cannot sample reproducibly: its draws depend on the batch",
+                hint="leave out eval.sampling, or --set eval.engine=transformers",
+            )
+        if self.engine == "continuous" and not continuous_batching.has_continuous(self.model):
+            raise HardwareError(
+                f"{type(self.decoder).__name__} cannot be batched continuously", hint="--set eval.engine=transformers"
+            )
+        return self.engine == "continuous"
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are put."""
+        place: torch.device = next(self.model.parameters()).device
+        return place
+
+    def answers(
+        self, prompts: Sequence[list[int]], *, on_answer: OnAnswer = lambda index, answer: None
+    ) -> list[Answer]:
+        """Answer all prompts.
+
+        Args:
+            prompts: Token ids, at least one each.
+            on_answer: Told (place of the prompt, answer) as soon as an answer has ended; in no order.
+
+        Raises:
+            HardwareError: One row alone does not fit into the card's memory.
+        """
+        found: dict[int, Answer] = {}
+
+        def end(row: DecodingRow) -> None:
+            found[row.place] = self._answer(row)
+            on_answer(row.place, found[row.place])
+
+        if self.is_continuous:
+            self._continuous(prompts, end)
+        if len(found) < len(prompts):
+            for shared, places in self._groups(prompts):
+                self._group(prompts, shared, places, found, end)
+        return [found[place] for place in range(len(prompts))]
+
+    def _continuous(self, prompts: Sequence[list[int]], end: Callable[[DecodingRow], None]) -> None:
+        """Answer all prompts, or none where the engine was not asked for by name and fails."""
+        try:
+            for row in continuous_batching.continuous(self.model, prompts, self.decoding, self.pad_id):
+                end(row)
+        except HardwareError as error:
+            if self.engine != "auto":
+                raise
+            self.is_continuous = False
+            self.say(f"{error.message}; going on in batches of its own loop")
+
+    def timing(self, prompt: list[int]) -> Timing:
+        """Answer one prompt alone, against the clock."""
+        self._wait()
+        started = time.perf_counter()
+        row = self.decoding.row(0, prompt)
+        moments: list[float] = []
+
+        def mark() -> None:
+            self._wait()
+            moments.append(time.perf_counter() - started)
+
+        self._decode([row], prefix=[], batch_size=1, on_end=lambda _: None, on_token=mark)
+        self._wait()
+        return Timing(moments[0], time.perf_counter() - started, len(row.tokens))
+
+    def answers_at(self, prompts: Sequence[list[int]], concurrency: int) -> list[Answer]:
+        """Answer all prompts, at most `concurrency` rows at a time: only the loop keeps to that."""
+        before = self.batch_size, self.is_continuous
+        self.batch_size, self.is_continuous = concurrency, False
+        try:
+            return LocalModel.answers(self, prompts)
+        finally:
+            self.batch_size, self.is_continuous = before
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _answer(self, row: DecodingRow) -> Answer:
+        text = str(self.tokenizer.decode(row.tokens, skip_special_tokens=True))
+        answer = Answer(text, len(row.tokens), row.finished, prompt_tokens=len(row.prompt))
+        parts = split_tokens(self.form, self.tokenizer, row.prompt, row.tokens) if self.form else None
+        return answer if parts is None else replace(answer, content=parts.content, reasoning=parts.reasoning)
+
+    def _groups(self, prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
+        """Return (shared beginning, places, longest first) of rows that may be computed together."""
+        widest = kv_cache.max_shared_width(self.decoder)
+        if not prompts:
+            return []
+        if widest is None or widest < max(map(len, prompts)) + self.max_new_tokens:
+            return [(0, sorted(range(len(prompts)), key=lambda place: -len(prompts[place])))]
+        return shared_prefix.groups(prompts)
+
+    def _group(
+        self,
+        prompts: Sequence[list[int]],
+        shared: int,
+        places: list[int],
+        found: dict[int, Answer],
+        end: Callable[[DecodingRow], None],
+    ) -> None:
+        """Decode a group; when memory runs out, what has not ended starts again in batches of half the size."""
+        batch_size = self._batch_size(len(prompts[places[0]]) + self.max_new_tokens)
+        while left := [place for place in places if place not in found]:
+            rows = [self.decoding.row(place, prompts[place]) for place in left]
+            try:
+                self._decode(rows, prefix=rows[0].prompt[:shared], batch_size=batch_size, on_end=end)
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    raise HardwareError(
+                        f"a prompt of {len(rows[0].prompt)} tokens and an answer of up to {self.max_new_tokens} "
+                        f"do not fit into the memory of {self.device}",
+                        hint="--set eval.max_new_tokens=N with a smaller N, or shorter rows",
+                    ) from error
+                batch_size = max(1, batch_size // 2)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _decode(
+        self,
+        rows: Sequence[DecodingRow],
+        *,
+        prefix: list[int],
+        batch_size: int,
+        on_end: Callable[[DecodingRow], None],
+        on_token: Callable[[], None] = lambda: None,
+    ) -> None:
+        if kv_cache.max_shared_width(self.decoder) is not None:
+            loop = Loop(self.decoder, self.decoding, prefix=prefix, pad_id=self.pad_id, on_token=on_token)
+            loop.run(rows, batch_size, on_end)
+            return
+        for start in range(0, len(rows), batch_size):
+            for row in self._generated(rows[start : start + batch_size], on_token):
+                on_end(row)
+
+    def _generated(self, rows: Sequence[DecodingRow], on_token: Callable[[], None]) -> Iterator[DecodingRow]:
+        """Answer with the model's own `generate`, whatever its cache is like."""
+        width = max(len(row.prompt) for row in rows)
+        ids = torch.full((len(rows), width), self.pad_id)  # (B, S), padded on the left
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, width - len(row.prompt) :] = torch.tensor(row.prompt)
+            mask[place, width - len(row.prompt) :] = 1
+        with torch.no_grad():
+            output = self.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                use_cache=True,
+                eos_token_id=sorted(self.decoding.stop_ids),
+                pad_token_id=self.pad_id,
+                logits_processor=LogitsProcessorList([_Chosen(rows, width, self.sampling, on_token)]),
+            )
+        for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
+            next((token for token in tokens if self.decoding.take(row, token)), None)
+            yield row
+
+    def _batch_size(self, width: int) -> int:
+        if self.batch_size != "auto":
+            return self.batch_size
+        if self.device.type != "cuda":
+            return max(1, min(CPU_BATCH, CPU_BATCH_TOKENS // width))
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(MAX_BATCH, int(free * FREE_MEMORY_SHARE) // (width * _bytes_per_token(self.decoder))))
+
+
+def _bytes_per_token(model: Any) -> int:
+    """Return the size of a token's keys and values, twice: an exchange of rows copies them."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * 2 * int(config.num_hidden_layers * heads * head_dim) * next(model.parameters()).element_size()
+
+
+class _Chosen(LogitsProcessor):
+    """Makes `generate` take the same token as the loop would."""
+
+    def __init__(
+        self, rows: Sequence[DecodingRow], width: int, sampling: NucleusSampling | None, on_token: Callable[[], None]
+    ) -> None:
+        self.rows = rows
+        self.width = width
+        self.sampling = sampling
+        self.on_token = on_token
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Rule out all tokens but the chosen one."""
+        step = input_ids.shape[1] - self.width
+        drawn = [row.uniforms[step] for row in self.rows] if self.sampling else []
+        tokens = choose(scores, self.sampling, drawn)
+        self.on_token()
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)

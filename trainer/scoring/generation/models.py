@@ -1,0 +1,129 @@
+"""The weights of a run one after the other: base, the adapter that training started from, and the tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+
+from trainer.model.adapter import adapter_folder
+from trainer.model.load import Place, load_model, precision
+from trainer.model.size import weight_bytes
+from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
+from trainer.scoring.generation.local import LocalModel
+from trainer.scoring.generation.replicas import Replicas, ReplicatedModel, devices, placement
+
+Kind = Literal["base", "start", "tuned"]
+
+
+def open_models(
+    section: ModelSection,
+    adapter: Adapter,
+    kinds: Collection[Kind],
+    *,
+    tuned: Path,
+    cache: Path,
+    place: Place | None = None,
+) -> Iterator[tuple[Kind, Any]]:
+    """Yield the wanted models in evaluation mode; with an adapter all of them share one copy of the base weights.
+
+    Args:
+        section: The recipe's `model`.
+        adapter: The recipe's `adapter`.
+        kinds: Which ones.
+        tuned: Folder `train/` of the run.
+        cache: Folder for converted models.
+        place: Device, or auto for all cards; by default this process's.
+
+    Raises:
+        HardwareError: A model cannot be loaded.
+        StageError: `adapter.init_from` holds no adapter.
+    """
+    dtype = precision(section, None).weights
+    if not low_rank(adapter):
+        for kind in ("base", "tuned"):
+            if kind in kinds:
+                name = section.name_or_path if kind == "base" else str((tuned / "model").absolute())
+                own = section.model_copy(update={"name_or_path": name})
+                yield kind, load_model(own, cache, dtype=dtype, place=place).eval()
+        return
+    base = load_model(section, cache, adapter=adapter, dtype=dtype, place=place).eval()
+    if "base" in kinds:
+        yield "base", base
+    model: Any = None
+    folders: dict[Kind, Path] = {}
+    if "start" in kinds:
+        start = start_of(adapter)
+        assert start is not None, "checked by the recipe"
+        folders["start"] = adapter_folder(start)
+    folders["tuned"] = tuned / "adapter"
+    for kind, folder in folders.items():
+        if kind not in kinds:
+            continue
+        if model is None:
+            model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind)
+        else:
+            model.load_adapter(str(folder), adapter_name=kind)
+        model.set_adapter(kind)
+        yield kind, model.eval()
+
+
+def open_one(
+    section: ModelSection, adapter: Adapter, kind: Kind, tuned: Path, cache: Path, device: torch.device
+) -> Any:
+    """Return one of the models, on one device."""
+    return next(open_models(section, adapter, [kind], tuned=tuned, cache=cache, place=device))[1]
+
+
+class Models:
+    """The models of a run on all visible cards: copies where one card holds the weights, else spread over them.
+
+    Args:
+        section: The recipe's `model`.
+        adapter: The recipe's `adapter`.
+        tokenizer: Of all of them.
+        tuned: Folder `train/` of the run.
+        cache: Folder for converted models.
+    """
+
+    def __init__(self, section: ModelSection, adapter: Adapter, tokenizer: Any, *, tuned: Path, cache: Path) -> None:
+        self.section = section
+        self.adapter = adapter
+        self.tokenizer = tokenizer
+        self.tuned = tuned
+        self.cache = cache
+        self.cards = devices()
+        self.replicas: Replicas | None = None
+
+    def opened(self, kinds: Collection[Kind]) -> Iterator[tuple[Kind, Any]]:
+        """Yield the wanted models; one is in use at a time."""
+        how = self._placement()
+        place: Place | None = "auto" if how == "sharded" else None
+        found = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, place=place)
+        for kind, model in found:
+            if how != "replicas":
+                yield kind, model
+                continue
+            load = partial(open_one, self.section, self.adapter, kind, self.tuned, self.cache)
+            with Replicas(load, self.tokenizer, self.cards[1:]) as self.replicas:
+                yield kind, model
+
+    def local(self, model: Any, **settings: Any) -> LocalModel:
+        """Return what answers with a model that is open; settings are keywords of `LocalModel`."""
+        if self.replicas is None:
+            return LocalModel(model, self.tokenizer, **settings)
+        return ReplicatedModel(model, self.tokenizer, replicas=self.replicas, **settings)
+
+    def _placement(self) -> Literal["single", "replicas", "sharded"]:
+        if len(self.cards) == 1:
+            return "single"
+        held = weight_bytes(self.section, self.cache, self.adapter, precision(self.section, None).weights)
+        return placement(held, [_memory(card) for card in self.cards])
+
+
+def _memory(card: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(card).total_memory)

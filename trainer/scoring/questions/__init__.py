@@ -1,0 +1,1 @@
+"""Held-out rows and suite items as questions, and prompts for them."""

@@ -1,0 +1,140 @@
+"""The held-out rows that are used: as they stand in data/heldout.jsonl, and as tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+
+from trainer import exact_json
+from trainer.data.pii.hide import Mask
+from trainer.data.read.reader import read_rows
+from trainer.data.records.reasons import RowError
+from trainer.data.rows.parse import parse_row
+from trainer.errors import DataError
+from trainer.recipe.method import Method, row_facts
+from trainer.recipe.pii import Pii
+from trainer.scoring.generation.likelihood import RowScores, row_losses, row_scores
+from trainer.scoring.questions.from_rows import flat, group_of, question_id
+from trainer.scoring.statistics.measurements import Evidence
+from trainer.tokens.store import TokenStore
+
+LOSS_BATCH = 8
+"""Rows in a forward pass that needs all logits."""
+TokenRow = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out rows."""
+
+    rows: list[dict[str, Any]]
+    tokens: list[TokenRow]
+    """(ids, mask); of preference rows the chosen side."""
+    rejected: list[TokenRow] | None
+    """Of preference rows the rejected side."""
+    by: str | None = None
+    """Field whose rows belong together, as in `data.split.by`."""
+
+    def scores(self, model: Any) -> RowScores:
+        """Return how a model sees these rows; of pairs the chosen side."""
+        return row_scores(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
+
+    def evidence(self, model: Any, scores: RowScores | None = None) -> dict[str, Evidence]:
+        """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
+        groups = [group_of(flat(row), self.by) for row in self.rows]
+        scores = scores or self.scores(model)
+        losses, counts = scores.losses, scores.counts
+        found = {"loss": Evidence("ratio", losses, counts, groups=groups, bounded=False)}
+        if self.rejected is not None:
+            other, _ = row_losses(model, self.rejected, batch_size=LOSS_BATCH, progress=_quiet)
+            found["preference_accuracy"] = Evidence("share", (losses < other).astype(np.float64), groups=groups)
+            found["preference_margin"] = Evidence("mean", other - losses, groups=groups, bounded=False)
+        return found
+
+    def last_answers(self, decode: Callable[[list[int]], str], chosen: Iterable[bool]) -> dict[str, str]:
+        """Return the trained text of the last answer of some rows, by the id of its question."""
+        return {
+            question_id(row): decode(ids[_last_answer(mask)].tolist())
+            for row, (ids, mask), is_chosen in zip(self.rows, self.tokens, chosen, strict=True)
+            if is_chosen
+        }
+
+
+def _last_answer(mask: Any) -> slice:
+    """Return where the last run of trained tokens stands."""
+    trained = np.flatnonzero(mask)
+    breaks = np.flatnonzero(np.diff(trained) > 1)
+    return slice(int(trained[breaks[-1] + 1 if len(breaks) else 0]), int(trained[-1]) + 1)
+
+
+def read_held_out(
+    store: TokenStore, lines: Sequence[bytes], *, max_rows: int, seed: int, by: str | None = None
+) -> HeldOut:
+    """Return the held-out rows, above `max_rows` a seeded sample.
+
+    Args:
+        store: Their tokens.
+        lines: data/heldout.jsonl.
+        max_rows: Most rows.
+        seed: Of the sample.
+        by: Field whose rows belong together.
+
+    Raises:
+        DataError: There are none.
+    """
+    if not len(store):
+        raise DataError("there are no held-out rows to evaluate on", hint="set data.split.heldout, for example 0.2")
+    chosen = list(range(len(store)))
+    if len(chosen) > max_rows:
+        chosen = sorted(random.Random(seed).sample(chosen, max_rows))
+    rows = [exact_json.loads(lines[int(store.row_index[index])]) for index in chosen]
+    match store.shape:
+        case "single":
+            return HeldOut(rows, [store.row(index) for index in chosen], None, by)
+        case "pair":
+            pairs = [store.pair(index) for index in chosen]
+            return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)
+        case _:
+            assert_never(store.shape)
+
+
+def usual_metric(method: Method, graders: Iterable[str]) -> str:
+    """Return the metric that decides where the recipe names none.
+
+    Args:
+        method: Of the recipe.
+        graders: Names of the metrics that mark answers, the most fitting first.
+    """
+    return "preference_accuracy" if row_facts(method).has_preference else next(iter(graders), "loss")
+
+
+def _side(prompt: Any, answer: Any) -> TokenRow:
+    return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
+
+
+def read_examples(path: Path) -> list[dict[str, Any]]:
+    """Read rows from a file in any layout that a source may have.
+
+    Raises:
+        DataError: A row cannot be used.
+    """
+    found = []
+    for raw in read_rows(path):
+        try:
+            if raw.error is not None:
+                raise raw.error
+            found.append(parse_row(raw.value, source=path.name, line=raw.line).record)
+        except RowError as error:
+            raise DataError(
+                f"{path}:{raw.line}: {error.reason}: {error.told(Mask(Pii()))}", hint="correct the row, or leave it out"
+            ) from error
+    return found
+
+
+def _quiet(_: int) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Intervals and comparisons, honest about rows that belong together."""

@@ -1,0 +1,1 @@
+"""Commands beside the stages: bench, inspect, predict, chat, serve, and eval of any model."""

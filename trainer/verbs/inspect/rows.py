@@ -1,0 +1,99 @@
+"""Which rows of a run are meant: by place, by rule, by what kind of answer they have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer import exact_json
+from trainer.data.lint.facts import RowFacts, row_facts
+from trainer.data.lint.rules import RULES
+from trainer.errors import DataError
+
+SIDES = ("train", "validation", "heldout")
+TRAITS = ("refusal", "clarification", "prose", "unfinished", "tools")
+
+
+@dataclass(frozen=True)
+class InspectedRow:
+    """One row of `data/SIDE.jsonl`."""
+
+    side: str
+    index: int
+    """Line in that file, from 0."""
+    record: dict[str, Any]
+    suspicion: dict[str, Any] | None = None
+    """Why its answer may be wrong, see `trainer.verbs.inspect.losses.label_errors`."""
+
+    @property
+    def place(self) -> str:
+        """Return `source:line`."""
+        return f"{self.record.get('source')}:{self.record.get('line')}"
+
+
+def read_rows(folder: Path, *, sides: tuple[str, ...] = SIDES) -> Iterator[InspectedRow]:
+    """Yield the rows of a data folder, training rows first."""
+    for side in sides:
+        path = folder / f"{side}.jsonl"
+        if path.is_file():
+            with path.open("rb") as file:
+                for index, line in enumerate(file):
+                    yield InspectedRow(side, index, exact_json.loads(line))
+
+
+def rows_at(folder: Path, places: list[str]) -> list[InspectedRow]:
+    """Return the rows at these places, in the order asked for; a bare line number means that line of any source."""
+    wanted = {place: number for number, place in enumerate(places)}
+    found = [
+        (wanted[name], row)
+        for row in read_rows(folder)
+        for name in dict.fromkeys((row.place, str(row.record.get("line"))))
+        if name in wanted
+    ]
+    return [row for _, row in sorted(found, key=lambda item: item[0])]
+
+
+def rows_with_rule(folder: Path, findings: list[dict[str, Any]], rule: str, limit: int) -> list[InspectedRow]:
+    """Return rows that break a rule by themselves, else those that the findings name.
+
+    Raises:
+        DataError: There is no such rule, or no row of the run breaks it.
+    """
+    if rule not in RULES:
+        raise DataError(f"no rule {rule}", hint=f"the rules are {', '.join(RULES)}")
+    also = "unfinished" if rule == "Q008" else None
+    found = _matching(folder, lambda facts: rule in facts.flags or (also in facts.traits), limit)
+    findings = [finding for finding in findings if finding.get("rule") == rule]
+    if not found:
+        named = [part for finding in findings for place in finding.get("rows") or [] for part in place.split(" = ")]
+        found = rows_at(folder, named)[:limit]
+    if found:
+        return found
+    said = "; ".join(str(finding.get("detail")) for finding in findings)
+    raise DataError(
+        f"{rule} ({RULES[rule].title}): no single row of this run" + (f": {said}" if said else ""),
+        hint="trainer inspect RECIPE --rejected lists the rows left out; data/report.json holds every finding",
+    )
+
+
+def rows_with_trait(folder: Path, trait: str, limit: int) -> list[InspectedRow]:
+    """Return rows whose answers are of a kind: refusal, clarification, prose, unfinished, tools."""
+    return _matching(folder, lambda facts: trait in facts.traits, limit)
+
+
+def _matching(folder: Path, matches: Callable[[RowFacts], bool], limit: int) -> list[InspectedRow]:
+    found: list[InspectedRow] = []
+    for row in read_rows(folder):
+        if matches(row_facts(row.record)):
+            found.append(row)
+            if len(found) >= limit:
+                break
+    return found
+
+
+def is_place(text: str) -> bool:
+    """Tell `source:line` or a line number from other words."""
+    return bool(re.fullmatch(r"(?:.+:)?\d+", text))

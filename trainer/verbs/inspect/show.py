@@ -1,0 +1,82 @@
+"""Rows as text for the terminal: trained tokens in colour, or between marks where there is no colour."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from trainer import exact_json
+
+OPEN, CLOSE = "⟦", "⟧"
+TRAINED, CONTEXT = "bold green", "dim"
+
+Span = tuple[str, bool]
+"""A piece of text, and whether it is trained."""
+
+
+def readable(text: str) -> str:
+    """Write out control and direction characters: a row must not move the cursor or colour the screen."""
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf") or character == "\u200d"
+        else f"\\u{ord(character):04x}"
+        for character in text
+    )
+
+
+def show_spans(console: Console, spans: Iterable[Span]) -> None:
+    """Print what the model reads, what it is trained on standing out."""
+    has_colour = console.is_terminal and not console.no_color
+    text = Text()
+    for piece, is_trained in spans:
+        shown = readable(piece)
+        if has_colour:
+            text.append(shown, style=TRAINED if is_trained else CONTEXT)
+        else:
+            text.append(f"{OPEN}{shown}{CLOSE}" if is_trained else shown)
+    console.print(text, soft_wrap=True)
+
+
+def show_record(console: Console, record: dict[str, Any]) -> None:
+    """Print the turns of a row as they stand in the file."""
+    for role, said in turns_of(record):
+        console.print(Text(f"{role}:", style="cyan"), soft_wrap=True)
+        console.print(Text(readable(said)), soft_wrap=True)
+
+
+def turns_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield who says what; tools come first, as templates put them."""
+    if "text" in record:
+        yield "text", record["text"]
+    if "input_ids" in record:
+        yield "input_ids", str(record["input_ids"])
+    if record.get("tools"):
+        yield "tools", exact_json.dumps(record["tools"]).decode()
+    for name in ("messages", "prompt", "completion", "chosen", "rejected"):
+        for turn in record.get(name) or []:
+            role = turn["role"] if name in ("messages", "prompt") else f"{name} {turn['role']}"
+            calls = f"\n{exact_json.dumps(turn['tool_calls']).decode()}" if turn.get("tool_calls") else ""
+            yield role, f"{turn['content']}{calls}".strip("\n")
+
+
+def show_beside(console: Console, left: tuple[str, str], right: tuple[str, str]) -> None:
+    """Print two texts with their headings: side by side in a terminal, one after the other elsewhere."""
+    if console.is_terminal and console.width >= 80:
+        width = console.width // 2 - 1
+        panels = [Panel(Text(readable(text)), title=Text(title), width=width) for title, text in (left, right)]
+        console.print(Columns(panels, padding=(0, 1)))
+        return
+    for title, text in (left, right):
+        console.print(Text(f"{title}:"), soft_wrap=True)
+        console.print(Text(readable(text)), soft_wrap=True)
+
+
+def said_by(record: dict[str, Any]) -> str:
+    """Return a row as one text, without its tools, which similar rows share."""
+    return "\n".join(f"{role}: {said}" for role, said in turns_of(record) if role != "tools")

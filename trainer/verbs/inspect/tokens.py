@@ -1,0 +1,50 @@
+"""What the model reads: token ids of `pack/`, turned back into text with what is trained in them. Loads a tokenizer."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from trainer.model.load import load_tokenizer
+from trainer.recipe import Recipe
+from trainer.rundir import RunFolder, cache_dir
+from trainer.tokens.store import TokenStore
+from trainer.verbs.inspect.show import Span
+
+
+class TokenView:
+    """The packed rows of a run."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
+        self.tokenizer: Any = load_tokenizer(recipe.model, cache_dir())
+        self.run = run
+        self.stores: dict[str, TokenStore] = {}
+
+    def spans(self, side: str, index: int) -> tuple[list[Span], int, int] | None:
+        """Return pieces of text, tokens and trained tokens of a row; None where pack has left it out."""
+        if side not in self.stores:
+            self.stores[side] = TokenStore.load(self.run.stage_dir("pack") / f"{side}.safetensors")
+        store = self.stores[side]
+        found = np.flatnonzero(store.row_index == index)
+        if not len(found):
+            return None
+        low, high = store.offsets[found[0] * store.segments], store.offsets[(found[0] + 1) * store.segments]
+        ids, mask = store.input_ids[low:high].tolist(), store.loss_mask[low:high].tolist()
+        return decode_spans(self.tokenizer, ids, mask), len(ids), sum(mask)
+
+
+def decode_spans(tokenizer: Any, ids: list[int], mask: list[int]) -> list[Span]:
+    """Decode runs of trained and of other tokens.
+
+    Each run is what the text grows by when it is added: decoded alone, a run would lose the space that it begins with.
+    """
+    spans: list[Span] = []
+    end, before = 0, ""
+    for flag, members in groupby(mask):
+        end += len(list(members))
+        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        spans.append((text[len(before) :], bool(flag)))
+        before = text
+    return spans

