@@ -19,8 +19,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VAGUE = frozenset(
-    "found place places said kept one ones own asked wanted told given other others done made taken seen gone shown "
-    "thing things stuff what whom rest meant held named known left_over whole".split()
+    [
+        "found",
+        "place",
+        "places",
+        "said",
+        "kept",
+        "one",
+        "ones",
+        "own",
+        "asked",
+        "wanted",
+        "told",
+        "given",
+        "other",
+        "others",
+        "done",
+        "made",
+        "taken",
+        "seen",
+        "gone",
+        "shown",
+        "thing",
+        "things",
+        "stuff",
+        "what",
+        "whom",
+        "rest",
+        "meant",
+        "held",
+        "named",
+        "known",
+        "left_over",
+        "whole",
+    ]
 )
 """Words that name no kind of value. A binding is vague if it is one of them as a whole."""
 Folder = str
