@@ -18,43 +18,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-VAGUE = frozenset(
-    [
-        "found",
-        "place",
-        "places",
-        "said",
-        "kept",
-        "one",
-        "ones",
-        "own",
-        "asked",
-        "wanted",
-        "told",
-        "given",
-        "other",
-        "others",
-        "done",
-        "made",
-        "taken",
-        "seen",
-        "gone",
-        "shown",
-        "thing",
-        "things",
-        "stuff",
-        "what",
-        "whom",
-        "rest",
-        "meant",
-        "held",
-        "named",
-        "known",
-        "left_over",
-        "whole",
-    ]
+VAGUE_WORDS = (
+    "found place places said kept one ones own asked wanted told given other others done made taken seen "
+    "gone shown thing things stuff what whom rest meant held named known whole"
 )
 """Words that name no kind of value. A binding is vague if it is one of them as a whole."""
+VAGUE = frozenset(VAGUE_WORDS.split())
 Folder = str
 
 
