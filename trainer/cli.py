@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import signal
 import sys
 import traceback
 import warnings
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from trainer import __version__
 from trainer.errors import TrainerError
@@ -31,14 +30,15 @@ exit codes: 0 done, 1 our bug, 2 recipe, 3 data, 4 stage, 5 hardware or environm
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    given, passed = _split(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
-    options.passed = passed
+    own_arguments, server_arguments = _split(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(own_arguments)
+    options.passed = server_arguments
     _quiet_environment()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        verbs: Any = importlib.import_module("trainer.verbs.dispatch")  # by name: `--help` needs no recipe
-        return int(verbs.run(options))
+        from trainer.verbs.dispatch import run  # noqa: PLC0415  `--help` waits for no recipe
+
+        return run(options)
     except TrainerError as error:
         if options.debug:
             traceback.print_exc()

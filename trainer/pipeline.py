@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -163,8 +162,10 @@ class Pipeline:
 
     def check(self) -> Iterator[str]:
         """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
-        data = self.status(STAGES["data"])  # names a file that is not there
-        rows = importlib.import_module("trainer.stages.data").check_first_rows(self.recipe)
+        from trainer.stages.data import check_first_rows  # noqa: PLC0415  slow to import, and only `check` needs it
+
+        data = self.status(STAGES["data"])  # raises for a file that is not there
+        rows = check_first_rows(self.recipe)
         yield from (f"{'rows':7} {line}" for line in rows.lines)
         self._refuse_impossible_gates(data)
         for stage in STAGES.values():
@@ -182,9 +183,10 @@ class Pipeline:
     def _refuse_impossible_gates(self, data: Status) -> None:
         """Refuse gates that no answers could pass with the rows and items there are; `data` makes the number exact."""
         if self.recipe.eval.gates and "failed-gate" not in self.accepted:
-            places: Any = importlib.import_module("trainer.scoring.gates.coverage")  # by name: scipy is slow
+            from trainer.scoring.gates.coverage import refuse_impossible_gates  # noqa: PLC0415  scipy is slow to import
+
             rows = self.run.stage_dir("data") / "heldout.jsonl" if data.state == "fresh" else None
-            places.refuse_impossible_gates(self.recipe, rows, self.recipe_path, self.arguments)
+            refuse_impossible_gates(self.recipe, rows, self.recipe_path, self.arguments)
 
     # Running
 

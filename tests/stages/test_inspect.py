@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_architecture import watched
 
 from tests import tiny
 from tests.command import Project, call
+from tests.test_architecture import watched
 from trainer.recipe.load import load_suite
 from trainer.scoring.questions.suite import read_items
 

@@ -1,15 +1,16 @@
-"""What each verb does; the command line has parsed its options."""
+"""Run the verb that the command line names.
+
+Each verb imports its own modules when it runs: `--help` and `check` must not wait for torch.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if options.verb == "verify":
         return _verify(Path(options.folder))
     if options.verb == "eval" and (options.suite or options.against):
-        return _alone(options)
+        return _eval_alone(options)
     recipe = load_recipe(options.recipe, sets=options.sets)
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
     if options.verb in _ON_RUNS:
@@ -69,17 +70,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _verify(folder: Path) -> int:
-    manifest: Any = importlib.import_module("trainer.export.manifest")
-    found = manifest.verify(folder)
-    for one in found:
-        state = "FAILED" if one.findings else "ok"
-        print(f"{one.folder}: {state}, {one.kind}, {one.num_files} files, {one.num_bytes / 1e6:,.1f} MB")
-        if one.digest:
-            print(f"  {'manifest' if one.kind.startswith('export') else 'provenance'} {one.digest}")
-        for line in (*one.findings, *one.notes):
+    from trainer.export.manifest import verify
+
+    reports = verify(folder)
+    for report in reports:
+        state = "FAILED" if report.findings else "ok"
+        print(f"{report.folder}: {state}, {report.kind}, {report.num_files} files, {report.num_bytes / 1e6:,.1f} MB")
+        if report.digest:
+            print(f"  {'manifest' if report.kind.startswith('export') else 'provenance'} {report.digest}")
+        for line in (*report.findings, *report.notes):
             print(f"  {line}")
-    failed = [one for one in found if one.findings]
-    if failed:
+    if failed := [report for report in reports if report.findings]:
         raise GateError(
             f"{failed[0].folder} is not what was exported: {failed[0].findings[0]}",
             hint="do not serve it: copy the folder again, or trainer export RECIPE --force",
@@ -87,42 +88,52 @@ def _verify(folder: Path) -> int:
     return 0
 
 
-def _alone(options: argparse.Namespace) -> int:
-    alone: Any = importlib.import_module("trainer.verbs.eval_model")
+def _eval_alone(options: argparse.Namespace) -> int:
+    from trainer.verbs.eval_model import Target, compare_runs, evaluate_alone
+
     if options.against:
-        for found in alone.compare_runs(Path(options.recipe), Path(options.against)):
-            print(f"{found['metric']}: {found['sentence']}")
+        for comparison in compare_runs(Path(options.recipe), Path(options.against)):
+            print(f"{comparison['metric']}: {comparison['sentence']}")
         return 0
-    target = alone.Target(options.recipe, base=options.base, name=options.model)
-    alone.evaluate_alone(target, options.suite, Path(options.out) if options.out else None)
+    target = Target(options.recipe, base=options.base, name=options.model)
+    evaluate_alone(target, options.suite, Path(options.out) if options.out else None)
     return 0
 
 
 def _inspect(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
-    command: Any = importlib.import_module("trainer.verbs.inspect.command")  # the libraries of the data floor are slow
-    wanted = command.Wanted(
+    from trainer.verbs.inspect.command import InspectOptions, inspect
+
+    request = InspectOptions(
         options.row, options.rule, options.flag, options.rejected, options.limit, options.add_to_suite
     )
-    command.inspect(recipe, run, wanted, arguments=_arguments(options))
+    inspect(recipe, run, request, arguments=_arguments(options))
+    return 0
+
+
+def _predict(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
+    from trainer.verbs.serve.predict import PredictOptions, predict
+
+    schema = Path(options.schema) if options.schema else None
+    request = PredictOptions(Path(options.input), Path(options.output), schema, options.merged)
+    predict(recipe, run, request, arguments=_arguments(options), say=_say)
+    return 0
+
+
+def _chat(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
+    from trainer.verbs.serve.chat import chat
+
+    chat(recipe, run, arguments=_arguments(options), merged=options.merged, with_base=options.base)
     return 0
 
 
 def _serve(options: argparse.Namespace, recipe: Recipe, run: RunFolder) -> int:
-    verb: Any = importlib.import_module(f"trainer.verbs.serve.{options.verb}")  # by name: models are slow to import
-    arguments = _arguments(options)
-    if options.verb == "predict":
-        schema = Path(options.schema) if options.schema else None
-        wanted = verb.Wanted(Path(options.input), Path(options.output), schema, options.merged)
-        verb.predict(recipe, run, wanted, arguments=arguments, say=_say)
-        return 0
-    if options.verb == "chat":
-        verb.chat(recipe, run, arguments=arguments, merged=options.merged, with_base=options.base)
-        return 0
-    wanted = verb.Wanted(options.host, options.port, options.engine, options.python, tuple(options.passed))
-    return int(verb.serve(recipe, run, wanted, arguments=arguments, say=_say))
+    from trainer.verbs.serve.serve import ServeOptions, serve
+
+    request = ServeOptions(options.host, options.port, options.engine, options.python, tuple(options.passed))
+    return serve(recipe, run, request, arguments=_arguments(options), say=_say)
 
 
-_ON_RUNS = {"inspect": _inspect, "predict": _serve, "chat": _serve, "serve": _serve}
+_ON_RUNS = {"inspect": _inspect, "predict": _predict, "chat": _chat, "serve": _serve}
 
 
 def _summary(pipeline: Pipeline) -> None:
@@ -141,7 +152,7 @@ def _summary(pipeline: Pipeline) -> None:
     console.print()
     console.print(damage_line(scores), soft_wrap=True)
     console.print()
-    for name, text in _PLACES.items():
+    for name, text in _RESULTS.items():
         if (run_dir / name).exists():
             console.print(f"  {run_dir / name}  {text}", markup=False, soft_wrap=True)
     console.print(f"next: open {run_dir}/report/index.html; change a key and compare:", markup=False, soft_wrap=True)
@@ -154,7 +165,7 @@ def _summary(pipeline: Pipeline) -> None:
     )
 
 
-_PLACES = {
+_RESULTS = {
     "report/index.html": "the whole run on one page",
     "eval/predictions.jsonl": "every answer of every arm",
     "decide/index.html": "prompting against tuning",
@@ -193,8 +204,9 @@ def _check(pipeline: Pipeline) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    run = importlib.import_module("trainer.verbs.bench.run")  # by name: the command line itself needs none of it
-    return int(run.run(run.Options(options.what, options.quick, options.json_path, options.rows_path, options.shape)))
+    from trainer.verbs.bench.run import Options, run
+
+    return run(Options(options.what, options.quick, options.json_path, options.rows_path, options.shape))
 
 
 def _say(message: str) -> None:
