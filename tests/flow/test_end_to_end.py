@@ -11,9 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from tests import tiny
 from tests.command import Project, Result, call, contents
+from trainer.shapes.gates import GateResult
+from trainer.shapes.predictions import Prediction
+from trainer.shapes.report import DataReport
+from trainer.shapes.scores import Scores
 from trainer.stages import STAGES as VERSIONS
 
 pytestmark = pytest.mark.slow
@@ -101,6 +106,21 @@ def test_scores_and_proof_have_the_shape_that_other_programs_read(finished_run: 
     steps = [json.loads(line) for line in (finished_run.run / "train/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 25))
     assert [line["step"] for line in steps if "validation_loss" in line] == [12, 24]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("data/report.json", DataReport), ("eval/scores.json", Scores), ("eval/gates.json", list[GateResult])],
+)
+def test_files_have_the_shape_that_is_declared(finished_run: Project, name: str, shape: type) -> None:
+    value = read(finished_run.run / name)
+    assert TypeAdapter(shape).validate_python(value) == value  # a key without a declaration would be left out
+
+
+def test_predictions_have_the_shape_that_is_declared(finished_run: Project) -> None:
+    for line in (finished_run.run / "eval/predictions.jsonl").read_text().splitlines():
+        value = json.loads(line)
+        assert TypeAdapter(Prediction).validate_python(value) == value
 
 
 def test_the_page_stands_alone(finished_run: Project) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from tests import tiny
 from trainer.errors import RecipeError, StageError
 from trainer.recipe import load_recipe
 from trainer.rundir import RunFolder, StageContext, StageRecord, write_json
+from trainer.shapes.decision import Decision
 from trainer.stages import decide as stage
 
 EXACT = "exact_match"
@@ -138,6 +140,13 @@ def test_before_training_the_question_is_whether_to_tune(tmp_path: Path) -> None
     assert decision["assumed_tuned"]["per_1000"] > 0 and decision["assumptions"]["training_hours"] == 0.0
     assert decision["break_even_requests_per_day"] == pytest.approx((0.8 * 24 + 150 / 90) / 0.00525)
     assert any("before training" in sentence for sentence in decision["because"])
+
+
+@pytest.mark.parametrize("names", [["base", "few_shot", "big"], list(ARMS)])
+@pytest.mark.parametrize("section", [{}, {"prices": PRICES, "requests_per_day": 20_000, "fallback": "big"}])
+def test_a_decision_has_the_shape_that_is_declared(tmp_path: Path, names: list[str], section: dict[str, Any]) -> None:
+    _, decision, _ = decide(tmp_path, names, section, trained="tuned" in names)
+    assert TypeAdapter(Decision).validate_python(decision) == decision
 
 
 def test_without_prices_the_verdict_stands_on_quality(tmp_path: Path) -> None:
