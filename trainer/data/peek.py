@@ -11,10 +11,10 @@ from itertools import islice
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.dataset import missing_field
 from trainer.data.pii.hide import Mask, scanner
-from trainer.data.prepare import Prepared, canonical, field_key, kind_of_row, parse_benchmark
+from trainer.data.prepare import Prepared, canonical, field_key, parse_benchmark
 from trainer.data.read.raw_row import RawRow
 from trainer.data.read.sources import Input, open_inputs, system_text
-from trainer.data.records.kinds import Record, Side, rejected
+from trainer.data.records.kinds import Record, Side, kind_of_row, rejected
 from trainer.data.records.reasons import RowError
 from trainer.data.rejections import FileCount
 from trainer.data.row_failure import naming

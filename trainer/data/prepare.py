@@ -31,7 +31,7 @@ from trainer.data.duplicates.texts import (
 from trainer.data.lint.facts import row_facts
 from trainer.data.pii.hide import Mask, scanner
 from trainer.data.read.raw_row import RawRow
-from trainer.data.records.kinds import KTO, MESSAGES, PAIR, TEXT, TOKENS, Origin, Record, rejected, write_line
+from trainer.data.records.kinds import Origin, Record, kind_of_row, rejected, write_line
 from trainer.data.records.reasons import RowError
 from trainer.data.row_failure import naming
 from trainer.data.rows.checks import strings_of
@@ -332,14 +332,6 @@ def _facts(record: Record, keys: RowKeys, said: ComparableText, data: DataSectio
         "prompt_chars": len(prompt_text(record)),
         "answer_chars": len(answer_text(record)),
     }
-
-
-def kind_of_row(record: Record) -> int:
-    """Tell the kind of a canonical row."""
-    for name, kind in (("chosen", PAIR), ("text", TEXT), ("input_ids", TOKENS), ("label", KTO)):
-        if name in record:
-            return kind
-    return MESSAGES
 
 
 def field_key(record: Record, name: str | None) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer import exact_json
+from trainer.data.records.kinds import Record
 
 
 class RowFile:
@@ -55,10 +55,10 @@ class RowFile:
         """Yield lines, with their line ends."""
         return read_spans(self.path, self.spans(rows))
 
-    def row(self, row: int) -> dict[str, Any]:
+    def row(self, row: int) -> Record:
         """Return one row."""
         (line,) = self.lines([row])
-        record: dict[str, Any] = exact_json.loads(line)
+        record: Record = exact_json.loads(line)
         return record
 
 

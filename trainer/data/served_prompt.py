@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainer import exact_json
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.pii.hide import scanner
 from trainer.data.read.sources import system_text
+from trainer.data.records.kinds import Message, Record
 from trainer.data.rows.system_prompt import has_system_turn
 from trainer.recipe.data import DataSection
 
@@ -56,12 +56,12 @@ def replaces(data: DataSection) -> bool:
 
 def _as_trained(text: str, data: DataSection, openings: Counter[str | None]) -> str:
     """Return the recipe's system prompt as rows have it: they were cleaned, and personal data in them dealt with."""
-    turns = [("system", text), ("user", "?"), ("assistant", "!")]
-    record: dict[str, Any] = {
-        "messages": [{"role": role, "content": content} for role, content in turns],
-        "source": "",
-        "line": 1,
-    }
+    turns: list[Message] = [
+        {"role": "system", "content": text},
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "!"},
+    ]
+    record: Record = {"messages": turns, "source": "", "line": 1}
     cleaned = Cleaner(data.clean)(record).record or record
     forms = [str(row["messages"][0]["content"]) for row in (record, cleaned)]
     if not openings or set(forms) & set(openings):

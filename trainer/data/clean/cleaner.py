@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from trainer.data.clean import text as steps
 from trainer.data.clean.special_tokens import SpecialTokens
-from trainer.data.clean.strings import SPOKEN, Record, Repairs, Sample, Step
+from trainer.data.clean.strings import SPOKEN, Repairs, Sample, Step
 from trainer.data.clean.turns import repair_turns
+from trainer.data.records.kinds import TURN_LISTS, Record, turns_of_row
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.checks import check_record
 from trainer.recipe.clean import Clean
 
 MAX_ROUNDS = 8
 """Each round undoes one layer (text decoded wrongly twice, an entity of an entity); the last one finds nothing."""
-TURN_LISTS = ("messages", "prompt", "chosen", "rejected", "completion")
 INSIDE = "special_token_inside"
 
 
@@ -83,10 +83,13 @@ class Cleaner:
         record = repair_turns(record, repairs.changes) if self.section.turns == "repair" else record
         spoken = self.spoken + self.html if self.html and _has_residue(record) else self.spoken
         turn = spoken + self.ends
-        cleaned: Record = {name: repairs.turns(record[name], turn) for name in TURN_LISTS if name in record}
-        if "text" in record:
-            cleaned["text"] = repairs.text(record["text"], spoken)
-        return record if all(record[name] is value for name, value in cleaned.items()) else {**record, **cleaned}
+        cleaned = record
+        for name in TURN_LISTS:
+            if name in record and (turns := repairs.turns(record[name], turn)) is not record[name]:
+                cleaned = {**cleaned, name: turns}  # type: ignore[misc]  # mypy does not expand the names
+        if "text" in record and (text := repairs.text(record["text"], spoken)) is not record["text"]:
+            cleaned = {**cleaned, "text": text}
+        return cleaned
 
     def _flags(self, record: Record) -> dict[str, int]:
         count = sum(self.tokens.is_inside(text) for text in _spoken_texts(record))
@@ -105,5 +108,4 @@ def _has_residue(record: Record) -> bool:
 def _spoken_texts(record: Record) -> list[str]:
     if "text" in record:
         return [record["text"]]
-    turns = [turn for name in TURN_LISTS if name in record for turn in record[name]]
-    return [text for turn in turns for name in SPOKEN if isinstance(text := turn.get(name), str)]
+    return [text for turn in turns_of_row(record) for name in SPOKEN if isinstance(text := turn.get(name), str)]

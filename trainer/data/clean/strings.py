@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
 
-Record = dict[str, Any]
+from trainer.data.records.kinds import Message, ToolCall
+
 Step = tuple[str, Callable[[str], str]]
 """Id of a change, and the repair that makes it."""
 
-SPOKEN = ("content", "reasoning_content", "thinking")
-"""What of a turn is text."""
+SPOKEN: tuple[Literal["content", "reasoning_content", "thinking"], ...] = ("content", "reasoning_content", "thinking")
+"""Keys of a turn that hold text."""
 CONTEXT_CHARS = 24
 """Kept around a change in a sample."""
 
@@ -62,42 +64,46 @@ class Repairs:
         if self.counted.setdefault((change, origin), self.num_rounds) == self.num_rounds:
             self.changes[change] += 1
 
-    def turns(self, turns: list[Record], steps: list[Step]) -> list[Record]:
+    def turns(self, turns: list[Message], steps: list[Step]) -> list[Message]:
         """Repair each turn; what a tool returned is data, whose spaces and entities may be meant."""
         repaired = [self._turn(turn, self.data if turn["role"] == "tool" else steps) for turn in turns]
         return turns if _are_same(repaired, turns) else repaired
 
-    def _turn(self, turn: Record, steps: list[Step]) -> Record:
-        changed: Record = {}
+    def _turn(self, turn: Message, steps: list[Step]) -> Message:
+        repaired = turn
         for name in SPOKEN:
             if isinstance(old := turn.get(name), str) and (new := self.text(old, steps)) is not old:
-                changed[name] = new
+                repaired = {**repaired, name: new}  # type: ignore[misc]  # mypy does not expand the names
         if calls := turn.get("tool_calls"):
-            repaired = [self._call(call) for call in calls]
-            if not _are_same(repaired, calls):
-                changed["tool_calls"] = repaired
-        return {**turn, **changed} if changed else turn
+            repaired_calls = [self._call(call) for call in calls]
+            if not _are_same(repaired_calls, calls):
+                repaired = {**repaired, "tool_calls": repaired_calls}
+        return repaired
 
-    def _call(self, call: Record) -> Record:
-        old = call["function"]["arguments"]
-        new = self._value(old)
-        return call if new is old else {**call, "function": {**call["function"], "arguments": new}}
+    def _call(self, call: ToolCall) -> ToolCall:
+        arguments = call["function"]["arguments"]
+        repaired = self._object(arguments)
+        return call if repaired is arguments else {**call, "function": {**call["function"], "arguments": repaired}}
 
-    def _value(self, value: Any) -> Any:
-        """Repair the strings inside a JSON value; keys are names that a program knows, and stay."""
+    def _object(self, value: dict[str, object]) -> dict[str, object]:
+        """Repair the values of a JSON object; its keys are names that a program knows, and stay."""
+        repaired = {key: self._value(item) for key, item in value.items()}
+        return value if _are_same(repaired.values(), value.values()) else repaired
+
+    def _value(self, value: object) -> object:
         if isinstance(value, str):
             return self.text(value, self.data)
         if isinstance(value, dict):
-            items = {key: self._value(item) for key, item in value.items()}
-            return value if _are_same(list(items.values()), list(value.values())) else items
+            return self._object(value)
         if isinstance(value, list):
             repaired = [self._value(item) for item in value]
             return value if _are_same(repaired, value) else repaired
         return value
 
 
-def _are_same(left: list[Any], right: list[Any]) -> bool:
-    return all(one is other for one, other in zip(left, right, strict=True))
+def _are_same(left: Iterable[object], right: Iterable[object]) -> bool:
+    """Tell whether two sequences hold the same objects."""
+    return all(map(operator.is_, left, right))
 
 
 def sample(change: str, before: str, after: str) -> Sample:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any
 
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Record
 
 PLAIN_KEYS = frozenset({"role", "content"})
 EMPTY, TRAILING, JOINED = "empty_turns", "trailing_turns", "joined_turns"
 
 
-def repair_turns(record: dict[str, Any], changes: Counter[str]) -> dict[str, Any]:
+def repair_turns(record: Record, changes: Counter[str]) -> Record:
     """Return the row with its turns in order, the same object where nothing was to do.
 
     What cannot be repaired stays, for the check that follows to name.

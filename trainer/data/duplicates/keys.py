@@ -9,15 +9,16 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from trainer import exact_json
 from trainer.data.character_classes import CAPITALS, DIGITS, SMALL, class_table, classes_of
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import TURN_LISTS, Message, Record
 
-SAID = ("role", "content", "reasoning_content", "thinking", "tool_calls")
+ComparedKey = Literal["role", "content", "reasoning_content", "thinking", "tool_calls"]
+COMPARED_KEYS: tuple[ComparedKey, ...] = ("role", "content", "reasoning_content", "thinking", "tool_calls")
 """What of a turn is compared; ids, names and weights are not."""
 
 
@@ -47,19 +48,18 @@ def _is_cased(text: str) -> bool:
     return (may_be or (b"c" in classes and b"n" in classes)) and CASED.search(text) is not None
 
 
-def content_key(record: dict[str, Any]) -> str:
+def content_key(record: Record) -> str:
     """Return the digest of all that a row teaches, the system turn included: it may hold the document asked about."""
     if "text" in record:
         return digest("text", normalise_exactly(record["text"]))
     if "input_ids" in record:
         return digest("ids", dump([record["input_ids"], record.get("labels")]))
-    names = ("messages", "prompt", "completion", "chosen", "rejected")
-    parts = [said(record[name], system=True) for name in names if name in record]
+    parts = [said(record[name], system=True) for name in TURN_LISTS if name in record]
     everything = [parts, record.get("tools"), *([record["label"]] if "label" in record else [])]
     return digest("turns", dump(everything, normalise_exactly))
 
 
-def prompt_keys(record: dict[str, Any]) -> list[str]:
+def prompt_keys(record: Record) -> list[str]:
     """Return the digests of every prompt that a row trains an answer to, the last one last.
 
     A conversation `u1 a1 u2 a2` trains on the prompts `u1` and `u1 a1 u2`. A row without any prompt (text, token
@@ -81,7 +81,7 @@ def prompt_keys(record: dict[str, Any]) -> list[str]:
 def said(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
     """Return what the turns say, without the system turn unless it is asked for."""
     kept = [turn for turn in turns if system or turn["role"] != "system"]
-    return [{key: turn[key] for key in SAID if turn.get(key)} for turn in kept]
+    return [{key: value for key in COMPARED_KEYS if (value := turn.get(key))} for turn in kept]
 
 
 def dump(value: object, fold: Callable[[str], str] = normalise) -> str:

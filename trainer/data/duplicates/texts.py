@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trainer.data.duplicates.jaccard import ComparableText
 from trainer.data.duplicates.keys import content_key, digest, dump, normalise, number, prompt_keys
 from trainer.data.duplicates.shingles import normalise_words
-from trainer.data.records.kinds import Message
-
-Record = dict[str, Any]
+from trainer.data.records.kinds import Message, Record
 
 
 class RowKeys(NamedTuple):
@@ -78,18 +76,15 @@ def unpack_said(line: bytes) -> ComparableText:
 def prompt_turns(record: Record) -> Sequence[Message]:
     """Return the turns before the last answer."""
     if "messages" in record:
-        before: list[Message] = record["messages"][: _last_answer(record)]
-        return before
-    asked: list[Message] = record.get("prompt", [])
-    return asked
+        return record["messages"][: _last_answer(record)]
+    return record.get("prompt", [])
 
 
 def answer_turns(record: Record) -> Sequence[Message]:
     """Return the turns of the last answer, of a pair those of both answers."""
     if "messages" in record:
-        last: list[Message] = record["messages"][_last_answer(record) :]
-        return last
-    return [turn for name in ("completion", "chosen", "rejected") for turn in record.get(name, ())]
+        return record["messages"][_last_answer(record) :]
+    return [*record.get("completion", ()), *record.get("chosen", ()), *record.get("rejected", ())]
 
 
 def _last_answer(record: Record) -> int:
@@ -103,7 +98,7 @@ def _last_answer(record: Record) -> int:
 def answer_text(record: Record) -> str:
     """Return what the last answer says, tool calls included; of a pair both answers; of a text the text."""
     if "text" in record:
-        return str(record["text"])
+        return record["text"]
     return "\n".join(_turn_text(turn) for turn in answer_turns(record) if turn["role"] != "tool")
 
 
@@ -114,8 +109,8 @@ def prompt_text(record: Record) -> str:
 
 def reply_text(record: Record) -> str:
     """Return the content of the final answer, of a pair the chosen one."""
-    turns = record.get("messages") or record.get("chosen") or record.get("completion") or [{"content": ""}]
-    return str(turns[-1]["content"]).strip()
+    turns = record.get("messages") or record.get("chosen") or record.get("completion")
+    return turns[-1]["content"].strip() if turns else ""
 
 
 def _context_text(record: Record) -> str:
@@ -130,7 +125,7 @@ def _context_text(record: Record) -> str:
 
 def _turn_text(turn: Message) -> str:
     calls = turn.get("tool_calls")
-    return f"{turn['content']} {dump(calls)}" if calls else str(turn["content"])
+    return f"{turn['content']} {dump(calls)}" if calls else turn["content"]
 
 
 def num_turns(record: Record) -> int:

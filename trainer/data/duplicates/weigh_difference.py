@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from enum import IntEnum
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trainer.data.clean.strings import length_shared
 from trainer.data.duplicates.alternatives import ADVERBS, ALTERNATIVES, ENGLISH, INTERCHANGEABLE, NEGATIONS
@@ -19,7 +19,7 @@ from trainer.data.duplicates.keys import dump
 from trainer.data.duplicates.spelling import are_kin, may_be_typo
 from trainer.data.duplicates.texts import answer_turns, prompt_turns
 from trainer.data.duplicates.words import Kind, Token, Tokens, tokens_of
-from trainer.data.records.kinds import Record
+from trainer.data.records.kinds import Message, Record
 
 EDITED_SHARE = 0.1
 ENGLISH_SHARE = 0.15
@@ -81,24 +81,21 @@ def texts_of(record: Record) -> Texts:
     """Return the texts of the prompt's turns and of the answer's, and the context, as they are written."""
     turns = [turn for turn in prompt_turns(record) if turn["role"] in ("user", "assistant")]
     answers = [turn for turn in answer_turns(record) if turn["role"] != "tool"]
-    answer = (str(record["text"]),) if "text" in record else tuple(map(_written, answers))
+    answer = (record["text"],) if "text" in record else tuple(map(_written, answers))
     return tuple(map(_written, turns)), answer, _context(record)
 
 
-def _written(turn: dict[str, Any]) -> str:
-    thought = "\n".join(str(turn[key]) for key in ("reasoning_content", "thinking") if turn.get(key))
+def _written(turn: Message) -> str:
     calls = dump(turn["tool_calls"], str) if turn.get("tool_calls") else ""
-    return "\n".join(part for part in (thought, str(turn["content"]), calls) if part)
+    parts = (turn.get("reasoning_content"), turn.get("thinking"), turn["content"], calls)
+    return "\n".join(str(part) for part in parts if part)
 
 
 def _context(record: Record) -> str:
-    shown = [
-        str(turn["content"])
-        for turn in (*prompt_turns(record), *answer_turns(record))
-        if turn["role"] in ("system", "tool")
-    ]
-    more = {key: record[key] for key in ("tools", "label") if record.get(key) is not None}
-    return "\n".join([*shown, dump(more, str)] if more else shown)
+    turns = (*prompt_turns(record), *answer_turns(record))
+    texts = [turn["content"] for turn in turns if turn["role"] in ("system", "tool")]
+    more = {key: value for key in ("tools", "label") if (value := record.get(key)) is not None}
+    return "\n".join([*texts, dump(more, str)] if more else texts)
 
 
 def without_space(texts: Sequence[str]) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from trainer.data.lint.phrases import any_in
+from trainer.data.records.kinds import Message, Record
 
 ASKER = r"(?:#+ ?|\*\*)?(?:human|user|instruction|question)(?:\*\*)?:"
 ANSWERER = r"(?:#+ ?|\*\*)?(?:assistant|ai|bot|response|answer)(?:\*\*)?:"
@@ -62,14 +62,14 @@ def is_unclosed(answer: str) -> bool:
     return close not in answer[opened.end() :]
 
 
-def reasons(turn: dict[str, Any]) -> bool:
+def reasons(turn: Message) -> bool:
     """Tell an assistant turn that holds reasoning, in its text or beside it."""
     text = turn["content"]
     is_written = "</think" in text or (text[:1] in "<[ \n" and bool(REASONING.match(text)))
     return is_written or "reasoning_content" in turn or "thinking" in turn
 
 
-def switches_reasoning(record: dict[str, Any], prompt: str) -> bool:
+def switches_reasoning(record: Record, prompt: str) -> bool:
     """Tell a row that says itself whether it reasons, by a setting of the template or a word in the prompt."""
     settings = record.get("chat_template_kwargs")
     if settings and ("enable_thinking" in settings or "reasoning_effort" in settings):

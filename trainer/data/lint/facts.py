@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from trainer.data.lint.answers import (
     answer_flags,
@@ -22,6 +22,7 @@ from trainer.data.lint.language import Languages, is_sampled, language_of, langu
 from trainer.data.lint.structure import json_form
 from trainer.data.lint.text import text_flags
 from trainer.data.lint.tools import schemas_of, tool_flags
+from trainer.data.records.kinds import Message, Record
 
 Kind = Literal["turns", "pair", "labelled", "text", "tokens"]
 
@@ -89,7 +90,7 @@ class Quotable(NamedTuple):
     answer: str = ""
 
 
-def row_facts(record: dict[str, Any], masked: dict[str, Any] | None = None) -> RowFacts:
+def row_facts(record: Record, masked: Record | None = None) -> RowFacts:
     """Return the facts of one canonical row, cleaned or not.
 
     Args:
@@ -104,7 +105,7 @@ def row_facts(record: dict[str, Any], masked: dict[str, Any] | None = None) -> R
     return facts if masked is None else facts._replace(shown=_as_shown(facts, masked))
 
 
-def _parts(record: dict[str, Any]) -> tuple[Kind, list[Any], list[Any]]:
+def _parts(record: Record) -> tuple[Kind, list[Message], list[Message]]:
     """Return the kind of a row with turns, the turns before its last answer, and that answer's turns."""
     if "chosen" in record:
         return "pair", record["prompt"], record["chosen"]
@@ -115,7 +116,7 @@ def _parts(record: dict[str, Any]) -> tuple[Kind, list[Any], list[Any]]:
     return "turns", turns[:last], turns[last:]
 
 
-def _as_shown(facts: RowFacts, masked: dict[str, Any]) -> dict[str, str]:
+def _as_shown(facts: RowFacts, masked: Record) -> dict[str, str]:
     """Return how each text among the facts is shown: cut from the masked row, so that no half of a value is left."""
     _, prompt, answer = _parts(masked)
     row = _quotable(prompt, answer)
@@ -132,7 +133,7 @@ def _as_shown(facts: RowFacts, masked: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in shown.items() if getattr(facts, name)}
 
 
-def _quotable(prompt: list[Any], answer: list[Any]) -> Quotable:
+def _quotable(prompt: list[Message], answer: list[Message]) -> Quotable:
     first = next(iter([*prompt, *answer]), {"role": ""})
     return Quotable(
         first["content"] if first["role"] == "system" else "",
@@ -141,7 +142,7 @@ def _quotable(prompt: list[Any], answer: list[Any]) -> Quotable:
     )
 
 
-def _text_facts(record: dict[str, Any]) -> RowFacts:
+def _text_facts(record: Record) -> RowFacts:
     text = record["text"]
     flags = [*text_flags([text]), *(["Q014"] if repeats_itself(text) else [])]
     flags += ["Q029"] if is_missing_value(text) else []
@@ -149,7 +150,7 @@ def _text_facts(record: dict[str, Any]) -> RowFacts:
     return RowFacts("text", tuple(flags), answer_chars=len(text), language=language)
 
 
-def _pair_facts(record: dict[str, Any]) -> RowFacts:
+def _pair_facts(record: Record) -> RowFacts:
     facts = _answered(record, *_parts(record))
     rejected = [turn["content"] for turn in record["rejected"]]
     missing = ["Q029"] if any(map(is_missing_value, rejected)) else []
@@ -162,14 +163,14 @@ def _pair_facts(record: dict[str, Any]) -> RowFacts:
     )
 
 
-def _pair_key(prompt: list[Any], answer: list[Any]) -> int:
+def _pair_key(prompt: list[Message], answer: list[Message]) -> int:
     """Digest what is asked and answered, up to case and space."""
     turns = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in prompt]
     said = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in answer]
     return int(_digest(repr((turns, said))), 16)
 
 
-def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: list[Any]) -> RowFacts:
+def _answered(record: Record, kind: Kind, prompt: list[Message], answer: list[Message]) -> RowFacts:
     turns = [*prompt, *answer]
     said = "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
     system, asked, text = _quotable(prompt, answer)
@@ -211,7 +212,7 @@ def _answered(record: dict[str, Any], kind: Kind, prompt: list[Any], answer: lis
     )
 
 
-def _turn_facts(record: dict[str, Any], turns: list[Any], prompt: str, asked: str) -> tuple[list[str], list[str]]:
+def _turn_facts(record: Record, turns: list[Message], prompt: str, asked: str) -> tuple[list[str], list[str]]:
     """Return flags and traits of the turns together: calls, reasoning, a template inside the prompt."""
     flags, traits = [], []
     has_calls = is_open = is_thinking = False
@@ -234,7 +235,7 @@ def _turn_facts(record: dict[str, Any], turns: list[Any], prompt: str, asked: st
     return flags, traits
 
 
-def _parsed_facts(record: dict[str, Any], asked: str, text: str) -> tuple[list[str], list[str]]:
+def _parsed_facts(record: Record, asked: str, text: str) -> tuple[list[str], list[str]]:
     """Check code and sums, which takes longest: of later lines a sample."""
     has_code, has_sums = "```" in text, "=" in text
     # An answer that is marked as a bad one may well be wrong.

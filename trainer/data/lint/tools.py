@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import orjson
 
 from trainer import exact_json
-
-Message = dict[str, Any]
+from trainer.data.records.kinds import Function, Message, Tool
 
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -24,7 +22,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 """Types of JSON Schema. Source: https://json-schema.org/draft/2020-12/json-schema-validation section 6.1.1."""
 
 
-def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[str]:
+def tool_flags(turns: Iterable[Message], tools: list[Tool]) -> list[str]:
     """Return the rules that calls break.
 
     F012: its schema does not allow the call. F022: the row does not list the tool. F010: an answer to a call that was
@@ -33,7 +31,9 @@ def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[st
     turns = list(turns)
     # Tools written into the system prompt are read by the model, if not by us.
     system = turns[0]["content"] if turns[0]["role"] == "system" else ""
-    offered = {tool["function"]["name"]: tool["function"].get("parameters") for tool in tools if "function" in tool}
+    offered = {
+        str(tool["function"]["name"]): tool["function"].get("parameters") for tool in tools if "function" in tool
+    }
     flags: list[str] = []
     called: set[str] = set()
     for turn in turns:
@@ -49,7 +49,7 @@ def tool_flags(turns: Iterable[Message], tools: list[dict[str, Any]]) -> list[st
     return sorted(set(flags))
 
 
-def schemas_of(tools: Iterable[Mapping[str, Any]]) -> list[str]:
+def schemas_of(tools: Iterable[Tool]) -> list[str]:
     """Return name and digest of each tool's parameters; what a description says in words is left out."""
     functions = [tool["function"] for tool in tools if "function" in tool]
     return [f"{function['name']}:{_digest(function.get('parameters'))}" for function in functions]
@@ -71,13 +71,12 @@ def _form_of(schema: object) -> object:
     return schema
 
 
-def is_allowed(function: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
+def is_allowed(function: Function, offered: Mapping[str, object]) -> bool:
     """Check name, required arguments, unknown arguments, types and enums; what a schema does not say is allowed."""
     if function["name"] not in offered:
         return False
     schema = offered[function["name"]]
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict):
+    if not isinstance(schema, dict) or not isinstance(properties := schema.get("properties"), dict):
         return True
     arguments, required = function["arguments"], schema.get("required")
     if isinstance(required, list) and not all(name in arguments for name in _strings(required)):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
 from trainer import exact_json
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Record
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.tool_calls import says_call
 
 
-def check_record(record: dict[str, Any]) -> None:
+def check_record(record: Record) -> None:
     """Check one canonical row.
 
     Raises:
@@ -63,7 +62,7 @@ def check_answer(prompt: list[Message], answer: list[Message], name: str) -> Non
 
 
 def _same_answer(chosen: list[Message], rejected: list[Message]) -> bool:
-    def bare(turns: list[Message]) -> list[tuple[Any, ...]]:
+    def bare(turns: list[Message]) -> list[tuple[object, ...]]:
         return [(turn["role"], turn["content"].strip(), turn.get("tool_calls")) for turn in turns]
 
     return bare(chosen) == bare(rejected)
@@ -99,10 +98,13 @@ def _check_turn_order(messages: list[Message], index: int) -> None:
         raise RowError("bad_role_order", f"turn {index + 1} is system; a system turn comes first")
     if role != "tool":
         return
-    before = messages[index - 1] if index else {"role": "nothing"}
-    is_called = before.get("tool_calls") or (before["role"] == "assistant" and says_call(before["content"]))
-    if before["role"] != "tool" and not is_called:
+    before = messages[index - 1] if index else None
+    if before is None or not (before["role"] == "tool" or before.get("tool_calls") or _says_call(before)):
         raise RowError("bad_role_order", f"turn {index + 1} is tool, but no tool was called before it")
+
+
+def _says_call(turn: Message) -> bool:
+    return turn["role"] == "assistant" and says_call(turn["content"])
 
 
 def check_characters(value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Role
 from trainer.data.records.reasons import RowError, shown
 from trainer.data.rows.columns import (
     COMPLETION_COLUMNS,
@@ -39,7 +39,7 @@ def turns_column(row: dict[str, Any]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def turns_of(value: object, role: str, place: str, notes: Notes) -> list[Message]:
+def turns_of(value: object, role: Role, place: str, notes: Notes) -> list[Message]:
     """Read a column that holds one turn's text, turns, or another value, which becomes JSON text."""
     if isinstance(value, str):
         return _turns_in_text(value, place, notes) or [{"role": role, "content": value}]
@@ -162,7 +162,8 @@ def parse_dialog(columns: Columns) -> list[Message]:
     value = parse_json(value, columns.notes) if isinstance(value, str) else value
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise RowError("unknown_format", f"`{name}` is no list of texts")
-    return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(value)]
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return [{"role": roles[index % 2], "content": text} for index, text in enumerate(value)]
 
 
 def parse_gemini(columns: Columns) -> list[Message]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from trainer.data.records.kinds import Record, turns_of_row
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.columns import IMAGE_COLUMNS, Columns
 
@@ -12,7 +12,7 @@ PLACEHOLDER = re.compile(r"<(image|video|audio)(?:_\d+)?>|<\|(?:image|video|audi
 """What stands in the text for an image. Sources: LLaVA, LLaMA-Factory, Qwen-VL, Phi-3-vision."""
 
 
-def refuse_images(record: dict[str, Any], columns: Columns) -> None:
+def refuse_images(record: Record, columns: Columns) -> None:
     """Refuse a row whose text points at an image, or that holds the image itself; a path alone is only metadata.
 
     Raises:
@@ -34,8 +34,5 @@ def _is_data(value: object) -> bool:
     return any(isinstance(item, bytes) or (isinstance(item, dict) and "bytes" in item) for item in items)
 
 
-def _texts(record: dict[str, Any]) -> list[str]:
-    turns = [
-        turn for name in ("messages", "prompt", "chosen", "rejected", "completion") for turn in record.get(name, ())
-    ]
-    return [*(turn["content"] for turn in turns), *([record["text"]] if "text" in record else [])]
+def _texts(record: Record) -> list[str]:
+    return [*(turn["content"] for turn in turns_of_row(record)), *([record["text"]] if "text" in record else [])]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Role
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.conversations import turns_of
 from trainer.data.rows.values import Notes
@@ -57,10 +56,9 @@ def transcript_turns(text: str) -> list[Message]:
     if not text.startswith("\n\nHuman:"):
         return []
     parts = TRANSCRIPT_TURN.split(text)[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        {"role": roles[speaker], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": roles[speaker], "content": text.strip()} for speaker, text in turns]
 
 
 def split_shared(chosen: list[Message], rejected: list[Message]) -> Pair:
@@ -78,6 +76,6 @@ def split_shared(chosen: list[Message], rejected: list[Message]) -> Pair:
     return chosen[:length], better, worse
 
 
-def bare(turns: list[Message]) -> list[tuple[Any, str]]:
+def bare(turns: list[Message]) -> list[tuple[Role, str]]:
     """Return what is compared of two prompts: roles and text, without the system turn."""
     return [(turn["role"], turn["content"].strip()) for turn in turns if turn["role"] != "system"]

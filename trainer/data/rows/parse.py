@@ -222,8 +222,8 @@ def _parse_preference(columns: Columns) -> Record:
 
 
 def _pair(columns: Columns, prompt: list[Message] | None, chosen: object, rejected: object) -> Record:
-    turns = split_pair(prompt, chosen, rejected, columns.notes)
-    return dict(zip(("prompt", "chosen", "rejected"), turns, strict=True))
+    shared, better, worse = split_pair(prompt, chosen, rejected, columns.notes)
+    return {"prompt": shared, "chosen": better, "rejected": worse}
 
 
 def _parse_second_answer(columns: Columns, name: str) -> Record:

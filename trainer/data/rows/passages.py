@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from trainer.data.records.kinds import Message
 from trainer.data.records.reasons import RowError, shown
 from trainer.data.rows.values import Notes, kind_of, parse_json
 
@@ -13,15 +14,15 @@ SENTENCE_KEYS = ("sentences", "paragraphs")
 TITLE_KEYS = ("title", "name", "heading")
 
 
-def with_passages(messages: Sequence[Mapping[str, Any]], passages: Sequence[str]) -> list[dict[str, Any]]:
+def with_passages(messages: Sequence[Message], passages: Sequence[str]) -> list[Message]:
     """Put passages before what was asked last; rows whose system turn says all get them as their only question."""
-    turns = [dict(message) for message in messages]
+    turns = [message.copy() for message in messages]
     listed = "\n\n".join(f"[{number}] {passage}" for number, passage in enumerate(passages, start=1))
     listed = f"Use these passages if they help.\n\n{listed}"
     last = max((index for index, message in enumerate(turns) if message["role"] == "user"), default=None)
     if last is None:
         return [{"role": "user", "content": listed}, *turns]
-    turns[last]["content"] = f"{listed}\n\n{turns[last].get('content') or ''}"
+    turns[last]["content"] = f"{listed}\n\n{turns[last]['content']}"
     return turns
 
 

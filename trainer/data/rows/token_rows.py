@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from trainer.data.records.kinds import Record
 from trainer.data.records.reasons import RowError, shown
 from trainer.data.rows.columns import Columns
 from trainer.data.rows.values import kind_of, parse_json
@@ -12,7 +11,7 @@ IGNORED = -100
 """Label of a token that is not trained (the default of PyTorch's cross-entropy)."""
 
 
-def parse_tokens(columns: Columns) -> dict[str, Any]:
+def parse_tokens(columns: Columns) -> Record:
     """Read `input_ids` and `labels`.
 
     Labels stand at the token they name, as everywhere in the field: the shift by one is the model's.

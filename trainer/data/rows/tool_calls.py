@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from trainer.data.records.kinds import Tool, ToolCall
 from trainer.data.records.reasons import RowError, shown
 from trainer.data.rows.values import Notes, parse_json, refuse_no_numbers
 
@@ -22,7 +23,7 @@ def says_call(text: str) -> bool:
     return CALL_TEXT.search(text) is not None
 
 
-def canonical_calls(calls: object, place: str, notes: Notes) -> list[dict[str, Any]]:
+def canonical_calls(calls: object, place: str, notes: Notes) -> list[ToolCall]:
     """Make tool calls canonical: `[{"id"?, "type": "function", "function": {"name", "arguments": object}}]`.
 
     Raises:
@@ -34,14 +35,16 @@ def canonical_calls(calls: object, place: str, notes: Notes) -> list[dict[str, A
     return [_canonical_call(call, place, notes) for call in listed]
 
 
-def _canonical_call(call: object, place: str, notes: Notes) -> dict[str, Any]:
+def _canonical_call(call: object, place: str, notes: Notes) -> ToolCall:
     call = parse_json(call, notes) if isinstance(call, str) else call
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RowError("invalid_tool_arguments", f"{place}: a tool call is not JSON of the form {{name, arguments}}")
     arguments = _arguments(function, place, notes)
-    identity = {"id": call["id"]} if isinstance(call, dict) and call.get("id") is not None else {}
-    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    canonical: ToolCall = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    if isinstance(call, dict) and call.get("id") is not None:
+        return {"id": call["id"], **canonical}
+    return canonical
 
 
 def _arguments(function: dict[str, Any], place: str, notes: Notes) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def _arguments(function: dict[str, Any], place: str, notes: Notes) -> dict[str, 
     return value
 
 
-def canonical_tools(value: object, notes: Notes) -> list[dict[str, Any]]:
+def canonical_tools(value: object, notes: Notes) -> list[Tool]:
     """Make the tool list of a row canonical, in OpenAI's wrapping, as a served model will be given it.
 
     Raises:
@@ -91,7 +94,7 @@ def _declared(item: object) -> list[object]:
     return [item]
 
 
-def _canonical_tool(tool: object, index: int) -> dict[str, Any]:
+def _canonical_tool(tool: object, index: int) -> Tool:
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RowError("invalid_tools", f"tools[{index}] has no name")

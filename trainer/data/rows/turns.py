@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Role
 from trainer.data.records.reasons import RowError, shown
 from trainer.data.rows.content_blocks import TEXT_PARTS, has_blocks, type_of, unfold_blocks
 from trainer.data.rows.tool_calls import canonical_calls
@@ -13,7 +13,7 @@ from trainer.data.rows.values import Notes, kind_of, parse_json, written
 
 CALLING_ROLES = ("function_call", "tool_call")
 """Turns of ShareGPT's kind whose text is a call: LLaMA-Factory's and ms-swift's word for it."""
-ROLES = {
+ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     "human": "user",
@@ -37,7 +37,10 @@ ROLES = {
 }
 """Role as written in the file -> role that chat templates know. A template renders `human` wrongly without a word."""
 
-KEPT_KEYS = ("reasoning_content", "thinking", "tool_call_id", "name")
+KEPT_KEYS: tuple[Literal["reasoning_content", "thinking", "tool_call_id", "name"], ...] = (
+    *("reasoning_content", "thinking"),
+    *("tool_call_id", "name"),
+)
 REASONING_KEYS = ("reasoning", "thoughts", "thought")
 """Other words for `reasoning_content`: OpenRouter's and vLLM's, and those of data sets."""
 KNOWN_KEYS = frozenset(
@@ -90,10 +93,10 @@ def _messages_of(turn: object, place: str, notes: Notes) -> list[Message]:
         if has_blocks(turn.get("content")):
             return [canonical_turn(part, place, notes) for part in unfold_blocks(turn, place)]
         if "human" in turn and "assistant" in turn:  # ms-swift's pairs
-            pair = (("user", turn["human"]), ("assistant", turn["assistant"]))
-            said: list[Message] = [{"role": role, "content": text_of(content, place, notes)} for role, content in pair]
-            _add_weight(said[1], turn, place, notes)
-            return said
+            question: Message = {"role": "user", "content": text_of(turn["human"], place, notes)}
+            answer: Message = {"role": "assistant", "content": text_of(turn["assistant"], place, notes)}
+            _add_weight(answer, turn, place, notes)
+            return [question, answer]
     return [canonical_turn(turn, place, notes)]
 
 
@@ -133,8 +136,11 @@ def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
     if name in CALLING_ROLES:
         calls, content = content or {}, None
     message: Message = {"role": role, "content": _content_of(content, role, place, notes)}
-    message |= {key: turn[key] for key in KEPT_KEYS if turn.get(key) is not None}
-    message |= _reasoning_of(turn)
+    for key in KEPT_KEYS:
+        if turn.get(key) is not None:
+            message[key] = turn[key]
+    if (reasoning := _reasoning_of(turn)) is not None:
+        message["reasoning_content"] = reasoning
     if calls is not None and calls != []:
         message["tool_calls"] = canonical_calls(calls, place, notes)
     _add_weight(message, turn, place, notes)
@@ -157,12 +163,11 @@ def _add_weight(message: Message, turn: dict[str, Any], place: str, notes: Notes
         notes.add("asked_marked")
 
 
-def _reasoning_of(turn: dict[str, Any]) -> Message:
-    """Return what a turn calls its reasoning in other words, under the name that chat templates know."""
+def _reasoning_of(turn: dict[str, Any]) -> str | None:
+    """Return the reasoning of a turn that stands under another name than the one that chat templates know."""
     if turn.get("reasoning_content") is not None:
-        return {}
-    texts = (turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key])
-    return {"reasoning_content": text} if (text := next(texts, None)) else {}
+        return None
+    return next((turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key]), None)
 
 
 def lost_keys(value: object, place: str) -> set[str]:

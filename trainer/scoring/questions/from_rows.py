@@ -99,7 +99,7 @@ def conversation(row: Row) -> list[Message] | None:
     return [*row["prompt"], *(row["chosen"] if "chosen" in row else row["completion"])]
 
 
-def group_of(row: Row, by: str | None) -> str:
+def group_of(row: Any, by: str | None) -> str:
     """Return what rows of one cluster share: the field of the split, else the prompt."""
     if by is not None and row.get(by) is not None:
         return f"{by}={row[by]}"

@@ -117,7 +117,7 @@ def _side(prompt: Any, answer: Any) -> TokenRow:
     return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
 
 
-def read_examples(path: Path) -> list[dict[str, Any]]:
+def read_examples(path: Path) -> list[Any]:
     """Read rows from a file in any layout that a source may have.
 
     Raises:

@@ -79,7 +79,7 @@ def _asked(
     question: Question, system: str | None, shots: Sequence[list[Message]], passages: Sequence[str]
 ) -> PromptRequest:
     own = [message for message in question.messages if message["role"] == "system"]
-    rest = [message for message in question.messages if message["role"] != "system"]
+    rest: list[Any] = [message for message in question.messages if message["role"] != "system"]
     head = own if system is None else [{"role": "system", "content": system}]
     if passages:
         rest = with_passages(rest, passages)

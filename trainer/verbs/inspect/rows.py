@@ -24,7 +24,7 @@ class InspectedRow:
     side: str
     index: int
     """Line in that file, from 0."""
-    record: dict[str, Any]
+    record: Any
     suspicion: dict[str, Any] | None = None
     """Why its answer may be wrong, see `trainer.verbs.inspect.losses.label_errors`."""
 

@@ -137,7 +137,7 @@ class Talk:
         """
         if self.system is not None:
             return {"prompt": [{"role": "system", "content": self.system}, *self.turns]}
-        row = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
+        row: dict[str, Any] = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
         if lacks_system(row, self.tuned.system):
             raise DataError(self.tuned.system.said, hint="/system TEXT sets it")
         return row

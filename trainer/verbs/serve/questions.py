@@ -74,7 +74,7 @@ def read_questions(path: Path, data: DataSection, system: ServedSystem) -> Itera
         yield asked
 
 
-def opening(data: DataSection, system: ServedSystem) -> Callable[[Row], Row]:
+def opening(data: DataSection, system: ServedSystem) -> Callable[[Any], Any]:
     """Return what puts the system prompt of training in front of a row's turns, as the data stage does."""
     text, when = system.text, data.system_prompt.when if data.system_prompt else "missing"
     return lambda row: row if text is None else apply_system_prompt(row, text, when=when)

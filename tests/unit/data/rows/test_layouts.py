@@ -33,7 +33,7 @@ def said(content: object, **more: Any) -> dict[str, Any]:
 
 def test_the_list_of_layouts_names_every_format_once_and_stands_in_the_docs() -> None:
     assert sorted(layout.name for layout in LAYOUTS) == sorted(set(get_args(Format)) - {"auto"})
-    docs = Path(__file__).parents[3] / "docs" / "data.md"
+    docs = Path(__file__).parents[4] / "docs" / "data.md"
     assert f"\n{layout_table()}\n" in docs.read_text(encoding="utf-8")
 
 
