@@ -14,9 +14,10 @@ import io
 import statistics
 import sys
 import tokenize
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 VAGUE_WORDS = (
     "found place places said kept one ones own asked wanted told given other others done made taken seen "
@@ -25,6 +26,7 @@ VAGUE_WORDS = (
 """Words that name no kind of value. A binding is vague if it is one of them as a whole."""
 VAGUE = frozenset(VAGUE_WORDS.split())
 Folder = str
+Node = TypeVar("Node", bound=ast.AST)
 
 
 def bindings(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -92,8 +94,8 @@ class House:
     """The sources of one checkout, parsed."""
 
     def __init__(self, root: Path) -> None:
-        package = root / "trainer"
-        self.sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+        self.root = root
+        self.sources = {path: path.read_text(encoding="utf-8") for path in sorted((root / "trainer").rglob("*.py"))}
         self.trees = {path: ast.parse(source) for path, source in self.sources.items()}
         self.modules = {
             ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
@@ -115,37 +117,59 @@ class House:
         below = {module: imports(self.trees[path], names) - {module} for module, path in self.modules.items()}
         return [group for group in components(below) if len(group) > 1]
 
+    def num_lines(self) -> int:
+        """Return the number of lines of all files."""
+        return sum(source.count("\n") for source in self.sources.values())
+
+    def names(self) -> list[str]:
+        """Return every name that the sources bind, as often as they bind it."""
+        return [name for tree in self.trees.values() for _, name in bindings(tree)]
+
+    def vague_percent(self) -> float:
+        """Return the share of vague bindings in percent."""
+        names = self.names()
+        return 100 * sum(map(is_vague, names)) / len(names)
+
+    def any_per_1000_lines(self) -> float:
+        """Return the uses of `Any` in 1,000 lines."""
+        return 1000 * sum(map(num_any, self.trees.values())) / self.num_lines()
+
+    def repeated_class_names(self) -> list[str]:
+        """Return the names that two or more classes have."""
+        counts = Counter(node.name for node in self.nodes(ast.ClassDef))
+        return sorted(name for name, count in counts.items() if count > 1)
+
+    def folder_sizes(self) -> dict[Folder, int]:
+        """Return the number of modules in each folder, `__init__.py` not counted."""
+        modules = (path for path in self.sources if path.name != "__init__.py")
+        return Counter(str(path.parent.relative_to(self.root)) for path in modules)
+
+    def nodes(self, kind: type[Node]) -> list[Node]:
+        """Return the nodes of one kind in all files."""
+        return [node for tree in self.trees.values() for node in ast.walk(tree) if isinstance(node, kind)]
+
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield name and value of each figure."""
-        lines = {path: source.count("\n") for path, source in self.sources.items()}
-        total = sum(lines.values())
-        names = [name for tree in self.trees.values() for _, name in bindings(tree)]
+        file_lengths = [source.count("\n") for source in self.sources.values()]
+        lengths = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in self.nodes(ast.FunctionDef)]
+        names = self.names()
         texts = [text for tree in self.trees.values() for text in docstrings(tree)]
-        functions = [
-            node for tree in self.trees.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
-        ]
-        classes = Counter(
-            node.name for tree in self.trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-        )
-        lengths = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions]
-        folders: dict[Folder, int] = defaultdict(int)
-        for path in self.sources:
-            folders[str(path.parent.relative_to(path.parents[len(path.parents) - 1]))] += path.name != "__init__.py"
-        vague = sum(map(is_vague, names))
-        yield "lines", f"{total:,}"
-        yield "files, lines of the median file", f"{len(lines)}, {statistics.median(lines.values()):.0f}"
+        folders = self.folder_sizes()
+        largest = max(folders, key=lambda folder: folders[folder])
+        yield "lines", f"{self.num_lines():,}"
+        yield "files, lines of the median file", f"{len(file_lengths)}, {statistics.median(file_lengths):.0f}"
         yield (
             "functions, lines of the median and the longest",
             f"{len(lengths)}, {statistics.median(lengths):.0f}, {max(lengths)}",
         )
-        yield "vague bindings", f"{vague} of {len(names)} ({100 * vague / len(names):.1f} %)"
-        yield "class names that stand for two things", str(sum(count > 1 for count in classes.values()))
-        yield "`Any` in 1,000 lines", f"{1000 * sum(map(num_any, self.trees.values())) / total:.1f}"
-        yield "comments in 100 lines", f"{100 * sum(map(comments, self.sources.values())) / total:.1f}"
+        yield "vague bindings", f"{sum(map(is_vague, names))} of {len(names)} ({self.vague_percent():.1f} %)"
+        yield "class names that stand for two things", str(len(self.repeated_class_names()))
+        yield "`Any` in 1,000 lines", f"{self.any_per_1000_lines():.1f}"
+        num_comments = sum(map(comments, self.sources.values()))
+        yield "comments in 100 lines", f"{100 * num_comments / self.num_lines():.1f}"
         yield "docstrings with an example", f"{sum(map(has_example, texts))} of {len(texts)}"
         yield "`assert_never`", str(sum(source.count("assert_never(") for source in self.sources.values()))
-        largest = max(folders, key=lambda folder: folders[folder])
-        yield "files of the largest folder", f"{folders[largest]} ({largest.rpartition('/')[2]})"
+        yield "files of the largest folder", f"{folders[largest]} ({largest})"
         yield "folders, arrows between them", f"{len(folders)}, {len(self.arrows())}"
         yield "circles of modules", str(len(self.circles()))
 
