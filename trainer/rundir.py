@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import platform
@@ -15,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +24,7 @@ import orjson
 
 import trainer
 from trainer.errors import HardwareError, StageError, TrainerError
+from trainer.lock import exclusive
 
 STAGE_JSON = "stage.json"
 STARTED_JSON = "started.json"
@@ -238,27 +238,16 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run; the kernel frees the lock of a process that dies.
+        """Hold the run folder for this process.
 
         Raises:
             StageError: Another process holds it.
         """
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / ".lock").open("a+")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                handle.seek(0)
-                owner = handle.read().strip() or "unknown"
-                raise StageError(
-                    f"{self.path} is in use by process {owner}",
-                    hint="wait until it ends, or use another run folder: --set name=NEW",
-                ) from error
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+        hint = "wait until it ends, or use another run folder: --set name=NEW"
+        with ExitStack() as stack:
+            with disk_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(exclusive(self.path / ".lock", subject=self.path, hint=hint))
             yield
 
 

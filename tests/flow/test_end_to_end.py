@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 
 from tests import tiny
 from tests.command import Project, Result, call, contents
+from trainer.rundir import RunFolder
 from trainer.shapes.gates import GateResult
 from trainer.shapes.predictions import Prediction
 from trainer.shapes.report import DataReport
@@ -304,10 +304,7 @@ def test_a_failed_gate_skips_export_and_still_reports(finished: Project) -> None
 
 
 def test_a_run_in_use_is_refused_with_the_process(finished: Project) -> None:
-    with (finished.run / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    with RunFolder(finished.run).locked():
         refused(finished.call("run"), f"in use by process {os.getpid()}")
     assert finished.call("run").code == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from tests.command import Project, Result, call, contents
 from trainer.export import lineage, write
 from trainer.export import push as hub
 from trainer.export.merge import stream
+from trainer.rundir import RunFolder
 from trainer.stages import export as stage
 
 pytestmark = pytest.mark.slow
@@ -349,11 +349,8 @@ def test_a_hub_base_that_moved_on_since_training_is_refused(run: Project, monkey
 
 
 def test_a_run_in_use_is_refused(run: Project) -> None:
-    with (run.run / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.write("4711")
-        handle.flush()
-        refused(export(run, "export.formats=[adapter]"), 4, "in use by process 4711")
+    with RunFolder(run.run).locked():
+        refused(export(run, "export.formats=[adapter]"), 4, f"in use by process {os.getpid()}")
 
 
 # Upload

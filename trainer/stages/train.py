@@ -6,7 +6,6 @@ Writes `adapter/` or `model/`, `checkpoints/`, `metrics.jsonl`, `exit.json`; `st
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -14,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, StageError, TrainerError
+from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, TrainerError
+from trainer.lock import exclusive
 from trainer.methods.launch import die_with_parent, launch
 from trainer.recipe import Recipe
 from trainer.recipe.train import LAUNCHED
@@ -85,7 +85,11 @@ def _work(recipe: Recipe, context: StageContext) -> None:
     die_with_parent()
     is_first = os.environ.get("RANK", "0") == "0"
     exit_path = context.dir / "exit.json"
-    with _reported(exit_path, is_first=is_first), disk_errors(context.dir), _held(context.dir, wanted=is_first):
+    with (
+        _reported(exit_path, is_first=is_first),
+        disk_errors(context.dir),
+        _train_folder(context.dir, is_first=is_first),
+    ):
         from trainer.methods.context import Job  # noqa: PLC0415  heavy: only workers need it
         from trainer.methods.worker import train  # noqa: PLC0415
 
@@ -121,28 +125,18 @@ def _expected_processes(recipe: Recipe, context: StageContext) -> int | None:
 
 
 @contextmanager
-def _held(folder: Path, *, wanted: bool) -> Iterator[None]:
+def _train_folder(folder: Path, *, is_first: bool) -> Iterator[None]:
     """Hold `train/` in its first process: a killed launcher may leave one behind that is still saving.
 
     Raises:
         StageError: Another training does not end.
     """
-    if not wanted:
+    if not is_first:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as handle:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise StageError(
-                        f"another training is running in {folder}", hint="wait for it, or use --set name=NEW"
-                    ) from error
-                time.sleep(0.2)
+    hint = "wait until it ends, or use another run folder: --set name=NEW"
+    with exclusive(folder / ".lock", subject=folder, hint=hint, wait_s=LOCK_WAIT_S):
         yield
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +14,7 @@ import torch
 
 from trainer.errors import HardwareError, StageError
 from trainer.export.merge.shards import INDEX, sha256_of
+from trainer.lock import exclusive
 from trainer.model.durable import sync
 from trainer.model.source import TOKENIZER_FILES
 
@@ -31,7 +30,7 @@ def partial_folder(target: Path) -> Path:
 
 @contextmanager
 def locked(target: Path) -> Iterator[Path]:
-    """Hold the target folder for this process alone; yields the partial folder, which carries the lock.
+    """Hold the target folder for this process alone; yield its partial folder.
 
     Raises:
         StageError: The target exists, or another process is writing it.
@@ -39,20 +38,14 @@ def locked(target: Path) -> Iterator[Path]:
     _refuse_existing(target)
     partial = partial_folder(target)
     partial.mkdir(parents=True, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
-    try:
+    lock = target.with_name(f".{target.name}.lock")  # beside the partial folder, which is renamed
+    with exclusive(lock, subject=target, hint="wait until it ends, or choose another folder"):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StageError(
-                f"another process is writing {target}", hint="wait for it to end, or choose another folder"
-            ) from error
-        _refuse_existing(target)  # that process may have finished in between
-        yield partial
-    finally:
-        os.close(handle)
-        with suppress(OSError):
-            partial.rmdir()  # nothing was written
+            _refuse_existing(target)  # that process may have finished in between
+            yield partial
+        finally:
+            with suppress(OSError):
+                partial.rmdir()  # nothing was written
 
 
 def _refuse_existing(target: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from trainer.data.served_prompt import ServedSystem, replaces
 from trainer.errors import DataError, HardwareError, StageError
+from trainer.lock import exclusive
 from trainer.recipe import Recipe
 from trainer.recipe.json_schema import check_schema, read_schema
 from trainer.rundir import HashMemory, RunFolder, disk_errors, hash_value, read_json, write_json
@@ -142,19 +142,13 @@ class PredictionRun:
             StageError: Another process writes it, or it holds something else.
         """
         path = self.wanted.beside("state.json")
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = path.with_suffix(".lock").open("a")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StageError(
-                    f"{self.wanted.output} is being written by another process", hint="wait, or name another output"
-                ) from error
+        with ExitStack() as stack:
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = exclusive(path.with_suffix(".lock"), subject=self.wanted.output, hint="name another output")
+                stack.enter_context(lock)
             self._claim(path)
             yield
-            Path(handle.name).unlink(missing_ok=True)
 
     def _claim(self, path: Path) -> None:
         files = (self.wanted.output, self.wanted.beside("rejected.jsonl"))
