@@ -21,7 +21,7 @@ Verdict = Literal[
 Readiness = Literal["ready", "usable", "not_ready"]
 
 
-class Damage(TypedDict):
+class TuningDamage(TypedDict):
     """Something outside the task that is shown worse than in base."""
 
     metric: str
@@ -224,7 +224,7 @@ class Decision(TypedDict):
     headline: str
     because: list[str]
     would_change: list[str]
-    price: list[Damage]
+    price: list[TuningDamage]
     """The largest first."""
     price_measured: bool
     """Something outside the task was measured."""

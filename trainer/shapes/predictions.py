@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from trainer.shapes.scores import FailureKind
 
 
-class ToolCall(TypedDict):
+class AnswerCall(TypedDict):
     """A call of a tool."""
 
     name: str
@@ -32,7 +32,7 @@ class ArmAnswer(TypedDict):
     """Metric to why the mark is what it is."""
     failure: FailureKind | None
     """None: right, or not marked."""
-    calls: NotRequired[list[ToolCall] | None]
+    calls: NotRequired[list[AnswerCall] | None]
     """Where calls are expected; None: the text is no call."""
     content: NotRequired[str]
     """The answer without its reasoning."""
@@ -53,7 +53,7 @@ class Prediction(TypedDict):
     """The conversation before the answer: {"role", "content", ...}."""
     reference: str | None
     """The right answer as text."""
-    reference_calls: NotRequired[list[ToolCall] | None]
+    reference_calls: NotRequired[list[AnswerCall] | None]
     reference_tokens: int
     slices: dict[str, object]
     """Field to value of the row."""

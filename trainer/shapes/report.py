@@ -127,7 +127,7 @@ class HeldoutRuns(TypedDict):
     samples: list[RowPair]
 
 
-class Contamination(TypedDict):
+class ContaminationSummary(TypedDict):
     """Training rows that give away rows of benchmarks or of given held-out files."""
 
     action: Action
@@ -235,7 +235,7 @@ class DataReport(TypedDict):
     conflicts: Conflicts
     patterns: Patterns
     split: SplitSummary
-    contamination: Contamination
+    contamination: ContaminationSummary
     semantic: NotRequired[SemanticPairs]
     """Where `data.dedupe.semantic` is set."""
     lint: list[LintFinding]

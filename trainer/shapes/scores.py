@@ -22,7 +22,7 @@ class Score(TypedDict):
     """Rows."""
 
 
-class Difference(TypedDict):
+class ScoreDifference(TypedDict):
     """A metric of one arm less that of another, on the same rows."""
 
     difference: float
@@ -40,7 +40,7 @@ class Difference(TypedDict):
     """Exact; of shares whose rows are independent."""
 
 
-class Comparison(Difference):
+class ArmComparison(ScoreDifference):
     """A difference with the arms and the metric that it is about."""
 
     arm: str
@@ -126,10 +126,10 @@ class SuiteScores(TypedDict):
     metrics: dict[str, MetricDescription]
     arms: dict[str, dict[str, Score]]
     """Arm to metric to score."""
-    comparisons: list[Comparison]
+    comparisons: list[ArmComparison]
 
 
-class Retention(TypedDict):
+class RetentionScores(TypedDict):
     """How far tuning moved the model from its base on general prompts."""
 
     kl: NotRequired[Score]
@@ -142,7 +142,7 @@ class Retention(TypedDict):
     other_language_rate: NotRequired[dict[str, Score]]
     same_answer_rate: NotRequired[dict[str, Score]]
     """Arm to share of answers that are the answer to another prompt too."""
-    comparisons: list[Comparison]
+    comparisons: list[ArmComparison]
 
 
 class Scores(TypedDict):
@@ -157,11 +157,11 @@ class Scores(TypedDict):
     """Arm to metric to score."""
     facts: dict[str, ArmFacts]
     """By arm."""
-    comparisons: list[Comparison]
+    comparisons: list[ArmComparison]
     slices: dict[str, dict[str, SliceScores]]
     """Field to value to scores."""
     suites: dict[str, SuiteScores]
-    retention: Retention | None
+    retention: RetentionScores | None
     """None: not measured."""
     most_frequent_answer: FrequentReference | None
     """None: no reference repeats."""
