@@ -119,7 +119,7 @@ PLANTED = {
     "a type of personal data": Planted(
         edits={"recipe/pii.py": {"PersonalType = Literal[\n": 'PersonalType = Literal[\n    "blood_group",\n'}},
         names=("blood_group",),
-        deciders={"data/pii/types.py": 1},
+        deciders={},  # without a record the import of trainer.data.pii.types fails, see test_records
     ),
 }
 

@@ -31,9 +31,9 @@ from truth import pairs_above
 
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.duplicates.shingles import normalise_words
-from trainer.data.pii.presidio import PresidioDetector
-from trainer.data.pii.rule import Match
-from trainer.data.pii.rules import families, find_all
+from trainer.data.pii.detectors.presidio import PresidioDetector
+from trainer.data.pii.detectors.rule import Match
+from trainer.data.pii.find import families, find_all
 from trainer.errors import HardwareError
 from trainer.recipe.clean import Clean
 from trainer.recipe.data import DataSection

@@ -22,7 +22,8 @@ DRAWS = 24
 
 
 def ours() -> tuple[Covers, Callable[[str], bool]]:
-    from trainer.data.pii.rules import SECRETS, families, find_all
+    from trainer.data.pii.find import families, find_all
+    from trainer.data.pii.types import SECRETS
 
     rules = families(("US", "GB", "DE"))
 

@@ -127,9 +127,8 @@ def show(name: str, rows: list[Row], *, excerpts: int) -> None:
             return
     texts = {f"rows.jsonl:{number}": json.dumps(row, ensure_ascii=False) for number, row in enumerate(rows, start=1)}
     for finding in listed:
-        print(
-            f"{name}: {finding['rule']} {finding['severity']} {finding['count']}: {finding['title']}: {finding['detail']}"
-        )
+        head = f"{name}: {finding['rule']} {finding['severity']} {finding['count']}"
+        print(f"{head}: {finding['title']}: {finding['detail']}")
         for ref in finding["rows"][:excerpts]:
             print(f"    {ref} {texts.get(ref.split(' = ')[0], '')[:300]}")
     if not listed:

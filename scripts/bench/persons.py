@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from tests.unit.data.pii.examples import IDENTITIES
 from tests.unit.data.pii.person_rows import BARE, IN_SENTENCES_WITHOUT_SPACES, LOOKALIKES, SENTENCES, number_of
-from trainer.data.pii.rule import Match
-from trainer.data.pii.rules import families, find_all
+from trainer.data.pii.detectors.rule import Match
+from trainer.data.pii.find import families, find_all
 from trainer.recipe.pii import DEFAULT_REGIONS, Presidio
 
 Find = Callable[[str], list[Match]]
@@ -27,7 +27,7 @@ def engines() -> dict[str, Find]:
     rules = families(DEFAULT_REGIONS)
     found: dict[str, Find] = {"ours": lambda text: find_all(text, rules)}
     if importlib.util.find_spec("presidio_analyzer") is not None:
-        from trainer.data.pii.presidio import PresidioDetector
+        from trainer.data.pii.detectors.presidio import PresidioDetector
 
         found["presidio"] = PresidioDetector(Presidio(threshold=0.35)).find
     return found

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.data.pii.presidio import PresidioDetector
-from trainer.data.pii.rule import Match
+from trainer.data.pii.detectors.presidio import PresidioDetector
+from trainer.data.pii.detectors.rule import Match
 from trainer.data.pii.scan import Scanner
 from trainer.recipe.pii import Pii, Presidio
 
@@ -52,7 +52,7 @@ def message_row(*texts: str) -> dict[str, Any]:
 def our_find() -> Find:
     """Build a function that finds with the rules alone, reserved values left out as the scanner does."""
     scanner = Scanner(Pii())
-    return lambda text: [match for found in scanner.found(message_row(text)) for match in found.matches]
+    return lambda text: [match for leaf in scanner.find(message_row(text)) for match in leaf.matches]
 
 
 def presidio_find(threshold: float) -> Find | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import Rows, RowSet
-from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.finding import Finding, LintContext, PersonalData, Seen
 from trainer.data.lint.fixes import advised
 from trainer.data.lint.run import Linter
 from trainer.data.read.hub import resolved_commit

@@ -60,7 +60,7 @@ class Taker:
             raise cleaned.error
         if self.scan is None:
             return cleaned.record
-        return self.scan(cleaned.record).kept(given.origin.label, raw.line)
+        return self.scan(cleaned.record).require_record(given.origin.label, raw.line)
 
 
 @dataclass

@@ -28,7 +28,7 @@ from trainer.data.duplicates.texts import (
     prompt_text,
     said_of,
 )
-from trainer.data.lint.facts import row_facts
+from trainer.data.lint.facts.row import row_facts
 from trainer.data.pii.hide import Mask, scanner
 from trainer.data.read.raw_row import RawRow
 from trainer.data.records.kinds import Origin, Record, kind_of_row, rejected, write_line
@@ -42,7 +42,8 @@ from trainer.recipe.data import DataSection
 from trainer.recipe.pii import CHANGING
 
 if TYPE_CHECKING:  # slow to import, see `mask.scanner`
-    from trainer.data.pii.scan import PiiFinding, Scanned, Scanner
+    from trainer.data.pii.findings import PiiFinding, Scanned
+    from trainer.data.pii.scan import Scanner
 
 CHUNK_ROWS, CHUNK_CHARS = 1000, 8_000_000
 SAMPLES_PER_CHUNK = 3
@@ -277,7 +278,7 @@ def _scanned(scanned: Scanned, record: Record, result: Prepared) -> Record:
     """
     source, line = record["source"], record["line"]
     result.pii += [(f"{source}:{line}", finding) for finding in scanned.findings]
-    return scanned.kept(source, line)
+    return scanned.require_record(source, line)
 
 
 def parse_benchmark(raw: RawRow, label: str) -> Record:

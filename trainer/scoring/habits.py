@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from trainer.data.lint.language import language_of
+from trainer.data.lint.facts.language import language_of
 from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.statistics.measurements import Evidence
 

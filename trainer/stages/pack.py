@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from trainer import exact_json
-from trainer.data.lint.findings import Finding, Seen
+from trainer.data.lint.finding import Finding, Seen
+from trainer.data.lint.findings.tokens import LongRows, TokenFacts, quote_findings, token_findings
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import raise_errors, settled
-from trainer.data.lint.tokens import LongRows, TokenFacts, quote_findings, token_findings
 from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe

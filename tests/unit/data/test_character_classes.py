@@ -9,8 +9,8 @@ import pytest
 
 from trainer.data.character_classes import CAPITALS, DIGITS, SMALL, class_table, classes_of
 from trainer.data.duplicates.keys import CASED, normalise, normalise_exactly
-from trainer.data.pii.rule import has_long_word
-from trainer.data.pii.rules import has_mixed_id, may_hold_a_value, num_digits
+from trainer.data.pii.detectors.rule import has_long_word
+from trainer.data.pii.find import has_mixed_id, may_hold_a_value, num_digits
 
 PIECES = (
     *(

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from tests import tiny
-from trainer.data.lint.tokens import quote_findings
+from trainer.data.lint.findings.tokens import quote_findings
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn, Renderer
 from trainer.tokens.content import GUARD, ContentGuard, unguarded, without_guards

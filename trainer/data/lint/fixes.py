@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from trainer.data.lint.findings import Finding
+from trainer.data.lint.finding import Finding
 from trainer.recipe.clean import Clean
 from trainer.recipe.data import DataSection, Split
 from trainer.recipe.lint import Lint

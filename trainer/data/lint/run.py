@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.lint.balance import balance_findings, classes
-from trainer.data.lint.facts import RowFacts
-from trainer.data.lint.findings import Finding, LintContext
-from trainer.data.lint.quality import quality_findings
+from trainer.data.lint.facts.row import RowFacts
+from trainer.data.lint.finding import Finding, LintContext
+from trainer.data.lint.findings.balance import balance_findings, classes
+from trainer.data.lint.findings.quality import quality_findings
+from trainer.data.lint.findings.upstream import given_findings
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Ints, RowTally
-from trainer.data.lint.upstream_findings import given_findings
 from trainer.data.pii.hide import masked_names
 from trainer.data.records.reasons import told
 from trainer.errors import DataError

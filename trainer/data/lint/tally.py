@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from trainer.data.lint.facts import DIGITS, RowFacts
+from trainer.data.lint.facts.row import DIGITS, RowFacts
 from trainer.data.lint.frequent import Frequent
 from trainer.data.records.reasons import quoted
 

@@ -1,12 +1,13 @@
-"""Write full-width letters and signs, and digits of all scripts, as ASCII: one character for one, so places stay."""
+"""Rewrite full-width letters and signs, and digits of all scripts, as ASCII. Each character becomes one character."""
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 
 WIDE_SIGNS = "＠．－＋（）／＿％"
-"""Commas and colons of Chinese and Japanese text are left: between two numbers they part them."""
+"""Commas and colons of Chinese and Japanese text stay: between two numbers they separate them."""
 
 DIGITS = {
     code: str(unicodedata.decimal(chr(code)))
@@ -16,14 +17,25 @@ DIGITS = {
 LETTERS = {code: chr(code - 0xFEE0) for start in (0xFF21, 0xFF41) for code in range(start, start + 26)}
 SIGNS = {ord(sign): unicodedata.normalize("NFKC", sign) for sign in WIDE_SIGNS}
 TABLE = {**DIGITS, **LETTERS, **SIGNS}
-TELLING = frozenset(map(chr, {**DIGITS, **LETTERS})) | {"＠"}
-"""Without one of these a text is matched as it is: brackets alone are frequent in Chinese and Japanese."""
+CUES = frozenset(map(chr, {**DIGITS, **LETTERS})) | {"＠"}
+"""A text without one of these stays as it is: wide brackets alone are frequent in Chinese and Japanese."""
 
 
 def folded(text: str) -> str:
     """Return the text as rules and checks read it, of the same length.
 
     Example:
-        `電話：０９０－１２３４` is `電話：090-1234`.
+        >>> folded("電話：０９０－１２３４")
+        '電話：090-1234'
     """
-    return text if text.isascii() or TELLING.isdisjoint(text) else text.translate(TABLE)
+    return text if text.isascii() or CUES.isdisjoint(text) else text.translate(TABLE)
+
+
+def digits_in(value: str) -> str:
+    """Return the ASCII digits of a value.
+
+    Example:
+        >>> digits_in("+1 (202) 456-1111")
+        '12024561111'
+    """
+    return re.sub("[^0-9]", "", value)

@@ -1,4 +1,4 @@
-"""Personal data hidden in texts that are shown: in reports, messages and errors, whatever is done to the rows."""
+"""Hide personal data in reports, messages and errors, whatever the recipe does to the rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def scanner(section: Pii) -> Scanner:
-    """Return the scanner of a recipe; its many patterns compile on import, and `check` mostly needs none of them.
+    """Return the scanner of a recipe. Its import compiles many patterns, which `check` mostly needs not.
 
     Raises:
-        HardwareError: The key of the pseudonyms is not there.
+        HardwareError: The key of the pseudonyms is missing.
     """
     from trainer.data.pii.scan import Scanner  # noqa: PLC0415  see above
 
@@ -25,26 +25,27 @@ def scanner(section: Pii) -> Scanner:
 
 
 class Mask:
-    """Masks every value that the rules find; what the recipe allows may be shown."""
+    """Masks every value in a text, except values that the recipe allows."""
 
     def __init__(self, section: Pii) -> None:
         regions, allowed = section.phone_regions, section.allow
-        shown = Pii(action="mask", secrets="mask", on_residual="report", phone_regions=regions, allow=allowed)
-        self._scan = scanner(shown)
+        self._scan = scanner(
+            Pii(action="mask", secrets="mask", on_residual="report", phone_regions=regions, allow=allowed)
+        )
 
     def __call__(self, text: str) -> str:
         """Return the text with every value masked."""
         return str(self.row({"text": text})["text"])
 
     def row(self, record: Record) -> Record:
-        """Return a row with every value masked, those too that only another text of the row gives away."""
+        """Return a row with every value masked, also values that only another text of the row identifies."""
         masked = self._scan(record).record
         assert masked is not None
         return masked
 
 
 def masked_names(names: Mapping[str, int], mask: Callable[[str], str]) -> Counter[str]:
-    """Return name -> rows with values in the names masked; names that look the same then are counted together."""
+    """Mask the names, and add up the counts of names that look the same then."""
     masked = Counter[str]()
     for name, count in names.items():
         masked[mask(name)] += count
@@ -52,5 +53,5 @@ def masked_names(names: Mapping[str, int], mask: Callable[[str], str]) -> Counte
 
 
 def hidden(text: str) -> str:
-    """Mask a text for an error of a reader, which knows no recipe; compiling the rules takes a moment."""
+    """Mask a text for an error of a reader, which has no recipe. Compiling the rules takes a moment."""
     return Mask(Pii())(text)

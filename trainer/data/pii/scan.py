@@ -1,4 +1,4 @@
-"""Personal data and secrets of one row: find them everywhere, act, look again."""
+"""Scan one row for personal data and secrets: find values, act, and scan again."""
 
 from __future__ import annotations
 
@@ -6,96 +6,42 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
 
 from trainer.data.pii.allow import Allowed
+from trainer.data.pii.detectors.name_model import NameDetector
+from trainer.data.pii.detectors.presidio import PresidioDetector
+from trainer.data.pii.detectors.rule import Detector, Match
+from trainer.data.pii.find import families, find_all, settle
+from trainer.data.pii.findings import LeafMatches, PiiFinding, Scanned
 from trainer.data.pii.fold import folded
-from trainer.data.pii.masking import mask, sample
-from trainer.data.pii.name_model import NameDetector
-from trainer.data.pii.placeholders import placeholders
-from trainer.data.pii.presidio import PresidioDetector
-from trainer.data.pii.pseudonyms import Pseudonyms
-from trainer.data.pii.replace import after_escape, echo_pattern, may_come_again, replace
-from trainer.data.pii.residual import remains
-from trainer.data.pii.rule import Detector, Match
-from trainer.data.pii.rules import SECRETS, families, find_all, settle
+from trainer.data.pii.replace.placeholders import placeholders
+from trainer.data.pii.replace.pseudonyms import Pseudonyms
+from trainer.data.pii.replace.residual import remains
+from trainer.data.pii.replace.spans import after_escape, echo_pattern, may_come_again, replace
+from trainer.data.pii.types import SECRETS, mask
 from trainer.data.pii.walk import Leaf, leaves, rewritten
 from trainer.data.records.kinds import Record
 from trainer.data.records.reasons import RowError
-from trainer.errors import DataError, HardwareError
+from trainer.errors import HardwareError
 from trainer.recipe.pii import CHANGING, Action, Pii
-
-Verdict = Literal["keep", "drop", "error"]
 
 MIN_KEY_BYTES = 16
 
 
-class PiiFinding(NamedTuple):
-    """One found value, told without showing it.
-
-    Args:
-        type: of the value.
-        path: its place in the row.
-        action: what was done; `residual` where something is left after the action.
-        sample: masked value with a little text around.
-    """
-
-    type: str
-    path: str
-    action: str
-    sample: str
-
-
-class Scanned(NamedTuple):
-    """A row after the scan.
-
-    Args:
-        record: the row; the same object where nothing was replaced, None where it is dropped or refused.
-        verdict: keep, drop, or error: the stage must stop.
-        counts: values found, by type.
-        findings: one for each value.
-    """
-
-    record: Record | None
-    verdict: Verdict
-    counts: dict[str, int]
-    findings: list[PiiFinding]
-
-    def kept(self, source: str, line: int) -> Record:
-        """Return the row, where the recipe lets it pass.
-
-        Raises:
-            RowError: It is left out.
-            DataError: It stops the stage.
-        """
-        if self.verdict == "error":
-            raise refusal(source, line, self.findings)
-        if self.record is None:
-            raise RowError("personal_data", ", ".join(sorted(self.counts)))
-        return self.record
-
-
-class FoundIn(NamedTuple):
-    """What is found in one leaf."""
-
-    leaf: Leaf
-    matches: list[Match]
-
-
 class Scanner:
-    """Scans rows; the same row gives the same result in every process that has a copy of one scanner.
+    """Scans rows: finds values, acts, and scans again. Copies in other processes give the same results.
 
     Args:
         section: `data.pii`.
-        special_tokens: of the chat template; no replacement touches or makes one.
+        special_tokens: tokens of the chat template; no replacement touches or makes one.
 
     Raises:
-        HardwareError: the variable `key_env` is not set or too short, or an extra is missing.
+        HardwareError: The variable `key_env` is not set or too short, or an extra is missing.
     """
 
     def __init__(self, section: Pii, *, special_tokens: frozenset[str] = frozenset()) -> None:
         self._section = section
+        self._actions: dict[str, Action] = {type_: action for type_, action in section.types.items()}
         self._rules = families(section.phone_regions)
         self._allowed = Allowed(tuple(section.allow))
         self._words = placeholders(special_tokens)
@@ -112,7 +58,7 @@ class Scanner:
         """Scan one row and act on what is found.
 
         Raises:
-            RowError: the row is nested too deep to be read.
+            RowError: The row is nested too deep.
         """
         try:
             return self._scan(record)
@@ -120,42 +66,42 @@ class Scanner:
             raise RowError("unsupported_content", "nested too deep to be scanned for personal data") from None
 
     def action_of(self, type_: str) -> Action:
-        """Return what the recipe does about a type; the extras only report."""
+        """Return the action of the recipe for a type. Types of the extras are only reported."""
         if ":" in type_:
             return "report"
         general = self._section.secrets if type_ in SECRETS else self._section.action
-        return {**self._section.types}.get(type_, general)  # type: ignore[call-overload,no-any-return]
+        return self._actions.get(type_, general)
 
     def _scan(self, record: Record) -> Scanned:
-        found = self.found(record)
-        if not found:
+        matched = self.find(record)
+        if not matched:
             return Scanned(record, "keep", {}, [])
-        counts = Counter(match.type for each in found for match in each.matches)
-        findings = [finding for each in found for finding in self._findings(each)]
+        counts = dict(Counter(match.type for leaf in matched for match in leaf.matches))
+        findings = [finding for leaf in matched for finding in self._findings(leaf)]
         actions = {finding.action for finding in findings}
         if "error" in actions:
-            return Scanned(None, "error", dict(counts), findings)
+            return Scanned(None, "error", counts, findings)
         if "drop" in actions:
-            return Scanned(None, "drop", dict(counts), findings)
+            return Scanned(None, "drop", counts, findings)
         if not actions & (CHANGING | {"residual"}):
-            return Scanned(record, "keep", dict(counts), findings)
-        return self._changed(record, found, dict(counts), findings)
+            return Scanned(record, "keep", counts, findings)
+        return self._changed(record, matched, counts, findings)
 
     def _changed(
-        self, record: Record, found: list[FoundIn], counts: dict[str, int], findings: list[PiiFinding]
+        self, record: Record, matched: list[LeafMatches], counts: dict[str, int], findings: list[PiiFinding]
     ) -> Scanned:
-        """Replace what is to be replaced and scan once more."""
+        """Replace values and scan the new row once."""
         issued: set[str] = set()
-        by_path = {each.leaf.path: each.matches for each in found if not each.leaf.is_key}
+        by_path = {leaf.path: matches for leaf, matches in matched if not leaf.is_key}
         new = rewritten(record, lambda leaf: self._replaced(leaf, by_path.get(leaf.path, []), issued))
-        left = self._residual(new, issued) + [finding for finding in findings if finding.action == "residual"]
-        if not left or self._section.on_residual == "report":
-            known = [finding for finding in findings if finding.action != "residual"]
-            return Scanned(new, "keep", counts, [*known, *left])
-        return Scanned(None, self._section.on_residual, counts, [*findings, *left])
+        residual = self._residual(new, issued) + [finding for finding in findings if finding.action == "residual"]
+        if not residual or self._section.on_residual == "report":
+            acted = [finding for finding in findings if finding.action != "residual"]
+            return Scanned(new, "keep", counts, [*acted, *residual])
+        return Scanned(None, self._section.on_residual, counts, [*findings, *residual])
 
-    def _replaced(self, leaf: Leaf, matches: list[Match], issued: set[str]) -> Any:
-        """Return the text of a leaf after the actions; a number stays one where its stand-in is one."""
+    def _replaced(self, leaf: Leaf, matches: list[Match], issued: set[str]) -> str | int:
+        """Return the new text of a leaf. A number stays a number if its replacement is one."""
         changing = [match for match in matches if self.action_of(match.type) in CHANGING]
         if not changing:
             return leaf.text
@@ -171,16 +117,17 @@ class Scanner:
     def _replacement(self, type_: str, value: str) -> str:
         match self.action_of(type_):
             case "redact":
-                return self._words.of(type_)
+                return self._words.word(type_)
             case "mask":
                 return mask(type_, value)
             case "pseudonymise":
                 return self._pseudonyms.stand_in(type_, value)
-        raise AssertionError("only these actions change a text")
+            case "report" | "drop" | "error":
+                raise AssertionError("this action changes no text")
 
     def _residual(self, record: Record, issued: set[str]) -> list[PiiFinding]:
-        """Return what is left of the types that were to be replaced: found by rule, or drawn and beside a stand-in."""
-        left: list[PiiFinding] = []
+        """Return values left in the new row: by rule, or as random characters beside a placeholder."""
+        findings: list[PiiFinding] = []
         secret_words = {word for word in issued if self._words.names(word, SECRETS)}
         for leaf in leaves(record):
             if leaf.is_key:
@@ -191,99 +138,74 @@ class Scanner:
                 if self.action_of(match.type) in CHANGING and not is_issued(leaf.text[match.start : match.end], issued)
             ]
             matches = settle([*matches, *remains(leaf.text, secret_words)])
-            left += [finding._replace(action="residual") for finding in self._findings(FoundIn(leaf, matches))]
-        return left
+            findings += [finding._replace(action="residual") for finding in self._findings(LeafMatches(leaf, matches))]
+        return findings
 
-    def found(self, record: Record) -> list[FoundIn]:
-        """Return the leaves that hold something, with every echo of a value that was found elsewhere in the row."""
-        every = leaves(record)
-        listed = [self._matches(leaf) for leaf in every]
-        if not any(listed):
+    def find(self, record: Record) -> list[LeafMatches]:
+        """Return the leaves with values. A value in one leaf is searched in all others too."""
+        row = leaves(record)
+        matches = [self._matches(leaf) for leaf in row]
+        if not any(matches):
             return []
-        texts = [folded(leaf.text) for leaf in every]
-        echoes = echo_pattern(may_come_again(list(zip(texts, listed, strict=True))))
-        widened = [self._echoed(leaf, matches, echoes) for leaf, matches in zip(every, listed, strict=True)]
-        return [FoundIn(leaf, matches) for leaf, matches in zip(every, widened, strict=True) if matches]
+        texts = [folded(leaf.text) for leaf in row]
+        echoes = echo_pattern(may_come_again(list(zip(texts, matches, strict=True))))
+        widened = (self._with_echoes(*leaf, echoes) for leaf in zip(row, texts, matches, strict=True))
+        return [LeafMatches(leaf, matches) for leaf, matches in zip(row, widened, strict=True) if matches]
 
-    def _echoed(self, leaf: Leaf, matches: list[Match], echoes: dict[str, re.Pattern[str]]) -> list[Match]:
-        again = [
-            Match(*hit.span(), type_) for type_, echo in echoes.items() for hit in echo.finditer(folded(leaf.text))
-        ]
+    def _with_echoes(
+        self, leaf: Leaf, text: str, matches: list[Match], echoes: dict[str, re.Pattern[str]]
+    ) -> list[Match]:
+        again = [Match(*echo.span(), type_) for type_, pattern in echoes.items() for echo in pattern.finditer(text)]
         return self._words.outside_tokens(leaf.text, settle([*matches, *again]))
 
     def _matches(self, leaf: Leaf) -> list[Match]:
-        """Return what stands in one leaf; its key counts as words before it."""
+        """Return the values of one leaf. Its key counts as words before it."""
         text = leaf.lead + leaf.text
-        found = find_all(text, self._rules)
+        matches = find_all(text, self._rules)
         if self._extras:
-            found = beside(found, [match for detector in self._extras for match in detector.find(text)])
-        if not found:
-            return found
+            matches = beside(matches, [match for detector in self._extras for match in detector.find(text)])
+        if not matches:
+            return matches
         offset = len(leaf.lead)
-        moved = [Match(start - offset, end - offset, type_) for start, end, type_ in found if start >= offset]
-        shown = [after_escape(leaf.text, match) for match in moved]
-        kept = [match for match in shown if not self._allowed(match.type, leaf.text[match.start : match.end])]
-        return self._words.outside_tokens(leaf.text, kept)
+        moved = [Match(start - offset, end - offset, type_) for start, end, type_ in matches if start >= offset]
+        values = [after_escape(leaf.text, match) for match in moved]
+        banned = [match for match in values if not self._allowed(match.type, leaf.text[match.start : match.end])]
+        return self._words.outside_tokens(leaf.text, banned)
 
-    def _findings(self, found: FoundIn) -> list[PiiFinding]:
-        """Tell the values of a leaf, each in the masked text around it."""
-        leaf, matches = found
-        pieces, spans, end = "", [], 0
-        for match in matches:
-            pieces += leaf.text[end : match.start]
-            hidden = mask(match.type, leaf.text[match.start : match.end])
-            spans.append((len(pieces), len(pieces) + len(hidden)))
-            pieces, end = pieces + hidden, match.end
-        pieces += leaf.text[end:]
+    def _findings(self, matched: LeafMatches) -> list[PiiFinding]:
+        leaf = matched.leaf
+        actions = {match.type: self.action_of(match.type) for match in matched.matches}
         return [
-            PiiFinding(match.type, leaf.path, self._told(leaf, match.type), sample(pieces, *span))
-            for match, span in zip(matches, spans, strict=True)
+            PiiFinding(
+                match.type,
+                leaf.path,
+                "residual" if leaf.is_key and actions[match.type] in CHANGING else actions[match.type],
+                sample,
+            )
+            for match, sample in matched.samples()
         ]
-
-    def _told(self, leaf: Leaf, type_: str) -> str:
-        action = self.action_of(type_)
-        return "residual" if leaf.is_key and action in CHANGING else action
 
 
 def blanked(text: str, issued: set[str]) -> str:
-    """Return the text with its stand-ins as blocks of the same length: their words say nothing about what follows."""
+    """Replace pseudonyms and placeholders by blocks of their length, so that they are no context of what follows."""
     for stand_in in sorted(issued, key=len, reverse=True):
         text = text.replace(stand_in, "█" * len(stand_in))
     return text
 
 
 def is_issued(value: str, issued: set[str]) -> bool:
-    """Tell whether what is found again is a stand-in of this row."""
+    """Tell whether a value overlaps a replacement of this row."""
     return any(value in new or new in value for new in issued)
 
 
-def beside(found: list[Match], extra: list[Match]) -> list[Match]:
-    """Add what the extras found to what the rules found; shared characters stay with the rules, which may act."""
-    apart = [match for match in extra if not any(own.start < match.end and match.start < own.end for own in found)]
-    return sorted([*found, *settle(apart)])
-
-
-def refusal(source: str, line: int, findings: Iterable[PiiFinding]) -> DataError:
-    """Build the error that stops the stage, without a found value in it.
-
-    Args:
-        source: file of the row.
-        line: its line.
-        findings: of the row.
-    """
-    stopping = [finding for finding in findings if finding.action in ("error", "residual")]
-    first = stopping[0]
-    why = "left after the action" if first.action == "residual" else "found"
-    more = f" and {len(stopping) - 1} more" if len(stopping) > 1 else ""
-    return DataError(
-        f"{source}:{line}: {first.path}: {first.type} {why}{more}: {first.sample}",
-        hint="correct or remove the row, name the value under data.pii.allow, or set "
-        + ("data.pii.on_residual: drop" if first.action == "residual" else f"data.pii.types: {{{first.type}: redact}}"),
-    )
+def beside(matches: list[Match], extra: list[Match]) -> list[Match]:
+    """Add the matches of the extras. Shared characters stay with the rules, whose matches may be replaced."""
+    apart = [match for match in extra if not any(peer.start < match.end and match.start < peer.end for peer in matches)]
+    return sorted([*matches, *settle(apart)])
 
 
 def _key(section: Pii) -> bytes:
-    """Return the key of the pseudonyms: from the environment, or a new one that is never written down."""
+    """Return the key of the pseudonyms from the environment, or a random one for this run."""
     if section.key_env is None:
         return secrets.token_bytes(32)
     key = os.environ.get(section.key_env, "").encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import exact_json
-from trainer.data.lint.facts import RowFacts, row_facts
+from trainer.data.lint.facts.row import RowFacts, row_facts
 from trainer.data.lint.rules import RULES
 from trainer.errors import DataError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.data.lint.facts import row_facts
-from trainer.data.lint.findings import Finding, LintContext
+from trainer.data.lint.facts.row import row_facts
+from trainer.data.lint.finding import Finding, LintContext
 from trainer.data.lint.run import Linter
 from trainer.recipe.lint import Lint
 

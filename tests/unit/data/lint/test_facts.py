@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.unit.data.lint.rows import PROSE, chat, pair
-from trainer.data.lint.facts import row_facts
-from trainer.data.lint.language import language_of
-from trainer.data.lint.tools import schemas_of
+from trainer.data.lint.facts.language import language_of
+from trainer.data.lint.facts.row import row_facts
+from trainer.data.lint.facts.tools import schemas_of
 
 GERMAN = "Die Bibliothek öffnet um neun Uhr morgens und schließt um sechs, nur am Sonntag ist niemand dort."
 

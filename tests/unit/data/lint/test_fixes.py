@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.unit.data.lint.rows import found, linted
-from trainer.data.lint.findings import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.finding import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.findings.tokens import LongRows, TokenFacts, token_findings
 from trainer.data.lint.fixes import advised
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import settled, severity_of
-from trainer.data.lint.tokens import LongRows, TokenFacts, token_findings
 from trainer.recipe.data import DataSection
 from trainer.recipe.lint import Lint
 

@@ -13,9 +13,9 @@ import pytest
 from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
 from tests.unit.data.lint.test_run import answers
 from trainer.data.clean.cleaner import Cleaner
-from trainer.data.lint.facts import PARSED_LINES, row_facts
-from trainer.data.lint.findings import Finding, LintContext, Seen
-from trainer.data.lint.labels import is_one_edit, variants
+from trainer.data.lint.facts.row import PARSED_LINES, row_facts
+from trainer.data.lint.finding import Finding, LintContext, Seen
+from trainer.data.lint.findings.labels import is_one_edit, variants
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import Linter, severity_of
 from trainer.recipe.clean import Clean

@@ -11,12 +11,12 @@ import pytest
 from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.clean.turns import EMPTY, JOINED, TRAILING
-from trainer.data.lint.facts import row_facts
-from trainer.data.lint.findings import LintContext, PersonalData, Seen
+from trainer.data.lint.facts.row import row_facts
+from trainer.data.lint.finding import LintContext, PersonalData, Seen
+from trainer.data.lint.findings.upstream import CLEANED
 from trainer.data.lint.frequent import Frequent
 from trainer.data.lint.rules import REASONS, RULES
 from trainer.data.lint.run import Linter, histogram, raise_errors, severity_of
-from trainer.data.lint.upstream_findings import CLEANED
 from trainer.data.pii.hide import masked_names
 from trainer.data.read.hub import commit_of
 from trainer.data.records.reasons import Malformed, Undecided

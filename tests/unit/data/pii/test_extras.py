@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.pii.name_model import NameDetector, spans
-from trainer.data.pii.presidio import PresidioDetector
-from trainer.data.pii.rule import Match
+from trainer.data.pii.detectors.name_model import NameDetector, spans
+from trainer.data.pii.detectors.presidio import PresidioDetector
+from trainer.data.pii.detectors.rule import Match
 from trainer.data.pii.scan import Scanner, beside
 from trainer.errors import HardwareError
 from trainer.recipe.pii import NameModel, Pii, Presidio

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.unit.data.pii.person_rows import BARE, IN_SENTENCES_WITHOUT_SPACES, LOOKALIKES, SENTENCES, number_of
-from trainer.data.pii.rules import families, find_all
+from trainer.data.pii.find import families, find_all
 from trainer.recipe.pii import Pii
 
 RULES = families(Pii().phone_regions)

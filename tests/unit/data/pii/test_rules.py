@@ -8,8 +8,9 @@ import uuid
 import pytest
 
 from tests.unit.data.pii.examples import CONTACTS, IDENTITIES, drawn, keys, private_key
-from trainer.data.pii.rule import Match
-from trainer.data.pii.rules import TYPES, families, find_all, settle
+from trainer.data.pii.detectors.rule import Match
+from trainer.data.pii.find import families, find_all, settle
+from trainer.data.pii.types import RECORDS
 from trainer.recipe.pii import Pii
 
 RULES = families(Pii().phone_regions)
@@ -160,4 +161,4 @@ def test_no_text_takes_more_than_linear_time(text: str) -> None:
 def test_every_type_of_the_recipe_has_a_rule() -> None:
     texts = [*IDENTITIES.values(), *CONTACTS.values(), *keys().values(), private_key()]
     texts += ["https://ann:s3cr3tW0rd@corp.com", "password: " + drawn(12, seed=5) + "7x!"]
-    assert {name for text in texts for name, _ in found(text)} == set(TYPES)
+    assert {name for text in texts for name, _ in found(text)} == set(RECORDS)

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from tests.unit.data.pii.examples import CONTACTS, IDENTITIES, keys, private_key
-from trainer.data.pii.identity import is_routing_number
-from trainer.data.pii.placeholders import placeholders
-from trainer.data.pii.pseudonyms import Pseudonyms
-from trainer.data.pii.replace import echo_pattern, may_come_again
-from trainer.data.pii.rule import Match
-from trainer.data.pii.rules import families
-from trainer.data.pii.scan import PiiFinding, Scanned, Scanner, refusal
+from trainer.data.pii.detectors.identity import is_routing_number
+from trainer.data.pii.detectors.rule import Match
+from trainer.data.pii.find import families
+from trainer.data.pii.findings import PiiFinding, Scanned, refusal
+from trainer.data.pii.replace.placeholders import placeholders
+from trainer.data.pii.replace.pseudonyms import Pseudonyms
+from trainer.data.pii.replace.spans import echo_pattern, may_come_again
+from trainer.data.pii.scan import Scanner
 from trainer.data.records.reasons import RowError
 from trainer.errors import HardwareError
 from trainer.recipe.pii import Pii

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trainer.data.pii.find import families, find_all
 from trainer.data.pii.fold import folded
-from trainer.data.pii.rules import families, find_all
 from trainer.data.pii.scan import Scanner
 from trainer.recipe.pii import Action, Pii
 

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from tests.unit.data.pii.secret_kinds import FIXED, INNOCENT, NAMED, TEXTS
-from trainer.data.pii.residual import remains
-from trainer.data.pii.rules import SECRETS, families, find_all
+from trainer.data.pii.find import families, find_all
+from trainer.data.pii.replace.residual import remains
 from trainer.data.pii.scan import Scanner
+from trainer.data.pii.types import SECRETS
 from trainer.recipe.pii import Pii
 
 RULES = families(("US", "GB", "DE"))

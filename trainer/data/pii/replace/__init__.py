@@ -1,0 +1,1 @@
+"""Replace values by placeholders, masks or pseudonyms."""
