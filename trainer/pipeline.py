@@ -145,10 +145,10 @@ class Pipeline:
         source = locate(recipe.model.name_or_path, revision=recipe.model.revision)
         if source.path is None:
             return {"model": f"{source.name}@{source.revision or 'main'}"}
-        found: dict[str, Path | str] = {**(tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)}
+        files: dict[str, Path | str] = {**(tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)}
         if recipe.model.chat_template:
-            found["model.chat_template"] = Path(recipe.model.chat_template)
-        return {f"model/{label}" if not label.startswith("model.") else label: path for label, path in found.items()}
+            files["model.chat_template"] = Path(recipe.model.chat_template)
+        return {f"model/{label}" if not label.startswith("model.") else label: path for label, path in files.items()}
 
     def _adapter_hash(self, start: Path) -> str:
         for folder in (start / "train" / "adapter", start):
@@ -176,9 +176,9 @@ class Pipeline:
         yield from advice.lines(self.recipe)
         if rows.refusal:
             raise rows.refusal
-        what = f"{self.recipe.adapter.kind} {self.recipe.method.kind} of {self.recipe.model.name_or_path}"
+        task = f"{self.recipe.adapter.kind} {self.recipe.method.kind} of {self.recipe.model.name_or_path}"
         items = f"{self.recipe.train.global_batch_size} items a step"
-        yield f"recipe ok: {self.recipe.name}, {what}, {items}; run folder {self.run.path}"
+        yield f"recipe ok: {self.recipe.name}, {task}, {items}; run folder {self.run.path}"
 
     def _refuse_impossible_gates(self, data: Status) -> None:
         """Refuse gates that no answers could pass with the rows and items there are; `data` makes the number exact."""
@@ -217,10 +217,10 @@ class Pipeline:
     def _refuse_other_training(self) -> None:
         """Refuse changed settings before anything is written: the noted recipe stays the one of `train/`."""
         stage = STAGES["train"]
-        made = self.run.record(stage.name) or self._started_record(stage)
-        if made is None or "changed-recipe" in self.accepted:
+        trained = self.run.record(stage.name) or self._started_record(stage)
+        if trained is None or "changed-recipe" in self.accepted:
             return
-        if reasons := tuple(differences(made, replace(made, sections=self._sections(stage)))):
+        if reasons := tuple(differences(trained, replace(trained, sections=self._sections(stage)))):
             raise self._other_training(reasons)
 
     def _other_training(self, reasons: tuple[str, ...]) -> StageError:
@@ -280,9 +280,9 @@ class Pipeline:
         status = self.status(needed)
         if status.state == "fresh" or (needed.name == "train" and "changed-recipe" in self.accepted):
             return
-        what = "is not finished" if status.state in ("missing", "started") else f"is stale: {_briefly(status.reasons)}"
+        state = "is not finished" if status.state in ("missing", "started") else f"is stale: {_briefly(status.reasons)}"
         raise StageError(
-            f"{stage.name} needs {self.run.stage_dir(needed.name)}, which {what}",
+            f"{stage.name} needs {self.run.stage_dir(needed.name)}, which {state}",
             hint=f"trainer {needed.name} {self.arguments}",
         )
 

@@ -125,9 +125,9 @@ class HashMemory:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_dir() / "hashes.json"
-        self.known: dict[str, list[Any]] = {}
+        self.entries: dict[str, list[Any]] = {}
         try:
-            self.known = orjson.loads(self.path.read_bytes())
+            self.entries = orjson.loads(self.path.read_bytes())
         except (OSError, orjson.JSONDecodeError):
             pass  # a memory: without it files are read again
 
@@ -136,19 +136,19 @@ class HashMemory:
         stat = path.stat()
         mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         key = str(path.resolve())
-        if key in self.known and self.known[key][:3] == mark:
-            return str(self.known[key][3])
+        if key in self.entries and self.entries[key][:3] == mark:
+            return str(self.entries[key][3])
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         # a file touched within the clock's grain could change again unseen
         if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-            self.known[key] = [*mark, digest]
+            self.entries[key] = [*mark, digest]
             self._save()
         return digest
 
     def _save(self) -> None:
         try:
-            write_json(self.path, self.known)
+            write_json(self.path, self.entries)
         except (OSError, HardwareError):
             pass  # a memory: without it files are read again
 

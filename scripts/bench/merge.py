@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from trainer.model.merge import MergePlan, merge_streaming
+from trainer.export.merge import MergePlan, merge_streaming
 
 from trainer.export.merge import replay
 from trainer.export.merge.folder import write_index

@@ -38,14 +38,14 @@ def logits_of(model: Any, rows: Sequence[Any], *, max_bytes: int = MAX_LOGIT_BYT
         max_bytes: Most memory for all of them.
     """
     device = next(model.parameters()).device
-    found: Logits = []
+    row_logits: Logits = []
     for tokens in rows:
         ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64))[None].to(device)
         with torch.no_grad():
             logits = model(input_ids=ids, use_cache=False).logits[0]
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        found.append(logits[-longest(logits, len(rows), max_bytes) :].cpu())
-    return found
+        row_logits.append(logits[-longest(logits, len(rows), max_bytes) :].cpu())
+    return row_logits
 
 
 def longest(logits: torch.Tensor, num_rows: int, max_bytes: int) -> int:

@@ -64,15 +64,15 @@ def with_default_system(template: Template, text: str, kwargs: dict[str, Any] | 
         DefaultSystemError: It takes no system turn, or would come out otherwise.
     """
     if isinstance(template, dict):
-        return {name: str(with_default_system(one, text, kwargs)) for name, one in template.items()}
+        return {name: str(with_default_system(jinja, text, kwargs)) for name, jinja in template.items()}
     before, after = _renders(template, kwargs), _renders(opening := _opening(template, text, kwargs) + template, kwargs)
     system = {"role": "system", "content": text}
     if before([system, _USER], with_tools=False) is None:
         raise DefaultSystemError("the chat template takes no system turn")
     for turns, with_tools in _PROBES:
         expected = before([system, *turns], with_tools=with_tools)
-        for asked in (turns, [system, *turns]):
-            if after(asked, with_tools=with_tools) != expected:
+        for conversation in (turns, [system, *turns]):
+            if after(conversation, with_tools=with_tools) != expected:
                 raise DefaultSystemError(f"with the default, {len(turns)} turns come out otherwise")
     return opening
 

@@ -75,7 +75,7 @@ def _open_whole(_: Request, export: Export) -> Opened:
 
 def _open_gguf(request: Request, export: Export) -> Opened:
     folder, quantisation = Path(export.folder), export.name.removeprefix("gguf/")
-    return open_gguf(folder, quantisation, request.asked, stop_id=request.stop_id, template=request.template)
+    return open_gguf(folder, quantisation, request.token_prompts, stop_id=request.stop_id, template=request.template)
 
 
 ADAPTER = FromTraining(

@@ -30,13 +30,13 @@ class Exam:
         """Return the questions as messages and as the token ids that training and eval made of them."""
         return [
             {
-                "messages": one.messages,
-                "tools": one.tools,
-                "kwargs": tokens.renderer.template_kwargs | one.chat_template_kwargs,
-                "ids": tokens.ids(one),
-                "quotes": tokens.quotes(one),
+                "messages": request.messages,
+                "tools": request.tools,
+                "kwargs": tokens.renderer.template_kwargs | request.chat_template_kwargs,
+                "ids": tokens.ids(request),
+                "quotes": tokens.quotes(request),
             }
-            for one in map(_asked, self.questions)
+            for request in map(_request_of, self.questions)
         ]
 
     def score(self, answers: Sequence[str]) -> float | None:
@@ -45,12 +45,16 @@ class Exam:
             return None
         parts = [self.form.split(text) for text in answers]
         contents = [text if part is None else part.content for text, part in zip(answers, parts, strict=True)]
-        said = [Answer(text, 0, finished=True) for text in contents]
-        marks = [mark.score for mark in grade(self.grader, said, self.questions, GraderServices()) if mark is not None]
+        contents_to_mark = [Answer(text, 0, finished=True) for text in contents]
+        marks = [
+            mark.score
+            for mark in grade(self.grader, contents_to_mark, self.questions, GraderServices())
+            if mark is not None
+        ]
         return float(np.mean(marks)) if marks else None
 
 
-def _asked(question: Question) -> PromptRequest:
+def _request_of(question: Question) -> PromptRequest:
     return PromptRequest(
         question.messages, question.row.get("tools") or [], question.row.get("chat_template_kwargs") or {}
     )

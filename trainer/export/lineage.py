@@ -99,14 +99,14 @@ class ExportLineage:
     @property
     def weights_dtype(self) -> str:
         """Return the type of the weights while training, on whatever machine that was."""
-        own = str(precision(self.recipe.model, self.recipe.adapter).weights).removeprefix("torch.")
-        return str(self.run.numbers.get("weights_dtype") or own)
+        planned = str(precision(self.recipe.model, self.recipe.adapter).weights).removeprefix("torch.")
+        return str(self.run.numbers.get("weights_dtype") or planned)
 
     def _check_base(self) -> None:
         model, trained_on = self.recipe.model, self.run.numbers.get("base_commit")
-        if trained_on and (found := commit(model.name_or_path, model.revision)) != trained_on:
+        if trained_on and (current := commit(model.name_or_path, model.revision)) != trained_on:
             raise StageError(
-                f"{model.name_or_path} is at commit {found}, and the model was trained on {trained_on}",
+                f"{model.name_or_path} is at commit {current}, and the model was trained on {trained_on}",
                 hint=f"--set model.revision={trained_on} --accept changed-recipe",
             )
         then, now = _weights(self.run.trained_on), _weights(self.run.inputs)
@@ -183,18 +183,20 @@ class ExportLineage:
         """
         (folder / "README.md").write_text(self._card(proofs, None), encoding="utf-8")
         for kind in dict.fromkeys(name.partition("/")[0] for name in proofs):
-            own = {name: proof for name, proof in proofs.items() if name.partition("/")[0] == kind}
-            (folder / kind / "README.md").write_text(self._card(own, "."), encoding="utf-8")
-            dtype = ", ".join(proof["dtype"] for proof in own.values())
-            digest = self.sign(folder / kind, {"kind": kind, "dtype": dtype, "proof": own.get(kind, own)})
+            format_proofs = {name: proof for name, proof in proofs.items() if name.partition("/")[0] == kind}
+            (folder / kind / "README.md").write_text(self._card(format_proofs, "."), encoding="utf-8")
+            dtype = ", ".join(proof["dtype"] for proof in format_proofs.values())
+            digest = self.sign(
+                folder / kind, {"kind": kind, "dtype": dtype, "proof": format_proofs.get(kind, format_proofs)}
+            )
             say(f"export: {kind} provenance {digest}")
 
-    def _card(self, proofs: dict[str, Any], place: str | None) -> str:
+    def _card(self, proofs: dict[str, Any], location: str | None) -> str:
         """Return the model card.
 
         Args:
             proofs: Entries of verify.json, by format.
-            place: Where the one format of this card lies; None beside the folders of several.
+            location: Where the one format of this card lies; None beside the folders of several.
         """
         model = self.recipe.model
         return render_card(
@@ -218,7 +220,7 @@ class ExportLineage:
                 system=self.served.text,
                 clients_send=self.clients_send,
                 template_kwargs=model.chat_template_kwargs,
-                place=place,
+                place=location,
             )
         )
 
@@ -228,9 +230,9 @@ def _weights(inputs: dict[str, str]) -> dict[str, str]:
 
     Files of a folder are labelled `model/FILE`, but those that begin with `model.` have their name alone.
     """
-    found = {
+    hashes = {
         label.removeprefix("model/"): digest
         for label, digest in inputs.items()
         if label.startswith(("model/", "model."))
     }
-    return {name: digest for name, digest in found.items() if name == _GGUF or name.endswith(".safetensors")}
+    return {name: digest for name, digest in hashes.items() if name == _GGUF or name.endswith(".safetensors")}

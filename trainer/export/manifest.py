@@ -72,10 +72,10 @@ def write_manifest(folder: Path) -> str:
     """
     files: Files = {}
     formats = [path.parent for path in sorted(folder.glob(f"*/{PROVENANCE}"))]
-    for one in formats:
-        known = {**read_provenance(one)["files"], PROVENANCE: noted(one / PROVENANCE)}
-        files |= {f"{one.name}/{name}": facts for name, facts in known.items()}
-    beside = entries_in(folder, (MANIFEST, *(one.name for one in formats)))
+    for format_folder in formats:
+        format_files = {**read_provenance(format_folder)["files"], PROVENANCE: noted(format_folder / PROVENANCE)}
+        files |= {f"{format_folder.name}/{name}": facts for name, facts in format_files.items()}
+    beside = entries_in(folder, (MANIFEST, *(format_folder.name for format_folder in formats)))
     files |= {name: noted(folder / name) for name in beside}
     content = {"manifest_version": FORMAT_VERSION, "files": files}
     digest = digest_of(content)
@@ -98,9 +98,9 @@ def verify(folder: Path) -> list[Examined]:
     formats = sorted(path.parent for path in export.glob(f"*/{PROVENANCE}"))
     if (folder / PROVENANCE).is_file() or not formats:
         return [examine(folder)]
-    found = [examine(one) for one in formats]
-    found[-1].notes.append(f"no {MANIFEST} beside these folders: whether one of them is missing cannot be told")
-    return found
+    reports = [examine(format_folder) for format_folder in formats]
+    reports[-1].notes.append(f"no {MANIFEST} beside these folders: whether one of them is missing cannot be told")
+    return reports
 
 
 def _is_export(folder: Path) -> bool:
@@ -114,7 +114,7 @@ def _examine_export(folder: Path) -> list[Examined]:
     listing = _listing(folder)
     formats = listing.formats
     top = {name: facts for name, facts in listing.files.items() if name.partition("/")[0] not in formats}
-    whole = Examined(
+    export_report = Examined(
         folder,
         f"export of {', '.join(formats)}" if formats else "export",
         listing.digest,
@@ -122,7 +122,7 @@ def _examine_export(folder: Path) -> list[Examined]:
         sum(facts["bytes"] for facts in listing.files.values()),
         [*listing.findings, *changed_files(folder, top, (MANIFEST, STAGE, *formats))],
     )
-    return [whole, *(_examine_format(folder / name, listing.of_format(name)) for name in formats)]
+    return [export_report, *(_examine_format(folder / name, listing.of_format(name)) for name in formats)]
 
 
 def _examine_format(folder: Path, files: Files) -> Examined:
@@ -131,45 +131,45 @@ def _examine_format(folder: Path, files: Files) -> Examined:
     is_own = path.is_file() and not path.is_symlink() and sha256_of(path) == files[PROVENANCE]["sha256"]
     if is_own and not folder.is_symlink():
         return examine(folder)
-    found = Examined(folder, folder.name, "", len(files), sum(facts["bytes"] for facts in files.values()))
+    report = Examined(folder, folder.name, "", len(files), sum(facts["bytes"] for facts in files.values()))
     if not folder.is_dir():
-        found.findings.append(f"{folder.name} is missing, with its {len(files)} files")
+        report.findings.append(f"{folder.name} is missing, with its {len(files)} files")
     elif folder.is_symlink():
-        found.findings.append(link_finding(folder, folder.name))
+        report.findings.append(link_finding(folder, folder.name))
     else:
-        found.findings += changed_files(folder, files)
-    return found
+        report.findings += changed_files(folder, files)
+    return report
 
 
 def _listing(folder: Path) -> Listing:
     """Read the lists of an export and compare them with each other."""
-    stage, manifest, found = _stage_outputs(folder), _read(folder / MANIFEST), Listing()
-    found.findings += _stage_findings(folder, stage)
+    stage, manifest, listing = _stage_outputs(folder), _read(folder / MANIFEST), Listing()
+    listing.findings += _stage_findings(folder, stage)
     if is_foreign_link(folder / MANIFEST):
-        found.findings.append(link_finding(folder / MANIFEST, MANIFEST))
+        listing.findings.append(link_finding(folder / MANIFEST, MANIFEST))
     if isinstance(manifest, dict) and lists_files(manifest.get("files")):
-        found.digest = str(manifest.pop("digest", ""))
-        found.files = manifest["files"]
-        if digest_of(manifest) != found.digest:
-            found.findings.append(f"{MANIFEST} was edited: its content has another hash than it says")
+        listing.digest = str(manifest.pop("digest", ""))
+        listing.files = manifest["files"]
+        if digest_of(manifest) != listing.digest:
+            listing.findings.append(f"{MANIFEST} was edited: its content has another hash than it says")
     elif (folder / MANIFEST).exists():
-        found.findings.append(f"{MANIFEST} is damaged: no list of files")
+        listing.findings.append(f"{MANIFEST} is damaged: no list of files")
     elif stage is None or MANIFEST in stage:
-        found.findings.append(f"{MANIFEST} is missing")
+        listing.findings.append(f"{MANIFEST} is missing")
     if stage is not None:
-        found.findings += _compared(folder, stage, found.files)
-        found.files = {name: facts for name, facts in stage.items() if name != MANIFEST}
-    return found
+        listing.findings += _compared(folder, stage, listing.files)
+        listing.files = {name: facts for name, facts in stage.items() if name != MANIFEST}
+    return listing
 
 
-def _compared(folder: Path, stage: Files, files: Files) -> Iterator[str]:
+def _compared(folder: Path, stage: Files, listed: Files) -> Iterator[str]:
     """Yield what tells the manifest from the one that the stage wrote."""
     path = folder / MANIFEST
     if path.is_file() and MANIFEST not in stage:
         yield f"{MANIFEST} is not part of the export"
     elif path.is_file() and sha256_of(path) != stage[MANIFEST]["sha256"]:
         yield f"{MANIFEST} has another content than was exported"
-    elif files and files != {name: facts for name, facts in stage.items() if name != MANIFEST}:
+    elif listed and listed != {name: facts for name, facts in stage.items() if name != MANIFEST}:
         yield f"{STAGE} lists other files than {MANIFEST}"
 
 

@@ -135,13 +135,13 @@ def write_template(folder: Path, template: str | dict[str, str] | None) -> None:
     is_in_settings = "chat_template" in settings or not (folder / TEMPLATE).is_file()
     (folder / TEMPLATE).unlink(missing_ok=True)
     shutil.rmtree(folder / NAMED_TEMPLATES, ignore_errors=True)
-    named = {"default": template} if isinstance(template, str) else template or {}
-    for name, text in named.items():
+    templates = {"default": template} if isinstance(template, str) else template or {}
+    for name, text in templates.items():
         path = folder / (TEMPLATE if name == "default" else f"{NAMED_TEMPLATES}/{name}.jinja")
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     if is_in_settings:  # releases before 4.45 look nowhere else
-        several = [{"name": name, "template": text} for name, text in named.items()]
+        several = [{"name": name, "template": text} for name, text in templates.items()]
         settings["chat_template"] = template if isinstance(template, str) else several
         _write(folder / SETTINGS, settings)
 
@@ -212,11 +212,11 @@ def _merged(original: Json, saved: Json, before: Json, after: Json) -> Json:
     for name, value in original.items():
         if name in ("torch_dtype", "_name_or_path"):
             continue
-        one, other = before.get(name), after.get(name)
-        if one == other:
+        old, new = before.get(name), after.get(name)
+        if old == new:
             config[name] = value
-        elif isinstance(value, dict) and all(isinstance(part, dict) for part in (one, other, saved.get(name))):
-            config[name] = _merged(value, saved[name], one, other)  # type: ignore[arg-type]
+        elif isinstance(value, dict) and all(isinstance(part, dict) for part in (old, new, saved.get(name))):
+            config[name] = _merged(value, saved[name], old, new)  # type: ignore[arg-type]
         elif name in saved:
             config[name] = saved[name]
     changed = {name for name in saved if name not in original and before.get(name) != after.get(name)}

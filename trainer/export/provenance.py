@@ -72,14 +72,14 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     path = folder / PROVENANCE
     hint = "name the folder of an export, such as runs/NAME/export/adapter"
     try:
-        found = orjson.loads(path.read_bytes())
+        content = orjson.loads(path.read_bytes())
     except OSError as error:
         raise StageError(f"{path}: no such file, so nothing can be verified", hint=hint) from error
     except orjson.JSONDecodeError as error:
         raise StageError(f"{path}: damaged: {error}", hint="export again, or copy the folder again") from error
-    if not isinstance(found, dict) or not lists_files(found.get("files")):
+    if not isinstance(content, dict) or not lists_files(content.get("files")):
         raise StageError(f"{path}: not written by recipe-trainer", hint=hint)
-    return found
+    return content
 
 
 def lists_files(files: object) -> bool:
@@ -102,27 +102,27 @@ def examine(folder: Path) -> Examined:
     facts = read_provenance(folder)
     digest = str(facts.pop("digest", ""))
     sizes = [file["bytes"] for file in facts["files"].values()]
-    found = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
+    report = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
     if digest_of(facts) != digest:
-        found.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
-    found.findings += [
+        report.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
+    report.findings += [
         *changed_files(folder, facts["files"], (PROVENANCE,)),
         *_broken_weights(folder),
         *_unreadable_settings(folder),
         *_other_prompt(folder, facts),
     ]
-    return found
+    return report
 
 
 def entries_in(folder: Path, skipped: Collection[str] = ()) -> list[str]:
     """Return the files, links and empty folders below a folder, but those that begin with one of `skipped`."""
-    found = []
+    names = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         is_entry = path.is_symlink() or not path.is_dir() or not any(path.iterdir())
         if is_entry and name.parts[0] not in (*_OF_TOOLS, *skipped):
-            found.append(name.as_posix())
-    return found
+            names.append(name.as_posix())
+    return names
 
 
 def noted(path: Path) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _broken_weights(folder: Path) -> Iterator[str]:
 
 def _is_empty(path: Path) -> bool:
     """Tell an adapter that changes nothing; of an embedding layer, A is the matrix that begins at zero."""
-    tensors = [one for one in stored_tensors(path) if "lora_B" in one.name or "embedding_A" in one.name]
+    tensors = [tensor for tensor in stored_tensors(path) if "lora_B" in tensor.name or "embedding_A" in tensor.name]
     return bool(tensors) and all(is_zero(path, tensor) for tensor in tensors)
 
 
@@ -217,21 +217,21 @@ def _other_prompt(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
 
 def _template(folder: Path) -> object:
     """Return the chat template as transformers reads it: a text, or texts by name where there are several."""
-    main, others = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    main, named_files = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
     if not main.is_file():
-        known = _json(folder / "tokenizer_config.json").get("chat_template")
-        if not isinstance(known, list):
-            return known
-        return {str(one.get("name")): one.get("template") for one in known if isinstance(one, dict)}
-    named = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in others}
+        template = _json(folder / "tokenizer_config.json").get("chat_template")
+        if not isinstance(template, list):
+            return template
+        return {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, dict)}
+    templates = {path.stem: path.read_text(encoding="utf-8", errors="replace") for path in named_files}
     text = main.read_text(encoding="utf-8", errors="replace")
-    return {"default": text, **named} if named else text
+    return {"default": text, **templates} if templates else text
 
 
 def _json(path: Path) -> dict[str, Any]:
     """Return a JSON object; an empty one where the file holds none."""
     try:
-        found = orjson.loads(path.read_bytes())
+        content = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

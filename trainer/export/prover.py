@@ -91,7 +91,7 @@ class Prover:
     def _measured(self, model: Any, without: Logits) -> Reference:
         request = self.request
         answers = greedy(
-            model, self.tokenizer, request.asked, eos=request.stop_ids, max_new_tokens=request.max_new_tokens
+            model, self.tokenizer, request.token_prompts, eos=request.stop_ids, max_new_tokens=request.max_new_tokens
         )
         if not self.references:
             self.general = self._with_answers(model)
@@ -143,7 +143,7 @@ class Prover:
         return list(
             carried_findings(
                 Path(export.folder),
-                request.asked,
+                request.token_prompts,
                 stop_id=request.stop_id,
                 template=request.template,
                 eos_token=request.eos_token,
@@ -173,7 +173,7 @@ class Prover:
         if request.four_bit:
             found |= self._drift(opened, rows)
         del rows
-        answers = opened.answers(request.asked, request.max_new_tokens)
+        answers = opened.answers(request.token_prompts, request.max_new_tokens)
         same = [one == other for one, other in zip(reference.answers, answers, strict=True)]
         found |= {"answers": answers, "same_answers": sum(same), "num_answers": len(same)}
         found["double"] = reference.rows[0].dtype == torch.float64

@@ -60,8 +60,8 @@ def push(folder: Path, settings: Push) -> str:
 
 def _refused(settings: Push, error: Exception, token: str) -> HardwareError:
     """Return what is said; the cause is left out, since a request among its details would carry the token."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0].replace(token, "...")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(token, "...")
     return HardwareError(
-        f"export.push: {settings.repo_id}: {said}",
+        f"export.push: {settings.repo_id}: {reason}",
         hint="check the name, the token's rights and the network; without export.push nothing is uploaded",
     )

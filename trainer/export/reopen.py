@@ -102,15 +102,15 @@ def greedy(
     is_double = next(decoder.parameters()).dtype == torch.float64
     if is_double:
         decoder.float()  # the weights were read as float32: nothing is lost, and there are many tokens to compute
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].ids))
-    found: dict[int, list[int]] = {}
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    ids_by_index: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        rows = _generated(decoder, [prompts[place].ids for place in places], eos)
-        found.update(zip(places, rows, strict=True))
+        batch = order[start : start + BATCH]
+        answers = _generated(decoder, [prompts[index].ids for index in batch], eos)
+        ids_by_index.update(zip(batch, answers, strict=True))
     if is_double:
         decoder.double()
-    ids = [found[place] for place in range(len(prompts))]
+    ids = [ids_by_index[index] for index in range(len(prompts))]
     return GreedyAnswers(ids, [str(tokenizer.decode(row, skip_special_tokens=True)) for row in ids])
 
 
@@ -118,13 +118,13 @@ def _generated(decoder: Any, prompts: list[list[int]], eos: Sequence[int]) -> It
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), min(eos))
     mask = torch.zeros_like(ids)
-    for place, row in enumerate(prompts):  # padded on the left
-        ids[place, width - len(row) :] = torch.tensor(row)
-        mask[place, width - len(row) :] = 1
+    for index, row in enumerate(prompts):  # padded on the left
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
     device = next(decoder.parameters()).device
     output = decoder.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
     for tokens in output[:, width:].tolist():
-        yield tokens[: next((at for at, token in enumerate(tokens) if token in eos), len(tokens))]
+        yield tokens[: next((end for end, token in enumerate(tokens) if token in eos), len(tokens))]
 
 
 @dataclass
@@ -222,7 +222,7 @@ def _adapter_findings(folder: Path, trained: Path) -> list[str]:
         adapters.check_saved(folder)
     except TrainerError as error:
         return [error.message]
-    ours, theirs = (load_peft_weights(str(place), device="cpu") for place in (trained, folder))
+    ours, theirs = (load_peft_weights(str(path), device="cpu") for path in (trained, folder))
     names = sorted(ours.keys() ^ theirs.keys())
     differing = [name for name in ours.keys() & theirs.keys() if not torch.equal(ours[name], theirs[name])]
     return [f"{name} is not in both the trained and the exported adapter" for name in names] + [
@@ -233,7 +233,7 @@ def _adapter_findings(folder: Path, trained: Path) -> list[str]:
 def recast_findings(trained: Path, folder: Path) -> list[str]:
     """Return the tensors of a fully tuned model that are not those of training, rounded to the type of the file."""
     with ExitStack() as stack:
-        ours, theirs = (_tensors(stack, place) for place in (trained, folder))
+        ours, theirs = (_tensors(stack, path) for path in (trained, folder))
         names = sorted(ours.keys() ^ theirs.keys())
         findings = [f"{name} is not in both the trained and the exported model" for name in names]
         for name in sorted(ours.keys() & theirs.keys()):
@@ -245,8 +245,8 @@ def recast_findings(trained: Path, folder: Path) -> list[str]:
 
 def _tensors(stack: ExitStack, folder: Path) -> dict[str, Any]:
     """Return the open file of every tensor by name."""
-    found = {}
+    tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         file = stack.enter_context(safe_open(path, framework="pt"))
-        found.update(dict.fromkeys(file.keys(), file))
-    return found
+        tensors.update(dict.fromkeys(file.keys(), file))
+    return tensors

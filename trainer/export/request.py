@@ -59,7 +59,7 @@ class Request:
     """File where the first request of an export keeps what the trained model says, and the next one finds it."""
 
     @property
-    def asked(self) -> list[TokenPrompt]:
+    def token_prompts(self) -> list[TokenPrompt]:
         """Return the questions."""
         return [TokenPrompt(**prompt) for prompt in self.prompts]
 

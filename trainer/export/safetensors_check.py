@@ -58,17 +58,17 @@ def stored_tensors(path: Path) -> list[Stored]:
         if size < 8 or length > min(MAX_HEADER, size - 8):
             raise DamagedFileError(f"{path.name}: {size} bytes, too few for its header")
         try:
-            found = list(_entries(orjson.loads(file.read(length)), 8 + length))
+            tensors = list(_entries(orjson.loads(file.read(length)), 8 + length))
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # no JSON, or another than the format's
             raise DamagedFileError(f"{path.name}: its header is not that of a safetensors file") from error
-    needed = max((tensor.end for tensor in found), default=8 + length)
+    needed = max((tensor.end for tensor in tensors), default=8 + length)
     if size < needed:
         raise DamagedFileError(f"{path.name}: {size} bytes, its header speaks of {needed}: truncated")
-    for tensor in found:
+    for tensor in tensors:
         width = _BYTES.get(tensor.dtype)
         if width is not None and tensor.end - tensor.start != width * math.prod(tensor.shape):
             raise DamagedFileError(f"{path.name}: {tensor.name} has another size than its shape says")
-    return found
+    return tensors
 
 
 def _entries(header: Any, begin: int) -> Iterator[Stored]:
@@ -105,4 +105,4 @@ def _blocks(path: Path, tensor: Stored, kind: type[Any]) -> Iterator[Any]:
     if tensor.end > tensor.start:
         data = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.end - tensor.start,))
         bits = data.view(kind)
-        yield from (bits[at : at + BLOCK] for at in range(0, len(bits), BLOCK))
+        yield from (bits[start : start + BLOCK] for start in range(0, len(bits), BLOCK))

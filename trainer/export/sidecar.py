@@ -28,8 +28,8 @@ def end_tokens(folder: Path) -> list[int]:
     """Return the tokens at which a server of this folder ends an answer."""
     if not (folder / "generation_config.json").is_file():
         return []
-    known = GenerationConfig.from_pretrained(str(folder)).eos_token_id
-    return [known] if isinstance(known, int) else list(known or [])
+    eos = GenerationConfig.from_pretrained(str(folder)).eos_token_id
+    return [eos] if isinstance(eos, int) else list(eos or [])
 
 
 def write_carried(
@@ -59,8 +59,8 @@ def write_carried(
     why = write_tokenizer(folder, tokenizer, base)
     if (folder / CONFIG).is_file():
         write_older_config(folder / CONFIG, base)
-    known = settings.eos_token_id
-    ids = [known] if isinstance(known, int) else list(known or [])
+    eos = settings.eos_token_id
+    ids = [eos] if isinstance(eos, int) else list(eos or [])
     settings.eos_token_id = ids[0] if ids == [stop_id] else [*ids, *([] if stop_id in ids else [stop_id])]
     settings._from_model_config = False  # transformers 4 would make them anew from config.json, without this end
     for name in SAMPLING:  # refused by save_pretrained beside do_sample=False
@@ -95,9 +95,9 @@ def served_template(
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: Template | None) -> PreTrainedTokenizerBase:
     """Return the tokenizer with another chat template."""
-    other = copy.copy(tokenizer)
-    other.chat_template = template
-    return other
+    copied = copy.copy(tokenizer)
+    copied.chat_template = template
+    return copied
 
 
 def write_prompt(folder: Path, prompt: dict[str, Any]) -> None:

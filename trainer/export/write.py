@@ -72,8 +72,8 @@ class Writer:
     @property
     def dtype(self) -> str:
         """Return the type of merged weights."""
-        wanted = self.recipe.export.dtype
-        return self.weights_dtype if wanted == "auto" else wanted
+        configured = self.recipe.export.dtype
+        return self.weights_dtype if configured == "auto" else configured
 
     def adapter(self) -> list[WrittenExport]:
         """Copy the trained adapter."""
@@ -88,7 +88,7 @@ class Writer:
             case NoAdapter():
                 return [self._full()]
             case QloraAdapter() if base == "auto":
-                return [self._merged_on(one, f"merged-{one}") for one in both]
+                return [self._merged_on(base, f"merged-{base}") for base in both]
             case LoraAdapter():
                 return [self._merged_on("plain" if base == "auto" else base, "merged")]
             case _:
@@ -105,9 +105,9 @@ class Writer:
             WrittenExport(
                 Export(f"gguf/{quantisation}", "gguf", str(folder), merged.export.base, None, self.fingerprint),
                 quantisation,
-                found | {"modelfile": modelfile},
+                file_facts | {"modelfile": modelfile},
             )
-            for quantisation, found in facts.items()
+            for quantisation, file_facts in facts.items()
         ]
 
     def bnb4(self, merged: WrittenExport) -> list[WrittenExport]:

@@ -32,7 +32,7 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             name,
             revision=kwargs.get("revision"),
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"],
@@ -42,7 +42,7 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
             f"cannot get the files of {name}: {str(error).splitlines()[0]}",
             hint="check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment",
         ) from error
-    return Path(found)
+    return Path(folder)
 
 
 def own_files(section: ModelSection, base: Path) -> Path | None:
@@ -132,5 +132,5 @@ def licence_of(base: Path) -> str | None:
     if not card.is_file():
         return None
     front = card.read_text(encoding="utf-8", errors="replace").split("---")
-    found = re.search(r"^license:[ \t]*([\w.-]+)", front[1], re.MULTILINE) if len(front) > 2 else None
-    return found.group(1) if found else None
+    match = re.search(r"^license:[ \t]*([\w.-]+)", front[1], re.MULTILINE) if len(front) > 2 else None
+    return match.group(1) if match else None

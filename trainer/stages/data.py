@@ -129,8 +129,8 @@ def _why_undivided(desk: RowSet, num_groups: int) -> str:
     if np.unique(desk.table.columns["prompt"][rows]).size == 1:
         return f"{left}, and all of them ask the same prompt (system turns do not count)"
     if num_groups == 1:
-        what = f"values of data.split.by {desk.data.split.by!r} or " if desk.data.split.by else ""
-        return f"{left}, and shared {what}prompts and near copies tie all of them together"
+        by_values = f"values of data.split.by {desk.data.split.by!r} or " if desk.data.split.by else ""
+        return f"{left}, and shared {by_values}prompts and near copies tie all of them together"
     return f"{left} in {num_groups} groups that stay on one side each"
 
 
@@ -140,25 +140,25 @@ def _why_undivided(desk: RowSet, num_groups: int) -> str:
 def _read_all(desk: RowSet) -> None:
     """Read every file of the recipe, and put its finished rows into the table and onto disk."""
     rules = Rules.of(desk.data, system_text(desk.data))
-    for given in open_inputs(desk.data):
-        label = given.origin.label
-        usage = _usage(desk, given)
-        desk.repeat_of[label] = given.repeat
-        results = desk.workers.map(prepare, chunks(given.rows, rules, given.origin))
-        _read_file(desk, given.path, given.side, label, usage, results)
+    for input_file in open_inputs(desk.data):
+        label = input_file.origin.label
+        usage = _usage(desk, input_file)
+        desk.repeat_of[label] = input_file.repeat
+        results = desk.workers.map(prepare, chunks(input_file.rows, rules, input_file.origin))
+        _read_file(desk, input_file.path, input_file.side, label, usage, results)
     desk.spool.close_writing()
     desk.said.close_writing()
     desk.facts.close_writing()
     desk.begin()
 
 
-def _usage(desk: RowSet, given: Input) -> Usage:
+def _usage(desk: RowSet, input_file: Input) -> Usage:
     """Return the counts of a file's source; those of benchmarks are not shown."""
-    usage = Usage(given.source_name)
-    if given.side != Side.BENCHMARK:
-        usage = desk.ledger.usages.setdefault(given.source, usage)
-    usage.files.append(given.origin.label)
-    usage.how += Counter([given.how] if given.how else [])
+    usage = Usage(input_file.source_name)
+    if input_file.side != Side.BENCHMARK:
+        usage = desk.ledger.usages.setdefault(input_file.source, usage)
+    usage.files.append(input_file.origin.label)
+    usage.how += Counter([input_file.how] if input_file.how else [])
     return usage
 
 
@@ -225,15 +225,15 @@ def _unknown_fields(files: list[Peeked], recipe: Recipe) -> list[str]:
     Raises:
         DataError: Every row was looked at.
     """
-    asked = dict.fromkeys(recipe.eval.slices, "eval.slices")
+    key_of_field = dict.fromkeys(recipe.eval.slices, "eval.slices")
     metrics = [metric for metric in recipe.eval.metrics if isinstance(metric, Metric)]
-    asked |= {name: "eval.metrics[].when" for metric in metrics for name in metric.when or ()}
-    known = {ANSWER_KIND}.union(*(file.fields for file in files))
-    missing = {name: key for name, key in asked.items() if name not in known}
-    said = [f"no row has the field {name!r}, which {key} names" for name, key in missing.items()]
-    if said and all(file.is_whole for file in files) and not unseen(recipe.data):
-        raise DataError(said[0], hint=f"name a field of the rows: {', '.join(sorted(known)) or 'none'}")
-    return [f"among the first rows {text}" for text in said]
+    key_of_field |= {name: "eval.metrics[].when" for metric in metrics for name in metric.when or ()}
+    row_fields = {ANSWER_KIND}.union(*(file.fields for file in files))
+    missing = {name: key for name, key in key_of_field.items() if name not in row_fields}
+    sentences = [f"no row has the field {name!r}, which {key} names" for name, key in missing.items()]
+    if sentences and all(file.is_whole for file in files) and not unseen(recipe.data):
+        raise DataError(sentences[0], hint=f"name a field of the rows: {', '.join(sorted(row_fields)) or 'none'}")
+    return [f"among the first rows {text}" for text in sentences]
 
 
 def _refusals(files: list[Peeked], limit: float) -> Iterator[DataError]:

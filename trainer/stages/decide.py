@@ -68,13 +68,13 @@ def run(recipe: Recipe, context: StageContext) -> None:
 
 def _metric(section: DecideSection, scores: Json) -> str | None:
     """Return the quality metric that decides; None where eval has none that a target can be set for."""
-    known = sorted({name for metrics in scores["arms"].values() for name in metrics if _is_quality(scores, name)})
+    metrics = sorted({name for metrics in scores["arms"].values() for name in metrics if _is_quality(scores, name)})
     if section.metric == "auto":
         primary = scores.get("primary")
-        return primary if primary in known else None
-    if section.metric not in known:
+        return primary if primary in metrics else None
+    if section.metric not in metrics:
         raise StageError(
-            f"decide.metric: eval/scores.json has no quality metric {section.metric!r}; it has {', '.join(known)}",
+            f"decide.metric: eval/scores.json has no quality metric {section.metric!r}; it has {', '.join(metrics)}",
             hint="name one of them, or leave decide.metric out",
         )
     return section.metric
@@ -254,16 +254,16 @@ def _assumptions(budget: Budget) -> Json:
 
 def _providers(section: DecideSection, context: StageContext) -> Json:
     """Check the training rows against each service, and write the files of those that the recipe names."""
-    known = providers.services()
-    names = list(known) if section.providers == "auto" else section.providers
+    services = providers.services()
+    names = list(services) if section.providers == "auto" else section.providers
     sides = {side: _lines(context.input("data", f"{side}.jsonl")) for side in ("train", "validation")}
     for name in section.export_providers:
         folder = context.dir / "providers"
         folder.mkdir(exist_ok=True)
         for side, rows in sides.items():
             if rows:
-                (folder / f"{name}.{side}.jsonl").write_bytes(providers.export(known[name], rows))
-    return {name: providers.readiness(known[name], sides["train"], date.today()) for name in names}
+                (folder / f"{name}.{side}.jsonl").write_bytes(providers.export(services[name], rows))
+    return {name: providers.readiness(services[name], sides["train"], date.today()) for name in names}
 
 
 def _lines(path: Path) -> list[Json]:
@@ -272,6 +272,6 @@ def _lines(path: Path) -> list[Json]:
 
 def _show(value: Json, context: StageContext) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    with console.capture() as shown:
+    with console.capture() as capture:
         console.print(decide_summary(value))
-    context.say(shown.get().rstrip())
+    context.say(capture.get().rstrip())

@@ -65,13 +65,13 @@ class TokenSplit:
 
     def rows(self, lines: Ints) -> Iterator[bytes]:
         """Read some rows as they stand in the file; `lines` rise."""
-        wanted = iter(lines.tolist())
-        number = next(wanted, None)
+        remaining = iter(lines.tolist())
+        number = next(remaining, None)
         with self.rows_path.open("rb") as file:
             for line, text in enumerate(file):
                 if line == number:
                     yield text
-                    number = next(wanted, None)
+                    number = next(remaining, None)
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -83,7 +83,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     tokenizer = load_tokenizer(recipe.model, cache_dir())
     renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
     splits = _tokenized(context, renderer, recipe.method.shape)
-    whole = splits[0].store
+    before_limit = splits[0].store
     dropped = _fit(splits, recipe.pack)
     train = splits[0]
     stop = _stop_token(train, renderer)
@@ -91,7 +91,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     packs.save(context.dir / "packs.safetensors")
     report = _report(splits, dropped, packs, is_packed, stop, recipe.pack)
     report["steps"] = _num_steps(recipe, report["items"])
-    long = _long_rows(train, whole, recipe)
+    long = _long_rows(train, before_limit, recipe)
     token_facts = _facts(report, long, train, recipe)
     dated = _dated(renderer, train, context)
     quotes = quotes_of(train.rows_path, renderer)
@@ -149,13 +149,13 @@ def _tokenize(path: Path, renderer: Renderer, target: Path, shape: StoredShape) 
     try:
         return tokenize_file(path, renderer, target, shape)
     except DataError as error:
-        found = [finding for finding in _unusable(path, renderer, shape) if finding.count]
-        if not found:
+        findings = [finding for finding in _unusable(path, renderer, shape) if finding.count]
+        if not findings:
             raise
         lines = [
             f"{finding.rule}: {RULES[finding.rule].title}: {finding.detail}: "
             + ", ".join(short_places(list(finding.rows)))
-            for finding in found
+            for finding in findings
         ]
         raise DataError("\n".join([error.message, *lines]), hint=error.hint) from error
 
@@ -163,7 +163,7 @@ def _tokenize(path: Path, renderer: Renderer, target: Path, shape: StoredShape) 
 def _unusable(path: Path, renderer: Renderer, shape: StoredShape) -> list[Finding]:
     """Try the first rows one by one: F014 for those that are not rendered, F015 for those that train nothing."""
     render, encode = coder_of(shape, renderer)
-    places: dict[str, list[str]] = {"F014": [], "F015": []}
+    failures: dict[str, list[str]] = {"F014": [], "F015": []}
     tried = 0
     with path.open("rb") as file:
         for line in islice(file, MAX_TRIED):
@@ -175,10 +175,10 @@ def _unusable(path: Path, renderer: Renderer, shape: StoredShape) -> list[Findin
                 rule = "F015"
                 encode(renderer.tokenizer, rendered)
             except DataError:
-                places[rule].append(place(row))
+                failures[rule].append(place(row))
     return [
-        Finding(rule, f"{len(found)} of the first {tried}", len(found), rows=tuple(found[:NUM_LISTED]))
-        for rule, found in places.items()
+        Finding(rule, f"{len(positions)} of the first {tried}", len(positions), rows=tuple(positions[:NUM_LISTED]))
+        for rule, positions in failures.items()
     ]
 
 
@@ -284,8 +284,8 @@ def _plan(split: TokenSplit, recipe: Recipe) -> tuple[PackPlan, bool]:
     rows = _repeated((exact_json.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
     if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
-    wanted = recipe.pack.packing
-    is_packed = len(rows) >= PACK_FROM_ROWS if wanted == "auto" else wanted
+    packing = recipe.pack.packing
+    is_packed = len(rows) >= PACK_FROM_ROWS if packing == "auto" else packing
     if is_packed and row_facts(recipe.method).are_packed:
         return pack_rows(rows, split.store.lengths(), capacity=recipe.pack.max_length), True
     return one_by_one(rows), False
@@ -347,16 +347,16 @@ def _dated(renderer: Renderer, split: TokenSplit, context: StageContext) -> Iter
     if not formats:
         return
     today = datetime.now()
-    shown = today.strftime(formats[0])
+    date_text = today.strftime(formats[0])
     ways = []
     if takes_a_date(render, row, template):
-        ways.append(f'set model.chat_template_kwargs: {{{DATE_VARIABLE}: "{shown}"}}')
+        ways.append(f'set model.chat_template_kwargs: {{{DATE_VARIABLE}: "{date_text}"}}')
     fixed = with_fixed_date(template, today)
     if not formats_of_today(render, row, fixed):
         (context.dir / FIXED_DATE).write_text(fixed, encoding="utf-8")
         path = context.run.stage_dir("pack") / FIXED_DATE
         ways.append(f"cp {shlex.quote(str(path))} . and set model.chat_template: {FIXED_DATE}")
-    detail = f"{shown!r} is in every prompt: the rows were trained with it, and the model is served on other days"
+    detail = f"{date_text!r} is in every prompt: the rows were trained with it, and the model is served on other days"
     yield Finding("T004", detail, len(split.store), fix=", or ".join(ways) or None)
 
 
@@ -367,14 +367,14 @@ def _num_steps(recipe: Recipe, num_items: int) -> int:
     return max(1, math.ceil(round(num_items * train.num_train_epochs, 6) / train.global_batch_size))
 
 
-def _long_rows(train: TokenSplit, whole: TokenStore, recipe: Recipe) -> LongRows:
-    """Describe the training rows that `pack.overlong` dropped or cut; `whole` is as they were before."""
+def _long_rows(train: TokenSplit, before: TokenStore, recipe: Recipe) -> LongRows:
+    """Describe the training rows that `pack.overlong` dropped or cut; `before` is as they were before."""
     limit = recipe.pack.max_length
-    long = np.flatnonzero(whole.sequence_lengths() > limit)
-    filled = np.array([row for row in long.tolist() if _num_prompt_tokens(whole, row) >= limit], dtype=np.int64)
-    dropped = np.setdiff1d(whole.row_index, train.store.row_index)
-    lost = int(whole.lengths().sum()) - int(train.store.lengths().sum())
-    return LongRows(_seen(train, whole, long, recipe), len(dropped), lost, _seen(train, whole, filled, recipe))
+    long = np.flatnonzero(before.sequence_lengths() > limit)
+    filled = np.array([row for row in long.tolist() if _num_prompt_tokens(before, row) >= limit], dtype=np.int64)
+    dropped = np.setdiff1d(before.row_index, train.store.row_index)
+    lost = int(before.lengths().sum()) - int(train.store.lengths().sum())
+    return LongRows(_listed(train, before, long, recipe), len(dropped), lost, _listed(train, before, filled, recipe))
 
 
 def _num_prompt_tokens(store: TokenStore, row: int) -> int:
@@ -382,8 +382,8 @@ def _num_prompt_tokens(store: TokenStore, row: int) -> int:
     return int(mask.argmax()) if mask.any() else len(ids)
 
 
-def _seen(train: TokenSplit, whole: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
-    listed = whole.row_index[rows[: recipe.data.lint.max_rows_listed]]
+def _listed(train: TokenSplit, before: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
+    listed = before.row_index[rows[: recipe.data.lint.max_rows_listed]]
     return Seen(len(rows), tuple(place(exact_json.loads(text)) for text in train.rows(listed)))
 
 

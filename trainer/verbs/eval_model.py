@@ -46,7 +46,7 @@ SETTINGS = Settings(latency_rows=0, concurrency=8)
 class Target:
     """What is evaluated."""
 
-    place: str
+    location: str
     """Model folder, adapter folder, hub id, `.gguf` file, `package:NAME`, or an http(s) address."""
     base: str | None = None
     """Base model of an adapter folder, where its own file does not name one that can be found."""
@@ -56,7 +56,7 @@ class Target:
     @property
     def is_address(self) -> bool:
         """Tell an OpenAI-compatible address from a model."""
-        return self.place.startswith(("http://", "https://"))
+        return self.location.startswith(("http://", "https://"))
 
 
 def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> None:
@@ -67,26 +67,26 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
         HardwareError: The model cannot be loaded, or an address does not answer.
         GateError: An item of a suite that says `must_pass` is wrong.
     """
-    found: dict[str, Any] = {}
-    lines: list[dict[str, Any]] = []
+    scores: dict[str, Any] = {}
+    answers: list[dict[str, Any]] = []
     wrong: list[str] = []
     read = [read_suite(load_suite(path)) for path in suites]
     refuse_same_names([items.suite for items in read])
     opened = _Opened(target)
     for items in read:
         panel = _measure(opened, items)
-        found[items.suite.name] = suite_scores(panel, items.suite.must_pass)
-        lines += predictions(panel, [])
+        scores[items.suite.name] = suite_scores(panel, items.suite.must_pass)
+        answers += predictions(panel, [])
         wrong += _wrong(panel) if items.suite.must_pass else []
     opened.forget()
-    Console(width=100, highlight=False).print(suites_table({"suites": found}))
+    Console(width=100, highlight=False).print(suites_table({"suites": scores}))
     if out is not None:
-        write_json(out / "scores.json", {"target": target.place, "suites": found})
-        (out / "suites.jsonl").write_bytes(b"".join(exact_json.dumps(line) + b"\n" for line in lines))
+        write_json(out / "scores.json", {"target": target.location, "suites": scores})
+        (out / "suites.jsonl").write_bytes(b"".join(exact_json.dumps(line) + b"\n" for line in answers))
     if wrong:
-        named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise GateError(
-            f"{len(wrong)} must-pass items are wrong: {named}", hint="--out FOLDER writes the answers to suites.jsonl"
+            f"{len(wrong)} must-pass items are wrong: {listed}", hint="--out FOLDER writes the answers to suites.jsonl"
         )
 
 
@@ -113,14 +113,14 @@ class _Opened:
         self.stores: set[Path] = set()
         if target.is_address:
             return
-        section = ModelSection(name_or_path=target.place)
-        folder = Path(target.place)
+        section = ModelSection(name_or_path=target.location)
+        folder = Path(target.location)
         self.adapter = folder if (folder / WEIGHTS).is_file() else None
         if self.adapter is not None:
             section = ModelSection(name_or_path=_base_of(folder, target.base))
         has_tokenizer = self.adapter is not None and (folder / "tokenizer_config.json").is_file()
-        named = ModelSection(name_or_path=target.place) if has_tokenizer else section
-        self.tokenizer = load_tokenizer(named, cache_dir())
+        tokenizer_section = ModelSection(name_or_path=target.location) if has_tokenizer else section
+        self.tokenizer = load_tokenizer(tokenizer_section, cache_dir())
         self.tokens = PromptEncoder(Renderer(self.tokenizer))
         model: Any = load_model(section, cache_dir(), dtype=precision(section, None).weights)
         if self.adapter is not None:
@@ -132,7 +132,7 @@ class _Opened:
             key = hashlib.sha256(f"{self.target}{max_new_tokens}".encode()).hexdigest()
             store = cache_dir() / "answers" / f"alone-{key}.jsonl"
             self.stores.add(store)
-            section = Endpoint(base_url=self.target.place, name=self.target.name or "default")
+            section = Endpoint(base_url=self.target.location, name=self.target.name or "default")
             model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=SETTINGS.concurrency)
             return EndpointResponder(model, None, store=store, max_context=None)
         assert self.tokens is not None
@@ -156,7 +156,7 @@ class _Opened:
         if self.target.is_address:
             raise HardwareError(
                 f"the suite {suite} names tasks of lm-evaluation-harness, which need the log-probabilities of a model "
-                f"in this process; {self.target.place} gives none",
+                f"in this process; {self.target.location} gives none",
                 hint="give a model folder, or a suite without tasks",
             )
         return self.model, self.tokenizer
@@ -167,26 +167,26 @@ class _Opened:
             store.unlink(missing_ok=True)
 
     def _stop_ids(self) -> list[int]:
-        known = self.model.generation_config.eos_token_id
-        ids = {known} if isinstance(known, int) else set(known or [])
-        found = sorted(ids | ({self.tokenizer.eos_token_id} - {None}))
-        if not found:
-            raise StageError(f"{self.target.place} names no token that ends an answer", hint="give it an eos_token")
-        return found
+        eos = self.model.generation_config.eos_token_id
+        ids = {eos} if isinstance(eos, int) else set(eos or [])
+        stop_ids = sorted(ids | ({self.tokenizer.eos_token_id} - {None}))
+        if not stop_ids:
+            raise StageError(f"{self.target.location} names no token that ends an answer", hint="give it an eos_token")
+        return stop_ids
 
 
-def _base_of(folder: Path, given: str | None) -> str:
+def _base_of(folder: Path, configured: str | None) -> str:
     """Return the base model of an adapter: the one that is given, else the one that its own file names."""
     path = folder / "adapter_config.json"
     try:
-        named = json.loads(path.read_bytes()).get("base_model_name_or_path")
+        recorded = json.loads(path.read_bytes()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise StageError(
             f"{folder} is no whole adapter: {path}: {error}", hint="copy the whole folder again"
         ) from error
-    if not given and not named:
+    if not configured and not recorded:
         raise StageError(f"{path} names no base model", hint="give it by --base MODEL")
-    return str(given or named)
+    return str(configured or recorded)
 
 
 def _measure(opened: _Opened, items: SuiteItems) -> Panel:
@@ -225,23 +225,27 @@ def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
     Raises:
         StageError: A run is not evaluated, or they share no rows.
     """
-    one, other = _tuned(first), _tuned(second)
-    shared = [key for key in one if key in other]
+    first_answers, second_answers = _tuned(first), _tuned(second)
+    shared = [key for key in first_answers if key in second_answers]
     if not shared:
         raise StageError(
             f"{first} and {second} share no held-out row", hint="compare runs on the same data and data.split.seed"
         )
     scores = read_json(first / "eval" / "scores.json")
-    found = []
+    comparisons = []
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
-    for metric in dict.fromkeys(metric for key in shared for metric in one[key]["grades"]):
-        rows = [key for key in shared if metric in one[key]["grades"] and metric in other[key]["grades"]]
-        if rows:
-            found.append({"metric": metric} | difference(*_evidence((one, other), metric, rows), seed=0))
-    return [_told(comparison, names, scores) for comparison in with_holm(found)]
+    for metric in dict.fromkeys(metric for key in shared for metric in first_answers[key]["grades"]):
+        common = [
+            key for key in shared if metric in first_answers[key]["grades"] and metric in second_answers[key]["grades"]
+        ]
+        if common:
+            comparisons.append(
+                {"metric": metric} | difference(*_evidence((first_answers, second_answers), metric, common), seed=0)
+            )
+    return [_with_sentence(comparison, names, scores) for comparison in with_holm(comparisons)]
 
 
-def _told(comparison: dict[str, Any], names: tuple[str, str], scores: dict[str, Any]) -> dict[str, Any]:
+def _with_sentence(comparison: dict[str, Any], names: tuple[str, str], scores: dict[str, Any]) -> dict[str, Any]:
     metric = comparison["metric"]
     described = (scores.get("metrics") or {}).get(metric, {}).get("better")
     lower = described == "lower" or metric in LOWER_IS_BETTER

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from trainer.model.merge import MergePlan, hash_folder, merge_streaming
+from trainer.export.merge import MergePlan, hash_folder, merge_streaming
 
 from tests.unit.export import merging
 from trainer.export.merge import replay, shards

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from trainer.model.merge import FourBit, MergePlan, merge_streaming
+from trainer.export.merge import FourBit, MergePlan, merge_streaming
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.unit.export import merging

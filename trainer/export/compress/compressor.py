@@ -42,12 +42,12 @@ PROBE_TIMEOUT_S = 60
 TIMEOUT_S = 4 * 3600
 
 
-def check_compressor(kind: str, given: str | None, base: Path) -> None:
+def check_compressor(kind: str, configured: str | None, base: Path) -> None:
     """Look whether this machine can write and reopen compressed weights, before anything else is done.
 
     Args:
         kind: A key of `DTYPES`.
-        given: `export.compress.python`; None for the environment in `FOLDER`.
+        configured: `export.compress.python`; None for the environment in `FOLDER`.
         base: Folder of the base model.
 
     Raises:
@@ -58,15 +58,15 @@ def check_compressor(kind: str, given: str | None, base: Path) -> None:
             f"{kind}: a mixture of experts, which llm-compressor takes apart and transformers cannot open again",
             hint=f"leave {kind} out of export.formats",
         )
-    python = find_python(kind, given)
+    python = find_python(kind, configured)
     try:
-        asked = subprocess.run(
+        probe = subprocess.run(
             [str(python), "-I", "-c", PROBE], capture_output=True, timeout=PROBE_TIMEOUT_S, check=False
         )
-        is_there = asked.returncode == 0 and bool(asked.stdout.strip())
+        has_package = probe.returncode == 0 and bool(probe.stdout.strip())
     except (OSError, subprocess.TimeoutExpired):
-        is_there = False  # no program, or none that is Python
-    if not is_there:
+        has_package = False  # no program, or none that is Python
+    if not has_package:
         raise HardwareError(f"{kind}: {python} has no llm-compressor", hint=INSTALL)
     if importlib.util.find_spec("compressed_tensors") is None:
         raise HardwareError(
@@ -76,25 +76,25 @@ def check_compressor(kind: str, given: str | None, base: Path) -> None:
 
 def _has_experts(base: Path) -> bool:
     try:
-        return any(".experts." in one.name for path in base.glob("*.safetensors") for one in stored_tensors(path))
+        return any(".experts." in tensor.name for path in base.glob("*.safetensors") for tensor in stored_tensors(path))
     except DamagedFileError as error:
         raise HardwareError(f"base model: {error}", hint="get its files anew, and train again") from error
 
 
-def find_python(kind: str, given: str | None) -> Path:
+def find_python(kind: str, configured: str | None) -> Path:
     """Return the interpreter of llm-compressor's environment.
 
     Args:
         kind: A key of `DTYPES`.
-        given: `export.compress.python`; None for the environment in `FOLDER`.
+        configured: `export.compress.python`; None for the environment in `FOLDER`.
 
     Raises:
         HardwareError: It is not there.
     """
-    path = FOLDER / "bin" / "python" if given is None else Path(given).expanduser()
+    path = FOLDER / "bin" / "python" if configured is None else Path(configured).expanduser()
     if os.access(path, os.X_OK) and path.is_file():
         return path
-    if given is None:
+    if configured is None:
         raise HardwareError(f"{kind}: llm-compressor is not installed: no {path}", hint=INSTALL)
     raise HardwareError(
         f"export.compress.python: no such program: {path}",
@@ -143,9 +143,9 @@ def write_compressed(
         command = [str(find_python(kind, section.python)), "-I", str(WORKER)]
         command += [str(merged.absolute()), str(target.absolute()), kind, str(max_shard_gb)]
         if kind in CALIBRATED:
-            given = Path(folder) / "rows.json"
-            given.write_text(json.dumps(rows))
-            command.append(str(given))
+            rows_path = Path(folder) / "rows.json"
+            rows_path.write_text(json.dumps(rows))
+            command.append(str(rows_path))
         facts: dict[str, Any] = json.loads(_run(kind, command).splitlines()[-1])
     open_to_all(target)
     return facts | ({"calibration_rows": len(rows)} if kind in CALIBRATED else {})
@@ -160,25 +160,25 @@ def _run(kind: str, command: list[str]) -> str:
     alone = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     leave = f"leave {kind} out of export.formats"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, errors="replace", env=alone, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise HardwareError(
             f"{kind}: llm-compressor was stopped after {TIMEOUT_S // 3600} hours", hint=leave
         ) from error
-    if done.returncode < 0:
+    if process.returncode < 0:
         raise HardwareError(
-            f"{kind}: llm-compressor was killed by signal {-done.returncode}; 9 is what the kernel sends when memory "
+            f"{kind}: llm-compressor was killed by signal {-process.returncode}; 9 is what the kernel sends when memory "
             "runs out",
             hint=f"free some memory, or {leave}",
         )
-    if done.returncode:
-        raise HardwareError(f"{kind}: llm-compressor failed: {_reason(done.stderr)}", hint=leave)
-    return done.stdout
+    if process.returncode:
+        raise HardwareError(f"{kind}: llm-compressor failed: {_reason(process.stderr)}", hint=leave)
+    return process.stdout
 
 
-def _reason(said: str) -> str:
+def _reason(log: str) -> str:
     """Return the line of a traceback that names the error: what follows it is advice."""
-    named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", said, re.MULTILINE)
-    return named[-1] if named else (said.strip() or "it said nothing").splitlines()[-1]
+    errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", log, re.MULTILINE)
+    return errors[-1] if errors else (log.strip() or "it said nothing").splitlines()[-1]

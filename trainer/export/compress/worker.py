@@ -25,7 +25,7 @@ from llmcompressor.pipelines.cache import IntermediatesCache
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
-KEPT = ["lm_head"]
+UNCOMPRESSED = ["lm_head"]
 """Layers that keep their type."""
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale, the first that fits: all that vLLM has a fast product for."""
@@ -34,14 +34,14 @@ GROUP_SIZES = (128, 64, 32)
 def modifiers(kind: str, group_size: int) -> list[Any]:
     """Return what is done to the model."""
     if kind == "fp8":
-        return [QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=KEPT)]
+        return [QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=UNCOMPRESSED)]
     # a range with the least squared error: gptq of the quickstart's model loses 0.08 nats, by the full range 0.18
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "observer": "memoryless_mse"}
     weights |= {"strategy": "group", "group_size": group_size}
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     if kind == "gptq":
-        return [GPTQModifier(config_groups=groups, ignore=KEPT)]
-    return [AWQModifier(duo_scaling="both"), QuantizationModifier(config_groups=groups, ignore=KEPT)]
+        return [GPTQModifier(config_groups=groups, ignore=UNCOMPRESSED)]
+    return [AWQModifier(duo_scaling="both"), QuantizationModifier(config_groups=groups, ignore=UNCOMPRESSED)]
 
 
 def group_size_of(model: Any) -> int:

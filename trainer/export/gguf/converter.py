@@ -25,20 +25,20 @@ TIMEOUT_S = 4 * 3600
 UNKNOWN_TOKENIZER = "BPE pre-tokenizer was not recognized"
 
 
-def find_converter(given: str | None) -> Path:
+def find_converter(configured: str | None) -> Path:
     """Return the path of the converter's script.
 
     Args:
-        given: `export.gguf.converter`: the script of a llama.cpp checkout; None for the package.
+        configured: `export.gguf.converter`: the script of a llama.cpp checkout; None for the package.
 
     Raises:
         HardwareError: It is not there.
     """
-    if given is None:
+    if configured is None:
         if not (FOLDER / SCRIPT).is_file():
             raise HardwareError(f"gguf: the converter is not installed: no {FOLDER / SCRIPT}", hint=INSTALL)
         return FOLDER / SCRIPT
-    path = Path(given).expanduser()
+    path = Path(configured).expanduser()
     if not path.is_file():
         raise HardwareError(
             f"export.gguf.converter: no such file: {path}",
@@ -63,21 +63,21 @@ def convert(model: Path, target: Path, outtype: str, script: Path) -> None:
     command = [sys.executable, "-E", "-s", str(script), "--outtype", outtype, "--outfile", str(target), str(model)]
     alone = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, errors="replace", env=alone, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise HardwareError(
             f"gguf: the converter was stopped after {TIMEOUT_S // 3600} hours", hint="leave gguf out of export.formats"
         ) from error
-    if done.returncode or not target.is_file():
+    if process.returncode or not target.is_file():
         target.unlink(missing_ok=True)
-        raise _refused(done.stderr + done.stdout)
+        raise _refused(process.stderr + process.stdout)
 
 
-def _refused(said: str) -> HardwareError:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if UNKNOWN_TOKENIZER in said:
+def _refused(log: str) -> HardwareError:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if UNKNOWN_TOKENIZER in log:
         return HardwareError(
             "gguf: llama.cpp's converter does not know this tokenizer (its way of splitting text is not in its list)",
             hint="leave gguf out of export.formats, or name a newer converter in export.gguf.converter",

@@ -29,7 +29,7 @@ class _Action:
     words: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     body: list[_Action] = field(default_factory=list)
-    other: list[_Action] = field(default_factory=list)
+    otherwise: list[_Action] = field(default_factory=list)
 
 
 @dataclass
@@ -49,21 +49,21 @@ def render(template: str, values: dict[str, Any]) -> str:
         TemplateSyntaxError: The template uses what is not known here.
     """
     pieces = list(_pieces(template))
-    nodes, rest = _parse(pieces, 0)
-    if rest != len(pieces):
-        raise TemplateSyntaxError(f"{pieces[rest][1]!r} without its beginning")
+    nodes, end = _parse(pieces, 0)
+    if end != len(pieces):
+        raise TemplateSyntaxError(f"{pieces[end][1]!r} without its beginning")
     return "".join(_run(nodes, _Scope(values, {"$": values})))
 
 
 def _pieces(template: str) -> Iterator[tuple[str, str]]:
     """Yield text and actions in turn; `{{-` and `-}}` take the white space beside them away."""
-    at, trim = 0, False
+    position, trim = 0, False
     for match in _ACTION.finditer(template):
-        text = template[at : match.start()]
+        text = template[position : match.start()]
         yield "text", _trimmed(text, left=trim, right=bool(match.group(1)))
         yield "action", match.group(2)
-        at, trim = match.end(), bool(match.group(3))
-    yield "text", _trimmed(template[at:], left=trim, right=False)
+        position, trim = match.end(), bool(match.group(3))
+    yield "text", _trimmed(template[position:], left=trim, right=False)
 
 
 def _trimmed(text: str, *, left: bool, right: bool) -> str:
@@ -71,49 +71,49 @@ def _trimmed(text: str, *, left: bool, right: bool) -> str:
     return text.rstrip(" \t\r\n") if right else text
 
 
-def _parse(pieces: Sequence[tuple[str, str]], at: int) -> tuple[list[_Action], int]:
+def _parse(pieces: Sequence[tuple[str, str]], index: int) -> tuple[list[_Action], int]:
     """Return the nodes up to an `else` or `end`, and where that stands."""
     nodes: list[_Action] = []
-    while at < len(pieces):
-        kind, text = pieces[at]
+    while index < len(pieces):
+        kind, text = pieces[index]
         word = text.split(None, 1)[0] if kind == "action" and text else ""
         if word in ("else", "end"):
-            return nodes, at
+            return nodes, index
         if kind == "text":
             nodes.append(_Action("text", text))
         elif word in ("if", "range"):
-            node, at = _block(pieces, at, word, text[len(word) :])
+            node, index = _block(pieces, index, word, text[len(word) :])
             nodes.append(node)
         else:
             nodes.append(_simple(_words(text)))
-        at += 1
-    return nodes, at
+        index += 1
+    return nodes, index
 
 
-def _block(pieces: Sequence[tuple[str, str]], at: int, kind: str, condition: str) -> tuple[_Action, int]:
+def _block(pieces: Sequence[tuple[str, str]], index: int, kind: str, condition: str) -> tuple[_Action, int]:
     """Return an `if` or `range` with its branches, and where its `end` stands."""
     words = _words(condition)
     names: list[str] = []
     if kind == "range" and ":=" in words:
         names = [word for word in words[: words.index(":=")] if word != ","]
         words = words[words.index(":=") + 1 :]
-    body, at = _parse(pieces, at + 1)
-    other: list[_Action] = []
-    said = _ending(pieces, at)
-    if said.startswith("else if"):
-        node, at = _block(pieces, at, "if", said.removeprefix("else if"))
-        other = [node]
-    elif said == "else":
-        other, at = _parse(pieces, at + 1)
-        if _ending(pieces, at) != "end":
+    body, index = _parse(pieces, index + 1)
+    otherwise: list[_Action] = []
+    keyword = _ending(pieces, index)
+    if keyword.startswith("else if"):
+        node, index = _block(pieces, index, "if", keyword.removeprefix("else if"))
+        otherwise = [node]
+    elif keyword == "else":
+        otherwise, index = _parse(pieces, index + 1)
+        if _ending(pieces, index) != "end":
             raise TemplateSyntaxError("two else in one if")
-    return _Action(kind, words=words, names=names, body=body, other=other), at
+    return _Action(kind, words=words, names=names, body=body, otherwise=otherwise), index
 
 
-def _ending(pieces: Sequence[tuple[str, str]], at: int) -> str:
-    if at >= len(pieces):
+def _ending(pieces: Sequence[tuple[str, str]], index: int) -> str:
+    if index >= len(pieces):
         raise TemplateSyntaxError("an if or range without its end")
-    return " ".join(pieces[at][1].split()) if pieces[at][1].startswith("e") else ""
+    return " ".join(pieces[index][1].split()) if pieces[index][1].startswith("e") else ""
 
 
 def _simple(words: list[str]) -> _Action:
@@ -123,16 +123,16 @@ def _simple(words: list[str]) -> _Action:
 
 
 def _words(text: str) -> list[str]:
-    found, at = [], 0
-    while text[at:].strip():
-        match = _WORD.match(text, at)
+    words, position = [], 0
+    while text[position:].strip():
+        match = _WORD.match(text, position)
         if not match:
-            raise TemplateSyntaxError(f"not understood: {text[at:].strip()!r}")
-        found.append(match.group(1))
-        at = match.end()
-    if not found:
+            raise TemplateSyntaxError(f"not understood: {text[position:].strip()!r}")
+        words.append(match.group(1))
+        position = match.end()
+    if not words:
         raise TemplateSyntaxError("an empty action")
-    return found
+    return words
 
 
 def _run(nodes: Sequence[_Action], scope: _Scope) -> Iterator[str]:
@@ -144,15 +144,15 @@ def _run(nodes: Sequence[_Action], scope: _Scope) -> Iterator[str]:
         elif node.kind == "set":
             scope.variables[node.names[0]] = _evaluate(node.words, scope)
         elif node.kind == "if":
-            branch = node.body if _evaluate(node.words, scope) else node.other
+            branch = node.body if _evaluate(node.words, scope) else node.otherwise
             yield from _run(branch, _Scope(scope.dot, dict(scope.variables)))
         else:
             yield from _loop(node, scope)
 
 
 def _loop(node: _Action, scope: _Scope) -> Iterator[str]:
-    for place, item in enumerate(_evaluate(node.words, scope) or []):
-        values = (place, item) if len(node.names) == 2 else (item,)
+    for index, item in enumerate(_evaluate(node.words, scope) or []):
+        values = (index, item) if len(node.names) == 2 else (item,)
         yield from _run(node.body, _Scope(item, scope.variables | dict(zip(node.names, values, strict=False))))
 
 
@@ -162,9 +162,9 @@ def _written(value: object) -> str:
 
 def _evaluate(words: Sequence[str], scope: _Scope) -> Any:
     """Return the value of a command: one operand, or a function and its operands."""
-    operands, at = [], 1 if words[0] in _FUNCTIONS else 0
-    while at < len(words):
-        value, at = _operand(words, at, scope)
+    operands, index = [], 1 if words[0] in _FUNCTIONS else 0
+    while index < len(words):
+        value, index = _operand(words, index, scope)
         operands.append(value)
     if words[0] in _FUNCTIONS:
         return _FUNCTIONS[words[0]](*operands)
@@ -173,19 +173,19 @@ def _evaluate(words: Sequence[str], scope: _Scope) -> Any:
     return operands[0]
 
 
-def _operand(words: Sequence[str], at: int, scope: _Scope) -> tuple[Any, int]:
-    word = words[at]
+def _operand(words: Sequence[str], index: int, scope: _Scope) -> tuple[Any, int]:
+    word = words[index]
     if word == "(":
-        end, depth = at, 0
-        for end in range(at, len(words)):
+        end, depth = index, 0
+        for end in range(index, len(words)):
             depth += {"(": 1, ")": -1}.get(words[end], 0)
             if depth == 0:
-                return _evaluate(words[at + 1 : end], scope), end + 1
+                return _evaluate(words[index + 1 : end], scope), end + 1
         raise TemplateSyntaxError("a parenthesis is not closed")
     if word.startswith('"'):
-        return json.loads(word, strict=False), at + 1
+        return json.loads(word, strict=False), index + 1
     if word.isdigit():
-        return int(word), at + 1
+        return int(word), index + 1
     if word[0] not in "$.":
         raise TemplateSyntaxError(f"unknown function {word!r}")
     name, *fields = [part for part in word.split(".") if part] if word.startswith("$") else ["", *word.split(".")[1:]]
@@ -196,11 +196,11 @@ def _operand(words: Sequence[str], at: int, scope: _Scope) -> tuple[Any, int]:
         if not isinstance(value, dict) or part not in value:  # Go would write <no value>
             raise TemplateSyntaxError(f"there is no {word}")
         value = value[part]
-    return value, at + 1
+    return value, index + 1
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "eq": lambda first, *others: first in others,
+    "eq": lambda first, *operands: first in operands,
     "len": len,
     "not": lambda value: not value,
     "slice": lambda value, *ends: value[slice(*ends) if len(ends) > 1 else slice(ends[0], None)],

@@ -99,13 +99,13 @@ def go_template(chat: Render, template: str) -> str:
 def _conversation(turns: Sequence[str], system: str | None = None) -> list[Message]:
     roles = ("user", "assistant")
     head = [] if system is None else [{"role": "system", "content": system}]
-    return head + [{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)]
+    return head + [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
 
 
 def _read_off(chat: Render) -> Turns:
     """Return the fixed text that stands between marked turns."""
-    one = _between(chat(_conversation([_FIRST])), [_FIRST])
-    three = _between(chat(_conversation([_FIRST, _ANSWER, _SECOND])), [_FIRST, _ANSWER, _SECOND])
+    single = _between(chat(_conversation([_FIRST])), [_FIRST])
+    multiple = _between(chat(_conversation([_FIRST, _ANSWER, _SECOND])), [_FIRST, _ANSWER, _SECOND])
     try:
         system = _between(chat(_conversation([_FIRST], _SYSTEM)), [_SYSTEM, _FIRST])
     except UnknownTemplateError:
@@ -113,24 +113,24 @@ def _read_off(chat: Render) -> Turns:
     except Exception:  # whatever a template raises that takes no system prompt
         system = None
     return Turns(
-        opening=one[0],
+        opening=single[0],
         before_system=system[0] if system else None,
         after_system=system[1] if system else "",
-        to_answer=three[1],
-        to_question=three[2],
-        to_new_answer=one[1],
+        to_answer=multiple[1],
+        to_question=multiple[2],
+        to_new_answer=single[1],
     )
 
 
 def _between(text: str, marks: Sequence[str]) -> list[str]:
     """Return the text before, between and after marks that each stand there once, in this order."""
-    found = []
+    parts = []
     for mark in marks:
-        before, there, text = text.partition(mark)
-        if not there or mark in text:
+        before, match, text = text.partition(mark)
+        if not match or mark in text:
             raise UnknownTemplateError("the chat template does not write every turn once and in order")
-        found.append(before)
-    return [*found, text]
+        parts.append(before)
+    return [*parts, text]
 
 
 def _written(turns: Turns) -> str:
@@ -221,11 +221,11 @@ def parameters_of(settings: GenerationConfig, stop: Sequence[str]) -> list[tuple
         stop: Texts that end an answer.
     """
     names = ("temperature", "top_p", "top_k", "min_p") if settings.do_sample else ()
-    found = [(name, str(value)) for name in names if (value := getattr(settings, name, None)) is not None]
+    parameters = [(name, str(value)) for name in names if (value := getattr(settings, name, None)) is not None]
     if not settings.do_sample:
-        found.append(("temperature", "0"))
-    found.append(("repeat_penalty", str(settings.repetition_penalty or 1.0)))
-    return found + [("stop", _quoted(text)) for text in stop]
+        parameters.append(("temperature", "0"))
+    parameters.append(("repeat_penalty", str(settings.repetition_penalty or 1.0)))
+    return parameters + [("stop", _quoted(text)) for text in stop]
 
 
 def _quoted(text: str) -> str:
@@ -248,11 +248,11 @@ def read_modelfile(path: Path) -> Modelfile:
         ValueError: It says nothing about the weights or the template.
     """
     text = path.read_text(encoding="utf-8")
-    said = []
+    entries = []
     for match in _LINE.finditer(text):
-        said.append((match.group(1), next(part for part in match.groups()[1:] if part is not None)))
-    known = dict(said)
-    if "FROM" not in known or "TEMPLATE" not in known:
+        entries.append((match.group(1), next(part for part in match.groups()[1:] if part is not None)))
+    values = dict(entries)
+    if "FROM" not in values or "TEMPLATE" not in values:
         raise ValueError(f"{path.name} names no weights or no template")
-    parameters = [(name.split()[1], value) for name, value in said if name.startswith("PARAMETER")]
-    return Modelfile(known["FROM"].removeprefix("./"), known["TEMPLATE"], known.get("SYSTEM"), parameters)
+    parameters = [(name.split()[1], value) for name, value in entries if name.startswith("PARAMETER")]
+    return Modelfile(values["FROM"].removeprefix("./"), values["TEMPLATE"], values.get("SYSTEM"), parameters)

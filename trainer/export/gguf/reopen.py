@@ -40,8 +40,8 @@ def open_gguf(
         last = max(1, MAX_LOGIT_BYTES // (max(1, len(rows)) * runner.num_words * 4))
         return [torch.from_numpy(runner.log_probs(list(map(int, row)), last=last)) for row in rows]
 
-    def answers(asked: Sequence[TokenPrompt], max_new_tokens: int) -> list[str]:
-        return [runner.text(runner.generate(prompt.ids, max_new_tokens)) for prompt in asked]
+    def answers(questions: Sequence[TokenPrompt], max_new_tokens: int) -> list[str]:
+        return [runner.text(runner.generate(prompt.ids, max_new_tokens)) for prompt in questions]
 
     findings = [
         *_carried(runner, prompts, stop_id=stop_id, template=template, system=default_system(folder)),
@@ -74,24 +74,27 @@ def _modelfile_findings(
     if not (folder / MODELFILE).is_file():
         return
     try:
-        said = read_modelfile(folder / MODELFILE)
+        modelfile = read_modelfile(folder / MODELFILE)
     except ValueError as error:
         yield str(error)
         return
     served = json.loads((folder / PROMPT_JSON).read_text(encoding="utf-8"))
-    if not (folder / said.source).is_file():
-        yield f"{MODELFILE}: there is no {said.source}"
-    if said.system != served["system"]:
+    if not (folder / modelfile.source).is_file():
+        yield f"{MODELFILE}: there is no {modelfile.source}"
+    if modelfile.system != served["system"]:
         yield f"{MODELFILE}: its system prompt is not the one of {PROMPT_JSON}"
-    if runner.piece(stop_id) not in [value for name, value in said.parameters if name == "stop"]:
+    if runner.piece(stop_id) not in [value for name, value in modelfile.parameters if name == "stop"]:
         yield f"{MODELFILE} does not stop at {runner.piece(stop_id)}, where trained answers end"
-    asked = [one for one in prompts if not one.tools and one.kwargs == served["chat_template_kwargs"]]
+    comparable = [prompt for prompt in prompts if not prompt.tools and prompt.kwargs == served["chat_template_kwargs"]]
 
     def texts(prompt: TokenPrompt) -> list[str]:
-        return [ollama_text(said.template, turns, said.system) for turns in both_ways(prompt.messages, said.system)]
+        return [
+            ollama_text(modelfile.template, turns, modelfile.system)
+            for turns in both_ways(prompt.messages, modelfile.system)
+        ]
 
-    if count := _differing(runner, asked, texts):
-        yield f"{MODELFILE}: {count} of {len(asked)} prompts come out as other tokens than in training"
+    if count := _differing(runner, comparable, texts):
+        yield f"{MODELFILE}: {count} of {len(comparable)} prompts come out as other tokens than in training"
 
 
 def _differing(runner: GgufRunner, prompts: Sequence[TokenPrompt], texts: Callable[[TokenPrompt], list[str]]) -> int:

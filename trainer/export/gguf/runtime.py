@@ -40,9 +40,9 @@ class _Log:
 
     def reason(self) -> str:
         """Return the line that names an error, else the last one."""
-        told = [line for line in self.lines if line]
-        named = [line for line in told if re.search(r"error|fail|invalid|unknown|nan|inf\b", line, re.IGNORECASE)]
-        return (named or told or ["no reason given"])[0]
+        lines = [line for line in self.lines if line]
+        errors = [line for line in lines if re.search(r"error|fail|invalid|unknown|nan|inf\b", line, re.IGNORECASE)]
+        return (errors or lines or ["no reason given"])[0]
 
 
 _LOG = _Log()
@@ -90,8 +90,8 @@ def quantise(source: Path, target: Path, quantisation: str) -> int:
             f"gguf: llama.cpp cannot write {quantisation}: {_LOG.reason()}",
             hint=f"leave {quantisation} out of export.gguf.quantisations",
         )
-    found = [re.search(r"(\d+) of \d+ tensor\(s\) required fallback", line) for line in _LOG.lines]
-    return next((int(match.group(1)) for match in found if match), 0)
+    matches = [re.search(r"(\d+) of \d+ tensor\(s\) required fallback", line) for line in _LOG.lines]
+    return next((int(match.group(1)) for match in matches if match), 0)
 
 
 class GgufRunner:
@@ -131,8 +131,8 @@ class GgufRunner:
     @property
     def template(self) -> str | None:
         """The chat template of the file."""
-        found = self._c.llama_model_chat_template(self._model, None)
-        return found.decode("utf-8") if found else None
+        text = self._c.llama_model_chat_template(self._model, None)
+        return text.decode("utf-8") if text else None
 
     @property
     def adds_bos(self) -> bool:
@@ -189,9 +189,9 @@ class GgufRunner:
         first = max(0, len(ids) - last) if last is not None else 0
         rows = []
         for start in range(0, len(ids), CHUNK):
-            wanted = range(max(first, start), min(start + CHUNK, len(ids)))
-            self._decode(ids[start : start + CHUNK], start, wanted)
-            rows += [self._logits(position - start) for position in wanted]
+            positions = range(max(first, start), min(start + CHUNK, len(ids)))
+            self._decode(ids[start : start + CHUNK], start, positions)
+            rows += [self._logits(position - start) for position in positions]
         logits = torch.from_numpy(np.stack(rows))
         return logits.log_softmax(-1).numpy()
 
@@ -206,17 +206,17 @@ class GgufRunner:
         self._begin(len(ids) + max_new_tokens)
         for start in range(0, len(ids), CHUNK):
             self._decode(ids[start : start + CHUNK], start, range(len(ids) - 1, len(ids)))
-        found: list[int] = []
-        at = (len(ids) - 1) % CHUNK
-        while len(found) < max_new_tokens:
-            token = int(self._logits(at).argmax())
+        tokens: list[int] = []
+        index = (len(ids) - 1) % CHUNK
+        while len(tokens) < max_new_tokens:
+            token = int(self._logits(index).argmax())
             if token in stop_ids or self.is_end(token):
                 break
-            found.append(token)
-            place = len(ids) + len(found) - 1
-            self._decode([token], place, range(place, place + 1))
-            at = 0
-        return found
+            tokens.append(token)
+            position = len(ids) + len(tokens) - 1
+            self._decode([token], position, range(position, position + 1))
+            index = 0
+        return tokens
 
     def _begin(self, length: int) -> None:
         """Forget what was read before, and make room for a row."""
@@ -237,15 +237,15 @@ class GgufRunner:
                 hint="free some memory, or compare less: --set export.verify.num_rows=4",
             )
 
-    def _decode(self, tokens: Sequence[int], start: int, wanted: range) -> None:
+    def _decode(self, tokens: Sequence[int], start: int, logit_positions: range) -> None:
         """Read tokens that stand at `start`; logits are kept at the wanted positions of the row."""
         batch = self._c.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
-            for place, token in enumerate(tokens):
-                batch.token[place], batch.pos[place] = token, start + place
-                batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-                batch.logits[place] = start + place in wanted
+            for index, token in enumerate(tokens):
+                batch.token[index], batch.pos[index] = token, start + index
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+                batch.logits[index] = start + index in logit_positions
             if code := self._c.llama_decode(self._context, batch):
                 raise HardwareError(
                     f"{self.path.name}: llama.cpp could not read {len(tokens)} tokens: {_LOG.reason()} ({code})",
@@ -254,7 +254,7 @@ class GgufRunner:
         finally:
             self._c.llama_batch_free(batch)
 
-    def _logits(self, place: int) -> np.ndarray:
+    def _logits(self, index: int) -> np.ndarray:
         """Return a copy of the logits at a place of the last batch, (V,) float32."""
-        found = self._c.llama_get_logits_ith(self._context, place)
-        return np.ctypeslib.as_array(found, (self.num_words,)).copy()
+        pointer = self._c.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(pointer, (self.num_words,)).copy()

@@ -45,13 +45,13 @@ def gguf_file(folder: Path, quantisation: str) -> Path:
     Raises:
         HardwareError: It is not there.
     """
-    found = sorted(folder.glob(f"*-{quantisation}.gguf"))
-    if len(found) != 1:
+    files = sorted(folder.glob(f"*-{quantisation}.gguf"))
+    if len(files) != 1:
         raise HardwareError(
-            f"{folder.name}: {len(found)} files are named *-{quantisation}.gguf, expected one",
+            f"{folder.name}: {len(files)} files are named *-{quantisation}.gguf, expected one",
             hint="export again: trainer export RECIPE --force",
         )
-    return found[0]
+    return files[0]
 
 
 def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -> dict[str, dict[str, Any]]:
@@ -73,28 +73,28 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
     """
     script = find_converter(section.converter)
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = list(dict.fromkeys(section.quantisations))
+    quantisations = list(dict.fromkeys(section.quantisations))
     stored = str(json.loads((merged / "config.json").read_text(encoding="utf-8")).get("dtype"))
     source = folder / f"{name}-{_LOSSLESS.get(stored, 'f32')}.gguf"
-    floats = [quantisation for quantisation in wanted if quantisation in FLOATS]
+    floats = [quantisation for quantisation in quantisations if quantisation in FLOATS]
     for quantisation in floats:
         convert(merged, folder / f"{name}-{quantisation}.gguf", quantisation, script)
-    if len(floats) < len(wanted) and not source.is_file():
+    if len(floats) < len(quantisations) and not source.is_file():
         convert(merged, source, source.stem.rpartition("-")[2], script)
     facts: dict[str, dict[str, Any]] = {}
-    for quantisation in wanted:
+    for quantisation in quantisations:
         target = folder / f"{name}-{quantisation}.gguf"
-        others = 0 if quantisation in FLOATS else quantise(source, target, quantisation)
-        facts[quantisation] = {"bytes": target.stat().st_size, "other_type_tensors": others}
+        num_other = 0 if quantisation in FLOATS else quantise(source, target, quantisation)
+        facts[quantisation] = {"bytes": target.stat().st_size, "other_type_tensors": num_other}
         say(_line(quantisation, facts[quantisation]))
-    if source.stem.rpartition("-")[2] not in wanted:
+    if source.stem.rpartition("-")[2] not in quantisations:
         source.unlink(missing_ok=True)
     return facts
 
 
 def _line(quantisation: str, facts: dict[str, Any]) -> str:
-    others = facts["other_type_tensors"]
-    exception = f"; tensors in another type, as their rows do not fit its blocks: {others}" if others else ""
+    num_other = facts["other_type_tensors"]
+    exception = f"; tensors in another type, as their rows do not fit its blocks: {num_other}" if num_other else ""
     return f"export: gguf/{quantisation} has {facts['bytes'] / 1e6:,.1f} MB{exception}"
 
 

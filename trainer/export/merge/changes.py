@@ -52,11 +52,11 @@ class AdapterTensors:
     def take(self, key: str) -> StoredTensor | None:
         return self.left.pop(key, None)
 
-    def only_whole(self, what: str) -> None:
+    def only_whole(self, replaced: str) -> None:
         """Refuse a share of something that is replaced, not added."""
         if self.weight != 1:
             raise StageError(
-                f"adapter {self.number + 1} has weight {self.weight} and replaces {what}, which has no shares",
+                f"adapter {self.number + 1} has weight {self.weight} and replaces {replaced}, which has no shares",
                 hint="give that adapter weight 1, or merge the others alone",
             )
 
@@ -97,17 +97,17 @@ class Faults:
 
 def faults_of(tensors: dict[str, StoredTensor]) -> Faults:
     """Look at every number of an adapter, block by block."""
-    not_finite, zero, starts = [], [], 0
+    not_finite, zero, num_starts = [], [], 0
     for name, tensor in tensors.items():
-        blocks = [tensor.rows(*rows) for rows in row_blocks(tensor.shape)] if tensor.shape else [tensor.whole()]
+        blocks = [tensor.rows(*rows) for rows in row_blocks(tensor.shape)] if tensor.shape else [tensor.read()]
         if not all(bool(torch.isfinite(block.float()).all()) for block in blocks):
             not_finite.append(name)
         if name.endswith(START_AT_ZERO):
-            starts += 1
+            num_starts += 1
             if not any(bool(block.any()) for block in blocks):
                 zero.append(name)
-    others = any(not name.endswith(tuple(SUFFIXES.values())) for name in tensors)
-    return Faults(not_finite, zero, empty=len(zero) == starts and not others)
+    has_others = any(not name.endswith(tuple(SUFFIXES.values())) for name in tensors)
+    return Faults(not_finite, zero, empty=len(zero) == num_starts and not has_others)
 
 
 def changes_of(bones: Skeleton, adapters: list[AdapterTensors]) -> dict[str, ParameterChange]:
@@ -157,7 +157,7 @@ def _add_layer(
     if not hasattr(layer, "fan_in_fan_out"):
         layer.fan_in_fan_out = False
     _change(changes, f"{name}.weight").updates.append(LayerUpdate(layer, parts))
-    biases = {adapter: found for adapter, found in parts.items() if "lora_B.bias" in found}
+    biases = {adapter: tensors for adapter, tensors in parts.items() if "lora_B.bias" in tensors}
     if biases:
         _change(changes, f"{name}.bias").updates.append(BiasUpdate(layer, biases))
 
@@ -168,8 +168,8 @@ def _parts(path: str, layer: Any, adapter: AdapterTensors) -> Parts:
     Raises:
         StageError: One is missing or has another shape than the model asks for.
     """
-    found = {word: adapter.take(f"{path}.{suffix}") for word, suffix in SUFFIXES.items()}
-    parts = {word: tensor for word, tensor in found.items() if tensor is not None}
+    candidates = {word: adapter.take(f"{path}.{suffix}") for word, suffix in SUFFIXES.items()}
+    parts = {word: tensor for word, tensor in candidates.items() if tensor is not None}
     is_embedding = isinstance(layer, Embedding)
     needed = ["lora_embedding_A", "lora_embedding_B"] if is_embedding else ["lora_A", "lora_B"]
     if adapter.name in layer.lora_variant:
@@ -212,9 +212,9 @@ def _add_tokens(
             raise wrong_adapter(f"{path}.token_adapter.trainable_tokens_delta is missing")
         else:
             _change(changes, parameter).updates.append(TokenRows(tuple(indices), rows))
-        whole = adapter.take(f"{path}.token_adapter.base_layer.weight")
-        if whole is not None:
-            _replace(changes, parameter, whole)
+        base_weight = adapter.take(f"{path}.token_adapter.base_layer.weight")
+        if base_weight is not None:
+            _replace(changes, parameter, base_weight)
 
 
 def _add_saved(
@@ -235,11 +235,11 @@ def _add_saved(
 
 def _add_replacements(changes: dict[str, ParameterChange], bones: Skeleton, adapters: list[AdapterTensors]) -> None:
     """Take what is left: whole weights (resized embeddings) and trained biases, by their own names."""
-    known = {name.removeprefix(PREFIX).replace(".base_layer", "") for name in bones.peft.state_dict()}
+    parameters = {name.removeprefix(PREFIX).replace(".base_layer", "") for name in bones.peft.state_dict()}
     for adapter in adapters:
         for key in list(adapter.left):
             name = key.removeprefix(PREFIX).replace(".base_layer", "")
-            if name not in known or "lora_" in name:
+            if name not in parameters or "lora_" in name:
                 raise wrong_adapter(f"nothing in the model takes {key}")
             adapter.only_whole(name)
             _replace(changes, name, adapter.left.pop(key))

@@ -97,10 +97,10 @@ def check_base(base: Path, expected: Mapping[str, str]) -> None:
             raise StageError(
                 f"{path} is missing; the adapter was trained on it", hint="set model.revision to the trained one"
             )
-        found = sha256_of(path)
-        if found != sha256:
+        digest = sha256_of(path)
+        if digest != sha256:
             raise StageError(
-                f"{path} is not what the adapter was trained on: sha256 {found[:12]}, then {sha256[:12]}",
+                f"{path} is not what the adapter was trained on: sha256 {digest[:12]}, then {sha256[:12]}",
                 hint="set model.revision to the trained one, or train again on this base",
             )
 
@@ -142,11 +142,11 @@ def write_stop(folder: Path, stop_id: int | None) -> None:
     if stop_id is None:
         return
     path = folder / "generation_config.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ends = known.get("eos_token_id")
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ends = settings.get("eos_token_id")
     ids = [ends] if isinstance(ends, int) else list(ends or [])
-    known["eos_token_id"] = ids if stop_id in ids else [*ids, stop_id]
-    path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    settings["eos_token_id"] = ids if stop_id in ids else [*ids, stop_id]
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def write_index(folder: Path, weight_map: Mapping[str, str], total_bytes: int) -> None:

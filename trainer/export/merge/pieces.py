@@ -87,23 +87,23 @@ def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
     tensors = checkpoint(base)
     opened = read_adapters(adapters)
     bones = skeleton(base, [folder for folder, _ in adapters])
-    places = homes(empty_model(base), [(name, tensor.shape) for name, tensor in tensors.items()])
+    home_of = homes(empty_model(base), [(name, tensor.shape) for name, tensor in tensors.items()])
     changes = changes_of(bones, opened)
     main = main_dtype(tensors)
     target = main if plan.dtype == "auto" else getattr(torch, plan.dtype)
     quantised = quantised_parameters(base, plan.four_bit) if plan.base == "dequantised" and plan.four_bit else set()
     untied = bones.tied and not _same(changes.get(bones.embeddings), changes.get(bones.head or ""))
-    found = []
+    pieces = []
     for name, tensor in tensors.items():
         piece = Piece(name, tensor, target if tensor.dtype == main else tensor.dtype)
-        if places[name].parameter in quantised and places[name].expert is None:
+        if home_of[name].parameter in quantised and home_of[name].expert is None:
             piece = replace(piece, four_bit=plan.four_bit)
-        found.append(_changed(piece, places[name], changes))
-    found += _head(bones, changes, found, places, target, untied=untied)
-    _check_all_taken(changes, places, bones, untied=untied)
-    size = _vocabulary(found, bones, places)
+        pieces.append(_changed(piece, home_of[name], changes))
+    pieces += _head(bones, changes, pieces, home_of, target, untied=untied)
+    _check_all_taken(changes, home_of, bones, untied=untied)
+    size = _vocabulary(pieces, bones, home_of)
     grown = size if size != bones.peft.get_base_model().config.get_text_config().vocab_size else None
-    return Pieces(found, target, untied, grown)
+    return Pieces(pieces, target, untied, grown)
 
 
 def main_dtype(tensors: dict[str, StoredTensor]) -> torch.dtype:
@@ -116,13 +116,13 @@ def main_dtype(tensors: dict[str, StoredTensor]) -> torch.dtype:
     for tensor in tensors.values():
         if tensor.dtype.is_floating_point:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.num_bytes
-    found = max(sizes, key=sizes.__getitem__)
-    if found.itemsize < 2:
+    dtype = max(sizes, key=sizes.__getitem__)
+    if dtype.itemsize < 2:
         raise HardwareError(
-            f"the base holds weights of type {found}; an adapter cannot be merged into them without loss",
+            f"the base holds weights of type {dtype}; an adapter cannot be merged into them without loss",
             hint="set model.name_or_path to the 16-bit base",
         )
-    return found
+    return dtype
 
 
 def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> Piece:
@@ -146,63 +146,65 @@ def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> P
     return replace(piece, source=source, update=update, four_bit=four_bit, replaced=change.source is not None)
 
 
-def _same(one: ParameterChange | None, other: ParameterChange | None) -> bool:
+def _same(first: ParameterChange | None, second: ParameterChange | None) -> bool:
     """Whether both ends of tied embeddings change in the same way."""
-    one, other = one or ParameterChange(), other or ParameterChange()
-    if one.updates != other.updates:
+    first, second = first or ParameterChange(), second or ParameterChange()
+    if first.updates != second.updates:
         return False
-    if one.source is None or other.source is None:
-        return one.source is other.source
-    same_shape = one.source.shape == other.source.shape and one.source.dtype == other.source.dtype
+    if first.source is None or second.source is None:
+        return first.source is second.source
+    same_shape = first.source.shape == second.source.shape and first.source.dtype == second.source.dtype
     return same_shape and all(
-        torch.equal(one.source.rows(*rows), other.source.rows(*rows)) for rows in row_blocks(one.source.shape)
+        torch.equal(first.source.rows(*rows), second.source.rows(*rows)) for rows in row_blocks(first.source.shape)
     )
 
 
 def _head(
     bones: Skeleton,
     changes: dict[str, ParameterChange],
-    found: Sequence[Piece],
-    places: dict[str, Home],
+    pieces: Sequence[Piece],
+    home_of: dict[str, Home],
     dtype: torch.dtype,
     *,
     untied: bool,
 ) -> list[Piece]:
     """Return the head as a tensor of its own, where it was tied to the embeddings and is no more."""
-    if not untied or bones.head is None or any(home.parameter == bones.head for home in places.values()):
+    if not untied or bones.head is None or any(home.parameter == bones.head for home in home_of.values()):
         return []
-    embeddings = next(piece for piece in found if places[piece.name].parameter == bones.embeddings)
+    embeddings = next(piece for piece in pieces if home_of[piece.name].parameter == bones.embeddings)
     base = embeddings.source
     if embeddings.replaced:
         base = next(
-            tensor for name, tensor in checkpoint(_folder(found)).items() if places[name].parameter == bones.embeddings
+            tensor
+            for name, tensor in checkpoint(_folder(pieces)).items()
+            if home_of[name].parameter == bones.embeddings
         )
     return [_changed(Piece(bones.head, base, dtype), Home(bones.head), changes)]
 
 
-def _folder(found: Sequence[Piece]) -> Path:
-    return next(piece.source.path.parent for piece in found if not piece.replaced)
+def _folder(pieces: Sequence[Piece]) -> Path:
+    return next(piece.source.path.parent for piece in pieces if not piece.replaced)
 
 
 def _check_all_taken(
-    changes: dict[str, ParameterChange], places: dict[str, Home], bones: Skeleton, *, untied: bool
+    changes: dict[str, ParameterChange], home_of: dict[str, Home], bones: Skeleton, *, untied: bool
 ) -> None:
-    known = {home.parameter for home in places.values()}
+    parameters = {home.parameter for home in home_of.values()}
     if bones.head and bones.tied:
-        known.add(bones.head)
-    missing = sorted(set(changes) - known)
-    if missing and any(home.opaque for home in places.values()):
+        parameters.add(bones.head)
+    missing = sorted(set(changes) - parameters)
+    if missing and any(home.opaque for home in home_of.values()):
         raise NotStreamableError(f"transformers builds {missing[0]} out of other tensors when it loads it")
     if missing:
         raise wrong_adapter(f"the base's files hold no {missing[0]}")
 
 
-def _vocabulary(found: Sequence[Piece], bones: Skeleton, places: dict[str, Home]) -> int:
+def _vocabulary(pieces: Sequence[Piece], bones: Skeleton, home_of: dict[str, Home]) -> int:
     """Return the number of token rows, the same at both ends."""
     rows = {
         piece.name: piece.source.shape[0]
-        for piece in found
-        if piece.name == bones.head or places[piece.name].parameter in (bones.embeddings, bones.head)
+        for piece in pieces
+        if piece.name == bones.head or home_of[piece.name].parameter in (bones.embeddings, bones.head)
     }
     if len(set(rows.values())) > 1:
         raise wrong_adapter(f"embeddings and head would differ in rows: {rows}")
@@ -216,16 +218,16 @@ def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterato
         DivergedError: A changed weight is not finite.
         HardwareError: A weight is beyond what the type of the file can hold.
     """
-    whole = piece.update is not None and piece.update.needs_all_rows
-    prepared = dequantised(piece.source.whole(), piece.four_bit, device) if piece.four_bit else None
-    for number, (start, stop) in enumerate(row_blocks(piece.source.shape, whole=whole)):
+    as_one = piece.update is not None and piece.update.needs_all_rows
+    prepared = dequantised(piece.source.read(), piece.four_bit, device) if piece.four_bit else None
+    for number, (start, stop) in enumerate(row_blocks(piece.source.shape, as_one=as_one)):
         read = piece.source.rows(start, stop) if prepared is None else prepared[start:stop]
         if piece.is_copy:
             yield RowBlock(number, start, read)
         else:
             with torch.no_grad():
-                done = _computed(piece, RowBlock(number, start, read), seed, device)
-            yield done
+                computed = _computed(piece, RowBlock(number, start, read), seed, device)
+            yield computed
 
 
 def _computed(piece: Piece, block: RowBlock, seed: int | None, device: str) -> RowBlock:

@@ -33,17 +33,17 @@ def replay(base: Path, adapters: Sequence[tuple[Path, float]], merged: Path, pla
         StageError: The base itself cannot be read.
     """
     return_memory_at_once()
-    found = [(Path(folder), float(weight)) for folder, weight in adapters]
+    weighted = [(Path(folder), float(weight)) for folder, weight in adapters]
     checkpoint(base)
-    findings = _adapter_findings(found)
+    findings = _adapter_findings(weighted)
     try:
         stored = checkpoint(merged)
     except StageError as error:
         return Replay(False, 0, [], [], [*findings, error.message])
     try:
-        pieces = plan_pieces(base, found, plan)
+        pieces = plan_pieces(base, weighted, plan)
     except NotStreamableError:
-        return _in_memory(base, found, merged, plan, findings)
+        return _in_memory(base, weighted, merged, plan, findings)
     except (DivergedError, StageError) as error:
         unused = [error.message.rsplit(" ", 1)[-1]] if "nothing in the model takes" in error.message else []
         return Replay(False, 0, [], unused, [*findings, error.message])
@@ -90,7 +90,7 @@ def _piece_equal(piece: Piece, stored: StoredTensor, seed: int | None, device: s
         return False, True
     same, moved = True, piece.update is None
     for block in blocks_of(piece, seed=seed, device=device):
-        read = stored.rows(block.start, block.start + len(block.stored)) if stored.shape else stored.whole()
+        read = stored.rows(block.start, block.start + len(block.stored)) if stored.shape else stored.read()
         same = same and torch.equal(_bits(read), _bits(block.stored.cpu()))
         moved = moved or (block.base is not None and not torch.equal(read.float(), _as_stored(block.base, piece)))
     return same, moved
@@ -131,7 +131,7 @@ def _in_memory(base: Path, adapters: Adapters, merged: Path, plan: MergePlan, fi
     return Replay(not differing and not findings, len(again), differing, [], findings)
 
 
-def _equal_tensors(one: StoredTensor, other: StoredTensor) -> bool:
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
+def _equal_tensors(first: StoredTensor, second: StoredTensor) -> bool:
+    if (first.shape, first.dtype) != (second.shape, second.dtype):
         return False
-    return all(torch.equal(_bits(one.rows(*rows)), _bits(other.rows(*rows))) for rows in row_blocks(one.shape))
+    return all(torch.equal(_bits(first.rows(*rows)), _bits(second.rows(*rows))) for rows in row_blocks(first.shape))

@@ -55,8 +55,8 @@ def _to_grid(values: torch.Tensor, noise: np.ndarray, dtype: torch.dtype) -> tor
 class Survival:
     """Sums over the blocks of one tensor; exact enough in float64."""
 
-    kept: float = 0.0
-    asked: float = 0.0
+    surviving: float = 0.0
+    requested: float = 0.0
 
     def add(self, base: torch.Tensor, exact: torch.Tensor, stored: torch.Tensor) -> None:
         """Count one block.
@@ -68,9 +68,9 @@ class Survival:
         """
         update = exact - base
         actual = stored.float() - base.to(stored.dtype).float()
-        self.kept += float((actual * update).sum(dtype=torch.float64))
-        self.asked += float(update.square().sum(dtype=torch.float64))
+        self.surviving += float((actual * update).sum(dtype=torch.float64))
+        self.requested += float(update.square().sum(dtype=torch.float64))
 
     def share(self) -> float:
         """Return <rounded(W + dW) - rounded(W), dW> / <dW, dW>: 1 when the whole update reached the file."""
-        return self.kept / self.asked if self.asked else float("nan")
+        return self.surviving / self.requested if self.requested else float("nan")

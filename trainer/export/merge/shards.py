@@ -68,7 +68,7 @@ class StoredTensor:
         width = math.prod(self.shape[1:]) * self.dtype.itemsize
         return self._read(start * width, (stop - start) * width).reshape(stop - start, *self.shape[1:])
 
-    def whole(self) -> torch.Tensor:
+    def read(self) -> torch.Tensor:
         """Read all of it."""
         return self.rows(0, self.shape[0] if self.shape else 1)
 
@@ -76,13 +76,13 @@ class StoredTensor:
         if not count:
             return torch.empty(0, dtype=self.dtype)
         buffer = bytearray(count)
-        view, done = memoryview(buffer), 0
+        view, num_read = memoryview(buffer), 0
         with self.path.open("rb", buffering=0) as file:
-            while done < count:
-                got = os.preadv(file.fileno(), [view[done:]], self.offset + start + done)
-                if not got:
+            while num_read < count:
+                num_new = os.preadv(file.fileno(), [view[num_read:]], self.offset + start + num_read)
+                if not num_new:
                     raise StageError(f"{self.path} ends inside {self.name}", hint="fetch or write that file again")
-                done += got
+                num_read += num_new
         return torch.frombuffer(buffer, dtype=self.dtype)
 
 
@@ -125,24 +125,24 @@ def checkpoint(folder: Path) -> dict[str, StoredTensor]:
     if not index.is_file():
         return tensors_of(folder / SINGLE)
     weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(weight_map.values())):
-        inside = tensors_of(folder / shard)
-        found |= {name: tensor for name, tensor in inside.items() if weight_map.get(name) == shard}
-    missing = sorted(set(weight_map) - set(found))
+        shard_tensors = tensors_of(folder / shard)
+        tensors |= {name: tensor for name, tensor in shard_tensors.items() if weight_map.get(name) == shard}
+    missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise StageError(
             f"{folder}: {weight_map[missing[0]]} lacks {missing[0]}, which {INDEX} places there",
             hint="fetch or write that folder again",
         )
-    return found
+    return tensors
 
 
-def row_blocks(shape: tuple[int, ...], *, whole: bool = False) -> Iterator[tuple[int, int]]:
+def row_blocks(shape: tuple[int, ...], *, as_one: bool = False) -> Iterator[tuple[int, int]]:
     """Yield `(start, stop)` of blocks of rows; they depend on the shape alone."""
     rows = shape[0] if shape else 1
     width = max(1, math.prod(shape[1:]))
-    step = max(1, rows if whole else BLOCK_ELEMENTS // width)
+    step = max(1, rows if as_one else BLOCK_ELEMENTS // width)
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
 

@@ -135,17 +135,17 @@ def homes(model: Any, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[st
     renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
     by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
-    known = model.state_dict()
+    state = model.state_dict()
     shapes = dict(tensors)
-    renamed = {name: rename_source_key(name, renamings, converters, model.base_model_prefix, known) for name in shapes}
-    found = {name: Home(target) for name, (target, pattern) in renamed.items() if pattern is None}
+    renamed = {name: rename_source_key(name, renamings, converters, model.base_model_prefix, state) for name in shapes}
+    home_of = {name: Home(target) for name, (target, pattern) in renamed.items() if pattern is None}
     fused: dict[str, dict[str, list[str]]] = {}
     for name, (target, pattern) in renamed.items():
         if pattern is not None:
             fused.setdefault(target, {}).setdefault(pattern, []).append(name)
     for target, parts in fused.items():
-        found |= _experts(target, parts, by_pattern, shapes)
-    return {name: found[name] for name in shapes}
+        home_of |= _experts(target, parts, by_pattern, shapes)
+    return {name: home_of[name] for name in shapes}
 
 
 def _experts(

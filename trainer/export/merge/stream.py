@@ -73,18 +73,18 @@ def merge_streaming(
     """
     return_memory_at_once()
     started = time.monotonic()
-    found = [(Path(folder), float(weight)) for folder, weight in adapters]
+    weighted = [(Path(folder), float(weight)) for folder, weight in adapters]
     with locked(target) as partial, full_disk_named(target):
         if plan.base_sha256:
             check_base(base, plan.base_sha256)
         try:
-            pieces = plan_pieces(base, found, plan)
+            pieces = plan_pieces(base, weighted, plan)
         except NotStreamableError as reason:
             say(f"merge: in memory, the whole model at once, since {reason}")
-            facts = merge_in_memory(base, found, partial, plan)
+            facts = merge_in_memory(base, weighted, partial, plan)
         else:
-            facts = _stream(base, found, partial, plan, pieces, say)
-        copy_surroundings(base, found[0][0], partial)
+            facts = _stream(base, weighted, partial, plan, pieces, say)
+        copy_surroundings(base, weighted[0][0], partial)
         write_config(partial, facts.pop("dtype"), untied=facts["untied"], vocabulary=facts.pop("vocabulary"))
         write_stop(partial, plan.stop_id)
         (partial / STATE).unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def _stream(base: Path, adapters: Adapters, partial: Path, plan: MergePlan, piec
         say(f"merge: shard {number} of {len(shards)}, {shard.num_bytes / 1e9:.2f} GB")
     weight_map = {piece.name: shard.name for shard in shards for piece in shard.pieces}
     write_index(partial, weight_map, sum(shard.num_bytes for shard in shards))
-    survival = {name: share for done in state["shards"].values() for name, share in done["survival"].items()}
+    survival = {name: share for saved in state["shards"].values() for name, share in saved["survival"].items()}
     changed = sum(piece.is_changed for piece in pieces.pieces)
     return {
         "survival": _summary(list(survival.values())),
@@ -161,11 +161,11 @@ def choose_rounding(pieces: Pieces, plan: MergePlan) -> tuple[str, float | None]
 
 
 def _sampled(piece: Piece, device: str) -> float:
-    found = Survival()
+    survival = Survival()
     for block in islice(blocks_of(piece, seed=None, device=device), SAMPLED_BLOCKS):
         if block.base is not None and block.exact is not None:
-            found.add(block.base, block.exact, block.stored)
-    return found.share()
+            survival.add(block.base, block.exact, block.stored)
+    return survival.share()
 
 
 def shard_plan(pieces: list[Piece], max_shard_gb: float) -> list[Shard]:
@@ -206,12 +206,12 @@ def _write_shard(partial: Path, shard: Shard, seed: int | None, device: str) -> 
 
 
 def _write_piece(writer: ShardWriter, piece: Piece, seed: int | None, device: str) -> float:
-    found = Survival()
+    survival = Survival()
     for block in blocks_of(piece, seed=seed, device=device):
         writer.write(block.stored)
         if piece.update is not None and block.base is not None and block.exact is not None:
-            found.add(block.base, block.exact, block.stored)
-    return found.share()
+            survival.add(block.base, block.exact, block.stored)
+    return survival.share()
 
 
 def _fingerprint(base: Path, adapters: Adapters, plan: MergePlan) -> str:
@@ -235,12 +235,12 @@ def _state(partial: Path, fingerprint: str) -> dict[str, Any]:
     state: dict[str, Any] = {"fingerprint": fingerprint, "shards": {}}
     if path.is_file():
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            known = {}
-        if known.get("fingerprint") == fingerprint:
+            saved = {}
+        if saved.get("fingerprint") == fingerprint:
             state["shards"] = {
-                name: shard for name, shard in known["shards"].items() if _is_whole(partial, name, shard)
+                name: shard for name, shard in saved["shards"].items() if _is_whole(partial, name, shard)
             }
     for file in partial.iterdir():
         if file.name not in (*state["shards"], STATE):

@@ -34,7 +34,7 @@ class Update(Protocol):
 
 
 def _on(tensor: StoredTensor, like: torch.Tensor, rows: tuple[int, int] | None = None) -> torch.Tensor:
-    read = tensor.whole() if rows is None else tensor.rows(*rows)
+    read = tensor.read() if rows is None else tensor.rows(*rows)
     return read.to(like.device, torch.float32)
 
 
@@ -127,21 +127,23 @@ class ExpertUpdate:
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
         if block.dim() == 2:
             return block + self.expert(0, block)[start : start + block.shape[0]]
-        return torch.stack([one + self.expert(start + number, one) for number, one in enumerate(block)])
+        return torch.stack(
+            [expert_block + self.expert(start + number, expert_block) for number, expert_block in enumerate(block)]
+        )
 
 
 @dataclass
 class OneExpert:
     """Rows of one expert, where the checkpoint keeps experts apart."""
 
-    whole: ExpertUpdate
+    experts: ExpertUpdate
     number: int
     first_row: int
     needs_all_rows: bool = False
 
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
         first = self.first_row + start
-        return block + self.whole.expert(self.number, block)[first : first + block.shape[0]]
+        return block + self.experts.expert(self.number, block)[first : first + block.shape[0]]
 
 
 @dataclass
@@ -170,9 +172,9 @@ class TokenRows:
         here = [(index - start, row) for row, index in enumerate(self.indices) if 0 <= index - start < block.shape[0]]
         if not here:
             return block
-        places, rows = zip(*here, strict=True)
+        positions, rows = zip(*here, strict=True)
         trained = _on(self.rows, block)[list(rows)]
-        return block.index_copy(0, torch.tensor(places, device=block.device), trained)
+        return block.index_copy(0, torch.tensor(positions, device=block.device), trained)
 
 
 @dataclass

@@ -33,7 +33,7 @@ from trainer.verbs.bench.shapes import (
     SHAPES,
     LlamaShape,
     Size,
-    What,
+    BenchKind,
 )
 
 PARTS = ("check", "timed")
@@ -52,18 +52,18 @@ TEMPLATE = (
 class ComparisonRequest:
     """What a comparison is made of."""
 
-    what: What
+    kind: BenchKind
     shape: str
     size: Size
     rows_path: str | None
 
 
-def prepare(folder: Path, asked: ComparisonRequest) -> dict[str, Any]:
+def prepare(folder: Path, request: ComparisonRequest) -> dict[str, Any]:
     """Write the folder.
 
     Args:
         folder: Empty.
-        asked: Kind, shape and size of the comparison.
+        request: Kind, shape and size of the comparison.
 
     Returns:
         Facts about the rows, for the result.
@@ -71,20 +71,20 @@ def prepare(folder: Path, asked: ComparisonRequest) -> dict[str, Any]:
     Raises:
         DataError: The file of rows cannot be used, or has too few of them.
     """
-    own = read_rows(Path(asked.rows_path), asked.what) if asked.rows_path else None
-    rows = own or random_rows(asked.what, asked.size.rows, seed=SEED)
-    tokenizer = _tokenizer(own)
-    write_model(folder / "model", tokenizer, SHAPES[asked.shape])
-    kept = _fitting(rows, tokenizer, asked)
-    for part, count in (("check", asked.size.check_rows), ("timed", asked.size.rows)):
-        _pack(folder / part, folder / "model", asked.what, kept[:count])
-    return {"rows": Path(asked.rows_path).name if asked.rows_path else "random words"}
+    given_rows = read_rows(Path(request.rows_path), request.kind) if request.rows_path else None
+    rows = given_rows or random_rows(request.kind, request.size.rows, seed=SEED)
+    tokenizer = _tokenizer(given_rows)
+    write_model(folder / "model", tokenizer, SHAPES[request.shape])
+    fitting = _fitting(rows, tokenizer, request)
+    for part, count in (("check", request.size.check_rows), ("timed", request.size.rows)):
+        _pack(folder / part, folder / "model", request.kind, fitting[:count])
+    return {"rows": Path(request.rows_path).name if request.rows_path else "random words"}
 
 
-def _tokenizer(own: list[Row] | None) -> PreTrainedTokenizerFast:
+def _tokenizer(given_rows: list[Row] | None) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE, on the rows themselves where they are real text."""
     words = Words(SEED)
-    sample = texts(own) if own else [words.text(60, 60) for _ in range(BPE_TEXTS)]
+    sample = texts(given_rows) if given_rows else [words.text(60, 60) for _ in range(BPE_TEXTS)]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -119,19 +119,19 @@ def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, shape: LlamaSh
     tokenizer.save_pretrained(folder)
 
 
-def _fitting(rows: list[Row], tokenizer: PreTrainedTokenizerFast, asked: ComparisonRequest) -> list[Row]:
+def _fitting(rows: list[Row], tokenizer: PreTrainedTokenizerFast, request: ComparisonRequest) -> list[Row]:
     """Return as many rows as are asked for, without those that some engine would cut.
 
     Raises:
         DataError: There are too few.
     """
-    kept = [row for row in rows if all(len(ids) <= MAX_LENGTH for ids in _rendered(row, tokenizer))]
-    if len(kept) < asked.size.rows:
+    fitting = [row for row in rows if all(len(ids) <= MAX_LENGTH for ids in _rendered(row, tokenizer))]
+    if len(fitting) < request.size.rows:
         raise DataError(
-            f"{len(kept)} of {len(rows)} rows have at most {MAX_LENGTH} tokens, {asked.size.rows} are needed",
+            f"{len(fitting)} of {len(rows)} rows have at most {MAX_LENGTH} tokens, {request.size.rows} are needed",
             hint="give more rows, or --quick, which needs fewer",
         )
-    return kept[: asked.size.rows]
+    return fitting[: request.size.rows]
 
 
 def _rendered(row: Row, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int]]:
@@ -140,13 +140,13 @@ def _rendered(row: Row, tokenizer: PreTrainedTokenizerFast) -> Iterator[list[int
         yield tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
 
 
-def _pack(folder: Path, model: Path, what: What, rows: list[Row]) -> None:
+def _pack(folder: Path, model: Path, kind: BenchKind, rows: list[Row]) -> None:
     """Write a recipe and its rows, and run `data` and `pack` on them as a user would."""
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     path = folder / "recipe.yaml"
     with path.open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(_recipe(model, what), file)
+        YAML(typ="safe", pure=True).dump(_recipe(model, kind), file)
     pipeline = Pipeline(load_recipe(path), RunFolder(folder / "run"), recipe_path=path, say=lambda _: None)
     with pipeline.run.locked():
         pipeline.open("run")
@@ -154,7 +154,7 @@ def _pack(folder: Path, model: Path, what: What, rows: list[Row]) -> None:
             pipeline.run_one(stage)
 
 
-def _recipe(model: Path, what: What) -> dict[str, Any]:
+def _recipe(model: Path, kind: BenchKind) -> dict[str, Any]:
     values: dict[str, Any] = {
         "recipe_version": 1,
         "name": "bench",
@@ -167,7 +167,7 @@ def _recipe(model: Path, what: What) -> dict[str, Any]:
             "split": {"heldout": 0.0, "validation": 0.0},
         },
         "pack": {"max_length": MAX_LENGTH},
-        "method": {"kind": what},
+        "method": {"kind": kind},
         "train": {
             "learning_rate": LEARNING_RATE,
             "lr_scheduler_type": "constant",
@@ -176,6 +176,6 @@ def _recipe(model: Path, what: What) -> dict[str, Any]:
             "num_train_epochs": 1.0,
         },
     }
-    if what == "sft":
+    if kind == "sft":
         values["pack"]["packing"] = True  # auto packs from 1,000 rows on, and a comparison has fewer
     return values

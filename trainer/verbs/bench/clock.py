@@ -62,9 +62,9 @@ def gemm() -> dict[str, Any]:
     size = GEMM_SIZE[device]
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     torch.mm(left, right)
-    done, start = 0, now()
+    num_products, start = 0, now()
     while (seconds := now() - start) < GEMM_SECONDS:
         for _ in range(4):
             torch.mm(left, right)
-        done += 4
-    return {"flops": 2 * size**3 * done / seconds, "dtype": str(dtype).removeprefix("torch."), "size": size}
+        num_products += 4
+    return {"flops": 2 * size**3 * num_products / seconds, "dtype": str(dtype).removeprefix("torch."), "size": size}

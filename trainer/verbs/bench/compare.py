@@ -12,18 +12,18 @@ from typing import Any
 from trainer.errors import BY_EXIT_CODE, StageError
 from trainer.verbs.bench.engines import ENGINES, OURS, PLAIN, TRL, UNWIRED, BenchEngine
 from trainer.verbs.bench.process import Answer, WorkerProcess
-from trainer.verbs.bench.shapes import CUDA_SIZES, QUICK_SIZES, SIZES, Size, What
+from trainer.verbs.bench.shapes import CUDA_SIZES, QUICK_SIZES, SIZES, Size, BenchKind
 from trainer.verbs.bench.verdict import EngineMeasurements
 
 QUICK_LAST_ROUND_S = 44.0  # seconds after the start at which no further round of --quick may still be running
-ACCOUNTINGS: dict[What, tuple[str, ...]] = {"sft": ("counted",), "dpo": ("counted", "left_out")}
+ACCOUNTINGS: dict[BenchKind, tuple[str, ...]] = {"sft": ("counted",), "dpo": ("counted", "left_out")}
 
 
 @dataclass
 class Comparison:
     """One run of `trainer bench sft|dpo`."""
 
-    what: What
+    kind: BenchKind
     folder: Path
     shape: str
     quick: bool
@@ -42,7 +42,7 @@ class Comparison:
     @property
     def accountings(self) -> tuple[str, ...]:
         """Return the ways to count the reference; `--quick` counts it."""
-        return ACCOUNTINGS[self.what][:1] if self.quick else ACCOUNTINGS[self.what]
+        return ACCOUNTINGS[self.kind][:1] if self.quick else ACCOUNTINGS[self.kind]
 
     @property
     def reference(self) -> str:
@@ -77,13 +77,13 @@ class Comparison:
         return self.workers[key]
 
     def _prepare(self, assets: WorkerProcess) -> None:
-        self.say(f"bench: {self.what}: preparing model and rows")
-        found = _checked(assets.ask({"do": "device"}))
-        self.device, self.device_name = found["device"], found["name"]
+        self.say(f"bench: {self.kind}: preparing model and rows")
+        device = _checked(assets.ask({"do": "device"}))
+        self.device, self.device_name = device["device"], device["name"]
         sizes = QUICK_SIZES if self.quick else CUDA_SIZES if self.device == "cuda" else SIZES
-        self.size = sizes[self.what]
-        asked = {"what": self.what, "shape": self.shape, "size": asdict(self.size), "rows_path": self.rows_path}
-        self.rows = _checked(assets.ask({"do": "prepare", "folder": str(self.folder), "asked": asked}))
+        self.size = sizes[self.kind]
+        request = {"kind": self.kind, "shape": self.shape, "size": asdict(self.size), "rows_path": self.rows_path}
+        self.rows = _checked(assets.ask({"do": "prepare", "folder": str(self.folder), "request": request}))
 
     def _takes_part(self, engine: BenchEngine) -> bool:
         if self.quick:
@@ -103,7 +103,7 @@ class Comparison:
             "do": "train",
             "folder": str(self.folder),
             "engine": engine.name,
-            "what": self.what,
+            "kind": self.kind,
             "size": asdict(self.size),
             "check": check,
             "accounting": accounting,
@@ -114,7 +114,7 @@ class Comparison:
 
     def _check(self, engine: BenchEngine) -> None:
         """Take a few steps over the same rows; where several types can be had, keep the fastest."""
-        self.say(f"bench: {self.what}: checking {engine.name}")
+        self.say(f"bench: {self.kind}: checking {engine.name}")
         measured = EngineMeasurements(engine.name, engine.text)
         self.measured[engine.name] = measured
         precisions = engine.precisions if self.device == "cpu" else ("native",)
@@ -141,7 +141,7 @@ class Comparison:
         """Time one epoch of each engine in each round; another engine begins each time."""
         for number in range(self.size.rounds):
             begun = time.monotonic()
-            self.say(f"bench: {self.what}: round {number + 1} of {self.size.rounds}")
+            self.say(f"bench: {self.kind}: round {number + 1} of {self.size.rounds}")
             self.gemms.append(_checked(assets.ask({"do": "gemm"})))
             turn = number % len(engines)
             for engine in engines[turn:] + engines[:turn]:

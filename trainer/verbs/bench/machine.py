@@ -43,11 +43,11 @@ def _cards() -> list[str]:
 
 def versions() -> dict[str, str]:
     """Return Python's version and those of the packages that are compared."""
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     for package in (*PACKAGES, *OPTIONAL_PACKAGES):
         try:
-            found[package] = version(package)
+            version_of[package] = version(package)
         except PackageNotFoundError:
             if package not in OPTIONAL_PACKAGES:
-                found[package] = "not installed"
-    return found
+                version_of[package] = "not installed"
+    return version_of

@@ -42,12 +42,12 @@ def measure(packer: str, count: int) -> dict[str, Any]:
     Returns:
         `seconds` (cpu), `rows`, `packs`, `fill` (share of the packs that holds tokens), `peak_bytes`, `problem`.
     """
-    asked = lengths(count)
-    seconds, packed, rows_of_pack = PACKERS[packer](asked)
+    row_lengths = lengths(count)
+    seconds, packed, rows_of_pack = PACKERS[packer](row_lengths)
     ends = np.cumsum(rows_of_pack)
     sums = np.add.reduceat(packed, np.concatenate([[0], ends[:-1]]))
     problem = None
-    if not np.array_equal(np.sort(packed), np.sort(asked)):
+    if not np.array_equal(np.sort(packed), np.sort(row_lengths)):
         problem = "the packs do not hold every row once"
     elif sums.max() > CAPACITY:
         problem = f"a pack holds {sums.max()} tokens, {CAPACITY} are allowed"
@@ -61,43 +61,43 @@ def measure(packer: str, count: int) -> dict[str, Any]:
     }
 
 
-def _ours(asked: Lengths) -> Packed:
+def _ours(row_lengths: Lengths) -> Packed:
     start = time.process_time()
-    plan = pack_rows(np.arange(len(asked)), asked, capacity=CAPACITY)
+    plan = pack_rows(np.arange(len(row_lengths)), row_lengths, capacity=CAPACITY)
     seconds = time.process_time() - start
     rows = np.asarray(plan.rows)
-    if not np.array_equal(np.sort(rows), np.arange(len(asked))):
+    if not np.array_equal(np.sort(rows), np.arange(len(row_lengths))):
         return seconds, np.empty(0, dtype=np.int64), np.diff(plan.offsets)
-    return seconds, asked[rows], np.diff(plan.offsets)
+    return seconds, row_lengths[rows], np.diff(plan.offsets)
 
 
-def _trl_table(asked: Lengths) -> Packed:
+def _trl_table(row_lengths: Lengths) -> Packed:
     from trl.data_utils import _pack_bfd  # noqa: PLC0415  only the process that measures TRL imports it
 
-    table = _dataset(asked).data.table
+    table = _dataset(row_lengths).data.table
     start = time.process_time()
     packed = _pack_bfd(table, CAPACITY)
     seconds = time.process_time() - start
     return seconds, *_seq_lengths(packed["seq_lengths"])
 
 
-def _trl(asked: Lengths) -> Packed:
+def _trl(row_lengths: Lengths) -> Packed:
     from trl import pack_dataset  # noqa: PLC0415  only the process that measures TRL imports it
 
-    dataset = _dataset(asked)
+    dataset = _dataset(row_lengths)
     start = time.process_time()
     packed = pack_dataset(dataset, CAPACITY, "bfd")
     seconds = time.process_time() - start
     return seconds, *_seq_lengths(packed.data.table["seq_lengths"])
 
 
-def _dataset(asked: Lengths) -> Any:
+def _dataset(row_lengths: Lengths) -> Any:
     """Return rows of these lengths as a datasets.Dataset that shares one buffer."""
     import pyarrow as pa  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415  only the process that measures TRL imports it
 
-    offsets = pa.array(np.concatenate([[0], np.cumsum(asked)]), type=pa.int32())
-    tokens = pa.array(np.zeros(int(asked.sum()), dtype=np.int32))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(row_lengths)]), type=pa.int32())
+    tokens = pa.array(np.zeros(int(row_lengths.sum()), dtype=np.int32))
     return Dataset(pa.table({"input_ids": pa.ListArray.from_arrays(offsets, tokens)}))
 
 

@@ -11,7 +11,7 @@ from trainer.verbs.bench.compare import Comparison
 from trainer.verbs.bench.engines import OURS
 from trainer.verbs.bench.machine import machine, versions
 from trainer.verbs.bench.process import THREADS
-from trainer.verbs.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, MAX_LENGTH, SHAPES, What
+from trainer.verbs.bench.shapes import LEARNING_RATE, LORA_ALPHA, LORA_RANK, MAX_LENGTH, SHAPES, BenchKind
 from trainer.verbs.bench.verdict import LOSS_TOLERANCE, NORM_TOLERANCE, EngineMeasurements, problems, rates, ratios
 
 Result = dict[str, Any]
@@ -22,9 +22,9 @@ def result_of(comparison: Comparison) -> Result:
     flops = median(gemm["flops"] for gemm in comparison.gemms)
     weights = SHAPES[comparison.shape].linear_weights()
     reference = comparison.measured[comparison.reference]
-    engines = {name: _engine(one, reference, weights, flops) for name, one in comparison.measured.items()}
+    engines = {name: _engine(measured, reference, weights, flops) for name, measured in comparison.measured.items()}
     return {
-        **header(f"{comparison.what}", "quick" if comparison.quick else "full"),
+        **header(f"{comparison.kind}", "quick" if comparison.quick else "full"),
         "machine": machine() | {"device": comparison.device, "card": comparison.device_name},
         "versions": versions(),
         "workload": _workload(comparison),
@@ -32,14 +32,14 @@ def result_of(comparison: Comparison) -> Result:
         "gemm": comparison.gemms[0] | {"flops": flops},
         "engines": engines,
         "not_compared": comparison.left_out,
-        "ratios": {accounting: _ratios(engines, accounting, comparison.what) for accounting in comparison.accountings},
+        "ratios": {accounting: _ratios(engines, accounting, comparison.kind) for accounting in comparison.accountings},
     }
 
 
-def header(what: str, length: str) -> Result:
+def header(kind: str, length: str) -> Result:
     """Return what was measured and when."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"benchmark": what, "length": length, "measured_at": now}
+    return {"benchmark": kind, "length": length, "measured_at": now}
 
 
 def _workload(comparison: Comparison) -> Result:
@@ -67,10 +67,10 @@ def _protocol(comparison: Comparison) -> Result:
 
 
 def _engine(measured: EngineMeasurements, reference: EngineMeasurements, weights: int, flops: float) -> Result:
-    found = problems(measured, reference)
-    if measured.error is not None and measured.error not in found:
-        found.append(measured.error)
-    entry: Result = {"text": measured.text, "valid": not found, "problems": found}
+    faults = problems(measured, reference)
+    if measured.error is not None and measured.error not in faults:
+        faults.append(measured.error)
+    entry: Result = {"text": measured.text, "valid": not faults, "problems": faults}
     if measured.check is None or not measured.rounds:
         return entry
     last = measured.answers[-1]
@@ -96,7 +96,7 @@ def _round(answer: Result) -> Result:
     return {name: answer[name] for name in names}
 
 
-def _ratios(engines: dict[str, Result], accounting: str, what: What) -> dict[str, float]:
+def _ratios(engines: dict[str, Result], accounting: str, kind: BenchKind) -> dict[str, float]:
     """Return our speed over that of each engine whose row is valid: in pairs, or in tokens."""
-    valid = {name: one[accounting] for name, one in engines.items() if one["valid"]}
-    return ratios(valid, OURS, by="rows_per_s" if what == "dpo" else "tokens_per_s")
+    valid = {name: engine[accounting] for name, engine in engines.items() if engine["valid"]}
+    return ratios(valid, OURS, rate="rows_per_s" if kind == "dpo" else "tokens_per_s")

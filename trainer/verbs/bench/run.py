@@ -31,7 +31,7 @@ PACKER_OF = {"ours-200k": "ours"}
 class Options:
     """What the command line says."""
 
-    what: Literal["sft", "dpo", "pack"]
+    kind: Literal["sft", "dpo", "pack"]
     quick: bool = False
     json_path: str | None = None
     rows_path: str | None = None
@@ -45,14 +45,14 @@ def run(options: Options) -> int:
         GateError: A row of the table does not count.
         TrainerError: The rows cannot be used, or the result cannot be written.
     """
-    if options.what == "pack" and (options.rows_path or options.shape != "tiny"):
+    if options.kind == "pack" and (options.rows_path or options.shape != "tiny"):
         problem = Problem("bench pack", None, "--rows, --shape", "packers are compared on lengths alone")
         raise RecipeError([problem], hint="trainer bench pack [--quick] [--json FILE]")
     if options.json_path and Path(options.json_path).is_dir():
         problem = Problem("bench", None, "--json", f"{options.json_path} is a folder")
         raise RecipeError([problem], hint="name a file in it")
     with tempfile.TemporaryDirectory(prefix="trainer-bench-") as folder:
-        result, table = (_packers if options.what == "pack" else _engines)(options, Path(folder))
+        result, table = (_packers if options.kind == "pack" else _engines)(options, Path(folder))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(table)
     for line in notes(result):
@@ -75,8 +75,8 @@ def _say(message: str) -> None:
 
 
 def _engines(options: Options, folder: Path) -> tuple[Result, Table]:
-    assert options.what != "pack"
-    comparison = Comparison(options.what, folder, options.shape, options.quick, options.rows_path, _say)
+    assert options.kind != "pack"
+    comparison = Comparison(options.kind, folder, options.shape, options.quick, options.rows_path, _say)
     comparison.run()
     result = result_of(comparison)
     return result, engines_table(result)
@@ -102,9 +102,11 @@ def _packers(options: Options, folder: Path) -> tuple[Result, Table]:
 
 
 def _pack_result(options: Options, answers: dict[str, list[dict[str, Any]]]) -> Result:
-    engines = {name: _packer(found) for name, found in answers.items()}
+    engines = {name: _packer(packer_answers) for name, packer_answers in answers.items()}
     ours = engines["ours"].get("rows_per_s")
-    others = {name: one for name, one in engines.items() if one["valid"] and name not in ("ours", "ours-200k")}
+    valid_engines = {
+        name: engine for name, engine in engines.items() if engine["valid"] and name not in ("ours", "ours-200k")
+    }
     return {
         **header("pack", "quick" if options.quick else "full"),
         "machine": machine(),
@@ -112,25 +114,25 @@ def _pack_result(options: Options, answers: dict[str, list[dict[str, Any]]]) -> 
         "workload": {"rows": PACK_ROWS, "lengths": "log-normal, median 180, 8 to 2048 tokens", "capacity": 2048},
         "protocol": {"seconds": "cpu-seconds of the process", "threads": THREADS, "rounds": len(answers["ours"])},
         "engines": engines,
-        "ratios": {name: ours / one["rows_per_s"] for name, one in others.items()} if ours else {},
+        "ratios": {name: ours / engine["rows_per_s"] for name, engine in valid_engines.items()} if ours else {},
     }
 
 
 def _packer(answers: list[dict[str, Any]]) -> Result:
-    found = [answer.get("error") or answer["problem"] for answer in answers]
-    problems = [problem for problem in found if problem]
+    reports = [answer.get("error") or answer["problem"] for answer in answers]
+    problems = [problem for problem in reports if problem]
     if any("error" in answer for answer in answers):
         return {"valid": False, "problems": problems}
     seconds = median(answer["seconds"] for answer in answers)
-    one = answers[0]
+    first = answers[0]
     return {
         "valid": not problems,
         "problems": problems,
-        "rows": one["rows"],
+        "rows": first["rows"],
         "seconds": seconds,
-        "rows_per_s": one["rows"] / seconds,
-        "packs": one["packs"],
-        "fill": one["fill"],
+        "rows_per_s": first["rows"] / seconds,
+        "packs": first["packs"],
+        "fill": first["fill"],
         "peak_bytes": max(answer["peak_bytes"] for answer in answers),
         "rounds": [answer["seconds"] for answer in answers],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-What = Literal["sft", "dpo"]
+BenchKind = Literal["sft", "dpo"]
 
 MAX_LENGTH = 1024  # tokens: TRL's default `max_length`, and the length of a pack
 LEARNING_RATE = 1e-3
@@ -71,15 +71,15 @@ class Size:
     """Measurements of each engine."""
 
 
-SIZES: dict[What, Size] = {
+SIZES: dict[BenchKind, Size] = {
     "sft": Size(rows=96, rows_per_step=32, check_rows=8, rounds=5),
     "dpo": Size(rows=24, rows_per_step=8, check_rows=4, rounds=5),
 }
-QUICK_SIZES: dict[What, Size] = {
+QUICK_SIZES: dict[BenchKind, Size] = {
     "sft": Size(rows=16, rows_per_step=16, check_rows=4, rounds=5),
     "dpo": Size(rows=4, rows_per_step=4, check_rows=2, rounds=5),
 }
-CUDA_SIZES: dict[What, Size] = {
+CUDA_SIZES: dict[BenchKind, Size] = {
     "sft": Size(rows=512, rows_per_step=64, check_rows=8, rounds=5),
     "dpo": Size(rows=128, rows_per_step=32, check_rows=8, rounds=5),
 }

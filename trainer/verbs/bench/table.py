@@ -47,10 +47,10 @@ def _cells(result: Result, name: str, engine: Result) -> list[str]:
     speeds = [f"{counted['tokens_per_s']:,.0f}", f"{counted['supervised_tokens_per_s']:,.0f}"]
     if result["benchmark"] == "dpo":
         pairs = []
-        for accounting, found in result["ratios"].items():
+        for accounting, ratio_of in result["ratios"].items():
             pairs += [
                 f"{engine[accounting]['rows_per_s']:.2f}" if accounting in engine else "",
-                _times(found.get(name)),
+                _times(ratio_of.get(name)),
             ]
         speeds = [*pairs, *speeds]
     else:

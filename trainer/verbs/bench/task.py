@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trainer.tokens.store import TokenStore
-from trainer.verbs.bench.shapes import CHECK_STEPS, MICRO_ROWS, Size, What
+from trainer.verbs.bench.shapes import CHECK_STEPS, MICRO_ROWS, Size, BenchKind
 
 Accounting = Literal["counted", "left_out"]
 
@@ -19,7 +19,7 @@ class Task:
 
     folder: Path
     """What `assets.prepare` has written."""
-    what: What
+    kind: BenchKind
     size: Size
     is_check: bool
     """Every step takes all check rows; else one epoch over the timed rows."""

@@ -56,12 +56,12 @@ def rates(answers: list[Answer], accounting: str, *, linear_weights: int, flops:
         flops: What the machine reaches in a large product, operations a second.
     """
     rows = 1 / median(seconds_per_row(answer, accounting) for answer in answers)
-    one = answers[0]
-    tokens = rows * one["tokens"] / one["rows"]
+    first = answers[0]
+    tokens = rows * first["tokens"] / first["rows"]
     return {
         "rows_per_s": rows,
         "tokens_per_s": tokens,
-        "supervised_tokens_per_s": rows * one["supervised_tokens"] / one["rows"],
+        "supervised_tokens_per_s": rows * first["supervised_tokens"] / first["rows"],
         "mfu": FLOPS_PER_WEIGHT * linear_weights * tokens / flops,
     }
 
@@ -70,18 +70,18 @@ def problems(measured: EngineMeasurements, reference: EngineMeasurements) -> lis
     """Return why the figures of an engine do not count; nothing when it has trained what the reference trained."""
     if measured.check is None:
         return [measured.error or "it was not measured"]
-    found = [*_dead_gradients(measured)]
+    reasons = [*_dead_gradients(measured)]
     if reference.check is None:
-        return [*found, f"{reference.name} gave nothing to compare with"]
-    found += _other_work(measured.check, reference.check)
+        return [*reasons, f"{reference.name} gave nothing to compare with"]
+    reasons += _other_work(measured.check, reference.check)
     precision = "bfloat16" if "bfloat16" in (measured.precision, reference.precision) else "float32"
     for name, tolerances in (("losses", LOSS_TOLERANCE), ("grad_norms", NORM_TOLERANCE)):
         worst = deviation(measured.check[name], reference.check[name])
         if not worst <= tolerances[precision]:
-            found.append(
+            reasons.append(
                 f"{name} differ from {reference.name}'s by {worst:.1e}, {tolerances[precision]:.0e} is allowed"
             )
-    return found
+    return reasons
 
 
 def _dead_gradients(measured: EngineMeasurements) -> list[str]:
@@ -105,11 +105,11 @@ def deviation(values: list[float], expected: list[float]) -> float:
         return math.inf
     if not all(map(math.isfinite, values)):
         return math.inf
-    return max(abs(value - other) / max(abs(other), 1e-12) for value, other in zip(values, expected, strict=True))
+    return max(abs(value - target) / max(abs(target), 1e-12) for value, target in zip(values, expected, strict=True))
 
 
-def ratios(rates_of: dict[str, dict[str, float]], ours: str, *, by: str) -> dict[str, float]:
-    """Return our rate over that of each other engine; `by` names the rate."""
+def ratios(rates_of: dict[str, dict[str, float]], ours: str, *, rate: str) -> dict[str, float]:
+    """Return our rate over that of each other engine; `rate` names the rate."""
     if ours not in rates_of:
         return {}
-    return {name: rates_of[ours][by] / of[by] for name, of in rates_of.items() if name != ours}
+    return {name: rates_of[ours][rate] / engine_rates[rate] for name, engine_rates in rates_of.items() if name != ours}

@@ -1,6 +1,6 @@
 """The process of one engine: requests in as JSON lines, answers out as JSON lines.
 
-    {"do": "train", "what": "dpo", "check": false, "accounting": "counted", ...}
+    {"do": "train", "kind": "dpo", "check": false, "accounting": "counted", ...}
     {"seconds": 4.2, "rows": 24, "losses": [0.69, ...], ...}
 
 Whatever libraries print goes to the log, so that the pipe holds answers alone. Each training starts from a freshly
@@ -44,8 +44,8 @@ class EngineWorker:
         """Do what is asked."""
         match request["do"]:
             case "prepare":
-                asked = request["asked"] | {"size": Size(**request["asked"]["size"])}
-                return assets.prepare(Path(request["folder"]), assets.ComparisonRequest(**asked))
+                details = request["request"] | {"size": Size(**request["request"]["size"])}
+                return assets.prepare(Path(request["folder"]), assets.ComparisonRequest(**details))
             case "device":
                 return {"device": "cuda" if clock.on_cuda() else "cpu", "name": clock.device_name()}
             case "gemm":
@@ -61,7 +61,7 @@ class EngineWorker:
         """Build one training, time it, and describe it."""
         task = Task(
             folder=Path(request["folder"]),
-            what=request["what"],
+            kind=request["kind"],
             size=Size(**request["size"]),
             is_check=request["check"],
             accounting=request["accounting"],

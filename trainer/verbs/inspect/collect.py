@@ -56,9 +56,9 @@ def add_to_suite(row: InspectedRow, path: Path) -> Added:
     items = _items_file(suite, path) if suite is not None else path.with_suffix(".jsonl")
     if suite is None and items.exists():
         raise DataError(f"{items} exists, and the suite {path} does not", hint="give another name")
-    known = _known(suite) if suite is not None else {}
-    if item["id"] in known:
-        _check_same(known[item["id"]], item, path)
+    questions = _questions_by_id(suite) if suite is not None else {}
+    if item["id"] in questions:
+        _check_same(questions[item["id"]], item, path)
         return Added(item["id"], items, is_new=False)
     if suite is None or not suite.graders or "tool_calls" in item:
         item["graders"] = [_grader(item)]
@@ -77,12 +77,12 @@ def _item(row: InspectedRow) -> dict[str, Any]:
     record = row.record
     messages = [*(record.get("prompt") or []), *(record.get("chosen") or record.get("messages") or [])]
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise DataError(f"{row.place} does not end with an answer: nothing to ask for", hint="choose another row")
+        raise DataError(f"{row.position} does not end with an answer: nothing to ask for", hint="choose another row")
     answer = messages[-1]
     turns = [{key: value for key, value in turn.items() if key != "weight"} for turn in messages[:-1]]
-    item = {"id": row.place, "messages": turns, "reference": answer.get("content") or ""}
-    found = {"tools": record.get("tools"), "tool_calls": answer.get("tool_calls")}
-    return item | {key: value for key, value in found.items() if value}
+    item = {"id": row.position, "messages": turns, "reference": answer.get("content") or ""}
+    extras = {"tools": record.get("tools"), "tool_calls": answer.get("tool_calls")}
+    return item | {key: value for key, value in extras.items() if value}
 
 
 def _grader(item: dict[str, Any]) -> dict[str, str]:
@@ -101,7 +101,7 @@ def _items_file(suite: Suite, path: Path) -> Path:
     return fitting[-1]
 
 
-def _known(suite: Suite) -> dict[str, Question]:
+def _questions_by_id(suite: Suite) -> dict[str, Question]:
     """Return the items that the suite has, by id; its file may still be missing or empty."""
     sources = [
         source
@@ -114,11 +114,11 @@ def _known(suite: Suite) -> dict[str, Question]:
     return {question.id.removeprefix(f"{suite.name}/"): question for question in questions}
 
 
-def _check_same(known: Question, item: dict[str, Any], path: Path) -> None:
+def _check_same(question: Question, item: dict[str, Any], path: Path) -> None:
     """Refuse an id that stands for something else: rows of another file with the same name."""
     has_system = item["messages"][0]["role"] == "system"
-    asked = known.messages if has_system else [turn for turn in known.messages if turn["role"] != "system"]
-    if (asked, known.reference) != (item["messages"], item["reference"]):
+    messages = question.messages if has_system else [turn for turn in question.messages if turn["role"] != "system"]
+    if (messages, question.reference) != (item["messages"], item["reference"]):
         raise DataError(
             f"{path} has another item called {item['id']!r}", hint="rename that item, or add to another suite"
         )

@@ -19,13 +19,13 @@ from trainer.verbs.inspect.rejected import Rejected, rejected_rows
 from trainer.verbs.inspect.rows import (
     TRAITS,
     InspectedRow,
-    is_place,
+    is_position,
     read_rows,
     rows_at,
     rows_with_rule,
     rows_with_trait,
 )
-from trainer.verbs.inspect.show import said_by, show_beside, show_record, show_spans
+from trainer.verbs.inspect.show import row_text, show_beside, show_record, show_spans
 
 LABEL_ERRORS = "label-errors"
 FLAGS = (*TRAITS, LABEL_ERRORS)
@@ -46,49 +46,51 @@ class InspectOptions:
     """Suite file that the row is added to."""
 
 
-def inspect(recipe: Recipe, run: RunFolder, wanted: InspectOptions, *, arguments: str) -> None:
+def inspect(recipe: Recipe, run: RunFolder, request: InspectOptions, *, arguments: str) -> None:
     """Print rows of a run.
 
     Args:
         recipe: for the tokenizer, and for the files of rows that were left out.
         run: the run folder.
-        wanted: which rows.
+        request: which rows.
         arguments: the command line's recipe and run folder, for the fixes that are printed.
 
     Raises:
         StageError: `data/` is missing.
         DataError: There are no such rows.
     """
-    if wanted.limit < 1:
-        raise DataError(f"--limit {wanted.limit}: at least one row", hint="leave it out to see 5")
-    if wanted.suite is not None and wanted.row is None:
+    if request.limit < 1:
+        raise DataError(f"--limit {request.limit}: at least one row", hint="leave it out to see 5")
+    if request.suite is not None and request.row is None:
         raise DataError("--add-to-suite adds one row, and none is named", hint="give --row FILE:LINE")
     folder = data_folder(run, arguments)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-    if wanted.rejected is not None:
-        for left_out in rejected_rows(folder, recipe.data, wanted.rejected, wanted.limit):
+    if request.rejected is not None:
+        for left_out in rejected_rows(folder, recipe.data, request.rejected, request.limit):
             _show_rejected(console, left_out)
         return
-    chosen = _chosen(recipe, run, folder, wanted)
+    chosen = _chosen(recipe, run, folder, request)
     notice = missing_tokens(run, folder)
     if notice:
         console.print(Text(f"{notice}: text instead of tokens; trainer pack {arguments} makes them", style="dim"))
     tokens = None if notice else _load("tokens").TokenView(recipe, run)
     for row in chosen:
         _show_row(console, row, tokens)
-    if wanted.suite is not None:
-        _add(console, chosen, Path(wanted.suite))
+    if request.suite is not None:
+        _add(console, chosen, Path(request.suite))
 
 
 def _add(console: Console, chosen: list[InspectedRow], suite: Path) -> None:
     """Add the one row that was shown to a suite, and say so."""
     if len(chosen) > 1:
-        places = ", ".join(row.place for row in chosen)
-        raise DataError(f"--add-to-suite adds one row, and these are {len(chosen)}: {places}", hint="--row FILE:LINE")
+        positions = ", ".join(row.position for row in chosen)
+        raise DataError(
+            f"--add-to-suite adds one row, and these are {len(chosen)}: {positions}", hint="--row FILE:LINE"
+        )
     added = add_to_suite(chosen[0], suite)
-    told = f"added to {added.items}" if added.is_new else f"is in {suite} already"
+    state = f"added to {added.items}" if added.is_new else f"is in {suite} already"
     trained = "" if chosen[0].side == "heldout" else f"; it is a {chosen[0].side} row, so training sees its answer"
-    console.print(Text(f"\n{added.id} {told}{trained}"), soft_wrap=True)
+    console.print(Text(f"\n{added.id} {state}{trained}"), soft_wrap=True)
 
 
 def data_folder(run: RunFolder, arguments: str) -> Path:
@@ -120,21 +122,21 @@ def _load(name: str) -> Any:
     return importlib.import_module(f"trainer.verbs.inspect.{name}")
 
 
-def _chosen(recipe: Recipe, run: RunFolder, folder: Path, wanted: InspectOptions) -> list[InspectedRow]:
-    if wanted.row is not None:
-        return _rows_at(folder, wanted.row)[: wanted.limit]
-    if wanted.rule is not None:
-        return rows_with_rule(folder, _findings(run, folder), wanted.rule, wanted.limit)
-    if wanted.flag == LABEL_ERRORS:
-        return _label_errors(recipe, run, wanted.limit)
-    if wanted.flag is not None:
-        if wanted.flag not in FLAGS:
-            raise DataError(f"no flag {wanted.flag!r}", hint=f"the flags are {', '.join(FLAGS)}")
-        found = rows_with_trait(folder, wanted.flag, wanted.limit)
-        if not found:
-            raise DataError(f"no row has the flag {wanted.flag}", hint=f"other flags are {', '.join(FLAGS)}")
-        return found
-    return [row for _, row in zip(range(wanted.limit), read_rows(folder), strict=False)]
+def _chosen(recipe: Recipe, run: RunFolder, folder: Path, request: InspectOptions) -> list[InspectedRow]:
+    if request.row is not None:
+        return _rows_at(folder, request.row)[: request.limit]
+    if request.rule is not None:
+        return rows_with_rule(folder, _findings(run, folder), request.rule, request.limit)
+    if request.flag == LABEL_ERRORS:
+        return _label_errors(recipe, run, request.limit)
+    if request.flag is not None:
+        if request.flag not in FLAGS:
+            raise DataError(f"no flag {request.flag!r}", hint=f"the flags are {', '.join(FLAGS)}")
+        rows = rows_with_trait(folder, request.flag, request.limit)
+        if not rows:
+            raise DataError(f"no row has the flag {request.flag}", hint=f"other flags are {', '.join(FLAGS)}")
+        return rows
+    return [row for _, row in zip(range(request.limit), read_rows(folder), strict=False)]
 
 
 def _findings(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
@@ -145,16 +147,16 @@ def _findings(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
     return [finding for path in reports for finding in read_json(path).get("lint") or []]
 
 
-def _rows_at(folder: Path, place: str) -> list[InspectedRow]:
-    if not is_place(place):
-        raise DataError(f"{place!r} is no place of a row", hint="give --row FILE:LINE or --row LINE")
-    found = rows_at(folder, [place])
-    if not found:
+def _rows_at(folder: Path, position: str) -> list[InspectedRow]:
+    if not is_position(position):
+        raise DataError(f"{position!r} is no place of a row", hint="give --row FILE:LINE or --row LINE")
+    rows = rows_at(folder, [position])
+    if not rows:
         raise DataError(
-            f"no row {place} in {folder}",
+            f"no row {position} in {folder}",
             hint="it may have been left out: trainer inspect RECIPE --rejected",
         )
-    return found
+    return rows
 
 
 def _label_errors(recipe: Recipe, run: RunFolder, limit: int) -> list[InspectedRow]:
@@ -174,31 +176,35 @@ def _suspicion(entry: dict[str, Any], tokens: Any) -> str:
             f"the model prefers chosen to rejected by {entry['margin']:+.3f} nats, "
             f"{entry['score']:+.1f} deviations less than in the median pair{preferred}"
         )
-    said = f"loss {entry['loss']:.3f} nats a token, {entry['score']:+.1f} deviations from the median"
+    loss = f"loss {entry['loss']:.3f} nats a token, {entry['score']:+.1f} deviations from the median"
     if entry["says"] is None or tokens is None:
-        return said
-    given, says = (tokens.tokenizer.decode(entry[key], skip_special_tokens=True).strip() for key in ("given", "says"))
-    return f"given {given!r}, the model says {says!r} ({entry['probability']:.0%}); {said}"
+        return loss
+    answer, prediction = (
+        tokens.tokenizer.decode(entry[key], skip_special_tokens=True).strip() for key in ("given", "says")
+    )
+    return f"given {answer!r}, the model says {prediction!r} ({entry['probability']:.0%}); {loss}"
 
 
 def _show_row(console: Console, row: InspectedRow, tokens: Any) -> None:
-    found = tokens.spans(row.side, row.index) if tokens is not None else None
-    counted = f", {found[1]} tokens, {found[2]} trained" if found else ""
-    missing = ", left out by pack (too long)" if tokens is not None and found is None else ""
-    console.print(Text(f"\n{row.place}  {row.side}{counted}{missing}", style="bold"), soft_wrap=True)
+    view = tokens.spans(row.side, row.index) if tokens is not None else None
+    counted = f", {view[1]} tokens, {view[2]} trained" if view else ""
+    missing = ", left out by pack (too long)" if tokens is not None and view is None else ""
+    console.print(Text(f"\n{row.position}  {row.side}{counted}{missing}", style="bold"), soft_wrap=True)
     if row.suspicion:
         console.print(Text(_suspicion(row.suspicion, tokens), style="yellow"), soft_wrap=True)
-    if found:
-        show_spans(console, found[0])
+    if view:
+        show_spans(console, view[0])
     else:
         show_record(console, row.record)
 
 
 def _show_rejected(console: Console, left_out: Rejected) -> None:
     detail = f": {left_out.detail}" if left_out.detail else ""
-    console.print(Text(f"\n{left_out.place}  {left_out.reason}{detail}", style="bold"), soft_wrap=True)
+    console.print(Text(f"\n{left_out.position}  {left_out.reason}{detail}", style="bold"), soft_wrap=True)
     if left_out.record is not None and left_out.of:
-        kept = said_by(left_out.kept.record) if left_out.kept else "(left out as well)"
-        show_beside(console, (f"left out {left_out.place}", said_by(left_out.record)), (f"kept {left_out.of}", kept))
+        kept_text = row_text(left_out.survivor.record) if left_out.survivor else "(left out as well)"
+        show_beside(
+            console, (f"left out {left_out.position}", row_text(left_out.record)), (f"kept {left_out.of}", kept_text)
+        )
     elif left_out.record is not None:
         show_record(console, left_out.record)

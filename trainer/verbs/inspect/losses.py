@@ -46,8 +46,8 @@ def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
             )
     path = run.path / "inspect" / "label_errors.json"
     made_from = hash_value([record.outputs for record in records if record])
-    if path.is_file() and (kept := read_json(path)).get("made_from") == made_from:
-        return list(kept["rows"])
+    if path.is_file() and (cached := read_json(path)).get("made_from") == made_from:
+        return list(cached["rows"])
     store = TokenStore.load(run.stage_dir("pack") / "train.safetensors")
     model = _trained_model(recipe, run)
     ranked = _ranked(model, store, recipe)
@@ -127,10 +127,10 @@ def rank(model: Any, store: TokenStore) -> list[dict[str, Any]]:
     answers = [_answer(row) for row in rows]
     if classes := classes_of(answers):
         number = {answer: at for at, answer in enumerate(classes)}
-        given = np.array([number[answer] for answer in answers if answer is not None])
-        found = _other_classes(model, rows, losses, given, classes)
+        class_of_row = np.array([number[answer] for answer in answers if answer is not None])
+        ranking = _other_classes(model, rows, losses, class_of_row, classes)
     else:
-        found = [(int(index), None, None) for index in np.argsort(-scores, kind="stable")[:MAX_RANKED]]
+        ranking = [(int(index), None, None) for index in np.argsort(-scores, kind="stable")[:MAX_RANKED]]
     return [
         {
             "row": int(store.row_index[index]),
@@ -140,12 +140,12 @@ def rank(model: Any, store: TokenStore) -> list[dict[str, Any]]:
             "says": says,
             "probability": probability,
         }
-        for index, says, probability in found
+        for index, says, probability in ranking
     ]
 
 
-def _losses(model: Any, rows: Sequence[TokenRow], what: str) -> tuple[Any, Any]:
-    with tqdm(total=len(rows), desc=what, unit="row", disable=None, file=sys.stderr, leave=False) as bar:
+def _losses(model: Any, rows: Sequence[TokenRow], title: str) -> tuple[Any, Any]:
+    with tqdm(total=len(rows), desc=title, unit="row", disable=None, file=sys.stderr, leave=False) as bar:
         return row_losses(model, rows, batch_size=BATCH_SIZE, progress=bar.update)
 
 
@@ -166,17 +166,17 @@ def classes_of(answers: Sequence[tuple[int, ...] | None]) -> list[tuple[int, ...
 
 
 def _other_classes(
-    model: Any, rows: list[TokenRow], losses: Any, given: Any, classes: list[tuple[int, ...]]
+    model: Any, rows: list[TokenRow], losses: Any, class_of_row: Any, classes: list[tuple[int, ...]]
 ) -> list[tuple[int, list[int] | None, float | None]]:
     """Return (row, the class that the model is confident of, its probability), errors first."""
     confidence = np.exp(-losses)
-    thresholds = class_thresholds(confidence, given, len(classes))
-    doubtful = least_confident(confidence, given, len(classes))[:MAX_RANKED]
-    asked = [_with_answer(rows[index], answer) for index in doubtful for answer in classes]
-    other, _ = _losses(model, asked, "classes")
-    probabilities = np.exp(-other.reshape(len(doubtful), len(classes)))
+    thresholds = class_thresholds(confidence, class_of_row, len(classes))
+    doubtful = least_confident(confidence, class_of_row, len(classes))[:MAX_RANKED]
+    rows_by_class = [_with_answer(rows[index], answer) for index in doubtful for answer in classes]
+    class_losses, _ = _losses(model, rows_by_class, "classes")
+    probabilities = np.exp(-class_losses.reshape(len(doubtful), len(classes)))
     confident = confident_classes(probabilities, thresholds)
-    is_error = (confident >= 0) & (confident != given[doubtful])
+    is_error = (confident >= 0) & (confident != class_of_row[doubtful])
     margin = probabilities[np.arange(len(doubtful)), confident] - confidence[doubtful]
     order = np.lexsort((-margin, ~is_error))
     return [

@@ -21,14 +21,14 @@ from trainer.verbs.inspect.rows import InspectedRow, rows_at
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was left out; `record` is None where it cannot be read as a row, `kept` where nothing replaces it."""
+    """A row that was left out; `record` is None where it cannot be read as a row, `survivor` where nothing replaces it."""
 
-    place: str
+    position: str
     reason: str
     detail: str
     of: str | None
     record: dict[str, Any] | None
-    kept: InspectedRow | None
+    survivor: InspectedRow | None
 
 
 def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> list[Rejected]:
@@ -46,15 +46,15 @@ def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> l
             hint=f"the reasons are {', '.join(reasons)}" if reasons else "trainer inspect RECIPE shows the rows kept",
         )
     records = dict(_read_again(chosen, data))
-    kept = {row.place: row for row in rows_at(folder, [line["of"] for line in chosen if line.get("of")])}
+    survivors = {row.position: row for row in rows_at(folder, [line["of"] for line in chosen if line.get("of")])}
     return [
         Rejected(
-            place=_place(line),
+            position=_position(line),
             reason=str(line["reason"]),
             detail=str(line.get("detail") or ""),
             of=line.get("of"),
-            record=records.get(_place(line)),
-            kept=kept.get(line.get("of") or ""),
+            record=records.get(_position(line)),
+            survivor=survivors.get(line.get("of") or ""),
         )
         for line in chosen
     ]
@@ -66,21 +66,21 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield exact_json.loads(line)
 
 
-def _place(line: dict[str, Any]) -> str:
+def _position(line: dict[str, Any]) -> str:
     return f"{line['source']}:{line['line']}"
 
 
 def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield place and finished row; personal data is treated as it was in the rows that were kept."""
-    wanted: defaultdict[str, set[int]] = defaultdict(set)
+    lines_by_source: defaultdict[str, set[int]] = defaultdict(set)
     for line in chosen:
-        wanted[str(line["source"])].add(int(line["line"]))
-    for label, lines in wanted.items():
+        lines_by_source[str(line["source"])].add(int(line["line"]))
+    for label, lines in lines_by_source.items():
         for source, path in _files_of(label, data):
             raw = _rows_at_lines(path, lines)
             origin = Origin(label, source.format, tuple(source.mapping.items()))
-            done = prepare(Chunk(Rules.of(data, None), origin, raw))
-            for written in done.lines.splitlines():
+            prepared = prepare(Chunk(Rules.of(data, None), origin, raw))
+            for written in prepared.lines.splitlines():
                 record = exact_json.loads(written)
                 yield f"{record['source']}:{record['line']}", record
 
@@ -99,10 +99,10 @@ def _files_of(label: str, data: DataSection) -> Iterator[tuple[Source, Path]]:
 
 
 def _rows_at_lines(path: Path, lines: set[int]) -> list[Any]:
-    found = []
+    rows = []
     for raw in read_rows(path):
         if raw.line in lines:
-            found.append(raw)
+            rows.append(raw)
         if raw.line >= max(lines):
             break
-    return found
+    return rows

@@ -29,7 +29,7 @@ class InspectedRow:
     """Why its answer may be wrong, see `trainer.verbs.inspect.losses.label_errors`."""
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """Return `source:line`."""
         return f"{self.record.get('source')}:{self.record.get('line')}"
 
@@ -44,16 +44,16 @@ def read_rows(folder: Path, *, sides: tuple[str, ...] = SIDES) -> Iterator[Inspe
                     yield InspectedRow(side, index, exact_json.loads(line))
 
 
-def rows_at(folder: Path, places: list[str]) -> list[InspectedRow]:
+def rows_at(folder: Path, positions: list[str]) -> list[InspectedRow]:
     """Return the rows at these places, in the order asked for; a bare line number means that line of any source."""
-    wanted = {place: number for number, place in enumerate(places)}
-    found = [
-        (wanted[name], row)
+    order = {position: number for number, position in enumerate(positions)}
+    matches = [
+        (order[name], row)
         for row in read_rows(folder)
-        for name in dict.fromkeys((row.place, str(row.record.get("line"))))
-        if name in wanted
+        for name in dict.fromkeys((row.position, str(row.record.get("line"))))
+        if name in order
     ]
-    return [row for _, row in sorted(found, key=lambda item: item[0])]
+    return [row for _, row in sorted(matches, key=lambda item: item[0])]
 
 
 def rows_with_rule(folder: Path, findings: list[dict[str, Any]], rule: str, limit: int) -> list[InspectedRow]:
@@ -65,16 +65,18 @@ def rows_with_rule(folder: Path, findings: list[dict[str, Any]], rule: str, limi
     if rule not in RULES:
         raise DataError(f"no rule {rule}", hint=f"the rules are {', '.join(RULES)}")
     also = "unfinished" if rule == "Q008" else None
-    found = _matching(folder, lambda facts: rule in facts.flags or (also in facts.traits), limit)
+    rows = _matching(folder, lambda facts: rule in facts.flags or (also in facts.traits), limit)
     findings = [finding for finding in findings if finding.get("rule") == rule]
-    if not found:
-        named = [part for finding in findings for place in finding.get("rows") or [] for part in place.split(" = ")]
-        found = rows_at(folder, named)[:limit]
-    if found:
-        return found
-    said = "; ".join(str(finding.get("detail")) for finding in findings)
+    if not rows:
+        positions = [
+            part for finding in findings for position in finding.get("rows") or [] for part in position.split(" = ")
+        ]
+        rows = rows_at(folder, positions)[:limit]
+    if rows:
+        return rows
+    details = "; ".join(str(finding.get("detail")) for finding in findings)
     raise DataError(
-        f"{rule} ({RULES[rule].title}): no single row of this run" + (f": {said}" if said else ""),
+        f"{rule} ({RULES[rule].title}): no single row of this run" + (f": {details}" if details else ""),
         hint="trainer inspect RECIPE --rejected lists the rows left out; data/report.json holds every finding",
     )
 
@@ -85,15 +87,15 @@ def rows_with_trait(folder: Path, trait: str, limit: int) -> list[InspectedRow]:
 
 
 def _matching(folder: Path, matches: Callable[[RowFacts], bool], limit: int) -> list[InspectedRow]:
-    found: list[InspectedRow] = []
+    rows: list[InspectedRow] = []
     for row in read_rows(folder):
         if matches(row_facts(row.record)):
-            found.append(row)
-            if len(found) >= limit:
+            rows.append(row)
+            if len(rows) >= limit:
                 break
-    return found
+    return rows
 
 
-def is_place(text: str) -> bool:
+def is_position(text: str) -> bool:
     """Tell `source:line` or a line number from other words."""
     return bool(re.fullmatch(r"(?:.+:)?\d+", text))

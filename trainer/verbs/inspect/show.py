@@ -35,19 +35,19 @@ def show_spans(console: Console, spans: Iterable[Span]) -> None:
     has_colour = console.is_terminal and not console.no_color
     text = Text()
     for piece, is_trained in spans:
-        shown = readable(piece)
+        visible = readable(piece)
         if has_colour:
-            text.append(shown, style=TRAINED if is_trained else CONTEXT)
+            text.append(visible, style=TRAINED if is_trained else CONTEXT)
         else:
-            text.append(f"{OPEN}{shown}{CLOSE}" if is_trained else shown)
+            text.append(f"{OPEN}{visible}{CLOSE}" if is_trained else visible)
     console.print(text, soft_wrap=True)
 
 
 def show_record(console: Console, record: dict[str, Any]) -> None:
     """Print the turns of a row as they stand in the file."""
-    for role, said in turns_of(record):
+    for role, text in turns_of(record):
         console.print(Text(f"{role}:", style="cyan"), soft_wrap=True)
-        console.print(Text(readable(said)), soft_wrap=True)
+        console.print(Text(readable(text)), soft_wrap=True)
 
 
 def turns_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -77,6 +77,6 @@ def show_beside(console: Console, left: tuple[str, str], right: tuple[str, str])
         console.print(Text(readable(text)), soft_wrap=True)
 
 
-def said_by(record: dict[str, Any]) -> str:
+def row_text(record: dict[str, Any]) -> str:
     """Return a row as one text, without its tools, which similar rows share."""
-    return "\n".join(f"{role}: {said}" for role, said in turns_of(record) if role != "tools")
+    return "\n".join(f"{role}: {text}" for role, text in turns_of(record) if role != "tools")

@@ -27,10 +27,10 @@ class TokenView:
         if side not in self.stores:
             self.stores[side] = TokenStore.load(self.run.stage_dir("pack") / f"{side}.safetensors")
         store = self.stores[side]
-        found = np.flatnonzero(store.row_index == index)
-        if not len(found):
+        matches = np.flatnonzero(store.row_index == index)
+        if not len(matches):
             return None
-        low, high = store.offsets[found[0] * store.segments], store.offsets[(found[0] + 1) * store.segments]
+        low, high = store.offsets[matches[0] * store.segments], store.offsets[(matches[0] + 1) * store.segments]
         ids, mask = store.input_ids[low:high].tolist(), store.loss_mask[low:high].tolist()
         return decode_spans(self.tokenizer, ids, mask), len(ids), sum(mask)
 

@@ -63,5 +63,5 @@ def weights_hash(run: RunFolder, *, merged: bool) -> str:
     record = run.record(stage)
     assert record is not None, "looked at before"
     files = {name: facts["sha256"] for name, facts in record.outputs.items() if name.endswith(WEIGHTS)}
-    wanted = {name: digest for name, digest in files.items() if not merged or name.startswith("merged/")}
-    return hash_value({"files": wanted, "from": None if merged else record.fingerprint})
+    answering = {name: digest for name, digest in files.items() if not merged or name.startswith("merged/")}
+    return hash_value({"files": answering, "from": None if merged else record.fingerprint})

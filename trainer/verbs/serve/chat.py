@@ -73,7 +73,7 @@ class Talk:
     def take(self, line: str) -> bool:
         """Obey a command or answer a question; False ends the conversation."""
         text = line.strip()
-        word, _, rest = text.partition(" ")
+        word, _, argument = text.partition(" ")
         match word:
             case "":
                 pass
@@ -82,7 +82,7 @@ class Talk:
             case "/reset":
                 self.turns = []
             case "/system":
-                self._set_system(rest.strip())
+                self._set_system(argument.strip())
             case "/help":
                 self.say(HELP)
             case _ if text.startswith("/") and word[1:].isalpha():
@@ -103,7 +103,7 @@ class Talk:
 
     def _answer(self, text: str) -> None:
         """Answer a question, and remember both."""
-        before = list(self.turns)
+        earlier_turns = list(self.turns)
         self.turns.append({"role": "user", "content": text})
         try:
             prompt = self._prompt()
@@ -113,7 +113,7 @@ class Talk:
                 with self.tuned.untuned() as model:
                     self._said_by(model, prompt)
         except DataError as error:
-            self.turns = before
+            self.turns = earlier_turns
             self.say(f"{error.message}\n{error.hint}")
             return
         except torch.OutOfMemoryError as error:
@@ -193,15 +193,19 @@ class Stream:
             self._write_to(local.answers([prompt])[0].text)
             return self.text
         loop = Loop(
-            local.decoder, local.decoding, prefix=[], pad_id=local.pad_id, on_token=lambda: self._show(row, whole=False)
+            local.decoder,
+            local.decoding,
+            prefix=[],
+            pad_id=local.pad_id,
+            on_token=lambda: self._show(row, is_complete=False),
         )
         loop.run([row], 1, lambda _: None)
-        self._show(row, whole=True)
+        self._show(row, is_complete=True)
         return self.text
 
-    def _show(self, row: DecodingRow, *, whole: bool) -> None:
+    def _show(self, row: DecodingRow, *, is_complete: bool) -> None:
         text = str(self.tuned.renderer.tokenizer.decode(row.tokens, skip_special_tokens=True))
-        self._write_to(text if whole else text.rstrip(UNFINISHED))
+        self._write_to(text if is_complete else text.rstrip(UNFINISHED))
 
     def _write_to(self, text: str) -> None:
         if text.startswith(self.text):

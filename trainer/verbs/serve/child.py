@@ -27,16 +27,16 @@ def free_address(host: str, port: int) -> Address:
         HardwareError: The port is taken, or the host is none of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind((host, port))
+            sock.bind((host, port))
         except (OSError, OverflowError) as error:
             raise HardwareError(
                 f"cannot listen on {host}:{port}: {error.strerror if isinstance(error, OSError) else error}",
                 hint=f"another port: --port {port + 1 if 0 < port < 65535 else 8001}, or --port 0 for a free one",
             ) from error
-        return Address(host, int(one.getsockname()[1]))
+        return Address(host, int(sock.getsockname()[1]))
 
 
 @contextmanager

@@ -18,11 +18,11 @@ MISSING = (
 )
 
 
-def llama_cpp(place: ServerContext, python: str | None) -> Server:
+def llama_cpp(context: ServerContext, python: str | None) -> Server:
     """Serve a GGUF file: the 8-bit one where there is a choice.
 
     Args:
-        place: What is served.
+        context: What is served.
         python: A Python that has xllamacpp; None: a `llama-server` is looked for first, then this Python.
 
     Raises:
@@ -30,15 +30,15 @@ def llama_cpp(place: ServerContext, python: str | None) -> Server:
         StageError: No GGUF file is exported.
     """
     start = _start(python)
-    folder = exported(place.run, "gguf", place.arguments).absolute()
+    folder = exported(context.run, "gguf", context.arguments).absolute()
     files = sorted(folder.glob("*.gguf"), key=lambda path: ("q8_0" not in path.name.lower(), path.name))
     if not files:
-        raise StageError(f"{folder}: no .gguf file", hint=f"trainer export {place.arguments}")
-    name = place.recipe.name
-    command = [*start, "--model", str(files[0]), "--alias", name, "--jinja", *place.listen]
-    if kwargs := place.template_kwargs:
+        raise StageError(f"{folder}: no .gguf file", hint=f"trainer export {context.arguments}")
+    name = context.recipe.name
+    command = [*start, "--model", str(files[0]), "--alias", name, "--jinja", *context.listen]
+    if kwargs := context.template_kwargs:
         command += ["--chat-template-kwargs", kwargs]
-    return Server("llama.cpp", [*command, *place.passed], f"export/gguf/{files[0].name}", name)
+    return Server("llama.cpp", [*command, *context.passed], f"export/gguf/{files[0].name}", name)
 
 
 def _start(python: str | None) -> list[str]:

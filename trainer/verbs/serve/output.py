@@ -14,7 +14,7 @@ import orjson
 from trainer import exact_json
 from trainer.rundir import disk_errors
 
-PLACE = "input_line"
+INPUT_LINE = "input_line"
 """Key by which a written row names its row of the input."""
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: dict[int, tuple[int, int]] = {}
+        self.written: dict[int, tuple[int, int]] = {}
         """Line of the input -> (offset, size) of the row."""
         self.size = 0
         if path.is_file():
@@ -37,25 +37,25 @@ class Output:
 
     def _read(self) -> None:
         with self.path.open("r+b") as file:
-            for line in file:
-                place = _place(line)
-                if place is None:
+            for text in file:
+                line_number = _line_number_of(text)
+                if line_number is None:
                     break
-                self.done[place] = (self.size, len(line))
-                self.size += len(line)
+                self.written[line_number] = (self.size, len(text))
+                self.size += len(text)
             file.truncate(self.size)
 
-    def write(self, place: int, row: Row) -> None:
+    def write(self, line_number: int, row: Row) -> None:
         """Append a row; it is in the file when this returns.
 
         Raises:
             HardwareError: The disk is full or not writable.
         """
-        line = exact_json.dumps({PLACE: place, **row}, option=orjson.OPT_APPEND_NEWLINE)
+        text = exact_json.dumps({INPUT_LINE: line_number, **row}, option=orjson.OPT_APPEND_NEWLINE)
         with disk_errors(self.path), self.path.open("ab") as file:
-            file.write(line)
-        self.done[place] = (self.size, len(line))
-        self.size += len(line)
+            file.write(text)
+        self.written[line_number] = (self.size, len(text))
+        self.size += len(text)
 
     def finish(self) -> None:
         """Put the rows into the order of the input.
@@ -63,23 +63,23 @@ class Output:
         Raises:
             HardwareError: The disk is full or not writable.
         """
-        places = list(self.done)
-        if places == sorted(places):
+        line_numbers = list(self.written)
+        if line_numbers == sorted(line_numbers):
             return
         staged = self.path.with_name(f"{self.path.name}.sorted")
         with disk_errors(self.path), self.path.open("rb") as old, staged.open("wb") as new:
-            for place in sorted(places):
-                offset, size = self.done[place]
+            for line_number in sorted(line_numbers):
+                offset, size = self.written[line_number]
                 old.seek(offset)
                 new.write(old.read(size))
         staged.replace(self.path)
 
 
-def _place(line: bytes) -> int | None:
+def _line_number_of(text: bytes) -> int | None:
     """Return which row of the input a line answers; None where it is damaged."""
     try:
-        value = orjson.loads(line)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    place = value.get(PLACE) if isinstance(value, dict) else None
-    return place if isinstance(place, int) and line.endswith(b"\n") else None
+    line_number = value.get(INPUT_LINE) if isinstance(value, dict) else None
+    return line_number if isinstance(line_number, int) and text.endswith(b"\n") else None

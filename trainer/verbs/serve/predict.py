@@ -26,14 +26,14 @@ from trainer.scoring.graders.json_text import parse
 from trainer.scoring.graders.structured import schema_fault
 from trainer.scoring.question import Answer
 from trainer.verbs.serve.artefacts import system_of
-from trainer.verbs.serve.output import PLACE, Output, Row
+from trainer.verbs.serve.output import INPUT_LINE, Output, Row
 from trainer.verbs.serve.questions import InputRow, read_questions
 from trainer.verbs.serve.tuned import Tuned, open_tuned
 
 WINDOW = 2048
 """Rows that are tokenized and ordered by length together; what is in memory does not grow with the file."""
-SHOWN = 5
-OURS = (PLACE, "answer", "reasoning", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
+NUM_LISTED = 5
+OURS = (INPUT_LINE, "answer", "reasoning", "finished", "prompt_tokens", "answer_tokens", "reason", "detail")
 
 Say = Callable[[str], None]
 
@@ -52,7 +52,7 @@ class PredictOptions:
         return self.output.with_name(f"{self.output.name.removesuffix('.jsonl')}.{ending}")
 
 
-def predict(recipe: Recipe, run: RunFolder, wanted: PredictOptions, *, arguments: str, say: Say) -> None:
+def predict(recipe: Recipe, run: RunFolder, request: PredictOptions, *, arguments: str, say: Say) -> None:
     """Answer every row of the input.
 
     Writes the output (the input's fields, `answer`, `finished`, token counts), `OUTPUT.rejected.jsonl` where rows
@@ -63,17 +63,17 @@ def predict(recipe: Recipe, run: RunFolder, wanted: PredictOptions, *, arguments
         StageError: There is no model, or the output holds answers of another one.
         HardwareError: The model does not fit, or the disk is full.
     """
-    if wanted.output.resolve() == wanted.input.resolve():
-        raise DataError(f"{wanted.output} is the input as well", hint="name another file for the answers")
-    schema = _schema(wanted.schema)
+    if request.output.resolve() == request.input.resolve():
+        raise DataError(f"{request.output} is the input as well", hint="name another file for the answers")
+    schema = _schema(request.schema)
     system = system_of(recipe, run)
     if system.said:
         say(f"predict: {system.said}")
     if replaces(recipe.data):
         say("predict: system turns of the rows are replaced by it, as in training (data.system_prompt.when)")
-    rows = _look_through(recipe, system, wanted, say)
-    tuned = open_tuned(recipe, run, arguments, merged=wanted.merged)
-    work = PredictionRun(recipe, tuned, wanted, schema, rows, say)
+    rows = _look_through(recipe, system, request, say)
+    tuned = open_tuned(recipe, run, arguments, merged=request.merged)
+    work = PredictionRun(recipe, tuned, request, schema, rows, say)
     try:
         with work.alone():
             work.run()
@@ -95,30 +95,30 @@ def _schema(path: Path | None) -> Any:
     return schema
 
 
-def _look_through(recipe: Recipe, system: ServedSystem, wanted: PredictOptions, say: Say) -> int:
+def _look_through(recipe: Recipe, system: ServedSystem, request: PredictOptions, say: Say) -> int:
     """Count the rows and name those that cannot be asked, before a model is loaded.
 
     Raises:
         DataError: Too many cannot be asked.
     """
     rows, faults = 0, []
-    for asked in read_questions(wanted.input, recipe.data, system):
+    for question in read_questions(request.input, recipe.data, system):
         rows += 1
-        if asked.fault is not None:
-            faults.append(f"{wanted.input}:{asked.line}: {asked.fault[0]}: {asked.fault[1]}")
-    for text in islice(faults, SHOWN):
+        if question.fault is not None:
+            faults.append(f"{request.input}:{question.line}: {question.fault[0]}: {question.fault[1]}")
+    for text in islice(faults, NUM_LISTED):
         say(text)
-    if len(faults) > SHOWN:
-        say(f"and {len(faults) - SHOWN} more rows that cannot be asked")
-    _refuse_too_many(recipe, wanted, rows, len(faults))
+    if len(faults) > NUM_LISTED:
+        say(f"and {len(faults) - NUM_LISTED} more rows that cannot be asked")
+    _refuse_too_many(recipe, request, rows, len(faults))
     return rows
 
 
-def _refuse_too_many(recipe: Recipe, wanted: PredictOptions, rows: int, faulty: int) -> None:
+def _refuse_too_many(recipe: Recipe, request: PredictOptions, rows: int, faulty: int) -> None:
     limit = recipe.data.max_rejected
     if faulty == rows or faulty > limit * rows:
         raise DataError(
-            f"{wanted.input}: {faulty} of {rows} rows cannot be asked, more than data.max_rejected ({limit:.0%})",
+            f"{request.input}: {faulty} of {rows} rows cannot be asked, more than data.max_rejected ({limit:.0%})",
             hint="correct the rows named above, or --set data.max_rejected=SHARE",
         )
 
@@ -129,7 +129,7 @@ class PredictionRun:
 
     recipe: Recipe
     tuned: Tuned
-    wanted: PredictOptions
+    request: PredictOptions
     schema: Any
     rows: int
     say: Say
@@ -141,34 +141,34 @@ class PredictionRun:
         Raises:
             StageError: Another process writes it, or it holds something else.
         """
-        path = self.wanted.beside("state.json")
+        path = self.request.beside("state.json")
         with ExitStack() as stack:
             with disk_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock = exclusive(path.with_suffix(".lock"), subject=self.wanted.output, hint="name another output")
+                lock = exclusive(path.with_suffix(".lock"), subject=self.request.output, hint="name another output")
                 stack.enter_context(lock)
             self._claim(path)
             yield
 
     def _claim(self, path: Path) -> None:
-        files = (self.wanted.output, self.wanted.beside("rejected.jsonl"))
-        input_hash = HashMemory().file(self.wanted.input)
+        files = (self.request.output, self.request.beside("rejected.jsonl"))
+        input_hash = HashMemory().file(self.request.input)
         state = {"answers": self.tuned.identity, "input": input_hash, "schema": hash_value(self.schema)}
-        known = read_json(path) if path.is_file() else None
-        if known != state and (known is not None or any(file.exists() for file in files)):
-            changed = [key for key in state if (known or {}).get(key) != state[key]]
-            what = f"made with another {' and another '.join(changed)}" if known else "not made by this command"
+        recorded = read_json(path) if path.is_file() else None
+        if recorded != state and (recorded is not None or any(file.exists() for file in files)):
+            changed = [key for key in state if (recorded or {}).get(key) != state[key]]
+            origin = f"made with another {' and another '.join(changed)}" if recorded else "not made by this command"
             raise StageError(
-                f"{next((file for file in files if file.exists()), path)} is there already, {what}",
+                f"{next((file for file in files if file.exists()), path)} is there already, {origin}",
                 hint=f"name another output, or remove it: rm -f {shlex.join(map(str, (*files, path)))}",
             )
         write_json(path, state)
 
     def run(self) -> None:
         """Answer what is not answered yet."""
-        self.output = Output(self.wanted.output)
-        self.rejected = Output(self.wanted.beside("rejected.jsonl"))
-        before = len(self.output.done) + len(self.rejected.done)
+        self.output = Output(self.request.output)
+        self.rejected = Output(self.request.beside("rejected.jsonl"))
+        before = len(self.output.written) + len(self.rejected.written)
         if before:
             self.say(f"predict: {before} of {self.rows} rows are done")
         local = self.tuned.local(self.tuned.model)
@@ -177,51 +177,51 @@ class PredictionRun:
         ) as self.bar:
             undone = self._undone()
             while window := list(islice(undone, WINDOW)):
-                asked, prompts = self._prompts(window)
-                local.answers(prompts, on_answer=self._keeper(asked))
+                questions, prompts = self._prompts(window)
+                local.answers(prompts, on_answer=self._keeper(questions))
         self.output.path.touch()
         self.output.finish()
         self.rejected.finish()
         reasons = self._summary(before)
-        _refuse_too_many(self.recipe, self.wanted, self.rows, reasons.total() - reasons["schema"])
+        _refuse_too_many(self.recipe, self.request, self.rows, reasons.total() - reasons["schema"])
 
     def _undone(self) -> Iterator[InputRow]:
-        for asked in read_questions(self.wanted.input, self.recipe.data, self.tuned.system):
-            if asked.line not in self.output.done and asked.line not in self.rejected.done:
-                yield asked
+        for question in read_questions(self.request.input, self.recipe.data, self.tuned.system):
+            if question.line not in self.output.written and question.line not in self.rejected.written:
+                yield question
 
     def _prompts(self, window: list[InputRow]) -> tuple[list[InputRow], list[list[int]]]:
         """Return the rows that can be asked with their prompts; the others are rejected."""
-        kept, prompts = [], []
-        for asked in window:
-            fault, prompt = asked.fault, []
+        questions, prompts = [], []
+        for question in window:
+            fault, prompt = question.fault, []
             if fault is None:
                 try:
-                    prompt = self.tuned.prompt_ids(asked.row)
+                    prompt = self.tuned.prompt_ids(question.row)
                 except DataError as error:
                     fault = ("template", error.message)
             if fault is None and not self.tuned.leaves_room(prompt):
                 room = f"{len(prompt)} tokens and an answer of {self.tuned.max_new_tokens}"
                 fault = ("too_long", f"{room} are more than the model's {self.tuned.max_context}")
             if fault is not None:
-                self._reject(asked, fault)
+                self._reject(question, fault)
             else:
-                kept.append(asked)
+                questions.append(question)
                 prompts.append(prompt)
-        return kept, prompts
+        return questions, prompts
 
-    def _reject(self, asked: InputRow, fault: tuple[str, str]) -> None:
-        if asked.fault is None:  # found only now
-            self.say(f"{self.wanted.input}:{asked.line}: {fault[0]}: {fault[1]}")
-        self.rejected.write(asked.line, _fields(asked.raw) | {"reason": fault[0], "detail": fault[1]})
+    def _reject(self, question: InputRow, fault: tuple[str, str]) -> None:
+        if question.fault is None:  # found only now
+            self.say(f"{self.request.input}:{question.line}: {fault[0]}: {fault[1]}")
+        self.rejected.write(question.line, _fields(question.raw) | {"reason": fault[0], "detail": fault[1]})
         self.bar.update()
 
-    def _keeper(self, asked: list[InputRow]) -> Callable[[int, Answer], None]:
-        return lambda place, answer: self._keep(asked[place], answer)
+    def _keeper(self, questions: list[InputRow]) -> Callable[[int, Answer], None]:
+        return lambda index, answer: self._keep(questions[index], answer)
 
-    def _keep(self, asked: InputRow, answer: Answer) -> None:
+    def _keep(self, question: InputRow, answer: Answer) -> None:
         reasoning = {} if answer.content is None else {"reasoning": answer.reasoning}
-        row = _fields(asked.raw) | {
+        row = _fields(question.raw) | {
             "answer": answer.final,
             **reasoning,
             "finished": answer.finished,
@@ -230,9 +230,9 @@ class PredictionRun:
         }
         fault = _broken(self.schema, answer.final) if self.schema is not None else ""
         if fault:
-            self.rejected.write(asked.line, row | {"reason": "schema", "detail": fault})
+            self.rejected.write(question.line, row | {"reason": "schema", "detail": fault})
         else:
-            self.output.write(asked.line, row)
+            self.output.write(question.line, row)
         self.bar.update()
 
     def _summary(self, before: int) -> Counter[str]:
@@ -241,12 +241,12 @@ class PredictionRun:
         lines = path.read_bytes().splitlines() if path.is_file() else []
         reasons = Counter(str(orjson.loads(line)["reason"]) for line in lines)
         self.say(
-            f"predict: {len(self.output.done)} rows in {self.output.path}"
+            f"predict: {len(self.output.written)} rows in {self.output.path}"
             + (f", {before} done before" if before else "")
         )
         if reasons:
-            named = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-            self.say(f"predict: {reasons.total()} rows in {path}: {named}")
+            counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            self.say(f"predict: {reasons.total()} rows in {path}: {counts}")
         return reasons
 
 

@@ -61,13 +61,13 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
     path = run.stage_dir("eval") / "predictions.jsonl"
     lines = path.read_bytes().splitlines() if path.is_file() and is_greedy else []
     needs_more = _rows_with_extras(run) if lines else set()
-    found = []
+    probes = []
     for line in map(exact_json.loads, lines):
         tuned, base = (line["answers"].get(arm) for arm in ("tuned", "base"))
         if tuned is None or (line.get("source"), line.get("line")) in needs_more:
             continue
         limit = tuned["num_tokens"] + (SPARE_TOKENS if tuned["finished"] else 0)
-        found.append(
+        probes.append(
             Probe(
                 line["messages"],
                 _texts(tuned),
@@ -76,8 +76,8 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
                 _bare(line["messages"], system),
             )
         )
-    found.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
-    return found[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], (), (), UNKNOWN_TOKENS)]
+    probes.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
+    return probes[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], (), (), UNKNOWN_TOKENS)]
 
 
 def _texts(answer: dict[str, Any]) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Client:
         Raises:
             HardwareError: It took too long.
         """
-        started = told = time.monotonic()
+        started = last_report = time.monotonic()
         while is_alive():
             if self._is_healthy():
                 return is_alive()
@@ -119,8 +119,8 @@ class Client:
                 raise HardwareError(
                     f"the server was not ready after {START_TIMEOUT_S:.0f} s", hint="see the log named above"
                 )
-            if now - told > TELL_EVERY_S:
-                told = now
+            if now - last_report > TELL_EVERY_S:
+                last_report = now
                 say(f"serve: loading since {now - started:.0f} s")
             time.sleep(POLL_S)
         return False
@@ -147,9 +147,9 @@ class Client:
             reply = self.http.post("/v1/chat/completions", json=body)
             if reply.status_code != 200:
                 raise self._no_answer(f"status {reply.status_code}: {reply.text[:300]}")
-            said = reply.json()
-            text = str(said["choices"][0]["message"].get("content") or "").strip()
-            return text, (said.get("usage") or {}).get("prompt_tokens")
+            content = reply.json()
+            text = str(content["choices"][0]["message"].get("content") or "").strip()
+            return text, (content.get("usage") or {}).get("prompt_tokens")
         except (httpx2.TransportError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._no_answer(f"{type(error).__name__}: {error}") from error
 
@@ -166,20 +166,26 @@ def check(client: Client, server: Server, probes: list[Probe]) -> list[str]:
         GateError: The server answers every one exactly as the untuned model, or does not add the system prompt.
         HardwareError: It does not answer.
     """
-    asked = [client.ask(server.model, probe.messages, probe.max_tokens) for probe in probes]
-    return [_compared(client, server, probes, [text for text, _ in asked]), *_asked_bare(client, server, probes, asked)]
+    replies = [client.ask(server.model, probe.messages, probe.max_tokens) for probe in probes]
+    return [
+        _compared(client, server, probes, [text for text, _ in replies]),
+        *_asked_bare(client, server, probes, replies),
+    ]
 
 
 def _asked_bare(
-    client: Client, server: Server, probes: list[Probe], asked: list[tuple[str, int | None]]
+    client: Client, server: Server, probes: list[Probe], replies: list[tuple[str, int | None]]
 ) -> Iterator[str]:
     """Yield whether questions without their system turn are answered as with it."""
     pairs = [
-        (whole, client.ask(server.model, probe.bare, probe.max_tokens))
-        for probe, whole in zip(probes, asked, strict=True)
+        (with_system, client.ask(server.model, probe.bare, probe.max_tokens))
+        for probe, with_system in zip(probes, replies, strict=True)
         if probe.bare is not None
     ]
-    same = sum(bare[0] == whole[0] or (bare[1] is not None and bare[1] == whole[1]) for whole, bare in pairs)
+    same = sum(
+        without_system[0] == with_system[0] or (without_system[1] is not None and without_system[1] == with_system[1])
+        for with_system, without_system in pairs
+    )
     if pairs and not same:
         raise GateError(
             f"{len(pairs)} held-out prompts without their system turn are answered otherwise than with it: "
@@ -206,10 +212,10 @@ def _compared(client: Client, server: Server, probes: list[Probe], answers: list
             "what was trained is not in use",
             hint="see the log named above; --engine transformers serves the merged model",
         )
-    known = [probe for probe in probes if probe.tuned]
-    if not known:
+    probes_with_answers = [probe for probe in probes if probe.tuned]
+    if not probes_with_answers:
         return "it answers; the run has no held-out answers to compare with"
     equal = sum(answer in probe.tuned for answer, probe in zip(answers, probes, strict=True))
     num_apart = sum(answer not in base for answer, base in compared)
     apart = f", {num_apart} of {len(compared)} differ from the untuned model's" if compared else ""
-    return f"{equal} of {len(known)} held-out answers are those of the eval stage{apart}"
+    return f"{equal} of {len(probes_with_answers)} held-out answers are those of the eval stage{apart}"

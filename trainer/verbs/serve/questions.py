@@ -68,10 +68,10 @@ def read_questions(path: Path, data: DataSection, system: ServedSystem) -> Itera
     layouts: list[Layout] = [(source.format, source.mapping) for source in data.sources if source.mapping]
     say_first = opening(data, system)
     for raw in read_rows(path):
-        asked = _asked(path.name, raw, layouts, say_first)
-        if asked.fault is None and lacks_system(asked.row, system):
-            asked = InputRow(raw.line, raw.value, {}, ("no_system_prompt", system.said))
-        yield asked
+        question = _input_row(path.name, raw, layouts, say_first)
+        if question.fault is None and lacks_system(question.row, system):
+            question = InputRow(raw.line, raw.value, {}, ("no_system_prompt", system.said))
+        yield question
 
 
 def opening(data: DataSection, system: ServedSystem) -> Callable[[Any], Any]:
@@ -85,7 +85,7 @@ def lacks_system(row: Row, system: ServedSystem) -> bool:
     return system.is_needed and not has_system_turn(row["prompt"])
 
 
-def _asked(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Row], Row]) -> InputRow:
+def _input_row(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Row], Row]) -> InputRow:
     try:
         if raw.error is not None:
             raise raw.error
@@ -99,9 +99,9 @@ def _question(name: str, raw: RawRow, layouts: list[Layout]) -> Row:
     if not isinstance(raw.value, dict):
         return _parsed(name, raw, raw.value, "auto", {})
     for format_, mapping in layouts:
-        there = {ours: path for ours, path in mapping.items() if _has(raw.value, path)}
-        if there and all(ours in there or ours in ANSWERS for ours in mapping):
-            return _parsed(name, raw, raw.value, format_, there)
+        present = {ours: path for ours, path in mapping.items() if _has(raw.value, path)}
+        if present and all(ours in present or ours in ANSWERS for ours in mapping):
+            return _parsed(name, raw, raw.value, format_, present)
     return _parsed(name, raw, raw.value, "auto", {})
 
 
@@ -136,25 +136,27 @@ def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dic
 
 def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:
     """Return a row with a placeholder where its layout wants an answer and there is none."""
-    there = {key for key, value in raw.items() if value is not None} | {ours for ours, path in mapping.items() if path}
-    if isinstance(raw.get("body"), dict) and "response" not in there:  # a request of OpenAI's batch files
+    present = {key for key, value in raw.items() if value is not None} | {
+        ours for ours, path in mapping.items() if path
+    }
+    if isinstance(raw.get("body"), dict) and "response" not in present:  # a request of OpenAI's batch files
         return {**raw, "response": {"choices": [{"message": {"role": "assistant", "content": PLACEHOLDER}}]}}
-    if "contents" in there:
+    if "contents" in present:
         return _with_last_content(raw)
-    if turns := there & set(TURN_COLUMNS):
+    if turns := present & set(TURN_COLUMNS):
         column = mapping.get(min(turns), min(turns))
-        return _with_last_turn(raw, column) if "chosen" not in there else raw
-    if "chosen" in there:
+        return _with_last_turn(raw, column) if "chosen" not in present else raw
+    if "chosen" in present:
         return raw
-    if "instruction" in there:
-        return raw if there & WRITTEN else {**raw, "output": PLACEHOLDER}
-    if there & {*PROMPT_COLUMNS, *RARE_PROMPTS}:
-        return raw if there & WRITTEN else {**raw, "completion": PLACEHOLDER}
-    for name in there & set(DIALOG_COLUMNS):
+    if "instruction" in present:
+        return raw if present & WRITTEN else {**raw, "output": PLACEHOLDER}
+    if present & {*PROMPT_COLUMNS, *RARE_PROMPTS}:
+        return raw if present & WRITTEN else {**raw, "completion": PLACEHOLDER}
+    for name in present & set(DIALOG_COLUMNS):
         if isinstance(raw.get(name), list) and len(raw[name]) % 2 and all(isinstance(text, str) for text in raw[name]):
             return {**raw, name: [*raw[name], PLACEHOLDER]}
-    other = turns_column(raw)
-    return _with_last_turn(raw, other) if other else raw
+    turns_key = turns_column(raw)
+    return _with_last_turn(raw, turns_key) if turns_key else raw
 
 
 def _with_last_content(raw: Row) -> Row:

@@ -37,7 +37,7 @@ class ServeOptions:
     """Arguments for the server itself."""
 
 
-def serve(recipe: Recipe, run: RunFolder, wanted: ServeOptions, *, arguments: str, say: Say) -> int:
+def serve(recipe: Recipe, run: RunFolder, request: ServeOptions, *, arguments: str, say: Say) -> int:
     """Serve the tuned model until Ctrl-C, a signal, or the end of the server.
 
     The line that begins with `serve: ready` comes only after the endpoint has answered.
@@ -48,11 +48,11 @@ def serve(recipe: Recipe, run: RunFolder, wanted: ServeOptions, *, arguments: st
         GateError: It answers as the untuned model.
     """
     trained(run, arguments)
-    address = free_address(wanted.host, wanted.port)
+    address = free_address(request.host, request.port)
     with tempfile.TemporaryDirectory(prefix="trainer-serve-") as name:
         folder = Path(name)
-        place = ServerContext(recipe, run, address, folder, arguments, wanted.passed)
-        server = choose(place, wanted.engine, wanted.python)
+        context = ServerContext(recipe, run, address, folder, arguments, request.passed)
+        server = choose(context, request.engine, request.python)
         log = (run.path / LOG).absolute()
         say(f"serve: {server.engine} on {server.serves}, log in {log}")
         say(f"serve: {shlex.join(server.command)}")
@@ -62,10 +62,10 @@ def serve(recipe: Recipe, run: RunFolder, wanted: ServeOptions, *, arguments: st
                 raise ended(server, process.poll(), log)
             system = system_of(recipe, run)
             probes = probe.probes_of(run, is_greedy=recipe.eval.sampling is None, system=system.text)
-            found = probe.check(client, server, probes)
-            if any(one.has_reasoning for one in probes):
+            findings = probe.check(client, server, probes)
+            if any(prompt.has_reasoning for prompt in probes):
                 say("serve: answers begin with reasoning; where this server leaves it in `content`, clients cut it off")
-            _tell(server, address, [*found, f"clients send {_clients_send(system)}"], say)
+            _tell(server, address, [*findings, f"clients send {_clients_send(system)}"], say)
             try:
                 code = process.wait()
             except KeyboardInterrupt:
@@ -83,8 +83,8 @@ def _clients_send(system: ServedSystem) -> str:
     return f"the question, and a system turn where another one is wanted: {system.said}"
 
 
-def _tell(server: Server, address: Address, found: list[str], say: Say) -> None:
-    for sentence in found:
+def _tell(server: Server, address: Address, findings: list[str], say: Say) -> None:
+    for sentence in findings:
         say(f"serve: {sentence}")
     how = "response_format json_schema" if server.follows_schema else "not by this server; vLLM and llama.cpp can"
     say(f"serve: answers held to a JSON Schema: {how}")

@@ -109,12 +109,12 @@ def package_in(python: str, module: str, hint: str) -> Package | None:
     """
     command = [python, "-I", "-c", _LOOK, module]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HardwareError(f"{python} cannot be started: {error}", hint=hint) from error
-    if done.returncode:
+    if process.returncode:
         return None
-    name, _, version = done.stdout.strip().partition(" ")
+    name, _, version = process.stdout.strip().partition(" ")
     return Package(name or module, version)
 
 

@@ -23,7 +23,7 @@ Engine = Literal["auto", "vllm", "transformers", "llama.cpp"]
 SERVE_PACKAGES = ("fastapi", "uvicorn", "openai", "pydantic")
 
 
-def choose(place: ServerContext, engine: Engine, python: str | None) -> Server:
+def choose(context: ServerContext, engine: Engine, python: str | None) -> Server:
     """Return the server: vLLM where it is installed, else transformers on the merged model, else llama.cpp.
 
     Raises:
@@ -31,14 +31,14 @@ def choose(place: ServerContext, engine: Engine, python: str | None) -> Server:
         StageError: What it serves is not exported.
     """
     if engine == "vllm" or (engine == "auto" and (python or os.environ.get("VLLM_PYTHON") or has("vllm"))):
-        return vllm(place, python or os.environ.get("VLLM_PYTHON") or sys.executable)
-    is_gguf_alone = is_exported(place.run, "gguf") and not is_exported(place.run, "merged")
+        return vllm(context, python or os.environ.get("VLLM_PYTHON") or sys.executable)
+    is_gguf_alone = is_exported(context.run, "gguf") and not is_exported(context.run, "merged")
     if engine == "llama.cpp" or (engine == "auto" and is_gguf_alone):
-        return llama_cpp(place, python)
-    return transformers(place)
+        return llama_cpp(context, python)
+    return transformers(context)
 
 
-def transformers(place: ServerContext) -> Server:
+def transformers(context: ServerContext) -> Server:
     """Serve the merged model.
 
     Raises:
@@ -51,18 +51,18 @@ def transformers(place: ServerContext) -> Server:
             f"`transformers serve` needs {', '.join(missing)}",
             hint="python -m pip install -c constraints.txt 'recipe-trainer[serve]', or --engine vllm",
         )
-    merged = exported(place.run, "merged", place.arguments).absolute()
-    name = place.recipe.name
-    lay_out(place.folder, name, merged)
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", name, *place.listen]
-    if kwargs := place.template_kwargs:
+    merged = exported(context.run, "merged", context.arguments).absolute()
+    name = context.recipe.name
+    lay_out(context.folder, name, merged)
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", name, *context.listen]
+    if kwargs := context.template_kwargs:
         command += ["--chat-template-kwargs", kwargs]
-    if place.recipe.model.trust_remote_code:
+    if context.recipe.model.trust_remote_code:
         command.append("--trust-remote-code")
-    command += place.passed
+    command += context.passed
     alone = {
         "HF_HUB_OFFLINE": "1",
-        "HF_HUB_CACHE": str(place.folder / "hub"),
+        "HF_HUB_CACHE": str(context.folder / "hub"),
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "PYTHONSAFEPATH": "1",
     }
@@ -79,11 +79,11 @@ def lay_out(folder: Path, name: str, merged: Path) -> None:
     if "--" in name or ".." in name:
         (folder / "hub").mkdir()
         return
-    kept = folder / "hub" / f"models--{name}"
-    snapshot = kept / "snapshots" / ("0" * 40)
+    cached_model = folder / "hub" / f"models--{name}"
+    snapshot = cached_model / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     for path in merged.iterdir():
         (snapshot / path.name).symlink_to(path)
-    (kept / "refs").mkdir()
-    (kept / "refs" / "main").write_text("0" * 40)
-    (kept / "blobs").mkdir()
+    (cached_model / "refs").mkdir()
+    (cached_model / "refs" / "main").write_text("0" * 40)
+    (cached_model / "blobs").mkdir()

@@ -33,8 +33,8 @@ def vllm_parser(folder: Path) -> str | None:
     Args:
         folder: Of an exported format.
     """
-    named = folder / "additional_chat_templates" / "tool_use.jinja"
-    path = named if named.is_file() else folder / "chat_template.jinja"
+    tool_template = folder / "additional_chat_templates" / "tool_use.jinja"
+    path = tool_template if tool_template.is_file() else folder / "chat_template.jinja"
     return parser_of(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

@@ -128,7 +128,7 @@ def open_tuned(
     adapter, base, model = recipe.adapter, None, None
     if merged:
         model = load_model(section, cache_dir(), dtype=precision(recipe.model, None).weights).eval()
-    kinds = [kind for kind, wanted in (("base", with_base), ("tuned", not merged)) if wanted]
+    kinds = [kind for kind, is_needed in (("base", with_base), ("tuned", not merged)) if is_needed]
     for kind, loaded in open_models(recipe.model, adapter, kinds, tuned=folder, cache=cache_dir()):  # type: ignore[arg-type]
         base, model = (loaded, model) if kind == "base" else (base, loaded)
     shares_base = low_rank(adapter) is not None and not merged

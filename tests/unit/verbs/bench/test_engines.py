@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trainer.errors import DataError
 from trainer.verbs.bench.assets import ComparisonRequest, prepare
 from trainer.verbs.bench.engines import ENGINES, load
-from trainer.verbs.bench.shapes import SHAPES, Size, What
+from trainer.verbs.bench.shapes import SHAPES, Size, BenchKind
 from trainer.verbs.bench.task import Accounting, Task, Training
 from trainer.verbs.bench.verdict import deviation
 
@@ -20,24 +20,24 @@ NAMES = ("ours", "trl-best", "transformers")  # in float32; TRL's default has ty
 
 
 @pytest.fixture(scope="module", params=["sft", "dpo"])
-def what(request: pytest.FixtureRequest) -> What:
+def kind(request: pytest.FixtureRequest) -> BenchKind:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def folder(what: What, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(what)
-    prepare(folder, ComparisonRequest(what, "tiny", SIZE, rows_path=None))
+def folder(kind: BenchKind, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(kind)
+    prepare(folder, ComparisonRequest(kind, "tiny", SIZE, rows_path=None))
     return folder
 
 
-def built(folder: Path, what: What, name: str, *, check: bool, accounting: Accounting = "counted") -> Training:
+def built(folder: Path, kind: BenchKind, name: str, *, check: bool, accounting: Accounting = "counted") -> Training:
     engine = ENGINES[name]
-    return load(engine)(Task(folder, what, SIZE, check, accounting, "float32"), engine.variant)
+    return load(engine)(Task(folder, kind, SIZE, check, accounting, "float32"), engine.variant)
 
 
-def test_every_engine_takes_the_same_steps(folder: Path, what: What) -> None:
-    trainings = {name: built(folder, what, name, check=True) for name in NAMES}
+def test_every_engine_takes_the_same_steps(folder: Path, kind: BenchKind) -> None:
+    trainings = {name: built(folder, kind, name, check=True) for name in NAMES}
     assert len({training.amount for training in trainings.values()}) == 1
     histories = {name: training.train() for name, training in trainings.items()}
     expected = histories["transformers"]
@@ -47,15 +47,15 @@ def test_every_engine_takes_the_same_steps(folder: Path, what: What) -> None:
         assert deviation(history.grad_norms, expected.grad_norms) < 1e-3
 
 
-def test_one_epoch_takes_every_row_once(folder: Path, what: What) -> None:
-    amounts = {name: built(folder, what, name, check=False).amount for name in NAMES}
+def test_one_epoch_takes_every_row_once(folder: Path, kind: BenchKind) -> None:
+    amounts = {name: built(folder, kind, name, check=False).amount for name in NAMES}
     assert amounts["trl-best"] == amounts["transformers"] and amounts["transformers"].rows == SIZE.rows
     assert amounts["ours"].rows >= SIZE.rows  # the last step is filled up where packs do not divide evenly
 
 
-def test_a_reference_ahead_of_the_training_is_timed(folder: Path, what: What) -> None:
-    seconds = {name: built(folder, what, name, check=True, accounting="left_out").reference_seconds for name in NAMES}
-    assert all((value > 0) == (what == "dpo") for value in seconds.values()), seconds
+def test_a_reference_ahead_of_the_training_is_timed(folder: Path, kind: BenchKind) -> None:
+    seconds = {name: built(folder, kind, name, check=True, accounting="left_out").reference_seconds for name in NAMES}
+    assert all((value > 0) == (kind == "dpo") for value in seconds.values()), seconds
 
 
 def test_linear_weights_are_those_of_the_model() -> None:

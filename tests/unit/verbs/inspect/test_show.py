@@ -8,8 +8,8 @@ from rich.console import Console
 
 from tests import tiny
 from trainer.tokens.chat import Renderer
-from trainer.verbs.inspect.rows import is_place
-from trainer.verbs.inspect.show import readable, said_by, show_beside, show_record, show_spans
+from trainer.verbs.inspect.rows import is_position
+from trainer.verbs.inspect.show import readable, row_text, show_beside, show_record, show_spans
 from trainer.verbs.inspect.tokens import decode_spans
 
 
@@ -60,7 +60,7 @@ def test_spans_are_the_rendered_text_and_the_trained_ones_the_answer(row: dict[s
 
 def test_every_kind_of_row_is_written() -> None:
     turns = tiny.preference_rows(1)[0]
-    assert [line.split(":")[0] for line in said_by(turns).splitlines()] == [
+    assert [line.split(":")[0] for line in row_text(turns).splitlines()] == [
         "user",
         "chosen assistant",
         "rejected assistant",
@@ -69,12 +69,12 @@ def test_every_kind_of_row_is_written() -> None:
     row = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call]}], "tools": [{"function": {}}]}
     target = console()
     show_record(target, row)
-    assert '"city":"Bonn"' in text_of(target) and "tools:" in text_of(target) and "tools" not in said_by(row)
-    assert said_by({"text": "plain"}) == "text: plain"
+    assert '"city":"Bonn"' in text_of(target) and "tools:" in text_of(target) and "tools" not in row_text(row)
+    assert row_text({"text": "plain"}) == "text: plain"
 
 
 @pytest.mark.parametrize(
     ("text", "known"), [("12", True), ("a.jsonl:12", True), ("a:b.jsonl:7", True), ("a.jsonl", False)]
 )
 def test_places_are_told_from_words(text: str, known: bool) -> None:
-    assert is_place(text) is known
+    assert is_position(text) is known

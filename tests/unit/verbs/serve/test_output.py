@@ -11,7 +11,7 @@ from trainer.verbs.serve.output import Output
 def written(path: Path, places: list[int]) -> bytes:
     output = Output(path)
     for place in places:
-        if place not in output.done:
+        if place not in output.written:
             output.write(place, {"answer": f"é{place}"})
     output.finish()
     return path.read_bytes()
@@ -31,5 +31,5 @@ def test_a_damaged_last_line_is_asked_again_and_the_others_are_not(tmp_path: Pat
     path = tmp_path / "out.jsonl"
     written(path, [1, 2])
     path.write_bytes(path.read_bytes()[:-3])
-    assert set(Output(path).done) == {1}
+    assert set(Output(path).written) == {1}
     assert path.read_bytes() == b'{"input_line":1,"answer":"\xc3\xa91"}\n'

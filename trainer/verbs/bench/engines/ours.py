@@ -62,7 +62,7 @@ def build(task: Task, variant: str) -> OurTraining:
     engine = assembly.build_engine(job, model, inputs, _silent)
     parts = TrainingContext(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
     settled = plan_batches(parts, 1)
-    seconds = [_build_seconds(parts, settled)[0]] if task.what == "dpo" else []
+    seconds = [_build_seconds(parts, settled)[0]] if task.kind == "dpo" else []
     cached, loop = _build_seconds(parts, settled)
     loop.args.save_strategy = SaveStrategy.NO
     rows = [row for item in order(settled.plan, recipe.seed) for row in inputs.plan[int(item)]]
@@ -107,7 +107,7 @@ def _sets(task: Task, pack_dir: Path) -> list[str]:
     ]
 
 
-def _steps(items: int, wanted: float) -> int:
+def _steps(items: int, target: float) -> int:
     """Return the number of steps nearest to the wanted one that cuts the items evenly, else the wanted one."""
-    even = [steps for steps in range(1, items + 1) if items % steps == 0 and wanted / 2 <= steps <= 2 * wanted]
-    return min(even, key=lambda steps: abs(np.log(steps / wanted))) if even else max(1, round(wanted))
+    even = [steps for steps in range(1, items + 1) if items % steps == 0 and target / 2 <= steps <= 2 * target]
+    return min(even, key=lambda steps: abs(np.log(steps / target))) if even else max(1, round(target))

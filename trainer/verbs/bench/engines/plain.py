@@ -78,7 +78,7 @@ def build(task: Task, variant: str) -> PlainTraining:
     same_start(model)
     steps = _steps(task, store, device)
     references, seconds = None, 0.0
-    if task.what == "dpo" and task.accounting == "left_out":
+    if task.kind == "dpo" and task.accounting == "left_out":
         start = clock.now()
         references = [[reference_log_probs(model, batch) for batch in batches] for batches in steps]
         seconds = clock.now() - start
@@ -86,7 +86,7 @@ def build(task: Task, variant: str) -> PlainTraining:
     settings = {"micro_rows": task.micro_rows, "gradient_checkpointing": False}
     name = str(dtype).removeprefix("torch.")
     rows = list(range(len(store))) * task.epochs
-    return PlainTraining(model, steps, references, task.what == "dpo", amount(store, rows), name, settings, seconds)
+    return PlainTraining(model, steps, references, task.kind == "dpo", amount(store, rows), name, settings, seconds)
 
 
 def _steps(task: Task, store: TokenStore, device: str) -> list[list[Batch]]:
@@ -102,7 +102,7 @@ def _steps(task: Task, store: TokenStore, device: str) -> list[list[Batch]]:
 
 def _sequences(store: TokenStore, rows: list[int], task: Task) -> list[Row]:
     """Return (ids, mask) of conversations, or of all chosen and then all rejected sides of pairs."""
-    if task.what == "sft":
+    if task.kind == "sft":
         return [store.row(row) for row in rows]
     return [
         (np.concatenate([pair[0], pair[side]]), np.repeat([0, 1], [len(pair[0]), len(pair[side])]))

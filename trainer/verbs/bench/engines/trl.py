@@ -31,10 +31,10 @@ class TimedDpoTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
-    def _precompute_ref_logps(self, *arguments: Any, **named: Any) -> Any:
+    def _precompute_ref_logps(self, *arguments: Any, **keywords: Any) -> Any:
         start = clock.now()
         with contextlib.redirect_stderr(io.StringIO()):  # its bar ignores disable_tqdm
-            columns = super()._precompute_ref_logps(*arguments, **named)
+            columns = super()._precompute_ref_logps(*arguments, **keywords)
         self.reference_seconds += clock.now() - start
         return columns
 
@@ -64,7 +64,7 @@ def build(task: Task, variant: str) -> TrlTraining:
         settings["use_liger_kernel"] = True
     lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     common = {"model": str(task.model), "peft_config": lora}
-    if task.what == "sft":
+    if task.kind == "sft":
         loop: Any = SFTTrainer(**common, args=SFTConfig(**settings), train_dataset=_conversations(store))
     else:
         settings["precompute_ref_log_probs"] = variant != "default" or task.accounting == "left_out"
@@ -109,7 +109,7 @@ def _best(task: Task, store: TokenStore) -> dict[str, Any]:
         settings |= {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     else:
         settings["bf16"] = task.precision == "bfloat16"
-    if task.what == "sft":
+    if task.kind == "sft":
         packs = math.ceil(int(store.lengths().sum()) / MAX_LENGTH)
         steps = 1 if task.is_check else len(store) / task.rows_per_step
         # a check step takes everything: more micro-batches than there are make one step of an epoch
@@ -137,7 +137,7 @@ def _pairs(store: TokenStore) -> Dataset:
 def _amount(loop: Any, task: Task, store: TokenStore) -> Amount:
     """Count what TRL kept of the rows."""
     counted = amount(store, range(len(store)))
-    if task.what == "sft":
+    if task.kind == "sft":
         labels = loop.train_dataset["labels"]
         tokens = sum(len(row) for row in labels)
         trained = sum(label != IGNORED for row in labels for label in row)
