@@ -67,7 +67,7 @@ class Project:
         with (
             mock.patch.dict(os.environ, variables),
             mock.patch("trainer.stages.train.die_with_parent"),
-            mock.patch("trainer.stages.export.prove_apart", prove),  # as a fresh process does, without its start
+            mock.patch("trainer.export.run.prove_apart", prove),  # as a fresh process does, without its start
         ):
             yield
 

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 import trainer
+from trainer import exact_json
 from trainer.errors import HardwareError, StageError, TrainerError
 from trainer.lock import exclusive
 
@@ -67,6 +68,11 @@ def read_json(path: Path) -> Any:
         raise StageError(
             f"{path}:{error.lineno}: damaged: {error.msg}", hint=f"remove {path} and run the stage again"
         ) from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Read a JSON Lines file of the run folder; a missing one has no lines."""
+    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 @contextmanager

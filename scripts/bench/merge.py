@@ -18,9 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from trainer.export.merge import MergePlan, merge_streaming
 
-from trainer.export.merge import replay
+from trainer.export.merge import MergePlan, merge_streaming, replay
 from trainer.export.merge.folder import write_index
 from trainer.export.merge.shards import ShardWriter, Slot, row_blocks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from trainer.recipe.metrics import Grader
 from trainer.scoring.generation.responders import PromptEncoder
 from trainer.scoring.graders import GraderServices, auto_metrics, grade, needs_help
 from trainer.scoring.question import Answer, PromptRequest, Question
-from trainer.scoring.questions.from_rows import questions_of
+from trainer.scoring.questions.from_rows import Turns, questions_of
+from trainer.shapes.predictions import Prediction
 from trainer.tokens.reasoning import THINKING, AnswerForm
 
 
@@ -45,10 +46,10 @@ class Exam:
             return None
         parts = [self.form.split(text) for text in answers]
         contents = [text if part is None else part.content for text, part in zip(answers, parts, strict=True)]
-        contents_to_mark = [Answer(text, 0, finished=True) for text in contents]
+        marked_contents = [Answer(text, 0, finished=True) for text in contents]
         marks = [
             mark.score
-            for mark in grade(self.grader, contents_to_mark, self.questions, GraderServices())
+            for mark in grade(self.grader, marked_contents, self.questions, GraderServices())
             if mark is not None
         ]
         return float(np.mean(marks)) if marks else None
@@ -62,10 +63,10 @@ def _request_of(question: Question) -> PromptRequest:
 
 def make_exam(
     rows: Sequence[dict[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Prediction],
     metrics: Sequence[Grader] | None,
     *,
-    turns: Any,
+    turns: Turns,
     count: int,
     greedy: bool,
     form: AnswerForm = THINKING,
@@ -81,12 +82,15 @@ def make_exam(
         greedy: Whether eval's answers are the most likely ones, not drawn.
         form: Tells reasoning from content in answers.
     """
-    known = {line["id"]: line for line in predictions}
-    found = questions_of(rows, turns=turns, by=None, write_answer=lambda row, history, turn: ("", 0))
-    asked = [replace(one, reference=known[one.id]["reference"]) for one in found if one.id in known]
-    fitting: list[Grader] = [one for one in metrics or [] if not needs_help(one)]
-    if not fitting:
-        fitting = auto_metrics([one.reference or "" for one in asked], asked)
-    asked = asked[:count]
-    answers = [known[one.id].get("answers", {}).get("tuned", {}).get("text") for one in asked]
-    return Exam(asked, answers if greedy else [None] * len(asked), fitting[0] if fitting and asked else None, form)
+    by_id = {prediction["id"]: prediction for prediction in predictions}
+    candidates = questions_of(rows, turns=turns, by=None, write_answer=lambda row, history, turn: ("", 0))
+    questions = [
+        replace(question, reference=by_id[question.id]["reference"]) for question in candidates if question.id in by_id
+    ]
+    graders: list[Grader] = [grader for grader in metrics or [] if not needs_help(grader)]
+    if not graders:
+        graders = auto_metrics([question.reference or "" for question in questions], questions)
+    questions = questions[:count]
+    tuned = [by_id[question.id]["answers"].get("tuned") for question in questions]
+    answers = [answer["text"] if answer and greedy else None for answer in tuned]
+    return Exam(questions, answers, graders[0] if graders and questions else None, form)

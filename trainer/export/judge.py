@@ -13,11 +13,13 @@ from typing import Any
 
 import orjson
 
-from trainer.errors import BY_EXIT_CODE, HardwareError
+from trainer.errors import BY_EXIT_CODE, GateError, HardwareError
 from trainer.export.formats import Precision, format_of
 from trainer.export.request import Request
 from trainer.recipe.export import Format, Quantised, Verify
 
+Proof = dict[str, Any]
+"""One entry of export/verify.json."""
 NUM_LISTED = 3
 """Findings of one kind that a message lists."""
 
@@ -47,7 +49,7 @@ def _died(process: subprocess.CompletedProcess[bytes]) -> Exception:
     output = process.stdout.decode("utf-8", "replace").strip()
     if process.returncode < 0:
         return HardwareError(
-            f"the proof was killed by signal {-process.returncode}; 9 is what the kernel sends when memory runs out",
+            f"the proof was killed by signal {-process.returncode}; the kernel sends 9 when memory runs out",
             hint="free some memory, or compare less: --set export.verify.num_rows=4",
         )
     return RuntimeError(f"the proof ended with {process.returncode}:\n{output[-4000:]}")
@@ -69,7 +71,7 @@ class Scored:
         return self.trained - self.exported
 
 
-def judge(kind: Format, dtype: str, measured: dict[str, Any], scored: Scored | None, limits: Verify) -> dict[str, Any]:
+def judge(kind: Format, dtype: str, measured: dict[str, Any], scored: Scored | None, limits: Verify) -> Proof:
     """Return one entry of export/verify.json.
 
     Args:
@@ -112,7 +114,8 @@ def _beyond(precision: Precision, measured: dict[str, Any], limits: Verify) -> I
     if limits.max_kl is not None and not measured["max_kl"] <= limits.max_kl:
         yield f"largest divergence {measured['max_kl']:.2e} nats, limit {limits.max_kl}"
     if not measured["top1_agreement"] >= bounds.min_top1_agreement:
-        yield f"same best token at {measured['top1_agreement']:.1%} of positions, at least {bounds.min_top1_agreement:.1%}"
+        share, least = measured["top1_agreement"], bounds.min_top1_agreement
+        yield f"same best token at {share:.1%} of positions, at least {least:.1%}"
     yield from _same(measured, bounds.min_same_answers)
 
 
@@ -140,13 +143,36 @@ def _lost(precision: Precision, scored: Scored, limits: Verify) -> Iterator[str]
         )
 
 
+def raise_failed(proofs: dict[str, Proof], path: Path) -> None:
+    """Refuse to publish what is not proven.
+
+    Args:
+        proofs: By format; `gguf/q8_0` is of the format gguf.
+        path: File with every figure, for the message.
+
+    Raises:
+        GateError: A proof failed.
+    """
+    failed = {name: proof for name, proof in proofs.items() if not proof["passed"]}
+    if not failed:
+        return
+    failed_kinds = {name.partition("/")[0] for name in failed}
+    sound = list(dict.fromkeys(kind for name in proofs if (kind := name.partition("/")[0]) not in failed_kinds))
+    raise GateError(
+        "the export is not equal to the trained model: "
+        + "; ".join(f"{name}: {proof['because']}" for name, proof in failed.items()),
+        hint=(f"--set export.formats=[{','.join(sound)}], or " if sound else "")
+        + f"see export.verify in the recipe for the limits; every figure is in {path}",
+    )
+
+
 def drift(measured: dict[str, Any]) -> float:
     """Return the mean divergence from the model as trained: held-out rows and general prompts count the same."""
     figures = [measured[name]["mean_kl"] for name in ("drift_from_4bit", "general_drift_from_4bit") if name in measured]
     return sum(figures) / len(figures) if figures else float("inf")
 
 
-def sentence(name: str, proof: dict[str, Any]) -> str:
+def sentence(name: str, proof: Proof) -> str:
     """Return what the terminal says about a proven format."""
     score = proof["score"]
     scored = f", {score['metric']} {score['exported']:.1%} (trained {score['trained']:.1%})" if score else ""

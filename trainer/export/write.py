@@ -34,6 +34,11 @@ class WrittenExport:
     facts: dict[str, Any] = field(default_factory=dict)
     """What writing it measured."""
 
+    @property
+    def name(self) -> str:
+        """Return the name of the format, such as `gguf/q8_0`."""
+        return self.export.name
+
 
 @dataclass(frozen=True)
 class Writer:

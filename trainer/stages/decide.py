@@ -10,13 +10,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 import trainer
-from trainer import exact_json
 from trainer.decide import budget as budgets
 from trainer.decide import case, changes, explanation, inputs, price, providers, verdict
 from trainer.decide.budget import ArmUse, Budget
@@ -29,7 +27,7 @@ from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
 from trainer.render.decide import decide_summary, render_decide_page
-from trainer.rundir import StageContext, read_json, write_json
+from trainer.rundir import StageContext, read_json, read_json_lines, write_json
 from trainer.scoring.gates.judge import OPERATIONS
 from trainer.scoring.questions.from_rows import conversation
 
@@ -47,7 +45,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     """
     section = recipe.decide or DecideSection()
     scores = read_json(context.input("eval", "scores.json"))
-    predictions = _lines(context.input("eval", "predictions.jsonl"))
+    predictions = read_json_lines(context.input("eval", "predictions.jsonl"))
     metric = _metric(section, scores)
     uses = _uses(scores, metric, _endpoint_names(recipe))
     hours = _training_hours(section, context)
@@ -166,7 +164,7 @@ def _with_costs(measured: DecisionInputs, budget: Budget) -> DecisionInputs:
 
 def _closed_set(predictions: list[Json], context: StageContext) -> bool:
     """Tell whether the right answers are labels that the training rows know."""
-    turns = (conversation(row) for row in _lines(context.input("data", "train.jsonl")))
+    turns = (conversation(row) for row in read_json_lines(context.input("data", "train.jsonl")))
     known = (str(turn[-1].get("content") or "") for turn in turns if turn)
     return is_closed_set([str(row.get("reference") or "") for row in predictions], known)
 
@@ -256,7 +254,7 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
     """Check the training rows against each service, and write the files of those that the recipe names."""
     services = providers.services()
     names = list(services) if section.providers == "auto" else section.providers
-    sides = {side: _lines(context.input("data", f"{side}.jsonl")) for side in ("train", "validation")}
+    sides = {side: read_json_lines(context.input("data", f"{side}.jsonl")) for side in ("train", "validation")}
     for name in section.export_providers:
         folder = context.dir / "providers"
         folder.mkdir(exist_ok=True)
@@ -264,10 +262,6 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
             if rows:
                 (folder / f"{name}.{side}.jsonl").write_bytes(providers.export(services[name], rows))
     return {name: providers.readiness(services[name], sides["train"], date.today()) for name in names}
-
-
-def _lines(path: Path) -> list[Json]:
-    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _show(value: Json, context: StageContext) -> None:

@@ -13,7 +13,7 @@ from trainer import exact_json
 from trainer.recipe import Recipe
 from trainer.render.answers import AnswerRows, select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
-from trainer.rundir import StageContext, read_json, write_json
+from trainer.rundir import StageContext, read_json, read_json_lines, write_json
 
 STAGE_NAMES = ("data", "pack", "train", "eval", "decide", "export")
 
@@ -47,7 +47,7 @@ def _facts(recipe: Recipe, context: StageContext) -> ReportFacts:
         data_report=_json(context.input("data", "report.json")),
         previous_data=_json(context.input("data", "previous.json")),
         pack_report=_json(context.input("pack", "report.json")),
-        metrics=_lines(context.input("train", "metrics.jsonl")),
+        metrics=read_json_lines(context.input("train", "metrics.jsonl")),
         scores=scores,
         decision=_json(context.input("decide", "decision.json")),
         gates=_json(context.input("eval", "gates.json")),
@@ -67,10 +67,6 @@ def _stage(context: StageContext, name: str) -> StageFacts:
 
 def _json(path: Path) -> Any:
     return read_json(path) if path.is_file() else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def _answers(path: Path, scores: dict[str, Any] | None) -> AnswerRows | None:

@@ -22,7 +22,7 @@ from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
 from trainer.recipe.model import ModelSection
 from trainer.render.terminal import suites_table
-from trainer.rundir import cache_dir, read_json, write_json
+from trainer.rundir import cache_dir, read_json, read_json_lines, write_json
 from trainer.scoring.gates.judge import LOWER_IS_BETTER
 from trainer.scoring.generation.endpoint import EndpointModel
 from trainer.scoring.generation.local import LocalModel
@@ -257,11 +257,10 @@ def _tuned(run: Path) -> dict[str, dict[str, Any]]:
     path = run / "eval" / "predictions.jsonl"
     if not path.is_file():
         raise StageError(f"{run} is not evaluated: {path} is missing", hint=f"trainer eval {run}")
-    lines = (exact_json.loads(line) for line in path.read_bytes().splitlines())
     return {
         json.dumps([line["messages"], line["reference"]], sort_keys=True): line["answers"]["tuned"]
         | {"group": line["group"]}
-        for line in lines
+        for line in read_json_lines(path)
         if "tuned" in line["answers"]
     }
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from trainer.export.merge import MergePlan, hash_folder, merge_streaming
 
 from tests.unit.export import merging
-from trainer.export.merge import replay, shards
+from trainer.export.merge import MergePlan, hash_folder, merge_streaming, replay, shards
 
 EXACT = MergePlan(dtype="float32")
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from trainer.export.merge import MergePlan, hash_folder, merge_streaming
 
 from tests.unit.export import merging
 from trainer.errors import DivergedError, HardwareError, StageError, TrainerError
+from trainer.export.merge import MergePlan, hash_folder, merge_streaming, replay
 from trainer.export.merge import folder as folders
-from trainer.export.merge import replay
 
 ADAPTER = "adapter_model.safetensors"
 PLAN = MergePlan(max_shard_gb=4e-5)

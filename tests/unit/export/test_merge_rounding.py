@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from trainer.export.merge import FourBit, MergePlan, merge_streaming
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.unit.export import merging
 from trainer.errors import HardwareError
-from trainer.export.merge import replay
+from trainer.export.merge import FourBit, MergePlan, merge_streaming, replay
 from trainer.export.merge.rounding import rounded
 
 

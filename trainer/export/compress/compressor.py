@@ -169,8 +169,7 @@ def _run(kind: str, command: list[str]) -> str:
         ) from error
     if process.returncode < 0:
         raise HardwareError(
-            f"{kind}: llm-compressor was killed by signal {-process.returncode}; 9 is what the kernel sends when memory "
-            "runs out",
+            f"{kind}: llm-compressor was killed by signal {-process.returncode}; the kernel sends 9 when out of memory",
             hint=f"free some memory, or {leave}",
         )
     if process.returncode:

@@ -31,9 +31,9 @@ from trainer.verbs.bench.shapes import (
     MAX_LENGTH,
     SEED,
     SHAPES,
+    BenchKind,
     LlamaShape,
     Size,
-    BenchKind,
 )
 
 PARTS = ("check", "timed")

@@ -12,7 +12,7 @@ from typing import Any
 from trainer.errors import BY_EXIT_CODE, StageError
 from trainer.verbs.bench.engines import ENGINES, OURS, PLAIN, TRL, UNWIRED, BenchEngine
 from trainer.verbs.bench.process import Answer, WorkerProcess
-from trainer.verbs.bench.shapes import CUDA_SIZES, QUICK_SIZES, SIZES, Size, BenchKind
+from trainer.verbs.bench.shapes import CUDA_SIZES, QUICK_SIZES, SIZES, BenchKind, Size
 from trainer.verbs.bench.verdict import EngineMeasurements
 
 QUICK_LAST_ROUND_S = 44.0  # seconds after the start at which no further round of --quick may still be running

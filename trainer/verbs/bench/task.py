@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from trainer.tokens.store import TokenStore
-from trainer.verbs.bench.shapes import CHECK_STEPS, MICRO_ROWS, Size, BenchKind
+from trainer.verbs.bench.shapes import CHECK_STEPS, MICRO_ROWS, BenchKind, Size
 
 Accounting = Literal["counted", "left_out"]
 

@@ -13,7 +13,7 @@ from trainer.data.prepare import Chunk, Rules, prepare
 from trainer.data.read.files import find_files, is_pattern
 from trainer.data.read.reader import read_rows
 from trainer.data.read.sources import beside
-from trainer.data.records.kinds import Origin
+from trainer.data.records.kinds import Origin, Record
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection, Source
 from trainer.verbs.inspect.rows import InspectedRow, rows_at
@@ -21,14 +21,18 @@ from trainer.verbs.inspect.rows import InspectedRow, rows_at
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was left out; `record` is None where it cannot be read as a row, `survivor` where nothing replaces it."""
+    """A row that the data stage left out."""
 
     position: str
+    """`source:line`."""
     reason: str
     detail: str
     of: str | None
-    record: dict[str, Any] | None
+    """Position of the row that it repeats."""
+    record: Record | None
+    """None where the line is no row."""
     survivor: InspectedRow | None
+    """The row at `of`; None where that was left out as well."""
 
 
 def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> list[Rejected]:
@@ -70,7 +74,7 @@ def _position(line: dict[str, Any]) -> str:
     return f"{line['source']}:{line['line']}"
 
 
-def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tuple[str, Record]]:
     """Yield place and finished row; personal data is treated as it was in the rows that were kept."""
     lines_by_source: defaultdict[str, set[int]] = defaultdict(set)
     for line in chosen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from trainer import exact_json
+from trainer.data.records.kinds import Record
 
 OPEN, CLOSE = "⟦", "⟧"
 TRAINED, CONTEXT = "bold green", "dim"
@@ -43,14 +43,14 @@ def show_spans(console: Console, spans: Iterable[Span]) -> None:
     console.print(text, soft_wrap=True)
 
 
-def show_record(console: Console, record: dict[str, Any]) -> None:
+def show_record(console: Console, record: Record) -> None:
     """Print the turns of a row as they stand in the file."""
     for role, text in turns_of(record):
         console.print(Text(f"{role}:", style="cyan"), soft_wrap=True)
         console.print(Text(readable(text)), soft_wrap=True)
 
 
-def turns_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def turns_of(record: Record) -> Iterator[tuple[str, str]]:
     """Yield who says what; tools come first, as templates put them."""
     if "text" in record:
         yield "text", record["text"]
@@ -58,11 +58,16 @@ def turns_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "input_ids", str(record["input_ids"])
     if record.get("tools"):
         yield "tools", exact_json.dumps(record["tools"]).decode()
-    for name in ("messages", "prompt", "completion", "chosen", "rejected"):
-        for turn in record.get(name) or []:
-            role = turn["role"] if name in ("messages", "prompt") else f"{name} {turn['role']}"
+    conversations = [
+        ("", record.get("messages")),
+        ("", record.get("prompt")),
+        ("completion ", record.get("completion")),
+    ]
+    answers = [("chosen ", record.get("chosen")), ("rejected ", record.get("rejected"))]
+    for prefix, turns in conversations + answers:
+        for turn in turns or []:
             calls = f"\n{exact_json.dumps(turn['tool_calls']).decode()}" if turn.get("tool_calls") else ""
-            yield role, f"{turn['content']}{calls}".strip("\n")
+            yield f"{prefix}{turn['role']}", f"{turn['content']}{calls}".strip("\n")
 
 
 def show_beside(console: Console, left: tuple[str, str], right: tuple[str, str]) -> None:
@@ -77,6 +82,6 @@ def show_beside(console: Console, left: tuple[str, str], right: tuple[str, str])
         console.print(Text(readable(text)), soft_wrap=True)
 
 
-def row_text(record: dict[str, Any]) -> str:
+def row_text(record: Record) -> str:
     """Return a row as one text, without its tools, which similar rows share."""
     return "\n".join(f"{role}: {text}" for role, text in turns_of(record) if role != "tools")

@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx2
 
-from trainer import exact_json
 from trainer.data.rows.system_prompt import has_system_turn
 from trainer.errors import GateError, HardwareError
-from trainer.rundir import RunFolder
+from trainer.rundir import RunFolder, read_json_lines
 from trainer.scoring.question import Message
 from trainer.verbs.serve.server import Address, Server
 
@@ -58,11 +57,10 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
         is_greedy: The eval stage took the likeliest tokens, so that another server can repeat its answers.
         system: What a question without a system turn is to be asked with.
     """
-    path = run.stage_dir("eval") / "predictions.jsonl"
-    lines = path.read_bytes().splitlines() if path.is_file() and is_greedy else []
+    lines = read_json_lines(run.stage_dir("eval") / "predictions.jsonl") if is_greedy else []
     needs_more = _rows_with_extras(run) if lines else set()
     probes = []
-    for line in map(exact_json.loads, lines):
+    for line in lines:
         tuned, base = (line["answers"].get(arm) for arm in ("tuned", "base"))
         if tuned is None or (line.get("source"), line.get("line")) in needs_more:
             continue
@@ -92,8 +90,7 @@ def _bare(messages: list[Message], system: str | None) -> list[Message] | None:
 
 def _rows_with_extras(run: RunFolder) -> set[tuple[Any, Any]]:
     """Return the places of held-out rows whose prompt is more than their turns."""
-    path = run.stage_dir("data") / "heldout.jsonl"
-    rows = map(exact_json.loads, path.read_bytes().splitlines() if path.is_file() else [])
+    rows = read_json_lines(run.stage_dir("data") / "heldout.jsonl")
     return {(row.get("source"), row.get("line")) for row in rows if row.get("tools") or row.get("chat_template_kwargs")}
 
 

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainer import exact_json
 from trainer.data.served_prompt import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import low_rank
-from trainer.rundir import RunFolder, cache_dir, hash_value, read_json
+from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, read_json_lines
 from trainer.scoring.generation.local import LocalModel
 from trainer.scoring.generation.models import open_models
 from trainer.scoring.generation.sampling import NucleusSampling
@@ -149,8 +148,7 @@ def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: in
     limit = recipe.eval.max_new_tokens
     if limit != "auto":
         return limit
-    path = run.stage_dir("eval") / "predictions.jsonl"
-    lines = path.read_bytes().splitlines() if path.is_file() else []
-    if not lines:
+    predictions = read_json_lines(run.stage_dir("eval") / "predictions.jsonl")
+    if not predictions:
         return max(LONGEST_UNKNOWN, at_least)
-    return max(at_least, longest_answer(limit, tokens_of(map(exact_json.loads, lines), tokenizer)))
+    return max(at_least, longest_answer(limit, tokens_of(predictions, tokenizer)))

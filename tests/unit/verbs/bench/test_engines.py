@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trainer.errors import DataError
 from trainer.verbs.bench.assets import ComparisonRequest, prepare
 from trainer.verbs.bench.engines import ENGINES, load
-from trainer.verbs.bench.shapes import SHAPES, Size, BenchKind
+from trainer.verbs.bench.shapes import SHAPES, BenchKind, Size
 from trainer.verbs.bench.task import Accounting, Task, Training
 from trainer.verbs.bench.verdict import deviation
 
