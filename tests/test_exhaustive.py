@@ -67,7 +67,7 @@ PLANTED = {
             "recipe/method.py": 2,
             "methods/shapes/__init__.py": 1,
             "verbs/inspect/losses.py": 1,
-            "stages/data.py": 1,
+            "data/fit.py": 1,
             "tokens/store.py": 2,
             "tokens/batch.py": 1,
             "scoring/questions/heldout.py": 1,

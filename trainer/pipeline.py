@@ -30,6 +30,7 @@ from trainer.rundir import (
     write_json,
 )
 from trainer.scoring.inputs import eval_inputs
+from trainer.scoring.question import ANSWER_KIND
 from trainer.stages import STAGES, Stage, load
 
 
@@ -162,10 +163,10 @@ class Pipeline:
 
     def check(self) -> Iterator[str]:
         """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
-        from trainer.stages.data import check_first_rows  # noqa: PLC0415  slow to import, and only `check` needs it
+        from trainer.data.first_rows import check_first_rows  # noqa: PLC0415  slow to import, and only `check` needs it
 
         data = self.status(STAGES["data"])  # raises for a file that is not there
-        rows = check_first_rows(self.recipe)
+        rows = check_first_rows(self.recipe, computed_fields=(ANSWER_KIND,))
         yield from (f"{'rows':7} {line}" for line in rows.lines)
         self._refuse_impossible_gates(data)
         for stage in STAGES.values():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from trainer.data.first_rows import check_first_rows
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection
 from trainer.recipe.evaluate import EvalSection
@@ -240,13 +241,13 @@ def test_rows_that_do_not_fit_the_method_are_known_beforehand(
 ) -> None:
     path = written(tmp_path / "a.jsonl", [row, "{broken"])
     with pytest.raises(DataError, match=re.escape(message)):
-        stage.check_first_rows(recipe_of(path, kind=kind))
+        check_first_rows(recipe_of(path, kind=kind))
 
 
 def test_rows_that_fit_or_cannot_be_known_pass(tmp_path: Path) -> None:
-    assert stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", [qa(1)]))) == ([], None)
-    assert stage.check_first_rows(recipe_of("hub:owner/name")).refusal is None
-    partly = stage.check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
+    assert check_first_rows(recipe_of(written(tmp_path / "a.jsonl", [qa(1)]))) == ([], None)
+    assert check_first_rows(recipe_of("hub:owner/name")).refusal is None
+    partly = check_first_rows(recipe_of(written(tmp_path / "a.jsonl", ["{broken", qa(1)])))
     assert "1 of 2 rows" in partly.lines[0] and partly.refusal is not None
 
 
@@ -258,9 +259,9 @@ def test_a_field_that_no_row_has_is_refused_before_anything_is_evaluated(
 ) -> None:
     path = written(tmp_path / "a.jsonl", [qa(n, topic="x") for n in range(8)])
     with pytest.raises(DataError, match="no row has the field 'topik', which eval"):
-        stage.check_first_rows(recipe_of(path, evaluation=section))
+        check_first_rows(recipe_of(path, evaluation=section))
     path = written(tmp_path / "b.jsonl", [qa(n, topic="x") for n in range(90)])
-    (line,) = stage.check_first_rows(recipe_of(path, evaluation=section)).lines
+    (line,) = check_first_rows(recipe_of(path, evaluation=section)).lines
     assert line.startswith("among the first rows no row has the field 'topik'")
 
 

@@ -18,6 +18,8 @@ from trainer.rundir import RunFolder, StageContext, StageRecord
 from trainer.stages import pack as stage
 from trainer.tokens.chat import MaskedTokens, PairTokens, Renderer
 from trainer.tokens.pack import PackPlan
+from trainer.tokens.repeat import repeated
+from trainer.tokens.splits import first_row
 from trainer.tokens.store import TokenStore
 
 
@@ -143,7 +145,7 @@ def test_pairs_are_stored_in_three_parts_and_never_packed(tmp_path: Path, model_
 def test_a_first_row_with_a_number_that_no_double_holds_is_read(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(b'{"text":"a","metadata":{"n":1e400}}\n')
-    assert str(stage._first_row(path)["metadata"]["n"]) == "1e400"
+    assert str(first_row(path)["metadata"]["n"]) == "1e400"
 
 
 def test_no_training_rows_is_an_error(tmp_path: Path, model_dir: Path) -> None:
@@ -323,7 +325,7 @@ def test_every_row_too_long_is_an_error(tmp_path: Path, model_dir: Path) -> None
 
 
 def counts(rows: list[dict[str, Any]], seed: int = 42) -> list[int]:
-    found = Counter(stage._repeated(rows, seed))
+    found = Counter(repeated(rows, seed))
     return [found[index] for index in range(len(rows))]
 
 
