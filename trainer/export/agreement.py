@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 Logits = list[torch.Tensor]
 MAX_LOGIT_BYTES = 512 << 20
@@ -29,7 +29,7 @@ class Agreement:
     num_positions: int
 
 
-def logits_of(model: Any, rows: Sequence[Any], *, max_bytes: int = MAX_LOGIT_BYTES) -> Logits:
+def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, max_bytes: int = MAX_LOGIT_BYTES) -> Logits:
     """Return logits of at least float32, one (S, V) tensor a row, on the CPU; of long rows the end.
 
     Args:

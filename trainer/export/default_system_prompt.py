@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from trainer.data.records.kinds import Message, ToolCall
+
 Template = str | dict[str, str]
 """One Jinja text, or several by name, such as `default` and `tool_use`."""
-Message = dict[str, Any]
 
 DEVELOPER = "developer"
 """What newer OpenAI clients call the system turn."""
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _BETWEEN_BRACES = re.compile(r"(?<=[{}%#])(?=[{}%#])")
-_CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "find", "arguments": {"what": "x"}}}
+_CALL: ToolCall = {"id": "abcdefghi", "type": "function", "function": {"name": "find", "arguments": {"what": "x"}}}
 _TOOL = {
     "type": "function",
     "function": {
@@ -29,7 +29,8 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"]},
     },
 }
-_USER, _ANSWER = {"role": "user", "content": "Hi {{ x }}"}, {"role": "assistant", "content": "Hello."}
+_USER: Message = {"role": "user", "content": "Hi {{ x }}"}
+_ANSWER: Message = {"role": "assistant", "content": "Hello."}
 _PROBES: tuple[tuple[list[Message], bool], ...] = (
     ([_USER], False),
     ([_USER, _ANSWER, _USER], False),
@@ -52,7 +53,7 @@ class DefaultSystemError(ValueError):
     """The template with the default does not write what the template without it does."""
 
 
-def with_default_system(template: Template, text: str, kwargs: dict[str, Any] | None = None) -> Template:
+def with_default_system(template: Template, text: str, kwargs: dict[str, object] | None = None) -> Template:
     """Return the template with a default system prompt, proven on conversations with and without tools.
 
     Args:
@@ -66,7 +67,7 @@ def with_default_system(template: Template, text: str, kwargs: dict[str, Any] | 
     if isinstance(template, dict):
         return {name: str(with_default_system(jinja, text, kwargs)) for name, jinja in template.items()}
     before, after = _renders(template, kwargs), _renders(opening := _opening(template, text, kwargs) + template, kwargs)
-    system = {"role": "system", "content": text}
+    system: Message = {"role": "system", "content": text}
     if before([system, _USER], with_tools=False) is None:
         raise DefaultSystemError("the chat template takes no system turn")
     for turns, with_tools in _PROBES:
@@ -89,7 +90,7 @@ _ENDS = ("{%- endif -%}\n", "{%- endif %}\n")
 """Transformers drops one line break after a block; where the template begins with white space, no more may go."""
 
 
-def _opening(template: str, text: str, kwargs: dict[str, Any] | None) -> str:
+def _opening(template: str, text: str, kwargs: dict[str, object] | None) -> str:
     roles = ["system", DEVELOPER] if _knows_developer(template, kwargs) else ["system"]
     return _statement(text, roles) + _ENDS[template != template.lstrip()]
 
@@ -108,12 +109,12 @@ def _literal(text: str) -> str:
     return "'" + _BETWEEN_BRACES.sub("' ~ '", escaped) + "'"
 
 
-def _knows_developer(template: str, kwargs: dict[str, Any] | None) -> bool:
+def _knows_developer(template: str, kwargs: dict[str, object] | None) -> bool:
     text = _renders(template, kwargs)([{"role": DEVELOPER, "content": "Xdeveloper"}, _USER], with_tools=False)
     return text is not None and "Xdeveloper" in text
 
 
-def _renders(template: str, kwargs: dict[str, Any] | None) -> Callable[..., str | None]:
+def _renders(template: str, kwargs: dict[str, object] | None) -> Callable[..., str | None]:
     """Return a function that renders a conversation; None where the template refuses it."""
 
     def render(messages: list[Message], *, with_tools: bool) -> str | None:

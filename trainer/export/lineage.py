@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 import trainer
 from trainer.data.served_prompt import ServedSystem, served_system
 from trainer.errors import StageError
+from trainer.export.judge import Proof
 from trainer.export.provenance import digest_of, template_sha256, write_provenance
-from trainer.export.sidecar import served_template, with_template
+from trainer.export.sidecar import ServedPrompt, served_template, with_template
 from trainer.export.write_transformers import licence_of
 from trainer.model.load import commit, precision
 from trainer.model.source import locate
@@ -51,7 +54,7 @@ class RunFacts:
     data_report: dict[str, Any]
     scores: dict[str, Any]
     gates: list[dict[str, Any]]
-    code: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, object] = field(default_factory=dict)
 
 
 class ExportLineage:
@@ -74,7 +77,7 @@ class ExportLineage:
         recipe: Recipe,
         run: RunFacts,
         base: Path,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         stop_id: int,
         hash_file: Callable[[Path], str],
@@ -118,7 +121,7 @@ class ExportLineage:
                     hint="set model.name_or_path to the trained one, or train again on this base",
                 )
 
-    def _facts(self, stop_id: int, hash_file: Callable[[Path], str]) -> dict[str, Any]:
+    def _facts(self, stop_id: int, hash_file: Callable[[Path], str]) -> dict[str, object]:
         """Return what provenance.json says of every format."""
         return {
             "name": self.recipe.name,
@@ -154,7 +157,7 @@ class ExportLineage:
             return f"the system prompt of prompt.json and the question ({self.no_default})"
         return f"the question ({self.served.said})" if self.served.said else "the question alone"
 
-    def served_prompt(self, stop_ids: list[int]) -> dict[str, Any]:
+    def served_prompt(self, stop_ids: list[int]) -> ServedPrompt:
         """Return what prompt.json says."""
         return {
             "system": self.served.text,
@@ -164,16 +167,16 @@ class ExportLineage:
             "stop_token_ids": stop_ids,
         }
 
-    def sign(self, folder: Path, facts: dict[str, Any]) -> str:
+    def sign(self, folder: Path, facts: dict[str, object]) -> str:
         """Write the provenance.json of a format; return its digest."""
         return write_provenance(folder, self.facts | facts)
 
     @property
-    def _public_recipe(self) -> Any:
+    def _public_recipe(self) -> dict[str, object]:
         """Return what was run, parents and `--set` included, without the paths of this machine."""
         return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
 
-    def write_cards(self, folder: Path, proofs: dict[str, Any], say: Callable[[str], None]) -> None:
+    def write_cards(self, folder: Path, proofs: dict[str, Proof], say: Callable[[str], None]) -> None:
         """Write the model card beside the formats and into each, and note figures and card in its provenance.
 
         Args:
@@ -191,7 +194,7 @@ class ExportLineage:
             )
             say(f"export: {kind} provenance {digest}")
 
-    def _card(self, proofs: dict[str, Any], location: str | None) -> str:
+    def _card(self, proofs: dict[str, Proof], location: str | None) -> str:
         """Return the model card.
 
         Args:

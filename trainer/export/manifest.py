@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -19,6 +18,7 @@ from trainer.export.provenance import (
     PROVENANCE,
     WRITTEN,
     Examined,
+    FileDigest,
     changed_files,
     digest_of,
     entries_in,
@@ -34,7 +34,7 @@ from trainer.export.provenance import (
 MANIFEST, STAGE = "manifest.json", "stage.json"
 RESOLVED = "recipe.resolved.json"
 """What a run folder holds beside its `export/`."""
-Files = dict[str, dict[str, Any]]
+Files = dict[str, FileDigest]
 
 
 @dataclass
@@ -189,7 +189,7 @@ def _stage_outputs(folder: Path) -> Files | None:
     return outputs if isinstance(outputs, dict) and lists_files(outputs) else None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):

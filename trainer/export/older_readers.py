@@ -67,7 +67,7 @@ def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, base: Path
     return ""
 
 
-def _unlike(tokenizer: Any, original: Any, base: Path | None) -> str:
+def _unlike(tokenizer: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase | None, base: Path | None) -> str:
     """Say why the base's files would not give the tokens trained with; "" where they would."""
     if base is None:
         return "the base has no tokenizer files of its own"
@@ -86,13 +86,13 @@ def _ids(content: Json) -> list[list[int]]:
     return [encoding.ids for encoding in backend.encode_batch(list(PROBES), add_special_tokens=False)]
 
 
-def _bare(backend: Any) -> Json:
+def _bare(backend: Tokenizer) -> Json:
     """Return what decides the ids of a text, without what a call before has left."""
     content: Json = json.loads(backend.to_str())
     return content | {"padding": None, "truncation": None}
 
 
-def _opened(base: Path) -> Any:
+def _opened(base: Path) -> PreTrainedTokenizerBase | None:
     """Return the base's tokenizer; None where this release cannot open its files without further settings."""
     try:
         return AutoTokenizer.from_pretrained(str(base))
@@ -100,7 +100,7 @@ def _opened(base: Path) -> Any:
         return None
 
 
-def _tokens(tokenizer: Any) -> Any:
+def _tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[Json, dict[str, str], list[str]]:
     further = [str(token) for token in tokenizer.extra_special_tokens]
     return _bare(tokenizer.backend_tokenizer), tokenizer.special_tokens_map, further
 

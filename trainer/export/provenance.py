@@ -8,10 +8,10 @@ readable, template and stop tokens those of training. What lies beside the forma
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 
@@ -24,6 +24,13 @@ _OF_TOOLS = (".cache", ".git", ".gitattributes")
 """What the hub's client leaves in a downloaded folder."""
 _SETTINGS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json", "prompt.json")
 WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+
+
+class FileDigest(TypedDict):
+    """What a list of files says about each."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclass
@@ -49,7 +56,7 @@ def template_sha256(template: object) -> str | None:
     return hashlib.sha256(text).hexdigest()
 
 
-def write_provenance(folder: Path, facts: dict[str, Any]) -> str:
+def write_provenance(folder: Path, facts: Mapping[str, object]) -> str:
     """Write `provenance.json` over the files that lie in the folder; return its digest.
 
     Args:
@@ -125,7 +132,7 @@ def entries_in(folder: Path, skipped: Collection[str] = ()) -> list[str]:
     return names
 
 
-def noted(path: Path) -> dict[str, Any]:
+def noted(path: Path) -> FileDigest:
     """Return sha256 and size of a file."""
     return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
@@ -136,12 +143,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of(content: Any) -> str:
+def digest_of(content: object) -> str:
     """Return the sha256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def changed_files(folder: Path, files: dict[str, dict[str, Any]], skipped: Collection[str] = ()) -> Iterator[str]:
+def changed_files(folder: Path, files: Mapping[str, FileDigest], skipped: Collection[str] = ()) -> Iterator[str]:
     """Yield what tells the files of a folder from a list of them.
 
     Args:
@@ -204,7 +211,7 @@ def _unreadable_settings(folder: Path) -> Iterator[str]:
             yield f"{name} is no JSON object"
 
 
-def _other_prompt(folder: Path, facts: dict[str, Any]) -> Iterator[str]:
+def _other_prompt(folder: Path, facts: Mapping[str, object]) -> Iterator[str]:
     if not (folder / "tokenizer_config.json").is_file():
         return  # gguf carries template and stop tokens in its own file
     if template_sha256(_template(folder)) != facts.get("served_template", facts.get("template")):

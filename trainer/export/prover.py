@@ -18,14 +18,15 @@ from typing import Any
 
 import orjson
 import torch
+from transformers import PreTrainedModel
 
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.export.formats import format_of
 from trainer.export.merge import replay
 from trainer.export.provenance import examine, read_provenance
-from trainer.export.reopen import Opened, TokenPrompt, free, greedy, in_double, recast_findings, unquantised
-from trainer.export.request import Export, Request
+from trainer.export.reopen import Opened, free, greedy, in_double, recast_findings, unquantised
+from trainer.export.request import Export, Request, TokenPrompt
 from trainer.export.sidecar import carried_findings
 from trainer.export.write_transformers import plan_of
 from trainer.model import adapter as adapters
@@ -88,7 +89,7 @@ class Prover:
         without = logits_of(model, request.rows)
         return self._measured(adapters.load_on(model, Path(request.trained)), without)
 
-    def _measured(self, model: Any, without: Logits) -> Reference:
+    def _measured(self, model: PreTrainedModel, without: Logits) -> Reference:
         request = self.request
         answers = greedy(
             model, self.tokenizer, request.token_prompts, eos=request.stop_ids, max_new_tokens=request.max_new_tokens
@@ -100,13 +101,13 @@ class Prover:
         free()
         return found
 
-    def _with_answers(self, model: Any) -> list[list[int]]:
+    def _with_answers(self, model: PreTrainedModel) -> list[list[int]]:
         """Return the general prompts, each with the trained model's own answer."""
         prompts = [TokenPrompt(ids=ids) for ids in self.request.general]
         found = greedy(model, self.tokenizer, prompts, eos=self.request.stop_ids, max_new_tokens=GENERAL_TOKENS)
         return [[*prompt.ids, *answer] for prompt, answer in zip(prompts, found.ids, strict=True)]
 
-    def _dequantised(self) -> Any:
+    def _dequantised(self) -> PreTrainedModel:
         """Return the base with the weights that 4-bit training saw, as an unquantised model."""
         request = self.request
         adapter = QloraAdapter.model_validate(request.four_bit)

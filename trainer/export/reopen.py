@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Logits, logits_of
+from trainer.export.request import TokenPrompt
 from trainer.export.safetensors_check import DamagedFileError, not_finite
 from trainer.export.sidecar import end_tokens
 from trainer.model import adapter as adapters
@@ -26,18 +26,6 @@ FLOAT64_PARAMETERS = 500_000_000
 """Models up to this size are computed in float64."""
 BATCH = 8
 """Questions answered together."""
-
-
-@dataclass(frozen=True)
-class TokenPrompt:
-    """One question."""
-
-    ids: list[int]
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    quotes: bool = False
-    """It quotes special tokens, which servers take for tokens: they tokenize what the template has written."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def in_double(model: Any) -> Any:
+def in_double(model: PreTrainedModel) -> PreTrainedModel:
     """Return a small model in float64; a large one, and one whose kernels know no float64, as it is."""
     if model.num_parameters() > FLOAT64_PARAMETERS:
         return model
@@ -67,7 +55,7 @@ def in_double(model: Any) -> Any:
     return model
 
 
-def unquantised(section: ModelSection, cache: str) -> Any:
+def unquantised(section: ModelSection, cache: str) -> PreTrainedModel:
     """Load a model in float32, or float64 if it is small; on the card if it fits there.
 
     Raises:
@@ -84,7 +72,12 @@ def unquantised(section: ModelSection, cache: str) -> Any:
 
 
 def greedy(
-    model: Any, tokenizer: Any, prompts: Sequence[TokenPrompt], *, eos: Sequence[int], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[TokenPrompt],
+    *,
+    eos: Sequence[int],
+    max_new_tokens: int,
 ) -> GreedyAnswers:
     """Answer prompts with the model's own `generate`, the most likely token each time.
 
@@ -114,7 +107,7 @@ def greedy(
     return GreedyAnswers(ids, [str(tokenizer.decode(row, skip_special_tokens=True)) for row in ids])
 
 
-def _generated(decoder: Any, prompts: list[list[int]], eos: Sequence[int]) -> Iterator[list[int]]:
+def _generated(decoder: PreTrainedModel, prompts: list[list[int]], eos: Sequence[int]) -> Iterator[list[int]]:
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), min(eos))
     mask = torch.zeros_like(ids)
@@ -131,13 +124,12 @@ def _generated(decoder: Any, prompts: list[list[int]], eos: Sequence[int]) -> It
 class Opened:
     """A reopened format."""
 
-    logits: Callable[[Sequence[Any]], Logits]
+    logits: Callable[[Sequence[Sequence[int]]], Logits]
     """Rows of token ids -> logits, or log-probabilities."""
     answers: Callable[[Sequence[TokenPrompt], int], list[str]]
     close: Callable[[], None] = lambda: None
     gives_log_probs: bool = False
     findings: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def open_adapter(folder: Path, *, section: ModelSection, cache: str, trained: Path) -> Opened:
@@ -173,7 +165,7 @@ def _not_finite(folder: Path) -> list[str]:
     return [f"{path.name}: {name} is not finite" for path in files for name in _broken(path)]
 
 
-def _opened(folder: Path, model: Any, findings: list[str]) -> Opened:
+def _opened(folder: Path, model: PreTrainedModel, findings: list[str]) -> Opened:
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     eos = end_tokens(folder) or [tokenizer.eos_token_id]
 
@@ -195,7 +187,7 @@ def _broken(path: Path) -> list[str]:
         raise HardwareError(str(error), hint="export again: trainer export RECIPE --force") from error
 
 
-def _plain(folder: Path) -> tuple[Any, list[str]]:
+def _plain(folder: Path) -> tuple[PreTrainedModel, list[str]]:
     """Open a folder by plain transformers; return the model and what it lacks.
 
     Raises:
@@ -243,7 +235,7 @@ def recast_findings(trained: Path, folder: Path) -> list[str]:
     return findings
 
 
-def _tensors(stack: ExitStack, folder: Path) -> dict[str, Any]:
+def _tensors(stack: ExitStack, folder: Path) -> dict[str, safe_open]:
     """Return the open file of every tensor by name."""
     tensors = {}
     for path in sorted(folder.glob("*.safetensors")):

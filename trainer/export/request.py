@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.export.reopen import TokenPrompt
+from trainer.data.records.kinds import Message
 from trainer.recipe.export import Format
 from trainer.recipe.model import ModelSection
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """One question."""
+
+    ids: list[int]
+    messages: list[Message] = field(default_factory=list)
+    tools: list[dict[str, object]] = field(default_factory=list)
+    kwargs: dict[str, object] = field(default_factory=dict)
+    quotes: bool = False
+    """It quotes special tokens, which servers take for tokens: they tokenize what the template has written."""
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class ExportRun:
             recipe=self.recipe,
             base=self.base,
             trained=inputs.trained,
-            adapter_facts=adapters.check_saved(inputs.trained) if self._is_adapter else {},
+            adapter_facts={**adapters.check_saved(inputs.trained)} if self._is_adapter else {},
             folder=inputs.folder,
             merging=inputs.merging,
             cache=inputs.cache,

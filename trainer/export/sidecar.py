@@ -9,19 +9,33 @@ import copy
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from trainer.data.records.kinds import Message
 from trainer.export.default_system_prompt import DefaultSystemError, Template, both_ways, with_default_system
 from trainer.export.merge import open_to_all
 from trainer.export.older_readers import write_older_config, write_tokenizer
 from trainer.export.provenance import template_sha256
+from trainer.export.request import TokenPrompt
 
 CONFIG = "config.json"
 PROMPT_JSON = "prompt.json"
 """System prompt, template settings and stop tokens, for whoever serves the model."""
 SAMPLING = ("temperature", "top_p", "top_k")
+
+
+class ServedPrompt(TypedDict):
+    """prompt.json: how to ask the model as training did."""
+
+    system: str | None
+    default_system: bool
+    """The chat template opens a question without a system turn with it."""
+    chat_template_kwargs: dict[str, object]
+    stop: list[str]
+    """Texts that end an answer."""
+    stop_token_ids: list[int]
 
 
 def end_tokens(folder: Path) -> list[int]:
@@ -37,7 +51,7 @@ def write_carried(
     tokenizer: PreTrainedTokenizerBase,
     settings: GenerationConfig,
     stop_id: int,
-    prompt: dict[str, Any],
+    prompt: ServedPrompt,
     *,
     base: Path | None,
 ) -> str:
@@ -73,7 +87,7 @@ def write_carried(
 
 
 def served_template(
-    tokenizer: PreTrainedTokenizerBase, system: str | None, kwargs: dict[str, Any]
+    tokenizer: PreTrainedTokenizerBase, system: str | None, kwargs: dict[str, object]
 ) -> tuple[Template | None, str]:
     """Return the chat template that travels with a format, and why it has no default system prompt ("" where it has).
 
@@ -100,14 +114,14 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: Template | None)
     return copied
 
 
-def write_prompt(folder: Path, prompt: dict[str, Any]) -> None:
+def write_prompt(folder: Path, prompt: ServedPrompt) -> None:
     """Write `prompt.json`."""
     text = json.dumps(prompt, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / PROMPT_JSON).write_text(text + "\n", encoding="utf-8")
 
 
 def carried_findings(
-    folder: Path, prompts: Sequence[Any], *, stop_id: int, template: str | None, eos_token: str | None
+    folder: Path, prompts: Sequence[TokenPrompt], *, stop_id: int, template: str | None, eos_token: str | None
 ) -> Iterator[str]:
     """Yield what the folder would do otherwise than training.
 
@@ -148,7 +162,7 @@ def default_system(folder: Path) -> str | None:
     return served.get("system") if served.get("default_system") else None
 
 
-def _ids(tokenizer: Any, prompt: Any, turns: Sequence[Any]) -> list[int] | None:
+def _ids(tokenizer: PreTrainedTokenizerBase, prompt: TokenPrompt, turns: Sequence[Message]) -> list[int] | None:
     """Return a prompt's token ids as a server would make them; None where the template refuses it."""
     try:
         text = tokenizer.apply_chat_template(

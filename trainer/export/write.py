@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import torch
 from transformers import GenerationConfig
@@ -15,6 +15,7 @@ from trainer.export.compress.compressor import DTYPES, Compressed, calibration_r
 from trainer.export.gguf.write import write_gguf, write_prompts
 from trainer.export.merge import SURVIVAL_LIMIT, FourBit, MergePlan, MergeReport
 from trainer.export.request import Export
+from trainer.export.sidecar import ServedPrompt
 from trainer.export.write_transformers import plan_values, write_adapter, write_bnb4, write_full, write_merged
 from trainer.model.load import device
 from trainer.recipe import Recipe
@@ -31,7 +32,7 @@ class WrittenExport:
 
     export: Export
     dtype: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
     """What writing it measured."""
 
     @property
@@ -52,7 +53,7 @@ class Writer:
     """Folder of the base model."""
     trained: Path
     """Folder with the trained adapter, or the trained model."""
-    adapter_facts: dict[str, Any]
+    adapter_facts: dict[str, object]
     """What was measured of the trained adapter; empty where all weights were trained."""
     folder: Path
     """Where the folders of the formats go."""
@@ -67,7 +68,7 @@ class Writer:
     base_hashes: dict[str, str]
     """Of the base's weight files as training saw them; empty where they are not known."""
     stop_id: int
-    prompt: dict[str, Any]
+    prompt: ServedPrompt
     """What prompt.json says."""
     has_tools: Callable[[], bool]
     """Tells whether held-out questions offer tools."""

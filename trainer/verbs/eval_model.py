@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer import exact_json
 from trainer.data.embedding import load_embedder
@@ -122,7 +123,7 @@ class _Opened:
         tokenizer_section = ModelSection(name_or_path=target.location) if has_tokenizer else section
         self.tokenizer = load_tokenizer(tokenizer_section, cache_dir())
         self.tokens = PromptEncoder(Renderer(self.tokenizer))
-        model: Any = load_model(section, cache_dir(), dtype=precision(section, None).weights)
+        model: PreTrainedModel = load_model(section, cache_dir(), dtype=precision(section, None).weights)
         if self.adapter is not None:
             model = PeftModel.from_pretrained(model, str(self.adapter))
         self.model = model.eval()
@@ -147,7 +148,7 @@ class _Opened:
         limit = getattr(self.model.config, "max_position_embeddings", None)
         return LocalResponder(local, self.tokens, store=None, max_context=limit)
 
-    def weights(self, suite: str) -> tuple[Any, Any]:
+    def weights(self, suite: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return model and tokenizer.
 
         Raises:

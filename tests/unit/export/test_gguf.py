@@ -25,8 +25,7 @@ from trainer.export.judge import judge
 from trainer.export.merge import MergePlan
 from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.prover import prove
-from trainer.export.reopen import TokenPrompt
-from trainer.export.request import Export, Request
+from trainer.export.request import Export, Request, TokenPrompt
 from trainer.export.sidecar import write_carried
 from trainer.export.write_transformers import base_folder, generation_settings, write_merged
 from trainer.model.source import locate

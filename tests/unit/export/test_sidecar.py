@@ -9,7 +9,7 @@ import pytest
 from transformers import GenerationConfig
 
 from trainer.export.provenance import examine, template_sha256, write_provenance
-from trainer.export.reopen import TokenPrompt
+from trainer.export.request import TokenPrompt
 from trainer.export.sidecar import carried_findings, served_template, with_template, write_carried
 
 SYSTEM = {"role": "system", "content": 'Answer as {"a": {}}.'}

@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import GenerationConfig
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from trainer.data.records.kinds import Message
 from trainer.export.gguf.go_template import TemplateSyntaxError, render
 
-Message = dict[str, Any]
 Render = Callable[..., str]
 """Messages and, where there are any, tools, as the chat template writes them up to where the answer begins."""
 
@@ -53,7 +53,7 @@ class Turns:
     """Between the last question and the answer that is asked for."""
 
 
-def rendered_by(template: str, special_tokens: dict[str, str], kwargs: dict[str, Any], *, adds_bos: bool) -> Render:
+def rendered_by(template: str, special_tokens: dict[str, str], kwargs: dict[str, object], *, adds_bos: bool) -> Render:
     """Return a function that renders conversations as llama.cpp does from the template in a GGUF file.
 
     Args:
@@ -97,9 +97,10 @@ def go_template(chat: Render, template: str) -> str:
 
 
 def _conversation(turns: Sequence[str], system: str | None = None) -> list[Message]:
-    roles = ("user", "assistant")
-    head = [] if system is None else [{"role": "system", "content": system}]
-    return head + [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
+    roles: tuple[Literal["user"], Literal["assistant"]] = ("user", "assistant")
+    messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    messages += [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
+    return messages
 
 
 def _read_off(chat: Render) -> Turns:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,8 @@ from trainer.export.gguf.modelfile import MODELFILE, ollama_text, read_modelfile
 from trainer.export.gguf.runtime import GgufRunner
 from trainer.export.gguf.write import gguf_file
 from trainer.export.provenance import template_sha256
-from trainer.export.reopen import Opened, TokenPrompt
+from trainer.export.reopen import Opened
+from trainer.export.request import TokenPrompt
 from trainer.export.sidecar import PROMPT_JSON, default_system
 
 
@@ -36,7 +36,7 @@ def open_gguf(
     """
     runner = GgufRunner(gguf_file(folder, quantisation))
 
-    def log_probs(rows: Sequence[Any]) -> Logits:
+    def log_probs(rows: Sequence[Sequence[int]]) -> Logits:
         last = max(1, MAX_LOGIT_BYTES // (max(1, len(rows)) * runner.num_words * 4))
         return [torch.from_numpy(runner.log_probs(list(map(int, row)), last=last)) for row in rows]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from transformers import GenerationConfig
 
@@ -22,11 +22,19 @@ from trainer.export.gguf.modelfile import (
 )
 from trainer.export.gguf.runtime import GgufRunner, llama_cpp, quantise
 from trainer.export.merge import open_to_all
-from trainer.export.sidecar import write_prompt
+from trainer.export.sidecar import ServedPrompt, write_prompt
 from trainer.recipe.export import Gguf
 
 Say = Callable[[str], None]
 _LOSSLESS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
+
+class GgufFacts(TypedDict):
+    """What writing one file measured."""
+
+    bytes: int
+    other_type_tensors: int
+    """Tensors in another type, because their rows are no multiple of its block."""
 
 
 def check_gguf(section: Gguf) -> None:
@@ -54,7 +62,7 @@ def gguf_file(folder: Path, quantisation: str) -> Path:
     return files[0]
 
 
-def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -> dict[str, dict[str, Any]]:
+def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -> dict[str, GgufFacts]:
     """Write merged weights as GGUF, one file `NAME-QUANTISATION.gguf` each.
 
     Args:
@@ -65,8 +73,7 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
         say: Is told about each file.
 
     Returns:
-        By quantisation `bytes` and `other_type_tensors`, how many tensors have another type because their rows are no
-        multiple of its block.
+        Facts by quantisation.
 
     Raises:
         HardwareError: The converter or llama.cpp refuses the model.
@@ -81,7 +88,7 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
         convert(merged, folder / f"{name}-{quantisation}.gguf", quantisation, script)
     if len(floats) < len(quantisations) and not source.is_file():
         convert(merged, source, source.stem.rpartition("-")[2], script)
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, GgufFacts] = {}
     for quantisation in quantisations:
         target = folder / f"{name}-{quantisation}.gguf"
         num_other = 0 if quantisation in FLOATS else quantise(source, target, quantisation)
@@ -92,14 +99,14 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
     return facts
 
 
-def _line(quantisation: str, facts: dict[str, Any]) -> str:
+def _line(quantisation: str, facts: GgufFacts) -> str:
     num_other = facts["other_type_tensors"]
     exception = f"; tensors in another type, as their rows do not fit its blocks: {num_other}" if num_other else ""
     return f"export: gguf/{quantisation} has {facts['bytes'] / 1e6:,.1f} MB{exception}"
 
 
 def write_prompts(
-    folder: Path, quantisations: Sequence[str], prompt: dict[str, Any], settings: GenerationConfig, *, has_tools: bool
+    folder: Path, quantisations: Sequence[str], prompt: ServedPrompt, settings: GenerationConfig, *, has_tools: bool
 ) -> str:
     """Write `prompt.json`, and a `Modelfile` where Ollama can be told the chat template.
 
@@ -127,7 +134,7 @@ def write_prompts(
     return reason or "written"
 
 
-def _modelfile(source: Path, prompt: dict[str, Any], settings: GenerationConfig) -> Modelfile:
+def _modelfile(source: Path, prompt: ServedPrompt, settings: GenerationConfig) -> Modelfile:
     runner = GgufRunner(source, vocabulary_only=True)
     try:
         template, special, adds_bos = runner.template, runner.special_tokens, runner.adds_bos

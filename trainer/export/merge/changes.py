@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Embedding, Linear, LoraLayer, ParamWrapper
@@ -138,7 +137,7 @@ def _change(changes: dict[str, ParameterChange], parameter: str) -> ParameterCha
 
 
 def _add_layer(
-    changes: dict[str, ParameterChange], path: str, name: str, layer: Any, adapters: list[AdapterTensors]
+    changes: dict[str, ParameterChange], path: str, name: str, layer: LoraLayer, adapters: list[AdapterTensors]
 ) -> None:
     parts = {}
     for adapter in adapters:
@@ -162,7 +161,7 @@ def _add_layer(
         _change(changes, f"{name}.bias").updates.append(BiasUpdate(layer, biases))
 
 
-def _parts(path: str, layer: Any, adapter: AdapterTensors) -> Parts:
+def _parts(path: str, layer: LoraLayer, adapter: AdapterTensors) -> Parts:
     """Take the tensors of one layer.
 
     Raises:
@@ -193,7 +192,7 @@ def _add_tokens(
     changes: dict[str, ParameterChange],
     path: str,
     name: str,
-    module: Any,
+    module: TrainableTokensWrapper,
     adapters: list[AdapterTensors],
     bones: Skeleton,
 ) -> None:
@@ -218,7 +217,11 @@ def _add_tokens(
 
 
 def _add_saved(
-    changes: dict[str, ParameterChange], path: str, name: str, module: Any, adapters: list[AdapterTensors]
+    changes: dict[str, ParameterChange],
+    path: str,
+    name: str,
+    module: ModulesToSaveWrapper,
+    adapters: list[AdapterTensors],
 ) -> None:
     for adapter in adapters:
         if adapter.name not in module.modules_to_save:

@@ -63,13 +63,11 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
     }
 
 
-def _with_adapters(model: Any, adapters: Adapters) -> Any:
-    peft: Any = None
+def _with_adapters(model: PreTrainedModel, adapters: Adapters) -> PeftModel:
     names = [f"a{number}" for number in range(len(adapters))]
+    peft = PeftModel.from_pretrained(model, str(adapters[0][0]), adapter_name=names[0], torch_device="cpu")
     for name, (folder, weight) in zip(names, adapters, strict=True):
-        if peft is None:
-            peft = PeftModel.from_pretrained(model, str(folder), adapter_name=name, torch_device="cpu")
-        else:
+        if name != names[0]:
             peft.load_adapter(str(folder), adapter_name=name, torch_device="cpu")
         for layer in peft.modules():
             if isinstance(layer, LoraLayer) and name in layer.scaling:

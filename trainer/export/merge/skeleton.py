@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     Concatenate,
@@ -63,7 +62,7 @@ class Skeleton:
     tied: bool
 
 
-def empty_model(base: Path) -> Any:
+def empty_model(base: Path) -> PreTrainedModel:
     """Return the base model without weights.
 
     Raises:
@@ -99,7 +98,7 @@ def skeleton(base: Path, adapters: list[Path]) -> Skeleton:
     embeddings = f"{names[id(inputs)]}.weight"
     head = f"{names[id(outputs)]}.weight" if outputs is not None else None
     tied = bool(head and model.all_tied_weights_keys and ends[head] == ends[embeddings])
-    peft: Any = None
+    peft: PeftModel | None = None
     for number, folder in enumerate(adapters):
         config = _streamable(PeftConfig.from_pretrained(str(folder)), folder)
         try:
@@ -112,7 +111,7 @@ def skeleton(base: Path, adapters: list[Path]) -> Skeleton:
     return Skeleton(peft, embeddings, head, tied)
 
 
-def _streamable(config: Any, folder: Path) -> Any:
+def _streamable(config: PeftConfig, folder: Path) -> PeftConfig:
     kind = getattr(config.peft_type, "value", config.peft_type)
     if kind != "LORA":
         raise NotStreamableError(f"{folder.name} is of kind {kind}, not LORA")
@@ -124,7 +123,7 @@ def _streamable(config: Any, folder: Path) -> Any:
     return config
 
 
-def homes(model: Any, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Home]:
+def homes(model: PreTrainedModel, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Home]:
     """Say for each tensor of a checkpoint which parameter it becomes.
 
     Args:
@@ -149,7 +148,7 @@ def homes(model: Any, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> dict[st
 
 
 def _experts(
-    target: str, parts: dict[str, list[str]], converters: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+    target: str, parts: dict[str, list[str]], converters: dict[str, WeightConverter], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, Home]:
     """Place the tensors that are stacked to `target`: experts along dimension 0, their parts along dimension 1."""
     converter = converters[next(iter(parts))]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from peft.tuners.lora.layer import Linear, ParamWrapper
+from peft.tuners.lora.layer import Linear, LoraLayer, ParamWrapper
 
 from trainer.export.merge.shards import StoredTensor
 
@@ -42,7 +42,7 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(tensor, requires_grad=False)
 
 
-def _empty(layer: Any, adapters: Sequence[str]) -> None:
+def _empty(layer: LoraLayer, adapters: Sequence[str]) -> None:
     """Let go of the adapter's numbers, so that never more than one layer's are in memory."""
     for adapter in adapters:
         for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
@@ -57,7 +57,7 @@ def _empty(layer: Any, adapters: Sequence[str]) -> None:
 class LayerUpdate:
     """LoRA on a linear layer or an embedding; `parts` are by the adapter's name in the layer."""
 
-    layer: Any
+    layer: LoraLayer
     parts: dict[str, Parts]
     needs_all_rows: bool = field(init=False)
 
@@ -150,7 +150,7 @@ class OneExpert:
 class BiasUpdate:
     """`lora_bias`: B has a bias, which is scaled as the rest."""
 
-    layer: Any
+    layer: LoraLayer
     parts: dict[str, Parts]
     needs_all_rows: bool = False
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trainer.tokens.store import TokenStore
 from trainer.verbs.bench.shapes import CHECK_STEPS, MICRO_ROWS, BenchKind, Size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Accounting = Literal["counted", "left_out"]
 
@@ -85,13 +88,13 @@ class History:
 class Training(Protocol):
     """A training that is ready to begin."""
 
-    model: Any
+    model: PreTrainedModel
     amount: Amount
     reference_seconds: float
     """Spent on the reference's log-probabilities before the training; 0 where it is computed in every step."""
     precision: str
     """Type of the matrix products."""
-    settings: dict[str, Any]
+    settings: dict[str, object]
     """What an expert would ask: batch sizes, types, recomputation, packing."""
 
     def train(self) -> History:

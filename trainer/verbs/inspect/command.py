@@ -6,7 +6,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,11 +14,13 @@ from rich.text import Text
 from trainer.errors import DataError, StageError
 from trainer.recipe import Recipe
 from trainer.rundir import RunFolder, read_json
+from trainer.shapes.report import LintFinding
 from trainer.verbs.inspect.collect import add_to_suite
 from trainer.verbs.inspect.rejected import Rejected, rejected_rows
 from trainer.verbs.inspect.rows import (
     TRAITS,
     InspectedRow,
+    Suspicion,
     is_position,
     read_rows,
     rows_at,
@@ -26,6 +28,9 @@ from trainer.verbs.inspect.rows import (
     rows_with_trait,
 )
 from trainer.verbs.inspect.show import row_text, show_beside, show_record, show_spans
+
+if TYPE_CHECKING:  # it loads a tokenizer
+    from trainer.verbs.inspect.tokens import TokenView
 
 LABEL_ERRORS = "label-errors"
 FLAGS = (*TRAITS, LABEL_ERRORS)
@@ -139,7 +144,7 @@ def _chosen(recipe: Recipe, run: RunFolder, folder: Path, request: InspectOption
     return [row for _, row in zip(range(request.limit), read_rows(folder), strict=False)]
 
 
-def _findings(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
+def _findings(run: RunFolder, folder: Path) -> list[LintFinding]:
     """Return the findings of the data stage, and those of pack where it was made from the same rows."""
     reports = [folder / "report.json"]
     if not missing_tokens(run, folder):
@@ -169,7 +174,7 @@ def _label_errors(recipe: Recipe, run: RunFolder, limit: int) -> list[InspectedR
     return [rows[index] for index in ranked if index in rows]
 
 
-def _suspicion(entry: dict[str, Any], tokens: Any) -> str:
+def _suspicion(entry: Suspicion, tokens: TokenView | None) -> str:
     if "margin" in entry:
         preferred = "; it prefers the rejected answer" if entry["margin"] < 0 else ""
         return (
@@ -185,7 +190,7 @@ def _suspicion(entry: dict[str, Any], tokens: Any) -> str:
     return f"given {answer!r}, the model says {prediction!r} ({entry['probability']:.0%}); {loss}"
 
 
-def _show_row(console: Console, row: InspectedRow, tokens: Any) -> None:
+def _show_row(console: Console, row: InspectedRow, tokens: TokenView | None) -> None:
     view = tokens.spans(row.side, row.index) if tokens is not None else None
     counted = f", {view[1]} tokens, {view[2]} trained" if view else ""
     missing = ", left out by pack (too long)" if tokens is not None and view is None else ""

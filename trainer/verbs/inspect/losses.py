@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from trainer.errors import StageError
 from trainer.model.adapter import load_on
@@ -22,17 +24,27 @@ from trainer.recipe.method import has_reference
 from trainer.recipe.model import low_rank
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.generation.likelihood import row_losses
-from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
+from trainer.scoring.label_errors import (
+    Floats,
+    class_thresholds,
+    confident_classes,
+    least_confident,
+    unusual_loss,
+)
+from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore
+from trainer.verbs.inspect.rows import Suspicion
 
 BATCH_SIZE = 16
 MAX_RANKED = 200
 MAX_CLASSES, MAX_CLASS_SHARE, MIN_ROWS = 200, 0.2, 20
 
-TokenRow = tuple[Any, Any]
+TokenRow = tuple[Ints, Ints]
+"""Token ids and loss mask, each (S,)."""
+Classes = npt.NDArray[np.int64]
 
 
-def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
+def label_errors(recipe: Recipe, run: RunFolder) -> list[Suspicion]:
     """Return the most suspicious training rows: {"row": line in train.jsonl, "score", "loss" or "margin", ...}.
 
     Raises:
@@ -55,7 +67,7 @@ def label_errors(recipe: Recipe, run: RunFolder) -> list[dict[str, Any]]:
     return ranked
 
 
-def _ranked(model: Any, store: TokenStore, recipe: Recipe) -> list[dict[str, Any]]:
+def _ranked(model: PreTrainedModel, store: TokenStore, recipe: Recipe) -> list[Suspicion]:
     match recipe.method.shape:
         case "single":
             return rank(model, store)
@@ -65,7 +77,7 @@ def _ranked(model: Any, store: TokenStore, recipe: Recipe) -> list[dict[str, Any
             assert_never(recipe.method.shape)
 
 
-def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
+def _trained_model(recipe: Recipe, run: RunFolder) -> PreTrainedModel:
     types = precision(recipe.model, None)
     if low_rank(recipe.adapter):
         base = load_model(recipe.model, cache_dir(), adapter=recipe.adapter, dtype=types.weights)
@@ -74,7 +86,7 @@ def _trained_model(recipe: Recipe, run: RunFolder) -> Any:
     return load_model(section, cache_dir(), dtype=types.weights).eval()
 
 
-def _reference(recipe: Recipe, model: Any) -> Callable[[], AbstractContextManager[Any]] | None:
+def _reference(recipe: Recipe, model: PreTrainedModel) -> Callable[[], AbstractContextManager[None]] | None:
     """Return what turns the model into the reference of the training while it is entered; None where there is none."""
     adapter = low_rank(recipe.adapter)
     is_fresh = adapter is not None and not adapter.init_from
@@ -82,8 +94,8 @@ def _reference(recipe: Recipe, model: Any) -> Callable[[], AbstractContextManage
 
 
 def rank_pairs(
-    model: Any, store: TokenStore, *, reference: Callable[[], AbstractContextManager[Any]] | None
-) -> list[dict[str, Any]]:
+    model: PreTrainedModel, store: TokenStore, *, reference: Callable[[], AbstractContextManager[None]] | None
+) -> list[Suspicion]:
     """Rank pairs by their margin, the lowest first: the log-probability of chosen over rejected, in nats.
 
     With a reference it is what training has moved it by, as in DPO; without one it is taken a token, so that the longer
@@ -104,18 +116,18 @@ def rank_pairs(
     ]
 
 
-def _margins(losses: Any) -> Any:
+def _margins(losses: Floats) -> Floats:
     """Return (pairs,): loss of the rejected answer less that of the chosen one, which stands before it."""
     chosen, rejected = losses.reshape(-1, 2).T
     return rejected - chosen
 
 
-def _side(prompt: Any, answer: Any) -> TokenRow:
+def _side(prompt: Ints, answer: Ints) -> TokenRow:
     flags = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(answer), np.uint8)])
     return np.concatenate([prompt, answer]), flags
 
 
-def rank(model: Any, store: TokenStore) -> list[dict[str, Any]]:
+def rank(model: PreTrainedModel, store: TokenStore) -> list[Suspicion]:
     """Rank supervised rows, the most suspicious first.
 
     Where the answers are a few classes, a row is an error when the model is confident of another class; else the rows
@@ -144,7 +156,7 @@ def rank(model: Any, store: TokenStore) -> list[dict[str, Any]]:
     ]
 
 
-def _losses(model: Any, rows: Sequence[TokenRow], title: str) -> tuple[Any, Any]:
+def _losses(model: PreTrainedModel, rows: Sequence[TokenRow], title: str) -> tuple[Floats, Floats]:
     with tqdm(total=len(rows), desc=title, unit="row", disable=None, file=sys.stderr, leave=False) as bar:
         return row_losses(model, rows, batch_size=BATCH_SIZE, progress=bar.update)
 
@@ -166,7 +178,7 @@ def classes_of(answers: Sequence[tuple[int, ...] | None]) -> list[tuple[int, ...
 
 
 def _other_classes(
-    model: Any, rows: list[TokenRow], losses: Any, class_of_row: Any, classes: list[tuple[int, ...]]
+    model: PreTrainedModel, rows: list[TokenRow], losses: Floats, class_of_row: Classes, classes: list[tuple[int, ...]]
 ) -> list[tuple[int, list[int] | None, float | None]]:
     """Return (row, the class that the model is confident of, its probability), errors first."""
     confidence = np.exp(-losses)

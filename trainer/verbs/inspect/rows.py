@@ -6,15 +6,35 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from trainer import exact_json
 from trainer.data.lint.facts.row import RowFacts, row_facts
 from trainer.data.lint.rules import RULES
 from trainer.errors import DataError
+from trainer.shapes.report import LintFinding
 
 SIDES = ("train", "validation", "heldout")
 TRAITS = ("refusal", "clarification", "prose", "unfinished", "tools")
+
+
+class Suspicion(TypedDict):
+    """Why the answer of a training row may be wrong."""
+
+    row: int
+    """Line in train.jsonl, from 0."""
+    score: float
+    """Deviations from the median loss or margin."""
+    margin: NotRequired[float]
+    """Of pairs: log-probability of chosen over rejected, in nats."""
+    loss: NotRequired[float]
+    """Nats a token."""
+    given: NotRequired[list[int]]
+    """Token ids of the answer."""
+    says: NotRequired[list[int] | None]
+    """Token ids of the class that the model is confident of."""
+    probability: NotRequired[float | None]
+    """Of that class."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +45,8 @@ class InspectedRow:
     index: int
     """Line in that file, from 0."""
     record: Any
-    suspicion: dict[str, Any] | None = None
-    """Why its answer may be wrong, see `trainer.verbs.inspect.losses.label_errors`."""
+    suspicion: Suspicion | None = None
+    """Why its answer may be wrong."""
 
     @property
     def position(self) -> str:
@@ -56,7 +76,7 @@ def rows_at(folder: Path, positions: list[str]) -> list[InspectedRow]:
     return [row for _, row in sorted(matches, key=lambda item: item[0])]
 
 
-def rows_with_rule(folder: Path, findings: list[dict[str, Any]], rule: str, limit: int) -> list[InspectedRow]:
+def rows_with_rule(folder: Path, findings: list[LintFinding], rule: str, limit: int) -> list[InspectedRow]:
     """Return rows that break a rule by themselves, else those that the findings name.
 
     Raises:

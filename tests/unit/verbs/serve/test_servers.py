@@ -223,7 +223,7 @@ def test_llama_server_is_given_the_8_bit_file(place: ServerContext, monkeypatch:
     assert server.follows_schema
     monkeypatch.delenv("LLAMA_SERVER")
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("trainer.verbs.serve.llama_cpp.PACKAGE", "no_such_package")
+    monkeypatch.setattr("trainer.verbs.serve.servers.LLAMA_CPP_PACKAGE", "no_such_package")
     with pytest.raises(HardwareError, match="server is neither") as caught:
         choose(place, "llama.cpp", None)
     assert "pip install" in caught.value.hint

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from trainer.verbs.serve.tool_calls import parser_of, vllm_parser
+from trainer.verbs.serve.vllm import parser_of, vllm_parser
 
 EXPECTED = {
     "cohere": None,

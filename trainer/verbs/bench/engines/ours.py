@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from trainer.methods import assembly, worker
@@ -31,10 +30,10 @@ class OurTraining:
     """A loop as `trainer train` has it before its first step."""
 
     loop: RecipeLoop
-    model: Any
+    model: PreTrainedModel
     amount: Amount
     precision: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     reference_seconds: float = 0.0
 
     def train(self) -> History:
@@ -82,7 +81,7 @@ def _build_seconds(parts: TrainingContext, settled: BatchPlan) -> tuple[float, R
     return clock.now() - start, loop
 
 
-def _described(settled: BatchPlan, inputs: Inputs, loop: RecipeLoop) -> dict[str, Any]:
+def _described(settled: BatchPlan, inputs: Inputs, loop: RecipeLoop) -> dict[str, object]:
     levels = settled.chosen.forecast.levels if settled.chosen else ()
     return {
         "micro_batch_size": settled.plan.micro_batch_size,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore
 from trainer.verbs.bench import clock
 from trainer.verbs.bench.engines.start import same_start
@@ -21,20 +21,20 @@ IGNORED = -100
 BETA = 0.1  # the default of DPO in TRL and here
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Row = tuple[Any, Any]
+Row = tuple[Ints, Ints]
 
 
 @dataclass
 class PlainTraining:
     """Model, optimizer and the padded micro-batches of every step."""
 
-    model: Any
+    model: PreTrainedModel
     steps: list[list[Batch]]
     references: list[list[torch.Tensor]] | None
     is_pairs: bool
     amount: Amount
     precision: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     reference_seconds: float
 
     def train(self) -> History:
@@ -83,7 +83,7 @@ def build(task: Task, variant: str) -> PlainTraining:
         references = [[reference_log_probs(model, batch) for batch in batches] for batches in steps]
         seconds = clock.now() - start
     model.train()
-    settings = {"micro_rows": task.micro_rows, "gradient_checkpointing": False}
+    settings: dict[str, object] = {"micro_rows": task.micro_rows, "gradient_checkpointing": False}
     name = str(dtype).removeprefix("torch.")
     rows = list(range(len(store))) * task.epochs
     return PlainTraining(model, steps, references, task.kind == "dpo", amount(store, rows), name, settings, seconds)
@@ -124,7 +124,7 @@ def _padded(rows: list[Row], device: str) -> Batch:
     return ids, attention, labels
 
 
-def token_log_probs(model: Any, batch: Batch) -> torch.Tensor:
+def token_log_probs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the log-probability of each trained token, (B, S - 1) float32, 0 where not trained."""
     ids, attention, labels = batch
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
@@ -132,7 +132,7 @@ def token_log_probs(model: Any, batch: Batch) -> torch.Tensor:
     return -losses.view(len(ids), -1)
 
 
-def reference_log_probs(model: Any, batch: Batch) -> torch.Tensor:
+def reference_log_probs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the log-probability of each answer without the adapter, (B,) float32."""
     with torch.no_grad(), model.disable_adapter():
         return token_log_probs(model, batch).sum(1)

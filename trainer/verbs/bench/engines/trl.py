@@ -7,11 +7,11 @@ import io
 import math
 import tempfile
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import PreTrainedModel, TrainingArguments
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from trainer.tokens.store import TokenStore
@@ -28,10 +28,10 @@ class TimedDpoTrainer(DPOTrainer):
 
     reference_seconds = 0.0
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+    def _prepare_dataset(self, dataset: Dataset, *_: object, **__: object) -> Dataset:
         return dataset
 
-    def _precompute_ref_logps(self, *arguments: Any, **keywords: Any) -> Any:
+    def _precompute_ref_logps(self, *arguments: object, **keywords: object) -> dict[str, list[float]]:
         start = clock.now()
         with contextlib.redirect_stderr(io.StringIO()):  # its bar ignores disable_tqdm
             columns = super()._precompute_ref_logps(*arguments, **keywords)
@@ -43,11 +43,11 @@ class TimedDpoTrainer(DPOTrainer):
 class TrlTraining:
     """A TRL trainer before its first step."""
 
-    loop: Any
-    model: Any
+    loop: SFTTrainer | DPOTrainer
+    model: PreTrainedModel
     amount: Amount
     precision: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     reference_seconds: float
 
     def train(self) -> History:
@@ -65,7 +65,9 @@ def build(task: Task, variant: str) -> TrlTraining:
     lora = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     common = {"model": str(task.model), "peft_config": lora}
     if task.kind == "sft":
-        loop: Any = SFTTrainer(**common, args=SFTConfig(**settings), train_dataset=_conversations(store))
+        loop: SFTTrainer | DPOTrainer = SFTTrainer(
+            **common, args=SFTConfig(**settings), train_dataset=_conversations(store)
+        )
     else:
         settings["precompute_ref_log_probs"] = variant != "default" or task.accounting == "left_out"
         loop = TimedDpoTrainer(**common, args=DPOConfig(**settings), train_dataset=_pairs(store))
@@ -80,9 +82,9 @@ def build(task: Task, variant: str) -> TrlTraining:
     )
 
 
-def _common(task: Task) -> dict[str, Any]:
+def _common(task: Task) -> dict[str, object]:
     """Return what all engines agree on, and what a machine without a card forces."""
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "output_dir": tempfile.mkdtemp(dir=task.folder),
         "num_train_epochs": task.epochs,
         "per_device_train_batch_size": task.micro_rows,
@@ -103,8 +105,8 @@ def _common(task: Task) -> dict[str, Any]:
     return settings | ({} if clock.on_cuda() else {"use_cpu": True, "dataloader_pin_memory": False})
 
 
-def _best(task: Task, store: TokenStore) -> dict[str, Any]:
-    settings: dict[str, Any] = {"gradient_checkpointing": False}
+def _best(task: Task, store: TokenStore) -> dict[str, object]:
+    settings: dict[str, object] = {"gradient_checkpointing": False}
     if clock.on_cuda():
         settings |= {"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}
     else:
@@ -134,7 +136,7 @@ def _pairs(store: TokenStore) -> Dataset:
     return Dataset.from_dict({name: [pair[column].tolist() for pair in pairs] for column, name in enumerate(names)})
 
 
-def _amount(loop: Any, task: Task, store: TokenStore) -> Amount:
+def _amount(loop: SFTTrainer | DPOTrainer, task: Task, store: TokenStore) -> Amount:
     """Count what TRL kept of the rows."""
     counted = amount(store, range(len(store)))
     if task.kind == "sft":
@@ -149,7 +151,7 @@ def _amount(loop: Any, task: Task, store: TokenStore) -> Amount:
     return Amount(counted.rows * task.epochs, tokens * task.epochs, trained * task.epochs)
 
 
-def _described(args: Any) -> dict[str, Any]:
+def _described(args: TrainingArguments) -> dict[str, object]:
     names = ("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "gradient_checkpointing")
     more = ("packing", "precompute_ref_log_probs", "use_liger_kernel")
     return {name: getattr(args, name) for name in (*names, *more) if hasattr(args, name)}
