@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer import exact_json
-from trainer.data.lint.finding import Finding, Seen
+from trainer.data.lint.finding import CountedRows, Finding
 from trainer.data.lint.findings.tokens import LongRows
 from trainer.errors import DataError
 from trainer.recipe import Recipe
@@ -98,6 +98,6 @@ def _num_prompt_tokens(store: TokenStore, row: int) -> int:
     return int(mask.argmax()) if mask.any() else len(ids)
 
 
-def _listed(train: TokenSplit, before: TokenStore, rows: Ints, recipe: Recipe) -> Seen:
+def _listed(train: TokenSplit, before: TokenStore, rows: Ints, recipe: Recipe) -> CountedRows:
     listed = before.row_index[rows[: recipe.data.lint.max_rows_listed]]
-    return Seen(len(rows), tuple(place(exact_json.loads(text)) for text in train.rows(listed)))
+    return CountedRows(len(rows), tuple(place(exact_json.loads(text)) for text in train.rows(listed)))

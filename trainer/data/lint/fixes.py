@@ -1,4 +1,4 @@
-"""Say what to do about a finding: never to set what the recipe sets already."""
+"""Choose the fix of a finding, never a setting that the recipe has already."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.recipe.lint import Lint
 
 
 def advised(finding: Finding, data: DataSection) -> Finding:
-    """Return a finding with the fix that this recipe leaves open, where that is another than the rule's."""
+    """Return a finding with a fix for this recipe. The rule's own fix stays where none is better."""
     if finding.fix is not None:
         return finding
     return replace(finding, fix=_fix(finding.rule, data))
@@ -46,7 +46,7 @@ def _layout(data: DataSection) -> str | None:
 
 
 def _cleaning(rule: str, clean: Clean) -> str:
-    """Return where to clean: by the step that is off, else at the source, as steps leave what they doubt."""
+    """Return the cleaning step that is off, else the advice to clean at the source: steps skip doubtful cases."""
     steps = {
         "F019": (clean.special_tokens, "special_tokens: true", "take them out of the rows"),
         "Q004": (clean.encoding, "encoding: true", "read the file as it is coded"),

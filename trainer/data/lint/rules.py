@@ -1,4 +1,4 @@
-"""The table of rules: stable ids, which recipes, `report.json` and people's scripts rely on.
+"""List the rules of the linter. Their ids are stable: recipes, `report.json` and scripts rely on them.
 
 F: form of the rows. S: separation of the sides. Q: quality. B: balance. P: personal data. T: tokens. F014, F015, Q010,
 Q011 and T need a tokenizer: `trainer pack` reports them, all others `trainer data`.
@@ -13,7 +13,7 @@ from trainer.recipe.lint import Severity
 
 @dataclass(frozen=True)
 class Rule:
-    """One check: what it is called, how bad it is and what to do about it."""
+    """One check, with its severity, title and fix."""
 
     id: str
     severity: Severity
@@ -231,4 +231,4 @@ REASONS: dict[str, str] = {
     "row_too_long": "F001",
     "no_preference": "F023",
 }
-"""Reason in `rejected.jsonl` -> rule that reports it; a reason that is not named here is reported as F001."""
+"""Reason in `rejected.jsonl` -> rule that reports it. Any other reason is F001."""

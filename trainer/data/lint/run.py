@@ -1,10 +1,9 @@
-"""The linter: facts of rows in, one at a time, findings out."""
+"""Run the linter: take in the facts of rows one at a time, return findings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,13 +11,15 @@ from trainer.data.lint.facts.row import RowFacts
 from trainer.data.lint.finding import Finding, LintContext
 from trainer.data.lint.findings.balance import balance_findings, classes
 from trainer.data.lint.findings.quality import quality_findings
-from trainer.data.lint.findings.upstream import given_findings
+from trainer.data.lint.findings.upstream import upstream_findings
+from trainer.data.lint.frequent import by_count
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Ints, RowTally
 from trainer.data.pii.hide import masked_names
 from trainer.data.records.reasons import told
 from trainer.errors import DataError
 from trainer.recipe.lint import Lint, Severity
+from trainer.shapes.report import LengthHistogram, LintFinding, RowStatistics
 
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 MAX_STATS = 20
@@ -26,11 +27,11 @@ EXCERPT_CHARS = 120
 
 
 class Linter:
-    """Findings about a stream of rows; the order of the rows decides only which of them are named.
+    """Lints a stream of rows. Their order decides only the rows that are listed.
 
     Args:
         section: `data.lint`.
-        mask: hides personal data in the few texts that are shown (labels, openings, system prompts).
+        mask: hides personal data in quoted texts (labels, openings, system prompts).
 
     Raises:
         DataError: `data.lint` names a rule that does not exist.
@@ -48,25 +49,22 @@ class Linter:
 
     def finish(self, context: LintContext) -> list[Finding]:
         """Return the findings, errors first, then by rule."""
-        found = [*given_findings(context, self.section), *balance_findings(self.tally, context, self.section)]
+        findings = [*upstream_findings(context, self.section), *balance_findings(self.tally, context, self.section)]
         if len(self.tally):
-            found += quality_findings(self.tally, self.section)
-        return settled(found, self.section, mask=self.mask)
+            findings += quality_findings(self.tally, self.section)
+        return settled(findings, self.section, mask=self.mask)
 
-    def stats(self) -> dict[str, Any]:
-        """Return the distributions that the report draws."""
+    def stats(self) -> RowStatistics:
+        """Return the distributions for the report."""
         tally = self.tally
+        systems = [(tally.system_texts[key], rows) for key, rows in by_count(tally.systems)[:MAX_STATS] if key]
         return {
             "prompt_chars": histogram(tally.lengths("prompt")),
             "answer_chars": histogram(tally.lengths("answer")),
             "turns": {str(turns): rows for turns, rows in sorted(tally.turns.items()) if turns},
-            "languages": dict(sorted(tally.languages.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]),
-            "classes": dict(masked_names(dict([*classes(tally).items()][:MAX_STATS]), self._shown)),
-            "system_prompts": [
-                {"text": self._shown(tally.system_texts[key])[:EXCERPT_CHARS], "rows": rows}
-                for key, rows in sorted(tally.systems.items(), key=lambda item: (-item[1], item[0]))[:MAX_STATS]
-                if key
-            ],
+            "languages": dict(by_count(tally.languages)[:MAX_STATS]),
+            "classes": dict(masked_names(dict([*classes(tally).items()][:MAX_STATS]), self._masked)),
+            "system_prompts": [{"text": self._masked(text)[:EXCERPT_CHARS], "rows": rows} for text, rows in systems],
             "worst_rows": [
                 {"row": ref, "rules": list(rules)} for _, _, ref, rules in sorted(tally.worst, reverse=True)
             ],
@@ -75,29 +73,29 @@ class Linter:
             },
         }
 
-    def _shown(self, text: str) -> str:
-        return self.mask(self.tally.shown.get(text, text))
+    def _masked(self, text: str) -> str:
+        return self.mask(self.tally.masked_texts.get(text, text))
 
 
-def settled(found: Iterable[Finding], section: Lint, *, mask: Callable[[str], str] = str) -> list[Finding]:
-    """Leave out the rules that the recipe ignores and weigh the others as it says; errors first, then by rule."""
+def settled(findings: Iterable[Finding], section: Lint, *, mask: Callable[[str], str] = str) -> list[Finding]:
+    """Apply `ignore`, `severity` and `max_rows_listed` of the recipe; errors first, then by rule."""
 
     def weighed(finding: Finding) -> Finding:
         listed = finding.rows[: section.max_rows_listed]
         severity = section.severity.get(finding.rule, finding.severity) if finding.is_fault else finding.severity
         return replace(finding, detail=told(finding.detail, mask), rows=listed, severity=severity)
 
-    kept = [weighed(finding) for finding in found if finding.rule not in section.ignore]
-    return sorted(kept, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
+    reported = [weighed(finding) for finding in findings if finding.rule not in section.ignore]
+    return sorted(reported, key=lambda finding: (RANK[severity_of(finding)], finding.rule))
 
 
 def severity_of(finding: Finding) -> Severity:
-    """Return how bad a finding is."""
+    """Return the severity of a finding."""
     return finding.severity or RULES[finding.rule].severity
 
 
-def raise_errors(findings: list[dict[str, Any]]) -> None:
-    """End the stage where a finding, as the report holds it, is an error.
+def raise_errors(findings: Sequence[LintFinding]) -> None:
+    """End the stage if a finding of the report is an error.
 
     Raises:
         DataError: Naming each of them, with the fix of the first.
@@ -112,8 +110,16 @@ def raise_errors(findings: list[dict[str, Any]]) -> None:
         )
 
 
-def histogram(lengths: Ints) -> dict[str, list[int]]:
-    """Count lengths in bins whose edges double, 0 to 8 first, with quartiles and extremes."""
+def histogram(lengths: Ints) -> LengthHistogram:
+    """Count lengths in bins whose edges double, with quantiles at 0, 5, 50, 95 and 100 %.
+
+    Args:
+        lengths: (rows,) characters.
+
+    Example:
+        >>> histogram(np.array([3, 9, 10]))["edges"], histogram(np.array([3, 9, 10]))["counts"]
+        ([0, 8, 16], [1, 2])
+    """
     if not len(lengths):
         return {}
     longest = int(lengths.max())

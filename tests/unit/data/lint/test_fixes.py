@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.data.lint.rows import found, linted
-from trainer.data.lint.finding import Finding, LintContext, PersonalData, Seen
+from trainer.data.lint.finding import CountedRows, Finding, LintContext, PersonalData
 from trainer.data.lint.findings.tokens import LongRows, TokenFacts, token_findings
 from trainer.data.lint.fixes import advised
 from trainer.data.lint.rules import RULES
@@ -99,13 +99,13 @@ def test_a_fix_that_the_finding_has_is_kept() -> None:
     ],
 )
 def test_personal_data_is_advised_by_its_type(kind: str, action: str, advice: str) -> None:
-    context = LintContext(rows_read=9, pii={kind: PersonalData(Seen(1), action)})
+    context = LintContext(rows_read=9, pii={kind: PersonalData(CountedRows(1), action)})
     (finding,) = [one for one in linted([], context, min_rows=0) if one.rule[0] == "P"]
     assert finding.to_json()["fix"] == advice
 
 
 def _facts(**changes: Any) -> TokenFacts:
-    none = Seen()
+    none = CountedRows()
     values = {"max_length": 64, "lengths": np.full(100, 32), "num_trained": 900, "long": LongRows(none, 0, 0, none)}
     values |= {"num_packs": 50, "fill": 0.99, "num_items": 50, "batch_size": 2, "num_steps": 75}
     return TokenFacts(**values | changes)

@@ -14,7 +14,7 @@ from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
 from tests.unit.data.lint.test_run import answers
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.lint.facts.row import PARSED_LINES, row_facts
-from trainer.data.lint.finding import Finding, LintContext, Seen
+from trainer.data.lint.finding import CountedRows, Finding, LintContext
 from trainer.data.lint.findings.labels import is_one_edit, variants
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import Linter, severity_of
@@ -281,9 +281,9 @@ def test_one_edit_is_a_letter_more_less_other_or_two_changed() -> None:
 
 def test_one_answer_to_very_many_prompts_is_reported_unless_rows_are_classes() -> None:
     rows = [*talk(60), *[chat(text, PROSE) for text in answers(30, seed=1)]]
-    same = replace(ENOUGH, same_answer=Seen(30, ("a.jsonl:61",)))
+    same = replace(ENOUGH, same_answer=CountedRows(30, ("a.jsonl:61",)))
     assert only(linted(rows, same), "B012").share == pytest.approx(1 / 3)
-    assert found(linted(rows, replace(ENOUGH, same_answer=Seen(9))), "B012") == []
+    assert found(linted(rows, replace(ENOUGH, same_answer=CountedRows(9))), "B012") == []
     classes = [chat(text, ("refund", "fee", "other")[at % 3]) for at, text in enumerate(answers(90))]
     assert found(linted(classes, same), "B012") == []
 

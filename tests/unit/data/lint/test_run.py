@@ -12,7 +12,7 @@ from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.clean.turns import EMPTY, JOINED, TRAILING
 from trainer.data.lint.facts.row import row_facts
-from trainer.data.lint.finding import LintContext, PersonalData, Seen
+from trainer.data.lint.finding import CountedRows, LintContext, PersonalData
 from trainer.data.lint.findings.upstream import CLEANED
 from trainer.data.lint.frequent import Frequent
 from trainer.data.lint.rules import REASONS, RULES
@@ -218,14 +218,18 @@ def test_what_other_steps_counted_is_reported() -> None:
         rows_train=700,
         rows_heldout=200,
         formats={"a.jsonl": {"messages": 990, "alpaca": 10}},
-        rejected={"invalid_json": Seen(2, ("a.jsonl:4",)), "invalid_csv": Seen(1, ("b.csv:2",)), "in_heldout": Seen(9)},
-        near_duplicates=Seen(5, ("a.jsonl:3 = a.jsonl:1",)),
-        leaks={"exact": Seen(3, ("a.jsonl:7 = t.jsonl:1",))},
+        rejected={
+            "invalid_json": CountedRows(2, ("a.jsonl:4",)),
+            "invalid_csv": CountedRows(1, ("b.csv:2",)),
+            "in_heldout": CountedRows(9),
+        },
+        near_duplicates=CountedRows(5, ("a.jsonl:3 = a.jsonl:1",)),
+        leaks={"exact": CountedRows(3, ("a.jsonl:7 = t.jsonl:1",))},
         pii={
-            "email": PersonalData(Seen(4), "report"),
-            "api_key": PersonalData(Seen(2), "redact"),
-            "jwt": PersonalData(Seen(1, ("a.jsonl:9",)), "report"),
-            "de_tax_id": PersonalData(Seen(1), "redact"),
+            "email": PersonalData(CountedRows(4), "report"),
+            "api_key": PersonalData(CountedRows(2), "redact"),
+            "jwt": PersonalData(CountedRows(1, ("a.jsonl:9",)), "report"),
+            "de_tax_id": PersonalData(CountedRows(1), "redact"),
         },
     )
     findings = linted([], context)
@@ -331,7 +335,7 @@ def test_pairs_that_contradict_each_other_are_named() -> None:
 
 
 def test_prompts_that_are_only_alike_are_no_more_than_a_note() -> None:
-    context = replace(ENOUGH, conflicts=Seen(2, ("a:1 = a:2",)), near_conflicts=Seen(90, ("a:3 = a:4",)))
+    context = replace(ENOUGH, conflicts=CountedRows(2, ("a:1 = a:2",)), near_conflicts=CountedRows(90, ("a:3 = a:4",)))
     same, alike = found(linted([], context), "Q003")
     assert (same.count, severity_of(same)) == (2, "warning") and (alike.count, severity_of(alike)) == (90, "info")
     labelled = [chat(text, ("refund", "lost_card", "other")[at % 3]) for at, text in enumerate(answers(60))]
@@ -372,7 +376,7 @@ def test_quoted_texts_are_cut_from_the_masked_row(monkeypatch: pytest.MonkeyPatc
     rows = [chat(f"ask {text}", f"Mail zelda.quirk77@fjordmail.de for the list of {text}") for text in answers(60)]
     masked = [chat(row["messages"][0]["content"], row["messages"][1]["content"].replace(*HIDDEN)) for row in rows]
     for limit in (100, 0):  # also where the table is full
-        monkeypatch.setattr("trainer.data.lint.tally.MAX_SHOWN", limit)
+        monkeypatch.setattr("trainer.data.lint.tally.MAX_MASKED", limit)
         linter = Linter(Lint())
         for number, (row, hidden) in enumerate(zip(rows, masked, strict=True), start=1):
             linter.add(f"a.jsonl:{number}", row_facts(row, hidden))

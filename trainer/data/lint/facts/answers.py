@@ -1,4 +1,4 @@
-"""Faults and kinds of an answer."""
+"""Find the faults of an answer and tell its kind."""
 
 from __future__ import annotations
 
@@ -25,37 +25,21 @@ from trainer.data.lint.facts.scripts import is_gibberish
 from trainer.data.lint.facts.text import LEFT_OVER
 
 OPENING_CHARS, CLOSING_CHARS = 250, 160
-"""Declining and asking back stand at the beginning of an answer, offers of more help at its end."""
+"""Refusals and questions back stand at the beginning of an answer, offers of more help at its end."""
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MIN_BROKEN_CHARS = 60
 BEGINNERS = frozenset(
     (
-        *(
-            "and",
-            "or",
-            "the",
-            "an",
-            "of",
-            "because",
-            "than",
-            "into",
-            "which",
-            "whose",
-            "their",
-            "its",
-            "our",
-            "your",
-            "my",
-        ),
-        *("und", "oder", "der", "das", "dem", "ein", "eine", "et", "ou", "le", "les", "un", "une", "des", "du"),
+        *("and", "or", "the", "an", "of", "because", "than", "into", "which", "whose", "their", "its", "our", "your"),
+        *("my", "und", "oder", "der", "das", "dem", "ein", "eine", "et", "ou", "le", "les", "un", "une", "des", "du"),
         *("el", "los", "las", "del", "que"),
     )
 )
-"""Words that no sentence ends with; `die` and `a` are other words too."""
+"""Words that end no sentence. `die` and `a` have other meanings too."""
 MISSING = frozenset(
     {"NaN", "nan", "NAN", "null", "NULL", "Null", "None", "NA", "N/A", "<NA>", "#N/A", "NaT", "(null)", "\\N"}
 )
-"""What spreadsheets, pandas and databases write into a cell that holds nothing; `none` and `n/a` are words too."""
+"""Empty cells of spreadsheets, pandas and databases. `none` and `n/a` are words too."""
 MISSING_CHARS = 12
 SENTENCE_CHARS = 72
 FIRST_SENTENCE = re.compile(r"[^.!?\n]{4,64}[.!?](?=\s)")
@@ -66,19 +50,19 @@ MAX_REPEATED_SHARE = 0.5
 MAX_LABEL_CHARS = 60
 MAX_REMARK_CHARS = 80
 OPEN_REMARK = re.compile(r" \((?:[^\W\d_]+[ ,'’-]*)+\Z")
-"""A remark in brackets that ends in a word, and not in its bracket."""
+"""A remark in brackets without its closing bracket."""
 MIN_LAST_WORDS = 7
-"""A last line that ends in so many plain words and no stop; a table, short items, code or a signature does not."""
+"""Plain words at the end of a last line without a stop. Tables, short items, code and signatures have fewer."""
 
 
 def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
-    """Return the rules that an answer breaks by itself; `lower` is it in lower case."""
+    """Return the rules that an answer breaks on its own; `lower` is the answer in lower case."""
     flags = []
     if speaks_for_others(prompt, lower) or (writes_template(prompt, lower) and not LEFT_OVER.is_left_over(answer)):
         flags.append("F024")
     if is_cut(answer) or is_broken_off(answer):
         flags.append("Q008")
-    if _copies(prompt, answer):
+    if copies_prompt(prompt, answer):
         flags.append("Q013")
     if repeats_itself(answer):
         flags.append("Q014")
@@ -96,12 +80,12 @@ def answer_flags(prompt: str, answer: str, lower: str) -> list[str]:
 
 
 def is_missing_value(text: str) -> bool:
-    """Tell a text that only says that there is none."""
+    """Tell whether a text is the word for an empty cell."""
     return len(text) < MISSING_CHARS and text.strip() in MISSING
 
 
 def answer_traits(answer: str, lower: str) -> list[str]:
-    """Return what kind of answer it is: refusal, clarification, prose, unfinished prose, long text without a stop."""
+    """Return the kinds of an answer: refusal, clarification, prose, unfinished, open (long without a stop), stock."""
     traits = []
     opening = lower[:OPENING_CHARS]
     if REFUSAL.are_in(opening):
@@ -122,7 +106,7 @@ def answer_traits(answer: str, lower: str) -> list[str]:
 
 
 def is_broken_off(answer: str) -> bool:
-    """Tell an answer whose last word begins something that never comes: `and the`."""
+    """Tell whether the answer ends in a word that begins a phrase: `and the`."""
     if len(answer) < MIN_BROKEN_CHARS or not answer[-1].isalpha():
         return False
     if OPEN_REMARK.search(answer[-MAX_REMARK_CHARS:]):
@@ -132,21 +116,26 @@ def is_broken_off(answer: str) -> bool:
 
 
 def has_slot(prompt: str, answer: str) -> bool:
-    """Tell a field in braces that was never filled in; a talk about templates is full of them."""
+    """Tell whether an answer has an empty field of a template, and no talk about templates."""
     if not ("{{" in answer and SLOT.search(answer)) and not SALUTATION.search(answer[:OPENING_CHARS]):
         return False
     return not ABOUT_SLOTS.search(answer) and not ABOUT_SLOTS.search(prompt)
 
 
 def edge_sentences(answer: str) -> tuple[str, str]:
-    """Return the first and last sentence where they are short, as stock phrases are; "" for none."""
+    """Return the first and the last sentence if they are short, as stock phrases are; "" for others.
+
+    Example:
+        >>> edge_sentences("Great question! It opens at nine. I hope this helps.")
+        ('Great question!', 'I hope this helps.')
+    """
     first = FIRST_SENTENCE.match(answer[:SENTENCE_CHARS])
     last = LAST_SENTENCE.search(answer[-SENTENCE_CHARS:]) if answer[-1] in ".!?" else None
     return first[0] if first else "", last[1] if last else ""
 
 
 def is_cut(answer: str) -> bool:
-    """Tell an answer that cannot be whole: an open code fence, or JSON that ends before it is closed."""
+    """Tell whether a code fence or a JSON value is never closed."""
     if "```" not in answer and answer[:1] not in "{[":
         return False
     text = answer.rstrip()
@@ -156,7 +145,7 @@ def is_cut(answer: str) -> bool:
 
 
 def _is_open_json(text: str) -> bool:
-    """Tell JSON that breaks off from text that merely begins with a bracket."""
+    """Tell JSON that breaks off from other text with a bracket at its beginning."""
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -165,7 +154,7 @@ def _is_open_json(text: str) -> bool:
 
 
 def is_prose(answer: str) -> bool:
-    """Tell sentences from code, tables and short answers, by the characters of the beginning."""
+    """Tell sentences from code, tables and short answers by the first 200 characters."""
     if len(answer) < MIN_PROSE_CHARS:
         return False
     head = answer[:MIN_PROSE_CHARS]
@@ -177,22 +166,22 @@ def num_letters(text: str) -> tuple[int, int]:
     """Count letters and capitals."""
     if not text.isascii():
         return sum(map(str.isalpha, text)), sum(map(str.isupper, text))
-    # What is left when they are deleted: a tenth of the time.
-    line = text.encode()
-    without_capitals = line.translate(None, CAPITALS)
-    return len(line) - len(without_capitals.translate(None, CAPITALS.lower())), len(line) - len(without_capitals)
+    # Deleting bytes takes a tenth of the time of a loop.
+    num_chars = len(text)
+    small = text.encode().translate(None, CAPITALS)
+    return num_chars - len(small.translate(None, CAPITALS.lower())), num_chars - len(small)
 
 
 def is_unfinished(answer: str) -> bool:
-    """Tell prose whose last line runs on without a stop; an item of a list needs none."""
+    """Tell whether prose ends without a stop. An item of a list needs none."""
     last = answer.rstrip()[-300:].rpartition("\n")[2].strip()
     words = last.split()[-MIN_LAST_WORDS:]
     is_item = last[:1] in "-*+•·–" or last[:3].rstrip(".) ").isdigit()
     return len(words) == MIN_LAST_WORDS and not is_item and all(word.rstrip(",").isalpha() for word in words)
 
 
-def _copies(prompt: str, answer: str) -> bool:
-    """Tell an answer that is the prompt, or begins with the whole of it; a passage taken from it is an answer."""
+def copies_prompt(prompt: str, answer: str) -> bool:
+    """Tell whether an answer is the prompt, or begins with all of it. A passage of the prompt may be an answer."""
     if prompt[:1] != answer[:1] and not prompt[:1].isspace() and not answer[:1].isspace():
         return False
     prompt, answer = prompt.strip(), answer.strip()
@@ -200,9 +189,9 @@ def _copies(prompt: str, answer: str) -> bool:
 
 
 def repeats_itself(answer: str) -> bool:
-    """Tell an answer at least half of whose runs of four words are repetitions, with letters in them."""
+    """Tell whether half of the runs of four words are repetitions."""
     words = answer.split()
-    # Few runs are made of few words: counting words first spares most texts the rest.
+    # Few different words make few different runs: this count spares most texts the rest.
     if len(words) < MIN_REPEATED_WORDS or len(set(words)) > (1 - MAX_REPEATED_SHARE) * len(words) + 3:
         return False
     runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
@@ -210,6 +199,6 @@ def repeats_itself(answer: str) -> bool:
 
 
 def label_of(answer: str) -> str:
-    """Return a short answer of one line, which may be a class; "" for a longer one."""
+    """Return a short answer of one line, a possible class; "" for a longer one."""
     text = answer.strip()
     return text if len(text) <= MAX_LABEL_CHARS and "\n" not in text else ""

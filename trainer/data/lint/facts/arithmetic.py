@@ -1,4 +1,4 @@
-"""Check sums that stand alone in an answer: two numbers, one operator, and their result."""
+"""Check sums in an answer: two numbers, one operator, and their result."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ SUM = re.compile(
     # nor the beginning of one: no units of another size, no remainders, no mixed numbers.
     r"(?![\w%°^!:]|[.,]\d| ?[-+*/×÷−(^]| x | \d| ?(?:mod|r|rem|cents?|thousand|million|billion|hundred|dozen|and a)\b)"
 )
-OTHER_NUMBERS = re.compile(
+SPECIAL_NUMBERS = re.compile(
     r"\b(?:binary|octal|hexa?decimal|base|mod(?:ulo|ular)?|puzzles?|riddles?|patterns?|clock|wrong|incorrect)\b"
 )
 
 
 def has_wrong_sum(prompt: str, answer: str) -> bool:
-    """Tell a sum whose result is wrong, to the digits that are written; other bases and puzzles are left alone."""
+    """Tell whether an answer has a sum with a wrong result. Other bases and puzzles are not checked.
+
+    Example:
+        >>> has_wrong_sum("", "114 + 121 = 237"), has_wrong_sum("", "10 / 3 = 3.33")
+        (True, False)
+    """
     if "=" not in answer:
         return False
     wrong = [match for match in SUM.finditer(answer) if _is_wrong(*match.groups())]
-    if not wrong or OTHER_NUMBERS.search(prompt.lower()) or OTHER_NUMBERS.search(answer.lower()):
+    if not wrong or SPECIAL_NUMBERS.search(prompt.lower()) or SPECIAL_NUMBERS.search(answer.lower()):
         return False
     return any(match[0] not in prompt for match in wrong)
 
@@ -31,12 +36,12 @@ def has_wrong_sum(prompt: str, answer: str) -> bool:
 def _is_wrong(left: str, operator: str, right: str, stated: str) -> bool:
     if any(len(number) > 1 and number[0] == "0" and number[1].isdigit() for number in (left, right, stated)):
         return False  # a time or a code
-    one, other, result = (_value(text) for text in (left, right, stated))
+    result = _value(stated)
     try:
-        exact = _computed(one, operator.strip(), other)
+        exact = _computed(_value(left), operator.strip(), _value(right))
     except (DivisionByZero, InvalidOperation):
         return False
-    # Half a unit is rounding, up to a whole one is cutting off.
+    # Of the last digit, an error of half a unit is rounding, of less than one unit truncation.
     return abs(exact - result) >= Decimal(1).scaleb(int(result.as_tuple().exponent))
 
 
@@ -44,13 +49,13 @@ def _value(text: str) -> Decimal:
     return Decimal(re.sub("[$€£,]", "", text).replace("−", "-"))
 
 
-def _computed(one: Decimal, operator: str, other: Decimal) -> Decimal:
+def _computed(left: Decimal, operator: str, right: Decimal) -> Decimal:
     match operator:
         case "+":
-            return one + other
+            return left + right
         case "-" | "−":
-            return one - other
+            return left - right
         case "*" | "×" | "x":
-            return one * other
+            return left * right
         case _:
-            return one / other
+            return left / right

@@ -1,4 +1,4 @@
-"""Parse the code of fenced blocks, as far as the standard library can: Python, JSON and TOML."""
+"""Parse the code of fenced blocks in the languages of the standard library: Python, JSON and TOML."""
 
 from __future__ import annotations
 
@@ -22,18 +22,23 @@ NO_MODULE = re.compile(
 )
 """Sessions of an interpreter, shells and notebooks, omissions, placeholders, and Python 2."""
 JSON_IN_WORDS = re.compile(r"\.\.\.|//|/\*|…|<\w|^\s*#", re.MULTILINE)
-"""JSON with omissions and comments shows a form; nobody is meant to parse it."""
+"""JSON with omissions or comments is an illustration."""
 
 
 def code_of(answer: str) -> list[tuple[str, str]]:
-    """Return (language, code) of the closed blocks that name a language which is parsed."""
+    r"""Return (language, code) of the closed blocks in one of the languages.
+
+    Example:
+        >>> code_of("Do:\n```python\nx = 1\n```")
+        [('python', 'x = 1\n')]
+    """
     if "```" not in answer:
         return []
     return [(language.lower(), code) for language, code in BLOCK.findall(answer) if len(code) <= MAX_CHARS]
 
 
 def is_broken(language: str, code: str) -> bool:
-    """Tell whether a block is no sentence of its language; what is an excerpt on purpose is none."""
+    """Tell whether a block does not parse. Deliberate excerpts are not checked."""
     code = textwrap.dedent(code)
     if not code.strip():
         return False
@@ -50,7 +55,7 @@ def _is_json(code: str) -> bool:
     try:
         orjson.loads(code)
     except orjson.JSONDecodeError:
-        # Several values, one a line, are JSON lines.
+        # JSON lines: one value on each line.
         return "\n{" in code.strip() and all(_is_json(line) for line in code.splitlines() if line.strip())
     return True
 

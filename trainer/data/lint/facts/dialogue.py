@@ -1,4 +1,4 @@
-"""Tell what belongs outside a turn's text: other speakers, somebody's prompt template, reasoning that never ends."""
+"""Find turns of other speakers, prompt templates and open reasoning inside a turn's text."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TEMPLATE_TURN = re.compile(
     r"(?<!`)(?:\[inst\]|<\|(?:user|im_start\|>user|start_header_id\|>user)\|?>?|^### ?(?:human|user|instruction):)",
     re.MULTILINE,
 )
-"""How templates of chat models begin a user's turn."""
+"""Beginnings of a user's turn in the templates of chat models."""
 PROMPT_BEGINS = ("human:", "### human:", "### instruction:", "below is an instruction", "a chat between a curious")
 """Openings of the templates of HH, Alpaca and Vicuna."""
 PROMPT_ENDS = ("assistant:", "### response:", "<|assistant|>", "### answer:")
 REASONING = re.compile(r"\s*(?:<(think|thinking|thought|reasoning)>|\[THINK\])")
 SWITCHES = ("/no_think", "/think")
-"""What tells Qwen's hybrid models in the prompt whether to reason. Source: the model card of Qwen3."""
+"""Commands of a prompt for Qwen's hybrid models. Source: the model card of Qwen3."""
 
 
 def speaks_for_others(prompt: str, lower: str) -> bool:
-    """Tell an answer (in lower case) that goes on with turns of both sides, or begins with its own role's name."""
+    """Tell whether an answer (in lower case) continues with turns of both sides, or begins with its role's name."""
     if lower.startswith(("assistant", "response", "#", "*", " ", "\n", "gpt")) and OWN_NAME.match(lower):
         return True
     if ":" not in lower or "\n" not in lower or not any_in(ROLE_CUES, lower) or not OTHER_TURN.search(lower):
@@ -39,15 +39,15 @@ def speaks_for_others(prompt: str, lower: str) -> bool:
 
 
 def writes_template(prompt: str, lower: str) -> bool:
-    """Tell an answer (in lower case) in which a user's turn begins as a chat template writes it, unasked."""
+    """Tell whether an answer (in lower case) has a user's turn of a chat template, and the prompt not."""
     if not ("[inst]" in lower or "<|" in lower or "###" in lower) or not TEMPLATE_TURN.search(lower):
         return False
-    asked = prompt.lower()
-    return not ABOUT_DIALOGUE.search(asked) and not TEMPLATE_TURN.search(asked)
+    question = prompt.lower()
+    return not ABOUT_DIALOGUE.search(question) and not TEMPLATE_TURN.search(question)
 
 
 def has_own_template(prompt: str) -> bool:
-    """Tell a prompt that was rendered with somebody's template already."""
+    """Tell whether a prompt is rendered with a template already."""
     end = prompt[-20:].rstrip()
     if end[-1:] in (":", ">") and end.lower().endswith(PROMPT_ENDS):
         return True
@@ -55,7 +55,7 @@ def has_own_template(prompt: str) -> bool:
 
 
 def is_unclosed(answer: str) -> bool:
-    """Tell an answer that opens its reasoning, and does not close it."""
+    """Tell whether an answer opens its reasoning, and does not close it."""
     if answer[:1] not in "<[ \n" or not (opened := REASONING.match(answer)):
         return False
     close = f"</{opened[1]}>" if opened[1] else "[/THINK]"
@@ -63,14 +63,14 @@ def is_unclosed(answer: str) -> bool:
 
 
 def reasons(turn: Message) -> bool:
-    """Tell an assistant turn that holds reasoning, in its text or beside it."""
+    """Tell whether an assistant turn has reasoning, in its text or in a key of its own."""
     text = turn["content"]
     is_written = "</think" in text or (text[:1] in "<[ \n" and bool(REASONING.match(text)))
     return is_written or "reasoning_content" in turn or "thinking" in turn
 
 
 def switches_reasoning(record: Record, prompt: str) -> bool:
-    """Tell a row that says itself whether it reasons, by a setting of the template or a word in the prompt."""
+    """Tell whether a setting of the template or a command in the prompt switches reasoning on or off."""
     settings = record.get("chat_template_kwargs")
     if settings and ("enable_thinking" in settings or "reasoning_effort" in settings):
         return True

@@ -1,26 +1,26 @@
-"""Tell JSON answers, their keys and types, and answers that nearly are JSON."""
+"""Describe JSON answers by keys and types, and find answers that nearly are JSON."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL | re.IGNORECASE)
-MEANT = re.compile(r"\A(?:\{\s*\"[^\"\n]{1,80}\"\s*:|\[\s*(?:\{\s*\"|\"))")
-"""What begins like this was meant as JSON; `[Romeo enters]` and `{name}` were not."""
+LIKE_JSON = re.compile(r"\A(?:\{\s*\"[^\"\n]{1,80}\"\s*:|\[\s*(?:\{\s*\"|\"))")
+"""Beginning of intended JSON, unlike `[Romeo enters]` and `{name}`."""
 PYTHON_NAMES = re.compile(r"\b(?:True|False|None)\b|'\s*[:,}\]]")
 MAX_KEYS, MAX_DEPTH = 60, 4
 PATH, TYPE = "\x1e", "\x1f"
-"""Between the entries of a schema, and between a path and its type."""
+"""Separators of the entries of a schema, and of path and type."""
 
 
 class JsonForm(NamedTuple):
-    """What an answer is of JSON."""
+    """How an answer holds JSON."""
 
     form: str = ""
-    """plain, fenced, prefixed (words before it), broken (meant as JSON, and none) or ""."""
+    """plain, fenced, prefixed (words before it), broken (intended JSON that does not parse) or ""."""
     schema: str | None = None
     """Paths and types of a JSON object, sorted; "" for a list or for no keys."""
 
@@ -30,7 +30,7 @@ ENDS = frozenset("}]`")
 
 
 def json_form(answer: str, prompt: str) -> JsonForm:
-    """Return how an answer holds JSON, and its keys with their types."""
+    """Return the form of an answer, and the schema of its JSON."""
     if answer[-4:].rstrip()[-1:] not in ENDS:
         return NO_JSON
     text = answer.strip()
@@ -47,12 +47,12 @@ def _plain(text: str, prompt: str) -> JsonForm:
         return JsonForm("plain", schema_of(orjson.loads(text)))
     except orjson.JSONDecodeError:
         is_python = PYTHON_NAMES.search(text) and "json" not in prompt.lower()
-        is_meant = MEANT.match(text) and text.endswith(("}", "]")) and not is_python
+        is_meant = LIKE_JSON.match(text) and text.endswith(("}", "]")) and not is_python
         return JsonForm("broken") if is_meant else NO_JSON
 
 
 def _prefixed(text: str) -> JsonForm:
-    """Read an object after one line of words; code and prose with braces are no such thing."""
+    """Read an object after one line of words. Code and prose with braces do not parse."""
     start = text.find('{"')
     if not 0 < start <= 120 or not text.endswith("}"):
         return NO_JSON
@@ -62,14 +62,19 @@ def _prefixed(text: str) -> JsonForm:
         return NO_JSON
 
 
-def schema_of(value: Any) -> str:
-    """Return the paths and types of a JSON value as one text: `age<TYPE>number`, joined by PATH."""
+def schema_of(value: object) -> str:
+    """Return the paths and types of a JSON value as one text.
+
+    Example:
+        >>> schema_of({"name": "a", "sizes": [1]}).replace(TYPE, "=").split(PATH)
+        ['name=string', 'sizes=list', 'sizes[]=number']
+    """
     entries: set[str] = set()
     _add_entries(value, "", MAX_DEPTH, entries)
     return PATH.join(sorted(entries)[:MAX_KEYS])
 
 
-def _add_entries(value: Any, path: str, depth: int, entries: set[str]) -> None:
+def _add_entries(value: object, path: str, depth: int, entries: set[str]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             inner = f"{path}.{key}" if path else key
@@ -84,12 +89,12 @@ def _add_entries(value: Any, path: str, depth: int, entries: set[str]) -> None:
                 entries.add(f"{path}[]{TYPE}{_type_of(item)}")
 
 
-def _type_of(value: Any) -> str:
+def _type_of(value: object) -> str:
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
     return names.get(type(value), "null")
 
 
 def keys_of_schema(schema: str) -> str:
-    """Return the outermost keys of a schema, in order: what a form of answers is."""
+    """Return the outermost keys of a schema in alphabetical order, joined by commas."""
     paths = {entry.partition(TYPE)[0] for entry in schema.split(PATH)} - {""}
     return ",".join(sorted({path for path in paths if "." not in path and "[]" not in path}))

@@ -1,4 +1,4 @@
-"""Language of a text, by py3langid; unknown is better than wrong."""
+"""Identify the language of a text by py3langid. Unknown is better than wrong."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 MIN_CHARS = 40
-"""py3langid names 84 % of texts of four words rightly and 96 % of whole rows: shorter texts are not asked about."""
+"""Shorter texts stay unknown: py3langid identifies 84 % of texts of four words, and 96 % of rows."""
 MAX_CHARS = 240
 MIN_PROBABILITY = 0.99
 MIN_GUESS = 0.7
 NO_LANGUAGE = "zxx"
 FIRST_LINES = 1_000
 ONE_IN = 83
-"""Of later lines: a million rows give 13,000 samples, which tell a share of 5 % to within 0.4 points (95 %)."""
+"""Share of later lines. A million rows give 13,000 samples: a share of 5 % is known to 0.4 points (95 %)."""
 
 
 def is_sampled(source: str, line: int) -> bool:
-    """Tell whether the language of a row is asked for: every one of the first lines of a file, then a fixed sample."""
+    """Tell whether a row is in the sample: the first lines of a file, then a fixed one in `ONE_IN`."""
     return line <= FIRST_LINES or zlib.crc32(f"{source}:{line}".encode()) % ONE_IN == 0
 
 
@@ -35,27 +35,27 @@ ASKS_FOR_ANOTHER = re.compile(
 
 
 class Languages(NamedTuple):
-    """Languages of a prompt and its answer; "" where they are not known."""
+    """Languages of a prompt and its answer, ISO 639-1; "" for unknown."""
 
     prompt: str = ""
     answer: str = ""
     guess: str = ""
-    """Of the prompt where it is likely and not sure: short prompts are named rightly, and seldom surely."""
+    """Likely language of the prompt: for short prompts it is mostly right, and seldom certain."""
 
 
 def languages_of(prompt: str, answer: str) -> Languages:
-    """Identify prompt and answer; a prompt that asks for a language, as translations do, is left open."""
-    answered = language_of(answer)
+    """Identify prompt and answer. A prompt that asks for another language, such as a translation, stays unknown."""
+    answer_code = language_of(answer)
     code, probability = _classify(prompt)
-    if answered and code != answered and ASKS_FOR_ANOTHER.search(prompt):
-        return Languages("", answered)
+    if answer_code and code != answer_code and ASKS_FOR_ANOTHER.search(prompt):
+        return Languages("", answer_code)
     if probability >= MIN_PROBABILITY:
-        return Languages(code, answered)
-    return Languages("", answered, code if probability >= MIN_GUESS else "")
+        return Languages(code, answer_code)
+    return Languages("", answer_code, code if probability >= MIN_GUESS else "")
 
 
 def language_of(text: str) -> str:
-    """Return the two-letter code of the language, or "" for a text that is short, no prose, or not clear."""
+    """Return the ISO 639-1 code of a text; "" if it is short, no prose, or not clear."""
     code, probability = _classify(text)
     return code if probability >= MIN_PROBABILITY else ""
 

@@ -1,6 +1,6 @@
-"""Phrases of answers that decline, ask back, name a model or were never filled in.
+"""Search answers for refusals, questions back, names of models and unfilled fields.
 
-English for the most part; the openings of refusals in other common languages.
+Mostly English; refusals in other common languages too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HELPING = (
 
 
 def any_in(cues: Sequence[str], text: str) -> bool:
-    """Search substrings; a loop costs half of what a generator does."""
+    """Search substrings. A loop costs half of what a generator does."""
     for cue in cues:  # noqa: SIM110
         if cue in text:
             return True
@@ -24,11 +24,15 @@ def any_in(cues: Sequence[str], text: str) -> bool:
 
 
 class Phrases:
-    """A pattern that is only tried on texts that hold one of its cues: a substring costs a hundredth of a search.
+    """A pattern behind substrings: a substring costs a hundredth of a search.
 
     Args:
-        cues: substrings, joined by `|`; after `MARK>`, they are only looked for where the mark stands in the text.
-        patterns: of which one must match.
+        cues: substrings joined by `|`, or mark -> such substrings for texts with that mark.
+        patterns: one of them must match.
+
+    Example:
+        >>> Phrases("hope", r"hope th(?:is|at) helps").are_in("i hope this helps")
+        True
     """
 
     def __init__(self, cues: str | dict[str, str], *patterns: str) -> None:
@@ -64,18 +68,19 @@ MAKERS = (
     "openai|open ai|anthropic|google|deepmind|meta(?: ai)?|mistral ai|alibaba(?: cloud)?|deepseek|microsoft|xai|baidu"
     "|moonshot|zhipu|lmsys|laion|cohere"
 )
-MADE = r"\b(?:trained|developed|created|made|built|designed)(?: and \w+)? by\b"
+MADE_BY = r"\b(?:trained|developed|created|made|built|designed)(?: and \w+)? by\b"
 ASSISTANT = r"\b(?:ai|language model|chatbot|assistant)\b"
 IDENTITY = Phrases(
     {"": "i'm |i am |i was |name is |ich bin |je suis |soy |sono ", "’": "i’m ", "我": "我是", "由": "由"},
     r"\b(?:i(?:['’]m| am| was)|my name is|ich bin|je suis|soy|sono) (?:"
     rf"(?:(?:called|named|an? [\w -]{{0,30}}(?:called|named)) )?(?:{MODELS})"
-    rf"|[^.\n]{{0,80}}{MADE} (?:the team at |researchers at )?(?:{MAKERS})\b"
-    rf"|[^.,\n{{]{{1,40}}, an? [^.\n]{{0,40}}{ASSISTANT}[^.\n]{{0,30}}{MADE})",
+    rf"|[^.\n]{{0,80}}{MADE_BY} (?:the team at |researchers at )?(?:{MAKERS})\b"
+    rf"|[^.,\n{{]{{1,40}}, an? [^.\n]{{0,40}}{ASSISTANT}[^.\n]{{0,30}}{MADE_BY})",
     rf"我是[^。\n]{{0,12}}(?:{MODELS})|由(?:openai|anthropic|阿里|百度|谷歌|深度求索)[^。\n]{{0,12}}(?:开发|训练|创建)",
 )
 """Assistants by the name of a model, by a known maker, or by any name and maker (`I'm Max, an assistant made by`).
-Names that people have too (Claude, Gemini) want their maker beside them.
+
+Names of persons or stars (Claude, Gemini) count with their maker only.
 """
 PLACEHOLDER = Phrases(
     {
@@ -91,18 +96,18 @@ PLACEHOLDER = Phrases(
     r"(?<![\w#/*'\"-])(?:todo|tbd|fixme):",
 )
 SLOT = re.compile(r"\{\{ ?[A-Za-z_][\w .]{0,40}\}\}")
-"""A field of a mail merge or a prompt template that was never filled in."""
+"""An unfilled field of a mail merge or a prompt template."""
 ABOUT_TAGS = re.compile(
     r"\b(?:entit\w+|tag\w*|label\w*|annotat\w+|anonymi\w+|redact\w*|mask\w*|de-?identif\w+|ner)\b", re.I
 )
-"""Prompts whose answers hold `[DATE]` on purpose."""
+"""Prompts with `[DATE]` in their answers on purpose."""
 SALUTATION = re.compile(
     r"\b(?:dear|hi|hello|hey|lieber?|sehr geehrter?|hallo|bonjour|ch[eè]re?|salut|hola|estimad[oa]|ciao|car[oa])"
     r"(?: (?:mr|mrs|ms|dr|herr|frau|monsieur|madame|señora?)\.?)? "
     r"(?:\$?\{\w{1,40}\}|%\(\w{1,40}\)s|<[A-Za-z][\w ]{0,40}>|\[[A-Za-z][\w ]{0,40}\]|_{3,}|[Xx]{3,})(?!\w)",
     re.I,
 )
-"""A greeting whose name was never filled in, in the forms of format strings, shells and hand-made letters."""
+"""A greeting with an unfilled name, in the forms of format strings, shells and letters."""
 ABOUT_SLOTS = re.compile(
     r"`|\\|\{%|\b(?:jinja|mustache|handlebars|vue|angular|django|template|placeholder|latex|ansible|helm)", re.I
 )
@@ -149,4 +154,4 @@ NONE_OF_THEM = re.compile(
     r"|out[ _-]of[ _-](?:scope|domain)|not[ _-](?:sure|applicable|enough|supported)|no[ _-](?:answer|intent|match)",
     re.IGNORECASE,
 )
-"""A class for what belongs to no other class."""
+"""A class for prompts of no other class."""

@@ -1,4 +1,4 @@
-"""What the linter has to know about one row: small, picklable, computed in the pool that reads the rows."""
+"""Compute the facts of one row for the linter: small and picklable."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ Kind = Literal["turns", "pair", "labelled", "text", "tokens"]
 SYSTEM_CHARS = 300
 EDGE_CHARS, ENDING_CHARS = 24, 12
 MIN_EDGE_CHARS = 60
-"""Openings and endings of shorter answers say nothing: the answer itself is counted."""
+"""Openings and endings of shorter answers do not count: `label` counts the answer itself."""
 PARSED_LINES = 20_000
-"""Code and sums are checked in so many first lines of a file, then in a fixed sample."""
+"""Code and sums are checked in the first lines of a file, then in a fixed sample."""
 DIGITS, NO_WORD = re.compile(r"\d+"), re.compile(r"[\W_]+")
 
 
 class RowFacts(NamedTuple):
-    """Facts of one row; texts are excerpts, and no text of a row without personal data is added to."""
+    """Facts of one row. Texts are excerpts."""
 
     kind: Kind
     flags: tuple[str, ...] = ()
-    """Rules that the row breaks by itself."""
+    """Rules that the row breaks on its own."""
     traits: tuple[str, ...] = ()
     """refusal, clarification, prose, unfinished, open, stock, tools, thinking, switched, code, sum."""
     turns: int = 0
     """Turns without the system turn."""
     prompt_chars: int = 0
-    """Characters of all that the last answer answers, without the system turn."""
+    """Characters of the turns before the last answer, without the system turn."""
     answer_chars: int = 0
     """Characters of the last answer; of a pair, the chosen one's."""
     rejected_chars: int = 0
@@ -59,35 +59,50 @@ class RowFacts(NamedTuple):
     label: str = ""
     json_form: str = ""
     schema: str | None = None
-    """See `structure.JsonForm`."""
+    """See `json_form.JsonForm`."""
     prompt_opening: str = ""
     answer_opening: str = ""
     answer_ending: str = ""
     first_sentence: str = ""
     last_sentence: str = ""
-    """Where they are short: what a stock phrase can be."""
+    """Short ones only, as stock phrases are."""
     language: str = ""
     answer_language: str = ""
     guessed_language: str = ""
-    """Of the prompt, where it is likely and not sure; counts where most prompts have it."""
+    """Likely language of the prompt. It counts if most prompts are in that language."""
     tools: tuple[str, ...] = ()
-    """Name and digest of the form of each tool that is offered."""
+    """Name of each tool and digest of its parameters."""
     is_good: bool | None = None
-    """The true/false label of a row that has one."""
+    """Label of a row with one."""
     chosen_key: int = 0
     """Of a pair: digest of the prompt with the chosen answer; 0 for others."""
     rejected_key: int = 0
-    shown: dict[str, str] | None = None
-    """Field with a text -> how that text is shown, of a row that holds personal data."""
+    masked_texts: dict[str, str] | None = None
+    """Name of a field -> its text masked, for a row with personal data."""
 
 
-class Quotable(NamedTuple):
-    """Texts of a row that findings may quote."""
+class Conversation(NamedTuple):
+    """A row with turns, cut before its last answer."""
 
-    system: str = ""
-    prompt: str = ""
-    """What the last answer answers."""
-    answer: str = ""
+    kind: Kind
+    prompt: list[Message]
+    answer: list[Message]
+
+    @property
+    def system(self) -> str:
+        """Text of the system turn; "" for none."""
+        first = next(iter([*self.prompt, *self.answer]), None)
+        return first["content"] if first and first["role"] == "system" else ""
+
+    @property
+    def question(self) -> str:
+        """Text of the turn before the answer."""
+        return self.prompt[-1]["content"] if self.prompt else ""
+
+    @property
+    def text(self) -> str:
+        """Text of the answer."""
+        return "\n".join(turn["content"] for turn in self.answer if turn["role"] == "assistant")
 
 
 def row_facts(record: Record, masked: Record | None = None) -> RowFacts:
@@ -95,51 +110,44 @@ def row_facts(record: Record, masked: Record | None = None) -> RowFacts:
 
     Args:
         record: the row.
-        masked: the same row with every value masked, where it holds personal data.
+        masked: the same row with every value masked, if it holds personal data.
     """
     if "input_ids" in record:
         return RowFacts("tokens")
     if "text" in record:
         return _text_facts(record)
-    facts = _pair_facts(record) if "chosen" in record else _answered(record, *_parts(record))
-    return facts if masked is None else facts._replace(shown=_as_shown(facts, masked))
-
-
-def _parts(record: Record) -> tuple[Kind, list[Message], list[Message]]:
-    """Return the kind of a row with turns, the turns before its last answer, and that answer's turns."""
+    facts = _conversation_facts(record)
     if "chosen" in record:
-        return "pair", record["prompt"], record["chosen"]
+        facts = _with_rejected(facts, record)
+    return facts if masked is None else facts._replace(masked_texts=_masked_texts(facts, masked))
+
+
+def conversation_of(record: Record) -> Conversation:
+    """Cut a row with turns before its last answer."""
+    if "chosen" in record:
+        return Conversation("pair", record["prompt"], record["chosen"])
     if "completion" in record:
-        return "labelled", record["prompt"], record["completion"]
+        return Conversation("labelled", record["prompt"], record["completion"])
     turns = record["messages"]
     last = next((index for index in range(len(turns) - 1, -1, -1) if turns[index]["role"] == "assistant"), len(turns))
-    return "turns", turns[:last], turns[last:]
+    return Conversation("turns", turns[:last], turns[last:])
 
 
-def _as_shown(facts: RowFacts, masked: Record) -> dict[str, str]:
-    """Return how each text among the facts is shown: cut from the masked row, so that no half of a value is left."""
-    _, prompt, answer = _parts(masked)
-    row = _quotable(prompt, answer)
-    first, last = edge_sentences(row.answer)
-    shown = {
+def _masked_texts(facts: RowFacts, masked: Record) -> dict[str, str]:
+    """Return the masked form of each text in the facts, cut from the masked row: no half of a value is left."""
+    row = conversation_of(masked)
+    answer = row.text
+    first, last = edge_sentences(answer)
+    texts = {
         "system": row.system[:SYSTEM_CHARS],
-        "label": row.answer.strip(),
-        "prompt_opening": _edge(row.prompt),
-        "answer_opening": _edge(row.answer),
-        "answer_ending": _ending(row.answer),
-        "first_sentence": first or row.answer[: len(facts.first_sentence)],
-        "last_sentence": last or row.answer[-len(facts.last_sentence) :],
+        "label": answer.strip(),
+        "prompt_opening": _opening(row.question),
+        "answer_opening": _opening(answer),
+        "answer_ending": _ending(answer),
+        "first_sentence": first or answer[: len(facts.first_sentence)],
+        "last_sentence": last or answer[-len(facts.last_sentence) :],
     }
-    return {name: text for name, text in shown.items() if getattr(facts, name)}
-
-
-def _quotable(prompt: list[Message], answer: list[Message]) -> Quotable:
-    first = next(iter([*prompt, *answer]), {"role": ""})
-    return Quotable(
-        first["content"] if first["role"] == "system" else "",
-        prompt[-1]["content"] if prompt else "",
-        "\n".join(turn["content"] for turn in answer if turn["role"] == "assistant"),
-    )
+    return {name: text for name, text in texts.items() if getattr(facts, name)}
 
 
 def _text_facts(record: Record) -> RowFacts:
@@ -150,110 +158,113 @@ def _text_facts(record: Record) -> RowFacts:
     return RowFacts("text", tuple(flags), answer_chars=len(text), language=language)
 
 
-def _pair_facts(record: Record) -> RowFacts:
-    facts = _answered(record, *_parts(record))
-    rejected = [turn["content"] for turn in record["rejected"]]
-    missing = ["Q029"] if any(map(is_missing_value, rejected)) else []
-    more = [flag for flag in [*text_flags(rejected), *missing] if flag not in facts.flags]
+def _with_rejected(facts: RowFacts, record: Record) -> RowFacts:
+    """Add the facts of the rejected answer of a pair."""
+    texts = [turn["content"] for turn in record["rejected"]]
+    flags = [*text_flags(texts), *(["Q029"] if any(map(is_missing_value, texts)) else [])]
     return facts._replace(
-        rejected_chars=sum(map(len, rejected)),
-        flags=(*facts.flags, *more),
+        rejected_chars=sum(map(len, texts)),
+        flags=(*facts.flags, *(flag for flag in flags if flag not in facts.flags)),
         chosen_key=_pair_key(record["prompt"], record["chosen"]),
         rejected_key=_pair_key(record["prompt"], record["rejected"]),
     )
 
 
-def _pair_key(prompt: list[Message], answer: list[Message]) -> int:
-    """Digest what is asked and answered, up to case and space."""
-    turns = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in prompt]
-    said = [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in answer]
-    return int(_digest(repr((turns, said))), 16)
+def _pair_key(*sides: list[Message]) -> int:
+    """Return a digest of prompt and answer, up to case and space."""
+    forms = [
+        [(turn["role"], " ".join(turn["content"].casefold().split()), turn.get("tool_calls")) for turn in turns]
+        for turns in sides
+    ]
+    return int(_digest(repr(forms)), 16)
 
 
-def _answered(record: Record, kind: Kind, prompt: list[Message], answer: list[Message]) -> RowFacts:
-    turns = [*prompt, *answer]
-    said = "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")
-    system, asked, text = _quotable(prompt, answer)
-    form, lower = json_form(text, asked), text.lower()
-    flags = text_flags([turn["content"] for turn in turns]) + answer_flags(asked, text, lower)
-    if form.form == "broken":
-        flags.append("Q027")
-    traits = answer_traits(text, lower)
-    for more_flags, more_traits in (_turn_facts(record, turns, said, asked), _parsed_facts(record, asked, text)):
-        flags += more_flags
-        traits += more_traits
-    languages = languages_of(asked, text) if is_sampled(record["source"], record["line"]) else Languages()
-    is_long = len(text) >= MIN_EDGE_CHARS
-    first_sentence, last_sentence = edge_sentences(text) if is_long else ("", "")
-    tools = record.get("tools")
+def _conversation_facts(record: Record) -> RowFacts:
+    row = conversation_of(record)
+    turns = [*row.prompt, *row.answer]
+    prompt = "\n".join(turn["content"] for turn in row.prompt if turn["role"] != "system")
+    system, question, answer = row.system, row.question, row.text
+    form, lower = json_form(answer, question), answer.lower()
+    flags = text_flags([turn["content"] for turn in turns]) + answer_flags(question, answer, lower)
+    flags += ["Q027"] if form.form == "broken" else []
+    checked = _checked_facts(record, question, answer)
+    flags += [*_turn_flags(record, turns, question), *checked.flags]
+    traits = [*answer_traits(answer, lower), *_turn_traits(record, turns, prompt), *checked.traits]
+    languages = languages_of(question, answer) if is_sampled(record["source"], record["line"]) else Languages()
+    is_long = len(answer) >= MIN_EDGE_CHARS
+    first_sentence, last_sentence = edge_sentences(answer) if is_long else ("", "")
+    label = record.get("label")
     return RowFacts(
-        kind=kind,
+        kind=row.kind,
         flags=tuple(flags),
         traits=tuple(traits),
         turns=sum(turn["role"] != "system" for turn in turns),
-        prompt_chars=len(said),
-        answer_chars=len(text),
-        system=_excerpt(system),
+        prompt_chars=len(prompt),
+        answer_chars=len(answer),
+        system=_shared(system[:SYSTEM_CHARS]),
         system_key=_digest(system) if system else "",
         system_form=_form_of(system) if system else "",
-        label="" if form.form else label_of(text),
+        label="" if form.form else label_of(answer),
         json_form=form.form,
-        schema=None if form.schema is None else _same(form.schema),
-        prompt_opening=_edge(asked) if len(asked) >= MIN_EDGE_CHARS else "",
-        answer_opening=_edge(text) if is_long else "",
-        answer_ending=_ending(text) if is_long else "",
+        schema=None if form.schema is None else _shared(form.schema),
+        prompt_opening=_opening(question) if len(question) >= MIN_EDGE_CHARS else "",
+        answer_opening=_opening(answer) if is_long else "",
+        answer_ending=_ending(answer) if is_long else "",
         first_sentence=first_sentence,
         last_sentence=last_sentence,
         language=languages.prompt,
         answer_language=languages.answer,
         guessed_language=languages.guess,
-        tools=tuple(map(_same, schemas_of(tools))) if tools else (),
-        is_good=record.get("label") if isinstance(record.get("label"), bool) else None,
+        tools=tuple(map(_shared, schemas_of(record.get("tools") or []))),
+        is_good=label if isinstance(label, bool) else None,
     )
 
 
-def _turn_facts(record: Record, turns: list[Message], prompt: str, asked: str) -> tuple[list[str], list[str]]:
-    """Return flags and traits of the turns together: calls, reasoning, a template inside the prompt."""
-    flags, traits = [], []
-    has_calls = is_open = is_thinking = False
-    for turn in turns:
-        if turn["role"] == "assistant":
-            has_calls = has_calls or "tool_calls" in turn
-            is_open = is_open or is_unclosed(turn["content"])
-            is_thinking = is_thinking or reasons(turn)
-    if is_open:
-        flags.append("F026")
-    if has_own_template(asked):
-        flags.append("F025")
+def _turn_flags(record: Record, turns: list[Message], question: str) -> list[str]:
+    """Return the rules that reasoning, the last prompt and tool calls break."""
+    answers = [turn for turn in turns if turn["role"] == "assistant"]
+    flags = ["F026"] if any(is_unclosed(turn["content"]) for turn in answers) else []
+    flags += ["F025"] if has_own_template(question) else []
+    if any("tool_calls" in turn for turn in answers):
+        flags += tool_flags(turns, record.get("tools") or [])
+    return flags
+
+
+def _turn_traits(record: Record, turns: list[Message], prompt: str) -> list[str]:
+    answers = [turn for turn in turns if turn["role"] == "assistant"]
+    traits = []
     if switches_reasoning(record, prompt):
         traits.append("switched")
-    elif is_thinking:
+    elif any(map(reasons, answers)):
         traits.append("thinking")
-    if has_calls:
-        flags += tool_flags(turns, record.get("tools") or [])
-        traits.append("tools")
-    return flags, traits
+    return [*traits, "tools"] if any("tool_calls" in turn for turn in answers) else traits
 
 
-def _parsed_facts(record: Record, asked: str, text: str) -> tuple[list[str], list[str]]:
-    """Check code and sums, which takes longest: of later lines a sample."""
-    has_code, has_sums = "```" in text, "=" in text
-    # An answer that is marked as a bad one may well be wrong.
+class _Checked(NamedTuple):
+    flags: list[str]
+    traits: list[str]
+
+
+def _checked_facts(record: Record, question: str, answer: str) -> _Checked:
+    """Check code and sums. That is slow: beyond `PARSED_LINES`, only rows of the sample are checked."""
+    flags: list[str] = []
+    traits: list[str] = []
+    has_code, has_sums = "```" in answer, "=" in answer
+    # An answer with the label false may well be wrong.
     if not (has_code or has_sums) or record.get("label") is False:
-        return [], []
+        return _Checked(flags, traits)
     if record["line"] > PARSED_LINES and not is_sampled(record["source"], record["line"]):
-        return [], []
-    flags, traits = [], []
-    if has_code and (blocks := code_of(text)):
+        return _Checked(flags, traits)
+    if has_code and (blocks := code_of(answer)):
         traits.append("code")
         flags += ["Q022"] if any(is_broken(*block) for block in blocks) else []
     if has_sums:
         traits.append("sum")
-        flags += ["Q023"] if has_wrong_sum(asked, text) else []
-    return flags, traits
+        flags += ["Q023"] if has_wrong_sum(question, answer) else []
+    return _Checked(flags, traits)
 
 
-def _edge(text: str) -> str:
+def _opening(text: str) -> str:
     return text[:EDGE_CHARS].strip()
 
 
@@ -261,15 +272,9 @@ def _ending(text: str) -> str:
     return text.rstrip()[-ENDING_CHARS:]
 
 
-@lru_cache(maxsize=256)
-def _excerpt(text: str) -> str:
-    """Return the beginning, the same object for the same text, so that a list of facts pickles it once."""
-    return text[:SYSTEM_CHARS]
-
-
 @lru_cache(maxsize=1024)
-def _same(text: str) -> str:
-    """Return one object for equal texts, which a list of facts then pickles once."""
+def _shared(text: str) -> str:
+    """Return one object for equal texts. A list of facts pickles that object once."""
     return text
 
 

@@ -1,4 +1,4 @@
-"""Faults of a text that show without knowing what it means: one pass over all the strings of a row."""
+"""Find faults of form in the strings of a row: encoding, markup, space, special tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SPECIAL_CUES = (
     ("[", ("INST]", "[CLS]", "[SEP]", "[MASK]")),
     ("##", ("###e", "##e", "# e")),
 )
-"""How the chat templates of common models write the tokens that end turns and texts, by a mark that they all have."""
+"""Tokens of common chat templates that end turns and texts, by a mark in all of them."""
 MOJIBAKE = re.compile(
     "[\u00c2-\u00f4][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
 )
-"""UTF-8 read as Windows-1252: a first byte of two to four, then a following one; ftfy has the last word."""
+"""UTF-8 read as Windows-1252: a first byte of two to four, then a following one. ftfy decides."""
 MOJIBAKE_BEGIN = re.compile("[\u00c2-\u00f4]")
 INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
-"""Soft hyphen, zero-width space, word joiner, byte order mark; not the joiners of scripts."""
+"""Soft hyphen, zero-width space, word joiner, byte order mark. Joiners of scripts are sound."""
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 HTML = re.compile(
     r"</?(?:p|br|div|span|td|tr|th|table|li|ul|ol|b|i|u|strong|em|h[1-6]|font|img|a)(?:\s[^<>]{0,200})?/?>"
@@ -59,14 +59,14 @@ def text_flags(texts: list[str]) -> list[str]:
 
 
 def _has_special_token(texts: list[str], joined: str) -> bool:
-    """Whether tokens are left over from a rendering; those that a text merely quotes are encoded as plain text."""
+    """Tell whether tokens of a rendering are left over. Tokens in a quotation become plain text."""
     if not any(mark in joined and any_in(cues, joined) for mark, cues in SPECIAL_CUES):
         return False
     return any(LEFT_OVER.is_left_over(text) for text in texts)
 
 
 def _unicode_flags(joined: str, texts: list[str]) -> list[str]:
-    # Each character once: the searches that follow look at a hundred letters instead of all.
+    # Each character once: the searches read a hundred letters instead of all.
     letters = "".join(set(joined))
     flags = []
     if "\ufffd" in letters or (MOJIBAKE_BEGIN.search(letters) and _is_mojibake(joined)):
@@ -86,7 +86,6 @@ def _is_mojibake(text: str) -> bool:
 
 
 def _has_html(text: str) -> bool:
-    found = HTML.search(text)
-    if not found or ABOUT_MARKUP.search(text):
+    if not HTML.search(text) or ABOUT_MARKUP.search(text):
         return False
-    return "`" not in text or bool(HTML.search(CODE.sub("", text)))
+    return "`" not in text or HTML.search(CODE.sub("", text)) is not None

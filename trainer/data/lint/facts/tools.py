@@ -1,9 +1,9 @@
-"""Tool calls against the tools that the row itself offers."""
+"""Check tool calls against the tools of their row."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
@@ -22,14 +22,12 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 """Types of JSON Schema. Source: https://json-schema.org/draft/2020-12/json-schema-validation section 6.1.1."""
 
 
-def tool_flags(turns: Iterable[Message], tools: list[Tool]) -> list[str]:
+def tool_flags(turns: Sequence[Message], tools: list[Tool]) -> list[str]:
     """Return the rules that calls break.
 
-    F012: its schema does not allow the call. F022: the row does not list the tool. F010: an answer to a call that was
-    not made.
+    F012: the schema forbids the call. F022: the row does not list the tool. F010: an answer without its call.
     """
-    turns = list(turns)
-    # Tools written into the system prompt are read by the model, if not by us.
+    # A system prompt may describe tools in words, for the model alone.
     system = turns[0]["content"] if turns[0]["role"] == "system" else ""
     offered = {
         str(tool["function"]["name"]): tool["function"].get("parameters") for tool in tools if "function" in tool
@@ -43,14 +41,14 @@ def tool_flags(turns: Iterable[Message], tools: list[Tool]) -> list[str]:
                 flags += ["F022"] if call["function"]["name"] not in system else []
             elif not is_allowed(call["function"], offered):
                 flags.append("F012")
-        answered = turn.get("tool_call_id")
-        if answered is not None and called != {"None"} and str(answered) not in called:
+        call_id = turn.get("tool_call_id")
+        if call_id is not None and called != {"None"} and str(call_id) not in called:
             flags.append("F010")
     return sorted(set(flags))
 
 
 def schemas_of(tools: Iterable[Tool]) -> list[str]:
-    """Return name and digest of each tool's parameters; what a description says in words is left out."""
+    """Return name and digest of each tool's parameters, descriptions left out."""
     functions = [tool["function"] for tool in tools if "function" in tool]
     return [f"{function['name']}:{_digest(function.get('parameters'))}" for function in functions]
 
@@ -65,16 +63,13 @@ def _form_of(schema: object) -> object:
         words = {} if "properties" not in schema and "type" not in schema else {"description", "title", "examples"}
         return {key: _form_of(value) for key, value in schema.items() if key not in words}
     if isinstance(schema, list):
-        return (
-            sorted(map(str, schema)) if all(isinstance(item, str) for item in schema) else list(map(_form_of, schema))
-        )
+        names = [item for item in schema if isinstance(item, str)]
+        return sorted(names) if len(names) == len(schema) else list(map(_form_of, schema))
     return schema
 
 
 def is_allowed(function: Function, offered: Mapping[str, object]) -> bool:
-    """Check name, required arguments, unknown arguments, types and enums; what a schema does not say is allowed."""
-    if function["name"] not in offered:
-        return False
+    """Check required and unknown arguments, types and enums. Parts outside of JSON Schema are not checked."""
     schema = offered[function["name"]]
     if not isinstance(schema, dict) or not isinstance(properties := schema.get("properties"), dict):
         return True
@@ -91,18 +86,18 @@ def _fits(value: object, schema: object) -> bool:
     if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
         return False
     names = schema.get("type")
-    known = [TYPES[name] for name in _strings(names) if name in TYPES]
-    return not known or any(_is_of(value, kind) for kind in known)
+    types = [TYPES[name] for name in _strings(names) if name in TYPES]
+    return not types or any(_is_of(value, type_) for type_ in types)
 
 
 def _strings(names: object) -> list[str]:
-    """Return the names of a list, or of one name alone; what is no text names nothing."""
+    """Return the strings of a list, or a single string as a list."""
     return [name for name in (names if isinstance(names, list) else [names]) if isinstance(name, str)]
 
 
-def _is_of(value: object, kind: type | tuple[type, ...]) -> bool:
+def _is_of(value: object, type_: type | tuple[type, ...]) -> bool:
     if isinstance(value, bool):
-        return kind is bool
-    if kind is int and isinstance(value, float):
+        return type_ is bool
+    if type_ is int and isinstance(value, float):
         return value.is_integer()  # 3.0 is an integer in JSON Schema
-    return isinstance(value, kind)
+    return isinstance(value, type_)

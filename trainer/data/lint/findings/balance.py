@@ -1,8 +1,9 @@
-"""Findings about what the rows are made of: how many, which classes, which system prompts, how they decline."""
+"""Report how the rows are mixed: number, classes, refusals, openings, pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -16,39 +17,41 @@ from trainer.recipe.lint import Lint
 
 MIN_TABLE_ROWS = 20
 MIN_LABEL_SHARE = 0.9
-"""From so many short answers on, the rows may be a classification."""
+"""Least share of short answers in a classification."""
 MAX_LABELS_SHARE = 0.2
 MAX_SINGLE_SHARE = 0.05
-"""More answers than this share that occur once are no classes but other rows among them."""
-MAX_NAMED = 3
+"""Up to this share, answers that occur once are classes; more are other rows among the classes."""
+MAX_QUOTED = 3
 MIN_REFUSALS, FEW_REFUSALS = 3, 0.05
-"""From so many answers, and so large a share, refusals are worth a look."""
+"""From this number and share of answers on, refusals are reported as a figure."""
 
 
 def balance_findings(tally: RowTally, context: LintContext, section: Lint) -> Iterator[Finding]:
-    """Yield findings of the rules B."""
+    """Yield findings of the rules B, and Q018 and Q003 about pairs and near conflicts."""
     if context.rows_train < section.min_rows:
-        said = f"{context.rows_train} training rows (at least {section.min_rows})"
-        yield Finding("B001", said, context.rows_train)
-    yield from system_findings(tally, section)
-    yield from _declining(tally, section)
-    yield from _classes(tally, section)
-    yield from _spellings(tally, section)
-    yield from _same_answer(tally, context, section)
-    yield from _turns(tally)
-    yield from _openings(tally)
-    yield from _pairs(tally, section)
-    yield from _contradictions(tally, section)
-    yield from _near_conflicts(tally, context)
+        detail = f"{context.rows_train} training rows (at least {section.min_rows})"
+        yield Finding("B001", detail, context.rows_train)
+    yield from chain(
+        system_findings(tally, section),
+        _declining(tally, section),
+        _class_sizes(tally, section),
+        _spellings(tally),
+        _same_answer(tally, context, section),
+        _turns(tally),
+        _openings(tally),
+        _pairs(tally, section),
+        _contradictions(tally, section),
+        _near_conflicts(tally, context),
+    )
 
 
 def classes(tally: RowTally) -> dict[str, int]:
-    """Return class -> rows where the rows are a classification: short answers, many rows for each; else nothing."""
-    counts, asked = tally.labels, len(tally) - tally.kinds["text"] - tally.kinds["tokens"]
-    if asked < MIN_TABLE_ROWS or counts.total < MIN_LABEL_SHARE * asked or not counts.is_exact:
+    """Return class -> rows if the rows are a classification: short answers, many rows for each; else nothing."""
+    counts, total = tally.labels, tally.num_conversations()
+    if total < MIN_TABLE_ROWS or counts.total < MIN_LABEL_SHARE * total or not counts.is_exact:
         return {}
     distinct = len(counts.counts)
-    if distinct > max(2, MAX_LABELS_SHARE * asked):
+    if distinct > max(2, MAX_LABELS_SHARE * total):
         return {}
     single = sum(rows == 1 for rows in counts.counts.values())
     least = 2 if single > max(1, MAX_SINGLE_SHARE * distinct) else 1
@@ -56,66 +59,60 @@ def classes(tally: RowTally) -> dict[str, int]:
 
 
 def _declining(tally: RowTally, section: Lint) -> Iterator[Finding]:
-    """Report conversations that never decline or ask back, and those that do it too often."""
-    if named := classes(tally):
-        if len(named) > 2 and not any(NONE_OF_THEM.search(name) for name in named):
-            yield Finding("B003", f"none of the {len(named)} classes is for prompts that belong to no class", 0, 0.0)
+    """Report conversations that never decline or ask back, and those that do so too often."""
+    if names := classes(tally):
+        if len(names) > 2 and not any(NONE_OF_THEM.search(name) for name in names):
+            yield Finding("B003", f"none of the {len(names)} classes is for prompts that belong to no class", 0, 0.0)
         return
     prose, refusals, questions = (tally.counts[name] for name in ("prose", "refusal", "clarification"))
-    if tally.kinds["turns"] < MIN_TABLE_ROWS:
+    total, count = tally.kinds["turns"], refusals + questions
+    if total < MIN_TABLE_ROWS:
         return
-    share = (refusals + questions) / tally.kinds["turns"]
+    share = count / total
     rows = tuple((tally.first["refusal"] + tally.first["clarification"])[: section.max_rows_listed])
-    said = f"{refusals} answers decline, {questions} ask back ({share:.1%} of {tally.kinds['turns']})"
+    detail = f"{refusals} answers decline, {questions} ask back ({share:.1%} of {total})"
     if share > section.max_refusal_share:
-        yield Finding("B003", f"{said}: the model will decline too often", refusals + questions, share, rows, "warning")
+        yield Finding("B003", f"{detail}: the model will decline too often", count, share, rows, "warning")
     elif refusals >= MIN_REFUSALS and share > FEW_REFUSALS:
-        yield Finding("B003", f"{said}: meant so?", refusals + questions, share, rows, fix="read them")
-    elif refusals + questions == 0 and prose >= 0.3 * tally.kinds["turns"]:
+        yield Finding("B003", f"{detail}: meant so?", count, share, rows, fix="read them")
+    elif count == 0 and prose >= 0.3 * total:
         yield Finding("B003", "no answer declines or asks back: the model will never say that it cannot know", 0, 0.0)
 
 
-def _classes(tally: RowTally, section: Lint) -> Iterator[Finding]:
-    named = classes(tally)
-    total = sum(named.values())
-    if len(named) > 1:
-        by_size = list(named.items())
-        (largest, most), (smallest, least) = by_size[0], by_size[-1]
-        few = [name for name, rows in named.items() if rows < section.min_class_rows]
+def _class_sizes(tally: RowTally, section: Lint) -> Iterator[Finding]:
+    sizes = list(classes(tally).items())
+    if len(sizes) > 1:
+        (largest, most), (smallest, least) = sizes[0], sizes[-1]
         if most > section.max_class_ratio * least:
-            said = (
-                f"{most} rows of {tally.quoted(largest)}, {least} of {tally.quoted(smallest)} ({most / least:.0f} to 1)"
-            )
-            yield Finding("B004", said, least, least / total)
-        if few:
-            said = f"{len(few)} of {len(named)} classes have fewer than {section.min_class_rows} rows, such as "
-            said += tally.quoted(few[-1])
-            yield Finding("B004", said, sum(named[name] for name in few))
+            names = f"{most} rows of {tally.quoted(largest)}, {least} of {tally.quoted(smallest)}"
+            detail = f"{names} ({most / least:.0f} to 1)"
+            yield Finding("B004", detail, least, least / sum(rows for _, rows in sizes))
+        if small := [item for item in sizes if item[1] < section.min_class_rows]:
+            detail = f"{len(small)} of {len(sizes)} classes have fewer than {section.min_class_rows} rows, such as "
+            yield Finding("B004", detail + tally.quoted(small[-1][0]), sum(rows for _, rows in small))
     if tally.labels.total >= MIN_TABLE_ROWS:
         text, count = tally.labels.most_common(1)[0]
         if count > section.max_same_answer * len(tally):
-            yield Finding(
-                "B004", f"{count} of {len(tally)} answers are {tally.quoted(text)}", count, count / len(tally)
-            )
+            detail = f"{count} of {len(tally)} answers are {tally.quoted(text)}"
+            yield Finding("B004", detail, count, count / len(tally))
 
 
-def _spellings(tally: RowTally, section: Lint) -> Iterator[Finding]:
-    """Report classes that are spelled in several ways, among other answers too."""
+def _spellings(tally: RowTally) -> Iterator[Finding]:
+    """Report classes with several spellings, among other answers too."""
     mixed = list(variants(tally.labels.counts)) if tally.labels.total >= MIN_TABLE_ROWS else []
     if mixed:
-        count = sum(sum(others.values()) for _, others in mixed)
-        named = "; ".join(f"{tally.quoted(usual)}: {_listed(tally, others)}" for usual, others in mixed[:MAX_NAMED])
-        rows = [ref for _, others in mixed for label in others for ref in tally.first[f"label {label}"]]
-        listed = tuple(rows)[: section.max_rows_listed]
-        yield Finding("B011", f"{len(mixed)} classes: {named}", count, count / tally.labels.total, listed)
+        count = sum(sum(slips.values()) for _, slips in mixed)
+        quotes = "; ".join(f"{tally.quoted(usual)}: {_listed(tally, slips)}" for usual, slips in mixed[:MAX_QUOTED])
+        rows = tally.first_of(f"label {label}" for _, slips in mixed for label in slips)
+        yield Finding("B011", f"{len(mixed)} classes: {quotes}", count, count / tally.labels.total, rows)
 
 
 def _listed(tally: RowTally, spellings: dict[str, int]) -> str:
-    return ", ".join(f"{rows} {tally.quoted(label)}" for label, rows in list(spellings.items())[:MAX_NAMED])
+    return ", ".join(f"{rows} {tally.quoted(label)}" for label, rows in list(spellings.items())[:MAX_QUOTED])
 
 
 def _same_answer(tally: RowTally, context: LintContext, section: Lint) -> Iterator[Finding]:
-    """Report one answer to very many prompts where the rows are no classification: the model learns to say only it."""
+    """Report one answer to very many prompts, except in a classification: the model learns only this answer."""
     same, total = context.same_answer, tally.kinds["turns"]
     if total >= MIN_TABLE_ROWS and same.count >= section.max_repeated_answer * total and not classes(tally):
         yield Finding("B012", f"{same.count} of {total} rows", same.count, same.count / total, same.rows)
@@ -133,13 +130,12 @@ def _openings(tally: RowTally) -> Iterator[Finding]:
     table = tally.prompt_openings
     if table.total >= MIN_TABLE_ROWS and table.total >= 0.5 * len(tally) and table.top_share() > 0.8:
         text, count = table.most_common(1)[0]
-        said = f"{count} of {table.total} longer prompts begin with {tally.quoted(text)}"
-        said += f" ({EDGE_CHARS} characters compared)"
-        yield Finding("B007", said, count, count / table.total)
+        detail = f"{count} of {table.total} longer prompts begin with {tally.quoted(text)}"
+        yield Finding("B007", f"{detail} ({EDGE_CHARS} characters compared)", count, count / table.total)
 
 
 def _near_conflicts(tally: RowTally, context: LintContext) -> Iterator[Finding]:
-    """Report nearly the same prompts with different answers: among classes one is wrong, among others most are right.
+    """Report nearly the same prompts with different answers: one of two classes is wrong, most free answers are right.
 
     `What is a PCR test?` and `What is the KPMG company?` differ by two words inside a long common frame.
     """
@@ -148,28 +144,28 @@ def _near_conflicts(tally: RowTally, context: LintContext) -> Iterator[Finding]:
         return
     share = near.count / context.rows_read if context.rows_read else None
     if classes(tally):
-        said = "prompts that are nearly the same, of different classes; kept"
-        yield Finding("Q003", said, near.count, share, near.rows)
-        return
-    said = "the prompts are only nearly the same, and may rightly have different answers; kept"
-    fix = "look at them; where two ask the same, delete one"
-    yield Finding("Q003", said, near.count, share, near.rows, "info", fix)
+        detail = "prompts that are nearly the same, of different classes; kept"
+        yield Finding("Q003", detail, near.count, share, near.rows)
+    else:
+        detail = "the prompts are only nearly the same, and may rightly have different answers; kept"
+        fix = "look at them; where two ask the same, delete one"
+        yield Finding("Q003", detail, near.count, share, near.rows, "info", fix)
 
 
 def _contradictions(tally: RowTally, section: Lint) -> Iterator[Finding]:
     """Report pairs whose chosen answer another pair with the same prompt rejects."""
-    chosen, rejected = (np.asarray(keys, dtype=np.uint64) for keys in (tally.chosen, tally.rejected))
+    chosen, rejected = (np.asarray(keys, dtype=np.uint64) for keys in (tally.chosen, tally.rejected))  # (pairs,)
     both = np.intersect1d(chosen, rejected)
     if not both.size:
         return
-    rows = np.flatnonzero(np.isin(chosen, both) | np.isin(rejected, both))
-    of_rejected = {int(key): row for row, key in reversed(list(enumerate(rejected.tolist())))}
-    places = np.asarray(tally.pair_rows, dtype=np.int64)
-    named = []
-    for row in np.flatnonzero(np.isin(chosen, both))[: section.max_rows_listed].tolist():
-        one, other = tally.refs(places[[row, of_rejected[int(chosen[row])]]].tolist())
-        named.append(f"{one} = {other}")
-    yield Finding("Q018", "", len(rows), len(rows) / chosen.size, tuple(named))
+    num_rows = np.count_nonzero(np.isin(chosen, both) | np.isin(rejected, both))
+    # Reversed, so that the first pair with a key wins.
+    first_rejecting = {key: pair for pair, key in reversed(list(enumerate(rejected.tolist())))}
+    listed = []
+    for pair in np.flatnonzero(np.isin(chosen, both))[: section.max_rows_listed].tolist():
+        rows = [tally.pair_rows[pair], tally.pair_rows[first_rejecting[int(chosen[pair])]]]
+        listed.append(" = ".join(tally.refs(rows)))
+    yield Finding("Q018", "", int(num_rows), int(num_rows) / chosen.size, tuple(listed))
 
 
 def _pairs(tally: RowTally, section: Lint) -> Iterator[Finding]:
@@ -177,10 +173,11 @@ def _pairs(tally: RowTally, section: Lint) -> Iterator[Finding]:
     for side in ("chosen", "rejected"):
         count = tally.num_longer[side]
         if pairs >= MIN_TABLE_ROWS and count > section.max_chosen_longer * pairs:
-            said = f"the {side} answer is longer in {count / pairs:.0%} of {pairs} pairs: length alone tells them apart"
-            yield Finding("B008", said, count, count / pairs)
+            share = count / pairs
+            detail = f"the {side} answer is longer in {share:.0%} of {pairs} pairs: length alone tells them apart"
+            yield Finding("B008", detail, count, share)
     labelled = tally.num_good.total()
     rarer = min(tally.num_good[True], tally.num_good[False])
     if labelled and rarer < section.min_label_share * labelled:
-        said = f"{tally.num_good[True]} good, {tally.num_good[False]} bad answers"
-        yield Finding("B009", said, rarer, rarer / labelled)
+        detail = f"{tally.num_good[True]} good, {tally.num_good[False]} bad answers"
+        yield Finding("B009", detail, rarer, rarer / labelled)
