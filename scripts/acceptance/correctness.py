@@ -16,9 +16,8 @@ from bitsandbytes.nn import Linear4bit
 from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.workplace import Workplace
-from trainer.engine.batch import of_rows
+from trainer.engine.batch import moved, of_rows
 from trainer.engine.prepare import prepare
-from trainer.methods.collate import moved
 from trainer.model.adapter import attach
 from trainer.model.load import load_model
 from trainer.recipe.model import LoraAdapter, ModelSection, QloraAdapter
@@ -41,7 +40,7 @@ def load(folder: Path, kind: str, dtype: torch.dtype, place: torch.device) -> An
     """Load a base model as the trainer does, with a seeded LoRA adapter whose B is not zero."""
     adapter = (QloraAdapter if kind == "qlora" else LoraAdapter)(kind=kind, r=8, alpha=16.0)
     section = ModelSection(name_or_path=str(folder))
-    model = attach(load_model(section, folder, adapter=adapter, dtype=dtype, place=place), adapter)
+    model = attach(load_model(section, folder, adapter=adapter, dtype=dtype, placement=place), adapter)
     generator = torch.Generator().manual_seed(1)
     for weight in trained(model):
         weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)

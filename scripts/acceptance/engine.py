@@ -14,12 +14,11 @@ from acceptance.correctness import CARD, CPU, EXACT, load, relative, trained
 from acceptance.report import Limit, Report
 from acceptance.workplace import Workplace
 from trainer.engine import flash
-from trainer.engine.batch import of_pairs, of_rows
+from trainer.engine.batch import moved, of_pairs, of_rows
 from trainer.engine.head import Logits, log_probs
 from trainer.engine.plain import by_segment
 from trainer.engine.prepare import prepare
 from trainer.engine.segments import Segment, Segments
-from trainer.methods.collate import moved
 
 LARGEST_GRADIENT_ERROR = 2e-2  # bfloat16 has 8 bits: 4e-3 for each of the roundings that follow one another
 FASTER = {"dpo": 2.5, "sft": 1.5}

@@ -17,7 +17,7 @@ from acceptance.workplace import Workplace
 from trainer.engine import float8
 from trainer.model.load import device
 from trainer.model.planning.advice import planned
-from trainer.model.planning.gpus import known_as
+from trainer.model.planning.gpus import listed_card
 from trainer.model.planning.model_shape import Outline
 from trainer.model.planning.planner import GIB
 from trainer.verbs.bench import clock
@@ -150,7 +150,9 @@ def same(one: Measured, other: Measured) -> dict[str, Any]:
 
 def predicted_gain(rig: Rig, what: Lever) -> float | None:
     """Return the ratio of predicted seconds of a step."""
-    card = known_as(clock.device_name(), torch.cuda.get_device_properties(0).total_memory) if clock.on_cuda() else None
+    card = (
+        listed_card(clock.device_name(), torch.cuda.get_device_properties(0).total_memory) if clock.on_cuda() else None
+    )
     if card is None:
         return None
     outline = Outline.of(rig.model.config.get_text_config().to_dict())

@@ -23,7 +23,7 @@ from acceptance.models import write_rows
 from acceptance.workplace import Workplace
 from trainer.engine import lora
 from trainer.engine.prepare import Engine
-from trainer.methods import build, worker
+from trainer.methods import assembly, worker
 from trainer.methods.batch_plan import plan_batches
 from trainer.methods.callbacks import StopSignals
 from trainer.methods.context import Inputs, Job, TrainingContext
@@ -102,7 +102,7 @@ class Rig:
         model = random_model(shape, recipe, self.types.weights, length)
         self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
         if recipe.train.float8_base:
-            build.hold_in_float8(self.model, device(), _say)
+            assembly.hold_in_float8(self.model, device(), _say)
 
     def recipe(self, setting: Setting) -> Recipe:
         return load_recipe(self.path, sets=[*self.sets, *setting.sets])
@@ -113,21 +113,21 @@ class Rig:
         set_seed(recipe.seed)
         same_start(self.model)
         worker.start_processes(None)
-        loop, settled = self._loop(recipe, setting)
+        loop, plan = self._loop(recipe, setting)
         watch = Stopwatch()
         loop.add_callback(watch)
         clock.reset_peak()
         loop.train()
         lines = [line for line in loop.state.log_history if "loss" in line]
-        found = settled.chosen.forecast if settled.chosen else None
+        memory_plan = plan.memory
         measured = Measured(
             tokens_per_s=recipe.train.global_batch_size * self.length / watch.seconds(),
             peak_bytes=clock.peak_bytes(),
-            predicted_bytes=found.memory.peak if found else None,
+            predicted_bytes=memory_plan.memory.peak if memory_plan else None,
             loss=float(lines[0]["loss"]),
             grad_norm=float(lines[0]["grad_norm"]),
-            recompute=described(found.levels) if found else "full" if settled.recomputes else "none",
-            micro_batch_size=settled.plan.micro_batch_size,
+            recompute=described(memory_plan.levels) if memory_plan else "full" if plan.recomputes_all else "none",
+            micro_batch_size=plan.steps.micro_batch_size,
         )
         del loop
         free()
@@ -137,14 +137,14 @@ class Rig:
         folder = self.place.folder / "limits" / str(time.monotonic_ns())
         job = Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
-        engine = self._switched(build.build_engine(job, self.model, inputs, _say), setting.without)
-        parts = TrainingContext(
+        engine = self._switched(assembly.build_engine(job, self.model, inputs, _say), setting.without)
+        context = TrainingContext(
             job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say
         )
-        settled = plan_batches(parts, 1)
-        loop, _ = build.build_loop(parts, settled, StopSignals())
+        plan = plan_batches(context, 1)
+        loop, _ = assembly.build_loop(context, plan, StopSignals())
         loop.args.save_strategy = SaveStrategy.NO
-        return loop, settled
+        return loop, plan
 
     def _inputs(self, recipe: Recipe) -> Inputs:
         count = recipe.train.global_batch_size * self.steps

@@ -362,7 +362,7 @@ def test_a_batch_that_cannot_be_divided_is_exit_2(finished: Project) -> None:
 def test_a_bug_in_a_training_process_is_exit_1(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = prepared(finished)
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.methods.batch_plan.solve_plan", lambda *_, **__: 1 / 0)
+        patch.setattr("trainer.methods.batch_plan.plan_steps", lambda *_, **__: 1 / 0)
         result = project.call("train", worker=True)
     assert result.code == 1 and "ZeroDivisionError" in result.err
     assert json.loads((project.run / "train/exit.json").read_text())["exit_code"] == 1

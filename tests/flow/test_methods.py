@@ -121,13 +121,12 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
     import torch
     from accelerate import Accelerator
 
+    from tests.stores import pair_store
     from trainer.engine.prepare import prepare
     from trainer.methods.reference_log_probs import reference_log_probs
     from trainer.model import adapter as adapters
     from trainer.model.load import load_model
     from trainer.recipe.model import LoraAdapter, ModelSection
-    from trainer.tokens.chat import PairTokens
-    from trainer.tokens.store import from_pairs
 
     section, cache = ModelSection(name_or_path=str(tiny_model_dir)), tool_calls.folder
     start = LoraAdapter(kind="lora", init_from=str(tool_calls.run))
@@ -137,7 +136,7 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
         logs = policy(input_ids=whole).logits.log_softmax(-1)[0]
         with policy.disable_adapter():
             base = policy(input_ids=whole).logits.log_softmax(-1)[0]
-    store = from_pairs([(0, PairTokens([5, 6, 7], [8, 9], [10, 11]))])
+    store = pair_store([([5, 6, 7], [8, 9], [10, 11])])
     engine = prepare(policy, [whole[0].numpy()], attention="auto", say=lambda _: None)
     found = reference_log_probs(policy, engine, store, pad_id=0, accelerator=Accelerator(cpu=True))
     assert float(found[0, 0]) == pytest.approx(float(logs[2, 8] + logs[3, 9]), abs=1e-4)

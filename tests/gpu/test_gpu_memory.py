@@ -21,9 +21,8 @@ def training() -> Any:
     import numpy as np
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from trainer.engine.batch import of_rows
+    from trainer.engine.batch import moved, of_rows
     from trainer.engine.prepare import prepare
-    from trainer.methods.collate import moved
     from trainer.model.adapter import attach
     from trainer.recipe.model import LoraAdapter
 

@@ -176,11 +176,11 @@ def test_loss_is_the_mean_over_the_steps_trained_tokens() -> None:
 
 
 def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:
-    from trainer.methods.order import order, solve_plan
+    from trainer.methods.order import order, plan_steps
     from trainer.recipe.train import TrainSection
 
     section = TrainSection(global_batch_size=8, num_train_epochs=2.5)
-    plans = [solve_plan(section, num_items=21, world_size=size, micro_batch_size=2) for size in (1, 2, 4)]
+    plans = [plan_steps(section, num_items=21, share=8 // size, micro_batch_size=2) for size in (1, 2, 4)]
     assert {plan.num_steps for plan in plans} == {7}  # ceil(52.5 / 8)
     assert [plan.micro_batch_size * plan.accumulation * size for plan, size in zip(plans, (1, 2, 4), strict=True)] == [
         8
@@ -188,5 +188,15 @@ def test_the_order_of_items_depends_on_seed_and_step_alone() -> None:
     items = order(plans[0], seed=3)
     assert len(items) == 56 and sorted(items[:21]) == sorted(items[21:42]) == list(range(21))
     assert (items == order(plans[2], seed=3)).all() and (items != order(plans[0], seed=4)).any()
-    with pytest.raises(ValueError, match="no multiple of 3 processes"):
-        solve_plan(section, num_items=21, world_size=3, micro_batch_size=4)
+
+
+@pytest.mark.parametrize(("size", "processes"), [("auto", 3), (8, 2)])
+def test_batches_that_processes_cannot_share_are_refused(size: Any, processes: int) -> None:
+    from trainer.errors import RecipeError
+    from trainer.model.planning.planner import micro_batch_sizes
+    from trainer.recipe.train import TrainSection
+
+    section = TrainSection(global_batch_size=8, micro_batch_size=size)
+    with pytest.raises(RecipeError) as caught:
+        micro_batch_sizes(section, processes)
+    assert "train.global_batch_size" in str(caught.value.problems[0])

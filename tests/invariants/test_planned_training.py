@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.command import Project
 from trainer.engine.prepare import Engine
-from trainer.methods import memory_plan, memory_trial
+from trainer.methods import hardware, memory_plan, memory_trial
 from trainer.methods.memory_trial import Trial
 from trainer.model.planning import gpus
 from trainer.model.planning.planner import MemoryPlan
@@ -75,7 +75,7 @@ def test_trying_plans_before_the_first_step_changes_no_bit(
 
     def run(self: Trial, plan: MemoryPlan) -> int | None:
         tried.append(plan)
-        monkeypatch.setattr(memory_trial, "measured", lambda _: plan.memory.passes + more)
+        monkeypatch.setattr(memory_trial, "peak_bytes", lambda _: plan.memory.passes + more)
         return real(self, plan)
 
     def on_a_tight_card(predictor: Any, batches: Any, share: int, card: gpus.Card) -> list[MemoryPlan]:
@@ -84,7 +84,7 @@ def test_trying_plans_before_the_first_step_changes_no_bit(
 
     monkeypatch.setattr(Trial, "run", run)
     monkeypatch.setattr(memory_plan, "candidates", on_a_tight_card)
-    monkeypatch.setattr(memory_plan, "seen_card", lambda _: gpus.Card("tight", 1 << 33))
+    monkeypatch.setattr(hardware, "local_card", lambda _: gpus.Card("tight", 1 << 33))
     result = project.call("train", worker=True)
     assert result.code == 0, result.text
     assert [plan.levels[0] for plan in tried] == ["none", "elementwise"]
@@ -127,8 +127,8 @@ def test_two_processes_whose_layers_are_computed_again_train_what_one_does(
 def test_a_plan_with_pairs_knows_their_shared_prompts(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_plan, "seen_card", lambda _: gpus.Card("small", 4 << 30))
-    monkeypatch.setattr(memory_trial, "measured", lambda _: 1 << 20)
+    monkeypatch.setattr(hardware, "local_card", lambda _: gpus.Card("small", 4 << 30))
+    monkeypatch.setattr(memory_trial, "peak_bytes", lambda _: 1 << 20)
     project = prepared(tmp_path, tiny_model_dir, method={"kind": "dpo"}, train=TRAIN | {"micro_batch_size": "auto"})
     result = project.call("train", worker=True)
     assert result.code == 0, result.text
@@ -144,7 +144,7 @@ def test_running_out_of_memory_names_settings_that_fit(
     def full(self: Engine, model: Any, batch: Any) -> Any:
         calls.extend([1] * model.training)
         if len(calls) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory_plan. Tried to allocate 2.00 GiB.")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return score(self, model, batch)
 
     monkeypatch.setattr(Engine, "score", full)
@@ -167,12 +167,12 @@ def _decide(rank: int, folder: Path) -> None:
     """Plan in one of two processes whose cards differ in memory and in what is measured."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     card = gpus.Card("one of two", (2 << 30) + (rank << 30), 1e14 * (rank + 1), 1e12)
-    memory_plan.seen_card = lambda _: card  # type: ignore[assignment]
+    hardware.local_card = lambda _: card  # type: ignore[assignment]
     device = torch.device("cpu")
-    agreed = memory_plan.card_of(torch.nn.Linear(2, 2))
+    agreed = hardware.card_of(torch.nn.Linear(2, 2))
     assert (agreed.memory, agreed.flops) == (2 << 30, 1e14)
-    memory_trial.measured = lambda _: 100 + rank  # type: ignore[assignment]
-    seen = memory_trial.least([float(rank), 5.0 - rank], device)
+    memory_trial.peak_bytes = lambda _: 100 + rank  # type: ignore[assignment]
+    seen = hardware.lowest([float(rank), 5.0 - rank], device)
     runs = Trial(torch.nn.Linear(2, 2), None, lambda _: None, None)  # type: ignore[arg-type]
 
     def halfway(_: int) -> None:

@@ -1,15 +1,15 @@
-"""Attention inside the segments of a flat batch, for every model that asks transformers for its attention function.
+"""Compute attention inside the segments of a flat batch, for models that ask transformers for an attention function.
 
-`switch_on(model)` puts it in; the model is then called with `segments=` and builds no mask. A keyword that is not
-honoured raises, so that a model with another idea of attention falls back instead of being trained wrongly.
+After `switch_on(model)` the model is called with `segments=` and builds no mask. A keyword that is not implemented
+raises `NotCovered`, so that such a model falls back to its own attention instead of being trained wrongly.
+
+Shapes: T tokens, h query heads, g key heads (g divides h), d head size.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from trainer.engine import flash
 from trainer.engine.plain import by_segment
@@ -20,11 +20,11 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "cache_position", "position_embeddings", "past_key_values", "output_router_logits"}
 )
-"""Keywords that decoder layers hand on and that no attention function reads."""
+"""Keywords that decoder layers pass on and no attention function reads."""
 
 
 class NotCovered(Exception):
-    """The model wants something of its attention that is not built here."""
+    """The model's attention has a feature that is not implemented here."""
 
 
 def segment_attention(
@@ -41,32 +41,32 @@ def segment_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
-    **others: Any,
+    **ignored: object,
 ) -> tuple[torch.Tensor, None]:
     """Compute attention as transformers' attention functions do.
 
     Args:
         module: The attention layer.
-        query: (1, heads, T, head size).
-        key: (1, key heads, T, head size).
-        value: (1, key heads, T, value size).
-        attention_mask: None, for the segments say it all.
+        query: (1, h, T, d).
+        key: (1, g, T, d).
+        value: (1, g, T, value size).
+        attention_mask: None: segments replace it.
         segments: Of the batch.
         scaling: Of the scores.
         dropout: Of the attention weights.
         is_causal: Not False.
-        sliding_window: Keys that a query sees at most, itself included.
-        softcap: Bound on the scores, by tanh.
-        s_aux: (heads,) scores of a key that has no value ("sink").
-        others: Only keywords without effect.
+        sliding_window: Largest number of keys of a query, itself included.
+        softcap: Bound c on the scores: c tanh(score / c).
+        s_aux: (h,) scores of a key without a value ("sink").
+        ignored: Only keywords without effect.
 
     Returns:
-        (1, T, heads, value size), and None for the weights.
+        (1, T, h, value size), and None for the weights.
 
     Raises:
-        NotCovered: A keyword asks for something else.
+        NotCovered: A keyword asks for another feature.
     """
-    _check(module, segments, attention_mask, is_causal, sliding_window, others)
+    _check(module, segments, attention_mask, is_causal, sliding_window, ignored)
     assert segments is not None
     if not dropout and not softcap and s_aux is None and flash.covers(query, key, value):
         return flash.attend(query, key, value, segments, scale=scaling, window=sliding_window), None
@@ -93,18 +93,18 @@ def _check(
     mask: torch.Tensor | None,
     is_causal: bool | None,
     window: int | None,
-    others: dict[str, Any],
+    keywords: dict[str, object],
 ) -> None:
     if segments is None:
-        raise NotCovered("the model does not hand `segments` to its attention layers")
+        raise NotCovered("the model does not pass `segments` to its attention layers")
     if mask is not None or is_causal is False:
         raise NotCovered("the model wants attention that is not causal")
     if window is None and _has_window(module):
         raise NotCovered("the model limits attention to a window by a mask, not by a keyword")
-    asked = {name for name, value in others.items() if value is not None and value is not False}
-    unknown = sorted(asked - WITHOUT_EFFECT)
+    used = {name for name, value in keywords.items() if value is not None and value is not False}
+    unknown = sorted(used - WITHOUT_EFFECT)
     if unknown:
-        raise NotCovered(f"the model hands {', '.join(unknown)} to its attention")
+        raise NotCovered(f"the model passes {', '.join(unknown)} to its attention")
 
 
 def _has_window(module: torch.nn.Module) -> bool:
@@ -116,14 +116,14 @@ def _has_window(module: torch.nn.Module) -> bool:
     return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True) is not False
 
 
-def switch_on(model: Any) -> None:
+def switch_on(model: PreTrainedModel) -> None:
     """Let a transformers model use segments."""
     model._attention_before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
 
 
-def switch_off(model: Any) -> None:
-    """Give the model the attention back that it had; one that uses no segments stays as it is."""
+def switch_off(model: PreTrainedModel) -> None:
+    """Restore the attention from before `switch_on`; without one before, do nothing."""
     if hasattr(model, "_attention_before"):
         model.set_attn_implementation(model._attention_before)
         del model._attention_before

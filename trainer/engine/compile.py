@@ -1,31 +1,30 @@
-"""Decoder layers through torch.compile: one graph for all of them, used only where it gives the same gradients.
+"""Compile decoder layers by torch.compile, where the compiled layers give the same gradients.
 
-Compiled is what is elementwise: norms, rotations, activations, residual sums. Attention, LoRA products and the output
-head stay the functions they are, so that what is tested of them holds, and nothing that torch has miscompiled before
-(`TESTED`) is traced. One batch is computed both ways before the first step; where the results differ, or anything
-raises, the layers stay as they were.
+Elementwise operations are compiled: norms, rotations, activations, residual sums. Attention, LoRA products and the
+output head are not traced: they stay the tested functions, and torch has miscompiled some of them before (`TESTED`).
+One batch is computed both ways before the first step; where the results differ, or on any error, the layers stay
+uncompiled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch._dynamo
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer.engine import attention
-from trainer.engine.lora import SHARDED
+from trainer.engine.lora import is_sharded
 from trainer.engine.recompute import decoder_layers
 
 TESTED = ((2, 11), (2, 13))
-"""First and last torch whose compiled layers are used.
+"""First and last version of torch whose compiled layers are used.
 
 Inductor before 2.11 gave wrong gradients for traced LoRA functions, 2.13 for `add(alpha=...)` inside them: none is
-traced here, and the comparison at start would find it. 2.14 breaks recompute of compiled layers.
+traced here, and the comparison at the start would show it. 2.14 breaks recompute of compiled layers.
 
 Source: Unsloth's notes on compiled LoRA layers; Axolotl's documentation of regional compilation;
 https://github.com/pytorch/pytorch/issues/166926.
@@ -36,15 +35,20 @@ HALF_TOLERANCE = 0.1
 SMALL = 1e-2
 """Gradients are compared relative to their norm, but at least to this share of the largest norm."""
 FILLING = 0.02
-"""Standard deviation of what weights that are all zero hold during the comparison: a fresh adapter hides errors."""
+"""Standard deviation of the numbers that replace zero weights in the comparison: B = 0 would hide errors in A."""
 
 
 class NotCompiled(Exception):
-    """The layers stay as they are; says why."""
+    """The layers stay uncompiled; the message is the reason."""
 
 
 def try_on(
-    model: Any, loss: Callable[[], torch.Tensor], *, dtype: torch.dtype, is_static: bool, backend: str = "inductor"
+    model: PreTrainedModel,
+    loss: Callable[[], torch.Tensor],
+    *,
+    dtype: torch.dtype,
+    is_static: bool,
+    backend: str = "inductor",
 ) -> int:
     """Compile the decoder layers of a model if one batch gives the same loss and gradients; return how many there are.
 
@@ -58,28 +62,28 @@ def try_on(
         backend: Of torch.compile.
 
     Raises:
-        NotCompiled: It is not used.
+        NotCompiled: The layers stay uncompiled.
     """
     layers = _layers(model)
     with _no_zeros(model):
         try:
             expected = _results(model, loss)
             _switch_on(model, layers, is_static, backend)
-            found = _results(model, loss)
+            results = _results(model, loss)
         except Exception as error:
             switch_off(model)
-            cause = getattr(error, "inner_exception", error)  # what Dynamo wraps
+            cause = getattr(error, "inner_exception", error)  # Dynamo wraps errors
             first = next(iter(str(cause).strip().splitlines()), "no message")
             raise NotCompiled(f"{type(cause).__name__}: {first}") from error
-    gap = difference(found, expected)
+    gap = difference(results, expected)
     if not gap <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # also for NaN
         switch_off(model)
         raise NotCompiled(f"gradients differ by {gap:.1e} from those of the layers as they are")
     return len(layers)
 
 
-def switch_off(model: Any) -> None:
-    """Put the layers back."""
+def switch_off(model: PreTrainedModel) -> None:
+    """Undo `try_on`."""
     for layer in decoder_layers(model):
         layer._compiled_call_impl = None
     for module in model.modules():
@@ -92,30 +96,33 @@ def switch_off(model: Any) -> None:
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """Let layers run as they are for a while: batches of validation come in many shapes."""
+    """Run layers uncompiled for a while: batches of validation have many shapes."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 def is_tested(version: str) -> bool:
-    """Tell whether this torch is one whose compiled layers are used."""
+    """Tell whether compiled layers of a version of torch are used."""
     major, minor = version.split(".")[:2]
     return TESTED[0] <= (int(major), int(minor)) <= TESTED[1]
 
 
-def difference(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Return the largest relative difference of tensors, NaN where one is not finite."""
-    norms = torch.stack([one.double().norm() for one in expected])
-    gaps = torch.stack([(a.double() - b.double()).norm() for a, b in zip(found, expected, strict=True)])
+def difference(results: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """Return the largest |result - expected| / max(|expected|, SMALL max |expected|) of pairs of tensors.
+
+    NaN where a tensor is not finite.
+    """
+    norms = torch.stack([tensor.double().norm() for tensor in expected])
+    gaps = torch.stack([(a.double() - b.double()).norm() for a, b in zip(results, expected, strict=True)])
     return float((gaps / norms.clamp(min=SMALL * float(norms.max()))).max())
 
 
-def _layers(model: Any) -> list[Any]:
-    """Return the layers that can be compiled."""
+def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
+    """Return the layers that can be compiled; raise NotCompiled where there are none."""
     if not is_tested(torch.__version__):
         low, high = (".".join(map(str, version)) for version in TESTED)
         raise NotCompiled(f"torch is {torch.__version__}, and {low} to {high} are known to be right")
-    if any(os.environ.get(name) == "true" for name in SHARDED):
+    if is_sharded():
         raise NotCompiled("weights are spread over processes")
     dropout = max((_dropout(module) for module in model.modules()), default=0.0)
     if dropout:
@@ -126,13 +133,14 @@ def _layers(model: Any) -> list[Any]:
     return layers
 
 
-def _dropout(module: Any) -> float:
+def _dropout(module: torch.nn.Module) -> float:
+    """Return the rate of a dropout module, or the largest one that an attention layer keeps as a number."""
     if isinstance(module, torch.nn.Dropout):
         return module.p
     return max((value for name, value in vars(module).items() if "drop" in name and type(value) is float), default=0.0)
 
 
-def _switch_on(model: Any, layers: list[Any], is_static: bool, backend: str) -> None:
+def _switch_on(model: PreTrainedModel, layers: list[GradientCheckpointingLayer], is_static: bool, backend: str) -> None:
     AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.segment_attention))
     for module in model.modules():
         if "_product" in vars(module):
@@ -144,14 +152,14 @@ def _switch_on(model: Any, layers: list[Any], is_static: bool, backend: str) -> 
         layer.compile(backend=backend, dynamic=not is_static)
 
 
-def _results(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+def _results(model: PreTrainedModel, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
     """Return the loss and the gradient of every trained weight, on the host."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found: dict[torch.Tensor, torch.Tensor] = {}
+    gradients: dict[torch.Tensor, torch.Tensor] = {}
 
-    def take(weight: torch.Tensor) -> None:  # one by one: a plan may have no room for all gradients at once
+    def take(weight: torch.Tensor) -> None:  # one by one: a plan may lack the memory for all gradients at once
         assert weight.grad is not None
-        found[weight] = weight.grad.cpu()
+        gradients[weight] = weight.grad.cpu()
         weight.grad = None
 
     hooks = [weight.register_post_accumulate_grad_hook(take) for weight in weights]
@@ -159,7 +167,7 @@ def _results(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]
         value = loss()
         value.backward()
         missing = torch.zeros(())
-        return [value.detach().cpu(), *(found.get(weight, missing.expand(weight.shape)) for weight in weights)]
+        return [value.detach().cpu(), *(gradients.get(weight, missing.expand(weight.shape)) for weight in weights)]
     finally:
         for hook in hooks:
             hook.remove()
@@ -168,8 +176,8 @@ def _results(model: Any, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]
 
 
 @contextlib.contextmanager
-def _no_zeros(model: Any) -> Iterator[None]:
-    """Fill weights that are all zero with small numbers for a while."""
+def _no_zeros(model: PreTrainedModel) -> Iterator[None]:
+    """Replace weights that are all zero by small numbers for a while."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     zeros = [weight for weight in trained if not weight.any()]
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,9 @@
-"""Variable-length attention by the FlashAttention that torch ships for CUDA: no wheel, no hub.
+"""Compute variable-length attention by the FlashAttention that torch ships for CUDA.
 
-Its signature moved between torch 2.10, 2.11 and 2.13, so it is called through one function here, and is used on a
-card only after it has agreed with plain attention there.
+Its signature changed between torch 2.10, 2.11 and 2.13, so one function here calls it. A card uses it only after its
+results have agreed with those of plain attention.
+
+Shapes: T tokens, h query heads, g key heads, d head size.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +32,7 @@ TOLERANCE = 0.02
 
 
 def covers(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Tell whether the kernel takes these tensors, each (1, heads, tokens, head size), on this card."""
+    """Tell whether the kernel takes these tensors, (1, h or g, T, d) each, on this card."""
     size = query.shape[-1]
     return (
         query.is_cuda
@@ -54,18 +57,18 @@ def attend(
     """Return causal attention inside each segment.
 
     Args:
-        query: (1, heads, T, head size), half precision, on CUDA.
-        key: (1, key heads, T, head size).
+        query: (1, h, T, d), half precision, on CUDA.
+        key: (1, g, T, d).
         value: Like `key`.
         segments: On the same device.
-        scale: Of the scores; None: 1 / sqrt(head size).
-        window: Keys that a query sees at most, itself included; None: all.
+        scale: Of the scores; None: 1 / sqrt(d).
+        window: Largest number of keys of a query, itself included; None: all.
 
     Returns:
-        (1, T, heads, head size).
+        (1, T, h, d).
     """
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, heads, head size)
-    if segments.key_index is not None:
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, heads, d)
+    if segments.key_index is not None:  # keys of shared prompts, once for each answer
         k, v = k.index_select(0, segments.key_index), v.index_select(0, segments.key_index)
     return _call(q, k, v, segments, scale, window)[None]
 
@@ -73,7 +76,7 @@ def attend(
 def _call(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments, scale: float | None, window: int | None
 ) -> torch.Tensor:
-    options: dict[str, Any] = {"scale": scale}
+    options: dict[str, object] = {"scale": scale}
     if "window_size" in _parameters():
         options["window_size"] = (-1 if window is None else window - 1, 0)
     elif window is None:
@@ -94,15 +97,14 @@ def _parameters() -> frozenset[str]:
 def agrees(device: int, dtype: torch.dtype) -> bool:
     """Compare the kernel with plain float32 attention on this card: forward and gradients, once a process.
 
-    The segments have fewer queries than keys, grouped heads and a window, so that alignment, grouping and window
-    are what they should be.
+    Segments with fewer queries than keys, grouped heads and a window show errors of alignment, grouping and window.
     """
     if varlen_attn is None:
         return False
     try:
         return max(differences(torch.device("cuda", device), dtype)) <= TOLERANCE
     except (RuntimeError, TypeError, ValueError):
-        return False  # another signature, or a card that FlashAttention does not know
+        return False  # another signature, or a card without FlashAttention
 
 
 def differences(device: torch.device, dtype: torch.dtype) -> list[float]:
@@ -113,27 +115,30 @@ def differences(device: torch.device, dtype: torch.dtype) -> list[float]:
     spans = [Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 101), Segment(101, 133)]
     segments = Segments.of(spans).to(device)
     generator = torch.Generator().manual_seed(0)
-    found = []
+    largest = []
     for window in (None, 16):
         inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]
         weight = torch.randn(1, 133, 4, 64, generator=generator).to(device)
         results = []
         for kind in (torch.float32, dtype):
             leaves = [tensor.to(device, dtype).to(kind).requires_grad_() for tensor in inputs]
-            function: Any = attend if kind == dtype else by_segment
+            function: Callable[..., torch.Tensor] = attend if kind == dtype else by_segment
             output = function(*leaves, segments, scale=None, window=window)
             results.append([output, *torch.autograd.grad((output.float() * weight).sum(), leaves)])
-        found += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
-    return found
+        largest += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
+    return largest
 
 
 def fastest() -> str:
-    """Switch to FlashAttention 3 or 4 where torch can activate it; return what is used."""
-    activate: Any = getattr(torch.nn.attention, "activate_flash_attention_impl", None)
+    """Switch to FlashAttention 3 or 4 where torch can activate it; return the version in use."""
+    activate: Callable[[str], None] | None = getattr(torch.nn.attention, "activate_flash_attention_impl", None)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
-    wanted = {9: (("FA3", "flash_attn_interface"), ("FA4", "flash_attn.cute")), 10: (("FA4", "flash_attn.cute"),)}
-    for name, package in wanted.get(capability[0], ()) if activate else ():
-        if _is_installed(package):
+    by_capability = {
+        9: (("FA3", "flash_attn_interface"), ("FA4", "flash_attn.cute")),
+        10: (("FA4", "flash_attn.cute"),),
+    }
+    for name, package in by_capability.get(capability[0], ()):
+        if activate and _is_installed(package):
             try:
                 activate(name)
             except (RuntimeError, ValueError, ImportError):

@@ -1,10 +1,12 @@
-"""Products with a frozen weight in 8-bit floating point: half the memory of 16 bits, twice the rate on Hopper and Ada.
+"""Multiply with a frozen weight in 8-bit floating point: half the memory of 16 bits, twice the rate on Hopper and Ada.
 
-A weight is held as e4m3 codes with a float32 scale for each output; tokens are rounded to e4m3 with a scale for each
-token at each product. With W = diag(s) C, the input's gradient is dY W = (dY diag(s)) C: the scales stand on the summed
-side, where no product of scaled rows can take them, so they are multiplied into dY before it is rounded.
+M tokens, K inputs, N outputs. A weight is stored as e4m3 codes C (N, K) with a float32 scale s for each output; tokens
+X (M, K) are rounded to codes with a scale t for each token:
 
-Gradients are rounded to e4m3 as well: with a scale for each token they need e5m2's precision, not its range.
+    W = diag(s) C        X ~ diag(t) Q        X W^T ~ (Q C^T) * t s^T        scales are factors of rows and columns
+    dX = dY W = (dY diag(s)) C                the scales s are summed over: they enter dY before it is rounded
+
+Gradients are rounded to e4m3 as well: with a scale for each token they need its precision, not the range of e5m2.
 
 Source: https://arxiv.org/abs/2209.05433 (e4m3, e5m2).
 """
@@ -16,11 +18,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trainer.errors import HardwareError
 from trainer.model.planning.gpus import LEAST_FLOAT8
@@ -29,9 +30,9 @@ from trainer.model.planning.quantised_sizes import ALIGNMENT_8BIT, CHUNK_8BIT
 CODES = torch.float8_e4m3fn
 LARGEST = float(torch.finfo(CODES).max)
 SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny)
-"""Of rows of zeros, and of those so small that their scale would be a subnormal number."""
+"""Scale of rows of zeros, and of rows whose scale would be a subnormal number."""
 TOLERANCE = 2.0**-7
-"""Of a product on a card, as a share of the norm: twice the rounding of its bfloat16 results."""
+"""Limit of a card's error as a share of the norm: twice the rounding of bfloat16 results."""
 
 
 def rounded(rows: torch.Tensor, factor: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,16 +43,22 @@ def rounded(rows: torch.Tensor, factor: torch.Tensor | None = None) -> tuple[tor
         factor: (columns,) float32; rows are multiplied by it first.
 
     Returns:
-        Codes, (rows, columns) in e4m3, and scales, (rows, 1) float32, never 0. An infinite or undefined number makes
-        its row's product undefined.
+        Codes, (rows, columns) in e4m3, and scales, (rows, 1) float32, never 0. An infinite number or NaN makes the
+        products of its row NaN.
+
+    Example:
+        >>> codes, scale = rounded(torch.tensor([[224.0, -448.0], [1.0, 0.0]]))
+        >>> codes.float().tolist(), scale[0].tolist()
+        ([[224.0, -448.0], [448.0, 0.0]], [1.0])
     """
     codes = torch.empty_like(rows, dtype=CODES, memory_format=torch.contiguous_format)
     scale = torch.empty(len(rows), 1, dtype=torch.float32, device=rows.device)
-    at_once = max(1, CHUNK_8BIT // rows.shape[1])
-    for part, its_codes, its_scale in zip(rows.split(at_once), codes.split(at_once), scale.split(at_once), strict=True):
-        numbers = part.float() if factor is None else part * factor
-        its_scale.copy_((numbers.abs().amax(1, keepdim=True) / LARGEST).clamp_min(SMALLEST_SCALE))
-        its_codes.copy_(numbers / its_scale)
+    num_rows = max(1, CHUNK_8BIT // rows.shape[1])  # float32 copies of a chunk at a time
+    chunks = zip(rows.split(num_rows), codes.split(num_rows), scale.split(num_rows), strict=True)
+    for chunk, chunk_codes, chunk_scale in chunks:
+        numbers = chunk.float() if factor is None else chunk * factor
+        chunk_scale.copy_((numbers.abs().amax(1, keepdim=True) / LARGEST).clamp_min(SMALLEST_SCALE))
+        chunk_codes.copy_(numbers / chunk_scale)
     return codes, scale
 
 
@@ -77,7 +84,7 @@ def product(
 def on_card(
     left: torch.Tensor, left_scale: torch.Tensor, right: torch.Tensor, right_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Multiply as `product` does, in bfloat16, by the kernel: it takes the left side by rows, the right by columns."""
+    """Multiply as `product` does, by torch's kernel, to bfloat16: the left side by rows, the right by columns."""
     by_column = right.contiguous().t()
     result: torch.Tensor = torch._scaled_mm(
         left.contiguous(), by_column, left_scale, right_scale.view(1, -1), out_dtype=torch.bfloat16
@@ -87,14 +94,14 @@ def on_card(
 
 @dataclass(frozen=True)
 class Float8Weight:
-    """A frozen weight W = diag(scale) codes."""
+    """A frozen weight, W = diag(scale) codes."""
 
     codes: torch.Tensor
     """(outputs, inputs) in e4m3."""
     scale: torch.Tensor
     """(outputs, 1) float32."""
     rounds: bool = True
-    """Round tokens and gradients as well; without it W itself is multiplied with, in their type."""
+    """Round tokens and gradients as well; False: multiply with W in their type."""
 
     def wide(self, dtype: torch.dtype) -> torch.Tensor:
         """Return W, (outputs, inputs), in a wider type."""
@@ -119,13 +126,13 @@ class _Float8Product(torch.autograd.Function):
     """x (..., inputs) -> x Wᵀ."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: Float8Weight) -> torch.Tensor:
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: Float8Weight) -> torch.Tensor:
         ctx.weight, ctx.shape, ctx.dtype = weight, x.shape, x.dtype
         return weight.forward(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None]:
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         if not ctx.needs_input_grad[0]:
             return None, None
         return ctx.weight.backward(grad.reshape(-1, grad.shape[-1])).view(ctx.shape).to(ctx.dtype), None
@@ -134,7 +141,7 @@ class _Float8Product(torch.autograd.Function):
 class Float8Linear(torch.nn.Linear):
     """A frozen linear layer in place of one with a 16-bit or 32-bit weight.
 
-    The codes are a parameter of bytes: nothing casts those, and any process group can send them.
+    The codes are a parameter of bytes, which nothing casts and any process group can send.
     """
 
     def __init__(self, base: torch.nn.Linear, device: torch.device) -> None:
@@ -160,7 +167,7 @@ class Float8Linear(torch.nn.Linear):
         return y if self.bias is None else y + self.bias.to(cast)
 
 
-def hold(model: Any, device: torch.device) -> Counter[str]:
+def hold(model: torch.nn.Module, device: torch.device) -> Counter[str]:
     """Round the frozen weights of a model's LoRA layers, in their place; the wider ones are freed.
 
     Args:
@@ -168,7 +175,7 @@ def hold(model: Any, device: torch.device) -> Counter[str]:
         device: Where the model will be trained.
 
     Returns:
-        How many LoRA layers stay as they are, by reason; "" counts those that do not.
+        The number of LoRA layers that stay as they are, by reason; "" counts the rounded ones.
 
     Raises:
         HardwareError: The device does not multiply 8-bit floating point.
@@ -187,21 +194,21 @@ def hold(model: Any, device: torch.device) -> Counter[str]:
 
 @contextmanager
 def without_rounding(model: torch.nn.Module) -> Iterator[None]:
-    """Multiply with the rounded weights, and leave tokens and gradients as they are.
+    """Multiply with the rounded weights for a while, without rounding tokens and gradients.
 
-    For comparisons: rounding makes steps of 1/16 of the differences between two ways to compute the same.
+    For comparisons: rounding turns tiny differences between two computations into steps of 1/16.
     """
-    held = [module for module in model.modules() if isinstance(module, Float8Linear)]
-    for layer in held:
+    layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    for layer in layers:
         layer.rounds = False
     try:
         yield
     finally:
-        for layer in held:
+        for layer in layers:
             layer.rounds = True
 
 
-def _not_covered(module: Any) -> str | None:
+def _not_covered(module: LoraLayer) -> str | None:
     base = module.base_layer
     if type(module) is not Linear or type(base) is not torch.nn.Linear or module.fan_in_fan_out:
         return f"no plain linear layer: {type(base).__name__}"
@@ -223,9 +230,9 @@ def refuse(device: torch.device) -> None:
     hint = "--set train.float8_base=false"
     if device.type != "cuda":
         return
-    found = torch.cuda.get_device_capability(device)
-    if found < LEAST_FLOAT8:
-        needed, has = (".".join(map(str, one)) for one in (LEAST_FLOAT8, found))
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_FLOAT8:
+        needed, has = (".".join(map(str, version)) for version in (LEAST_FLOAT8, capability))
         raise HardwareError(
             f"train.float8_base needs compute capability {needed}, {torch.cuda.get_device_name(device)} has {has}",
             hint=hint,
@@ -237,17 +244,17 @@ def refuse(device: torch.device) -> None:
 
 @functools.cache
 def difference(device: torch.device) -> float:
-    """Return the difference of a card's products to float32's, as a share of their norm; infinite where it has none.
+    """Return the difference of a card's products to float32's, as a share of their norm; infinite: no such kernel.
 
-    The sizes are no multiples of the kernel's tiles.
+    The sizes are no multiples of the kernel's tiles, so that its edges are tested as well.
     """
     generator = torch.Generator().manual_seed(0)
     x, weight, dy = (torch.randn(*size, generator=generator) for size in ((333, 208), (144, 208), (333, 144)))
-    gaps = []
-    for place in (torch.device("cpu"), device):
-        held = Float8Weight(*(one.to(place) for one in rounded(weight)))
+    products = []
+    for target in (torch.device("cpu"), device):
+        frozen = Float8Weight(*(tensor.to(target) for tensor in rounded(weight)))
         try:
-            gaps.append([held.forward(x.to(place)).cpu(), held.backward(dy.to(place)).cpu()])
+            products.append([frozen.forward(x.to(target)).cpu(), frozen.backward(dy.to(target)).cpu()])
         except (RuntimeError, TypeError, NotImplementedError):
             return float("inf")  # built for other cards, or another signature
-    return max(float((one - other).norm() / one.norm()) for one, other in zip(*gaps, strict=True))
+    return max(float((exact - card).norm() / exact.norm()) for exact, card in zip(*products, strict=True))

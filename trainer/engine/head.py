@@ -1,39 +1,56 @@
-"""Log-probabilities of the trained tokens, without a tensor of logits.
+"""Compute log-probabilities of the trained tokens, without a tensor of all logits.
 
-Only positions that predict a trained token go through the output head, a chunk at a time. With a frozen head the
-gradient is computed in the forward pass: for z = W h, the derivative of log softmax(z)[y] to h is W[y] - W^T p, so
-that the backward pass is one product of each row with a number, for any loss of the log-probabilities. That is 4VH
-flops a token where recomputing logits takes 6VH, and [tokens, V] is never stored.
+N trained tokens, H hidden size, V vocabulary. Only hidden states that predict a trained token go through the output
+head, a chunk of rows at a time, so that (N, V) logits never exist together.
 
-A trained head (full fine-tuning, LoRA on it, tied embeddings) recomputes each chunk in the backward pass.
+With a frozen head W (V, H), the forward pass already computes the gradient. For z = W h, p = softmax(z), token y:
+
+    log p[y]           = z[y] - log sum exp z
+    d log p[y] / d h   = W[y] - W^T p
+
+The backward pass then only multiplies each row by a number, for any loss of the log-probabilities: 4VH operations a
+token, where computing logits again takes 6VH.
+
+A trained head (full fine-tuning, LoRA on it, tied embeddings) computes each chunk again in the backward pass.
 """
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
+from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
-"""Size of one chunk of float32 logits: it stays in the cache of a CPU, and fills a card."""
+"""Bytes of a chunk of float32 logits: it stays in the cache of a CPU, and fills a card."""
 MIN_CHUNK_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Which hidden states are asked for which token, and whose token that is. N trained tokens."""
+    """The N trained tokens of a batch: the hidden states that predict them, and the sequences that they belong to.
+
+    Example:
+        Two sequences with two and one trained tokens; `sums` adds up the log-probabilities of each.
+
+        >>> targets = Targets(*map(torch.tensor, ([0, 1, 3], [7, 8, 9], [0, 0, 1], [2, 1])))
+        >>> targets.sums(torch.tensor([-1.0, -2.0, -4.0])).tolist()
+        [-3.0, -4.0]
+    """
 
     positions: torch.Tensor
-    """(N,) int64: place in the flattened batch of the hidden state that predicts the token."""
+    """(N,) int64: index into the flattened batch of the hidden state that predicts the token."""
     ids: torch.Tensor
     """(N,) int64: the token."""
     owner: torch.Tensor
-    """(N,) int64: number of the sequence that the token belongs to."""
+    """(N,) int64: index of the token's sequence."""
     lengths: torch.Tensor
     """(sequences,) int64: trained tokens of each sequence."""
 
@@ -45,13 +62,13 @@ class Targets:
         """Return the targets in page-locked memory."""
         return Targets(*(getattr(self, name).pin_memory() for name in self.__annotations__))
 
-    def with_more(self, others: Targets) -> Targets:
-        """Return these and the others, whose sequences are numbered behind these."""
+    def with_more(self, more: Targets) -> Targets:
+        """Return both; sequences of `more` are numbered after these."""
         return Targets(
-            torch.cat([self.positions, others.positions]),
-            torch.cat([self.ids, others.ids]),
-            torch.cat([self.owner, others.owner + len(self.lengths)]),
-            torch.cat([self.lengths, others.lengths]),
+            torch.cat([self.positions, more.positions]),
+            torch.cat([self.ids, more.ids]),
+            torch.cat([self.owner, more.owner + len(self.lengths)]),
+            torch.cat([self.lengths, more.lengths]),
         )
 
     def sums(self, log_probs: torch.Tensor) -> torch.Tensor:
@@ -61,22 +78,22 @@ class Targets:
 
 @dataclass(frozen=True)
 class Logits:
-    """What a model does to the output of its head."""
+    """Operations of a model on the output of its head."""
 
     scale: float = 1.0
     softcap: float | None = None
 
     @classmethod
-    def candidates(cls, config: Any) -> list[Logits]:
-        """Return what the names in a configuration may mean, the likeliest first; the probe tells which is right.
+    def candidates(cls, config: PretrainedConfig) -> list[Logits]:
+        """Return possible operations by the keys of a configuration, the likeliest first; the start-up test decides.
 
-        Most models that name a scale apply it to the logits, some to the hidden states before the head.
+        Most models with a scale apply it to the logits, some to the hidden states before the head.
         """
         text = config.get_text_config()
-        named = [float(value) for name in SCALES if (value := getattr(text, name, None)) is not None]
-        named += [1 / float(value) for name in DIVISORS if (value := getattr(text, name, None))]
+        scales = [float(value) for name in SCALES if (value := getattr(text, name, None)) is not None]
+        scales += [1 / float(value) for name in DIVISORS if (value := getattr(text, name, None))]
         caps = [float(value) for name in SOFT_CAPS if (value := getattr(text, name, None))]
-        return [cls(scale, cap) for cap in dict.fromkeys([*caps, None]) for scale in dict.fromkeys([*named, 1.0])]
+        return [cls(scale, cap) for cap in dict.fromkeys([*caps, None]) for scale in dict.fromkeys([*scales, 1.0])]
 
 
 SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -84,12 +101,25 @@ DIVISORS = ("logits_scaling",)
 SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap")
 
 
+Projection = Callable[[torch.Tensor], torch.Tensor]
+"""Hidden states (rows, H) to logits (rows, V)."""
+
+
+class Scores(TypedDict):
+    """Output of a scored model."""
+
+    log_probs: torch.Tensor
+    """(N,)."""
+    aux_loss: torch.Tensor | None
+    """A router's auxiliary loss."""
+
+
 class FrozenHead(torch.autograd.Function):
-    """Log-probabilities whose gradient is ready when they are."""
+    """Log-probabilities whose gradient is computed in the forward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
@@ -106,26 +136,26 @@ class FrozenHead(torch.autograd.Function):
             ids: (N,).
             logits: Scale and soft cap.
         """
-        found = hidden.new_empty(len(ids), dtype=torch.promote_types(weight.dtype, torch.float32))
+        log_probs = hidden.new_empty(len(ids), dtype=torch.promote_types(weight.dtype, torch.float32))
         gradients = hidden.new_empty(hidden.shape, dtype=weight.dtype) if ctx.needs_input_grad[0] else None
         for rows in _chunks(len(ids), len(weight), hidden.device):
-            z = torch.nn.functional.linear(hidden[rows].to(weight.dtype), weight, bias).to(found.dtype)
+            z = torch.nn.functional.linear(hidden[rows].to(weight.dtype), weight, bias).to(log_probs.dtype)
             scores, slope = _processed(z, logits)
             target, most = ids[rows, None], scores.amax(-1, keepdim=True)
             picked = scores.gather(1, target) - most
             total = scores.sub_(most).exp_().sum(-1, keepdim=True)  # in place: the largest tensor of a training
-            found[rows] = (picked - total.log())[:, 0]
+            log_probs[rows] = (picked - total.log())[:, 0]
             if gradients is not None:
                 gradients[rows] = _gradient(scores.div_(total), target, slope, weight)
             del z, scores, slope  # before the next chunk is made
         if gradients is not None:
             ctx.save_for_backward(gradients)
             ctx.dtype = hidden.dtype
-        return found
+        return log_probs
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Scale the rows."""
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Multiply each row of the saved gradient by its number."""
         (saved,) = ctx.saved_tensors
         return (saved * gradient[:, None].to(saved.dtype)).to(ctx.dtype), None, None, None, None
 
@@ -133,7 +163,7 @@ class FrozenHead(torch.autograd.Function):
 def _gradient(
     probabilities: torch.Tensor, target: torch.Tensor, slope: torch.Tensor | float, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Return (one-hot - probabilities) times the slope of the scores, through the head; reuses their memory."""
+    """Return ((one-hot - probabilities) * slope) W, (rows, H); overwrites the probabilities."""
     minus_p = probabilities.neg_()
     minus_p.scatter_add_(1, target, torch.ones_like(target, dtype=minus_p.dtype))
     if isinstance(slope, torch.Tensor) or slope != 1.0:
@@ -142,7 +172,7 @@ def _gradient(
 
 
 def _processed(z: torch.Tensor, logits: Logits) -> tuple[torch.Tensor, torch.Tensor | float]:
-    """Return scores and their derivative to z."""
+    """Return scores, (rows, V), and their derivative with respect to z."""
     if logits.scale != 1.0:
         z = z * logits.scale
     if not logits.softcap:
@@ -156,23 +186,23 @@ def _chunks(num_rows: int, vocabulary: int, device: torch.device) -> Iterator[sl
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
 
-def _trained_chunk(project: Any, logits: Logits, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _trained_chunk(project: Projection, logits: Logits, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     z = project(rows)
     scores, _ = _processed(z.to(torch.promote_types(z.dtype, torch.float32)), logits)
     return scores.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
 
 def log_probs(
-    head: torch.nn.Module, project: Any, hidden: torch.Tensor, ids: torch.Tensor, logits: Logits, vocabulary: int
+    head: torch.nn.Module, project: Projection, hidden: torch.Tensor, ids: torch.Tensor, logits: Logits, vocabulary: int
 ) -> torch.Tensor:
     """Return the log-probability of each token, (N,), in at least float32.
 
     Args:
-        head: The output head; whether its weights are trained decides how.
+        head: The output head, frozen or trained.
         project: Its forward function.
         hidden: (N, H), N may be 0.
         ids: (N,).
-        logits: What the model does to the head's output.
+        logits: Operations of the model on the head's output.
         vocabulary: Outputs of the head.
     """
     if type(head) is torch.nn.Linear and not any(weight.requires_grad for weight in head.parameters()):
@@ -182,33 +212,34 @@ def log_probs(
         return result
     chunk = functools.partial(_trained_chunk, project, logits)
     if torch.is_grad_enabled():
-        # an adapter on the head may have dropout: the second forward pass must drop what the first one did
+        # an adapter on the head may have dropout: the second forward pass must drop the same numbers
         drops = any(isinstance(part, torch.nn.Dropout) and part.training and part.p for part in head.modules())
         chunk = functools.partial(checkpoint, chunk, use_reentrant=False, preserve_rng_state=drops)
-    # Summed over no rows: a batch without trained tokens still reaches every weight, with gradient zero.
+    # an empty row connects hidden states to the loss: without trained tokens, weights get gradients of zero
     pieces = [hidden[:0].sum(-1).to(torch.promote_types(hidden.dtype, torch.float32))]
     pieces += [chunk(hidden[rows], ids[rows]) for rows in _chunks(len(ids), vocabulary, hidden.device)]
     return torch.cat(pieces)
 
 
 def _product_type(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """Return the type in which autocast multiplies: converted once, not once a chunk."""
+    """Return the type in which autocast multiplies, to convert the weight once and not for each chunk."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else weights
 
 
 class Scorer:
-    """Turns a causal language model into one that also answers `model(..., targets=)` with log-probabilities.
+    """Let a causal language model return log-probabilities for `model(..., targets=)`.
 
-    The model's own forward runs, so that what it does before its head, and a router's auxiliary loss, stay; only the
-    head is replaced while targets are asked for.
+    The model's own forward runs, with all steps before the head and a router's auxiliary loss. Only the head is
+    replaced, and only in calls with targets.
     """
 
-    def __init__(self, model: Any, logits: Logits | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, logits: Logits | None = None) -> None:
         self.model = model
         self.logits = logits or Logits.candidates(model.config)[0]
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.targets: Targets | None = None
-        self.found: torch.Tensor | None = None
+        self.log_probs: torch.Tensor | None = None
+        """Of the call in progress, once its head has run."""
         self.forward = model.forward
         self.head = model.get_output_embeddings()
         self.project = self.head.forward
@@ -217,29 +248,30 @@ class Scorer:
         model._scorer = self
 
     def remove(self) -> None:
-        """Put the model back as it was."""
+        """Restore the model."""
         del self.head.forward, self.model.forward, self.model._scorer
 
-    def score(self, targets: Targets, arguments: dict[str, Any]) -> dict[str, torch.Tensor | None]:
-        """Run the model and return `log_probs`, (N,), and `aux_loss`, a number or None."""
+    def score(self, targets: Targets, arguments: dict[str, object]) -> Scores:
+        """Run the model with targets."""
         self.targets = targets
         try:
             output = self.forward(**arguments)
-            assert self.found is not None, "the model's forward calls its head"
-            return {"log_probs": self.found, "aux_loss": getattr(output, "aux_loss", None)}
+            assert self.log_probs is not None, "the model's forward calls its head"
+            return Scores(log_probs=self.log_probs, aux_loss=getattr(output, "aux_loss", None))
         finally:
-            self.targets = self.found = None
+            self.targets = self.log_probs = None
 
     def _head_forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.targets is None:
             result: torch.Tensor = self.project(hidden)
             return result
         rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.targets.positions)
-        self.found = log_probs(self.head, self.project, rows, self.targets.ids, self.logits, self.vocabulary)
-        return hidden.new_zeros(1, 1, 1)  # what the model's forward goes on with is thrown away
+        self.log_probs = log_probs(self.head, self.project, rows, self.targets.ids, self.logits, self.vocabulary)
+        return hidden.new_zeros(1, 1, 1)  # stands for logits, which the model's forward returns and nobody reads
 
 
-def _scoring_forward(model: Any, *arguments: Any, targets: Targets | None = None, **named: Any) -> Any:
-    if targets is None:
-        return model._scorer.forward(*arguments, **named)
-    return model._scorer.score(targets, named)
+def _scoring_forward(
+    model: PreTrainedModel, *arguments: object, targets: Targets | None = None, **keywords: object
+) -> ModelOutput | Scores:
+    scorer: Scorer = model._scorer
+    return scorer.forward(*arguments, **keywords) if targets is None else scorer.score(targets, keywords)

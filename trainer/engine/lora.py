@@ -1,7 +1,7 @@
-"""LoRA layers of PEFT that compute with `LoraProduct`; the modules, their weights and their files stay PEFT's.
+"""Let LoRA layers of PEFT compute with `LoraProduct`; modules, weights and files stay PEFT's.
 
-Each call looks at the layer as it is then: adapters may be switched, disabled or merged at any time. What is not plain
-LoRA with one active adapter goes through PEFT's own forward.
+Each call reads the layer's present state: adapters may be switched, disabled or merged at any time. A layer that is not
+plain LoRA with one active adapter goes through PEFT's own forward.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import types
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
@@ -23,9 +22,9 @@ from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
 
 FOUR_BIT = "Params4bit"
 SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-"""Set by `accelerate launch` where weights are spread over processes: their places in memory are not ours to choose."""
+"""Set by `accelerate launch` where weights are spread over processes, which then own their memory."""
 ALIGNMENT = 8
-"""Rows of half-precision matrices start at multiples of 16 bytes, or cards multiply them slowly.
+"""Numbers of a row in half precision: rows that do not start at multiples of 16 bytes are multiplied slowly on cards.
 
 Source: https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/ (Tensor Core use).
 """
@@ -44,7 +43,7 @@ def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[s
         dequantised: Keep 4-bit weights dequantised as well, instead of dequantising them in each pass.
 
     Returns:
-        How many layers are left to PEFT as they stand, by reason; "" counts those that are not.
+        The number of layers that go through PEFT's forward at present, by reason; "" counts the others.
     """
     counted: Counter[str] = Counter()
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -59,14 +58,14 @@ def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[s
 
 
 def switch_off(model: torch.nn.Module) -> None:
-    """Give all layers PEFT's own forward again."""
+    """Undo `switch_on`."""
     for module in model.modules():
         if isinstance(vars(module).get("_product"), _LayerProduct):
             del module._product, module.forward
 
 
 def dequantised_fits(model: torch.nn.Module) -> bool:
-    """Tell whether a card has room to keep all 4-bit weights under adapters dequantised."""
+    """Tell whether a card has the memory to keep all 4-bit weights under adapters dequantised."""
     weights = [module.get_base_layer().weight for module, _ in _lora_layers(model) if _not_linear(module) is None]
     states = [weight.quant_state for weight in weights if _is_four_bit(weight) and weight.quant_state is not None]
     if not states or weights[0].device.type != "cuda":
@@ -76,21 +75,23 @@ def dequantised_fits(model: torch.nn.Module) -> bool:
     return size <= DEQUANTISED_SHARE * free
 
 
-def _is_four_bit(weight: Any) -> bool:
+def _is_four_bit(weight: torch.Tensor | None) -> bool:
     return type(weight).__name__ == FOUR_BIT
 
 
-def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[Any, Any]]:
+def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[LoraLayer, torch.nn.Module | None]]:
     """Yield each LoRA layer with the innermost module around it that can be recomputed, or None."""
-    recomputed = [(f"{name}.", one) for name, one in model.named_modules() if hasattr(one, "gradient_checkpointing")]
+    recomputed = [
+        (f"{name}.", module) for name, module in model.named_modules() if hasattr(module, "gradient_checkpointing")
+    ]
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            around = [(prefix, one) for prefix, one in recomputed if f"{name}.".startswith(prefix.lstrip("."))]
-            yield module, max(around, key=lambda found: len(found[0]))[1] if around else None
+            around = [(prefix, outer) for prefix, outer in recomputed if f"{name}.".startswith(prefix.lstrip("."))]
+            yield module, max(around, key=lambda pair: len(pair[0]))[1] if around else None
 
 
-def _not_linear(module: Any) -> str | None:
-    """Return why a layer can never use the product."""
+def _not_linear(module: LoraLayer) -> str | None:
+    """Return the reason why a layer can never use the product."""
     base = module.get_base_layer()
     plain = type(module) is Linear and type(base) in (torch.nn.Linear, Float8Linear)
     if plain or _is_four_bit(getattr(base, "weight", None)):
@@ -98,8 +99,8 @@ def _not_linear(module: Any) -> str | None:
     return f"no linear layer: {type(base).__name__}"
 
 
-def _not_plain(module: Any, base: Any, *, training: bool) -> str | None:
-    """Return what makes a layer more than x Wᵀ + s (x Aᵀ) Bᵀ at the moment."""
+def _not_plain(module: LoraLayer, base: torch.nn.Module, *, training: bool) -> str | None:
+    """Return the reason why a layer is not x Wᵀ + s (x Aᵀ) Bᵀ at present."""
     names = _active(module)
     if len(names) != 1:
         return f"{len(names)} active adapters"
@@ -115,14 +116,14 @@ def _not_plain(module: Any, base: Any, *, training: bool) -> str | None:
     return "a transposed weight" if module.fan_in_fan_out else None
 
 
-def _active(module: Any) -> list[str]:
+def _active(module: LoraLayer) -> list[str]:
     return [name for name in module.active_adapters if name in module.lora_A]
 
 
 class _LayerProduct:
-    """What one layer needs beside its PEFT module."""
+    """State of one layer beside its PEFT module."""
 
-    def __init__(self, module: Any, layer: Any, dequantised: bool) -> None:
+    def __init__(self, module: LoraLayer, layer: torch.nn.Module | None, dequantised: bool) -> None:
         base = module.get_base_layer()
         self.layer = layer
         self.block = None
@@ -130,17 +131,17 @@ class _LayerProduct:
         rank = module.lora_A[names[0]].weight.shape[0] if names else 0
         if isinstance(base, Float8Linear) or not _can_move(base.weight, rank):
             return
-        held: FrozenBlock | None = getattr(base, "_lora_block", None)
-        if held is not None and held.rank == rank and held.holds(base.weight):
-            self.block = held  # switched on before
+        existing: FrozenBlock | None = getattr(base, "_lora_block", None)
+        if existing is not None and existing.rank == rank and existing.holds(base.weight):
+            self.block = existing  # switched on before
         elif not _is_four_bit(base.weight):
             self.block = base._lora_block = FrozenBlock(base.weight.data, rank)
             base.weight.data = self.block.weight
         elif dequantised:
             self.block = base._lora_block = FrozenBlock(dequantize_bnb_weight(base.weight), rank, base.weight)
 
-    def call(self, module: Any, x: torch.Tensor) -> torch.Tensor | None:
-        """Return the layer's output, or None where it is PEFT's to compute."""
+    def call(self, module: LoraLayer, x: torch.Tensor) -> torch.Tensor | None:
+        """Return the layer's output; None: PEFT's forward must compute it."""
         if module.disable_adapters or module.merged or torch.compiler.is_compiling():
             return None
         base = module.get_base_layer()
@@ -156,7 +157,7 @@ class _LayerProduct:
         y: torch.Tensor = LoraProduct.apply(x, a.weight, b.weight, module.scaling[name], frozen, product, adapter)
         return y.to(result)
 
-    def _frozen(self, base: Any, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
+    def _frozen(self, base: torch.nn.Module, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
         bias = None if base.bias is None else base.bias.to(product)
         if isinstance(base, Float8Linear):
             return Frozen(base.frozen, bias, None, False)
@@ -168,26 +169,24 @@ class _LayerProduct:
         if block is not None:
             weight = block.weight
         elif _is_four_bit(weight):
-            # Recomputed layers drop what the first pass keeps, and need their weights twice in a row afterwards.
+            # Frozen.keep: the first pass of a recomputed layer frees the copy; second pass and backward pass share one.
             return Frozen(lambda: dequantize_bnb_weight(weight), bias, None, _is_computed_twice(self.layer))
         return Frozen(lambda: weight.to(product), bias, None, weight.dtype == product)
 
 
-def _is_computed_twice(layer: Any) -> bool:
-    """Tell whether a decoder layer is computed again in whole, and may hold its weights from then on."""
+def _is_computed_twice(layer: torch.nn.Module | None) -> bool:
+    """Tell whether a decoder layer is computed again from its input, and keeps its weights from then on."""
     recomputed = getattr(layer, "_reuses_weights", getattr(layer, "gradient_checkpointing", False))
-    return bool(recomputed and layer.training)
+    return bool(recomputed and layer is not None and layer.training)
 
 
-def _forward(module: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
-    y = None if arguments or named else module._product.call(module, x)
-    if y is None:
-        y = type(module).forward(module, x, *arguments, **named)
-    return y
+def _forward(module: LoraLayer, x: torch.Tensor, *arguments: object, **keywords: object) -> torch.Tensor:
+    y: torch.Tensor | None = None if arguments or keywords else module._product.call(module, x)
+    return type(module).forward(module, x, *arguments, **keywords) if y is None else y
 
 
 def _can_move(weight: torch.Tensor, rank: int) -> bool:
-    """Tell whether a weight may be put into a block."""
+    """Tell whether a weight can be moved into a block."""
     shape = weight.quant_state.shape if _is_four_bit(weight) and weight.quant_state is not None else weight.shape
     if rank == 0 or weight.device.type == "meta" or len(shape) != 2:
         return False
@@ -195,27 +194,29 @@ def _can_move(weight: torch.Tensor, rank: int) -> bool:
     return (is_even or weight.device.type == "cpu") and not is_sharded()
 
 
-def _kinds(base: Any, x: torch.Tensor, adapter: torch.dtype) -> tuple[torch.dtype, torch.dtype, torch.dtype] | None:
-    """Return the types of the base's product, the adapter's and the result, as PEFT has them; None where it mixes."""
+def _kinds(
+    base: torch.nn.Module, x: torch.Tensor, adapter: torch.dtype
+) -> tuple[torch.dtype, torch.dtype, torch.dtype] | None:
+    """Return PEFT's types of the base's product, the adapter's product and the result; None where PEFT mixes types."""
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    held = base.compute_dtype if isinstance(base, Float8Linear) else base.weight.dtype
-    if cast is not None and torch.float64 in (x.dtype, held, adapter):
-        return None  # autocast leaves these alone
+    stored = base.compute_dtype if isinstance(base, Float8Linear) else base.weight.dtype
+    if cast is not None and torch.float64 in (x.dtype, stored, adapter):
+        return None  # autocast does not convert these
     if _is_four_bit(base.weight):
         state = base.weight.quant_state
         if state is None or getattr(state, "packing_format_for_cpu", False) or not base.compute_type_is_set:
             return None
         same = state.dtype == base.compute_dtype and cast in (None, base.compute_dtype)
         return (base.compute_dtype, cast or adapter, x.dtype) if same else None
-    product = cast or held
+    product = cast or stored
     if cast is None and x.dtype != product:
         return None
     return product, cast or adapter, product
 
 
 def _hooked(module: torch.nn.Module) -> bool:
-    """Tell whether somebody wants to know of a module's calls, or has replaced its forward."""
+    """Tell whether a module has hooks, or a replaced forward."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

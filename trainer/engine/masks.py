@@ -1,10 +1,9 @@
-"""Tells transformers whether rows are packed, which it would otherwise read back from the device in every pass."""
+"""Tell transformers whether rows are packed, which it would otherwise read back from the device in every pass."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from transformers import masking_utils
@@ -13,10 +12,10 @@ FINDER = "find_packed_sequence_indices"
 
 
 @contextlib.contextmanager
-def packing_known(inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Answer for transformers what these inputs of a model say: positions that begin anew are packs.
+def packing_known(inputs: Mapping[str, object]) -> Iterator[None]:
+    """Replace transformers' search for packed rows: position ids that start again mark a new row.
 
-    Flat batches build no mask, and one that is given says it all: neither is asked about packing.
+    It searches only where it builds a mask: not for flat batches, and not with an attention mask in `inputs`.
     """
     before = getattr(masking_utils, FINDER)
     setattr(masking_utils, FINDER, _rows_of_packs if "position_ids" in inputs else _no_packs)
@@ -31,6 +30,11 @@ def _no_packs(position_ids: torch.Tensor) -> None:
 
 
 def _rows_of_packs(position_ids: torch.Tensor) -> torch.Tensor:
-    """Return the number of each token's row in its pack, (B, T) int64."""
+    """Return the index of each token's row in its pack, (B, T) int64.
+
+    Example:
+        >>> _rows_of_packs(torch.tensor([[0, 1, 2, 0, 1]])).tolist()
+        [[0, 0, 0, 1, 1]]
+    """
     first = position_ids[:, :1] - 1
     return (torch.diff(position_ids, prepend=first, dim=-1) != 1).cumsum(-1)

@@ -1,14 +1,15 @@
-"""Layer inputs that wait in the host's memory from the forward pass to the backward pass.
+"""Keep layer inputs in the host's memory from the forward pass to the backward pass.
 
-On a card, copies run beside the computation, on a stream of their own, between page-locked memory and the card. Two
-inputs are on the card at a time: going out, the one that is copied and the one that is computed with; coming back, the
-one that is computed with and the one below it, which is fetched meanwhile. On the CPU the same code copies at once.
+On a card, copies run beside the computation, on a separate stream, between page-locked memory and the card. At most two
+inputs are on the card at a time. On the CPU the same code copies at once.
+
+    forward    compute layer 3 | copy input 3 out, input 2 is still leaving, input 1 is freed
+    backward   compute layer 3 | fetch input 2
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import torch
 
@@ -18,53 +19,53 @@ from trainer.model.planning.predictor import INPUTS_IN_FLIGHT
 class Waiting:
     """One input on the host."""
 
-    def __init__(self, tensor: torch.Tensor, place: int, below: Waiting | None) -> None:
-        """Take room on the host.
+    def __init__(self, tensor: torch.Tensor, index: int, below: Waiting | None) -> None:
+        """Allocate memory on the host.
 
         Args:
             tensor: The input.
-            place: Of its layer.
-            below: What the layer under it has put away in the same forward pass.
+            index: Of its layer.
+            below: Input of the offloaded layer before it in the same forward pass.
         """
-        self.place = place
+        self.index = index
         self.below = below
         self.on_device: torch.Tensor | None = tensor
         self.device = tensor.device
         self.on_host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-        self.copied: Any = None
-        """Event: the last copy, out or back, is done."""
+        self.copied: torch.cuda.Event | None = None
+        """Recorded after the last copy, out or back."""
 
     def __del__(self) -> None:
-        """Let whoever gets this memory next compute after the copy, where no backward pass has come for it."""
+        """Without a backward pass the copy may still run: the next user of this memory must wait for it."""
         if getattr(self, "copied", None) is not None:
             torch.cuda.current_stream(self.device).wait_event(self.copied)
 
 
 class Host:
-    """What the layers of one model have put away."""
+    """Inputs of one model's layers that wait on the host."""
 
     def __init__(self) -> None:
         self.leaving: deque[Waiting] = deque()
-        self.streams: dict[torch.device, Any] = {}
+        self.streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def put(self, tensor: torch.Tensor, place: int) -> Waiting:
+    def put(self, tensor: torch.Tensor, index: int) -> Waiting:
         """Start copying an input to the host; it stays on the card until two more have followed it.
 
         Args:
-            tensor: Not changed by anybody while it is needed.
-            place: Of its layer; the first layer of a forward pass has the smallest.
+            tensor: Must not be changed until its backward pass.
+            index: Of its layer; a forward pass goes through rising indices.
         """
         below = self.leaving[-1] if self.leaving else None
-        if below is not None and below.place >= place:  # another forward pass has begun
+        if below is not None and below.index >= index:  # another forward pass has begun
             self.clear()
             below = None
-        waiting = Waiting(tensor, place, below)
+        waiting = Waiting(tensor, index, below)
         self._copy(waiting, waiting.on_host, tensor)
         self.leaving.append(waiting)
         while len(self.leaving) > INPUTS_IN_FLIGHT:
-            gone = self.leaving.popleft()
-            self._wait(gone)  # whoever gets this memory next computes after the copy
-            gone.on_device = None
+            oldest = self.leaving.popleft()
+            self._wait(oldest)  # the next user of this memory must wait for the copy
+            oldest.on_device = None
         return waiting
 
     def take(self, waiting: Waiting) -> torch.Tensor:
@@ -81,7 +82,7 @@ class Host:
         return tensor
 
     def clear(self) -> None:
-        """Let go of inputs whose backward pass never came."""
+        """Free inputs without a backward pass."""
         for waiting in self.leaving:
             self._wait(waiting)
             waiting.on_device = None
@@ -96,14 +97,14 @@ class Host:
         if waiting.device.type != "cuda":
             target.copy_(source)
             return
-        beside = self.streams.setdefault(waiting.device, torch.cuda.Stream(waiting.device))
-        beside.wait_stream(torch.cuda.current_stream(waiting.device))  # both tensors are ready, and free to be written
-        with torch.cuda.stream(beside):
+        stream = self.streams.setdefault(waiting.device, torch.cuda.Stream(waiting.device))
+        stream.wait_stream(torch.cuda.current_stream(waiting.device))  # `source` is computed, `target` no longer read
+        with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
-            waiting.copied = beside.record_event()
+            waiting.copied = stream.record_event()
 
     def _wait(self, waiting: Waiting) -> None:
-        """Let what is computed from now on come after the copy."""
+        """Order all later computation after the copy."""
         if waiting.copied is not None:
             torch.cuda.current_stream(waiting.device).wait_event(waiting.copied)
             waiting.copied = None

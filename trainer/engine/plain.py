@@ -1,4 +1,10 @@
-"""Attention one segment after another, by torch's own functions, on any device and in any type."""
+"""Compute attention segment by segment with torch's own functions, on any device and in any type.
+
+    scores = scale q k^T, bounded by c tanh(scores / c) where there is a soft cap c
+    output = softmax(scores + mask) v
+
+Shapes: T tokens, h query heads, g key heads, d head size.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +26,21 @@ def by_segment(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return causal attention, one segment after another: on the CPU, in float32, and for soft caps and sinks.
+    """Return causal attention inside each segment; for the CPU, float32, soft caps and sinks.
 
     Args:
-        query: (1, heads, T, head size).
-        key: (1, key heads, T, head size).
-        value: (1, key heads, T, value size).
+        query: (1, h, T, d).
+        key: (1, g, T, d).
+        value: (1, g, T, value size).
         segments: Of the batch.
-        scale: Of the scores; None: 1 / sqrt(head size).
-        window: Keys that a query sees at most, itself included.
+        scale: Of the scores; None: 1 / sqrt(d).
+        window: Largest number of keys of a query, itself included.
         dropout: Of the attention weights.
         softcap: Bound on the scores, by tanh.
-        sinks: (heads,) scores of a key without value.
+        sinks: (h,) scores of a key without value.
 
     Returns:
-        (1, T, heads, value size).
+        (1, T, h, value size).
     """
     outputs = []
     for span in segments.spans:
@@ -53,10 +59,10 @@ def _effective(window: int | None, span: Segment) -> int | None:
 
 
 def _keys(tensor: torch.Tensor, span: Segment) -> torch.Tensor:
-    own = tensor[:, :, span.low : span.high]
+    keys = tensor[:, :, span.low : span.high]
     if span.prefix_high == span.prefix_low:
-        return own
-    return torch.cat([tensor[:, :, span.prefix_low : span.prefix_high], own], dim=2)
+        return keys
+    return torch.cat([tensor[:, :, span.prefix_low : span.prefix_high], keys], dim=2)
 
 
 def _plain(
@@ -92,13 +98,13 @@ def _spelled_out(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Compute attention with a bound on the scores, and with sinks.
+    """Compute attention with a bound on the scores, and with sinks: one more column of scores, without a value.
 
     Source: Gemma 2 (https://arxiv.org/abs/2408.00118, section 2), gpt-oss (https://arxiv.org/abs/2508.10925).
     """
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (1, heads, queries, keys)
+    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (1, h, queries, keys)
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
     scores = scores + mask

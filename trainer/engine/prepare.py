@@ -1,8 +1,13 @@
-"""Start-up test on the model itself: what of the engine it can use, and whether the result is the model's own.
+"""Test at the start which parts of the engine a model can use, by comparing log-probabilities.
 
-A few rows are scored by the model alone, one by one, with its own attention and its full logits. The engine's LoRA
-layers, its head, its flat batches and its shared prefixes must give the same numbers; what does not is left out, and a
-sentence says so.
+The untouched model scores a few rows one by one, with its own attention and full logits: these are the expected
+numbers. Then the engine's parts are switched on one after another, and each must give the same numbers; a part that
+does not is switched off again, and a line of the log gives the reason.
+
+    1. LoRA layers in one product       else PEFT's own forward
+    2. head on trained tokens only      else log-probabilities from all logits
+    3. attention on flat batches and    else padded rows, with a mask if the model needs one, and packs by position_ids
+       shared prompts of pairs
 """
 
 from __future__ import annotations
@@ -10,62 +15,68 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
+from peft import PeftModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from trainer.engine import flash, float8, lora
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
-from trainer.engine.batch import Batch, Ids, Layout, of_pairs, of_rows
+from trainer.engine.batch import Batch, Layout, Pair, moved, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
 from trainer.engine.masks import packing_known
+from trainer.tokens.arrays import Ints
 
 TOLERANCE = {torch.float32: (1e-3, 1e-4), torch.float64: (1e-6, 1e-6)}
 HALF_TOLERANCE = (0.05, 0.02)
-"""Largest and mean difference of log-probabilities, as shares of the largest and of the mean size."""
+"""Limits of largest and mean difference of log-probabilities, as shares of the largest and the mean magnitude."""
 PROBE_TOKENS = 256
 COVERED_LAYERS = {FULL, SLIDING}
-"""Other types carry a state along the sequence, or limit attention by a mask that may be wider than the probe."""
+"""Other types carry a state along the sequence, or limit attention by a mask that may be wider than the test rows."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How this model is given its batches and asked for log-probabilities."""
+    """Score batches in the layouts that a model can use."""
 
     layout: Layout
-    """Of a batch of single rows."""
+    """Of batches of single rows."""
     packed_layout: Layout | None
-    """Of packs of several rows; None where rows of a pack would see each other."""
+    """Of packs of several rows; None where rows of a pack would attend to each other."""
     leak: str | None
-    """Why rows are not packed."""
+    """Reason why rows are not packed."""
     scorer: Scorer | None
-    """The head on trained tokens only; None where log-probabilities are taken from all logits."""
+    """Computes the head on trained tokens only; None: log-probabilities from all logits."""
 
-    def score(self, model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def score(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the log-probability of each target, (N,), and a router's auxiliary loss."""
         targets = batch["targets"]
         with packing_known(batch["inputs"]):
             if self.scorer is not None:
-                found = model(**batch["inputs"], use_cache=False, targets=targets)
-                return found["log_probs"], found["aux_loss"]
+                scores = model(**batch["inputs"], use_cache=False, targets=targets)
+                return scores["log_probs"], scores["aux_loss"]
             output = model(**batch["inputs"], use_cache=False)
         logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        found = logits.log_softmax(-1).gather(1, targets.ids[:, None])[:, 0]
-        return found, getattr(output, "aux_loss", None)
+        return picked_log_probs(logits, targets.ids), getattr(output, "aux_loss", None)
 
 
 def prepare(
-    model: Any, rows: Sequence[Ids], *, attention: str, say: Callable[[str], None], may_dequantise: bool = True
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[Ints],
+    *,
+    attention: str,
+    say: Callable[[str], None],
+    may_dequantise: bool = True,
 ) -> Engine:
-    """Find out what this model can use, and switch it on.
+    """Switch on the parts of the engine that a model can use.
 
     Args:
         model: Causal language model, with or without an adapter, on the device where it trains.
-        rows: Token ids of a few rows, the longest that there are room for.
-        attention: `model.attn_implementation` of the recipe; another than auto is left in place.
-        say: Told what is used, and what not.
-        may_dequantise: 4-bit weights may be kept dequantised besides, where a card has room.
+        rows: Token ids of a few rows.
+        attention: `model.attn_implementation` of the recipe; any but auto stays in place.
+        say: Takes lines about used and unused parts.
+        may_dequantise: Keep 4-bit weights dequantised as well, where a card has room.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
@@ -78,10 +89,10 @@ def prepare(
         model.train(was_training)
 
 
-def rope_limit(config: Any) -> int | None:
-    """Return the length from which rows of one batch turn each other's positions; None where none does.
+def rope_limit(config: PretrainedConfig) -> int | None:
+    """Return the length beyond which position encodings depend on the longest row of a batch; None: they never do.
 
-    Frequencies of "dynamic" and "longrope" positions follow the longest row of a batch once it is over this length.
+    The encodings are "dynamic" and "longrope": their frequencies follow the longest row once it exceeds this length.
 
     Source: transformers' `dynamic_rope_update`; https://arxiv.org/abs/2402.13753 (LongRoPE).
     """
@@ -97,8 +108,8 @@ def rope_limit(config: Any) -> int | None:
     return None
 
 
-def release(base: Any) -> None:
-    """Put a prepared model back as transformers made it; one that was never prepared stays as it is."""
+def release(base: PreTrainedModel) -> None:
+    """Undo `prepare`; a model that was never prepared stays as it is."""
     if hasattr(base, "_scorer"):
         base._scorer.remove()
     switch_off(base)
@@ -106,9 +117,11 @@ def release(base: Any) -> None:
 
 
 class _Probe:
-    """The rows, and what the untouched model says about them."""
+    """Compare the engine's parts with the untouched model on a few rows."""
 
-    def __init__(self, model: Any, base: Any, rows: Sequence[Ids], may_dequantise: bool) -> None:
+    def __init__(
+        self, model: torch.nn.Module, base: PreTrainedModel, rows: Sequence[Ints], may_dequantise: bool
+    ) -> None:
         self.model = model
         self.may_dequantise = may_dequantise
         self.base = base
@@ -116,7 +129,7 @@ class _Probe:
         self.dtype = base.dtype
         self.rows = [row[:PROBE_TOKENS].astype("int64") for row in rows if len(row) > 1]
         self.pairs = _as_pairs(self.rows)
-        self.alone = self._own(self.rows)
+        self.alone = self._expected(self.rows)
 
     def run(self, attention: str, say: Callable[[str], None]) -> Engine:
         self._adapter(say)
@@ -131,27 +144,26 @@ class _Probe:
         leak = self._leak(scorer)
         return Engine(self._padding(scorer), None if leak else "positions", leak, scorer)
 
-    def _own(self, rows: Sequence[Ids]) -> torch.Tensor:
-        """Return the log-probabilities of all tokens but the first of each row, by the model itself."""
-        found = []
+    def _expected(self, rows: Sequence[Ints]) -> torch.Tensor:
+        """Return the log-probabilities of all tokens but the first of each row, by the model's own logits."""
+        scores = []
         for row in rows:
             ids = torch.from_numpy(row).to(self.device)
             logits = self.model(input_ids=ids[None], use_cache=False).logits[0, :-1]
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            found.append(logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0])
-        return torch.cat(found)
+            scores.append(picked_log_probs(logits, ids[1:]))
+        return torch.cat(scores)
 
     def _adapter(self, say: Callable[[str], None]) -> None:
-        """Let LoRA layers compute in one product, and say which do not."""
+        """Let LoRA layers compute in one product, and report those that do not."""
         dequantised = self.may_dequantise and lora.dequantised_fits(self.base)
         counted = lora.switch_on(self.base, dequantised=dequantised)
-        problem = self._difference(self._own(self.rows), self.alone) if counted[""] else None
+        problem = self._difference(self._expected(self.rows), self.alone) if counted[""] else None
         if problem is not None:
             lora.switch_off(self.base)
             counted = Counter({f"one product does not agree: {problem}": counted.total()})
-        kept = ", with 4-bit weights dequantised once" if dequantised else ""
+        detail = ", with 4-bit weights dequantised once" if dequantised else ""
         for reason, number in sorted(counted.items()):
-            how = f"by PEFT's own forward: {reason}" if reason else f"in one product{kept}"
+            how = f"by PEFT's own forward: {reason}" if reason else f"in one product{detail}"
             say(f"train: LoRA in {number} layers {how}")
 
     def _head(self) -> tuple[Scorer | None, str | None]:
@@ -160,29 +172,29 @@ class _Probe:
         problem: str | None = None
         for logits in Logits.candidates(self.base.config):
             scorer = Scorer(self.base, logits)
-            other = self._head_problem(scorer)
-            if other is None:
+            difference = self._head_problem(scorer)
+            if difference is None:
                 return scorer, None
             scorer.remove()
-            problem = problem or other
+            problem = problem or difference
         return None, f"the head on trained tokens does not agree: {problem}"
 
     def _head_problem(self, scorer: Scorer) -> str | None:
         engine = Engine("padded", None, None, scorer)
         try:
-            found = [engine.score(self.model, self._batch([row], "padded"))[0] for row in self.rows]
-            return self._difference(torch.cat(found), self.alone)
+            scores = [engine.score(self.model, self._batch([row], "padded"))[0] for row in self.rows]
+            return self._difference(torch.cat(scores), self.alone)
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             return _first_line(error)
 
     def _attention(self, scorer: Scorer | None) -> str | None:
-        """Switch segmented attention on; return why it cannot be used."""
-        others = sorted(set(_layer_types(self.base)) - COVERED_LAYERS)
-        if others:
-            return f"the model has {others[0]} layers"
+        """Switch segmented attention on; return the reason where it cannot be used."""
+        uncovered = sorted(set(_layer_types(self.base)) - COVERED_LAYERS)
+        if uncovered:
+            return f"the model has {uncovered[0]} layers"
         if not self.base._can_set_attn_implementation():
             return "the model does not ask transformers for its attention"
-        expected = self._own([ids for pair in self.pairs for ids in _wholes(pair)])
+        expected = self._expected([ids for pair in self.pairs for ids in _rows_of(pair)])
         switch_on(self.base)
         try:
             problem = self._flat_problem(scorer, expected)
@@ -197,30 +209,25 @@ class _Probe:
         rows = self._difference(engine.score(self.model, self._batch(self.rows, "flat"))[0], self.alone)
         if rows is not None:
             return f"flat batches do not agree: {rows}"
-        batch = of_pairs(self.pairs, "flat", 0)
-        batch = {"inputs": _moved(batch["inputs"], self.device), "targets": batch["targets"].to(self.device)}
-        answers = [
-            part[len(prompt) - 1 :]
-            for prompt, part in zip(
-                [pair[0] for pair in self.pairs for _ in range(2)],
-                expected.split([len(ids) - 1 for pair in self.pairs for ids in _wholes(pair)]),
-                strict=True,
-            )
-        ]
+        batch = moved(of_pairs(self.pairs, "flat", 0), self.device)
+        # of each side, scored as a row by itself, the answer's tokens: those after the prompt
+        of_sides = expected.split([len(ids) - 1 for pair in self.pairs for ids in _rows_of(pair)])
+        prompts = [pair[0] for pair in self.pairs for _ in range(2)]
+        answers = [side[len(prompt) - 1 :] for prompt, side in zip(prompts, of_sides, strict=True)]
         shared = self._difference(engine.score(self.model, batch)[0], torch.cat(answers))
         return None if shared is None else f"shared prefixes do not agree: {shared}"
 
     def _padding(self, scorer: Scorer | None) -> Layout:
-        """Compare rows that are filled up, without a mask, with rows alone; losses of routers count what is masked."""
+        """Compare rows that are filled up, without a mask, with rows alone; a router's loss always needs the mask."""
         if getattr(self.base.config.get_text_config(), "router_aux_loss_coef", None):
             return "masked"
         halves = [row[: max(2, len(row) // 2)] for row in self.rows]
-        rows = [one for pair in zip(self.rows, halves, strict=True) for one in pair]
-        wholes = self.alone.split([len(row) - 1 for row in self.rows])
-        expected = [one for whole, half in zip(wholes, halves, strict=True) for one in (whole, whole[: len(half) - 1])]
+        rows = [part for pair in zip(self.rows, halves, strict=True) for part in pair]
+        of_rows = self.alone.split([len(row) - 1 for row in self.rows])
+        expected = [part for row, half in zip(of_rows, halves, strict=True) for part in (row, row[: len(half) - 1])]
         try:
-            found = Engine("padded", None, None, scorer).score(self.model, self._batch(rows, "padded"))[0]
-            return "masked" if self._difference(found, torch.cat(expected)) else "padded"
+            scores = Engine("padded", None, None, scorer).score(self.model, self._batch(rows, "padded"))[0]
+            return "masked" if self._difference(scores, torch.cat(expected)) else "padded"
         except (RuntimeError, TypeError, ValueError):
             return "masked"
 
@@ -233,40 +240,48 @@ class _Probe:
             problem = _first_line(error)
         return None if problem is None else f"rows of a pack see each other in this model ({problem})"
 
-    def _difference(self, found: torch.Tensor, expected: torch.Tensor) -> str | None:
-        return difference(found, expected, self.dtype)
+    def _difference(self, scores: torch.Tensor, expected: torch.Tensor) -> str | None:
+        return difference(scores, expected, self.dtype)
 
-    def _batch(self, rows: Sequence[Ids], layout: Layout) -> Batch:
-        items = [(ids, (ids >= 0).astype("uint8")) for ids in rows]
-        batch = of_rows([items], layout, 0)
-        return {"inputs": _moved(batch["inputs"], self.device), "targets": batch["targets"].to(self.device)}
+    def _batch(self, rows: Sequence[Ints], layout: Layout) -> Batch:
+        return moved(of_rows([[(ids, np.ones(len(ids), dtype=np.uint8)) for ids in rows]], layout, 0), self.device)
 
 
-def _moved(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) for name, value in inputs.items()}
+def _as_pairs(rows: Sequence[Ints]) -> list[Pair]:
+    """Make pairs of rows: each row is cut into prompt and chosen answer, the end of the next row is the rejected one.
 
-
-def _as_pairs(rows: Sequence[Ids]) -> list[tuple[Ids, Ids, Ids]]:
-    """Make pairs of the rows: each row is cut into a prompt and an answer, the next row's end is the other answer."""
+    Example:
+        >>> for pair in _as_pairs([np.array([1, 2, 3, 4]), np.array([5, 6])]):
+        ...     print(*(ids.tolist() for ids in pair))
+        [1, 2] [3, 4] [6]
+        [5] [6] [3, 4]
+    """
     pairs = []
-    for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
+    for row, following in zip(rows, [*rows[1:], rows[0]], strict=True):
         cut = max(1, len(row) // 2)
-        pairs.append((row[:cut], row[cut:], other[len(other) // 2 :]))
+        pairs.append((row[:cut], row[cut:], following[len(following) // 2 :]))
     return pairs
 
 
-def _wholes(pair: tuple[Ids, Ids, Ids]) -> list[Ids]:
+def _rows_of(pair: Pair) -> list[Ints]:
     prompt, chosen, rejected = pair
-    return [_join(prompt, chosen), _join(prompt, rejected)]
+    return [np.concatenate([prompt, chosen]), np.concatenate([prompt, rejected])]
 
 
-def _join(first: Ids, second: Ids) -> Ids:
-    return torch.cat([torch.from_numpy(first), torch.from_numpy(second)]).numpy()
+def picked_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return log softmax(logits) at some ids, in at least float32.
+
+    Args:
+        logits: (N, V).
+        ids: (N,).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> str | None:
-    """Return None where log-probabilities agree as far as the model's type allows, else by how much they differ."""
-    gap = (found - expected).abs()
+def difference(scores: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> str | None:
+    """Return how far log-probabilities differ; None where they agree as far as the model's type allows."""
+    gap = (scores - expected).abs()
     largest = float(gap.max() / expected.abs().max())
     mean = float(gap.mean() / expected.abs().mean())
     at_most, on_average = TOLERANCE.get(dtype, HALF_TOLERANCE)
@@ -275,7 +290,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) 
     return f"log-probabilities differ by {largest:.1e} of the largest, {mean:.1e} on average"
 
 
-def _layer_types(base: Any) -> Sequence[str]:
+def _layer_types(base: PreTrainedModel) -> Sequence[str]:
     return getattr(base.config.get_text_config(), "layer_types", None) or ()
 
 

@@ -1,13 +1,20 @@
-"""One LoRA linear layer as one differentiable product: y = x Wᵀ + s (x Aᵀ) Bᵀ, with few passes over large tensors.
+"""Compute one LoRA linear layer as one product, y = x Wᵀ + s (x Aᵀ) Bᵀ, with few passes over large tensors.
 
-PEFT makes three products, scales the third and adds it: each is a tensor of tokens x features, and automatic
-differentiation keeps and walks through most of them again. Here the adapter enters the base layer's own product. With
+    x (M, K) tokens by inputs     W (N, K) frozen      A (r, K), B (N, r) trained, r the rank      s the scaling
 
-    block = [[W, sB],
+PEFT computes three products, scales the third and adds it: several tensors of shape (M, N), most of which autograd
+saves and reads again. Here the adapter enters the base layer's own product. With
+
+    block = [[W, sB],      (N + r, K + r)
              [A,  0]]
 
-the forward pass is `[x | x Aᵀ] [W | sB]ᵀ` where the layer widens, and `x [W; A]ᵀ`, which gives x Wᵀ and x Aᵀ at once,
-where it does not; the backward pass mirrors it. Only x and x Aᵀ are kept.
+    forward   widening layer     y           = [x | x Aᵀ] [W | sB]ᵀ
+              other layer        [u | x Aᵀ]  = x [W; A]ᵀ             y = u + (x Aᵀ) (sB)ᵀ
+    backward  widening layer     [v | dxa]   = dy [W | sB]           dx = v + dxa A
+              other layer        dx          = [dy | dxa] [W; A]     with dxa = dy sB
+    always    dA = dxaᵀ x        dB = s dyᵀ (x Aᵀ)
+
+Only x and x Aᵀ are saved for the backward pass.
 
 Source: https://arxiv.org/abs/2106.09685 (LoRA), equation 3; the gradients follow from the product rule.
 """
@@ -16,41 +23,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trainer.engine.float8 import Float8Weight
 
 
 class FrozenBlock:
-    """A frozen weight with room for an adapter beside and below it.
+    """A frozen weight with margins for an adapter beside and below it.
 
-    The adapter is written in before each use: it is small, and another one may have been used in between. For that
-    reason the block is never among the tensors that automatic differentiation keeps.
+    The adapter is copied in before each use: it is small, and another one may have been used since. So autograd never
+    saves the block.
+
+    Example:
+        >>> block = FrozenBlock(torch.tensor([[1.0, 2.0]]), rank=1)
+        >>> _ = block.load(torch.tensor([[3.0, 4.0]]), torch.tensor([[5.0]]), scaling=2.0)
+        >>> block.values.tolist()  # [[W, sB], [A, 0]]
+        [[1.0, 2.0, 10.0], [3.0, 4.0, 0.0]]
     """
 
     def __init__(self, weight: torch.Tensor, rank: int, packed: torch.Tensor | None = None) -> None:
-        """Copy a weight, (outputs, inputs), into a block; `packed` is the 4-bit weight that it was made of."""
+        """Copy a weight, (outputs, inputs), into a block; `packed` is the 4-bit weight that it was dequantised from."""
         self.outputs, self.inputs = weight.shape
         self.rank = rank
         self.values = weight.new_zeros(self.outputs + rank, self.inputs + rank)
         self.weight = self.values[: self.outputs, : self.inputs]
         self.weight.copy_(weight)
-        # held, so that no other weight can come to lie at its address
+        # a reference, so that no other weight can get its address
         self.source = self.weight if packed is None else packed.detach()
 
     def holds(self, weight: torch.Tensor) -> bool:
-        """Tell whether a layer's weight is still the one of this block."""
+        """Tell whether a layer's weight is still the one in this block."""
         return weight.data_ptr() == self.source.data_ptr()
 
     def load(self, a: torch.Tensor, b: torch.Tensor, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write an adapter in; return A and sB as the block has them."""
-        at_a, at_b = self.values[self.outputs :, : self.inputs], self.values[: self.outputs, self.inputs :]
-        at_a.copy_(a)
-        torch.mul(b, scaling, out=at_b)
-        return at_a, at_b
+        """Copy an adapter in; return views of A, (r, K), and sB, (N, r)."""
+        block_a, block_b = self.values[self.outputs :, : self.inputs], self.values[: self.outputs, self.inputs :]
+        block_a.copy_(a)
+        torch.mul(b, scaling, out=block_b)
+        return block_a, block_b
 
     @property
     def beside(self) -> torch.Tensor:
@@ -65,14 +77,14 @@ class FrozenBlock:
 
 @dataclass(frozen=True)
 class Frozen:
-    """The base layer of one call."""
+    """The base layer in one call."""
 
     weight: Callable[[], torch.Tensor | Float8Weight]
-    """Gives (outputs, inputs) in the type of the product or in 8 bits; computed anew each time for 4-bit weights."""
+    """Returns (outputs, inputs) in the type of the product or in 8 bits; 4-bit weights are dequantised in each call."""
     bias: torch.Tensor | None
     block: FrozenBlock | None
     keep: bool
-    """Keep `weight()` for the backward pass: it costs no memory, or its layer's backward pass follows at once."""
+    """Save `weight()` for the backward pass: it takes no memory, or the layer's backward pass follows at once."""
 
     def adapter(
         self, a: torch.Tensor, b: torch.Tensor, scaling: float, dtype: torch.dtype
@@ -91,7 +103,7 @@ class LoraProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         x: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
@@ -100,7 +112,7 @@ class LoraProduct(torch.autograd.Function):
         product: torch.dtype,
         adapter: torch.dtype,
     ) -> torch.Tensor:
-        """Multiply."""
+        """Return y."""
         rows = x.reshape(-1, x.shape[-1]).to(product)
         small_a, scaled_b = base.adapter(a, b, scaling, adapter)
         weight = None
@@ -117,13 +129,13 @@ class LoraProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, A and B."""
         rows, xa, a, b, weight = ctx.saved_tensors
-        base, wanted = ctx.base, ctx.needs_input_grad
+        base, needs = ctx.base, ctx.needs_input_grad
         small_a, scaled_b = base.adapter(a, b, ctx.scaling, ctx.adapter)
         dy = grad.reshape(-1, grad.shape[-1]).to(rows.dtype)
-        if not wanted[0]:
+        if not needs[0]:
             dx, dxa = None, dy.to(ctx.adapter) @ scaled_b
         elif base.block is None:
             dx, dxa = _backward(dy, base.weight() if weight is None else weight, small_a, scaled_b)
@@ -131,8 +143,8 @@ class LoraProduct(torch.autograd.Function):
             dx, dxa = _backward_below(dy, base.block, scaled_b)
         else:
             dx, dxa = _backward_beside(dy, base.block, small_a)
-        da = dxa.t() @ rows.to(ctx.adapter) if wanted[1] else None
-        db = (dy.to(ctx.adapter).t() @ xa).to(b.dtype).mul_(ctx.scaling) if wanted[2] else None
+        da = dxa.t() @ rows.to(ctx.adapter) if needs[1] else None
+        db = (dy.to(ctx.adapter).t() @ xa).to(b.dtype).mul_(ctx.scaling) if needs[2] else None
         shape, dtype = ctx.x
         return (
             None if dx is None else dx.view(shape).to(dtype),
@@ -143,12 +155,15 @@ class LoraProduct(torch.autograd.Function):
 
 
 def _widens(narrow: int, wide: int) -> bool:
-    """Tell whether copying the narrow side (read, write, read again) moves less than adding to the wide one."""
+    """Tell whether copying the narrow side moves fewer bytes than adding to the wide side.
+
+    A copy reads, writes and reads again, 3 passes over the narrow side; adding reads and writes, 2 over the wide one.
+    """
     return 3 * narrow < 2 * wide
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add left @ right in place, inside the product where the types allow it, and rounded once where not."""
+    """Add left @ right in place; one kernel where the types are equal, else with one more rounding."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
@@ -179,7 +194,7 @@ def _forward_below(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     padded = None if bias is None else torch.nn.functional.pad(bias, (0, block.rank))
     both = torch.nn.functional.linear(x, block.below, padded)
-    y, xa = both[:, : block.outputs], both[:, block.outputs :].clone()  # a view would keep all of y in memory
+    y, xa = both[:, : block.outputs], both[:, block.outputs :].clone()  # a view would keep all of `both` in memory
     y.addmm_(xa, b.t())
     return y, xa
 

@@ -1,14 +1,15 @@
-"""How much of each decoder layer is kept for the backward pass, and how much is computed a second time.
+"""Set how much of each decoder layer is kept for the backward pass, and how much is computed a second time.
 
-    none         everything is kept
-    elementwise  results of matrix products and attention are kept; norms, activations and their products with the
-                 gate are computed again from them, which costs no matrix product
-    full         a layer's input is kept, the whole layer is computed again; meanwhile it keeps everything, or, where
-                 memory matters more than time (lean), what elementwise keeps
-    offload      the same, and the input waits in the host's memory
+    level        kept of a layer h -> norm -> q k v -> attention -> o -> + h -> norm -> gate up -> act * up -> down -> +
+    none         everything
+    elementwise  h, results of matrix products and attention; norms, activations and products with the gate are
+                 computed again from them, without a matrix product
+    full         h; the layer is computed again and then keeps everything until its backward pass, or, in a lean plan,
+                 as much as elementwise
+    offload      as full, and h waits in the host's memory
 
-Each layer has a level of its own. All levels compute the same operations on the same values, so gradients are the same
-bit for bit.
+Each layer has its own level. All levels compute the same operations on the same values, so gradients are the same bit
+for bit.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from trainer.engine.offload import Host
 from trainer.model.planning.activations import WHOLE, Level
 
 NORM = "RMSNorm"
-"""How classes of norms are called that are a function of their input alone."""
+"""End of the class names of norms that depend on their input alone."""
 
 
 class NotRecomputed(Exception):
@@ -41,26 +42,27 @@ def apply(model: torch.nn.Module, levels: Sequence[Level], *, is_lean: bool = Fa
     Args:
         model: From transformers, with or without adapters.
         levels: Of all layers.
-        is_lean: Layers computed again in whole keep what elementwise keeps, and no 4-bit weights dequantised.
+        is_lean: Layers at level full or offload keep as much as elementwise in their second pass, and dequantise 4-bit
+            weights once more.
 
     Raises:
-        NotRecomputed: The model has another number of layers that transformers can recompute.
+        NotRecomputed: The number of layers that transformers can recompute is another one.
     """
     layers = decoder_layers(model)
     if len(layers) != len(levels):
         raise NotRecomputed(f"{len(layers)} layers can be recomputed, the plan has {len(levels)}")
     remove(model)
     host = Host()
-    for place, (layer, level) in enumerate(zip(layers, levels, strict=True)):
+    for index, (layer, level) in enumerate(zip(layers, levels, strict=True)):
         if level == "elementwise" or (level in WHOLE and is_lean):
             layer._elementwise = _Elementwise(layer)
         if level in WHOLE:
-            layer.forward = _Whole(layer, place, host if level == "offload" else None)
+            layer.forward = _LayerFromInput(layer, index, host if level == "offload" else None)
             layer._reuses_weights = not is_lean
 
 
 def remove(model: torch.nn.Module) -> None:
-    """Let all layers keep everything."""
+    """Set level none for all layers."""
     for layer in decoder_layers(model):
         layer.gradient_checkpointing = False
         if "_elementwise" in vars(layer):
@@ -70,83 +72,87 @@ def remove(model: torch.nn.Module) -> None:
             vars(layer).pop(name, None)
 
 
-def decoder_layers(model: torch.nn.Module) -> list[Any]:
+def decoder_layers(model: torch.nn.Module) -> list[GradientCheckpointingLayer]:
     """Return the layers that transformers can compute again, in order."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-class _Whole:
-    """The forward function of a layer that is computed again in whole."""
+class _LayerFromInput:
+    """Forward function of a layer at level full or offload."""
 
-    def __init__(self, layer: Any, place: int, host: Host | None) -> None:
+    def __init__(self, layer: GradientCheckpointingLayer, index: int, host: Host | None) -> None:
         self.layer = layer
-        self.place = place
+        self.index = index
         self.host = host
 
-    def __call__(self, hidden_states: torch.Tensor, *arguments: Any, **named: Any) -> Any:
-        run = functools.partial(self._run, arguments, named)
+    def __call__(self, hidden_states: torch.Tensor, *arguments: object, **keywords: object) -> torch.Tensor:
+        run = functools.partial(self._run, arguments, keywords)
         layer = self.layer
         learns = hidden_states.requires_grad or any(weight.requires_grad for weight in layer.parameters())
         if not (layer.training and torch.is_grad_enabled() and learns):
             return run(hidden_states)
-        # outputs have a gradient when an input has one; the first layer's input has none
+        # an output requires a gradient only if an input does; the input of the first layer does not
         anchor = hidden_states.new_empty(0, requires_grad=True)
-        return _ComputedAgain.apply(hidden_states, anchor, run, self.place, self.host)
+        output: torch.Tensor = _ComputedAgain.apply(hidden_states, anchor, run, self.index, self.host)
+        return output
 
-    def _run(self, arguments: tuple[Any, ...], named: dict[str, Any], hidden_states: torch.Tensor) -> Any:
+    def _run(
+        self, arguments: tuple[object, ...], keywords: dict[str, object], hidden_states: torch.Tensor
+    ) -> torch.Tensor:
         inner = vars(self.layer).get("_elementwise")
         forward = functools.partial(type(self.layer).forward, self.layer) if inner is None else inner.forward
-        return forward(hidden_states, *arguments, **named)
+        output: torch.Tensor = forward(hidden_states, *arguments, **keywords)
+        return output
 
 
 class _ComputedAgain(torch.autograd.Function):
-    """A layer whose input alone is kept.
+    """A layer of which only the input is kept.
 
-    Unlike torch's `checkpoint` it may hold the input elsewhere, and the second computation may keep less than all.
-    Other inputs of the layer must need no gradient, which holds for positions and segments.
+    Unlike torch's `checkpoint`, the input may wait on the host, and the second pass may keep less than everything.
+    Other inputs of the layer must not require gradients, which is true of positions and segments.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         hidden: torch.Tensor,
         anchor: torch.Tensor,
         run: Callable[[torch.Tensor], torch.Tensor],
-        place: int,
+        index: int,
         host: Host | None,
     ) -> torch.Tensor:
-        """Compute the layer without keeping anything; gradients are off in here."""
+        """Compute the layer; autograd saves nothing in here."""
         ctx.run, ctx.host, ctx.state = run, host, _State.now(hidden.device)
         if host is None:
             ctx.save_for_backward(hidden)
         else:
-            ctx.waiting = host.put(hidden.detach(), place)
+            ctx.waiting = host.put(hidden.detach(), index)
         output = run(hidden)
         assert isinstance(output, torch.Tensor), "decoder layers return their hidden states alone"
         return output
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Compute the layer again with gradients, and go through it backward.
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Compute the layer again with gradients, then its backward pass.
 
         Raises:
-            RuntimeError: Gradients are asked for by `torch.autograd.grad`, which would add to `.grad` in here.
+            RuntimeError: Called by `torch.autograd.grad`, which must not add to `.grad` as this does.
         """
         if not torch.autograd._is_checkpoint_valid():
             raise RuntimeError("layers that are computed again in whole need .backward(), not torch.autograd.grad")
-        kept = ctx.saved_tensors[0] if ctx.host is None else ctx.host.take(ctx.waiting)
-        hidden = kept.detach().requires_grad_(ctx.needs_input_grad[0])
-        with torch.enable_grad(), ctx.state.again():
+        saved = ctx.saved_tensors[0] if ctx.host is None else ctx.host.take(ctx.waiting)
+        hidden = saved.detach().requires_grad_(ctx.needs_input_grad[0])
+        with torch.enable_grad(), ctx.state.restored():
             output = ctx.run(hidden)
-        if output.requires_grad:  # not where an adapter has been switched off meanwhile
+        if output.requires_grad:  # false where an adapter has been switched off since
             torch.autograd.backward(output, gradient)
         return hidden.grad, None, None, None, None
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a computation depends on beside its inputs: random numbers, and the types of autocast."""
+    """State that a computation depends on beside its inputs: random numbers, and the types of autocast."""
 
     device: torch.device
     random: torch.Tensor
@@ -161,8 +167,8 @@ class _State:
         of_card = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(device, torch.get_rng_state(), of_card, autocast)
 
-    def again(self) -> AbstractContextManager[Any]:
-        """Return a context in which the state is what it was; afterwards it is what it is now."""
+    def restored(self) -> AbstractContextManager[ExitStack]:
+        """Return a context with this state; afterwards the present state is back."""
         stack = ExitStack()
         is_card = self.random_of_card is not None
         stack.enter_context(torch.random.fork_rng([self.device] if is_card else [], device_type="cuda"))
@@ -176,17 +182,17 @@ class _State:
 
 @dataclass
 class _Again:
-    """A tensor that is not kept but computed from others that are."""
+    """A tensor that is computed again from saved ones."""
 
     function: Callable[..., torch.Tensor]
     inputs: tuple[torch.Tensor, ...]
     autocast: torch.dtype | None
     uses: int = 0
-    """How many parts of the backward pass still want it."""
+    """Uses in the backward pass that are still to come."""
     value: torch.Tensor | None = None
 
     def take(self) -> torch.Tensor:
-        """Compute it for the first that wants it, hold it until the last one has it."""
+        """Compute the tensor at its first use, keep it until the last one."""
         value = self.value
         if value is None:
             device = self.inputs[0].device.type
@@ -198,14 +204,18 @@ class _Again:
 
 
 class _Elementwise:
-    """One layer whose elementwise results are not kept."""
+    """Forward function of a layer at level elementwise.
 
-    def __init__(self, layer: Any) -> None:
+    Autograd saves tensors through `_pack`. A tensor that `_note` has registered is replaced by the recipe to compute it
+    again; it is identified by its address, which stays its own because `noted` holds the tensor until the layer ends.
+    """
+
+    def __init__(self, layer: GradientCheckpointingLayer) -> None:
         self.layer = layer
-        self.known: dict[int, tuple[torch.Tensor, int, _Again]] = {}
+        self.noted: dict[int, tuple[torch.Tensor, int, _Again]] = {}
         self.is_on = False
-        self.patched: list[Any] = []
-        self.hooks: list[Any] = []
+        self.patched: list[torch.nn.Module] = []
+        self.hooks: list[RemovableHandle] = []
         for module in list(layer.modules()):
             if type(module).__name__.endswith(NORM):
                 module.forward = functools.partial(self._norm, module)
@@ -215,26 +225,26 @@ class _Elementwise:
         layer.forward = self.forward
 
     def remove(self) -> None:
-        """Put the layer back."""
+        """Restore the layer."""
         for module in self.patched:
             del module.forward
         for hook in self.hooks:
             hook.remove()
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
-        """Run the layer; with gradients, keep what cannot be computed from what is kept."""
-        forward = type(self.layer).forward
+    def forward(self, *arguments: object, **keywords: object) -> torch.Tensor:
+        """Run the layer; with gradients, save only tensors that are not noted."""
+        forward: Callable[..., torch.Tensor] = type(self.layer).forward
         if not (self.layer.training and torch.is_grad_enabled()):
-            return forward(self.layer, *arguments, **named)
+            return forward(self.layer, *arguments, **keywords)
         self.is_on = True
         try:
             with torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack):
-                return forward(self.layer, *arguments, **named)
+                return forward(self.layer, *arguments, **keywords)
         finally:
             self.is_on = False
-            self.known.clear()
+            self.noted.clear()
 
-    def _norm(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+    def _norm(self, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         original = functools.partial(type(module).forward, module)
         if not self.is_on:
             result: torch.Tensor = original(x)
@@ -243,26 +253,26 @@ class _Elementwise:
         self._note(y, original, x)
         return y
 
-    def _gated(self, mlp: Any) -> None:
-        """Watch down(act(gate(x)) * up(x)): the activation and the product follow from gate(x) and up(x)."""
+    def _gated(self, mlp: torch.nn.Module) -> None:
+        """Note the activation and the product of down(act(gate(x)) * up(x)): both follow from gate(x) and up(x)."""
         if not isinstance(mlp.act_fn, torch.nn.Module):
             return
-        seen: dict[str, torch.Tensor] = {}
+        outputs: dict[str, torch.Tensor] = {}
         checked: list[bool] = []
 
-        def after_act(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        def after_act(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if self.is_on:
-                seen.update(gate=inputs[0].detach(), act=output.detach())
+                outputs.update(gate=inputs[0].detach(), act=output.detach())
                 self._note(output, type(module).forward.__get__(module), inputs[0])
 
-        def after_up(_: Any, __: Any, output: torch.Tensor) -> None:
+        def after_up(_: torch.nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if self.is_on:
-                seen.update(up=output.detach())
+                outputs.update(up=output.detach())
 
-        def before_down(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            if self.is_on and len(seen) == 3:
-                gate, act, up = (seen.pop(name) for name in ("gate", "act", "up"))
-                if not checked:  # once: a model may do more than multiply
+        def before_down(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if self.is_on and len(outputs) == 3:
+                gate, act, up = (outputs.pop(name) for name in ("gate", "act", "up"))
+                if not checked:  # once: a model may compute more than this product
                     checked.append(act.shape == up.shape and torch.equal(inputs[0], act * up))
                 if checked[0]:
                     again = type(mlp.act_fn).forward.__get__(mlp.act_fn)
@@ -275,33 +285,34 @@ class _Elementwise:
         ]
 
     def _note(self, tensor: torch.Tensor, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> None:
-        """Remember how a tensor comes about; it is held until the layer ends, so that its address stays its own."""
+        """Register a tensor with the function and inputs that compute it again."""
         device = tensor.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        again = _Again(function, tuple(one.detach() for one in inputs), autocast)
-        held = tensor.detach()
-        self.known[held.data_ptr()] = (held, held._version, again)
+        again = _Again(function, tuple(saved.detach() for saved in inputs), autocast)
+        alias = tensor.detach()
+        self.noted[alias.data_ptr()] = (alias, alias._version, again)
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor | tuple[_Again, torch.Size]:
-        held, version, again = self.known.get(tensor.data_ptr(), (None, 0, None))
-        if held is None or again is None or not _same(held, version, tensor):
+        noted, version, again = self.noted.get(tensor.data_ptr(), (None, 0, None))
+        if noted is None or again is None or not _same(noted, version, tensor):
             return keep(tensor)
         again.uses += 1
         return again, tensor.shape
 
 
-def _same(held: torch.Tensor, version: int, tensor: torch.Tensor) -> bool:
+def _same(noted: torch.Tensor, version: int, tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor holds the values that were noted: not a part of them, and not changed in place."""
     return (
-        held.numel() == tensor.numel()
-        and held.dtype == tensor.dtype
-        and held.is_contiguous()
+        noted.numel() == tensor.numel()
+        and noted.dtype == tensor.dtype
+        and noted.is_contiguous()
         and tensor.is_contiguous()
-        and held._version == version
+        and noted._version == version
     )
 
 
 def keep(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what is kept of a tensor that is not computed again."""
+    """Return the saved form of a tensor that is not computed again."""
     return tensor.detach()
 
 

@@ -62,12 +62,12 @@ def unquantised(section: ModelSection, cache: str) -> PreTrainedModel:
         HardwareError: It cannot be loaded.
     """
     try:
-        model = load_model(section, Path(cache), dtype=torch.float32, place=device()).eval()
+        model = load_model(section, Path(cache), dtype=torch.float32, placement=device()).eval()
     except HardwareError as error:
         if not isinstance(error.__cause__, torch.OutOfMemoryError):
             raise
         free()
-        model = load_model(section, Path(cache), dtype=torch.float32, place=torch.device("cpu")).eval()
+        model = load_model(section, Path(cache), dtype=torch.float32, placement=torch.device("cpu")).eval()
     return in_double(model)
 
 

@@ -71,7 +71,7 @@ def write_full(section: ModelSection, cache: Path, target: Path, *, dtype: str, 
         max_shard_gb: Largest file, in GB.
     """
     kind = getattr(torch, dtype)
-    model: Any = load_model(section, cache, dtype=kind, place=torch.device("cpu"))
+    model: Any = load_model(section, cache, dtype=kind, placement=torch.device("cpu"))
     model.config.use_cache = True
     model.config.dtype = kind
     model.config._name_or_path = ""  # a path of this machine otherwise

@@ -1,43 +1,45 @@
-"""From a recipe and packed rows to a loop that is ready to train."""
+"""Build a loop that is ready to train from a recipe and packed rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, TrainingArguments
+from peft import PeftModel
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from trainer.engine import float8
 from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
-from trainer.methods import memory_plan
-from trainer.methods.batch_plan import BatchPlan
+from trainer.methods.batch_plan import BatchPlan, largest_batch
 from trainer.methods.callbacks import EarlyStopping, Metrics, Progress, StopSignals
 from trainer.methods.compile_layers import compile_layers
 from trainer.methods.context import Inputs, Job, TrainingContext
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.order import StepPlan, StreamSampler, order
 from trainer.methods.shapes import shape_of
+from trainer.methods.shapes.shape import LoopSettings
 from trainer.methods.training_arguments import check_schedule, settings_of
 from trainer.model import adapter as adapters
+from trainer.model.adapter import Coverage
 from trainer.model.load import Precision, device, load_model
-from trainer.model.planning.advice import dequantises_once
+from trainer.model.planning.planner import dequantises_once
 from trainer.recipe.method import row_facts
 from trainer.recipe.model import low_rank
+from trainer.tokens.arrays import Ints
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
 
 PROBE_ROWS = 3
 
 
-def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[Any, dict[str, Any]]:
-    """Load the base model, attach the adapter; return it with the numbers of its weights."""
+def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[PreTrainedModel | PeftModel, Coverage]:
+    """Load the base model and attach the adapter; return the model and how much of it is trained."""
     recipe = job.recipe
-    place = torch.device("cpu") if recipe.train.float8_base else None  # a card need never hold the wider weights
-    model: Any = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, place=place)
+    where = torch.device("cpu") if recipe.train.float8_base else None  # so the card never holds the wider weights
+    model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
     if adapter := low_rank(recipe.adapter):
         model = adapters.attach(model, adapter)
     if recipe.train.float8_base:
@@ -48,35 +50,35 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
         f"train: {covered.trained_parameters:,} of {covered.all_parameters:,} weights are trained"
         + (layers if covered.adapted_modules else "")
     )
-    return model, dict(covered.__dict__)
+    return model, covered
 
 
-def hold_in_float8(model: Any, place: torch.device, say: Callable[[str], None]) -> None:
-    """Round the frozen weights of a model's LoRA layers, and move the model to where it trains.
+def hold_in_float8(model: PeftModel, target: torch.device, say: Callable[[str], None]) -> None:
+    """Round the frozen weights of a model's LoRA layers, and move the model to the device where it trains.
 
     Raises:
-        HardwareError: That device, or a launch over shards, does not go with 8-bit weights.
+        HardwareError: The device does not multiply 8-bit weights, or weights are spread over processes.
     """
     if is_sharded():
         raise HardwareError(
             "train.float8_base: FSDP and DeepSpeed do not spread 8-bit weights", hint="--set train.float8_base=false"
         )
-    for reason, number in sorted(float8.hold(model, place).items()):
+    for reason, number in sorted(float8.hold(model, target).items()):
         how = f"as they are: {reason}" if reason else "in 8 bits (e4m3)"
         say(f"train: frozen weights of {number} layers {how}")
-    if place.type != "cuda":
+    if target.type != "cuda":
         say("train: no card: 8-bit products are computed in float32, exact and slow")
-    model.to(place)
+    model.to(target)
     base = model.get_base_model()
-    if getattr(base, "hf_device_map", None):  # where transformers believes that the model is
-        base.hf_device_map = {"": place}
+    if getattr(base, "hf_device_map", None):  # transformers reads the device from here
+        base.hf_device_map = {"": target}
 
 
-def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None]) -> Engine:
-    """Test on the first rows what the model can use; unpack rows that would see each other.
+def build_engine(job: Job, model: torch.nn.Module, inputs: Inputs, say: Callable[[str], None]) -> Engine:
+    """Test on the first rows which parts of the engine the model can use; unpack rows that would see each other.
 
     Raises:
-        RecipeError: The recipe insists on packing and the model cannot.
+        RecipeError: The recipe sets packing, and rows of a pack would see each other in this model.
     """
     store = inputs.train
     shape = shape_of(job.recipe.method)
@@ -91,53 +93,53 @@ def build_engine(job: Job, model: Any, inputs: Inputs, say: Callable[[str], None
         say=say,
         may_dequantise=dequantises_once(job.recipe),
     )
-    turned = _turned_positions(model, store)
-    inputs.go_alone = turned is not None
-    leak = engine.leak or turned
+    dependence = _batch_dependence(model, store)
+    inputs.go_alone = dependence is not None
+    leak = engine.leak or dependence
     if inputs.is_packed and leak is not None:
         if job.recipe.pack.packing is True:
             raise RecipeError([Problem("recipe", None, "pack.packing", leak)], hint="--set pack.packing=false")
         say(f"train: not packed: {leak}")
         inputs.plan, inputs.is_packed = one_by_one(inputs.plan.rows), False
-    if turned is not None:
-        named = job.recipe.train.micro_batch_size
-        say(f"train: {turned}; " + ("items go one by one" if named in ("auto", 1) else "micro_batch_size 1 avoids it"))
+    if dependence is not None:
+        is_alone = job.recipe.train.micro_batch_size in ("auto", 1)
+        say(f"train: {dependence}; " + ("items go one by one" if is_alone else "micro_batch_size 1 avoids it"))
     return engine
 
 
-def _turned_positions(model: Any, store: TokenStore) -> str | None:
-    """Return why rows of one batch are not independent, where the model's positions depend on the longest of them."""
+def _batch_dependence(model: torch.nn.Module, store: TokenStore) -> str | None:
+    """Return why rows of one batch depend on each other, where position encodings depend on the longest row."""
     limit, longest = rope_limit(model.config), int(store.sequence_lengths().max())
     if limit is None or longest <= limit:
         return None
     return f"rows reach {longest} tokens: over {limit}, this model turns all rows of a batch as it turns the longest"
 
 
-def build_loop(parts: TrainingContext, settled: BatchPlan, signals: StopSignals) -> tuple[RecipeLoop, Metrics]:
+def build_loop(context: TrainingContext, plan: BatchPlan, signals: StopSignals) -> tuple[RecipeLoop, Metrics]:
     """Build the loop of the recipe's method, with its data, order and callbacks."""
-    job, recipe, plan, inputs = parts.job, parts.job.recipe, settled.plan, parts.inputs
-    items = order(plan, recipe.seed)
+    job, recipe, steps, inputs = context.job, context.job.recipe, plan.steps, context.inputs
+    items = order(steps, recipe.seed)
     metrics = Metrics(
         job.out_dir / "metrics.jsonl",
-        tokens_per_step=_tokens_per_step(inputs, items, plan),
-        items_per_epoch=plan.num_items / plan.global_batch_size,
+        tokens_per_step=_tokens_per_step(inputs, items, steps),
+        steps_per_epoch=steps.num_items / steps.global_batch_size,
     )
-    callbacks: list[Any] = [metrics, Progress(metrics, parts.say), signals]
+    callbacks: list[TrainerCallback] = [metrics, Progress(metrics, context.say), signals]
     if recipe.train.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(recipe.train.early_stopping_patience))
-    check_schedule(recipe, plan)
+    check_schedule(recipe, steps)
     settings = settings_of(
         recipe,
         job.out_dir,
-        plan,
-        parts.types,
+        steps,
+        context.types,
         validates=inputs.validation is not None,
-        recompute=settled.recomputes,
+        recompute=plan.recomputes_all,
     )
-    common = {"model": parts.model, "engine": parts.engine, "callbacks": callbacks}
     try:
-        common["args"] = TrainingArguments(**settings)
-        loop = shape_of(recipe.method).build_loop(parts, common)
+        arguments = TrainingArguments(**settings)
+        common = LoopSettings(model=context.model, engine=context.engine, callbacks=callbacks, args=arguments)
+        loop = shape_of(recipe.method).build_loop(context, common)
     except (RuntimeError, ImportError) as error:
         if not recipe.track.report_to or "install" not in str(error):
             raise
@@ -149,21 +151,21 @@ def build_loop(parts: TrainingContext, settled: BatchPlan, signals: StopSignals)
     loop.configure(
         stream=StreamSampler(items), checkpoint_dir=job.out_dir / "checkpoints", keep=recipe.train.save_total_limit
     )
-    loop.steps_in_backward = settled.in_backward
+    loop.steps_in_backward = plan.in_backward
     if recipe.train.torch_compile:
-        longest, largest = memory_plan.largest_batch(inputs.train, inputs.plan, plan.micro_batch_size)
-        # what fills packs up would count in a router's loss
-        is_static = inputs.is_packed and parts.engine.packed_layout == "flat" and not loop.router_share
-        compile_layers(loop, longest, largest.tokens if is_static else None, parts.types, parts.say)
+        longest, largest = largest_batch(inputs.train, inputs.plan, steps.micro_batch_size)
+        # a router would count the tokens that fill packs up
+        is_static = inputs.is_packed and context.engine.packed_layout == "flat" and not loop.router_share
+        compile_layers(loop, longest, largest.tokens if is_static else None, context.types, context.say)
     return loop, metrics
 
 
-def _switch_dropout_off(model: Any) -> float:
-    """Set every dropout to 0; return the largest that there was."""
+def _switch_dropout_off(model: torch.nn.Module) -> float:
+    """Set every dropout to 0; return the largest rate before."""
     largest = 0.0
     for module in model.modules():
         names = ["p"] if isinstance(module, torch.nn.Dropout) else []
-        # attention layers of transformers keep their rate as a number
+        # attention layers of transformers keep their rate as a float attribute
         names += [name for name, value in vars(module).items() if "drop" in name and type(value) is float]
         for name in names:
             largest = max(largest, getattr(module, name))
@@ -171,8 +173,10 @@ def _switch_dropout_off(model: Any) -> float:
     return largest
 
 
-def _tokens_per_step(inputs: Inputs, items: np.ndarray[Any, Any], plan: StepPlan) -> np.ndarray[Any, Any]:
+def _tokens_per_step(inputs: Inputs, items: Ints, steps: StepPlan) -> Ints:
     """Return the real tokens (no padding) of each step over all processes, shape (num_steps,)."""
     lengths = inputs.train.lengths()
+    # (items,): tokens of all rows of each item
     totals = np.add.reduceat(lengths[inputs.plan.rows], inputs.plan.offsets[:-1])
-    return totals[items].reshape(plan.num_steps, plan.global_batch_size).sum(axis=1)
+    tokens: Ints = totals[items].reshape(steps.num_steps, steps.global_batch_size).sum(axis=1)
+    return tokens

@@ -1,4 +1,4 @@
-"""What happens between steps: metrics file, progress, stop signals, divergence, early stopping."""
+"""Act between steps: write metrics, show progress, stop on signals, divergence and early stopping."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trainer.methods.loop import VALIDATION_LOSS, diverged, validations
+from trainer.methods.loop import VALIDATION_LOSS, LogLine, diverged, validations
+from trainer.tokens.arrays import Ints
 
 RENAMED = {VALIDATION_LOSS: "validation_loss"}
+LOGGED = ("loss", "grad_norm", "learning_rate", VALIDATION_LOSS)
 TRL_PREFIXES = ("rewards/", "logps/")
 MAX_OVERFLOWS = 16
 """Halvings from the first scale of float16 gradients, 65536, to 1."""
 
 
 class Metrics(TrainerCallback):
-    """Writes metrics.jsonl, one line a step that is logged or validated; checks that numbers are finite."""
+    """Write metrics.jsonl, one line for each logged or validated step; check that numbers are finite."""
 
-    def __init__(self, path: Path, *, tokens_per_step: np.ndarray[Any, Any], items_per_epoch: float) -> None:
+    def __init__(self, path: Path, *, tokens_per_step: Ints, steps_per_epoch: float) -> None:
         self.path = path
         self.tokens = np.concatenate([[0], np.cumsum(tokens_per_step)])
-        self.steps_per_epoch = items_per_epoch
+        """(steps + 1,): tokens of all steps before each one."""
+        self.steps_per_epoch = steps_per_epoch
         self.start_step = 0
         self.start_time = 0.0
         self.last_rate = 0.0
         self.overflows = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Drop lines that a resumed run writes again."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Drop lines of steps that a resumed run takes again."""
         self.start_step, self.start_time = state.global_step, time.monotonic()
         if state.is_world_process_zero and self.path.is_file():
             lines = [line for line in self.path.read_text().splitlines() if _step_of(line) <= state.global_step]
@@ -50,8 +54,8 @@ class Metrics(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        logs: LogLine | None = None,
+        **_: object,
     ) -> None:
         """Append one line.
 
@@ -67,10 +71,9 @@ class Metrics(TrainerCallback):
         if not state.is_world_process_zero or not ({"loss", VALIDATION_LOSS} & logs.keys()):
             return
         seconds = time.monotonic() - self.start_time
-        line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.global_step / self.steps_per_epoch, 4)}
+        line: LogLine = {"step": state.global_step, "epoch": round(state.global_step / self.steps_per_epoch, 4)}
         for name, value in logs.items():
-            kept = name in ("loss", "grad_norm", "learning_rate", VALIDATION_LOSS)
-            if kept or name.removeprefix("eval_").startswith(TRL_PREFIXES):
+            if name in LOGGED or name.removeprefix("eval_").startswith(TRL_PREFIXES):
                 line[RENAMED.get(name, name)] = value
         if "loss" in logs:
             tokens = self.tokens[state.global_step] - self.tokens[self.start_step]
@@ -80,7 +83,7 @@ class Metrics(TrainerCallback):
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _is_overflow(self, args: TrainingArguments, logs: dict[str, Any]) -> bool:
+    def _is_overflow(self, args: TrainingArguments, logs: LogLine) -> bool:
         """Tell whether a scaled float16 gradient was too large: that step is skipped, and the scale is halved."""
         if "grad_norm" not in logs:
             return False
@@ -96,17 +99,20 @@ def _step_of(line: str) -> int:
 
 
 class Progress(TrainerCallback):
-    """A bar with loss, tokens/s and time left on a terminal; ten lines anywhere else."""
+    """Show a bar with loss, tokens/s and time left on a terminal, ten lines elsewhere."""
 
     def __init__(self, metrics: Metrics, say: Callable[[str], None]) -> None:
         self.metrics = metrics
         self.say = say
-        self.bar: Any = None
-        self.told = 0
+        self.bar: tqdm[None] | None = None
+        self.last_step = 0
+        """Of the last line."""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Open the bar."""
-        self.told = state.global_step
+        self.last_step = state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", leave=True)
 
@@ -115,35 +121,37 @@ class Progress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
+        logs: LogLine | None = None,
+        **_: object,
     ) -> None:
         """Show a logged loss."""
         logs = logs or {}
         if not state.is_world_process_zero:
             return
         if VALIDATION_LOSS in logs:
-            self._tell(f"train: step {state.global_step}: validation loss {logs[VALIDATION_LOSS]:.4f}")
+            self._print(f"train: step {state.global_step}: validation loss {logs[VALIDATION_LOSS]:.4f}")
         if "loss" not in logs:
             return
         facts = f"loss {logs['loss']:.3f}, {self.metrics.last_rate:.0f} tokens/s"
         if self.bar is not None:
             self.bar.set_postfix_str(facts, refresh=False)
             self.bar.update(state.global_step - self.bar.n)
-        elif state.global_step - self.told >= state.max_steps / 10 or state.global_step == state.max_steps:
-            self.told = state.global_step
-            self.say(f"train: step {state.global_step}/{state.max_steps}, {facts}, {self._left(state):.0f} s left")
+        elif state.global_step - self.last_step >= state.max_steps / 10 or state.global_step == state.max_steps:
+            self.last_step = state.global_step
+            self.say(
+                f"train: step {state.global_step}/{state.max_steps}, {facts}, {self._seconds_left(state):.0f} s left"
+            )
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
-    def _left(self, state: TrainerState) -> float:
+    def _seconds_left(self, state: TrainerState) -> float:
         elapsed = time.monotonic() - self.metrics.start_time
         return elapsed / max(1, state.global_step - self.metrics.start_step) * (state.max_steps - state.global_step)
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self.bar is None:
             self.say(text)
         else:
@@ -151,18 +159,18 @@ class Progress(TrainerCallback):
 
 
 class MaximumOfProcesses:
-    """The largest number that any process has, on its way from the device."""
+    """The largest number of all processes, copied from the device without waiting for it."""
 
     def __init__(self, number: int, device: torch.device) -> None:
-        found = torch.full((), number, device=device)
-        torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-        self.number = found.to("cpu", non_blocking=True)
+        largest = torch.full((), number, device=device)
+        torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+        self.number = largest.to("cpu", non_blocking=True)
         self.arrival = torch.cuda.Event() if device.type == "cuda" else None
         if self.arrival is not None:
             self.arrival.record()
 
-    def answer(self) -> int:
-        """Wait for it to arrive."""
+    def wait(self) -> int:
+        """Wait for the copy; return the number."""
         if self.arrival is not None:
             self.arrival.synchronize()
         return int(self.number)
@@ -170,12 +178,12 @@ class MaximumOfProcesses:
 
 @dataclass
 class StopSignals(TrainerCallback):
-    """SIGTERM and SIGINT end the run after a checkpoint; all processes stop at the same step."""
+    """End the run after a checkpoint on SIGTERM and SIGINT; all processes stop at the same step."""
 
     received: int = 0
     stopped_by: int = 0
-    asked: MaximumOfProcesses | None = None
-    """The question of the step before; reading its answer then does not keep a card from working ahead."""
+    pending: MaximumOfProcesses | None = None
+    """Of the step before: by now it is there, so that reading it does not keep a card from working ahead."""
 
     def install(self) -> None:
         """Catch the signals from now on."""
@@ -185,30 +193,36 @@ class StopSignals(TrainerCallback):
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for a checkpoint and the end, when any process got a signal."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Request a checkpoint and the end, when any process got a signal."""
         number = self.received
         if args.world_size > 1:
-            before, self.asked = self.asked, MaximumOfProcesses(number, args.device)
-            number = before.answer() if before else 0
+            before, self.pending = self.pending, MaximumOfProcesses(number, args.device)
+            number = before.wait() if before else 0
         if number and state.global_step < state.max_steps:
             self.stopped_by = number
             control.should_save = control.should_training_stop = True
 
 
 class EarlyStopping(TrainerCallback):
-    """Ends the run after `patience` validations without a new best; read from the history, so resuming is exact."""
+    """End the run after `patience` validations without a new best; read from the history, so resuming is exact."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Compare the best validation with the latest ones."""
         if is_over(state.log_history, self.patience):
             control.should_save = control.should_training_stop = True
 
 
-def is_over(history: list[dict[str, Any]], patience: int) -> bool:
-    """Tell whether the last `patience` validations of a Trainer's log history brought no new best."""
+def is_over(history: list[LogLine], patience: int) -> bool:
+    """Tell whether the last `patience` validations of a Trainer's log history brought no new best.
+
+    Example:
+        >>> history = [{VALIDATION_LOSS: loss, "step": step} for step, loss in enumerate([2.0, 1.5, 1.6, 1.5])]
+        >>> is_over(history, patience=2), is_over(history, patience=3)
+        (True, False)
+    """
     losses = [loss for loss, _ in validations(history)]
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience

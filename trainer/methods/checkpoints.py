@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or absent.
+"""Write and find checkpoints that are whole or absent.
 
 A checkpoint is written aside, its files hashed into `manifest.json`, synced and renamed to `step_000500`. Resuming
-takes the newest one whose manifest verifies; a damaged one is named and passed over.
+takes the newest one whose manifest verifies; damaged ones are reported and skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def publish(staged: Path, target: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None."""
+    """Return the first fault of a checkpoint, or None."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError):
@@ -57,33 +57,33 @@ def damage(folder: Path) -> str | None:
 
 def steps(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield (step, checkpoint), the newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("step_*") if (match := NAME.match(path.name))]
-    yield from sorted(found, reverse=True)
+    numbered = [(int(match[1]), path) for path in folder.glob("step_*") if (match := NAME.match(path.name))]
+    yield from sorted(numbered, reverse=True)
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
     """Return the newest whole checkpoint."""
     for _, path in steps(folder):
-        wrong = damage(path)
-        if wrong is None:
+        fault = damage(path)
+        if fault is None:
             return path
-        say(f"train: {path.name} is passed over: {wrong}")
+        say(f"train: {path.name} is passed over: {fault}")
     return None
 
 
-def chosen(folder: Path, name: str) -> Path:
-    """Return the checkpoint asked for with --resume-from.
+def requested(folder: Path, name: str) -> Path:
+    """Return the checkpoint of --resume-from.
 
     Raises:
         StageError: It is missing or damaged.
     """
     path = folder / name
-    known = ", ".join(path.name for _, path in steps(folder)) or "none"
+    names = ", ".join(path.name for _, path in steps(folder)) or "none"
     if not path.is_dir():
-        raise StageError(f"no checkpoint {name} in {folder}", hint=f"there are: {known}")
-    wrong = damage(path)
-    if wrong:
-        raise StageError(f"{path}: {wrong}", hint=f"choose another one of: {known}")
+        raise StageError(f"no checkpoint {name} in {folder}", hint=f"there are: {names}")
+    fault = damage(path)
+    if fault:
+        raise StageError(f"{path}: {fault}", hint=f"choose another one of: {names}")
     return path
 
 

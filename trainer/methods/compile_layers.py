@@ -1,14 +1,13 @@
-"""Compiling the decoder layers before the first step, where every process can."""
+"""Compile the decoder layers before the first step, where every process can."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from trainer.engine import compile
-from trainer.methods.collate import moved
+from trainer.engine.batch import moved
 from trainer.methods.loop import RecipeLoop
 from trainer.model.load import Precision
 
@@ -16,16 +15,16 @@ from trainer.model.load import Precision
 def compile_layers(
     loop: RecipeLoop, items: Sequence[int], width: int | None, types: Precision, say: Callable[[str], None]
 ) -> None:
-    """Compile the layers if the longest micro-batch gives the same gradients; a line says what has been done.
+    """Compile the layers if the longest micro-batch gives the same gradients, and report it in one line.
 
     Args:
         loop: Ready to train, its levels of recompute set.
         items: Of the longest micro-batch.
-        width: Its tokens, to which all micro-batches are then filled up; None where lengths differ.
+        width: Its tokens, to which all micro-batches are filled up; None where lengths differ.
         types: Of weights and products.
-        say: Told what is done.
+        say: Takes the line.
     """
-    collator: Any = loop.data_collator
+    collator = loop.data_collator
     collator.width = width
     batch = moved(collator([loop.train_dataset[item] for item in items]), loop.args.device)
 

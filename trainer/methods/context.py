@@ -1,13 +1,13 @@
-"""What a training is built from: its job, its packed rows, its model."""
+"""Hold the parts of one training: its job, its packed rows, its model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from trainer.engine.prepare import Engine
@@ -34,22 +34,22 @@ class Job:
 
 @dataclass
 class Inputs:
-    """What `pack` wrote."""
+    """Rows and packs that `pack` wrote."""
 
     train: TokenStore
     validation: TokenStore | None
     plan: PackPlan
     is_packed: bool
     go_alone: bool = False
-    """A row's positions depend on the other rows of its batch."""
+    """Position encodings of a row depend on the other rows of its batch: each item is a batch of its own."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a loop is built from."""
+    """The parts that a loop is built from."""
 
     job: Job
-    model: Any
+    model: torch.nn.Module
     engine: Engine
     inputs: Inputs
     types: Precision
@@ -58,13 +58,13 @@ class TrainingContext:
 
     @property
     def pad_id(self) -> int:
-        """Return the token that fills lines up; no label ever depends on it."""
+        """Return the token that fills lines up; no loss depends on it."""
         pad = self.tokenizer.pad_token_id
         return int((pad if pad is not None else self.tokenizer.eos_token_id) or 0)
 
 
 def read_inputs(job: Job) -> Inputs:
-    """Open what `pack` wrote."""
+    """Open the files of `pack`."""
     train_rows = TokenStore.load(job.pack_dir / "train.safetensors")
     validation = TokenStore.load(job.pack_dir / "validation.safetensors")
     plan = PackPlan.load(job.pack_dir / "packs.safetensors")

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -22,10 +22,19 @@ from trainer.recipe.train import LAUNCHED, LaunchSection
 
 STOP_TIMEOUT_S = 100
 PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>."""
+
+
+class WorkerExit(TypedDict):
+    """Keys of `exit.json`, which the first worker writes."""
+
+    exit_code: int
+    message: str
+    hint: str
 
 
 def num_processes(section: LaunchSection) -> int:
-    """Return the processes of this machine.
+    """Return the number of processes on this machine.
 
     Raises:
         HardwareError: The recipe asks for more than there are cards.
@@ -41,14 +50,14 @@ def num_processes(section: LaunchSection) -> int:
     return section.num_processes
 
 
-def accelerate_config(section: LaunchSection, processes: int) -> dict[str, Any]:
-    """Return a configuration for accelerate, so that the user's default one is never read unasked.
+def accelerate_config(section: LaunchSection, processes: int) -> dict[str, object]:
+    """Return a configuration for accelerate, in place of the user's default one.
 
     Raises:
         HardwareError: The strategy does not work here.
     """
     on_cuda = torch.cuda.is_available()
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
         "num_machines": 1,
@@ -76,8 +85,8 @@ def accelerate_config(section: LaunchSection, processes: int) -> dict[str, Any]:
 
 def launch(
     section: LaunchSection, run_dir: Path, *, accept: list[str], resume_from: str | None, exit_path: Path
-) -> dict[str, Any]:
-    """Run `accelerate launch -m trainer train RUN` to its end and return what `exit.json` says.
+) -> WorkerExit:
+    """Run `accelerate launch -m trainer train RUN` to its end and return the contents of `exit.json`.
 
     Raises:
         HardwareError: A process was killed, or the launcher itself failed.
@@ -99,8 +108,8 @@ def launch(
     command += [part for name in accept for part in ("--accept", name)]
     command += ["--resume-from", resume_from] if resume_from else []
     code, stopped_by = _run(command, _environment(processes, threads))
-    facts: dict[str, Any] = json.loads(exit_path.read_text()) if exit_path.is_file() else {}
-    was_killed = code == 128 + signal.SIGKILL  # then what the other processes met is its echo
+    facts: WorkerExit | None = json.loads(exit_path.read_text()) if exit_path.is_file() else None
+    was_killed = code == 128 + signal.SIGKILL  # then errors of the other processes follow from it
     if facts and not (was_killed and facts["exit_code"] == 1):
         return facts
     if stopped_by:
@@ -132,20 +141,20 @@ def _environment(processes: int, threads: str) -> dict[str, str]:
 
 
 def visible_cards(processes: int) -> str:
-    """Return as many cards as there are processes: one process that sees two makes transformers use DataParallel.
+    """Return as many cards as there are processes.
 
-    That would multiply the batch behind the recipe's back.
+    In a process that sees two cards, transformers would use DataParallel and so multiply the recipe's batch.
     """
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    cards = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = variable.split(",") if variable else [str(index) for index in range(torch.cuda.device_count())]
     return ",".join(cards[:processes])
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
-    """Run in a process group of its own; return its code and the signal that ended it, if one came to us.
+    """Run in a new process group; return the exit code, and the signal that this process got meanwhile, or 0.
 
-    `accelerate launch` dies of SIGTERM and leaves its child alone, so signals go to the whole group and the group is
-    waited for.
+    `accelerate launch` dies of SIGTERM and leaves its child running, so signals go to the whole group, and this
+    process waits for the whole group.
     """
     child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
     stopped_by = 0
@@ -171,7 +180,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
 
 
 def accelerate_launch() -> int:
-    """Be `accelerate launch`, without its tracebacks about processes that have said themselves what is wrong.
+    """Run `accelerate launch` without its tracebacks: the processes report their errors themselves.
 
     Returns:
         The exit code of the first process that failed, 128 + N when signal N ended it.
@@ -202,7 +211,7 @@ def _signal_group(group: int, number: int) -> bool:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent process dies, so that no training is left alone."""
+    """Ask the kernel for SIGTERM when the parent process dies, so that no training is left running."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

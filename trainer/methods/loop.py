@@ -1,38 +1,39 @@
-"""What all methods share: item order, log-probabilities, checkpoints, validation.
+"""Run the loop that all methods share: item order, log-probabilities, checkpoints, validation.
 
-transformers' Trainer carries the loop; its batches, its loss and the parts where it is silent about faults are
-replaced here. A method says what a batch counts, what its loss is and what is measured on validation rows.
+transformers' Trainer runs the steps; its batches, its loss and the parts that hide faults are replaced here. A shape
+of rows defines the counts of a batch, its loss, and the sums over validation rows.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import Trainer
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from trainer.engine import compile
-from trainer.engine.batch import Batch
+from trainer.engine.batch import Batch, moved
 from trainer.engine.optimizer.backward import InBackward
-from trainer.engine.optimizer.choice import optimizer_for
+from trainer.engine.optimizer.choice import OptimizerChoice, optimizer_for
 from trainer.engine.prepare import Engine
 from trainer.errors import DivergedError
 from trainer.methods import checkpoints
-from trainer.methods.collate import moved
 from trainer.methods.order import StreamSampler
 
 VALIDATION_LOSS = "eval_loss"
+LogLine: TypeAlias = dict[str, float]
+"""One entry of a Trainer's log history: names, numbers, and the step."""
 
 
 class RecipeLoop(Trainer):
-    """A Trainer with a given order, losses that are functions of log-probabilities, and whole checkpoints.
+    """Train in a fixed order, by losses of log-probabilities, with whole checkpoints.
 
-    The collator's batches hold `inputs`, `targets` and `counts`: what the loss is a mean over, added up over all
-    micro-batches and processes of a step, so that neither changes a result.
+    The collator's batches hold `inputs`, `targets` and `counts`. Counts are added up over all micro-batches and
+    processes of a step and divide the loss, so that neither number changes a result.
     """
 
     stream: StreamSampler
@@ -40,21 +41,21 @@ class RecipeLoop(Trainer):
     keep: int
     engine: Engine
     trained: list[torch.nn.Parameter]
-    """What the optimizer moves, once training has begun."""
+    """Weights that the optimizer updates, once training has begun."""
     steps_in_backward = False
     in_backward: InBackward | None = None
     loss_is_scaled_for_ga = True
-    """Losses here are shares of the whole step's mean already."""
+    """For transformers: losses are shares of the whole step's mean already."""
 
-    def __init__(self, *, engine: Engine, **settings: Any) -> None:
+    def __init__(self, *, engine: Engine, **settings: object) -> None:
         super().__init__(**settings)
         self.engine = engine
-        self.model_accepts_loss_kwargs = True  # says the same to transformers before 5.20
+        self.model_accepts_loss_kwargs = True  # the same, for transformers before 5.20
         config = self.accelerator.unwrap_model(self.model).config.get_text_config()
         self.router_share = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
 
     def configure(self, *, stream: StreamSampler, checkpoint_dir: Path, keep: int) -> None:
-        """Set what the constructor of transformers has no room for."""
+        """Set the parts that the constructor of transformers has no parameters for."""
         self.stream = stream
         self.checkpoint_dir = checkpoint_dir
         self.keep = keep
@@ -69,13 +70,13 @@ class RecipeLoop(Trainer):
         """
         raise NotImplementedError
 
-    def measure(self, batch: Batch, log_probs: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    def measure(self, batch: Batch, log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return sums over the items of a validation batch, (measures,) float64; see `validation`.
 
         Args:
             batch: From the collator.
             log_probs: (N,) of its targets.
-            counted: (items,) float64: 0 for items that only fill up a process.
+            weights: (items,) float64: 0 for items that only fill up a process, else 1.
         """
         raise NotImplementedError
 
@@ -101,7 +102,7 @@ class RecipeLoop(Trainer):
         return loss.detach()
 
     def _walk_once(self, model: torch.nn.Module) -> None:
-        """Find the trained weights once, where transformers walks through all modules twice in every step."""
+        """List the trained weights once, where transformers walks through all modules twice in every step."""
         self.trained = [weight for weight in model.parameters() if weight.requires_grad]
         if not self._is_sharded:
             model.zero_grad = self._forget_gradients
@@ -110,7 +111,7 @@ class RecipeLoop(Trainer):
         for weight in self.trained:
             weight.grad = None
 
-    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         if self._is_sharded:  # by the wrapped model's own method
             return super()._clip_grad_norm(model)
         return self.accelerator.clip_grad_norm_(self.trained, self.args.max_grad_norm)
@@ -120,15 +121,19 @@ class RecipeLoop(Trainer):
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the micro-batch's share of the step's loss; a router's auxiliary loss is a mean over micro-batches."""
         assert not return_outputs, "validation is our own"
         log_probs, router_loss = self.engine.score(model, inputs)
         loss = self.loss(inputs, log_probs, num_items_in_batch)
         if router_loss is not None and self.router_share:
-            parts = self.current_gradient_accumulation_steps * self.accelerator.num_processes
-            loss = loss + self.router_share * router_loss / parts
+            num_micro_batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            loss = loss + self.router_share * router_loss / num_micro_batches
         return loss * self.accelerator.num_processes  # gradients are averaged over the processes
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
@@ -136,55 +141,57 @@ class RecipeLoop(Trainer):
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
 
-    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+    def get_optimizer_cls_and_kwargs(
+        self, args: TrainingArguments, model: torch.nn.Module | None = None
+    ) -> OptimizerChoice:
         """Return the optimizer's class and settings; static in transformers, but called on an instance."""
         proposed = Trainer.get_optimizer_cls_and_kwargs(args, model)
         return optimizer_for(model, args.optim.value, args.seed, proposed)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Create it, and let it step in the backward pass where that was settled."""
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer; let it step in the backward pass where the batch plan says so."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if self.steps_in_backward and self.in_backward is None:
             self.in_backward = InBackward(optimizer)
         return optimizer
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         return self.in_backward.take_norm() if self.in_backward else super()._get_grad_norm(model, grad_norm)
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: Batch) -> int:
         """Count nothing: the estimate of transformers knows neither adapters nor packs."""
         return 0
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Return means over all validation rows of all processes, each row counted once."""
-        dataset: Any = self.eval_dataset
+        dataset, num_rows = self.eval_dataset, len(self.eval_dataset)
         world, size = self.args.world_size, self.args.per_device_eval_batch_size
-        places = range(self.args.process_index, -(-len(dataset) // world) * world, world)
+        # process p takes rows p, p + world, ...; all take equally many, so rows at the end wrap around, uncounted
+        rows = range(self.args.process_index, -(-num_rows // world) * world, world)
         self.model.eval()
-        sums: Any = 0.0
-        for start in range(0, len(places), size):
-            part = places[start : start + size]
-            items = [dataset[place % len(dataset)] for place in part]
-            batch = moved(self.data_collator.collate(items), self.args.device)
-            counted = torch.tensor([place < len(dataset) for place in part], dtype=torch.float64)
+        sums = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            batch = moved(self.data_collator.collate([dataset[row % num_rows] for row in chunk]), self.args.device)
+            weights = torch.tensor([row < num_rows for row in chunk], dtype=torch.float64)
             with torch.no_grad(), self.accelerator.autocast(), compile.paused():
                 log_probs, _ = self.engine.score(self.model, batch)
-            sums = sums + self.measure(batch, log_probs, counted.to(self.args.device))
+            sums = sums + self.measure(batch, log_probs, weights.to(self.args.device))
         metrics = self.validation(self.accelerator.reduce(sums, "sum"))
         self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> StreamSampler:
+    def _get_train_sampler(self, train_dataset: object = None) -> StreamSampler:
         return self.stream
 
-    def _get_output_dir(self, trial: Any = None) -> str:
+    def _get_output_dir(self, trial: object = None) -> str:
         return str(self.checkpoint_dir / ".staged")
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any = None) -> None:
-        """Write aside, then publish; every process takes part, the first one renames."""
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object = None) -> None:
+        """Write to a staging folder, then publish; every process takes part, the first one renames."""
         self._refuse_non_finite()
         step = self.state.global_step
         staged = Path(self._get_output_dir()) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
@@ -194,45 +201,46 @@ class RecipeLoop(Trainer):
         try:
             Trainer._save_checkpoint(self, model, trial)
         except Exception:
-            shutil.rmtree(staged.parent, ignore_errors=True)  # on a full disk it is in the way
+            shutil.rmtree(staged.parent, ignore_errors=True)  # on a full disk it would stay in the way
             raise
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+            (staged / "training_args.bin").unlink(missing_ok=True)  # a pickle that is never read
             checkpoints.publish(staged, self.checkpoint_dir / checkpoints.step_name(step))
             checkpoints.rotate(self.checkpoint_dir, keep=self.keep, best=best_step(self.state.log_history))
             shutil.rmtree(staged.parent, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
     def _refuse_non_finite(self) -> None:
-        """Look at the weights, and at the losses that no line has shown yet; read from the device once."""
-        named = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-        found = [_whole(torch.isfinite(weight).all()) for _, weight in named]
-        for index, is_finite in enumerate(torch.stack([*found, torch.isfinite(self._tr_loss).all()]).tolist()):
+        """Check the weights, and the losses since the last log line, with one read from the device."""
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        names = [*(f"weight {name}" for name in trained), "the loss since the last logged step"]
+        flags = [_gathered(torch.isfinite(weight).all()) for weight in trained.values()]
+        flags.append(torch.isfinite(self._tr_loss).all())
+        for name, is_finite in zip(names, torch.stack(flags).tolist(), strict=True):
             if not is_finite:
-                what = f"weight {named[index][0]}" if index < len(named) else "the loss since the last logged step"
-                raise diverged(self.state.global_step, f"{what} is not finite")
+                raise diverged(self.state.global_step, f"{name} is not finite")
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor that is spread over processes in one piece."""
+def _gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """Return all of a tensor whose parts may be spread over processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def diverged(step: int, what: str) -> DivergedError:
+def diverged(step: int, problem: str) -> DivergedError:
     """Return the error for a loss, gradient or weight that is not finite."""
     return DivergedError(
-        f"training diverged at step {step}: {what}",
+        f"training diverged at step {step}: {problem}",
         hint="lower train.learning_rate (under a new name: --set name=NEW --set train.learning_rate=...), "
         "or look at the rows of that step",
     )
 
 
-def validations(history: list[dict[str, Any]]) -> list[tuple[float, int]]:
+def validations(history: list[LogLine]) -> list[tuple[float, int]]:
     """Return (validation loss, step) from a Trainer's log history."""
-    return [(line[VALIDATION_LOSS], line["step"]) for line in history if VALIDATION_LOSS in line]
+    return [(line[VALIDATION_LOSS], int(line["step"])) for line in history if VALIDATION_LOSS in line]
 
 
-def best_step(history: list[dict[str, Any]]) -> int | None:
+def best_step(history: list[LogLine]) -> int | None:
     """Return the step with the lowest validation loss, the earliest of equals."""
     return min(validations(history))[1] if validations(history) else None

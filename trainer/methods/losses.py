@@ -1,6 +1,12 @@
-"""Paired preference losses: functions of summed log-probabilities.
+"""Compute preference losses from summed log-probabilities.
 
 Names and formulas are TRL's, whose trainers are the oracle of the tests. All tensors are (n,): one number a pair.
+
+With policy p, reference r, prompt x, chosen answer c and rejected answer j:
+
+    chosen_ratio    = log p(c | x) - log r(c | x)        rejected_ratio = log p(j | x) - log r(j | x)
+    margin          = beta * (chosen_ratio - rejected_ratio)
+    sigmoid (DPO)   = - log sigmoid(margin)              at the first step p = r, so it is ln 2
 """
 
 from __future__ import annotations
@@ -14,11 +20,13 @@ import torch.nn.functional as F
 from trainer.recipe.method import CpoMethod, DpoLoss, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod
 
 DISCOPOP_TAU = 0.05
+"""Temperature of the gate. Source: https://arxiv.org/abs/2406.08414, section 4."""
+LOG_HALF = -0.6931471805599453
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a loss may look at; log-probabilities in nats, summed over the tokens of an answer."""
+    """Inputs of a loss; log-probabilities in nats, summed over the tokens of an answer."""
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -42,13 +50,13 @@ class PairScores:
         return self.rejected - self.reference_rejected
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return log-probabilities a token."""
+        """Return the mean log-probability of a token of each answer."""
         return self.chosen / self.chosen_tokens, self.rejected / self.rejected_tokens
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole global batch, by which sums become means; tensors of one number."""
+    """Counts over the whole global batch, which divide the sums; tensors of one number."""
 
     pairs: torch.Tensor
     chosen_tokens: torch.Tensor
@@ -57,7 +65,16 @@ class Totals:
 
 
 def loss_of(method: PairedMethod, scores: PairScores, totals: Totals) -> torch.Tensor:
-    """Return a micro-batch's share of the loss of the global batch."""
+    """Return a micro-batch's share of the loss of the global batch.
+
+    Example:
+        DPO with the policy still equal to the reference: the loss is ln 2, whatever the answers.
+
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> scores = PairScores(zero - 3, zero - 5, zero - 3, zero - 5, one * 4, one * 6, zero, zero)
+        >>> round(float(loss_of(DpoMethod(kind="dpo"), scores, Totals(one, one * 4, one * 4))), 4)
+        0.6931
+    """
     match method:
         case DpoMethod():
             weights = method.loss_weights or [1.0] * len(method.loss_type)
@@ -85,7 +102,7 @@ def loss_of(method: PairedMethod, scores: PairScores, totals: Totals) -> torch.T
 
 
 def rewards(method: PairedMethod, scores: PairScores) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the implied rewards of chosen and rejected answers, as they are logged."""
+    """Return the implied rewards of chosen and rejected answers, for the log."""
     match method:
         case SimpoMethod() | OrpoMethod():
             chosen, rejected = scores.means()
@@ -125,8 +142,8 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
         case "exo_pair":
             return _divergence(margin, 1 - smoothing) + _divergence(-margin, smoothing)
         case "nca_pair":
-            own = -F.logsigmoid(beta * chosen)
-            return own - 0.5 * F.logsigmoid(-beta * chosen) - 0.5 * F.logsigmoid(-beta * rejected)
+            chosen_loss = -F.logsigmoid(beta * chosen)
+            return chosen_loss - 0.5 * F.logsigmoid(-beta * chosen) - 0.5 * F.logsigmoid(-beta * rejected)
         case "robust":
             flipped = smoothing * F.logsigmoid(-margin)
             return (flipped - (1 - smoothing) * F.logsigmoid(margin)) / (1 - 2 * smoothing)
@@ -161,11 +178,12 @@ def _divergence(margin: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def _smoothed(margin: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return the negative log-likelihood of labels of which a share `smoothing` is swapped."""
     return -F.logsigmoid(margin) * (1 - smoothing) - F.logsigmoid(-margin) * smoothing
 
 
 def _cpo(method: CpoMethod, delta: torch.Tensor) -> torch.Tensor:
-    """Source: https://arxiv.org/abs/2401.08417, equation 3."""
+    """Return the loss of each pair. Source: https://arxiv.org/abs/2401.08417, equation 3."""
     match method.loss_type:
         case "sigmoid":
             return _smoothed(method.beta * delta, method.label_smoothing)
@@ -189,8 +207,10 @@ def _log_odds(scores: PairScores) -> torch.Tensor:
 def _log1mexp(x: torch.Tensor) -> torch.Tensor:
     """Return log(1 - exp(x)) for x <= 0, precisely on both sides of -log 2.
 
-    An answer that is certain rounds to x = 0, where the odds have no end: it counts as certain up to one rounding.
+    A certain answer rounds to x = 0, where the odds are infinite: it counts as certain up to one rounding.
+
+    Source: Maechler 2012, Accurately computing log(1 - exp(-|a|)), equation 7.
     """
-    near = torch.log(-torch.expm1(x.clamp(min=-0.6931471805599453, max=-torch.finfo(x.dtype).eps)))
-    far = torch.log1p(-torch.exp(x.clamp(max=-0.6931471805599453)))
-    return torch.where(x > -0.6931471805599453, near, far)
+    near = torch.log(-torch.expm1(x.clamp(min=LOG_HALF, max=-torch.finfo(x.dtype).eps)))
+    far = torch.log1p(-torch.exp(x.clamp(max=LOG_HALF)))
+    return torch.where(x > LOG_HALF, near, far)

@@ -1,8 +1,8 @@
-"""What the policy said about every answer before it was trained.
+"""Compute and cache the reference: log-probabilities of every answer before the policy is trained.
 
 The reference of a preference method is the policy at step 0, whether it starts fresh, continues an adapter or trains
-all weights. Its log-probabilities are computed once for a data set, packed and without gradients, and kept by
-content: all epochs, resumed runs and sweeps over rates, betas and losses read the same numbers.
+all weights. Its log-probabilities are computed once for a data set, packed and without gradients, and
+cached by content: all epochs, resumed runs and sweeps over rates, betas and losses read the same numbers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from trainer.engine.batch import of_pairs
+from trainer.engine.batch import moved, of_pairs
 from trainer.engine.prepare import Engine
-from trainer.methods.collate import moved
 from trainer.methods.context import TrainingContext
 from trainer.model import adapter as adapters
 from trainer.model.load import commit
@@ -34,58 +33,58 @@ VERSION = 1
 PACKAGES = ("peft", "torch", "transformers")
 """Their releases may change what a model computes."""
 TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
-"""Nothing is kept for a backward pass, so that batches may be larger than in training."""
+"""Larger than in training: there is no backward pass."""
 
 
-def reference_of(parts: TrainingContext, store: TokenStore, accelerator: Any) -> torch.Tensor:
-    """Return what the policy at step 0 says about the pairs of a store, kept or computed; see `reference_log_probs`."""
-    adapter = low_rank(parts.job.recipe.adapter)
+def reference_of(context: TrainingContext, store: TokenStore, accelerator: Accelerator) -> torch.Tensor:
+    """Return the policy's log-probabilities at step 0, from the cache or computed; see `reference_log_probs`."""
+    adapter = low_rank(context.job.recipe.adapter)
 
     def compute() -> torch.Tensor:
         return reference_log_probs(
-            parts.model,
-            parts.engine,
+            context.model,
+            context.engine,
             store,
-            pad_id=parts.pad_id,
+            pad_id=context.pad_id,
             accelerator=accelerator,
             is_fresh=adapter is not None and adapter.init_from is None,
-            go_alone=parts.inputs.go_alone,
+            go_alone=context.inputs.go_alone,
         )
 
-    key = reference_key(store, _policy(parts))
-    return remembered(parts.job.cache, key, compute, accelerator=accelerator, say=parts.say)
+    key = reference_key(store, _policy(context))
+    return cached(context.job.cache, key, compute, accelerator=accelerator, say=context.say)
 
 
-def _policy(parts: TrainingContext) -> dict[str, Any]:
-    """Return all that decides what the policy at step 0 says; a fresh adapter changes nothing."""
-    adapter, model = parts.job.recipe.adapter, parts.job.recipe.model
+def _policy(context: TrainingContext) -> dict[str, object]:
+    """Return all that decides the policy's outputs at step 0; a fresh adapter does not change them."""
+    adapter, model = context.job.recipe.adapter, context.job.recipe.model
     four_bit, start = four_bit_of(adapter), start_of(adapter)
     of_four_bit = set(QloraAdapter.model_fields) - set(LoraAdapter.model_fields) | {"kind"}
     return {
-        "weights": parts.job.weights,
+        "weights": context.job.weights,
         "commit": commit(model.name_or_path, model.revision),
         "start": adapters.settings(start) if start else None,
         "packages": {name: version(name) for name in PACKAGES},
         "quantised": four_bit.model_dump(include=of_four_bit) if four_bit else None,
-        "float8_base": parts.job.recipe.train.float8_base,
-        "types": [str(parts.types.weights), str(parts.types.autocast)],
-        "device": next(parts.model.parameters()).device.type,
-        "attention": parts.model.config._attn_implementation,
-        "go_alone": parts.inputs.go_alone,
+        "float8_base": context.job.recipe.train.float8_base,
+        "types": [str(context.types.weights), str(context.types.autocast)],
+        "device": next(context.model.parameters()).device.type,
+        "attention": context.model.config._attn_implementation,
+        "go_alone": context.inputs.go_alone,
     }
 
 
 def reference_log_probs(
-    model: Any,
+    model: torch.nn.Module,
     engine: Engine,
     store: TokenStore,
     *,
     pad_id: int,
-    accelerator: Any,
+    accelerator: Accelerator,
     is_fresh: bool = False,
     go_alone: bool = False,
 ) -> torch.Tensor:
-    """Score every pair of a store with the model as it is now; the processes share the work.
+    """Score every pair of a store with the model as it is now; each process takes part of the batches.
 
     Args:
         model: The policy at step 0.
@@ -103,71 +102,72 @@ def reference_log_probs(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    found = torch.zeros(len(store), 2, device=device)
+    log_probs = torch.zeros(len(store), 2, device=device)
     budget = 0 if go_alone else TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cuda"])
     batches = list(_batches(store, budget))
     for rows in batches[accelerator.process_index :: accelerator.num_processes]:
         batch = moved(of_pairs([store.pair(row) for row in rows], engine.layout, pad_id), device)
         with torch.no_grad(), accelerator.autocast(), model.disable_adapter() if is_fresh else nullcontext():
-            log_probs, _ = engine.score(model, batch)
-        sums = batch["targets"].sums(log_probs).view(-1, 2)
-        found = found.to(sums.dtype)
-        found[torch.tensor(rows, device=device)] = sums
+            of_tokens, _ = engine.score(model, batch)
+        sums = batch["targets"].sums(of_tokens).view(-1, 2)
+        log_probs = log_probs.to(sums.dtype)
+        log_probs[torch.tensor(rows, device=device)] = sums
     model.train(was_training)
-    result: torch.Tensor = accelerator.reduce(found, "sum").cpu()
+    # every pair is nonzero in one process only
+    result: torch.Tensor = accelerator.reduce(log_probs, "sum").cpu()
     return result
 
 
 def _batches(store: TokenStore, budget: int) -> Iterator[list[int]]:
-    """Take pairs from the longest to the shortest, so that padding, where there is any, is little."""
+    """Yield pairs from the longest to the shortest, so that there is little padding."""
     lengths = store.lengths()
-    taken: list[int] = []
+    batch: list[int] = []
     for row in np.argsort(-lengths, kind="stable").tolist():
-        if taken and (len(taken) + 1) * int(lengths[taken[0]]) > budget:
-            yield taken
-            taken = []
-        taken.append(row)
-    if taken:
-        yield taken
+        if batch and (len(batch) + 1) * int(lengths[batch[0]]) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
-def reference_key(store: TokenStore, weights: dict[str, Any]) -> str:
-    """Return what decides the numbers: the tokens, and `weights`, which says all about policy and precision."""
-    digest = hashlib.sha256(json.dumps([VERSION, weights], sort_keys=True, default=str).encode())
+def reference_key(store: TokenStore, policy: dict[str, object]) -> str:
+    """Return the hash of the tokens, and of policy and precision as `_policy` describes them."""
+    digest = hashlib.sha256(json.dumps([VERSION, policy], sort_keys=True, default=str).encode())
     for array in (store.input_ids, store.offsets):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def remembered(
-    folder: Path, key: str, compute: Callable[[], torch.Tensor], *, accelerator: Any, say: Callable[[str], None]
+def cached(
+    folder: Path, key: str, compute: Callable[[], torch.Tensor], *, accelerator: Accelerator, say: Callable[[str], None]
 ) -> torch.Tensor:
-    """Return the numbers kept under `key`, or compute and keep them.
+    """Return the numbers in the cache under `key`, or compute and save them.
 
-    A damaged file is computed again, and a folder that cannot be written is no error: it only saves time.
+    A damaged file is computed again. A folder that cannot be written is no error: the cache only saves time.
     """
     path = folder / "reference" / f"{key}.safetensors"
-    kept = _read(path)
-    # all processes compute or none: they need each other for it
-    missing = accelerator.reduce(torch.tensor(int(kept is None), device=accelerator.device), "sum")
+    log_probs = _read(path)
+    # all processes compute or none: each takes part of the batches
+    missing = accelerator.reduce(torch.tensor(int(log_probs is None), device=accelerator.device), "sum")
     if int(missing) == 0:
-        assert kept is not None
-        say(f"train: reference log-probabilities of {len(kept)} pairs from the cache")
-        return kept
-    found = compute()
-    problem = _write(path, found) if accelerator.is_main_process else None
-    say(f"train: reference log-probabilities of {len(found)} pairs computed once")
+        assert log_probs is not None
+        say(f"train: reference log-probabilities of {len(log_probs)} pairs from the cache")
+        return log_probs
+    log_probs = compute()
+    problem = _write(path, log_probs) if accelerator.is_main_process else None
+    say(f"train: reference log-probabilities of {len(log_probs)} pairs computed once")
     if problem:
         say(f"train: they are not kept for other runs: {problem}")
-    return found
+    return log_probs
 
 
-def _write(path: Path, found: torch.Tensor) -> str | None:
-    """Keep the numbers; return why they cannot be."""
+def _write(path: Path, log_probs: torch.Tensor) -> str | None:
+    """Save the numbers; return the reason where they cannot be saved."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"reference": found}, staged)
+        save_file({"reference": log_probs}, staged)
         staged.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

@@ -1,11 +1,10 @@
-"""The recipe in the words of transformers' Trainer."""
+"""Translate the recipe to arguments of transformers' Trainer."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainingArguments, get_scheduler
@@ -17,25 +16,25 @@ from trainer.recipe import Recipe
 
 
 def settings_of(
-    recipe: Recipe, out_dir: Path, plan: StepPlan, types: Precision, *, validates: bool, recompute: bool
-) -> dict[str, Any]:
-    """Return the arguments of transformers' Trainer (and of TRL's, which extend them)."""
+    recipe: Recipe, out_dir: Path, steps: StepPlan, types: Precision, *, validates: bool, recompute: bool
+) -> dict[str, object]:
+    """Return the keyword arguments of `TrainingArguments`."""
     train, track = recipe.train, recipe.track
-    every = max(1, plan.num_steps // 10)
+    every = max(1, steps.num_steps // 10)
     eval_steps = train.eval_steps or every
     on_cuda = torch.cuda.is_available()
     if track.project:
         os.environ.setdefault("WANDB_PROJECT", track.project)
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "output_dir": str(out_dir / "checkpoints" / ".staged"),
-        "per_device_train_batch_size": plan.micro_batch_size,
-        "per_device_eval_batch_size": plan.micro_batch_size,
-        "gradient_accumulation_steps": plan.accumulation,
-        "num_train_epochs": 1,  # the stream holds all epochs, see methods/stream.py
+        "per_device_train_batch_size": steps.micro_batch_size,
+        "per_device_eval_batch_size": steps.micro_batch_size,
+        "gradient_accumulation_steps": steps.accumulation,
+        "num_train_epochs": 1,  # the stream holds all epochs, see methods/order.py
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.lr_scheduler_type,
         "lr_scheduler_kwargs": train.lr_scheduler_kwargs or None,
-        "warmup_steps": warmup_steps(train.warmup_steps, plan.num_steps),
+        "warmup_steps": warmup_steps(train.warmup_steps, steps.num_steps),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "optim": train.optim,
@@ -62,14 +61,14 @@ def settings_of(
         "average_tokens_across_devices": True,
         "push_to_hub": False,
     }
-    known = inspect.signature(TrainingArguments.__init__).parameters
-    missing = [name for name in settings if name not in known]
+    parameters = inspect.signature(TrainingArguments.__init__).parameters
+    missing = [name for name in settings if name not in parameters]
     assert not missing, f"this transformers has no {missing}"
     return settings
 
 
-def check_schedule(recipe: Recipe, plan: StepPlan) -> None:
-    """Build the schedule once, before anything is spent.
+def check_schedule(recipe: Recipe, steps: StepPlan) -> None:
+    """Build the schedule once, before the training starts.
 
     Raises:
         RecipeError: `lr_scheduler_kwargs` do not suit `lr_scheduler_type`.
@@ -80,8 +79,8 @@ def check_schedule(recipe: Recipe, plan: StepPlan) -> None:
         get_scheduler(
             train.lr_scheduler_type,
             optimizer,
-            num_warmup_steps=warmup_steps(train.warmup_steps, plan.num_steps),
-            num_training_steps=plan.num_steps,
+            num_warmup_steps=warmup_steps(train.warmup_steps, steps.num_steps),
+            num_training_steps=steps.num_steps,
             scheduler_specific_kwargs=train.lr_scheduler_kwargs or None,
         )
     except (TypeError, ValueError) as error:
@@ -89,6 +88,11 @@ def check_schedule(recipe: Recipe, plan: StepPlan) -> None:
         raise RecipeError([problem], hint="see the arguments of this schedule in transformers") from error
 
 
-def warmup_steps(asked: float, num_steps: int) -> int:
-    """Return whole steps; a share is rounded down, for a warm-up begins at rate 0."""
-    return int(asked * num_steps) if asked < 1 else int(asked)
+def warmup_steps(setting: float, num_steps: int) -> int:
+    """Return whole steps; a share is rounded down, for a warm-up begins at rate 0.
+
+    Example:
+        >>> warmup_steps(0.1, 25), warmup_steps(10, 25)
+        (2, 10)
+    """
+    return int(setting * num_steps) if setting < 1 else int(setting)

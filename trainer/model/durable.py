@@ -1,4 +1,4 @@
-"""Files that outlive a power cut."""
+"""Sync files and folders to disk."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Base model and tokenizer, from a hub id, a folder or a GGUF file; 4-bit by bitsandbytes.
+"""Load base model and tokenizer from a hub id, a folder or a GGUF file, with 4-bit weights by bitsandbytes.
 
-A GGUF file is converted once to safetensors in the cache and is an ordinary folder from then on.
+A GGUF file is converted to safetensors in the cache once, and is then an ordinary model folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias, TypedDict, assert_never
 
 import torch
 import transformers
@@ -32,13 +32,20 @@ from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, 
 
 logging.disable_progress_bar()  # transformers draws one for every file that it opens
 
-Place: TypeAlias = torch.device | Literal["auto"]
+Placement: TypeAlias = torch.device | Literal["auto"]
 """A device, or auto: spread over all cards."""
+
+
+class SourceSettings(TypedDict, total=False):
+    """Keywords of `from_pretrained` that belong to a model's source."""
+
+    trust_remote_code: bool
+    revision: str
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Types of a training run."""
+    """Types of weights and products in a training."""
 
     weights: torch.dtype
     autocast: torch.dtype | None
@@ -53,11 +60,11 @@ def device() -> torch.device:
 
 
 def precision(section: ModelSection, adapter: Adapter | None) -> Precision:
-    """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe says otherwise.
+    """Choose types: bfloat16 on CUDA and float32 on the CPU, unless the recipe sets them.
 
-    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. Where the
-    recipe names bfloat16, weights are that and the optimizer rounds them stochastically. On a card, float16 is always
-    under autocast: its gradients need a scale, or the small ones become zero.
+    Full fine-tuning keeps float32 weights under bfloat16 autocast: an update is smaller than a bfloat16 step. Where
+    the recipe sets bfloat16, weights are bfloat16 and the optimizer rounds them stochastically. On a card, float16 is
+    always under autocast: its gradients need a scale, or the small ones become zero.
 
     Raises:
         HardwareError: The card cannot do the type.
@@ -80,23 +87,25 @@ def precision(section: ModelSection, adapter: Adapter | None) -> Precision:
             assert_never(adapter)
 
 
-def model_folder(section: ModelSection, cache: Path) -> tuple[str, dict[str, Any]]:
-    """Return what `from_pretrained` takes: a folder or hub id, and its keywords."""
+def model_folder(section: ModelSection, cache: Path) -> tuple[str, SourceSettings]:
+    """Return the arguments of `from_pretrained`: a folder or hub id, and keywords."""
     source = locate(section.name_or_path, revision=section.revision)
-    common: dict[str, Any] = {"trust_remote_code": section.trust_remote_code}
+    settings: SourceSettings = {"trust_remote_code": section.trust_remote_code}
     if source.kind == "gguf":
-        return str(_converted(source, cache)), common
+        return str(_converted(source, cache)), settings
     if source.path is not None:
-        return str(source.path), common
-    return source.name, common | ({"revision": source.revision} if source.revision else {})
+        return str(source.path), settings
+    if source.revision:
+        settings["revision"] = source.revision
+    return source.name, settings
 
 
 def commit(name_or_path: str, revision: str | None) -> str | None:
-    """Return the commit of a hub model in the local cache, to which a branch such as main points now."""
+    """Return the commit of a hub model in the local cache; a branch such as main is resolved."""
     if locate(name_or_path, revision=revision).kind != "hub":
         return None
-    found = try_to_load_from_cache(name_or_path, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    cached = try_to_load_from_cache(name_or_path, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def _converted(source: ModelSource, cache: Path) -> Path:
@@ -107,7 +116,7 @@ def _converted(source: ModelSource, cache: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     staged = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source.path.parent), "gguf_file": source.path.name}
+    where: dict[str, object] = {"pretrained_model_name_or_path": str(source.path.parent), "gguf_file": source.path.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     if hasattr(transformers, "GgufConfig"):  # newer releases keep GGUF weights packed unless told otherwise
         where["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -149,7 +158,7 @@ def load_model(
     *,
     adapter: Adapter | None = None,
     dtype: torch.dtype,
-    place: Place | None = None,
+    placement: Placement | None = None,
 ) -> PreTrainedModel:
     """Load the base model, in 4 bits for a qlora adapter.
 
@@ -158,26 +167,27 @@ def load_model(
         cache: Folder for converted models.
         adapter: The recipe's `adapter`; None loads plain weights.
         dtype: Type of the weights.
-        place: Device, or auto for all cards; by default this process's.
+        placement: Device, or auto for all cards; by default this process's.
 
     Raises:
         HardwareError: Files are missing or damaged, or the device is too small.
         RecipeError: `attn_implementation` is not available for this model.
     """
-    name, kwargs = model_folder(section, cache)
-    place = place or device()
-    kwargs |= {"dtype": dtype, "use_safetensors": True, "device_map": "auto" if place == "auto" else {"": place}}
+    name, source = model_folder(section, cache)
+    placement = placement or device()
+    kwargs: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
+    kwargs["device_map"] = "auto" if placement == "auto" else {"": placement}
     if section.attn_implementation != "auto":
         kwargs["attn_implementation"] = section.attn_implementation
-    packed = four_bit_of(adapter) if adapter else None
-    if packed:
-        kwargs["quantization_config"] = four_bit(packed, dtype)
+    qlora = four_bit_of(adapter) if adapter else None
+    if qlora:
+        kwargs["quantization_config"] = four_bit(qlora, dtype)
     try:
-        _refuse_hidden_code(name, kwargs)
-        model = AutoModelForCausalLM.from_pretrained(name, **kwargs)
+        _refuse_hidden_code(name, source)
+        model = AutoModelForCausalLM.from_pretrained(name, **source, **kwargs)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
-            f"{name} does not fit into the memory of {'all cards' if place == 'auto' else place}",
+            f"{name} does not fit into the memory of {'all cards' if placement == 'auto' else placement}",
             hint="--set adapter.kind=qlora, or a smaller model",
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
@@ -185,7 +195,7 @@ def load_model(
             problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
             raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error
         raise _cannot_load("model", name, error) from error
-    if packed and not getattr(model, "is_loaded_in_4bit", False):
+    if qlora and not getattr(model, "is_loaded_in_4bit", False):
         raise HardwareError(f"{name} was not loaded in 4 bits", hint="update bitsandbytes, or --set adapter.kind=lora")
     model.config.use_cache = False
     return model
@@ -193,27 +203,26 @@ def load_model(
 
 def four_bit(adapter: QloraAdapter, dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return bitsandbytes' settings for a qlora adapter."""
-    named = adapter.bnb_4bit_compute_dtype
+    compute = adapter.bnb_4bit_compute_dtype
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=adapter.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=adapter.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=dtype if named == "auto" else getattr(torch, named),
+        bnb_4bit_compute_dtype=dtype if compute == "auto" else getattr(torch, compute),
     )
 
 
-def _refuse_hidden_code(name: str, kwargs: dict[str, Any]) -> None:
-    """Refuse a model whose configuration asks for its own Python code, unless the recipe allows it."""
-    known = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
-    config = AutoConfig.from_pretrained(name, **known)
-    if getattr(config, "auto_map", None) and not kwargs["trust_remote_code"]:
+def _refuse_hidden_code(name: str, source: SourceSettings) -> None:
+    """Refuse a model with Python code of its own, unless the recipe allows it."""
+    config = AutoConfig.from_pretrained(name, **source)
+    if getattr(config, "auto_map", None) and not source["trust_remote_code"]:
         raise HardwareError(
             f"{name} asks to run its own Python code (auto_map in config.json)",
             hint="read that code, pin model.revision, then set model.trust_remote_code: true",
         )
 
 
-def _cannot_load(what: str, name: str, error: BaseException) -> HardwareError:
+def _cannot_load(part: str, name: str, error: BaseException) -> HardwareError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     offline = os.environ.get("HF_HUB_OFFLINE") == "1" or "couldn't connect" in str(error).lower()
     hint = (
@@ -221,4 +230,4 @@ def _cannot_load(what: str, name: str, error: BaseException) -> HardwareError:
         if offline
         else "check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment"
     )
-    return HardwareError(f"cannot load the {what} {name}: {first}", hint=hint)
+    return HardwareError(f"cannot load the {part} {name}: {first}", hint=hint)

@@ -1,4 +1,4 @@
-"""How much memory a model's weights take, before they are loaded."""
+"""Count the bytes of a model's weights before they are loaded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trainer.model.load import model_folder
 from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
 FOUR_BIT_BYTES = 0.5 + 4 / 64
-"""Of a weight in 4 bits, with a float32 scale for each block of 64. Source: Dettmers et al., arXiv 2305.14314."""
+"""Bytes of a 4-bit weight, with a float32 scale for each block of 64. Source: Dettmers et al., arXiv 2305.14314."""
 
 
 def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dtype: torch.dtype) -> int:
-    """Return the bytes of the loaded weights, by a model without storage.
+    """Return the bytes of the loaded weights, counted on the meta device.
 
     Args:
         section: The recipe's `model`.

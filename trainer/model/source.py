@@ -1,7 +1,7 @@
-"""Where a model's files are, without importing torch.
+"""Locate a model's files, without importing torch.
 
 `model.name_or_path` is a hub id, a folder, a `.gguf` file, or `package:NAME` for a model file inside an installed
-Python package (found through its metadata; the package itself is never imported).
+Python package (located through its metadata; the package itself is never imported).
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def _package_file(package: str) -> Path:
 
 def _model_folder(path: Path) -> Path:
     if not (path / "config.json").is_file():
-        what = (
+        problem = (
             "an adapter, not a base model" if (path / "adapter_config.json").is_file() else "no model: no config.json"
         )
         raise HardwareError(
-            f"{path} is {what}", hint="point model.name_or_path at a folder with config.json and weights"
+            f"{path} is {problem}", hint="point model.name_or_path at a folder with config.json and weights"
         )
     if not any(file.suffix in WEIGHT_SUFFIXES for file in path.iterdir()):
         raise HardwareError(
@@ -90,7 +90,7 @@ def _model_folder(path: Path) -> Path:
 
 
 def tokenizer_inputs(source: ModelSource) -> dict[str, Path]:
-    """Return the files that decide how text becomes tokens."""
+    """Return the files that tokens depend on."""
     if source.path is None:
         return {}
     if source.kind == "gguf":
@@ -99,7 +99,7 @@ def tokenizer_inputs(source: ModelSource) -> dict[str, Path]:
 
 
 def weight_inputs(source: ModelSource) -> dict[str, Path]:
-    """Return the files that decide what the model computes."""
+    """Return the files that the model's outputs depend on."""
     if source.path is None:
         return {}
     if source.kind == "gguf":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, TrainerError
 from trainer.lock import exclusive
-from trainer.methods.launch import die_with_parent, launch
+from trainer.methods.launch import WorkerExit, die_with_parent, launch
 from trainer.recipe import Recipe
 from trainer.recipe.train import LAUNCHED
 from trainer.rundir import STARTED_JSON, StageContext, cache_dir, disk_errors, read_json, write_json
@@ -62,7 +62,7 @@ def _launch(recipe: Recipe, context: StageContext) -> None:
         raise BY_EXIT_CODE.get(code, TrainerError)(facts["message"], hint=facts["hint"])
 
 
-def _recipe_error(facts: dict[str, str]) -> TrainerError:
+def _recipe_error(facts: WorkerExit) -> TrainerError:
     error = TrainerError(facts["message"], hint=facts["hint"])
     error.exit_code = 2
     return error

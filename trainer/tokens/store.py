@@ -20,7 +20,6 @@ from typing import Any, Literal, assert_never, get_args
 import numpy as np
 
 from trainer.tokens.arrays import ArraySpool, Ints, damaged, map_arrays, write_arrays
-from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.encode import Piece
 
 ARRAYS = {"input_ids", "loss_mask", "offsets", "row_index"}
@@ -136,11 +135,6 @@ class TokenStore:
         bounds = self.offsets[self.segments * index : self.segments * (index + 1) + 1]
         return [(self.input_ids[low:high], self.loss_mask[low:high]) for low, high in pairwise(bounds)]
 
-    def save(self, path: Path) -> None:
-        """Write the file."""
-        arrays = {name: getattr(self, name) for name in ARRAYS}
-        write_arrays(path, arrays, {"segments": str(self.segments)})
-
     @classmethod
     def load(cls, path: Path) -> TokenStore:
         """Map a file; nothing is read before it is used.
@@ -200,31 +194,3 @@ class TokenWriter:
             "offsets": np.cumsum(lengths, dtype=np.int64),
             "row_index": np.concatenate([np.empty(0, dtype=np.int32), *self.lines]),
         }
-
-
-def from_tokens(rows: Sequence[tuple[int, MaskedTokens]]) -> TokenStore:
-    """Build a store from (line, tokens) of supervised rows."""
-    return _build([line for line, _ in rows], [(t.ids, t.mask) for _, t in rows], segments=1)
-
-
-def from_pairs(rows: Sequence[tuple[int, PairTokens]]) -> TokenStore:
-    """Build a store from (line, tokens) of preference rows."""
-    pieces = [piece for _, pair in rows for piece in _pair_pieces(pair)]
-    return _build([line for line, _ in rows], pieces, segments=3)
-
-
-def _pair_pieces(pair: PairTokens) -> Iterator[tuple[list[int], list[int]]]:
-    yield pair.prompt, [0] * len(pair.prompt)
-    yield pair.chosen, [1] * len(pair.chosen)
-    yield pair.rejected, [1] * len(pair.rejected)
-
-
-def _build(lines: list[int], pieces: list[tuple[list[int], list[int]]], *, segments: int) -> TokenStore:
-    lengths = [len(ids) for ids, _ in pieces]
-    return TokenStore(
-        input_ids=np.array([token for ids, _ in pieces for token in ids], dtype=np.int32),
-        loss_mask=np.array([flag for _, mask in pieces for flag in mask], dtype=np.uint8),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        row_index=np.array(lines, dtype=np.int32),
-        segments=segments,
-    )

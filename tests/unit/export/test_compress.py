@@ -16,6 +16,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.stores import pair_store, row_store
 from tests.unit.export.proving import FINGERPRINT, LIMITS, finish, request_for, sign, write_trained
 from trainer.errors import HardwareError
 from trainer.export.compress import compressor
@@ -27,8 +28,7 @@ from trainer.export.request import Export, Request
 from trainer.export.safetensors_check import not_finite
 from trainer.export.write_transformers import write_merged
 from trainer.recipe.export import Compress
-from trainer.tokens.chat import MaskedTokens, PairTokens
-from trainer.tokens.store import TokenStore, from_pairs, from_tokens
+from trainer.tokens.store import TokenStore
 
 needs_compressor = pytest.mark.skipif(
     not ((compressor.FOLDER / "bin" / "python").is_file() and importlib.util.find_spec("compressed_tensors")),
@@ -204,7 +204,7 @@ def test_rows_that_no_group_divides_are_refused(tmp_path: Path) -> None:
 
 
 def store_of(lengths: Sequence[int]) -> TokenStore:
-    return from_tokens([(at, MaskedTokens([at] * length, [1] * length)) for at, length in enumerate(lengths)])
+    return row_store([([index] * length, [1] * length) for index, length in enumerate(lengths)])
 
 
 def test_calibration_is_a_seeded_choice_of_whole_rows_without_repetition() -> None:
@@ -221,8 +221,7 @@ def test_calibration_rows_are_cut_and_no_more_than_there_are() -> None:
 
 
 def test_of_a_pair_prompt_and_chosen_answer_calibrate() -> None:
-    pair = PairTokens(prompt=[1, 2], chosen=[3, 4], rejected=[5, 6])
-    assert calibration_rows(from_pairs([(0, pair)]), Compress(), seed=0) == [[1, 2, 3, 4]]
+    assert calibration_rows(pair_store([([1, 2], [3, 4], [5, 6])]), Compress(), seed=0) == [[1, 2, 3, 4]]
 
 
 # What is missing

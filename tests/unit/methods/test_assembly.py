@@ -1,8 +1,8 @@
-"""What a training is built with."""
+"""Parts of a training before its first step: dropout, 8-bit weights, the plan of its batches."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +10,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.stores import row_store
+from trainer.engine.prepare import Engine
 from trainer.errors import HardwareError, RecipeError
 from trainer.methods.assembly import _switch_dropout_off, hold_in_float8
-from trainer.methods.batch_plan import _steps_in_backward
-from trainer.methods.order import StepPlan
+from trainer.methods.batch_plan import plan_batches
+from trainer.methods.context import Inputs, Job, TrainingContext
+from trainer.model.load import Precision
 from trainer.recipe import Recipe
+from trainer.tokens.pack import one_by_one
 
 
 def model_with_dropout() -> Any:
@@ -42,11 +46,11 @@ def test_no_dropout_is_left_in_a_preference_method() -> None:
     assert torch.equal(model(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
 
 
-def test_frozen_weights_are_rounded_where_the_model_trains_and_it_is_said() -> None:
-    model, said = model_with_dropout(), list[str]()
+def test_frozen_weights_are_rounded_where_the_model_trains() -> None:
+    model, lines = model_with_dropout(), list[str]()
     model.get_base_model().hf_device_map = {"": "elsewhere"}
-    hold_in_float8(model, torch.device("cpu"), said.append)
-    assert said[0] == "train: frozen weights of 7 layers in 8 bits (e4m3)" and "no card" in said[1]
+    hold_in_float8(model, torch.device("cpu"), lines.append)
+    assert lines[0] == "train: frozen weights of 7 layers in 8 bits (e4m3)" and "no card" in lines[1]
     assert model.hf_device_map == {"": torch.device("cpu")}
 
 
@@ -57,15 +61,10 @@ def test_weights_in_8_bits_are_not_spread_over_processes(monkeypatch: pytest.Mon
     assert caught.value.hint == "--set train.float8_base=false"
 
 
-def settled(**changes: Any) -> tuple[bool, list[str]]:
-    """Settle the optimizer of a full fine-tuning; `changes` are those of the plan and of `train`."""
-    plan = StepPlan(10, 8, 2, changes.pop("micro", 8), changes.pop("accumulation", 1))
-    said: list[str] = []
-    parts: Any = SimpleNamespace(
-        inputs=SimpleNamespace(go_alone=changes.pop("go_alone", False)),
-        model=torch.nn.Linear(2, 2, dtype=torch.bfloat16),
-        say=said.append,
-    )
+def plan_in_backward(**changes: Any) -> tuple[bool, list[str]]:
+    """Plan a full fine-tuning of eight items a step; `changes` are settings of `train`, and the processes."""
+    model = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    go_alone, num_processes = changes.pop("go_alone", False), changes.pop("num_processes", 1)
     recipe = Recipe.model_validate(
         {
             "recipe_version": 1,
@@ -73,41 +72,45 @@ def settled(**changes: Any) -> tuple[bool, list[str]]:
             "model": {"name_or_path": "x"},
             "adapter": {"kind": "none"},
             "data": {"sources": [{"path": "x.jsonl"}]},
-            "train": {"global_batch_size": 8, "max_grad_norm": 0} | changes,
+            "train": {"global_batch_size": 8, "max_grad_norm": 0, "max_steps": 2} | changes,
         }
     )
-    parts.job = SimpleNamespace(recipe=recipe)
-    return _steps_in_backward(plan, parts), said
+    lines: list[str] = []
+    rows = row_store([([1, 2], [0, 1])] * 10)
+    inputs = Inputs(rows, None, one_by_one(range(10)), is_packed=False, go_alone=go_alone)
+    job = Job(recipe, Path(), Path(), Path(), weights={}, say=lines.append)
+    engine = Engine("padded", None, None, None)  # memory is not predicted
+    tokenizer: Any = None
+    context = TrainingContext(job, model, engine, inputs, Precision(torch.bfloat16, None), tokenizer, lines.append)
+    return plan_batches(context, num_processes).in_backward, lines
 
 
-@pytest.mark.parametrize("asked", [True, "auto"])
-def test_the_optimizer_steps_in_the_backward_pass_where_it_can(asked: Any) -> None:
-    is_on, said = settled(optimizer_in_backward=asked)
+@pytest.mark.parametrize("setting", [True, "auto"])
+def test_the_optimizer_steps_in_the_backward_pass_where_it_can(setting: Any) -> None:
+    is_on, lines = plan_in_backward(optimizer_in_backward=setting)
     assert is_on
-    assert [line.split(":")[0] for line in said] == ["train", "train"] and "stochastically" in said[1]
-    assert settled(optimizer_in_backward=False)[0] is False
+    assert any("stochastically" in line for line in lines) and any("its gradient is freed" in line for line in lines)
+    assert plan_in_backward(optimizer_in_backward=False)[0] is False
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "fix"),
     [
-        ({"micro": 4}, "launch.num_processes=1"),
-        ({"micro": 4, "accumulation": 2}, "train.micro_batch_size=8"),
+        ({"num_processes": 2}, "launch.num_processes=1"),
         ({"go_alone": True}, "train.global_batch_size=1"),
     ],
 )
-def test_what_only_the_machine_or_the_model_tells_is_refused_too(changes: dict[str, Any], named: str) -> None:
+def test_a_step_in_the_backward_pass_is_refused_where_gradients_must_add_up(changes: dict[str, Any], fix: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        settled(optimizer_in_backward=True, **changes)
-    assert named in str(caught.value.problems[0]) and caught.value.exit_code == 2
-    assert settled(optimizer_in_backward="auto", **changes)[0] is False
+        plan_in_backward(optimizer_in_backward=True, **changes)
+    assert fix in str(caught.value.problems[0]) and caught.value.exit_code == 2
+    assert plan_in_backward(optimizer_in_backward="auto", **changes)[0] is False
 
 
 def test_spread_weights_are_refused_and_rounded_to_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError):
-        settled(optimizer_in_backward=True)
-    is_on, said = settled(optimizer_in_backward="auto")
-    assert is_on is False and said == [
-        "train: bfloat16 weights are rounded to nearest by what spreads them over processes"
-    ]
+        plan_in_backward(optimizer_in_backward=True)
+    is_on, lines = plan_in_backward(optimizer_in_backward="auto")
+    assert not is_on
+    assert lines[-1] == "train: bfloat16 weights are rounded to nearest by what spreads them over processes"

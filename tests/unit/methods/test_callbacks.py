@@ -32,7 +32,7 @@ def stop_flags() -> Any:
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> Metrics:
-    return Metrics(tmp_path / "metrics.jsonl", tokens_per_step=np.ones(100, dtype=np.int64), items_per_epoch=10.0)
+    return Metrics(tmp_path / "metrics.jsonl", tokens_per_step=np.ones(100, dtype=np.int64), steps_per_epoch=10.0)
 
 
 def test_a_gradient_that_is_not_finite_is_divergence(metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trainer.methods.reference_log_probs import remembered
+from trainer.methods.reference_log_probs import cached
 from trainer.model import adapter as adapters
 from trainer.model.load import commit
 
@@ -18,7 +18,7 @@ NUMBERS = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
 
 
 def kept(folder: Path, said: list[str]) -> torch.Tensor:
-    return remembered(folder, "key", NUMBERS.clone, accelerator=ALONE, say=said.append)
+    return cached(folder, "key", NUMBERS.clone, accelerator=ALONE, say=said.append)
 
 
 def test_numbers_are_computed_once(tmp_path: Path) -> None:

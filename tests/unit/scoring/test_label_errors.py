@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.stores import pair_store, row_store
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
-from trainer.tokens.chat import MaskedTokens, PairTokens
-from trainer.tokens.store import from_pairs, from_tokens
 from trainer.verbs.inspect.losses import classes_of, rank, rank_pairs
 
 CLASSES, WORDS, END, VOCABULARY = 3, 12, 20, 24
@@ -36,8 +35,8 @@ class Oracle(torch.nn.Module):
 
 def packed(labels: list[int]) -> Any:
     """Return rows `word, separator | class, end` whose words go round the classes."""
-    rows = [MaskedTokens([at % WORDS, 22, WORDS + label, END], [0, 0, 1, 1]) for at, label in enumerate(labels)]
-    return from_tokens(list(enumerate(rows)))
+    rows = [([at % WORDS, 22, WORDS + label, END], [0, 0, 1, 1]) for at, label in enumerate(labels)]
+    return row_store(rows)
 
 
 def test_planted_label_errors_come_first_with_the_right_answer() -> None:
@@ -53,11 +52,9 @@ def test_planted_label_errors_come_first_with_the_right_answer() -> None:
 
 
 def test_answers_that_are_no_classes_are_ranked_by_loss() -> None:
-    rows = [
-        MaskedTokens([at % WORDS, 22, WORDS + at % WORDS % CLASSES, at % 20, END], [0, 0, 1, 1, 1]) for at in range(60)
-    ]
-    rows[31] = MaskedTokens([31 % WORDS, 22, 23, 23, 23], [0, 0, 1, 1, 1])
-    ranked = rank(Oracle(), from_tokens(list(enumerate(rows))))
+    rows = [([at % WORDS, 22, WORDS + at % WORDS % CLASSES, at % 20, END], [0, 0, 1, 1, 1]) for at in range(60)]
+    rows[31] = ([31 % WORDS, 22, 23, 23, 23], [0, 0, 1, 1, 1])
+    ranked = rank(Oracle(), row_store(rows))
     assert ranked[0]["row"] == 31 and ranked[0]["score"] > 3 and ranked[0]["says"] is None
     assert ranked[0]["loss"] > ranked[1]["loss"]
 
@@ -109,8 +106,8 @@ def packed_pairs(turned: list[int], longer: int = 0) -> Any:
     for at in range(60):
         right, wrong = WORDS + at % WORDS % CLASSES, WORDS + (at + 1) % WORDS % CLASSES
         chosen, rejected = (wrong, right) if at in turned else (right, wrong)
-        rows.append(PairTokens([at % WORDS, 22], [chosen, END, *[END] * longer], [rejected, END]))
-    return from_pairs(list(enumerate(rows)))
+        rows.append(([at % WORDS, 22], [chosen, END, *[END] * longer], [rejected, END]))
+    return pair_store(rows)
 
 
 @pytest.mark.parametrize("longer", [0, 3])

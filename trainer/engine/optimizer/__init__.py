@@ -1,1 +1,1 @@
-"""How weights move where memory is short: rounded stochastically, in the backward pass."""
+"""Update weights where memory is short: rounded stochastically, in the backward pass."""

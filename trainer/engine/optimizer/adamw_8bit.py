@@ -1,4 +1,4 @@
-"""bitsandbytes' AdamW: its 8-bit and paged states, with bfloat16 weights rounded stochastically, and true resumes."""
+"""Step bitsandbytes' AdamW, with 8-bit or paged states, bfloat16 weights rounded stochastically, and exact resumes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bitsandbytes.optim import AdamW
 from bitsandbytes.utils import sync_gpu
 
 from trainer.engine.optimizer.block_update import update
+from trainer.engine.optimizer.rounded import Group, Parameters
 
 STATE_BLOCK = 256
-"""8-bit states of one scale."""
+"""8-bit states that share a scale."""
 LARGE_STATES = ("state1", "state2")
-"""What is paged."""
+"""States that are paged."""
 
 
 class BlockwiseAdamW(AdamW):
     """AdamW with 8-bit or paged float32 states.
 
-    Arithmetic and state format are bitsandbytes'. What differs: which tensors keep float32 states is told to this
-    optimizer, not to bitsandbytes' global registry, which outlives a training; a card is not waited for after each
-    tensor; loaded states are paged again.
+    Arithmetic and state format are bitsandbytes'. The differences: `in_float32` replaces bitsandbytes' global registry,
+    which outlives a training; the host does not wait for the card after each tensor; loaded states are paged again.
 
     Args:
         params: Parameters or groups.
@@ -32,13 +32,14 @@ class BlockwiseAdamW(AdamW):
         settings: Of `bitsandbytes.optim.AdamW`.
     """
 
-    def __init__(self, params: Any, *, seed: int, in_float32: Collection[torch.Tensor] = (), **settings: Any) -> None:
+    def __init__(
+        self, params: Parameters, *, seed: int, in_float32: Collection[torch.Tensor] = (), **settings: object
+    ) -> None:
         super().__init__(params, **settings)
         self.seed = seed
         self.in_float32 = {id(parameter) for parameter in in_float32}
-        self.places = {
-            id(p): place for place, p in enumerate(p for group in self.param_groups for p in group["params"])
-        }
+        parameters = (parameter for group in self.param_groups for parameter in group["params"])
+        self.indices = {id(parameter): index for index, parameter in enumerate(parameters)}
 
     def step(self, closure: None = None) -> None:
         """Update all parameters that have a gradient."""
@@ -51,15 +52,15 @@ class BlockwiseAdamW(AdamW):
                         self._update(group, parameter, number, index)
                     last = parameter
         if self.is_paged and last is not None:
-            sync_gpu(last)  # paged memory may be read by the CPU from here on
+            sync_gpu(last)  # from here on the CPU may read paged memory
 
-    def _update(self, group: dict[str, Any], parameter: torch.Tensor, number: int, index: int) -> None:
+    def _update(self, group: Group, parameter: torch.Tensor, number: int, index: int) -> None:
         if not self.state[parameter]:
             self.init_state(group, parameter, number, index)
         self.prefetch_state(parameter)
         self.update_step(group, parameter, number, index)
 
-    def get_config(self, gindex: int, pindex: int, group: dict[str, Any]) -> dict[str, Any]:
+    def get_config(self, gindex: int, pindex: int, group: Group) -> Group:
         """Return the settings of one parameter."""
         names = ("optim_bits", "min_8bit_size", "max_unorm", "skip_zeros")
         config = {name: value for name, value in group.items() if name != "params"}
@@ -68,7 +69,7 @@ class BlockwiseAdamW(AdamW):
             config["optim_bits"] = 32
         return config
 
-    def update_step(self, group: dict[str, Any], p: torch.Tensor, gindex: int, pindex: int) -> None:
+    def update_step(self, group: Group, p: torch.Tensor, gindex: int, pindex: int) -> None:
         """Update one parameter, without recording gradients."""
         if p.dtype != torch.bfloat16:
             super().update_step(group, p, gindex, pindex)
@@ -81,10 +82,10 @@ class BlockwiseAdamW(AdamW):
             change(weights, gradient, state, part, group)
 
         assert p.grad is not None
-        update(p, p.grad, rule, (self.seed, state["step"], self.places[id(p)]))
+        update(p, p.grad, rule, (self.seed, state["step"], self.indices[id(p)]))
 
     def load_state_dict(self, state_dict: dict[str, Any], move_to_device: bool = True) -> None:
-        """Load states and put them where they were: on the card, or into paged memory."""
+        """Load states to where they were: the card, or paged memory."""
         super().load_state_dict(state_dict, move_to_device=False)
         for parameter, state in self.state.items():
             for name, value in state.items():
@@ -100,16 +101,14 @@ class BlockwiseAdamW(AdamW):
 
 
 def _part(states: torch.Tensor, part: slice) -> torch.Tensor:
-    """Return a part of a flat state, which bitsandbytes must still know as paged."""
-    found = states.view(-1)[part]
+    """Return a part of a flat state, marked as paged where the state is."""
+    view = states.view(-1)[part]
     if getattr(states, "is_paged", False):
-        found.is_paged = True
-    return found
+        view.is_paged = True
+    return view
 
 
-def _in_8bit(
-    weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: dict[str, Any]
-) -> None:
+def _in_8bit(weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: Group) -> None:
     scales = slice(part.start // STATE_BLOCK, -(-part.stop // STATE_BLOCK))
     functional.optimizer_update_8bit_blockwise(
         "adam",
@@ -132,7 +131,7 @@ def _in_8bit(
 
 
 def _in_float32(
-    weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: dict[str, Any]
+    weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: Group
 ) -> None:
     functional.optimizer_update_32bit(
         "adam",

@@ -1,7 +1,9 @@
-"""The optimizer in the backward pass: each parameter moves as soon as its gradient is whole, and the gradient is freed.
+"""Step the optimizer in the backward pass: each parameter as soon as its gradient is complete, which is then freed.
 
-So the gradients of all parameters never exist together. The step is the same: nothing that is still to be computed
-reads a weight whose gradient is complete.
+So the gradients of all parameters never exist together. The step is the same: no later part of the backward pass reads
+a weight whose gradient is complete.
+
+    after the pass   g3 g2 g1 | step w1 w2 w3 | free all      in it   g3 step free | g2 step free | g1 step free
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ from trainer.engine.optimizer.block_update import BLOCK
 
 
 class InBackward:
-    """Steps an optimizer, parameter by parameter, from hooks.
+    """Step an optimizer, parameter by parameter, from hooks.
 
     Args:
-        optimizer: Whose step treats each parameter by itself. Its groups, states and schedule stay its own.
+        optimizer: Its step must treat each parameter by itself. Groups, states and schedule stay as they are.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.places = {
-            id(parameter): (number, index)
-            for number, group in enumerate(optimizer.param_groups)
+        self.indices = {
+            id(parameter): (group_index, index)
+            for group_index, group in enumerate(optimizer.param_groups)
             for index, parameter in enumerate(group["params"])
         }
         self.norms: dict[tuple[int, int], torch.Tensor] = {}
@@ -36,24 +38,23 @@ class InBackward:
         ]
 
     def remove(self) -> None:
-        """Leave the parameters alone from now on."""
+        """Remove the hooks."""
         for hook in self.hooks:
             hook.remove()
 
     def take_norm(self) -> torch.Tensor:
-        """Return the norm of all gradients of the last backward pass, a number on their device."""
-        norms = [self.norms[place] for place in sorted(self.norms)]
+        """Return the norm of all gradients of the last backward pass, () on their device."""
+        norms = [self.norms[indices] for indices in sorted(self.norms)]
         self.norms.clear()
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
     def _step(self, parameter: torch.Tensor) -> None:
         gradient = parameter.grad
         assert gradient is not None
-        place = self.places[id(parameter)]
-        self.norms[place] = _norm(gradient)
-        del gradient
+        indices = self.indices[id(parameter)]
+        self.norms[indices] = _norm(gradient)
         groups = self.optimizer.param_groups
-        self.optimizer.param_groups = [groups[place[0]] | {"params": [parameter]}]
+        self.optimizer.param_groups = [groups[indices[0]] | {"params": [parameter]}]
         try:
             self.optimizer.step()
         finally:
@@ -62,7 +63,7 @@ class InBackward:
 
 
 def _norm(gradient: torch.Tensor) -> torch.Tensor:
-    """Return the norm in at least float32; what has fewer bits is converted a block at a time."""
+    """Return the norm in at least float32; gradients of fewer bits are converted a block at a time."""
     if gradient.dtype in (torch.float32, torch.float64):
         return torch.linalg.vector_norm(gradient)
     size = BLOCK.get(gradient.device.type, BLOCK["cuda"])
@@ -72,12 +73,12 @@ def _norm(gradient: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def freed_gradients(model: torch.nn.Module) -> Iterator[None]:
-    """Throw each gradient away when it is complete, as a backward pass on trial does."""
+    """Free each gradient when it is complete."""
 
     def free(parameter: torch.Tensor) -> None:
         parameter.grad = None
 
-    hooks = [one.register_post_accumulate_grad_hook(free) for one in model.parameters() if one.requires_grad]
+    hooks = [weight.register_post_accumulate_grad_hook(free) for weight in model.parameters() if weight.requires_grad]
     try:
         yield
     finally:

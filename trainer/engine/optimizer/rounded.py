@@ -1,11 +1,12 @@
-"""AdamW and SGD on bfloat16 weights: states and arithmetic in float32, the result rounded stochastically.
+"""Step AdamW and SGD on bfloat16 weights: states and arithmetic in float32, the result rounded stochastically.
 
-To nearest, an update below 2^-9 of a weight is lost, whatever the number of steps; rounded stochastically it arrives
-on average. Source: Zamirai et al. 2020, https://arxiv.org/abs/2010.06192.
+Rounded to nearest, an update below 2^-9 of a weight is lost in every step; rounded stochastically, the mean is exact.
+Source: Zamirai et al. 2020, https://arxiv.org/abs/2010.06192.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -14,9 +15,14 @@ from torch.optim.adamw import adamw
 
 from trainer.engine.optimizer.block_update import Rule, update
 
+Parameters = Iterable[torch.Tensor] | Iterable[dict[str, Any]]
+"""Parameters or groups, as torch's optimizers take them."""
+Group = dict[str, Any]
+"""One of an optimizer's `param_groups`: parameters and settings."""
+
 
 class Rounded(torch.optim.Optimizer):
-    """What both have in common. Float32 weights among the bfloat16 ones are changed exactly.
+    """Base class of both. Float32 weights among the bfloat16 ones are updated exactly.
 
     Args:
         params: Parameters or groups.
@@ -24,13 +30,13 @@ class Rounded(torch.optim.Optimizer):
         defaults: Settings of the rule.
     """
 
-    def __init__(self, params: Any, *, seed: int, **defaults: Any) -> None:
+    def __init__(self, params: Parameters, *, seed: int, **defaults: object) -> None:
         super().__init__(params, defaults)
         self.seed = seed
-        self.places = {id(parameter): place for place, parameter in enumerate(self._parameters())}
+        self.indices = {id(parameter): index for index, parameter in enumerate(self._parameters())}
 
-    def rule(self, parameter: torch.Tensor, group: dict[str, Any]) -> Rule:
-        """Return what changes the parameter in this step; its state is made before its first one."""
+    def rule(self, parameter: torch.Tensor, group: Group) -> Rule:
+        """Return the update of a parameter in this step; create its state before the first one."""
         raise NotImplementedError
 
     def step(self, closure: None = None) -> None:
@@ -42,10 +48,10 @@ class Rounded(torch.optim.Optimizer):
                     with torch.no_grad():
                         self._update(group, parameter)
 
-    def _update(self, group: dict[str, Any], parameter: torch.Tensor) -> None:
+    def _update(self, group: Group, parameter: torch.Tensor) -> None:
         state = self.state[parameter]
         state["step"] = state.get("step", 0) + 1
-        stream = (self.seed, state["step"], self.places[id(parameter)])
+        stream = (self.seed, state["step"], self.indices[id(parameter)])
         update(parameter, parameter.grad, self.rule(parameter, group), stream)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -68,7 +74,7 @@ class RoundedAdamW(Rounded):
 
     def __init__(
         self,
-        params: Any,
+        params: Parameters,
         *,
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -78,7 +84,7 @@ class RoundedAdamW(Rounded):
     ) -> None:
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, seed=seed)
 
-    def rule(self, parameter: torch.Tensor, group: dict[str, Any]) -> Rule:
+    def rule(self, parameter: torch.Tensor, group: Group) -> Rule:
         """Return torch's AdamW on a block."""
         state = self.state[parameter]
         for name in ("exp_avg", "exp_avg_sq"):
@@ -87,7 +93,7 @@ class RoundedAdamW(Rounded):
         means, squares = state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1)
 
         def change(weights: torch.Tensor, gradient: torch.Tensor, part: slice) -> None:
-            # made on the device, where it is counted up: a number from the host would be waited for
+            # made on the device: the host would wait while a number of its own is copied
             before = torch.full((), state["step"] - 1.0, dtype=torch.float32, device=weights.device)
             adamw(
                 [weights],
@@ -112,10 +118,10 @@ class RoundedAdamW(Rounded):
 class RoundedSGD(Rounded):
     """Plain gradient descent, with torch's (coupled) weight decay."""
 
-    def __init__(self, params: Any, *, lr: float, weight_decay: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, params: Parameters, *, lr: float, weight_decay: float = 0.0, seed: int = 0) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, seed=seed)
 
-    def rule(self, parameter: torch.Tensor, group: dict[str, Any]) -> Rule:
+    def rule(self, parameter: torch.Tensor, group: Group) -> Rule:
         """Return the descent on a block."""
 
         def change(weights: torch.Tensor, gradient: torch.Tensor, part: slice) -> None:

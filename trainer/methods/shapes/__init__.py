@@ -1,4 +1,4 @@
-"""Shapes of rows: a file each, with its data set, its batches and its loop."""
+"""Train rows of one shape: a file each, with its data set, its batches and its loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.recipe.method import Method
 
 
 def shape_of(method: Method) -> RowShape:
-    """Return what the rows of a method are trained by."""
+    """Return the shape of a method's rows."""
     match method.shape:
         case "single":
             return SingleRows()

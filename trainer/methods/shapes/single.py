@@ -1,9 +1,13 @@
-"""Single rows, packed or not: cross-entropy over the trained tokens, each weighing the same."""
+"""Train on single rows, packed or not: cross-entropy over the trained tokens, each with the same weight.
+
+    loss of a step = - sum of log p(token) over all its trained tokens / their number
+
+Micro-batches and processes each add their share of that sum, so their number changes no result.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -12,7 +16,7 @@ from trainer.engine.batch import Batch, Row, of_rows
 from trainer.methods.collate import Collator
 from trainer.methods.context import TrainingContext
 from trainer.methods.loop import VALIDATION_LOSS, RecipeLoop
-from trainer.methods.shapes.shape import RowShape
+from trainer.methods.shapes.shape import LoopSettings, RowShape
 from trainer.tokens.arrays import Ints
 from trainer.tokens.pack import PackPlan, one_by_one
 from trainer.tokens.store import TokenStore
@@ -25,20 +29,20 @@ class SingleRows(RowShape):
         """Return the tokens of a row."""
         return store.row(row)[0]
 
-    def train_data(self, parts: TrainingContext) -> tuple[RowDataset, RowCollator]:
-        """Return the packs to train on, and what makes batches of them."""
-        inputs, engine = parts.inputs, parts.engine
+    def train_data(self, context: TrainingContext) -> tuple[RowDataset, RowCollator]:
+        """Return the packs to train on, and the collator that batches them."""
+        inputs, engine = context.inputs, context.engine
         layout = engine.packed_layout if inputs.is_packed else engine.layout
         assert layout is not None, "rows that would see each other are not packed"
-        return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=parts.pad_id)
+        return RowDataset(inputs.train, inputs.plan), RowCollator(layout=layout, pad_id=context.pad_id)
 
-    def build_loop(self, parts: TrainingContext, common: dict[str, Any]) -> SftLoop:
+    def build_loop(self, context: TrainingContext, common: LoopSettings) -> SftLoop:
         """Build the loop; validation rows are not packed."""
-        dataset, collate = self.train_data(parts)
-        held = parts.inputs.validation
+        dataset, collate = self.train_data(context)
+        validation = context.inputs.validation
         return SftLoop(
             train_dataset=dataset,
-            eval_dataset=RowDataset(held, one_by_one(range(len(held)))) if held is not None else None,
+            eval_dataset=RowDataset(validation, one_by_one(range(len(validation)))) if validation is not None else None,
             data_collator=collate,
             **common,
         )
@@ -60,13 +64,14 @@ class RowDataset(Dataset[list[Row]]):
         return [self.store.row(row) for row in self.plan[index]]
 
 
-class RowCollator(Collator):
-    """Takes supervised items; `counts` is (1,): their trained tokens."""
+class RowCollator(Collator[Sequence[Row]]):
+    """Batch supervised items; `counts` is (1,): their trained tokens."""
 
     def collate(self, items: Sequence[Sequence[Row]]) -> Batch:
         """Return inputs, targets and counts."""
         batch = of_rows(items, self.layout, self.pad_id)
-        return batch | {"counts": batch["targets"].lengths.sum()[None]}
+        batch["counts"] = batch["targets"].lengths.sum()[None]
+        return batch
 
 
 class SftLoop(RecipeLoop):
@@ -76,11 +81,11 @@ class SftLoop(RecipeLoop):
         """Return the negative log-likelihood, as a share of the mean over the step's trained tokens."""
         return token_loss(log_probs, totals[0])
 
-    def measure(self, batch: Batch, log_probs: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        """Return summed loss and trained tokens."""
+    def measure(self, batch: Batch, log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return summed loss and trained tokens, (2,)."""
         targets = batch["targets"]
         losses = -targets.sums(log_probs.double())
-        return torch.stack([(losses * counted).sum(), (targets.lengths * counted).sum()])
+        return torch.stack([(losses * weights).sum(), (targets.lengths * weights).sum()])
 
     def validation(self, sums: torch.Tensor) -> dict[str, float]:
         """Return the mean loss a token."""
@@ -93,5 +98,9 @@ def token_loss(log_probs: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     Args:
         log_probs: (N,).
         count: Trained tokens of the whole step.
+
+    Example:
+        >>> float(token_loss(torch.tensor([-1.0, -2.0, -4.0]), torch.tensor(14)))
+        0.5
     """
     return -log_probs.sum() / count.clamp(min=1)

@@ -1,25 +1,37 @@
-"""What one decoder layer keeps for its backward pass, in bytes a token, at each level of recompute."""
+"""Count the bytes that one decoder layer keeps for its backward pass, at each level of recompute.
+
+Per token, with hidden size H, intermediate size I, width Q of all query heads and K of all key heads, and b bytes a
+number (16-bit weights and products, no norms of query and key, no adapter):
+
+    none         2 * 4 (H + 1)  inputs of both norms in float32, and their scale
+                 + 2 b H        results of the norms: inputs of the linear layers
+                 + b (2 Q + 2 K) + 4 heads   query, key, value, output, and the logarithm of each sum
+                 + b (4 I)      gate, up, activation, and its product with up
+    elementwise  2 b H + b (2 Q + 2 K) + 4 heads + b (2 I)
+    full         b H
+    offload      0
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from trainer.model.planning.model_shape import WITH_PLUS_ONE, WITH_QK_NORM, Outline
+from trainer.model.planning.model_shape import WITH_PLUS_ONE, WITH_QK_NORM, Linear, Outline
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, NoAdapter
 
 Level = Literal["none", "elementwise", "full", "offload"]
-"""How much of a decoder layer is computed again in the backward pass; offload: in full, its input waits on the host."""
+"""Share of a decoder layer that the backward pass computes again; offload: all, and its input waits on the host."""
 LEVELS: tuple[Level, ...] = ("none", "elementwise", "full", "offload")
 WHOLE: tuple[Level, ...] = ("full", "offload")
-"""Levels that compute a layer again in whole."""
+"""Levels at which a layer is computed again from its input."""
 FLOAT32 = 4
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Bytes of a number."""
+    """Bytes of a number, by its use."""
 
     weights: int
     """In the weights, and so in the sum that runs through all layers."""
@@ -32,11 +44,11 @@ class Kinds:
 
     @classmethod
     def of(cls, recipe: Recipe, *, is_cuda: bool) -> Kinds:
-        """Return what `precision` chooses on a card that has bfloat16, and on a CPU."""
-        named = recipe.model.dtype
-        if named == "float32" or (named == "auto" and not is_cuda):
+        """Return the sizes of the types that `precision` chooses on a card with bfloat16, and on a CPU."""
+        dtype = recipe.model.dtype
+        if dtype == "float32" or (dtype == "auto" and not is_cuda):
             return cls(4, 4, 4, 4)
-        is_cast = is_cuda and named in ("auto", "float16")
+        is_cast = is_cuda and dtype in ("auto", "float16")
         match recipe.adapter:
             case NoAdapter():
                 return cls(4, 2, 4, 2) if is_cast else cls(2, 2, 2, 2)
@@ -66,7 +78,7 @@ class LayerBytes:
     is_cuda: bool
 
     def kept(self, level: Level) -> int:
-        """Return the bytes a token that stay on the device."""
+        """Return the bytes per token that stay on the device."""
         if level == "offload":
             return 0
         if level == "full":
@@ -75,7 +87,7 @@ class LayerBytes:
         return self._norms(level) + self._inputs(level) + self._attention() + self._gated(level) + small
 
     def kept_once(self, level: Level) -> int:
-        """Return the bytes whatever the number of tokens."""
+        """Return the bytes that do not depend on the number of tokens."""
         is_plus_one = self.outline.family in WITH_PLUS_ONE and level == "none"
         return 2 * FLOAT32 * self.outline.hidden if is_plus_one else 0
 
@@ -90,15 +102,15 @@ class LayerBytes:
         if level == "elementwise":
             qk = product * (self._view("q_proj") + self._view("k_proj")) if has_qk else 0
             return 2 * self.kinds.weights * outline.hidden + qk
-        found = 2 * FLOAT32 * (outline.hidden + 1)
+        size = 2 * FLOAT32 * (outline.hidden + 1)
         if has_qk:
-            found += FLOAT32 * (outline.heads + outline.kv_heads)
+            size += FLOAT32 * (outline.heads + outline.kv_heads)
             wide = self._view("q_proj") + self._view("k_proj") if product == FLOAT32 else outline.query + outline.key
-            found += FLOAT32 * wide
+            size += FLOAT32 * wide
         if not self.rank:  # the gradient of a trained scale wants the normalised input
-            found += 2 * self.kinds.weights * outline.hidden
-            found += product * (outline.query + outline.key) if has_qk else 0
-        return found
+            size += 2 * self.kinds.weights * outline.hidden
+            size += product * (outline.query + outline.key) if has_qk else 0
+        return size
 
     def _inputs(self, level: Level) -> int:
         """Count what norms give to linear layers: once for all, or rounded for each of them."""
@@ -111,7 +123,7 @@ class LayerBytes:
         outline = self.outline
         value = outline.query + 2 * outline.key if outline.is_fused else outline.key
         name = "qkv_proj" if outline.is_fused else "v_proj"
-        value += self._view(name) - next(one.outputs for one in outline.linears if one.name == name)
+        value += self._view(name) - self._linear(name).outputs
         outputs = outline.query * (1 if self.is_cuda else 2)
         return self.kinds.product * (outline.query + outline.key + value + outputs) + FLOAT32 * outline.heads
 
@@ -122,8 +134,11 @@ class LayerBytes:
         again = level == "elementwise" and not self.outline.is_fused
         return self.kinds.product * (widths + (0 if again else 2 * self.outline.intermediate))
 
+    def _linear(self, name: str) -> Linear:
+        return next(linear for linear in self.outline.linears if linear.name == name)
+
     def _view(self, name: str) -> int:
         """Return the width of a linear layer's output in memory: one that does not widen has the small product too."""
-        linear = next(one for one in self.outline.linears if one.name == name)
+        linear = self._linear(name)
         widens = 3 * linear.inputs < 2 * linear.outputs
         return linear.outputs + (self.rank if name in self.blocks and not widens else 0)

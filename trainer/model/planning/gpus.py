@@ -1,4 +1,4 @@
-"""Graphics cards: those of this machine, and a table of others to plan for."""
+"""Describe graphics cards: those of this machine, and a table of others to plan for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/ (compute capabili
 
 @dataclass(frozen=True)
 class Card:
-    """What a card, or the memory beside a CPU, can hold and do."""
+    """Memory and rates of a card, or of a CPU."""
 
     name: str
     memory: int
@@ -30,7 +30,7 @@ class Card:
     bandwidth: float | None = None
     """Bytes a second between memory and processor, by the data sheet."""
     capability: tuple[int, int] | None = None
-    """Compute capability, where it is known."""
+    """Compute capability; None: not known."""
     is_cuda: bool = True
     host_memory: int = sys.maxsize
     """Bytes that are free beside it, for layer inputs that wait there."""
@@ -56,26 +56,32 @@ CARDS = {
 }
 
 
-def found() -> list[Card]:
+def installed_cards() -> list[Card]:
     """Return the cards that nvidia-smi shows; none where there is no driver."""
     try:
         run = subprocess.run(QUERY, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [shown(line) for line in run.stdout.splitlines() if line.count(",") in (1, 2)]
+    return [card_of_line(line) for line in run.stdout.splitlines() if line.count(",") in (1, 2)]
 
 
-def shown(line: str) -> Card:
-    """Return the card of one line such as `NVIDIA H100 80GB HBM3, 81559, 9.0`, with the rates of the table."""
-    name, mebibytes, *rest = (part.strip() for part in line.split(","))
+def card_of_line(line: str) -> Card:
+    """Return the card of one line of nvidia-smi, with the rates of the table.
+
+    Example:
+        >>> card = card_of_line("NVIDIA H100 80GB HBM3, 81559, 9.0")
+        >>> card.memory == 81559 * MIB, card.flops, card.capability
+        (True, 989000000000000.0, (9, 0))
+    """
+    name, mebibytes, *capability_parts = (part.strip() for part in line.split(","))
     memory = int(mebibytes) * MIB
-    known = known_as(name, memory)
-    numbers = [int(part) for part in "".join(rest).split(".") if part.isdigit()]
+    listed = listed_card(name, memory)
+    numbers = [int(part) for part in "".join(capability_parts).split(".") if part.isdigit()]
     capability = (numbers[0], numbers[1]) if len(numbers) == 2 else None
-    return Card(name, memory, *((known.flops, known.bandwidth) if known else (None, None)), capability)
+    return Card(name, memory, *((listed.flops, listed.bandwidth) if listed else (None, None)), capability)
 
 
-def known_as(name: str, memory: int) -> Card | None:
+def listed_card(name: str, memory: int) -> Card | None:
     """Return the table's card with this name whose memory is about the same."""
     plain = name.upper().replace(" ", "").replace("GEFORCE", "").replace("NVIDIA", "")
     if "PCIE" in plain or "NVL" in plain or "LAPTOP" in plain:

@@ -1,4 +1,4 @@
-"""The sizes of a decoder model as its config.json states them, without importing torch."""
+"""Read the sizes of a decoder model from its config.json, without importing torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from trainer.model.source import ModelSource
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3")
-"""Families whose layers are known: RMS norms, attention, gated layers."""
+"""Families with known layers: RMS norms, attention, gated layers."""
 FUSED = ("phi3",)
-"""They make query, key and value in one product, and gate and up in another."""
+"""Families that compute query, key and value in one product, and gate and up in another."""
 WITH_QK_NORM = ("qwen3",)
 WITH_PLUS_ONE = ("gemma",)
 """Norms that scale by 1 + weight, in float32."""
@@ -26,7 +26,7 @@ BIASED = ("qwen2",)
 
 
 class NotPredictedError(Exception):
-    """A model whose memory cannot be told from its config.json."""
+    """The memory of this model or recipe cannot be predicted."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Outline:
-    """A decoder model."""
+    """Sizes of a decoder model, all counted in numbers, not bytes."""
 
     family: str
     layers: int
@@ -118,7 +118,7 @@ class Outline:
         yield Linear("down_proj", self.hidden, self.intermediate)
 
     def adapted(self, modules: str | Sequence[str]) -> Sequence[str] | None:
-        """Return the layers that get an adapter in every block: none for all of them, None where the blocks differ."""
+        """Return the layers that get an adapter in every block: [] for all layers, None where the blocks differ."""
         if modules == "all-linear":
             return []
         if not isinstance(modules, str):
@@ -190,7 +190,7 @@ def read(source: ModelSource) -> Outline:
 
 
 def _cached(source: ModelSource) -> Path:
-    """Return where huggingface_hub keeps a model's config.json."""
+    """Return the path of a model's config.json in the cache of huggingface_hub."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{source.name.replace('/', '--')}"
     revision = source.revision or "main"
@@ -200,5 +200,5 @@ def _cached(source: ModelSource) -> Path:
 
 
 def _part(name: str) -> str:
-    """Return the half of a decoder layer in which a linear layer stands."""
+    """Return the half of a decoder layer that a linear layer belongs to."""
     return "mlp" if name in ("gate_proj", "up_proj", "gate_up_proj", "down_proj") else "self_attn"

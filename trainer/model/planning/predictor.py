@@ -1,9 +1,12 @@
-"""How much memory a training takes, by arithmetic on config.json; no torch, no weights.
+"""Predict the memory of a training by arithmetic on config.json, without torch and weights.
 
-Bytes of weights, adapters, optimizer states and of what each layer keeps for the backward pass are counted as the
-engine makes them (tests compare them with the real ones); `head`, `work` and `reserve` are estimates. Not all of it is
-held at once: the peak is that of three moments, the end of the forward pass, a place in the backward pass, and the
-optimizer's update.
+Bytes of weights, adapters, optimizer states and activations are counted as the engine allocates them (tests compare
+them with the real ones); `head`, `work` and `reserve` are estimates. They are not all held at once: the peak is the
+highest of three moments, the end of the forward pass, a layer of the backward pass, and the optimizer's update.
+
+    bytes at the end of forward   = weights + adapters + optimizer + activations of all layers + head
+    bytes in layer i of backward  = weights + adapters + optimizer + activations of layers 0..i + work + gradients
+    bytes in the update           = weights + adapters + optimizer + gradients + work
 """
 
 from __future__ import annotations
@@ -88,12 +91,12 @@ PARTS = ("weights", "adapters", "optimizer", "gradients", "activations", "head",
 
 
 class Predictor:
-    """The memory of one recipe on one model."""
+    """Predict the memory of one recipe on one model."""
 
     def __init__(
         self, outline: Outline, recipe: Recipe, *, is_cuda: bool, is_dequantised: bool = False, processes: int = 1
     ) -> None:
-        """Take the sizes and settings.
+        """Count adapted layers and the bytes of one layer.
 
         Args:
             outline: Of the model.
@@ -123,28 +126,6 @@ class Predictor:
             blocks=frozenset(blocks if in_16_bits and is_one_kind else ()),
             is_cuda=is_cuda,
         )
-
-    def problem(self) -> str | None:
-        """Return why what a layer keeps is not known: no prediction is made then."""
-        if self.recipe.launch.strategy in ("fsdp2", "zero3"):
-            return f"launch.strategy {self.recipe.launch.strategy} spreads weights over cards"
-        if self.adapter is None:
-            return None
-        if self.adapter.init_from is not None:
-            return "adapter.init_from brings its own rank and layers"
-        if self.adapter.modules_to_save:
-            return "adapter.modules_to_save"
-        if self.adapter.use_dora:
-            return "adapter.use_dora"
-        if self.adapter.dropout:
-            return "adapter.dropout"
-        if not self.is_cuda and self.four_bit:
-            return "4-bit weights on a CPU"
-        named = self.outline.adapted(self.adapter.target_modules)
-        if named is None:
-            return "adapter.target_modules with other layers adapted in some blocks than in others"
-        missing = set(named) - {linear.name for linear in self.outline.linears}
-        return f"adapter.target_modules {', '.join(sorted(missing))}" if missing else None
 
     def has_adapter(self, linear: Linear) -> bool:
         """Tell whether a layer gets an adapter."""
@@ -198,8 +179,8 @@ class Predictor:
 
     def steps_in_backward(self, accumulation: int) -> bool:
         """Tell whether each gradient is freed as soon as it is used, with so many micro-batches a step."""
-        asked = self.recipe.train.optimizer_in_backward
-        return asked is not False and not obstacles(self.recipe, processes=self.processes, accumulation=accumulation)
+        setting = self.recipe.train.optimizer_in_backward
+        return setting is not False and not obstacles(self.recipe, processes=self.processes, accumulation=accumulation)
 
     def gradients(self) -> int:
         """Return the bytes of the gradients of all trained weights."""
@@ -228,14 +209,14 @@ class Predictor:
     def activations(self, levels: Sequence[Level], batch: MicroBatch) -> int:
         """Return the bytes that layers keep until their backward pass, and what all of them share."""
         tokens = batch.tokens
-        found = sum(
-            levels.count(level) * (self._kept[level] * tokens + self.layer.kept_once(level))
+        of_layers = sum(
+            levels.count(level) * (self._kept_bytes[level] * tokens + self.layer.kept_once(level))
             + levels.count(level) * self.layer.kept_shared(level) * batch.shared
             for level in dict.fromkeys(levels)
         )
         turns = 2 * self.outline.head_size * self.kinds.weights  # cosine and sine of each position
-        in_flight = INPUTS_IN_FLIGHT * self._kept["full"] if "offload" in levels else 0
-        return found + (turns + in_flight) * tokens
+        in_flight = INPUTS_IN_FLIGHT * self._kept_bytes["full"] if "offload" in levels else 0
+        return of_layers + (turns + in_flight) * tokens
 
     def again(self, level: Level, batch: MicroBatch, *, is_lean: bool) -> int:
         """Return the bytes that a layer computed again in whole keeps beside its input."""
@@ -243,13 +224,13 @@ class Predictor:
             return 0
         meanwhile: Level = "elementwise" if is_lean else "none"
         is_itself = is_lean or self.kinds.weights == FLOAT32  # what the first norm keeps of its input
-        kept = self._kept[meanwhile] - (self._kept["full"] if is_itself else 0)
+        per_token = self._kept_bytes[meanwhile] - (self._kept_bytes["full"] if is_itself else 0)
         once, shared = self.layer.kept_once(meanwhile), self.layer.kept_shared(meanwhile)
-        return kept * batch.tokens + once + shared * batch.shared
+        return per_token * batch.tokens + once + shared * batch.shared
 
     def on_host(self, levels: Sequence[Level], batch: MicroBatch) -> int:
         """Return the bytes of inputs that wait on the host; page-locked memory comes in powers of 2."""
-        size = self._kept["full"] * batch.tokens
+        size = self._kept_bytes["full"] * batch.tokens
         return levels.count("offload") * (1 << (size - 1).bit_length() if self.is_cuda else size)
 
     def head(self, batch: MicroBatch) -> int:
@@ -307,7 +288,7 @@ class Predictor:
         return (
             self.outline.layers
             * self.kinds.product
-            * sum((one.outputs + self.rank) * (one.inputs + self.rank) for one in linears)
+            * sum((linear.outputs + self.rank) * (linear.inputs + self.rank) for linear in linears)
         )
 
     def predict(
@@ -355,17 +336,17 @@ class Predictor:
             first = levels.index(level)
             for number in {first + 1, first + levels.count(level)}:
                 below = levels[:number]
-                held = sum(one not in WHOLE for one in below) + (level in WHOLE)
+                num_copied = sum(lower not in WHOLE for lower in below) + (level in WHOLE)
                 yield {
                     "gradients": early or freed or self._gradients * (len(levels) - number) // len(levels),
                     "activations": self.activations(below, batch) + self.again(level, batch, is_lean=is_lean),
                     "head": 0,
-                    "work": self.work(level, batch, is_lean=is_lean) + self.copies(held),
+                    "work": self.work(level, batch, is_lean=is_lean) + self.copies(num_copied),
                 }
         if self.adapter is None:  # the embedding comes last, and a tied one adds up the gradients of its two uses
             tied = 2 * self.outline.table * self.kinds.adapter if self.outline.is_tied else 0
-            found = self._gradients + tied if freed is None else freed
-            yield {"gradients": found, "activations": 0, "head": 0, "work": 0}
+            gradients = self._gradients + tied if freed is None else freed
+            yield {"gradients": gradients, "activations": 0, "head": 0, "work": 0}
 
     def update(self) -> int:
         """Return the bytes of the update's own tensors: the square roots of all second moments at once."""
@@ -392,7 +373,7 @@ class Predictor:
         return self.update()
 
     @cached_property
-    def _kept(self) -> dict[Level, int]:
+    def _kept_bytes(self) -> dict[Level, int]:
         return {level: self.layer.kept(level) for level in LEVELS}
 
 

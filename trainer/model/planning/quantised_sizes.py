@@ -1,4 +1,4 @@
-"""Sizes of quantised tensors: 4-bit weights and 8-bit states of bitsandbytes, 8-bit floating point; no torch."""
+"""Count the bytes of quantised tensors: 4-bit weights and 8-bit states of bitsandbytes, 8-bit floating point."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ ALIGNMENT_8BIT = 16
 CHUNK_8BIT = 1 << 24
 """Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 DEQUANTISED_SHARE = 0.25
-"""Of a card's free memory, for 4-bit weights kept dequantised; who trains in 4 bits wants the rest otherwise."""
+"""Share of a card's free memory for 4-bit weights kept dequantised: a 4-bit training needs the remainder for itself."""
 
 
 def four_bit_bytes(size: int, *, double: bool) -> int:
-    """Return the bytes of one weight matrix as bitsandbytes holds it: codes, scales and their tables."""
+    """Return the bytes of one weight matrix as bitsandbytes holds it: codes, scales and their tables.
+
+    Example:
+        One million weights: codes of 4 bits, and a float32 scale for each 64 of them, or that scale in 8 bits.
+
+        >>> four_bit_bytes(1 << 20, double=False) - 16 * FLOAT32 == (1 << 19) + (1 << 14) * FLOAT32
+        True
+        >>> four_bit_bytes(1 << 20, double=True)
+        542020
+    """
     scales = ceil(size / BLOCK_4BIT)
-    found = ceil(size / 2) + CODE_4BIT * FLOAT32
+    codes = ceil(size / 2) + CODE_4BIT * FLOAT32
     if not double:
-        return found + scales * FLOAT32
-    return found + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
+        return codes + scales * FLOAT32
+    return codes + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
 
 
 def eight_bit_states(size: int) -> int:

@@ -1,6 +1,9 @@
-"""How long a step takes, roughly: operations at the card's rate, and bytes that no operation hides.
+"""Estimate the time of a step, to compare plans: operations at the card's rate, and bytes that no operation hides.
 
-It is for comparing plans with each other; no card reaches the rates of its data sheet.
+    seconds = accumulation * (operations / rate + bytes / bandwidth + waits)
+    rate    = flops * tokens / (tokens + HALF_RATE)
+
+No card reaches the rates of its data sheet.
 
 Source of the counts of operations: 2 for each weight and token forward, as many for the gradient of the input, as many
 again for the gradient of a trained weight (https://arxiv.org/abs/2001.08361, section 2.1).
@@ -49,7 +52,7 @@ def step_seconds(
 def _operations(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch) -> float:
     outline, context = predictor.outline, predictor.recipe.pack.max_length
     passes = 6 if predictor.adapter is None else 4
-    again = 2 * _whole(levels) / len(levels)
+    again = 2 * _num_recomputed(levels) / len(levels)
     attention = (7 + again) * outline.layers * outline.query * context  # causal: half of all pairs, 2.5 times backward
     head = passes * outline.vocabulary * outline.hidden
     return batch.tokens * ((passes + again) * outline.linear_weights + attention) + batch.trained * head
@@ -59,23 +62,23 @@ def _bytes(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch, is_
     """Count what is moved by recomputed norms and activations, and by dequantising weights."""
     outline = predictor.outline
     elementwise = (NORM_BYTES * outline.hidden + GATE_BYTES * outline.intermediate) * predictor.kinds.product / 2
-    whole = _whole(levels)
-    found = elementwise * batch.tokens * (levels.count("elementwise") + whole * (2 if is_lean else 1))
+    num_recomputed = _num_recomputed(levels)
+    moved = elementwise * batch.tokens * (levels.count("elementwise") + num_recomputed * (2 if is_lean else 1))
     if predictor.four_bit is not None and not predictor.is_dequantised:
-        times = 2 + (whole / len(levels) if is_lean else 0)
-        found += times * DEQUANTISED_BYTES * outline.linear_weights
-    return found
+        times = 2 + (num_recomputed / len(levels) if is_lean else 0)
+        moved += times * DEQUANTISED_BYTES * outline.linear_weights
+    return moved
 
 
 def _waits(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch, rate: float) -> float:
     """Return the seconds by which copies to the host and back outlast the layers that they run beside."""
-    outline, number = predictor.outline, levels.count("offload")
-    if not number:
+    outline, num_offloaded = predictor.outline, levels.count("offload")
+    if not num_offloaded:
         return 0.0
     copy = predictor.layer.kept("full") * batch.tokens / HOST_BANDWIDTH
     forward = 2 * outline.linear_weights / outline.layers * batch.tokens / rate
-    return number * (max(0.0, copy - forward) + max(0.0, copy - 2 * forward) + 0.02 * copy)
+    return num_offloaded * (max(0.0, copy - forward) + max(0.0, copy - 2 * forward) + 0.02 * copy)
 
 
-def _whole(levels: Sequence[Level]) -> int:
+def _num_recomputed(levels: Sequence[Level]) -> int:
     return sum(levels.count(level) for level in WHOLE)

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from trainer.model.adapter import adapter_folder
-from trainer.model.load import Place, load_model, precision
+from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
 from trainer.scoring.generation.local import LocalModel
@@ -27,7 +27,7 @@ def open_models(
     *,
     tuned: Path,
     cache: Path,
-    place: Place | None = None,
+    place: Placement | None = None,
 ) -> Iterator[tuple[Kind, Any]]:
     """Yield the wanted models in evaluation mode; with an adapter all of them share one copy of the base weights.
 
@@ -49,9 +49,9 @@ def open_models(
             if kind in kinds:
                 name = section.name_or_path if kind == "base" else str((tuned / "model").absolute())
                 own = section.model_copy(update={"name_or_path": name})
-                yield kind, load_model(own, cache, dtype=dtype, place=place).eval()
+                yield kind, load_model(own, cache, dtype=dtype, placement=place).eval()
         return
-    base = load_model(section, cache, adapter=adapter, dtype=dtype, place=place).eval()
+    base = load_model(section, cache, adapter=adapter, dtype=dtype, placement=place).eval()
     if "base" in kinds:
         yield "base", base
     model: Any = None
@@ -102,7 +102,7 @@ class Models:
     def opened(self, kinds: Collection[Kind]) -> Iterator[tuple[Kind, Any]]:
         """Yield the wanted models; one is in use at a time."""
         how = self._placement()
-        place: Place | None = "auto" if how == "sharded" else None
+        place: Placement | None = "auto" if how == "sharded" else None
         found = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, place=place)
         for kind, model in found:
             if how != "replicas":

@@ -16,9 +16,9 @@ from trainer.engine.optimizer.backward import InBackward
 from trainer.engine.optimizer.block_update import BLOCK
 from trainer.engine.optimizer.rounded import RoundedAdamW, RoundedSGD
 from trainer.engine.prepare import prepare
-from trainer.model.planning import advice, gpus, predictor
+from trainer.model.planning import advice, gpus
 from trainer.model.planning.model_shape import Outline
-from trainer.model.planning.predictor import MicroBatch, Predictor
+from trainer.model.planning.predictor import BFLOAT16, BLOCK_OF_STEP, BLOCK_WORK, MicroBatch, Predictor
 from trainer.recipe import Recipe
 
 WHOLE = {"optimizer_in_backward": True, "max_grad_norm": 0}
@@ -135,7 +135,7 @@ def test_gradients_take_what_is_predicted(is_tied: bool, within: bool) -> None:
     train = WHOLE if within else {"optimizer_in_backward": False}
     outline, batch = Outline.of(model.config.to_dict()), MicroBatch(4, 4)
     predictor = Predictor(outline, recipe("bfloat16", **train), is_cuda=False)
-    tied = 2 * predictor.BFLOAT16 * outline.table if is_tied else 0
+    tied = 2 * BFLOAT16 * outline.table if is_tied else 0
     predicted = predictor.freed_gradients(batch) if within else predictor.gradients() + tied
     rest = predictor.activations(("none",) * 2, batch) + predictor.head(batch)
     rest += predictor.work("none", batch, is_lean=False)
@@ -143,7 +143,7 @@ def test_gradients_take_what_is_predicted(is_tied: bool, within: bool) -> None:
     assert predicted <= found.passes - predictor.weights() - predictor.optimizer() <= predicted + rest
     measured = peak_of_a_step(model, within=within, tokens=4)
     assert rest < 0.2 * predicted
-    work = 0 if within else predictor.BLOCK_WORK * BLOCK["cpu"]  # without activations, the step itself is the peak
+    work = 0 if within else BLOCK_WORK * BLOCK["cpu"]  # without activations, the step itself is the peak
     assert 0.97 * predicted <= measured <= predicted + max(rest, work) + 1024
 
 
@@ -173,4 +173,4 @@ def test_eight_billion_weights_fit_into_one_card() -> None:
 
 
 def test_blocks_are_those_of_the_optimizer() -> None:
-    assert {True: BLOCK["cuda"], False: BLOCK["cpu"]} == predictor.BLOCK_OF_STEP
+    assert {True: BLOCK["cuda"], False: BLOCK["cpu"]} == BLOCK_OF_STEP

@@ -10,7 +10,7 @@ import pytest
 from trainer.model.planning import gpus, planner
 from trainer.model.planning.activations import LEVELS
 from trainer.model.planning.model_shape import Outline
-from trainer.model.planning.planner import MemoryPlan, best, calibrated, candidates, settled
+from trainer.model.planning.planner import MemoryPlan, best, calibrate, candidates
 from trainer.model.planning.predictor import RESERVE_CUDA, MicroBatch, Predictor
 from trainer.model.planning.step_time import step_seconds
 from trainer.recipe import Recipe
@@ -116,7 +116,7 @@ def test_a_card_with_an_unknown_overhead_ends_at_the_best_plan(gib: int, extra: 
     card = gpus.Card("some", gib * GIB)
     found = plans(card, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(card, extra)
-    taken = settled(calibrated(found, simulated.run))
+    taken = calibrate(found, simulated.run).final_plan()
     assert taken == simulated.best(found)
     assert len(simulated.tried) <= planner.PROBES
     assert len(set(simulated.tried)) == len(simulated.tried)
@@ -128,7 +128,7 @@ def test_errors_that_grow_with_the_plan_still_end_at_one_that_ran(gib: int, shar
     card = gpus.Card("some", gib * GIB)
     found = plans(card, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(card, GIB // 4, share)
-    taken = settled(calibrated(found, simulated.run))
+    taken = calibrate(found, simulated.run).final_plan()
     assert taken in simulated.tried and simulated.takes(taken) <= card.memory - RESERVE_CUDA
     assert taken.seconds <= (1.15 if abs(share) <= 0.1 else 1.4) * simulated.best(found).seconds
 
@@ -136,11 +136,11 @@ def test_errors_that_grow_with_the_plan_still_end_at_one_that_ran(gib: int, shar
 def test_a_plan_as_predicted_is_tried_once() -> None:
     found = plans(H100, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(H100, 0)
-    assert settled(calibrated(found, simulated.run)) == best(found) and simulated.tried == [best(found)]
+    assert calibrate(found, simulated.run).final_plan() == best(found) and simulated.tried == [best(found)]
 
 
 def test_where_nothing_runs_the_most_sparing_plan_is_left() -> None:
     found = plans(gpus.Card("tiny", 10 * GIB), sizes=(1, 2), length=2048)
-    known = calibrated(found, lambda _: None)
-    assert len(set(known.failed)) == len(known.failed) <= planner.PROBES
-    assert settled(known).memory.total == min(plan.memory.total for plan in found)
+    calibration = calibrate(found, lambda _: None)
+    assert len(set(calibration.failed)) == len(calibration.failed) <= planner.PROBES
+    assert calibration.final_plan().memory.total == min(plan.memory.total for plan in found)

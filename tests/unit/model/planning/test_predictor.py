@@ -364,18 +364,21 @@ def test_an_unknown_card_names_the_known_ones() -> None:
     ],
 )
 def test_a_card_of_this_machine_is_found_in_the_table(line: str, flops: float | None) -> None:
-    card = gpus.shown(line)
+    card = gpus.card_of_line(line)
     assert card.memory == int(line.split(",")[1]) << 20 and card.flops == flops
 
 
 def test_cards_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = "NVIDIA L4, 23034, 8.9\nNVIDIA L4, 23034, [N/A]\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=shown))
-    assert [(card.name, card.capability) for card in gpus.found()] == [("NVIDIA L4", (8, 9)), ("NVIDIA L4", None)]
+    assert [(card.name, card.capability) for card in gpus.installed_cards()] == [
+        ("NVIDIA L4", (8, 9)),
+        ("NVIDIA L4", None),
+    ]
 
     def missing(*_: Any, **__: Any) -> Any:
         raise FileNotFoundError("nvidia-smi")
 
     monkeypatch.setattr(subprocess, "run", missing)
-    assert gpus.found() == []
+    assert gpus.installed_cards() == []
     assert gpus.host().memory > 1 << 30

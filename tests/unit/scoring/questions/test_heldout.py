@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.stores import pair_store, row_store
 from trainer.errors import DataError
 from trainer.scoring.questions.from_rows import conversation
 from trainer.scoring.questions.heldout import read_examples, read_held_out
-from trainer.tokens.chat import MaskedTokens, PairTokens
-from trainer.tokens.store import TokenStore, from_pairs, from_tokens
+from trainer.tokens.store import TokenStore
 
 NUM = 12
 
@@ -35,7 +35,7 @@ def lines(count: int = NUM, **more: Any) -> list[bytes]:
 
 
 def store(count: int = NUM) -> TokenStore:
-    return from_tokens([(place, MaskedTokens([1, 10 + place, 40], [0, 0, 1])) for place in range(count)])
+    return row_store([([1, 10 + index, 40], [0, 0, 1]) for index in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def test_numbers_of_held_out_rows_are_graded_as_they_are_written() -> None:
 
 
 def test_rows_that_pack_left_out_are_no_questions() -> None:
-    kept = from_tokens([(place, MaskedTokens([1, 10 + place, 40], [0, 0, 1])) for place in (1, 4)])
+    kept = row_store([([1, 10 + line, 40], [0, 0, 1]) for line in (1, 4)], lines=(1, 4))
     assert [row["line"] for row in read_held_out(kept, lines(), max_rows=9, seed=0).rows] == [1, 4]
 
 
 def test_no_rows_are_an_error_with_a_fix() -> None:
     with pytest.raises(DataError, match="no held-out rows") as caught:
-        read_held_out(from_tokens([]), [], max_rows=5, seed=0)
+        read_held_out(row_store([]), [], max_rows=5, seed=0)
     assert "data.split.heldout" in caught.value.hint
 
 
@@ -78,13 +78,13 @@ def test_losses_are_grouped_as_the_split_groups_rows(model: Any) -> None:
 
 
 def test_pairs_tell_which_side_is_likelier_and_by_how_much(model: Any) -> None:
-    pair = PairTokens([1, 10], [40, 41], [60])
-    swapped = PairTokens([1, 10], [60], [40, 41])
+    pair = ([1, 10], [40, 41], [60])
+    swapped = ([1, 10], [60], [40, 41])
     rows = [
         json.dumps({"prompt": [{"role": "user", "content": f"q{place}"}], "chosen": [], "rejected": []}).encode()
         for place in range(2)
     ]
-    found = read_held_out(from_pairs([(0, pair), (1, swapped)]), rows, max_rows=9, seed=0).evidence(model)
+    found = read_held_out(pair_store([pair, swapped]), rows, max_rows=9, seed=0).evidence(model)
     with torch.no_grad():
         after = torch.log_softmax(model(torch.tensor([[1, 10, 40]])).logits[0].double(), -1)
     log_chosen, log_rejected = float(after[1, 40] + after[2, 41]), float(after[1, 60])
@@ -103,9 +103,9 @@ def test_a_model_whose_losses_are_no_numbers_prefers_nothing(model: Any) -> None
             logits = torch.full((*input_ids.shape, 600), torch.nan)
             return type("Out", (), {"logits": logits})
 
-    pair = PairTokens([1, 10], [40], [60])
+    pair = ([1, 10], [40], [60])
     row = json.dumps({"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}).encode()
-    found = read_held_out(from_pairs([(0, pair)]), [row], max_rows=9, seed=0).evidence(Broken(1, 1))
+    found = read_held_out(pair_store([pair]), [row], max_rows=9, seed=0).evidence(Broken(1, 1))
     assert found["preference_accuracy"].values.tolist() == [0.0] and np.isnan(found["loss"].values).all()
 
 

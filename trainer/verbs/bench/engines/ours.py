@@ -59,33 +59,33 @@ def build(task: Task, variant: str) -> OurTraining:
     same_start(model)
     inputs = read_inputs(job)
     engine = assembly.build_engine(job, model, inputs, _silent)
-    parts = TrainingContext(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
-    settled = plan_batches(parts, 1)
-    seconds = [_build_seconds(parts, settled)[0]] if task.kind == "dpo" else []
-    cached, loop = _build_seconds(parts, settled)
+    context = TrainingContext(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
+    plan = plan_batches(context, 1)
+    seconds = [_build_seconds(context, plan)[0]] if task.kind == "dpo" else []
+    cached, loop = _build_seconds(context, plan)
     loop.args.save_strategy = SaveStrategy.NO
-    rows = [row for item in order(settled.plan, recipe.seed) for row in inputs.plan[int(item)]]
+    rows = [row for item in order(plan.steps, recipe.seed) for row in inputs.plan[int(item)]]
     return OurTraining(
         loop,
         loop.model,
         amount(inputs.train, rows),
         str(types.autocast or types.weights).removeprefix("torch."),
-        _described(settled, inputs, loop),
+        _described(plan, inputs, loop),
         max(0.0, sum(seconds) - cached) if seconds else 0.0,
     )
 
 
-def _build_seconds(parts: TrainingContext, settled: BatchPlan) -> tuple[float, RecipeLoop]:
+def _build_seconds(context: TrainingContext, plan: BatchPlan) -> tuple[float, RecipeLoop]:
     start = clock.now()
-    loop, _ = assembly.build_loop(parts, settled, StopSignals())
+    loop, _ = assembly.build_loop(context, plan, StopSignals())
     return clock.now() - start, loop
 
 
-def _described(settled: BatchPlan, inputs: Inputs, loop: RecipeLoop) -> dict[str, object]:
-    levels = settled.chosen.forecast.levels if settled.chosen else ()
+def _described(plan: BatchPlan, inputs: Inputs, loop: RecipeLoop) -> dict[str, object]:
+    levels = plan.memory.levels if plan.memory else ()
     return {
-        "micro_batch_size": settled.plan.micro_batch_size,
-        "accumulation": settled.plan.accumulation,
+        "micro_batch_size": plan.steps.micro_batch_size,
+        "accumulation": plan.steps.accumulation,
         "is_packed": inputs.is_packed,
         "attention": loop.model.config._attn_implementation,
         "gradient_checkpointing": described(levels) if levels else loop.args.gradient_checkpointing,
