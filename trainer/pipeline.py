@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import trainer
 from trainer.data.inputs import row_inputs
@@ -83,7 +82,7 @@ class Pipeline:
         path = self.run.stage_dir(stage.name) / STARTED_JSON
         return StageRecord(**read_json(path)) if path.is_file() else None
 
-    def _sections(self, stage: Stage) -> dict[str, Any]:
+    def _sections(self, stage: Stage) -> dict[str, object]:
         return dict(select(self.recipe.model_dump(mode="json"), stage))
 
     def expected_record(self, stage: Stage) -> StageRecord:
@@ -118,7 +117,8 @@ class Pipeline:
 
     def _warn_if_edited(self, stage: str, name: str, record: StageRecord, digest: str) -> None:
         label = f"{stage}/{name}"
-        if record.outputs.get(name, {}).get("sha256", digest) != digest and label not in self.warned:
+        written = record.outputs.get(name)
+        if written and written["sha256"] != digest and label not in self.warned:
             self.warned.add(label)
             self.say(f"warning: {label} was changed after the stage wrote it; the file is used as it is")
 
@@ -358,10 +358,10 @@ class Pipeline:
             )
 
 
-def select(values: dict[str, Any], stage: Stage) -> Iterator[tuple[str, Any]]:
+def select(values: Mapping[str, object], stage: Stage) -> Iterator[tuple[str, object]]:
     """Yield the leaves (`a.b.c`, value) of the sections that a stage reads."""
 
-    def leaves(key: str, value: Any, pattern: str) -> Iterator[tuple[str, Any]]:
+    def leaves(key: str, value: object, pattern: str) -> Iterator[tuple[str, object]]:
         if pattern in stage.ignored:
             return
         if isinstance(value, dict) and value:
@@ -374,8 +374,9 @@ def select(values: dict[str, Any], stage: Stage) -> Iterator[tuple[str, Any]]:
             yield key, value
 
     for section in stage.sections:
-        value: Any = values
+        value: object = values
         for part in section.split("."):
+            assert isinstance(value, Mapping)
             value = value[part]
         yield from leaves(section, value, section)
 

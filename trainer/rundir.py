@@ -26,6 +26,7 @@ import trainer
 from trainer import exact_json
 from trainer.errors import HardwareError, StageError, TrainerError
 from trainer.lock import exclusive
+from trainer.shapes.files import FileDigest
 
 STAGE_JSON = "stage.json"
 STARTED_JSON = "started.json"
@@ -40,7 +41,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("TRAINER_CACHE") or default)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON so that a reader sees the old file or the whole new one.
 
     Raises:
@@ -121,7 +122,7 @@ def hash_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def hash_value(value: Any) -> str:
+def hash_value(value: object) -> str:
     """Return the sha256 of a JSON value, independent of the order of keys."""
     return hash_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
 
@@ -131,7 +132,7 @@ class HashMemory:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or cache_dir() / "hashes.json"
-        self.entries: dict[str, list[Any]] = {}
+        self.entries: dict[str, list[int | str]] = {}
         try:
             self.entries = orjson.loads(self.path.read_bytes())
         except (OSError, orjson.JSONDecodeError):
@@ -166,9 +167,9 @@ class StageRecord:
     stage: str
     version: int
     fingerprint: str
-    sections: dict[str, Any]
+    sections: dict[str, object]
     inputs: dict[str, str]
-    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[str, FileDigest] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0
@@ -275,7 +276,7 @@ class StageContext:
         return self.run.stage_dir(stage) / name
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Return the facts about machine and packages that a result may depend on."""
     names = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers", "safetensors")
     return {

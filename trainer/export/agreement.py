@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from trainer.export.measurement import Divergence
+
 Logits = list[torch.Tensor]
 MAX_LOGIT_BYTES = 512 << 20
 """Most memory that the logits of one model may take; of long rows the last positions are compared, the answers."""
@@ -27,6 +29,16 @@ class Agreement:
     max_kl: float
     top1_agreement: float
     num_positions: int
+
+    def figures(self) -> Divergence:
+        """Return them as JSON."""
+        return {
+            "max_logit_diff": self.max_logit_diff,
+            "mean_kl": self.mean_kl,
+            "max_kl": self.max_kl,
+            "top1_agreement": self.top1_agreement,
+            "num_positions": self.num_positions,
+        }
 
 
 def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, max_bytes: int = MAX_LOGIT_BYTES) -> Logits:

@@ -15,16 +15,19 @@ import orjson
 
 from trainer.errors import BY_EXIT_CODE, GateError, HardwareError
 from trainer.export.formats import Precision, format_of
+from trainer.export.measurement import Measurement, ProofAnswer
 from trainer.export.request import Request
 from trainer.recipe.export import Format, Quantised, Verify
 
 Proof = dict[str, Any]
 """One entry of export/verify.json."""
+UNPUBLISHED = ("answers", "largest_logit", "double")
+"""Figures that verify.json leaves out."""
 NUM_LISTED = 3
 """Findings of one kind that a message lists."""
 
 
-def prove_apart(request: Request) -> dict[str, Any]:
+def prove_apart(request: Request) -> ProofAnswer:
     """Have a fresh process reopen and measure every format; see `trainer.export.prover.prove` for the answer.
 
     Raises:
@@ -38,7 +41,7 @@ def prove_apart(request: Request) -> dict[str, Any]:
         process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ, check=False)
         if process.returncode or not answer_path.is_file():
             raise _died(process)
-        answer: dict[str, Any] = orjson.loads(answer_path.read_bytes())
+        answer: ProofAnswer = orjson.loads(answer_path.read_bytes())
     if "error" in answer:
         kind = BY_EXIT_CODE.get(answer["exit_code"], HardwareError)
         raise kind(answer["error"], hint=answer["hint"])
@@ -71,7 +74,7 @@ class Scored:
         return self.trained - self.exported
 
 
-def judge(kind: Format, dtype: str, measured: dict[str, Any], scored: Scored | None, limits: Verify) -> Proof:
+def judge(kind: Format, dtype: str, measured: Measurement, scored: Scored | None, limits: Verify) -> Proof:
     """Return one entry of export/verify.json.
 
     Args:
@@ -89,7 +92,7 @@ def judge(kind: Format, dtype: str, measured: dict[str, Any], scored: Scored | N
             reasons.append("the outputs are those of the base model")
     if scored is not None:
         reasons += _lost(precision, scored, limits)
-    proof = {name: value for name, value in measured.items() if name not in ("answers", "largest_logit", "double")}
+    proof: Proof = {name: value for name, value in measured.items() if name not in UNPUBLISHED}
     proof["score"] = asdict(scored) if scored else None
     return proof | {"dtype": dtype, "passed": not reasons, "because": "; ".join(reasons)}
 
@@ -100,7 +103,7 @@ def _findings(findings: list[str]) -> Iterator[str]:
         yield f"and {len(findings) - NUM_LISTED} more of the kind"
 
 
-def _beyond(precision: Precision, measured: dict[str, Any], limits: Verify) -> Iterator[str]:
+def _beyond(precision: Precision, measured: Measurement, limits: Verify) -> Iterator[str]:
     """Yield the limits that are not kept; a comparison with NaN is never true."""
     if precision == "exact":
         limit = limits.max_logit_diff * (1.0 if measured["double"] else max(1.0, measured["largest_logit"] / 10))
@@ -123,7 +126,7 @@ def _limits(precision: Precision, limits: Verify) -> Verify | Quantised:
     return limits.quantised if precision == "quantised" else limits
 
 
-def _same(measured: dict[str, Any], least: float) -> Iterator[str]:
+def _same(measured: Measurement, least: float) -> Iterator[str]:
     """Yield too many different answers; one may turn on a tie."""
     differing = measured["num_answers"] - measured["same_answers"]
     if differing > max(1.0, (1 - least) * measured["num_answers"] + 1e-9):
@@ -166,9 +169,10 @@ def raise_failed(proofs: dict[str, Proof], path: Path) -> None:
     )
 
 
-def drift(measured: dict[str, Any]) -> float:
+def drift(measured: Measurement) -> float:
     """Return the mean divergence from the model as trained: held-out rows and general prompts count the same."""
-    figures = [measured[name]["mean_kl"] for name in ("drift_from_4bit", "general_drift_from_4bit") if name in measured]
+    divergences = [measured.get("drift_from_4bit"), measured.get("general_drift_from_4bit")]
+    figures = [divergence["mean_kl"] for divergence in divergences if divergence]
     return sum(figures) / len(figures) if figures else float("inf")
 
 

@@ -18,7 +18,6 @@ from trainer.export.provenance import (
     PROVENANCE,
     WRITTEN,
     Examined,
-    FileDigest,
     changed_files,
     digest_of,
     entries_in,
@@ -30,6 +29,7 @@ from trainer.export.provenance import (
     read_provenance,
     sha256_of,
 )
+from trainer.shapes.files import FileDigest
 
 MANIFEST, STAGE = "manifest.json", "stage.json"
 RESOLVED = "recipe.resolved.json"

@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from typing import Any
 
 import orjson
 
 from trainer.errors import StageError
 from trainer.export.safetensors_check import DamagedFileError, is_zero, not_finite, stored_tensors
+from trainer.shapes.files import FileDigest
 
 PROVENANCE = "provenance.json"
 FORMAT_VERSION = 1
@@ -24,13 +25,6 @@ _OF_TOOLS = (".cache", ".git", ".gitattributes")
 """What the hub's client leaves in a downloaded folder."""
 _SETTINGS = ("config.json", "adapter_config.json", "generation_config.json", "tokenizer_config.json", "prompt.json")
 WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-
-
-class FileDigest(TypedDict):
-    """What a list of files says about each."""
-
-    sha256: str
-    bytes: int
 
 
 @dataclass

@@ -12,9 +12,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
@@ -23,6 +22,7 @@ from transformers import PreTrainedModel
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.export.formats import format_of
+from trainer.export.measurement import Drift, Measurement, ProofAnswer, TrainedAnswers
 from trainer.export.merge import replay
 from trainer.export.provenance import examine, read_provenance
 from trainer.export.reopen import Opened, free, greedy, in_double, recast_findings, unquantised
@@ -56,23 +56,25 @@ class Prover:
         self.general = request.general
         self.tokenizer = load_tokenizer(request.section, Path(request.cache))
         self.references: dict[str, Reference] = {}
-        kept = Path(request.references) if request.references else None
-        if kept and kept.is_file():
-            found = torch.load(kept, weights_only=True)
-            self.general = found["general"]
-            self.references = {base: Reference(**one) for base, one in found["references"].items()}
+        path = Path(request.references) if request.references else None
+        if path and path.is_file():
+            saved = torch.load(path, weights_only=True)
+            self.general = saved["general"]
+            self.references = {base: Reference(**values) for base, values in saved["references"].items()}
             return
         bases = ["plain", *(["dequantised"] if request.four_bit else [])]
         for base in reversed(bases):  # the general answers are those of the model as it was trained
             self.references[base] = self._reference(base)
-        if kept:
-            told = {base: vars(one) for base, one in self.references.items()}
-            torch.save({"general": self.general, "references": told}, kept)
+        if path:
+            references = {base: vars(reference) for base, reference in self.references.items()}
+            torch.save({"general": self.general, "references": references}, path)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> ProofAnswer:
         """Return what was found, ready for JSON."""
-        told = {name: {"answers": reference.answers} for name, reference in self.references.items()}
-        return {"trained": told, "exports": {export.name: self._prove(export) for export in self.request.exports}}
+        trained: dict[str, TrainedAnswers] = {
+            base: {"answers": reference.answers} for base, reference in self.references.items()
+        }
+        return {"trained": trained, "exports": {export.name: self._prove(export) for export in self.request.exports}}
 
     # The trained model
 
@@ -96,16 +98,16 @@ class Prover:
         )
         if not self.references:
             self.general = self._with_answers(model)
-        found = Reference(logits_of(model, request.rows), logits_of(model, self.general), answers.texts, without)
+        reference = Reference(logits_of(model, request.rows), logits_of(model, self.general), answers.texts, without)
         del model
         free()
-        return found
+        return reference
 
     def _with_answers(self, model: PreTrainedModel) -> list[list[int]]:
         """Return the general prompts, each with the trained model's own answer."""
         prompts = [TokenPrompt(ids=ids) for ids in self.request.general]
-        found = greedy(model, self.tokenizer, prompts, eos=self.request.stop_ids, max_new_tokens=GENERAL_TOKENS)
-        return [[*prompt.ids, *answer] for prompt, answer in zip(prompts, found.ids, strict=True)]
+        answers = greedy(model, self.tokenizer, prompts, eos=self.request.stop_ids, max_new_tokens=GENERAL_TOKENS)
+        return [[*prompt.ids, *answer] for prompt, answer in zip(prompts, answers.ids, strict=True)]
 
     def _dequantised(self) -> PreTrainedModel:
         """Return the base with the weights that 4-bit training saw, as an unquantised model."""
@@ -118,26 +120,27 @@ class Prover:
 
     # The formats
 
-    def _prove(self, export: Export) -> dict[str, Any]:
+    def _prove(self, export: Export) -> Measurement:
         format = format_of(export.kind)
         findings = [] if format.holds_tokenizer else self._carried_findings(export)
         findings += _of_this_export(export)
-        facts: dict[str, Any] = {}
+        replayed: Measurement = {"findings": []}
         try:
             if format.is_replayed:
-                facts, wrong = self._replayed(export)
-                findings += wrong
+                replayed = self._replayed(export)
             opened = format.open(self.request, export)
         except Exception as error:  # whatever PEFT, transformers and safetensors make of a folder that is not right
             if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
                 raise  # of this machine, not of the folder
-            return facts | {"findings": [*findings, _why_unopened(error)]}
-        found = self._compared(export, opened) | facts
-        found["findings"] = [*findings, *opened.findings]
+            return {**replayed, "findings": [*findings, *replayed["findings"], _why_unopened(error)]}
+        measured = self._compared(export, opened)
+        findings += [*replayed["findings"], *opened.findings]
         opened.close()
         del opened
         free()
-        return found
+        measured.update(replayed)
+        measured["findings"] = findings
+        return measured
 
     def _carried_findings(self, export: Export) -> list[str]:
         request = self.request
@@ -151,43 +154,48 @@ class Prover:
             )
         )
 
-    def _replayed(self, export: Export) -> tuple[dict[str, Any], list[str]]:
-        """Recompute every tensor of merged weights and compare it bit by bit; return facts and findings."""
+    def _replayed(self, export: Export) -> Measurement:
+        """Recompute every tensor of merged weights and compare it bit by bit."""
         request, folder = self.request, Path(export.folder)
         if export.plan is None:
             findings = recast_findings(Path(request.trained), folder)
-            return {"replayed": not findings}, findings
+            return {"replayed": not findings, "findings": findings}
         plan = plan_of(export.plan)
-        found = replay(Path(request.base), [(Path(request.trained), 1.0)], folder, plan)
-        findings = list(found.findings)
-        findings += [f"{name} is not base plus update" for name in found.differing]
-        findings += [f"{name} of the adapter was not used" for name in found.unused_adapter_tensors]
-        return {"replayed": found.equal, "tensors": found.tensors}, findings
+        result = replay(Path(request.base), [(Path(request.trained), 1.0)], folder, plan)
+        findings = list(result.findings)
+        findings += [f"{name} is not base plus update" for name in result.differing]
+        findings += [f"{name} of the adapter was not used" for name in result.unused_adapter_tensors]
+        return {"replayed": result.equal, "tensors": result.tensors, "findings": findings}
 
-    def _compared(self, export: Export, opened: Opened) -> dict[str, Any]:
+    def _compared(self, export: Export, opened: Opened) -> Measurement:
         reference, request = self.references[export.base], self.request
         rows = opened.logits(request.rows)
-        found: dict[str, Any] = asdict(self._agreement(opened, reference.rows, rows))
+        figures = self._agreement(opened, reference.rows, rows).figures()
         assert reference.without is not None
         gain = self._agreement(opened, reference.without, rows)
-        found["differs_from_base"] = {"mean_kl": gain.mean_kl, "max_logit_diff": gain.max_logit_diff}
-        if request.four_bit:
-            found |= self._drift(opened, rows)
+        drift = self._drift(opened, rows) if request.four_bit else {}
         del rows
         answers = opened.answers(request.token_prompts, request.max_new_tokens)
-        same = [one == other for one, other in zip(reference.answers, answers, strict=True)]
-        found |= {"answers": answers, "same_answers": sum(same), "num_answers": len(same)}
-        found["double"] = reference.rows[0].dtype == torch.float64
-        found["largest_logit"] = max(float(row.abs().max()) for row in reference.rows)
-        return found
+        is_same = [trained == exported for trained, exported in zip(reference.answers, answers, strict=True)]
+        return {
+            **figures,
+            **drift,
+            "findings": [],
+            "differs_from_base": {"mean_kl": gain.mean_kl, "max_logit_diff": gain.max_logit_diff},
+            "answers": answers,
+            "same_answers": sum(is_same),
+            "num_answers": len(is_same),
+            "double": reference.rows[0].dtype == torch.float64,
+            "largest_logit": max(float(row.abs().max()) for row in reference.rows),
+        }
 
-    def _drift(self, opened: Opened, rows: Logits) -> dict[str, Any]:
+    def _drift(self, opened: Opened, rows: Logits) -> Drift:
         """Compare with the model as it was trained, on held-out rows and on general prompts."""
         trained = self.references["dequantised"]
-        drift = {"drift_from_4bit": asdict(self._agreement(opened, trained.rows, rows))}
+        drift: Drift = {"drift_from_4bit": self._agreement(opened, trained.rows, rows).figures()}
         if trained.general:
             general = self._agreement(opened, trained.general, opened.logits(self.general))
-            drift["general_drift_from_4bit"] = asdict(general)
+            drift["general_drift_from_4bit"] = general.figures()
         return drift
 
     @staticmethod
@@ -198,8 +206,8 @@ class Prover:
 def _why_unopened(error: Exception) -> str:
     if isinstance(error, TrainerError):
         return error.message
-    said = (str(error).strip() or "no reason given").splitlines()[0]
-    return f"cannot be opened: {type(error).__name__}: {said}"
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"cannot be opened: {type(error).__name__}: {reason}"
 
 
 def _of_this_export(export: Export) -> list[str]:
@@ -212,13 +220,8 @@ def _of_this_export(export: Export) -> list[str]:
     return examined.findings + ([] if written_by == export.fingerprint else ["it was written by another export"])
 
 
-def prove(request: Request) -> dict[str, Any]:
+def prove(request: Request) -> ProofAnswer:
     """Measure every format of a request against the trained model.
-
-    Returns:
-        `trained`: by base (plain, dequantised) its greedy answers. `exports`: by name, figures of `Agreement`,
-        `differs_from_base`, for qlora `drift_from_4bit` and `general_drift_from_4bit`, `answers`, `same_answers`,
-        `facts` of the format, and `findings`: sentences about what must not be.
 
     Raises:
         HardwareError: The base model cannot be loaded.
@@ -241,7 +244,7 @@ def main(arguments: list[str]) -> int:
     """Answer a request; errors that a person can act on go into the answer."""
     request_path, answer_path = map(Path, arguments)
     try:
-        answer = prove(read_request(request_path))
+        answer: object = prove(read_request(request_path))
     except TrainerError as error:
         answer = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
     except torch.OutOfMemoryError as error:

@@ -13,6 +13,7 @@ from trainer.export.formats import MERGED, FromMerged, FromTraining, format_of
 from trainer.export.held_out_answers import Exam, make_exam
 from trainer.export.judge import Proof, Scored, drift, judge, prove_apart
 from trainer.export.lineage import ExportLineage, RunFacts
+from trainer.export.measurement import Measurement, ProofAnswer
 from trainer.export.provenance import template_sha256
 from trainer.export.request import Export, Request
 from trainer.export.sidecar import write_carried
@@ -111,18 +112,18 @@ class ExportRun:
             shutil.rmtree(self.inputs.folder / "merged")
         return proofs
 
-    def _prove(self, written: list[WrittenExport]) -> dict[str, Any]:
+    def _prove(self, written: list[WrittenExport]) -> ProofAnswer:
         for export in written:
             self._sign(export)
         return prove_apart(self._request([export.export for export in written]))
 
-    def _judge(self, written: WrittenExport, answer: dict[str, Any]) -> Proof:
+    def _judge(self, written: WrittenExport, answer: ProofAnswer) -> Proof:
         measured = answer["exports"][written.name]
         scored = self._score(measured.get("answers", []), answer["trained"][written.export.base]["answers"])
         proof = judge(written.export.kind, written.dtype, measured, scored, self.recipe.export.verify)
         return proof | written.facts
 
-    def _nearest_merge(self, merged: list[WrittenExport], measured: dict[str, Any]) -> WrittenExport:
+    def _nearest_merge(self, merged: list[WrittenExport], measured: dict[str, Measurement]) -> WrittenExport:
         """Return the merge nearest to the model as it was trained; remove the others."""
         if len(merged) == 1:
             return merged[0]

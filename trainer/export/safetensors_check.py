@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 MAX_HEADER = 100 << 20
 BLOCK = 1 << 24
 """Numbers looked at together."""
 # sign, exponent and fraction lie differently: (unsigned type, mask of the exponent; all ones there is NaN or infinite)
-_EXPONENTS: dict[str, tuple[type[Any], int]] = {
+_EXPONENTS: dict[str, tuple[type[np.unsignedinteger], int]] = {
     "F64": (np.uint64, 0x7FF0000000000000),
     "F32": (np.uint32, 0x7F800000),
     "F16": (np.uint16, 0x7C00),
@@ -100,7 +101,7 @@ def is_zero(path: Path, tensor: Stored) -> bool:
     return not any((bits & unsigned).any() for bits in _blocks(path, tensor, kind))
 
 
-def _blocks(path: Path, tensor: Stored, kind: type[Any]) -> Iterator[Any]:
+def _blocks(path: Path, tensor: Stored, kind: type[np.unsignedinteger]) -> Iterator[npt.NDArray[np.unsignedinteger]]:
     """Yield the bits of a tensor, some at a time."""
     if tensor.end > tensor.start:
         data = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.end - tensor.start,))

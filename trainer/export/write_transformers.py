@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan, MergeReport, merge_streaming
@@ -71,7 +71,7 @@ def write_full(section: ModelSection, cache: Path, target: Path, *, dtype: str, 
         max_shard_gb: Largest file, in GB.
     """
     kind = getattr(torch, dtype)
-    model: Any = load_model(section, cache, dtype=kind, placement=torch.device("cpu"))
+    model: PreTrainedModel = load_model(section, cache, dtype=kind, placement=torch.device("cpu"))
     model.config.use_cache = True
     model.config.dtype = kind
     model.config._name_or_path = ""  # a path of this machine otherwise
@@ -90,7 +90,7 @@ def write_bnb4(merged: Path, target: Path, adapter: QloraAdapter, *, max_shard_g
     """
     kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(merged), dtype=kind, device_map={"": device()}, quantization_config=four_bit(adapter, kind)
         )
     except (OSError, ValueError, RuntimeError) as error:

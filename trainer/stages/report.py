@@ -14,6 +14,7 @@ from trainer.recipe import Recipe
 from trainer.render.answers import AnswerRows, select_answers
 from trainer.render.report import ReportFacts, StageFacts, render_report
 from trainer.rundir import StageContext, read_json, read_json_lines, write_json
+from trainer.shapes.scores import Scores
 
 STAGE_NAMES = ("data", "pack", "train", "eval", "decide", "export")
 
@@ -69,12 +70,14 @@ def _json(path: Path) -> Any:
     return read_json(path) if path.is_file() else None
 
 
-def _answers(path: Path, scores: dict[str, Any] | None) -> AnswerRows | None:
+def _answers(path: Path, scores: Scores | None) -> AnswerRows | None:
     """Read the predictions one by one: there may be a million."""
     if not path.is_file():
         return None
     with path.open("rb") as lines:
-        return select_answers((exact_json.loads(line) for line in lines if line.strip()), (scores or {}).get("primary"))
+        return select_answers(
+            (exact_json.loads(line) for line in lines if line.strip()), scores["primary"] if scores else None
+        )
 
 
 def _pages(context: StageContext) -> dict[str, str]:

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from llmcompressor import oneshot
@@ -23,7 +23,10 @@ from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
 from llmcompressor.pipelines.cache import IntermediatesCache
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+if TYPE_CHECKING:
+    from llmcompressor.modifiers import Modifier
 
 UNCOMPRESSED = ["lm_head"]
 """Layers that keep their type."""
@@ -31,7 +34,7 @@ GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale, the first that fits: all that vLLM has a fast product for."""
 
 
-def modifiers(kind: str, group_size: int) -> list[Any]:
+def modifiers(kind: str, group_size: int) -> list[Modifier]:
     """Return what is done to the model."""
     if kind == "fp8":
         return [QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=UNCOMPRESSED)]
@@ -44,7 +47,7 @@ def modifiers(kind: str, group_size: int) -> list[Any]:
     return [AWQModifier(duo_scaling="both"), QuantizationModifier(config_groups=groups, ignore=UNCOMPRESSED)]
 
 
-def group_size_of(model: Any) -> int:
+def group_size_of(model: PreTrainedModel) -> int:
     """Return the largest group size that divides the rows of every linear layer.
 
     Raises:
@@ -58,14 +61,14 @@ def group_size_of(model: Any) -> int:
     raise ValueError(f"the rows of {name} have {width} numbers, no multiple of {GROUP_SIZES[-1]}")
 
 
-def _widths(model: Any) -> Iterator[tuple[str, int]]:
+def _widths(model: PreTrainedModel) -> Iterator[tuple[str, int]]:
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
             yield name, module.in_features
 
 
-def calibration(path: Path) -> DataLoader[Any]:
+def calibration(path: Path) -> DataLoader[dict[str, torch.Tensor]]:
     """Return the rows of a JSON file, each a batch of its own: padding would count as text."""
     rows = [torch.tensor([row]) for row in json.loads(path.read_text())]
     return DataLoader([{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows], batch_size=None)
@@ -78,13 +81,15 @@ def main(arguments: list[str]) -> int:
         # AWQ pins its rows in memory for a card, which raises where there is none (llm-compressor 0.14)
         IntermediatesCache.pin_memory = lambda *_: None
     model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
-    facts: dict[str, Any] = {"scheme": "FP8_DYNAMIC"}
-    options: dict[str, Any] = {}
+    facts: dict[str, str | int] = {"scheme": "FP8_DYNAMIC"}
+    options: dict[str, object] = {}
+    group_size = 0
     if kind != "fp8":
-        facts = {"scheme": "W4A16", "group_size": group_size_of(model)}
+        group_size = group_size_of(model)
+        facts = {"scheme": "W4A16", "group_size": group_size}
         loader = calibration(Path(rows[0]))
         options = {"dataset": loader, "num_calibration_samples": len(loader)}
-    oneshot(model=model, recipe=modifiers(kind, facts.get("group_size", 0)), **options)
+    oneshot(model=model, recipe=modifiers(kind, group_size), **options)
     model.config._name_or_path = ""  # a path of this machine otherwise
     model.save_pretrained(target, save_compressed=True, max_shard_size=f"{max_shard_gb}GB")
     sys.stdout.write("\n" + json.dumps({"llmcompressor": importlib.metadata.version("llmcompressor"), **facts}) + "\n")

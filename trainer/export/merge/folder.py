@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainer.errors import HardwareError, StageError
 from trainer.export.merge.shards import INDEX, sha256_of
 from trainer.lock import exclusive
@@ -119,15 +117,15 @@ def copy_surroundings(base: Path, adapter: Path, folder: Path) -> None:
                 (folder / name).unlink(missing_ok=True)
 
 
-def write_config(folder: Path, dtype: torch.dtype, *, untied: bool, vocabulary: int | None) -> None:
+def write_config(folder: Path, dtype: str, *, untied: bool, vocabulary: int | None) -> None:
     """Bring config.json up to the merged weights."""
     path = folder / "config.json"
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
     for section in (config, config.get("text_config")):
         if not isinstance(section, dict):
             continue
         section.pop("torch_dtype", None)
-        section["dtype"] = str(dtype).removeprefix("torch.")
+        section["dtype"] = dtype
         if untied:
             section["tie_word_embeddings"] = False
         if vocabulary is not None and (section is not config or "vocab_size" in config):

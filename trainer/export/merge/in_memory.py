@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -14,16 +13,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trainer.errors import HardwareError
 from trainer.export.merge.four_bit import dequantised
 from trainer.export.merge.pieces import main_dtype
-from trainer.export.merge.plan import Adapters, MergePlan
+from trainer.export.merge.plan import Adapters, MergedWeights, MergePlan
 from trainer.export.merge.shards import checkpoint
 from trainer.export.merge.skeleton import quantised_parameters
 
 
-def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePlan) -> dict[str, Any]:
+def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePlan) -> MergedWeights:
     """Write the weights of a merge by PEFT's `merge_and_unload`, in float32 with one rounding to nearest.
-
-    Returns:
-        Facts for the report.
 
     Raises:
         HardwareError: PEFT or transformers cannot load it, such a merge is wrong in PEFT, or a weight is not finite.
@@ -46,21 +42,17 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
             f"PEFT cannot merge this adapter: {str(error).splitlines()[0]}", hint="export.formats: [adapter]"
         ) from error
     total = sum(1 for _ in result.parameters())
-    vocabulary = result.get_input_embeddings().weight.shape[0]
     untied = was_tied and not result.config.get_text_config().tie_word_embeddings
     result.to(dtype).save_pretrained(str(folder), max_shard_size=f"{plan.max_shard_gb}GB")
-    return {
-        "survival": {},
-        "nearest_survival": None,
-        "rounding": "nearest",
-        "dtype": dtype,
-        "vocabulary": vocabulary,
-        "changed": changed,
-        "copied": total - changed,
-        "untied": untied,
-        "streamed": False,
-        "resumed_shards": 0,
-    }
+    return MergedWeights(
+        dtype=str(dtype).removeprefix("torch."),
+        vocabulary=result.get_input_embeddings().weight.shape[0],
+        rounding="nearest",
+        changed=changed,
+        copied=total - changed,
+        untied=untied,
+        streamed=False,
+    )
 
 
 def _with_adapters(model: PreTrainedModel, adapters: Adapters) -> PeftModel:

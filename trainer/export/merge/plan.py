@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -63,38 +63,41 @@ class MergePlan:
             raise ValueError(f"max_shard_gb must be above 0, not {self.max_shard_gb}")
 
 
-@dataclass(frozen=True)
-class MergeReport:
-    """What a merge did.
+@dataclass(frozen=True, kw_only=True)
+class MergedWeights:
+    """The weights that a merge wrote, and how."""
 
-    Attributes:
-        survival: median, mean and lowest share of the update left in the file, over the adapted tensors; empty where
-            the merge was not streamed.
-        nearest_survival: Median that rounding to nearest would leave, on sampled blocks; None where not measured.
-        rounding: The rounding used.
-        dtype: Type of the file.
-        changed: Tensors that the adapters changed.
-        copied: Tensors taken over.
-        untied: The head and the embeddings were one tensor and are two now.
-        streamed: False where the whole model had to be in memory.
-        seconds: Wall clock.
-        peak_rss_gib: Peak memory of this process since it started.
-        shards: Size in bytes of every shard, by file name.
-        resumed_shards: How many of them were there from an earlier attempt.
-    """
-
-    survival: dict[str, float]
-    nearest_survival: float | None
-    rounding: str
     dtype: str
+    """Of the file, such as bfloat16."""
+    vocabulary: int | None
+    """New number of token rows; None where it stays."""
+    rounding: str
     changed: int
+    """Tensors that the adapters changed."""
     copied: int
+    """Tensors taken over."""
     untied: bool
+    """The head and the embeddings were one tensor and are two now."""
     streamed: bool
-    seconds: float
-    peak_rss_gib: float
-    shards: dict[str, int]
+    """False where the whole model had to be in memory."""
+    survival: dict[str, float] = field(default_factory=dict)
+    """median, mean and lowest share of the update left in the file, over the adapted tensors; empty if not streamed."""
+    nearest_survival: float | None = None
+    """Median that rounding to nearest would leave, on sampled blocks; None where not measured."""
     resumed_shards: int = 0
+    """Shards that were there from an earlier attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeReport(MergedWeights):
+    """A finished merge."""
+
+    seconds: float
+    """Wall clock."""
+    peak_rss_gib: float
+    """Peak memory of this process since it started."""
+    shards: dict[str, int]
+    """Size in bytes of every shard, by file name."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -29,13 +29,36 @@ from trainer.export.merge.folder import (
 )
 from trainer.export.merge.in_memory import merge_in_memory
 from trainer.export.merge.pieces import Piece, Pieces, blocks_of, plan_pieces
-from trainer.export.merge.plan import SURVIVAL_LIMIT, Adapters, MergePlan, MergeReport, NotStreamableError
+from trainer.export.merge.plan import (
+    SURVIVAL_LIMIT,
+    Adapters,
+    MergedWeights,
+    MergePlan,
+    MergeReport,
+    NotStreamableError,
+)
 from trainer.export.merge.rounding import MANTISSA_BITS, Survival
 from trainer.export.merge.shards import SINGLE, ShardWriter, return_memory_at_once, sha256_of
 
 Say = Callable[[str], None]
 STATE = "merge_state.json"
 SAMPLED_BLOCKS = 2
+
+
+class WrittenShard(TypedDict):
+    """A shard on the disk: what makes it recognisable, and how its updates survived."""
+
+    size: int
+    sha256: str
+    survival: dict[str, float]
+    """Tensor to share of the update."""
+
+
+class MergeState(TypedDict):
+    """merge_state.json of an unfinished merge."""
+
+    fingerprint: str
+    shards: dict[str, WrittenShard]
 
 
 @dataclass(frozen=True)
@@ -81,30 +104,28 @@ def merge_streaming(
             pieces = plan_pieces(base, weighted, plan)
         except NotStreamableError as reason:
             say(f"merge: in memory, the whole model at once, since {reason}")
-            facts = merge_in_memory(base, weighted, partial, plan)
+            weights = merge_in_memory(base, weighted, partial, plan)
         else:
-            facts = _stream(base, weighted, partial, plan, pieces, say)
+            weights = _stream(base, weighted, partial, plan, pieces, say)
         copy_surroundings(base, weighted[0][0], partial)
-        write_config(partial, facts.pop("dtype"), untied=facts["untied"], vocabulary=facts.pop("vocabulary"))
+        write_config(partial, weights.dtype, untied=weights.untied, vocabulary=weights.vocabulary)
         write_stop(partial, plan.stop_id)
         (partial / STATE).unlink(missing_ok=True)
         publish(partial, target)
-    return _report(target, started, facts)
+    return _report(target, started, weights)
 
 
-def _report(target: Path, started: float, facts: dict[str, Any]) -> MergeReport:
+def _report(target: Path, started: float, weights: MergedWeights) -> MergeReport:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-    dtype = json.loads((target / "config.json").read_text(encoding="utf-8"))["dtype"]
     return MergeReport(
-        dtype=dtype,
+        **vars(weights),
         seconds=time.monotonic() - started,
         peak_rss_gib=peak,
         shards={path.name: path.stat().st_size for path in sorted(target.glob("*.safetensors"))},
-        **facts,
     )
 
 
-def _stream(base: Path, adapters: Adapters, partial: Path, plan: MergePlan, pieces: Pieces, say: Say) -> dict[str, Any]:
+def _stream(base: Path, adapters: Adapters, partial: Path, plan: MergePlan, pieces: Pieces, say: Say) -> MergedWeights:
     rounding, nearest = choose_rounding(pieces, plan)
     if nearest is not None:
         say(f"merge: rounding to nearest would keep {nearest:.3f} of the update (median); rounding: {rounding}")
@@ -122,18 +143,18 @@ def _stream(base: Path, adapters: Adapters, partial: Path, plan: MergePlan, piec
     write_index(partial, weight_map, sum(shard.num_bytes for shard in shards))
     survival = {name: share for saved in state["shards"].values() for name, share in saved["survival"].items()}
     changed = sum(piece.is_changed for piece in pieces.pieces)
-    return {
-        "survival": _summary(list(survival.values())),
-        "nearest_survival": nearest,
-        "rounding": rounding,
-        "dtype": pieces.dtype,
-        "vocabulary": pieces.vocabulary,
-        "changed": changed,
-        "copied": len(pieces.pieces) - changed,
-        "untied": pieces.untied,
-        "streamed": True,
-        "resumed_shards": resumed,
-    }
+    return MergedWeights(
+        dtype=str(pieces.dtype).removeprefix("torch."),
+        vocabulary=pieces.vocabulary,
+        rounding=rounding,
+        changed=changed,
+        copied=len(pieces.pieces) - changed,
+        untied=pieces.untied,
+        streamed=True,
+        survival=_summary(list(survival.values())),
+        nearest_survival=nearest,
+        resumed_shards=resumed,
+    )
 
 
 def _summary(shares: list[float]) -> dict[str, float]:
@@ -186,7 +207,7 @@ def shard_plan(pieces: list[Piece], max_shard_gb: float) -> list[Shard]:
     ]
 
 
-def _write_shard(partial: Path, shard: Shard, seed: int | None, device: str) -> dict[str, Any]:
+def _write_shard(partial: Path, shard: Shard, seed: int | None, device: str) -> WrittenShard:
     """Write one shard aside and rename it; return what makes it recognisable."""
     aside = partial / f"{shard.name}.tmp"
     writer = ShardWriter(aside, [piece.slot for piece in shard.pieces])
@@ -229,10 +250,10 @@ def _fingerprint(base: Path, adapters: Adapters, plan: MergePlan) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _state(partial: Path, fingerprint: str) -> dict[str, Any]:
+def _state(partial: Path, fingerprint: str) -> MergeState:
     """Return which shards of this very merge are whole; everything else in the folder is removed."""
     path = partial / STATE
-    state: dict[str, Any] = {"fingerprint": fingerprint, "shards": {}}
+    state: MergeState = {"fingerprint": fingerprint, "shards": {}}
     if path.is_file():
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
@@ -248,12 +269,12 @@ def _state(partial: Path, fingerprint: str) -> dict[str, Any]:
     return state
 
 
-def _is_whole(partial: Path, name: str, shard: dict[str, Any]) -> bool:
+def _is_whole(partial: Path, name: str, shard: WrittenShard) -> bool:
     path = partial / name
     return path.is_file() and path.stat().st_size == shard["size"] and sha256_of(path) == shard["sha256"]
 
 
-def _save_state(partial: Path, state: dict[str, Any]) -> None:
+def _save_state(partial: Path, state: MergeState) -> None:
     aside = partial / f"{STATE}.tmp"
     aside.write_text(json.dumps(state), encoding="utf-8")
     aside.rename(partial / STATE)

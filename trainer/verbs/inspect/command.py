@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -78,7 +77,7 @@ def inspect(recipe: Recipe, run: RunFolder, request: InspectOptions, *, argument
     notice = missing_tokens(run, folder)
     if notice:
         console.print(Text(f"{notice}: text instead of tokens; trainer pack {arguments} makes them", style="dim"))
-    tokens = None if notice else _load("tokens").TokenView(recipe, run)
+    tokens = None if notice else _token_view(recipe, run)
     for row in chosen:
         _show_row(console, row, tokens)
     if request.suite is not None:
@@ -122,9 +121,10 @@ def missing_tokens(run: RunFolder, folder: Path) -> str:
     return "" if is_same else "pack was made from other rows"
 
 
-def _load(name: str) -> Any:
-    """Import a module that needs torch; only this verb's own."""
-    return importlib.import_module(f"trainer.verbs.inspect.{name}")
+def _token_view(recipe: Recipe, run: RunFolder) -> TokenView:
+    from trainer.verbs.inspect.tokens import TokenView  # noqa: PLC0415  needs torch
+
+    return TokenView(recipe, run)
 
 
 def _chosen(recipe: Recipe, run: RunFolder, folder: Path, request: InspectOptions) -> list[InspectedRow]:
@@ -165,7 +165,9 @@ def _rows_at(folder: Path, position: str) -> list[InspectedRow]:
 
 
 def _label_errors(recipe: Recipe, run: RunFolder, limit: int) -> list[InspectedRow]:
-    ranked = {entry["row"]: entry for entry in _load("losses").label_errors(recipe, run)[:limit]}
+    from trainer.verbs.inspect.losses import label_errors  # noqa: PLC0415  needs torch
+
+    ranked = {suspicion["row"]: suspicion for suspicion in label_errors(recipe, run)[:limit]}
     rows = {
         row.index: InspectedRow(row.side, row.index, row.record, ranked[row.index])
         for row in read_rows(run.stage_dir("data"), sides=("train",))

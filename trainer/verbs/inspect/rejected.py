@@ -6,17 +6,29 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from trainer import exact_json
 from trainer.data.prepare import Chunk, Rules, prepare
 from trainer.data.read.files import find_files, is_pattern
+from trainer.data.read.raw_row import RawRow
 from trainer.data.read.reader import read_rows
 from trainer.data.read.sources import beside
 from trainer.data.records.kinds import Origin, Record
 from trainer.errors import DataError
 from trainer.recipe.data import DataSection, Source
 from trainer.verbs.inspect.rows import InspectedRow, rows_at
+
+
+class RejectedLine(TypedDict):
+    """A line of data/rejected.jsonl."""
+
+    source: str
+    line: int
+    reason: str
+    detail: NotRequired[str]
+    of: NotRequired[str | None]
+    """Position of the row that it repeats."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,8 @@ def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> l
             hint=f"the reasons are {', '.join(reasons)}" if reasons else "trainer inspect RECIPE shows the rows kept",
         )
     records = dict(_read_again(chosen, data))
-    survivors = {row.position: row for row in rows_at(folder, [line["of"] for line in chosen if line.get("of")])}
+    repeated = [of for line in chosen if (of := line.get("of"))]
+    survivors = {row.position: row for row in rows_at(folder, repeated)}
     return [
         Rejected(
             position=_position(line),
@@ -64,17 +77,17 @@ def rejected_rows(folder: Path, data: DataSection, reason: str, limit: int) -> l
     ]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[RejectedLine]:
     with path.open("rb") as file:
         for line in file:
             yield exact_json.loads(line)
 
 
-def _position(line: dict[str, Any]) -> str:
+def _position(line: RejectedLine) -> str:
     return f"{line['source']}:{line['line']}"
 
 
-def _read_again(chosen: list[dict[str, Any]], data: DataSection) -> Iterator[tuple[str, Record]]:
+def _read_again(chosen: list[RejectedLine], data: DataSection) -> Iterator[tuple[str, Record]]:
     """Yield place and finished row; personal data is treated as it was in the rows that were kept."""
     lines_by_source: defaultdict[str, set[int]] = defaultdict(set)
     for line in chosen:
@@ -102,7 +115,7 @@ def _files_of(label: str, data: DataSection) -> Iterator[tuple[Source, Path]]:
                 return
 
 
-def _rows_at_lines(path: Path, lines: set[int]) -> list[Any]:
+def _rows_at_lines(path: Path, lines: set[int]) -> list[RawRow]:
     rows = []
     for raw in read_rows(path):
         if raw.line in lines:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from trainer import exact_json
 from trainer.data.lint.facts.row import RowFacts, row_facts
 from trainer.data.lint.rules import RULES
+from trainer.data.records.kinds import Record
 from trainer.errors import DataError
 from trainer.shapes.report import LintFinding
 
@@ -44,7 +45,7 @@ class InspectedRow:
     side: str
     index: int
     """Line in that file, from 0."""
-    record: Any
+    record: Record
     suspicion: Suspicion | None = None
     """Why its answer may be wrong."""
 

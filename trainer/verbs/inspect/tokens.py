@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
@@ -18,7 +18,7 @@ class TokenView:
     """The packed rows of a run."""
 
     def __init__(self, recipe: Recipe, run: RunFolder) -> None:
-        self.tokenizer: Any = load_tokenizer(recipe.model, cache_dir())
+        self.tokenizer = load_tokenizer(recipe.model, cache_dir())
         self.run = run
         self.stores: dict[str, TokenStore] = {}
 
@@ -35,7 +35,7 @@ class TokenView:
         return decode_spans(self.tokenizer, ids, mask), len(ids), sum(mask)
 
 
-def decode_spans(tokenizer: Any, ids: list[int], mask: list[int]) -> list[Span]:
+def decode_spans(tokenizer: PreTrainedTokenizerBase, ids: list[int], mask: list[int]) -> list[Span]:
     """Decode runs of trained and of other tokens.
 
     Each run is what the text grows by when it is added: decoded alone, a run would lose the space that it begins with.

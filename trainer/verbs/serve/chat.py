@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import torch
+from transformers import PreTrainedModel
 
 from trainer.errors import DataError, HardwareError
 from trainer.recipe import Recipe
@@ -161,7 +162,7 @@ class Talk:
             self.say("(the oldest question no longer fits and is forgotten)")
         return prompt
 
-    def _said_by(self, model: Any, prompt: list[int]) -> Stream:
+    def _said_by(self, model: PreTrainedModel, prompt: list[int]) -> Stream:
         """Write an answer as it comes; Ctrl-C ends it, what was said stays."""
         stream = Stream(self.tuned, self.out.write, self.out.flush)
         try:
@@ -175,7 +176,7 @@ class Talk:
 class Stream:
     """One answer, written piece by piece."""
 
-    def __init__(self, tuned: Tuned, write: Callable[[str], Any], flush: Callable[[], None]) -> None:
+    def __init__(self, tuned: Tuned, write: Callable[[str], object], flush: Callable[[], None]) -> None:
         self.tuned = tuned
         self.write = write
         self.flush = flush
@@ -184,7 +185,7 @@ class Stream:
         self.tokens: list[int] = []
         """What has been generated; empty where the model says all at once."""
 
-    def answer(self, model: Any, prompt: list[int]) -> str:
+    def answer(self, model: PreTrainedModel, prompt: list[int]) -> str:
         """Decode as eval does; models whose cache cannot be cut say all at once."""
         local = self.tuned.local(model)
         row = local.decoding.row(0, prompt)

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 import torch
@@ -84,7 +83,7 @@ def predict(recipe: Recipe, run: RunFolder, request: PredictOptions, *, argument
         ) from error
 
 
-def _schema(path: Path | None) -> Any:
+def _schema(path: Path | None) -> object:
     if path is None:
         return None
     try:
@@ -130,7 +129,7 @@ class PredictionRun:
     recipe: Recipe
     tuned: Tuned
     request: PredictOptions
-    schema: Any
+    schema: object
     rows: int
     say: Say
 
@@ -256,7 +255,7 @@ def _fields(raw: object) -> Row:
     return {f"input_{name}" if name in OURS else name: value for name, value in values.items()}
 
 
-def _broken(schema: Any, text: str) -> str:
+def _broken(schema: object, text: str) -> str:
     """Return what a schema does not allow about an answer; empty where it is valid."""
     try:
         value = parse(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import httpx2
 
@@ -16,6 +15,7 @@ from trainer.data.rows.system_prompt import has_system_turn
 from trainer.errors import GateError, HardwareError
 from trainer.rundir import RunFolder, read_json_lines
 from trainer.scoring.question import Message
+from trainer.shapes.predictions import ArmAnswer
 from trainer.verbs.serve.server import Address, Server
 
 NUM_PROBES = 4
@@ -78,7 +78,7 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
     return probes[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], (), (), UNKNOWN_TOKENS)]
 
 
-def _texts(answer: dict[str, Any]) -> tuple[str, ...]:
+def _texts(answer: ArmAnswer) -> tuple[str, ...]:
     return tuple(dict.fromkeys(answer[key].strip() for key in ("text", "content") if key in answer))
 
 
@@ -88,7 +88,7 @@ def _bare(messages: list[Message], system: str | None) -> list[Message] | None:
     return messages[1:] or None
 
 
-def _rows_with_extras(run: RunFolder) -> set[tuple[Any, Any]]:
+def _rows_with_extras(run: RunFolder) -> set[tuple[object, object]]:
     """Return the places of held-out rows whose prompt is more than their turns."""
     rows = read_json_lines(run.stage_dir("data") / "heldout.jsonl")
     return {(row.get("source"), row.get("line")) for row in rows if row.get("tools") or row.get("chat_template_kwargs")}

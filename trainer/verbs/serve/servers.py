@@ -23,8 +23,8 @@ Engine = Literal["auto", "vllm", "transformers", "llama.cpp"]
 SERVE_PACKAGES = ("fastapi", "uvicorn", "openai", "pydantic")
 LLAMA_CPP_PACKAGE = "xllamacpp"
 LLAMA_CPP_MISSING = (
-    f"python -m pip install {LLAMA_CPP_PACKAGE} (a wheel of 34 MB, nothing to compile), or name the Python that has it with "
-    "--python, or a llama-server of your own in LLAMA_SERVER; or --engine transformers"
+    f"python -m pip install {LLAMA_CPP_PACKAGE} (a wheel of 34 MB, nothing to compile), or name the Python that has it "
+    "with --python, or a llama-server of your own in LLAMA_SERVER; or --engine transformers"
 )
 
 

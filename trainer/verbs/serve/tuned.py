@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.data.served_prompt import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
@@ -30,13 +31,13 @@ class Tuned:
 
     recipe: Recipe
     renderer: Renderer
-    model: Any
+    model: PreTrainedModel
     stop_ids: list[int]
     max_new_tokens: int
     weights: str
     """Their hash."""
     system: ServedSystem
-    base: Any = None
+    base: PreTrainedModel | None = None
     """The untuned model, where it is one of its own."""
 
     @property
@@ -80,7 +81,7 @@ class Tuned:
         """Tell whether the longest answer fits behind a prompt."""
         return self.max_context is None or len(prompt) + self.max_new_tokens <= self.max_context
 
-    def local(self, model: Any) -> LocalModel:
+    def local(self, model: PreTrainedModel) -> LocalModel:
         """Return what answers token ids."""
         return LocalModel(
             model,
@@ -94,7 +95,7 @@ class Tuned:
         )
 
     @contextmanager
-    def untuned(self) -> Iterator[Any]:
+    def untuned(self) -> Iterator[PreTrainedModel]:
         """Yield the base model: with an adapter, the same weights with the adapter switched off."""
         if self.base is not None:
             yield self.base
@@ -143,7 +144,7 @@ def open_tuned(
     )
 
 
-def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: Any, at_least: int) -> int:
+def _longest_answer(recipe: Recipe, run: RunFolder, tokenizer: PreTrainedTokenizerBase, at_least: int) -> int:
     """Return `eval.max_new_tokens`; auto is twice the longest held-out answer, as in the eval stage."""
     limit = recipe.eval.max_new_tokens
     if limit != "auto":

@@ -85,5 +85,7 @@ def test_rates_are_those_of_the_median_round() -> None:
 
 
 def test_ratios_are_ours_over_each_other() -> None:
-    assert ratios({"ours": {"rows_per_s": 6.0}, "peer": {"rows_per_s": 2.0}}, "ours", by="rows_per_s") == {"peer": 3.0}
-    assert ratios({"peer": {}}, "ours", by="rows_per_s") == {}
+    assert ratios({"ours": {"rows_per_s": 6.0}, "peer": {"rows_per_s": 2.0}}, "ours", rate="rows_per_s") == {
+        "peer": 3.0
+    }
+    assert ratios({"peer": {}}, "ours", rate="rows_per_s") == {}

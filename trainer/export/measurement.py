@@ -1,0 +1,75 @@
+"""Types of the prover's answer: what a fresh process measured on the trained model and on each exported format."""
+
+from __future__ import annotations
+
+from typing import NotRequired, Required
+
+from typing_extensions import TypedDict
+
+
+class BaseDifference(TypedDict):
+    """How far a format is from the untrained base model, on the same rows."""
+
+    mean_kl: float
+    """Nats a token."""
+    max_logit_diff: float
+
+
+class Divergence(BaseDifference):
+    """How near the outputs of two models are, see `Agreement`."""
+
+    max_kl: float
+    top1_agreement: float
+    """Share of positions with the same best token, 0 to 1."""
+    num_positions: int
+
+
+class Drift(TypedDict, total=False):
+    """How far a format is from the model as qlora trained it, on 4-bit weights."""
+
+    drift_from_4bit: Divergence
+    """On held-out rows."""
+    general_drift_from_4bit: Divergence
+    """On general prompts."""
+
+
+class Measurement(Drift, total=False):
+    """What was measured on one format; only `findings` where it could not be opened."""
+
+    findings: Required[list[str]]
+    """Sentences about what must not be."""
+    mean_kl: float
+    max_kl: float
+    max_logit_diff: float
+    top1_agreement: float
+    num_positions: int
+    differs_from_base: BaseDifference
+    answers: list[str]
+    """Greedy answers to the held-out questions."""
+    same_answers: int
+    """Answers that are those of the trained model."""
+    num_answers: int
+    double: bool
+    """Computed in float64."""
+    largest_logit: float
+    replayed: bool
+    """Merged weights: every tensor was computed again and is the same, bit by bit."""
+    tensors: int
+
+
+class TrainedAnswers(TypedDict):
+    """What the trained model answered."""
+
+    answers: list[str]
+
+
+class ProofAnswer(TypedDict):
+    """Answer to a request; `error`, `hint` and `exit_code` alone where the prover could not begin."""
+
+    trained: dict[str, TrainedAnswers]
+    """Base (plain, dequantised) to its greedy answers."""
+    exports: dict[str, Measurement]
+    """By format."""
+    error: NotRequired[str]
+    hint: NotRequired[str]
+    exit_code: NotRequired[int]
