@@ -1,4 +1,4 @@
-"""The command line: verbs from the table of stages, errors, exit codes. Imports no torch."""
+"""Parse the command line, run its verb and turn errors into exit codes. Imports no torch."""
 
 from __future__ import annotations
 

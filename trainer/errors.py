@@ -1,4 +1,4 @@
-"""Errors that a person can act on: one message, one fix, one exit code.
+"""Define the errors that a user can act on: one message, one fix, one exit code.
 
 Every error that is not our bug derives from `TrainerError`, and so does the one that names the row of a bug. `cli` is
 the only place that prints them.

@@ -1,4 +1,4 @@
-"""Which stages are fresh, which must run, and running them in order."""
+"""Find out which stages are fresh and which must run, and run them in order."""
 
 from __future__ import annotations
 

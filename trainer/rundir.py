@@ -1,4 +1,4 @@
-"""The run folder: stage records, fingerprints on content, atomic publish, lock.
+"""Keep the run folder: stage records, fingerprints on content, atomic publish, lock.
 
 `stage.json` is written last, so its presence means that the stage is complete. Short stages write into
 `NAME.partial/`, which is renamed; training writes in place, because it resumes from its own checkpoints.

@@ -1,1 +1,1 @@
-"""Exported formats: written, reopened in a fresh process, proven."""
+"""Write trained weights in every format, reopen each in a fresh process, and prove it equal to the trained model."""

@@ -1,4 +1,4 @@
-"""How near two models' outputs are.
+"""Compare the outputs of two models on the same rows.
 
 Shapes: S tokens of a row, V words.
 """

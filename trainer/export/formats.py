@@ -1,4 +1,4 @@
-"""Formats of an export: how each is written, reopened and judged."""
+"""Bind each export format to the functions that write, reopen and judge it."""
 
 from __future__ import annotations
 

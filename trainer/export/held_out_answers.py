@@ -1,4 +1,4 @@
-"""Held-out questions for an exported format, and the score of its answers beside that of eval's tuned ones."""
+"""Choose held-out questions for an exported format, and score its answers beside eval's tuned answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof of an export: ask a fresh process, judge what it found."""
+"""Ask a fresh process to measure an export, and judge its figures against the limits of the recipe."""
 
 from __future__ import annotations
 

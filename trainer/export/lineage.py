@@ -1,4 +1,4 @@
-"""What an export was made from: the base is the one trained on, `provenance.json`, `prompt.json`, the model card."""
+"""Record the origin of an export: check the base, write `provenance.json`, `prompt.json` and the model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what an export holds as a whole, and tell what has become of it. Needs no torch and no run.
+"""List every file of an export, and find files that were changed, added or lost. Needs no torch and no run.
 
 `manifest.json` lies beside the folders of the formats, with every file below them and its digest. A `provenance.json`
 knows only the folder that it lies in: the manifest tells one that is gone, exchanged or added. In a run `stage.json`

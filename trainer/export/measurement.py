@@ -1,8 +1,8 @@
-"""Types of the prover's answer: what a fresh process measured on the trained model and on each exported format."""
+"""Declare the prover's answer: figures of the trained model and of each exported format."""
 
 from __future__ import annotations
 
-from typing import NotRequired, Required
+from typing import NotRequired, Required, final
 
 from typing_extensions import TypedDict
 
@@ -15,6 +15,7 @@ class BaseDifference(TypedDict):
     max_logit_diff: float
 
 
+@final
 class Divergence(BaseDifference):
     """How near the outputs of two models are, see `Agreement`."""
 
@@ -24,6 +25,7 @@ class Divergence(BaseDifference):
     num_positions: int
 
 
+@final
 class Drift(TypedDict, total=False):
     """How far a format is from the model as qlora trained it, on 4-bit weights."""
 
@@ -33,7 +35,7 @@ class Drift(TypedDict, total=False):
     """On general prompts."""
 
 
-class Measurement(Drift, total=False):
+class Measurement(TypedDict, total=False):
     """What was measured on one format; only `findings` where it could not be opened."""
 
     findings: Required[list[str]]
@@ -44,6 +46,10 @@ class Measurement(Drift, total=False):
     top1_agreement: float
     num_positions: int
     differs_from_base: BaseDifference
+    drift_from_4bit: Divergence
+    """From the model as qlora trained it, on held-out rows."""
+    general_drift_from_4bit: Divergence
+    """The same on general prompts."""
     answers: list[str]
     """Greedy answers to the held-out questions."""
     same_answers: int

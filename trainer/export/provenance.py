@@ -1,4 +1,4 @@
-"""Where an exported folder comes from, and whether it is still what was proven. Needs no torch and no run.
+"""Write the origin and the hashes of an exported folder, and check them again. Needs no torch and no run.
 
 `provenance.json` lies in the folder of every format: hashes of base, rows, template, recipe, code and of every file.
 `examine` hashes all of it again and repeats the checks that need no model: files whole, numbers finite, settings

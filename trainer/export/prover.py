@@ -1,4 +1,4 @@
-"""What a fresh process does: reopen every exported format from disk and measure it against the trained model.
+"""Reopen every exported format in a fresh process and measure it against the trained model.
 
     python -m trainer.export.prover REQUEST.json ANSWER.json
 
@@ -173,7 +173,7 @@ class Prover:
         figures = self._agreement(opened, reference.rows, rows).figures()
         assert reference.without is not None
         gain = self._agreement(opened, reference.without, rows)
-        drift = self._drift(opened, rows) if request.four_bit else {}
+        drift: Drift = self._drift(opened, rows) if request.four_bit else {}
         del rows
         answers = opened.answers(request.token_prompts, request.max_new_tokens)
         is_same = [trained == exported for trained, exported in zip(reference.answers, answers, strict=True)]

@@ -1,4 +1,4 @@
-"""Upload a proven format to the hub; only where the recipe asks for it."""
+"""Upload a proven format to the hub, where the recipe asks for it."""
 
 from __future__ import annotations
 

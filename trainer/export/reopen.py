@@ -1,4 +1,4 @@
-"""Exported formats as anybody would open them: merged by plain transformers, adapter by PEFT, gguf by llama.cpp."""
+"""Reopen exported formats as a user would: merged weights by transformers, an adapter by PEFT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fresh process is asked to prove."""
+"""Declare the request to the fresh process that proves an export."""
 
 from __future__ import annotations
 

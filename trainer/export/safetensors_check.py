@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file, looked at without torch: is the file whole, is every number finite.
+"""Check a safetensors file without torch: it is whole, and every number is finite.
 
 Source: https://huggingface.co/docs/safetensors, "Format": 8 bytes little-endian length, a JSON header, the data.
 """

@@ -1,4 +1,4 @@
-"""What travels with every format beside the weights: template, system prompt, stop tokens, generation defaults.
+"""Write the files beside the weights of a format: template, system prompt, stop tokens, generation defaults.
 
 A format that serves another prompt than training saw answers another question, however exact its weights are.
 """

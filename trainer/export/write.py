@@ -1,4 +1,4 @@
-"""Write every format of an export from what training left."""
+"""Write every format of an export from the results of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format as it is first written, from what training left."""
+"""Write the formats of PEFT, transformers and bitsandbytes, and read the base model for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs of the pipeline: one file each, `run(recipe, context) -> None`.
+"""Describe the verbs of the pipeline: one file each, `run(recipe, context) -> None`.
 
 This table is their one description: the command line, the run folder and the fingerprints are made from it.
 Importing it imports no stage; `load` does, by name.

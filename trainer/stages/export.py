@@ -1,4 +1,4 @@
-"""export: every wanted format, reopened from disk by a fresh process and proven.
+"""Run `trainer export`: write the formats, have each reopened by a fresh process, publish what is proven.
 
 Writes a folder for each format with its model card and `provenance.json`, `verify.json` with every figure, `README.md`
 and `manifest.json`. The limits stand in `export.verify`; beyond them nothing is published.

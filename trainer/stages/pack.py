@@ -1,4 +1,4 @@
-"""pack: rows to token ids, loss masks and packs.
+"""Run `trainer pack`: turn rows into token ids, loss masks and packs.
 
 Reads `data/*.jsonl`; writes `{train,validation,heldout}.safetensors`, `packs.safetensors` (training items),
 `report.json` with the findings of the checks that need tokens. Tokens are kept by content in `tokens/` of the cache

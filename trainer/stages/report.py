@@ -1,4 +1,4 @@
-"""report: one self-contained page, and the same facts as JSON.
+"""Run `trainer report`: write one self-contained page, and the same facts as JSON.
 
 Writes `index.html` and `report.json` from whatever the run holds so far.
 """

@@ -1,4 +1,4 @@
-"""train: the weights, by processes that accelerate launches.
+"""Run `trainer train`: launch the training processes through accelerate, or be one of them.
 
 `trainer train` starts `accelerate launch -m trainer train RUN`; the same line started by hand is the same run.
 Writes `adapter/` or `model/`, `checkpoints/`, `metrics.jsonl`, `exit.json`; `stage.json` last, by the first process.

@@ -1,1 +1,1 @@
-"""Commands beside the stages: bench, inspect, predict, chat, serve, and eval of any model."""
+"""Run the commands beside the stages: bench, inspect, predict, chat, serve, and eval of any model."""

@@ -1,4 +1,4 @@
-"""`trainer eval` without a recipe: any model against suites, and two runs against each other."""
+"""Run `trainer eval` without a recipe: any model on suites, or two runs against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llm-compressor in a process of its own.
+"""Run llm-compressor in a process of its own.
 
 It wants an older transformers than this project, so it has an environment beside it. Only safetensors go between the
 two; this environment reads them with the package `compressed-tensors`, the extra `compressed`.

@@ -1,4 +1,4 @@
-"""Compress the linear layers of a model folder; run by the interpreter of llm-compressor's own environment.
+"""Compress the linear layers of a model folder; runs in llm-compressor's own environment.
 
     PYTHON -I worker.py MODEL TARGET KIND MAX_SHARD_GB [ROWS]
 

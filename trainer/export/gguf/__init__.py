@@ -1,9 +1,9 @@
-"""GGUF files for llama.cpp and Ollama: converted apart, quantised and proven by llama.cpp itself.
+"""Write GGUF files for llama.cpp and Ollama, and prove them by llama.cpp itself.
 
 converter   llama.cpp's converter in a process of its own; it brings its own `gguf` package
 runtime     llama.cpp in this process (`llama-cpp-python`): quantise, tokenize, log-probabilities, greedy answers
-written     the files of an export, one for each quantisation, with Ollama's `Modelfile`
+write       the files of an export, one for each quantisation, with Ollama's `Modelfile`
 modelfile   Ollama's template, derived from the chat template and compared with it
-gotemplate  the part of Go's text/template that a Modelfile needs
-opened      a written file, reopened for the proof
+go_template the part of Go's text/template that a Modelfile needs
+reopen      a written file, reopened for the proof
 """

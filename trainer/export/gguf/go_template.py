@@ -1,4 +1,4 @@
-"""The part of Go's text/template that the template of a Modelfile needs: if, range, variables, eq, len, slice, not.
+"""Render the part of Go's text/template that a Modelfile needs: if, range, variables, eq, len, slice, not.
 
 Anything else is refused, so that what is rendered here is what Ollama renders.
 Source: https://pkg.go.dev/text/template.

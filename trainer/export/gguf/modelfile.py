@@ -1,4 +1,4 @@
-"""Ollama's Modelfile: template, system prompt, stop tokens and generation defaults beside a GGUF file.
+"""Write Ollama's Modelfile: template, system prompt, stop tokens and generation defaults beside a GGUF file.
 
 Ollama does not run the chat template of the file: it wants a Go template. Most chat templates only put fixed text
 around each turn; that text is read off the template by rendering it, and the Go template made of it has to render

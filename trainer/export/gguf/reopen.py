@@ -1,4 +1,4 @@
-"""A written GGUF file, reopened by llama.cpp: its outputs, and whether it asks and ends as training did."""
+"""Reopen a GGUF file by llama.cpp: compute its outputs, compare its prompts and stop tokens with training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama.cpp itself, through the C interface of `llama-cpp-python`.
+"""Call llama.cpp through the C interface of `llama-cpp-python`.
 
 Shapes: S tokens of a row, V words.
 """

@@ -1,4 +1,4 @@
-"""The folder of the gguf format: a file for each quantisation, `prompt.json`, and Ollama's `Modelfile`."""
+"""Write the folder of the gguf format: a file for each quantisation, `prompt.json`, and Ollama's `Modelfile`."""
 
 from __future__ import annotations
 

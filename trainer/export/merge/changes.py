@@ -1,4 +1,4 @@
-"""Which adapter tensor changes which parameter; every tensor of every adapter is given out exactly once."""
+"""Assign every adapter tensor to the parameter that it changes; each is assigned exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder around the weights: lock, room on the disk, configuration, tokenizer; published by one rename."""
+"""Prepare and publish the folder around merged weights: lock, free space, configuration, tokenizer, one rename."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base as a 4-bit model computes with it: quantised by bitsandbytes and dequantised again."""
+"""Quantise and dequantise the base by bitsandbytes, to get the weights that 4-bit training computed with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merges of a model that is in memory as a whole; the way out where tensors cannot be followed one by one."""
+"""Merge a model in memory as a whole, where its tensors cannot be followed one by one."""
 
 from __future__ import annotations
 

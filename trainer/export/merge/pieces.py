@@ -1,4 +1,4 @@
-"""The tensors of the merged checkpoint: where each comes from, what changes it, and its values block by block."""
+"""Plan the tensors of the merged checkpoint, and compute their values block by block."""
 
 from __future__ import annotations
 

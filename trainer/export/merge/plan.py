@@ -1,4 +1,4 @@
-"""What a merge is asked for, and what it answers."""
+"""Declare the settings and the report of a merge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rounding from float32 to the type of the file: to nearest, or stochastic from a seed; and what survives it."""
+"""Round once from float32 to the type of the file, to nearest or stochastically, and measure what survives."""
 
 from __future__ import annotations
 

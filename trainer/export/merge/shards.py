@@ -1,4 +1,4 @@
-"""Safetensors files read and written a block of rows at a time, so that no file is ever in memory as a whole.
+"""Read and write safetensors a block of rows at a time, so that no file is ever in memory as a whole.
 
 `safetensors` itself checks every file that is opened; rows are then read with plain `pread`, since pages of a memory
 map count as resident until the file is closed.

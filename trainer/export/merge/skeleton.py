@@ -1,4 +1,4 @@
-"""The model and its adapters without weights: PEFT itself says which layer changes which parameter, and how.
+"""Build the model and its adapters without weights, to ask PEFT which layer changes which parameter.
 
 The same skeleton translates between names: transformers renames the keys of a checkpoint when it loads them, and may
 fuse the experts of a layer into one parameter.

@@ -1,4 +1,4 @@
-"""What the adapters do to one parameter, a block of rows at a time, computed by PEFT's own layers."""
+"""Apply the adapters' changes to one parameter, a block of rows at a time, by PEFT's own layers."""
 
 from __future__ import annotations
 

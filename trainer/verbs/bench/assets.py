@@ -1,4 +1,4 @@
-"""The folder that every engine of a comparison starts from: model, tokenizer, recipes and packed rows.
+"""Write the folder from which every engine of a comparison starts: model, tokenizer, recipes and packed rows.
 
     model/            random weights and the tokenizer, as from the hub
     check/, timed/    recipe.yaml, rows.jsonl, and run/ with what `trainer pack` wrote from them

@@ -1,4 +1,4 @@
-"""Time, memory and the yardstick of a machine: cpu-seconds on the CPU, synchronised wall time on a card."""
+"""Measure time, memory and matrix products: cpu-seconds on the CPU, synchronised wall time on a card."""
 
 from __future__ import annotations
 

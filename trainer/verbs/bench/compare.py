@@ -1,4 +1,4 @@
-"""The order of measurements: every engine checked on the same rows, then timed in turns."""
+"""Check every engine on the same rows, then time the engines in turns."""
 
 from __future__ import annotations
 

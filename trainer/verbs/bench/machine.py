@@ -1,4 +1,4 @@
-"""Machine and versions, as a result states them."""
+"""Describe the machine and the versions of its packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of packers: ours over the whole data set, and TRL's best-fit-decreasing as its users meet it.
+"""Compare packers: ours over the whole data set, and TRL's best-fit-decreasing as its users call it.
 
 TRL's packer moves the tokens while it plans, ours hands out row numbers and moves nothing; the tokens that TRL is
 given are one column of int32.

@@ -1,4 +1,4 @@
-"""The other end of a worker: start it, ask it, wait no longer than is sensible, end it."""
+"""Start a worker process, send it requests, wait for answers, end it."""
 
 from __future__ import annotations
 

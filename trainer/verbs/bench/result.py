@@ -1,4 +1,4 @@
-"""The result of a comparison: machine, versions, workload, one object for each engine, ratios."""
+"""Build the result of a comparison: machine, versions, workload, one object for each engine, ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a comparison: seeded random words, or a file of one's own. Imports no torch."""
+"""Make the rows of a comparison: seeded random words, or a JSONL file. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trainer bench sft|dpo|pack`: measure, print a table, write the result, refuse figures that do not count."""
+"""Run `trainer bench sft|dpo|pack`: measure, print a table, write the result, refuse invalid figures."""
 
 from __future__ import annotations
 

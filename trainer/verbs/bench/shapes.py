@@ -1,4 +1,4 @@
-"""What is trained in a comparison: shapes of models, how many rows, how they are cut into steps."""
+"""Set the sizes of a comparison: shapes of models, numbers of rows, steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a comparison as a table."""
+"""Print the result of a comparison as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training to be measured, as every engine is given it, and what it answers. Imports no torch."""
+"""Describe one training to be measured, and its results, the same for every engine. Imports no torch."""
 
 from __future__ import annotations
 

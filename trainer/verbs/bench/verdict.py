@@ -1,4 +1,4 @@
-"""From answers of workers to figures: medians over rounds, shares of the machine, what makes a row invalid."""
+"""Compute figures from the answers of workers: medians over rounds, use of the machine, reasons against a row."""
 
 from __future__ import annotations
 

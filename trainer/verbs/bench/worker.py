@@ -1,4 +1,4 @@
-"""The process of one engine: requests in as JSON lines, answers out as JSON lines.
+"""Answer requests for one engine in a process of its own: JSON lines in, JSON lines out.
 
     {"do": "train", "kind": "dpo", "check": false, "accounting": "counted", ...}
     {"seconds": 4.2, "rows": 24, "losses": [0.69, ...], ...}

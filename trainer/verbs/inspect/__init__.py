@@ -1,1 +1,1 @@
-"""`trainer inspect`: rows of a run as the model sees them, in the terminal; torch only where it is needed."""
+"""Show rows of a run as the model sees them, in the terminal; torch only where it is needed."""

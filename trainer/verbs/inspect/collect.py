@@ -1,4 +1,4 @@
-"""A row becomes an item of a regression suite: what went wrong once is asked again after every training."""
+"""Add a row to a regression suite, so that its question is asked again after every training."""
 
 from __future__ import annotations
 

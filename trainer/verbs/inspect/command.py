@@ -1,4 +1,4 @@
-"""The verb: choose rows, say why, print them. No torch until tokens or losses are asked for."""
+"""Run `trainer inspect`: choose rows, explain the choice, print them. No torch until tokens or losses are needed."""
 
 from __future__ import annotations
 

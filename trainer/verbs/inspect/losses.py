@@ -1,7 +1,8 @@
-"""Label errors of a finished training: its rows ranked by the loss of the tuned model, and by what it says instead;
-pairs by how much less it prefers the chosen answer than it does in other pairs.
+"""Rank the training rows of a finished run by how likely their answers are wrong.
 
-The ranking is kept in `inspect/label_errors.json` of the run, until the weights or the packed rows change.
+A supervised row ranks by the loss of the tuned model and by the answer that the model prefers; a pair by how much less
+the model prefers its chosen answer than in other pairs. The ranking is kept in `inspect/label_errors.json` of the run,
+until the weights or the packed rows change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows that were left out, beside the rows that were kept: read again from their files, prepared in the same way."""
+"""Read rejected rows again from their files, beside the rows that were kept instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a run are meant: by place, by rule, by what kind of answer they have."""
+"""Find rows of a run: by position, by rule, by kind of answer."""
 
 from __future__ import annotations
 

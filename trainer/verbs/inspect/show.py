@@ -1,4 +1,4 @@
-"""Rows as text for the terminal: trained tokens in colour, or between marks where there is no colour."""
+"""Print rows in the terminal: trained tokens in colour, or between marks where there is no colour."""
 
 from __future__ import annotations
 

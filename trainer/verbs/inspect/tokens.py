@@ -1,4 +1,4 @@
-"""What the model reads: token ids of `pack/`, turned back into text with what is trained in them. Loads a tokenizer."""
+"""Decode the token ids of `pack/` into trained and untrained text. Loads a tokenizer."""
 
 from __future__ import annotations
 

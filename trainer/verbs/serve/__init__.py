@@ -1,1 +1,1 @@
-"""The tuned model at work: a batch of rows, a chat in the terminal, an endpoint by an existing server."""
+"""Use the tuned model: a batch of rows, a chat in the terminal, an endpoint by an existing server."""

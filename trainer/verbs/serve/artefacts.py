@@ -1,4 +1,4 @@
-"""What a run has to serve, without opening any of it."""
+"""Find the trained and exported folders of a run, without opening any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb: a conversation with the tuned model in the terminal, or one question a line from a pipe."""
+"""Run `trainer chat`: a conversation with the tuned model in the terminal, or one question a line from a pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server as a child process: it never outlives the command that started it."""
+"""Run a server as a child process; it never outlives this command."""
 
 from __future__ import annotations
 

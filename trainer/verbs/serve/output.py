@@ -1,4 +1,4 @@
-"""Rows written as they are answered, so that an interrupted batch goes on where it stopped.
+"""Write rows as they are answered, so that an interrupted batch goes on where it stopped.
 
 While a batch runs, rows are appended in the order in which they end; a finished batch is put into the order of its
 input, so that the bytes do not depend on interruptions.

@@ -1,4 +1,4 @@
-"""The verb: answer the rows of a file with the tuned model, resumable, answers checked against a schema."""
+"""Run `trainer predict`: answer the rows of a file with the tuned model, resumable, checked against a schema."""
 
 from __future__ import annotations
 

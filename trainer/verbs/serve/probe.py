@@ -1,4 +1,4 @@
-"""Questions to a server that has started: does it answer, and as the tuned model does?
+"""Ask a started server held-out questions, and compare its answers with those of the tuned model.
 
 A server may load an adapter whose keys match nothing and answer as the base does, without a word.
 """

@@ -1,4 +1,4 @@
-"""Rows of a file as questions to the model, in any layout that a recipe may name; a given answer is left out.
+"""Read rows of a file as questions, in any layout that a recipe may name; answers in the file are left out.
 
 A row without an answer is read with a placeholder in its place, so that the readers of training rows, their checks and
 their messages serve here as well.

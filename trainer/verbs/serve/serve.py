@@ -1,4 +1,4 @@
-"""The verb: start an existing server on the tuned model, prove that it answers as such, end it with this command."""
+"""Run `trainer serve`: start an existing server on the tuned model, check its answers, end it with this command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server, what it is made for, and what the commands of all servers share."""
+"""Describe a server and the run that it serves; look for packages in another Python."""
 
 from __future__ import annotations
 

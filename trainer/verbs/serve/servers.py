@@ -1,4 +1,4 @@
-"""Which existing server answers for a run, and the command that starts it. None of them is imported here.
+"""Choose an existing server for a run, and build the command that starts it. None of them is imported here.
 
 vLLM          the adapter on its base, or the merged model; in an environment of its own, which pins other releases
 transformers  `transformers serve` on the merged model; it cannot load an adapter folder

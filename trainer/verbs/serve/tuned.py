@@ -1,4 +1,4 @@
-"""The tuned model of a run, opened as the eval stage opens it: same weights, template, stop tokens and decoding."""
+"""Open the tuned model of a run as the eval stage does: same weights, template, stop tokens and decoding."""
 
 from __future__ import annotations
 

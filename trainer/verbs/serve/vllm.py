@@ -1,4 +1,4 @@
-"""vLLM on the adapter and its base where it can load both, else on the merged model; in an environment of its own."""
+"""Build the command of vLLM: the adapter on its base where vLLM can load both, else the merged model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run llama.cpp's own HTTP server out of the package xllamacpp; started by path, in whatever Python has the package.
+"""Run llama.cpp's own HTTP server from the package xllamacpp; started by path, in any Python with the package.
 
     python xllamacpp_server.py --model FILE --alias NAME --host H --port N [--chat-template-kwargs JSON] [--NAME VALUE]
 

@@ -1,4 +1,4 @@
-"""The engines that are compared: name, what they are, the package that they need, where they run."""
+"""List the engines of a comparison: name, description, required package, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This project's engine: the loop that `trainer train` builds from a recipe and its packed rows."""
+"""Build this project's engine: the loop of `trainer train` from a recipe and its packed rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one writes by hand with transformers and PEFT: padded batches, the whole logits, AdamW."""
+"""Build a plain loop of transformers and PEFT: padded batches, the whole logits, AdamW."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first weights of the adapters, the same for every engine."""
+"""Give the adapters of every engine the same first weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TRL's trainers: with their defaults, at their best settings, and with Liger's layers."""
+"""Build TRL's trainers: with their defaults, at their best settings, and with Liger's layers."""
 
 from __future__ import annotations
 
