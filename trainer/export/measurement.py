@@ -25,16 +25,6 @@ class Divergence(BaseDifference):
     num_positions: int
 
 
-@final
-class Drift(TypedDict, total=False):
-    """How far a format is from the model as qlora trained it, on 4-bit weights."""
-
-    drift_from_4bit: Divergence
-    """On held-out rows."""
-    general_drift_from_4bit: Divergence
-    """On general prompts."""
-
-
 class Measurement(TypedDict, total=False):
     """What was measured on one format; only `findings` where it could not be opened."""
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.export.formats import format_of
-from trainer.export.measurement import Drift, Measurement, ProofAnswer, TrainedAnswers
+from trainer.export.measurement import Divergence, Measurement, ProofAnswer, TrainedAnswers
 from trainer.export.merge import replay
 from trainer.export.provenance import examine, read_provenance
 from trainer.export.reopen import Opened, free, greedy, in_double, recast_findings, unquantised
@@ -170,16 +170,17 @@ class Prover:
     def _compared(self, export: Export, opened: Opened) -> Measurement:
         reference, request = self.references[export.base], self.request
         rows = opened.logits(request.rows)
-        figures = self._agreement(opened, reference.rows, rows).figures()
+        near = self._agreement(opened, reference.rows, rows)
         assert reference.without is not None
         gain = self._agreement(opened, reference.without, rows)
-        drift: Drift = self._drift(opened, rows) if request.four_bit else {}
-        del rows
         answers = opened.answers(request.token_prompts, request.max_new_tokens)
         is_same = [trained == exported for trained, exported in zip(reference.answers, answers, strict=True)]
-        return {
-            **figures,
-            **drift,
+        measured: Measurement = {
+            "mean_kl": near.mean_kl,
+            "max_kl": near.max_kl,
+            "max_logit_diff": near.max_logit_diff,
+            "top1_agreement": near.top1_agreement,
+            "num_positions": near.num_positions,
             "findings": [],
             "differs_from_base": {"mean_kl": gain.mean_kl, "max_logit_diff": gain.max_logit_diff},
             "answers": answers,
@@ -188,15 +189,19 @@ class Prover:
             "double": reference.rows[0].dtype == torch.float64,
             "largest_logit": max(float(row.abs().max()) for row in reference.rows),
         }
+        if request.four_bit:
+            measured["drift_from_4bit"], general = self._drift(opened, rows)
+            if general:
+                measured["general_drift_from_4bit"] = general
+        return measured
 
-    def _drift(self, opened: Opened, rows: Logits) -> Drift:
-        """Compare with the model as it was trained, on held-out rows and on general prompts."""
+    def _drift(self, opened: Opened, rows: Logits) -> tuple[Divergence, Divergence | None]:
+        """Compare with the model as it was trained, on held-out rows and, where there are any, on general prompts."""
         trained = self.references["dequantised"]
-        drift: Drift = {"drift_from_4bit": self._agreement(opened, trained.rows, rows).figures()}
-        if trained.general:
-            general = self._agreement(opened, trained.general, opened.logits(self.general))
-            drift["general_drift_from_4bit"] = general.figures()
-        return drift
+        drift = self._agreement(opened, trained.rows, rows).figures()
+        if not trained.general:
+            return drift, None
+        return drift, self._agreement(opened, trained.general, opened.logits(self.general)).figures()
 
     @staticmethod
     def _agreement(opened: Opened, expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
