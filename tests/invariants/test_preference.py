@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.stores import pair_store
 from trainer.engine.prepare import Engine, prepare
 from trainer.methods.losses import Totals, loss_of, rewards
 from trainer.methods.reference_log_probs import reference_log_probs
@@ -20,7 +21,6 @@ from trainer.methods.shapes.pair import PairCollator, PairDataset, pair_scores
 from trainer.recipe.method import CpoMethod, DpoLoss, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod
 from trainer.recipe.model import LoraAdapter
 from trainer.tokens.chat import PairTokens
-from trainer.tokens.store import from_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 def ours(folder: Path, method: PairedMethod) -> tuple[float, list[torch.Tensor], dict[str, torch.Tensor]]:
     """Return loss, rewards of chosen and rejected, and gradients."""
     pairs = make_pairs()
-    store = from_pairs(list(enumerate(pairs)))
+    store = pair_store([(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
     start = make_model(folder, moved=False)
     reference = None
     if isinstance(method, DpoMethod):
@@ -220,7 +220,7 @@ def padded_batch() -> dict[str, torch.Tensor]:
 def test_dpo_at_step_0_is_log_2(tiny_model_dir: Path) -> None:
     model = make_model(tiny_model_dir, moved=False)
     engine = flat_engine(model)
-    store = from_pairs(list(enumerate(make_pairs())))
+    store = pair_store([(pair.prompt, pair.chosen, pair.rejected) for pair in make_pairs()])
     reference = reference_log_probs(model, engine, store, pad_id=0, accelerator=ALONE)
     assert reference.dtype == torch.float64 and float(reference.max()) < 0
     dataset = PairDataset(store, [2, 0], reference)
@@ -237,7 +237,7 @@ def test_changing_one_pair_leaves_the_others_bitwise_the_same(tiny_model_dir: Pa
     collate = PairCollator(layout="flat", pad_id=0)
 
     def sums(pairs: list[PairTokens]) -> torch.Tensor:
-        store = from_pairs(list(enumerate(pairs)))
+        store = pair_store([(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
         batch = collate([PairDataset(store, range(4))[index] for index in range(4)])
         with torch.no_grad():
             found: torch.Tensor = batch["targets"].sums(engine.score(model, batch)[0])

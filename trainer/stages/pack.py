@@ -65,7 +65,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     token_facts = _facts(report, long, train, recipe)
     dated = date_finding(renderer, train, context.dir / FIXED_DATE, context.run.stage_dir("pack") / FIXED_DATE)
     quotes = quotes_of(train.rows_path, renderer)
-    quoting = quote_findings(quotes.places, quotes.tokens, quotes.ends, len(train.store))
+    quoting = quote_findings(quotes.locations, quotes.tokens, quotes.ends, len(train.store))
     findings = settled(chain(token_findings(token_facts, recipe.data.lint), dated, quoting), recipe.data.lint)
     report["lint"] = [finding.to_json() for finding in findings]
     write_json(context.dir / "report.json", report)

@@ -1,7 +1,6 @@
-"""Flat arrays in safetensors files: written from memory or from a spool, read as views of a memory map.
+"""Write flat arrays to safetensors files, from memory or a spool, and read them as views of a memory map.
 
-The safetensors package copies an array when it is asked for one; here only the pages that are touched are read, and
-processes share them.
+The safetensors package copies whole arrays; here only pages in use are read, and processes share them.
 
 Source: https://huggingface.co/docs/safetensors/index#format (8 bytes length, JSON header, arrays one after another).
 """
@@ -30,7 +29,7 @@ MAX_HEADER_BYTES = 1 << 20
 
 @dataclass
 class ArraySpool:
-    """An array on disk that grows; it has no name there and is gone when it is closed."""
+    """A growing array in an unnamed file on disk, which is deleted when it is closed."""
 
     folder: Path
     dtype: np.dtype[Any]
@@ -85,7 +84,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Ints], dict[str, str]]:
     """
     try:
         with path.open("rb") as file:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last array that views it
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last view
         return _views(view)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, str(error)) from error
@@ -103,15 +102,15 @@ def _views(view: mmap.mmap) -> tuple[dict[str, Ints], dict[str, str]]:
     header: dict[str, Any] = orjson.loads(view[8 : 8 + length])
     metadata = header.pop("__metadata__", {})
     arrays: dict[str, Ints] = {}
-    at = 8 + length
+    position = 8 + length
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype = DTYPES[entry["dtype"]]
         start, end = entry["data_offsets"]
         (size,) = entry["shape"]
-        if start != at - 8 - length or end - start != size * dtype.itemsize or 8 + length + end > len(view):
+        if start != position - 8 - length or end - start != size * dtype.itemsize or 8 + length + end > len(view):
             raise ValueError(f"{name}: {size} values in bytes {start} to {end} of {len(view) - 8 - length}")
-        arrays[name] = np.frombuffer(view, dtype, size, at) if size else np.empty(0, dtype)
-        at += end - start
-    if at != len(view):
-        raise ValueError(f"its arrays end at byte {at} of {len(view)}")
+        arrays[name] = np.frombuffer(view, dtype, size, position) if size else np.empty(0, dtype)
+        position += end - start
+    if position != len(view):
+        raise ValueError(f"its arrays end at byte {position} of {len(view)}")
     return arrays, metadata

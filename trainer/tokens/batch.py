@@ -1,7 +1,7 @@
-"""A file of rows to a token file, with bounded memory: rows are rendered while the ones before them are tokenized.
+"""Tokenize a file of rows with bounded memory: rows are rendered while earlier ones are tokenized.
 
-`tokenizers` uses all cores for one call (unless TOKENIZERS_PARALLELISM is false) and leaves Python free meanwhile, so
-one thread beside this one keeps both busy. Rows keep their order; threads change no result.
+`tokenizers` uses all cores for one call (unless TOKENIZERS_PARALLELISM is false) and releases Python's lock, so that a
+second thread keeps both busy. Rows keep their order; threads change no result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BYTES_AT_ONCE = 1 << 20
 
 
 def coder_of(shape: StoredShape, renderer: Renderer) -> tuple[Callable[[Row], Any], Callable[[Any, Any], list[Piece]]]:
-    """Return what renders one row of a shape, and what makes pieces of several with a tokenizer."""
+    """Return the function that renders a row of a shape, and the one that encodes rendered rows."""
     match shape:
         case "single":
             return renderer.render, encode_rows

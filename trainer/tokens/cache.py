@@ -1,8 +1,8 @@
-"""Token files by content: the same rows, template and tokenizer are tokenized once, for all runs and recipes.
+"""Cache token files by content: the same rows, template and tokenizer are tokenized once, for all runs and recipes.
 
-An entry is one file, `KEY-SHA256.safetensors`: the key names everything that decides the tokens, the hash is that of
-the file itself, so that a damaged entry is noticed and made again. Entries are shared with runs as hard links where the
-file system allows it. A cache that cannot be written is no error: it only saves time.
+An entry is one file, `KEY-SHA256.safetensors`: the key is the hash of all inputs of tokenizing, the second hash is that
+of the file itself, so that a damaged entry is detected and replaced. Runs share entries as hard links where the file
+system allows it. A cache that cannot be written is no error: it only saves time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TokenCache:
     limit_bytes: int
 
     def fetch(self, key: str, target: Path) -> bool:
-        """Put the entry at `target`; tell whether there was a sound one."""
+        """Copy an undamaged entry to `target`; tell whether there was one."""
         for entry in self.folder.glob(f"{key}-*.safetensors") if self.limit_bytes else ():
             try:
                 _link(entry, target)
@@ -39,12 +39,12 @@ class TokenCache:
                     return True
                 entry.unlink(missing_ok=True)
             except OSError:
-                pass  # removed or unreadable meanwhile: tokenized anew
+                pass  # removed or unreadable by now: the rows are tokenized
             target.unlink(missing_ok=True)
         return False
 
     def publish(self, key: str, source: Path) -> None:
-        """Keep a file, then remove the oldest entries beyond the limit."""
+        """Add a file, then remove the oldest entries beyond the limit."""
         if source.stat().st_size > self.limit_bytes:
             return
         staged = self.folder / f"{key}.{os.getpid()}.tmp"
@@ -68,10 +68,10 @@ class TokenCache:
 
 
 def cache_key(renderer: Renderer, rows_sha256: str, *, today: date) -> str:
-    """Return the hash of all that decides the tokens of a file of rows: their text, the tokenizer and this code.
+    """Return the hash of all inputs of tokenizing a file: its rows, the tokenizer, settings and this code.
 
-    Limits such as `pack.max_length` are applied later and are no part of it. A template that asks for the date is
-    tokenized once a day.
+    Limits such as `pack.max_length` are applied later. With a template that prints the date, rows are tokenized once a
+    day.
     """
     tokenizer = renderer.tokenizer
     template = orjson.dumps(tokenizer.chat_template, option=orjson.OPT_SORT_KEYS, default=str).decode()

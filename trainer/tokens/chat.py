@@ -1,9 +1,8 @@
-r"""Render a row with the model's chat template, and find the characters that are trained.
+r"""Render a row with the model's chat template, and locate the trained characters.
 
-The whole conversation is rendered once, and the trained characters are found in it: by `{% generation %}` markers if
-the template has them, else as the difference between the conversation up to a turn (with the generation prompt) and
-the conversation with that turn. The difference is only used where the first is a prefix of the second; a template that
-rewrites its history is refused by name, never guessed at.
+The conversation is rendered once. Its trained characters are those between `{% generation %}` marks, if the template
+has them, else the difference between the conversation up to a turn (with the generation prompt) and the conversation
+with that turn. The first text must be a prefix of the second: templates that rewrite their history are refused.
 
     text    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n
     mask    0           0   0 0 0         0 0           0        0 1    1         0
@@ -19,7 +18,7 @@ from typing import Any, Literal, Protocol
 from trainer.errors import DataError
 from trainer.tokens.content import ContentGuard, guard_of, unguarded
 from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
-from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, place
+from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, location
 from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
@@ -27,7 +26,7 @@ from trainer.tokens.reasoning import THINK, AnswerForm, read_form
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
-SHOWN = 20
+MESSAGE_CHARACTERS = 20
 """Characters of a turn in a message."""
 
 
@@ -74,12 +73,12 @@ class PairTokens:
 
 
 class Renderer:
-    """Turns canonical rows into tokens, with one tokenizer, template and choice of trained turns."""
+    """Render and encode canonical rows with one tokenizer, template and choice of trained turns."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, loss_on: LossOn = "assistant", template_kwargs: dict[str, Any] | None = None
     ) -> None:
-        """Check that the tokenizer can do the job.
+        """Keep tokenizer and settings.
 
         Raises:
             DataError: It is not a fast tokenizer.
@@ -93,9 +92,9 @@ class Renderer:
         self.loss_on = loss_on
         self.template_kwargs = template_kwargs or {}
         special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-        # What may end a turn: not `all_special_ids` alone, where many tokenizers leave out the end of a turn.
+        # tokens that may end a turn: many tokenizers leave the end of a turn out of `all_special_ids`
         self.end_ids = frozenset({*special, *tokenizer.all_special_ids, tokenizer.eos_token_id} - {None})
-        self._settled: tuple[Row | None, ToolCallForm] = (None, FORMS[0])
+        self._form_of_row: tuple[Row | None, ToolCallForm] = (None, FORMS[0])
         self.end_tokens = tuple({*special.values(), tokenizer.eos_token or ""} - {""})
 
     # Text
@@ -117,7 +116,7 @@ class Renderer:
             first = next((message["role"] for message in messages if message["role"] != "system"), "")
             where = "; the assistant opens this conversation, remove what it says first" * (first == "assistant")
             raise DataError(
-                f"{place(row)}: the chat template fails: {error}{where}",
+                f"{location(row)}: the chat template fails: {error}{where}",
                 hint="remove or change the row, or give a template that takes it in model.chat_template",
             ) from error
 
@@ -139,65 +138,65 @@ class Renderer:
             chat_template=template,
             **{**self.template_kwargs, **(row.get("chat_template_kwargs") or {})},
         )
-        return numbers.shown(str(text))
+        return numbers.restored(str(text))
 
     def form_of(self, row: Row, messages: Sequence[Row] = ()) -> ToolCallForm:
-        """Return the form in which the template takes the tool calls of a row: one for all that is rendered of it.
+        """Return the form in which the template accepts the tool calls of a row: one for all its turns.
 
         Args:
-            row: a canonical row.
-            messages: its turns, where the row is only what stands beside them.
+            row: A canonical row.
+            messages: Its turns, where the row holds only the other keys.
         """
-        settled = self._settled
-        if settled[0] is not row:
+        row_of_form, form = self._form_of_row
+        if row_of_form is not row:
             turns = row.get("messages") or [*row.get("prompt", ()), *row.get("chosen", ())] or messages
-            settled = row, choose_form(turns, lambda form: self._apply(row, turns, form))
-            self._settled = settled
-        return settled[1]
+            form = choose_form(turns, lambda candidate: self._apply(row, turns, candidate))
+            self._form_of_row = row, form
+        return form
 
     def prompt_text(self, row: Row, *, template: str | None = None) -> str:
-        """Render what the model sees before it answers the last turn."""
+        """Render the prompt of the last turn."""
         messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
         return self.text(row, messages, prompt=True, template=template)
 
     @cached_property
     def form(self) -> AnswerForm:
-        """How the template writes answers: what of them is reasoning."""
+        """Form in which the template writes reasoning and content of answers."""
         return read_form(partial(self.text, {}), self.end_tokens)
 
     @cached_property
     def guard(self) -> ContentGuard:
-        """What keeps special tokens that rows quote apart from those of the template."""
+        """Guard that separates special tokens that rows quote from those of the template."""
         spoken = {*THINK, self.form.opening, self.form.closing}
         return guard_of(self.tokenizer, partial(self.text, {}), spoken=spoken, end_tokens=self.end_tokens)
 
     def guarded(self, row: Row, *conversations: list[Row]) -> tuple[Row, list[list[Row]]]:
-        """Return a row and turns whose quoted special tokens are not taken for the template's.
+        """Return a row and turns with guards in their quoted special tokens.
 
         Raises:
-            DataError: The template changes what is quoted.
+            DataError: The template changes the quoted tokens.
         """
         guarded, turns = self.guard.tools(row), [self.guard.turns(messages) for messages in conversations]
-        for those, plain in zip(turns, conversations, strict=True):
-            is_same = guarded is row and those is plain
-            if not is_same and unguarded(self.text(guarded, those)) != self.text(row, plain):
+        for guarded_turns, plain in zip(turns, conversations, strict=True):
+            is_same = guarded is row and guarded_turns is plain
+            if not is_same and unguarded(self.text(guarded, guarded_turns)) != self.text(row, plain):
                 raise DataError(
-                    f"{place(row)}: the row quotes special tokens, and the chat template changes them",
+                    f"{location(row)}: the row quotes special tokens, and the chat template changes them",
                     hint="take them out of the row, or give a template that writes its turns as they are in "
                     "model.chat_template",
                 )
         return guarded, turns
 
     def answer_text(self, row: Row, history: Sequence[Row], answer: Row) -> str:
-        """Render what a model should write after a history, up to the end token.
+        """Render the expected answer after a history, up to the end token.
 
         Raises:
             DataError: The template refuses the conversation, or opens the answer differently from its prompt.
         """
-        prompt, whole = self.text(row, history, prompt=True), self.text(row, [*history, answer])
-        if not whole.startswith(prompt):
+        prompt, text = self.text(row, history, prompt=True), self.text(row, [*history, answer])
+        if not text.startswith(prompt):
             raise prompt_differs(self.text, row, [*history, answer], len(history))
-        return self._cut_after_end(whole[len(prompt) :])
+        return self._cut_after_end(text[len(prompt) :])
 
     # Rows before they are tokenized
 
@@ -213,20 +212,20 @@ class Renderer:
             return self._plain(row)
         row, [messages] = self.guarded(row, row["messages"])
         text = self.text(row, messages)
-        wanted = self._trained_turns(messages)
-        answers = [index for index in wanted if messages[index]["role"] == "assistant"]
+        trained = self._trained_turns(messages)
+        answers = [index for index in trained if messages[index]["role"] == "assistant"]
         if self.loss_on != "all" and has_marks(self.template_of(row)):
             spans = self._marked_spans(row, messages, text, answers)
         else:
             spans = [self._difference(row, messages, text, index) for index in answers]
-        check_nothing_dropped(self.text, row, messages, text, wanted)
+        check_nothing_dropped(self.text, row, messages, text, trained)
         for index, (low, high) in zip(answers, spans, strict=True):
             self._check_end(row, index, text[low:high])
         starts = [low for low, _ in spans]
         if self.loss_on != "all":
             return Rendered(row, "chat", text, spans, answers=starts)
-        out = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
-        left_out = [self._difference(row, messages, text, index) for index in out]
+        untrained = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
+        left_out = [self._difference(row, messages, text, index) for index in untrained]
         return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out, starts)
 
     def render_pair(self, row: Row) -> RenderedPair:
@@ -251,7 +250,7 @@ class Renderer:
     def _plain(self, row: Row) -> Rendered:
         if self.loss_on != "all":
             raise DataError(
-                f"{place(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
+                f"{location(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
             )
         return Rendered(row, "text", self._guarded_inside(row["text"]))
 
@@ -262,7 +261,7 @@ class Renderer:
         stop = len(text) - len(end) if text.endswith(end) and len(text) >= start + len(end) else len(text)
         return text[:start] + self.guard.text(text[start:stop]) + text[stop:]
 
-    # MaskedTokens of one row
+    # Tokens of one row
 
     def tokens(self, row: Row) -> MaskedTokens:
         """Return ids and mask of one supervised row.
@@ -282,22 +281,22 @@ class Renderer:
         return PairTokens(*(ids.tolist() for ids, _ in encode_pairs(self.tokenizer, [self.render_pair(row)])))
 
     def prompt_ids(self, row: Row) -> list[int]:
-        """Return the ids that a served model is given before the last answer."""
+        """Return the ids of the prompt of the last answer, as in serving."""
         return self.history_ids(row, row["prompt"] if "prompt" in row else row["messages"][:-1])
 
     def history_ids(self, row: Row, history: list[Row], *, opening: str = "") -> list[int]:
-        """Return the ids that a served model is given after a history.
+        """Return the ids of a prompt, as in serving.
 
         Args:
-            row: What stands beside the turns.
+            row: Keys beside the turns.
             history: The turns.
-            opening: What the answer has begun with.
+            opening: Start of the answer.
         """
         row, [history] = self.guarded(row, history)
         return self.ids(self.text(row, history, prompt=True) + opening)
 
     def answer_ids(self, row: Row, history: list[Row], answer: Row) -> list[int]:
-        """Return the ids of what a model should write after a history, with the end token.
+        """Return the ids of the expected answer after a history, with the end token.
 
         Raises:
             DataError: The template refuses the conversation, or opens the answer differently from its prompt.
@@ -316,37 +315,37 @@ class Renderer:
         if self.loss_on == "all":
             return [index for index, message in enumerate(messages) if message.get("weight", 1)]
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        asked = next((index for index, message in enumerate(messages) if message["role"] == "user"), 0)
-        # What the assistant says before anybody asked is context: no served prompt leads to it.
-        turns = [index for index in turns if index > asked] or turns
+        first_user = next((index for index, message in enumerate(messages) if message["role"] == "user"), 0)
+        # an assistant turn before the first user turn is context: no prompt in serving leads to it
+        turns = [index for index in turns if index > first_user] or turns
         if self.loss_on in ("last_turn", "completion"):
             turns = turns[-1:]
         return [index for index in turns if messages[index].get("weight", 1)]
 
     def template_of(self, row: Row) -> str:
-        """Return the template that transformers takes for this row; a tokenizer may have one for tools apart."""
+        """Return the template that transformers uses for this row; a tokenizer may have another one for tools."""
         template = self.tokenizer.chat_template
         if isinstance(template, dict):
             template = (template.get("tool_use") if row.get("tools") else None) or template.get("default")
         return str(template or "")
 
-    def _marked_spans(self, row: Row, messages: list[Row], text: str, wanted: list[int]) -> list[Span]:
+    def _marked_spans(self, row: Row, messages: list[Row], text: str, answers: list[int]) -> list[Span]:
         sentinels = pick_sentinels(text)
         marked = self.text(row, messages, template=with_sentinels(self.template_of(row), sentinels))
         spans, plain = find_sentinels(marked, sentinels)
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        if len(spans) > len(turns):  # the end of the text has marks of its own: Phi-3 as TRL has it
+        if len(spans) > len(turns):  # the end of the text has marks too: TRL's template of Phi-3
             spans = [(low, high) for low, high in spans if text[low:high].strip() not in self.end_tokens]
         if plain != text or len(spans) != len(turns):
             raise DataError(
-                f"{place(row)}: the generation marks of the chat template enclose {len(spans)} spans "
+                f"{location(row)}: the generation marks of the chat template enclose {len(spans)} spans "
                 f"for {len(turns)} assistant turns",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
         return [
             self._marked_span(row, messages, text, index, span)
             for index, span in zip(turns, spans, strict=True)
-            if index in wanted
+            if index in answers
         ]
 
     def _marked_span(self, row: Row, messages: list[Row], text: str, index: int, span: Span) -> Span:
@@ -357,9 +356,9 @@ class Renderer:
         inside = self._cut_after_end(text[start : max(high, start)])
         unmarked = text[start:low].strip()
         if unmarked or not all(part in inside for part in content_parts(messages[index])):
-            what = f"{unmarked!r:.60}, which a served model writes itself," if unmarked else "part"
+            omission = f"{unmarked!r:.60}, which a served model writes itself," if unmarked else "part"
             raise DataError(
-                f"{place(row)}: the generation marks of the chat template leave out {what} of turn {index}",
+                f"{location(row)}: the generation marks of the chat template leave out {omission} of turn {index}",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
         if index < len(messages) - 1 and not self.text(row, messages[: index + 1]).startswith(before + inside):
@@ -367,7 +366,7 @@ class Renderer:
         return start, start + len(inside)
 
     def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
-        # There is no prompt before the first turn of all: its header is what the template writes before its text.
+        # the first turn has no prompt: its header is the text of the template before its content
         header = text.find((content_parts(messages[0]) or [""])[0])
         before = self.text(row, messages[:index], prompt=True) if index else text[: max(0, header)]
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
@@ -379,7 +378,7 @@ class Renderer:
         return len(before), len(before) + len(answer)
 
     def _cut_after_end(self, text: str) -> str:
-        """Cut what templates write after the end token and nobody generates: line breaks, a second end (Phi-3)."""
+        """Cut text of a template after the end token, which no model generates: line breaks, a second end (Phi-3)."""
         trimmed = text.rstrip()
         if not trimmed.endswith(self.end_tokens):
             return text
@@ -388,10 +387,10 @@ class Renderer:
         return spaceless if spaceless != inner and spaceless.endswith(self.end_tokens) else trimmed
 
     def _check_end(self, row: Row, index: int, answer: str) -> None:
-        """Refuse a turn that a template does not close: tool calls often have an ending of their own."""
+        """Refuse a turn that the template does not end with an end token, as some do for tool calls."""
         if not answer.endswith(self.end_tokens):
             raise DataError(
-                f"{place(row)}: turn {index} ends in {answer[-SHOWN:]!r}, which is no end token: "
+                f"{location(row)}: turn {index} ends in {answer[-MESSAGE_CHARACTERS:]!r}, which is no end token: "
                 "the model would never learn to stop",
                 hint="let the chat template close each assistant turn with the end token (model.chat_template)",
             )

@@ -1,9 +1,9 @@
-r"""Tell special tokens that rows quote from those that the template writes: a guard splits the quoted ones.
+r"""Split special tokens that rows quote by a guard, so that they differ from those that the template writes.
 
     content   What does <|im_end|> mean?         guarded   What does <G|im_end|> mean?     (G: a private-use character)
 
-The guard goes through the template with the content, and stays in rendered texts until they are tokenized
-(`trainer.tokens.quoted`), where a split token becomes plain text. Rows that quote no such token pass as they are.
+The guard stays in rendered texts until they are tokenized (`trainer.tokens.quoted`), where a split token becomes plain
+text. Rows without such tokens stay as they are.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from trainer.errors import DataError
 Row = dict[str, Any]
 
 GUARD = "\uf4f2"
-"""Stands behind the first character of a quoted token; twice, it is this character itself."""
+"""Follows the first character of a quoted token; doubled, it stands for this character itself."""
 TURN_LISTS = ("messages", "prompt", "chosen", "rejected", "completion")
 
 
 def unguarded(text: str) -> str:
-    """Return a text as its row has it."""
+    """Return a text without guards, as in its row.
+
+    Example:
+        >>> split("a <|end|>", any_of(["<|end|>"])) == f"a <{GUARD}|end|>", unguarded(f"a <{GUARD}|end|>")
+        (True, 'a <|end|>')
+    """
     return text.replace(GUARD * 2, "\0").replace(GUARD, "").replace("\0", GUARD) if GUARD in text else text
 
 
 def without_guards(text: str) -> tuple[str, list[int]]:
-    """Return a text as its row has it, and where each of its characters stands among the guards."""
-    kept = list(re.finditer(f"{GUARD}{GUARD}|[^{GUARD}]", text, re.DOTALL))
-    return "".join(match.group()[0] for match in kept), [match.start() for match in kept]
+    """Return a text without guards, and the position of each of its characters in the guarded text."""
+    matches = list(re.finditer(f"{GUARD}{GUARD}|[^{GUARD}]", text, re.DOTALL))
+    return "".join(match.group()[0] for match in matches), [match.start() for match in matches]
 
 
 def any_of(tokens: Iterable[str]) -> re.Pattern[str]:
@@ -41,7 +46,7 @@ def any_of(tokens: Iterable[str]) -> re.Pattern[str]:
 
 def split(text: str, tokens: re.Pattern[str]) -> str:
     """Put a guard into each of the tokens."""
-    while tokens.search(text):  # what is left of a split token may hold a shorter one
+    while tokens.search(text):  # a part of a split token may be a shorter token
         text = tokens.sub(lambda match: match[0][0] + GUARD + match[0][1:], text)
     return text
 
@@ -50,8 +55,8 @@ class ContentGuard:
     """Guards the strings of rows.
 
     Args:
-        tokens: What the tokenizer takes for special.
-        spoken: Those that an assistant turn may hold as tokens: its reasoning begins and ends with them.
+        tokens: Special tokens of the tokenizer and the template.
+        spoken: Tokens that an assistant turn may contain as such: they begin and end its reasoning.
     """
 
     def __init__(self, tokens: Collection[str], *, spoken: Collection[str] = ()) -> None:
@@ -62,7 +67,7 @@ class ContentGuard:
         self.firsts = (*sorted({token[0] for token in tokens}), GUARD)
 
     def text(self, text: str, *, is_answer: bool = False) -> str:
-        """Return a text with a guard in each token that it quotes; the same object where it quotes none."""
+        """Return a text with a guard in each quoted token; the same object where there is none."""
         for first in self.firsts:
             if first in text:
                 break
@@ -74,7 +79,7 @@ class ContentGuard:
         return split(text.replace(GUARD, GUARD * 2), tokens)
 
     def row(self, row: Row) -> Row:
-        """Return a row with its turns, tools and text guarded; the same object where it quotes no token."""
+        """Return a row with its turns, tools and text guarded; the same object where nothing is quoted."""
         lists = {name: self.turns(row[name]) for name in TURN_LISTS if name in row}
         changed: Row = {name: turns for name, turns in lists.items() if turns is not row[name]}
         if "text" in row and (text := self.text(row["text"])) is not row["text"]:
@@ -83,7 +88,7 @@ class ContentGuard:
         return {**guarded, **changed} if changed else guarded
 
     def tools(self, row: Row) -> Row:
-        """Return a row with its tools guarded; the same object where they quote no token."""
+        """Return a row with its tools guarded; the same object where nothing is quoted."""
         tools = row.get("tools")
         guarded = self._value(tools, is_answer=False) if tools else tools
         return row if guarded is tools else {**row, "tools": guarded}
@@ -123,27 +128,27 @@ def guard_of(
 
     Args:
         tokenizer: The model's.
-        render: Renders messages; with `prompt=True` as what a model is asked to go on with.
-        spoken: What an assistant turn may hold as tokens.
-        end_tokens: What may end a turn.
+        render: Renders messages; with `prompt=True` a prompt, up to the opening of the answer.
+        spoken: Tokens that an assistant turn may contain as such.
+        end_tokens: Tokens that may end a turn.
     """
     tokens = tokenizer.added_tokens_decoder.values()
     special = {str(token) for token in tokens if token.special} | set(end_tokens)
-    # Not all that begins a turn is special: DeepSeek's <｜User｜> is an ordinary added token.
-    written = _around_turns(render)
-    structure = {str(token) for token in tokens if str(token) in written and not _is_word(str(token))} - set(spoken)
+    # not every token that begins a turn is special: DeepSeek's <｜User｜> is an ordinary added token.
+    around = _around_turns(render)
+    structure = {str(token) for token in tokens if str(token) in around and not _is_word(str(token))} - set(spoken)
     return ContentGuard(special | structure, spoken=spoken)
 
 
 def _is_word(token: str) -> bool:
-    """Whether it is white space, a word or a number, which any text may hold."""
+    """Tell whether a token is white space, a word or a number, which any text may contain."""
     return not token.strip() or token.strip().isalnum()
 
 
 def _around_turns(render: Callable[..., str]) -> str:
-    """Return what the template writes around turns of one space."""
-    asked = [{"role": "user", "content": " "}]
+    """Return the text of the template around turns of one space."""
+    question = [{"role": "user", "content": " "}]
     try:
-        return render([*asked, {"role": "assistant", "content": " "}]) + render(asked, prompt=True)
+        return render([*question, {"role": "assistant", "content": " "}]) + render(question, prompt=True)
     except DataError:  # no template, or one that refuses so short a conversation
         return ""

@@ -1,7 +1,7 @@
-"""Find out whether a chat template prints today's date, and write one that always prints the same.
+"""Detect chat templates that print today's date, and replace it by a fixed date.
 
-transformers gives templates a function `strftime_now`. What they print with it is in every prompt: rows are trained
-with the day on which they were tokenized, and the model is served on others.
+transformers gives templates a function `strftime_now`. Its date is in every prompt: rows are trained with the day on
+which they were tokenized, and the model is served on other days.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from trainer.tokens.encode import Row
 
 ASKS_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 DATE_VARIABLE = "date_string"
-"""By which Llama's templates take a date in place of today's."""
+"""Variable of Llama's templates for a date in place of today's."""
 LEFT, RIGHT = "\uf4f0", "\uf4f1"
 """Private-use characters around the format of a date."""
 PRINTS_FORMATS = f"{{%- macro strftime_now(form) -%}}{LEFT}{{{{ form }}}}{RIGHT}{{%- endmacro -%}}"
-"""Takes the place of the function in the template that follows."""
+"""Replaces the function in the template that follows."""
 
 Render = Callable[..., str]
 """Renders a row with a `template`."""
@@ -32,12 +32,17 @@ def formats_of_today(render: Render, row: Row, template: str) -> list[str]:
 
 def takes_a_date(render: Render, row: Row, template: str) -> bool:
     """Tell whether a date in `date_string` keeps a template from printing today's."""
-    given = {**(row.get("chat_template_kwargs") or {}), DATE_VARIABLE: "1 Jan 2000"}
-    return not formats_of_today(render, {**row, "chat_template_kwargs": given}, template)
+    variables = {**(row.get("chat_template_kwargs") or {}), DATE_VARIABLE: "1 Jan 2000"}
+    return not formats_of_today(render, {**row, "chat_template_kwargs": variables}, template)
 
 
 def with_fixed_date(template: str, today: datetime) -> str:
-    """Return the template with one day's date in place of each question for today's."""
+    """Return the template with a fixed date in place of each call for today's.
+
+    Example:
+        >>> with_fixed_date("{{ strftime_now('%d %b %Y') }}", datetime(2024, 7, 26))
+        '{{ "26 Jul 2024" }}'
+    """
 
     def date(match: re.Match[str]) -> str:
         text = today.strftime(match[1] if match[1] is not None else match[2])

@@ -1,4 +1,4 @@
-"""Hold rendered texts to their rows: a template may drop or rewrite what a row says, and then it is refused by name."""
+"""Refuse templates that drop or rewrite part of a row."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Iterator
 
 from trainer.errors import DataError
 from trainer.tokens.content import unguarded
-from trainer.tokens.encode import Row, place
+from trainer.tokens.encode import Row, location
 
 THINK_TAG = re.compile(r"</?think>")
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
 def check_nothing_dropped(
-    render: Callable[..., str], row: Row, messages: list[Row], text: str, wanted: Collection[int]
+    render: Callable[..., str], row: Row, messages: list[Row], text: str, trained: Collection[int]
 ) -> None:
-    """Look for every turn in the text, in order; only a system turn may stand elsewhere.
+    """Search the text for every turn, in order; only a system turn may be elsewhere.
 
     Args:
         render: Renders messages of a row.
         row: The row.
         messages: Its turns.
-        text: Those turns as the template writes them.
-        wanted: Turns that are trained.
+        text: The turns as rendered.
+        trained: Indices of turns that are trained.
 
     Raises:
         DataError: The template drops part of the row.
@@ -33,17 +33,17 @@ def check_nothing_dropped(
     for index, message in enumerate(messages):
         is_system = message["role"] == "system"
         ends = [start]
-        for part in _parts(message, with_reasoning=index in wanted):
+        for part in _parts(message, with_reasoning=index in trained):
             end = _find(part, text, 0 if is_system else start)
             if end is None:
-                _refuse(render, row, messages, index, part, is_trained=index in wanted)
+                _refuse(render, row, messages, index, part, is_trained=index in trained)
             else:
                 ends.append(end)
         start = start if is_system else max(ends)
     for tool in row.get("tools") or []:
         name = tool.get("function", tool).get("name", "")
         if name not in text:
-            raise DataError(f"{place(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_ALL)
+            raise DataError(f"{location(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_ALL)
 
 
 def _refuse(
@@ -56,28 +56,33 @@ def _refuse(
             raise rewritten(row, index)
         return
     raise DataError(
-        f"{place(row)}: the chat template drops part of the {role} turn {index}: {unguarded(part)!r:.60}",
+        f"{location(row)}: the chat template drops part of the {role} turn {index}: {unguarded(part)!r:.60}",
         hint=RENDERS_ALL,
     )
 
 
 def rewritten(row: Row, index: int) -> DataError:
-    """Return the error for a turn that changes with those after it."""
+    """Return the error for a turn that the template writes otherwise once later turns follow."""
     return DataError(
-        f"{place(row)}: the chat template writes turn {index} differently once the conversation goes on, "
+        f"{location(row)}: the chat template writes turn {index} differently once the conversation goes on, "
         "so the trained tokens of that turn are not what the model will see",
         hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
     )
 
 
 def content_parts(message: Row) -> list[str]:
-    """Return the texts of a turn; templates may lay out anew what is thought and what is said."""
+    """Return the texts of a turn, cut at reasoning tags: templates may lay out reasoning and content anew.
+
+    Example:
+        >>> content_parts({"role": "assistant", "content": "<think>So?</think>Yes."})
+        ['', 'So?', 'Yes.']
+    """
     content = message.get("content")
     return [part.strip() for part in THINK_TAG.split(content)] if isinstance(content, str) else []
 
 
 def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
-    """Yield what of a turn must be in the rendered text."""
+    """Yield the parts of a turn that must be in the rendered text."""
     yield from content_parts(message)
     for call in message.get("tool_calls") or []:
         yield call["function"]["name"]
@@ -87,9 +92,9 @@ def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
 
 
 def _find(part: str, text: str, start: int) -> int | None:
-    """Return where a part ends in the text; some templates write tool results as JSON strings."""
+    """Return the end of a part in the text; some templates write tool results as JSON strings."""
     for form in (part, json.dumps(part, ensure_ascii=False)[1:-1]):
-        at = text.find(form, start)
-        if at >= 0:
-            return at + len(form)
+        position = text.find(form, start)
+        if position >= 0:
+            return position + len(form)
     return None

@@ -1,4 +1,4 @@
-r"""Rendered rows to token ids and loss masks, many at a time: one call of `tokenizers`, which uses all cores.
+r"""Encode rendered rows to token ids and loss masks, many in one call of `tokenizers`, which uses all cores.
 
 A token is trained if it begins inside the trained characters:
 
@@ -37,13 +37,13 @@ class Rendered:
 
     row: Row
     kind: Literal["chat", "text", "ids"]
-    """By a template, which writes the special tokens; plain text; or tokenized already."""
+    """Rendered by a template, with special tokens; plain text; or already token ids."""
     text: str = ""
     trained: Sequence[Span] = ()
     left_out: Sequence[Span] = ()
-    """Characters inside `trained` that are not trained all the same."""
+    """Characters inside `trained` that are not trained."""
     answers: Sequence[int] = ()
-    """Where trained answers begin; all before is the prompt that a served model is given."""
+    """Start of each trained answer; the text before it is the prompt of a served model."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class Encoded:
 
     @cached_property
     def begins(self) -> tuple[Ints, Ints]:
-        """Where each token begins, counted over all texts, and whether it has any character.
+        """Start of each token, counted over all texts, and whether it has any character.
 
-        GPT-2's kind of tokenizers trims spaces off the offsets, down to nothing for a token of spaces alone: such a
-        token begins where the one before it ended.
+        GPT-2's kind of tokenizers trims spaces off the offsets. A token of spaces alone has empty offsets: it begins
+        where the token before it ended.
         """
         pairs = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in self.encodings))
         offsets = np.fromiter(pairs, dtype=np.int64, count=2 * len(self.ids)).reshape(-1, 2)
@@ -88,12 +88,12 @@ class Encoded:
         return begin, begin < end
 
     def begins_in_texts(self) -> list[Ints]:
-        """Return where each token begins in its own text."""
+        """Return the start of each token in its own text."""
         begin, _ = self.begins
         return self.pieces(begin - np.repeat(_starts(self.texts)[:-1], np.diff(self.bounds)))
 
     def inside(self, spans: Sequence[Sequence[Span]]) -> Ints:
-        """Return 1 for tokens that begin inside a span of their text; one that merely ends there is outside."""
+        """Return 1 for tokens that begin inside a span of their text, 0 for others, even if they end there."""
         starts = _starts(self.texts)
         marked = np.zeros(starts[-1] + 1, dtype=np.uint8)
         for base, some in zip(starts.tolist(), spans, strict=False):
@@ -104,12 +104,17 @@ class Encoded:
 
 
 def _starts(texts: Sequence[str]) -> Ints:
-    """Return where each text begins if they are laid out with a gap of one character."""
+    """Return the start of each text, laid out one after another with a gap of one character.
+
+    Example:
+        >>> _starts(["ab", "c"]).tolist()
+        [0, 3, 5]
+    """
     return np.array(list(accumulate((len(text) + 1 for text in texts), initial=0)), dtype=np.int64)
 
 
 def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = False) -> Encoded:
-    """Tokenize texts; a template has written its special tokens already, and those that rows quote are guarded.
+    """Tokenize texts with their special tokens; those that rows quote are guarded.
 
     Raises:
         DataError: A quoted special token cannot be plain text.
@@ -123,20 +128,20 @@ def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = F
 
 
 def _tokenized(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> tuple[list[list[int]], list[Any]]:
-    """Return ids and encodings, which tell offsets."""
+    """Return ids and encodings; encodings hold the offsets."""
     guarded = [text for text in texts if GUARD in text]
     if guarded:
         readings = iter(read_guarded(tokenizer, guarded, add_special_tokens=add_special_tokens))
         plain = [text for text in texts if GUARD not in text]
-        others = iter(_tokenized(tokenizer, plain, add_special_tokens)[1] if plain else ())
-        encodings = [next(readings if GUARD in text else others) for text in texts]
+        unguarded_encodings = iter(_tokenized(tokenizer, plain, add_special_tokens)[1] if plain else ())
+        encodings = [next(readings if GUARD in text else unguarded_encodings) for text in texts]
         return [encoding.ids for encoding in encodings], encodings
     encoded = tokenizer(
         list(texts),
         add_special_tokens=add_special_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,
-        verbose=False,  # our own limit is pack.max_length
+        verbose=False,  # no warning about the length: pack.max_length is our limit
     )
     return encoded["input_ids"], encoded.encodings
 
@@ -152,12 +157,12 @@ def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
         "text": _encode_text,
         "ids": _take_ids,
     }
-    found = {kind: encoder(tokenizer, [row for row in rows if row.kind == kind]) for kind, encoder in encoders.items()}
-    return [next(found[row.kind]) for row in rows]
+    pieces = {kind: encoder(tokenizer, [row for row in rows if row.kind == kind]) for kind, encoder in encoders.items()}
+    return [next(pieces[row.kind]) for row in rows]
 
 
 def encode_pairs(tokenizer: Any, rows: Sequence[RenderedPair]) -> list[Piece]:
-    """Return prompt, chosen and rejected of each pair, one after another; the prompt's ids are those that are served.
+    """Return prompt, chosen and rejected of each pair, one after another; the prompt's ids are those in serving.
 
     Raises:
         DataError: An answer has no tokens, or cannot be told from its prompt.
@@ -178,7 +183,7 @@ def encode_pairs(tokenizer: Any, rows: Sequence[RenderedPair]) -> list[Piece]:
 def _after(tokenizer: Any, row: Row, prompt: Ints, side: Ints, text: str, start: int) -> Ints:
     """Return the ids of an answer behind its prompt."""
     if len(text) == start:
-        raise DataError(f"{place(row)}: an answer of this pair has no tokens", hint="drop the row")
+        raise DataError(f"{location(row)}: an answer of this pair has no tokens", hint="drop the row")
     if len(side) > len(prompt) and np.array_equal(side[: len(prompt)], prompt):
         return side[len(prompt) :]
     apart = continuation(tokenizer, prompt, side)
@@ -187,7 +192,7 @@ def _after(tokenizer: Any, row: Row, prompt: Ints, side: Ints, text: str, start:
     return apart[0]
 
 
-def place(row: Row) -> str:
+def location(row: Row) -> str:
     """Return `source:line` of a row."""
     return f"{row.get('source', 'row')}:{row.get('line', '?')}"
 
@@ -211,7 +216,7 @@ def _encode_chat(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
 
 
 def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[int, Ints]) -> Piece:
-    """Tokenize the last answer apart from its prompt; earlier ones stand in the prompt of the last as it is served."""
+    """Tokenize the last answer apart from its prompt; earlier answers are part of that prompt."""
     start = min(prompts)
     if start != row.answers[-1]:
         raise _joined(row.row, row.text, start, only_last=False)
@@ -224,8 +229,8 @@ def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[i
     is_prompt_trained = any(low < start < high for low, high in row.trained)
     of_prompt = np.full(len(prompt), is_prompt_trained, dtype=np.uint8)
     of_prompt[:shared] = mask[:shared]
-    num_kept = len(answer) - num_new
-    of_answer = np.concatenate([np.ones(num_new, dtype=np.uint8), mask[len(mask) - num_kept :]])
+    num_old = len(answer) - num_new
+    of_answer = np.concatenate([np.ones(num_new, dtype=np.uint8), mask[len(mask) - num_old :]])
     return np.concatenate([prompt, answer]).astype(np.int32), np.concatenate([of_prompt, of_answer])
 
 
@@ -233,7 +238,7 @@ def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
     end, beginning = unguarded(text[max(0, start - 20) : start]), unguarded(text[start : start + 20])
     otherwise = "" if only_last else ", or set pack.loss_on: last_turn"
     return DataError(
-        f"{place(row)}: the tokenizer joins the end of a prompt, {end!r}, with the answer "
+        f"{location(row)}: the tokenizer joins the end of a prompt, {end!r}, with the answer "
         f"that follows, {beginning!r}: the prompt that a served model is given would not be in the row",
         hint="give a template in model.chat_template whose generation prompt does not end in white space, "
         f"or take the white space off the beginning of the answer{otherwise}",
@@ -241,7 +246,7 @@ def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
 
 
 def _encode_text(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
-    """Train all of a text and the end token after it."""
+    """Train the whole text and the end token after it."""
     encoded = encode(tokenizer, [row.text for row in rows], add_special_tokens=True)
     end = tokenizer.eos_token_id
     for row, tokens in zip(rows, encoded.pieces(encoded.ids), strict=True):
@@ -272,11 +277,11 @@ def _take_ids(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
             wrong = ids[(ids < 0) | (ids >= limit)][0]
             raise _bad_ids(row.row, f"token id {wrong}: the tokenizer has {limit}", "tokenize with this model's own")
         trained = labels != IGNORED
-        if (wrong_at := np.flatnonzero(trained & (labels != ids))).size:
-            at = int(wrong_at[0])
+        if (mismatches := np.flatnonzero(trained & (labels != ids))).size:
+            index = int(mismatches[0])
             raise _bad_ids(
                 row.row,
-                f"label {labels[at]} at token {at}, whose id is {ids[at]}",
+                f"label {labels[index]} at token {index}, whose id is {ids[index]}",
                 "a label is the id of its own token (labels are not shifted), or -100",
             )
         yield _trained(row.row, ids.astype(np.int32), trained.astype(np.uint8))
@@ -289,15 +294,16 @@ def _ints(row: Row, name: str) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
-def _bad_ids(row: Row, what: str, hint: str) -> DataError:
-    return DataError(f"{place(row)}: {what}", hint=hint)
+def _bad_ids(row: Row, problem: str, hint: str) -> DataError:
+    return DataError(f"{location(row)}: {problem}", hint=hint)
 
 
 def _trained(row: Row, ids: Ints, mask: Ints) -> Piece:
+    """Return ids and mask; refuse a row without any trained token."""
     mask[:1] = 0  # nothing predicts the first token
     if not mask.any():
         raise DataError(
-            f"{place(row)}: no token of this row would be trained",
+            f"{location(row)}: no token of this row would be trained",
             hint="check pack.loss_on and the `weight` of its messages, or drop the row",
         )
     return ids, mask

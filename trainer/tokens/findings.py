@@ -19,7 +19,7 @@ from trainer.tokens.arrays import Ints
 from trainer.tokens.batch import coder_of
 from trainer.tokens.chat import Renderer
 from trainer.tokens.dates import DATE_VARIABLE, formats_of_today, takes_a_date, with_fixed_date
-from trainer.tokens.encode import place
+from trainer.tokens.encode import location
 from trainer.tokens.splits import TokenSplit, first_row
 from trainer.tokens.store import StoredShape, TokenStore
 
@@ -54,7 +54,7 @@ def unusable_rows(path: Path, renderer: Renderer, shape: StoredShape) -> list[Fi
                 rule = "F015"
                 encode(renderer.tokenizer, rendered)
             except DataError:
-                failures[rule].append(place(row))
+                failures[rule].append(location(row))
     return [
         Finding(rule, f"{len(positions)} of the first {tried}", len(positions), rows=tuple(positions[:NUM_LISTED]))
         for rule, positions in failures.items()
@@ -100,4 +100,4 @@ def _num_prompt_tokens(store: TokenStore, row: int) -> int:
 
 def _listed(train: TokenSplit, before: TokenStore, rows: Ints, recipe: Recipe) -> CountedRows:
     listed = before.row_index[rows[: recipe.data.lint.max_rows_listed]]
-    return CountedRows(len(rows), tuple(place(exact_json.loads(text)) for text in train.rows(listed)))
+    return CountedRows(len(rows), tuple(location(exact_json.loads(text)) for text in train.rows(listed)))

@@ -1,4 +1,4 @@
-"""Hands tool calls to a chat template in the form that it takes: arguments as objects or text, ids as it wants them."""
+"""Pass tool calls to a chat template in the form that it accepts: arguments as objects or text, ids of 9 signs."""
 
 from __future__ import annotations
 
@@ -16,33 +16,40 @@ ID_LENGTH = 9
 FITTING_ID = re.compile(r"[A-Za-z0-9]{9}")
 """Source: Mistral's chat templates, which raise on any other."""
 FIRST_MARK = 7 * 10**38
-"""A number stands in the template's place for one that a double does not hold; no row has 39 digits beginning so."""
+"""First of the numbers that stand for numbers beyond a double: 39 digits that no row contains."""
 
 
 class ToolCallForm(NamedTuple):
-    """How tool calls are handed to a template."""
+    """Form of tool calls for a template."""
 
     has_text_arguments: bool = False
     has_short_ids: bool = False
 
     def described(self) -> str:
-        """Say how it differs from rows as they are kept."""
+        """Describe the differences from canonical rows."""
         parts = ("arguments as JSON text", self.has_text_arguments), (f"ids of {ID_LENGTH} signs", self.has_short_ids)
         return ", ".join(text for text, is_so in parts if is_so)
 
 
 FORMS = (ToolCallForm(), ToolCallForm(True), ToolCallForm(False, True), ToolCallForm(True, True))
-"""The forms that are tried, in this order."""
+"""Forms in the order in which they are tried."""
 
 
 @dataclass
 class Numbers:
-    """Numbers that Python would write otherwise than the row does, and what stands in their place meanwhile."""
+    """Numbers that Python would not write as the row does, each replaced by a whole number while a template renders.
+
+    Example:
+        >>> numbers = Numbers()
+        >>> hidden = numbers.hidden({"price": ExactNumber("1.10")})
+        >>> numbers.restored(f"costs {hidden['price']}")
+        'costs 1.10'
+    """
 
     texts: list[str] = field(default_factory=list)
 
     def hidden(self, value: Any) -> Any:
-        """Return a value with whole numbers in place of such numbers: templates write those digit by digit."""
+        """Return a value with whole numbers in place of such numbers: templates write whole numbers digit by digit."""
         if isinstance(value, ExactNumber):
             self.texts.append(value.text)
             return FIRST_MARK + len(self.texts) - 1
@@ -50,15 +57,15 @@ class Numbers:
             return {key: self.hidden(item) for key, item in value.items()}
         return [self.hidden(item) for item in value] if isinstance(value, list) else value
 
-    def shown(self, text: str) -> str:
-        """Put the numbers back."""
+    def restored(self, text: str) -> str:
+        """Return the text with the original numbers."""
         for index, digits in enumerate(self.texts):
             text = text.replace(str(FIRST_MARK + index), digits)
         return text
 
 
 def has_calls(messages: Sequence[Row]) -> bool:
-    """Whether any turn calls a tool."""
+    """Tell whether any turn calls a tool."""
     return any(message.get("tool_calls") for message in messages)
 
 
@@ -75,14 +82,14 @@ def choose_form(messages: Sequence[Row], render: Callable[[ToolCallForm], str]) 
 
 
 def _writes_python(messages: Sequence[Row], text: str) -> bool:
-    """Whether a template joins arguments to its text as Python writes them, `{'n': 0}`: it expects text."""
+    """Tell whether a template writes arguments as Python does, `{'n': 0}`: it expects them as text."""
     calls = (call.get("function", call) for message in messages for call in message.get("tool_calls") or [])
     arguments = [call["arguments"] for call in calls if isinstance(call.get("arguments"), dict) and call["arguments"]]
     return any(str(value) in text and str(value) != json.dumps(value) for value in arguments)
 
 
 def fitted(messages: Sequence[Row], form: ToolCallForm, numbers: Numbers) -> list[Row]:
-    """Return turns in a form, without the weights that only training needs."""
+    """Return turns in a form, without their weights, which only training needs."""
     names = _short_ids(messages) if form.has_short_ids else iter(())
     return [_fitted_turn(message, form, names, numbers) for message in messages]
 
@@ -110,12 +117,12 @@ def _fitted_call(call: Row, form: ToolCallForm, names: Iterator[str], numbers: N
 def _short_ids(messages: Sequence[Row]) -> Iterator[str]:
     """Yield the id of each call and of each result, in their order: the same for a call and its result.
 
-    A result without an id answers the first call that waits for one.
+    A result without an id answers the first call without a result.
     """
     waiting: list[str] = []
     for number, message in enumerate(messages):
-        for place, call in enumerate(message.get("tool_calls") or []):
-            name = _short_id(str(call.get("id") or f"{number}.{place}"))
+        for index, call in enumerate(message.get("tool_calls") or []):
+            name = _short_id(str(call.get("id") or f"{number}.{index}"))
             waiting.append(name)
             yield name
         if message["role"] == "tool":

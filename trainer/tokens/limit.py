@@ -1,4 +1,7 @@
-"""Rows over the longest length: dropped, or their oldest prompt tokens are; a target is never cut."""
+"""Shorten or drop rows over the longest length; a trained token is never cut.
+
+max_length 5, mask 0 0 0 0 1 1 (six tokens)     truncate_prompt: the first token goes       else: the row goes
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def write_shortened(store: TokenStore, target: Path, *, max_length: int, truncat
         store: Rows of any length.
         target: The new token file.
         max_length: Tokens of the longest sequence; of a pair, of the prompt and its longer answer.
-        truncate_prompt: Drop the oldest tokens before the first trained one instead of the row, one at least is kept.
+        truncate_prompt: Drop the oldest tokens before the first trained one, all but one at most, instead of the row.
     """
     excess = np.maximum(store.sequence_lengths() - max_length, 0).tolist()
     with TokenWriter(target, segments=store.segments) as writer:
@@ -27,17 +30,25 @@ def write_shortened(store: TokenStore, target: Path, *, max_length: int, truncat
             lines: list[int] = []
             pieces: list[Piece] = []
             for row in range(first, min(first + ROWS_AT_ONCE, len(store))):
-                kept = store.pieces(row)
+                row_pieces = store.pieces(row)
                 if excess[row]:
-                    kept = _without_oldest(kept, excess[row]) if truncate_prompt else []
-                if kept:
+                    row_pieces = _without_oldest(row_pieces, excess[row]) if truncate_prompt else []
+                if row_pieces:
                     lines.append(int(store.row_index[row]))
-                    pieces += kept
+                    pieces += row_pieces
             writer.add(lines, pieces)
 
 
 def _without_oldest(pieces: list[Piece], excess: int) -> list[Piece]:
-    """Drop the oldest tokens; nothing is left where the target alone is too long."""
+    """Drop the oldest tokens; return no pieces where the trained part alone is too long.
+
+    Example:
+        >>> [(ids, mask)] = _without_oldest([(np.arange(6), np.array([0, 0, 0, 0, 1, 1]))], excess=1)
+        >>> ids.tolist(), mask.tolist()
+        ([1, 2, 3, 4, 5], [0, 0, 0, 1, 1])
+        >>> _without_oldest([(np.arange(6), np.array([0, 0, 0, 0, 1, 1]))], excess=4)
+        []
+    """
     (ids, mask), *answers = pieces
     num_untrained = int(mask.argmax()) if mask.any() else len(mask)
     return [(ids[excess:], mask[excess:]), *answers] if excess < num_untrained else []

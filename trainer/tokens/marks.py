@@ -1,7 +1,7 @@
-"""Where `{% generation %}` marks of a chat template stand in the rendered text.
+"""Locate `{% generation %}` marks of a chat template in the rendered text.
 
-transformers reports such places only together with ids of its own; printing a character at each mark gives them for any
-text, and shows that nothing else was changed.
+transformers reports their positions only with token ids of its own. Here the template prints a private character, a
+sentinel, at each mark: that gives positions in any text, and shows that the text is otherwise unchanged.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ PRIVATE_USE = range(0xE000, 0xF900)
 
 
 def has_marks(template: str) -> bool:
-    """Tell whether a template marks what the model writes; a comment that mentions marks does not count."""
+    """Tell whether a template marks assistant turns; marks inside comments do not count."""
     return bool(GENERATION_MARK.search(TEMPLATE_COMMENT.sub("", template)))
 
 
 def pick_sentinels(text: str) -> tuple[str, str]:
-    """Return two private-use characters that the text does not have."""
+    """Return two private-use characters that are not in the text."""
     free = (chr(code) for code in PRIVATE_USE if chr(code) not in text)
     return next(free), next(free)
 
 
 def with_sentinels(template: str, sentinels: tuple[str, str]) -> str:
-    """Print a sentinel where each generation mark stands; the mark itself stays, for its effect on white space."""
+    """Print a sentinel at each generation mark; the mark itself stays, for its effect on white space."""
 
     def replace(match: re.Match[str]) -> str:
         sentinel = sentinels[match["tag"].startswith("end")]
@@ -38,7 +38,12 @@ def with_sentinels(template: str, sentinels: tuple[str, str]) -> str:
 
 
 def find_sentinels(marked: str, sentinels: tuple[str, str]) -> tuple[list[Span], str]:
-    """Return the spans between sentinels, as places in the text without them, and that text."""
+    """Return the spans between sentinels, as positions in the text without sentinels, and that text.
+
+    Example:
+        >>> find_sentinels("Hi #Hello~ bye", ("#", "~"))
+        ([(3, 8)], 'Hi Hello bye')
+    """
     spans: list[Span] = []
     plain: list[str] = []
     length = start = 0

@@ -1,10 +1,10 @@
-"""Which rows share a sequence: best-fit-decreasing over all rows at once, every row whole and once.
+"""Pack rows into sequences by best-fit-decreasing over all rows; no row is split or repeated.
 
     capacity 8, lengths [5, 3, 4, 4, 6]   ->   [[6], [5, 3], [4, 4]]
 
-Longest rows first, each into the fullest pack that still takes it. Rows of one length are placed together: a pack that
-took one of them is now the fullest that takes the next, so it takes as many as fit, and packs of equal room are served
-at once. The packs are those of row after row; the time grows with the number of lengths, not of rows.
+Longest rows first, each into the fullest pack with enough room. Rows of equal length are placed together: after the
+first one, the same pack is the fullest with enough room, so it takes as many as fit; packs of equal room are filled in
+one operation. The result equals that of row after row; the time grows with the number of lengths, not of rows.
 
 Source: https://arxiv.org/abs/2404.10830 (best-fit packing, no truncation).
 """
@@ -66,6 +66,11 @@ def pack_rows(rows: Sequence[int] | Ints, lengths: Ints, *, capacity: int) -> Pa
         rows: Row numbers; one that occurs twice is packed twice.
         lengths: Tokens of every row of the store, at least one each.
         capacity: Tokens of a pack; no row is longer.
+
+    Example:
+        >>> plan = pack_rows(range(5), np.array([5, 3, 4, 4, 6]), capacity=8)
+        >>> [plan[index] for index in range(len(plan))]
+        [[4], [0, 1], [2, 3]]
     """
     numbers = np.asarray(rows, dtype=np.int32)
     sizes = np.asarray(lengths)[numbers]
@@ -81,22 +86,22 @@ def pack_rows(rows: Sequence[int] | Ints, lengths: Ints, *, capacity: int) -> Pa
 
 @dataclass
 class _OpenPacks:
-    """Packs by the room that they still have."""
+    """Packs by their room: the tokens that they can still take."""
 
     rooms: list[int] = field(default_factory=list)
     packs: dict[int, list[Ints]] = field(default_factory=dict)
 
     def take_tightest(self, size: int) -> tuple[int, Ints] | None:
-        """Remove and return the smallest room of at least `size`, and all packs that have it."""
-        at = bisect_left(self.rooms, size)
-        if at == len(self.rooms):
+        """Remove and return the smallest room of at least `size`, and all packs with that room."""
+        index = bisect_left(self.rooms, size)
+        if index == len(self.rooms):
             return None
-        room = self.rooms.pop(at)
+        room = self.rooms.pop(index)
         groups = self.packs.pop(room)
         return room, groups[0] if len(groups) == 1 else np.concatenate(groups)
 
     def put(self, room: int, packs: Ints) -> None:
-        """Add packs; full ones take nothing more and are left out."""
+        """Add packs, unless they are full."""
         if room == 0 or not len(packs):
             return
         if room in self.packs:
@@ -107,7 +112,7 @@ class _OpenPacks:
 
 
 def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
-    """Return the pack of each row; `sizes` fall."""
+    """Return the pack of each row, for sizes in falling order."""
     result = np.empty(len(sizes), dtype=np.int32)
     bounds = np.flatnonzero(np.diff(sizes, prepend=-1, append=-1)).tolist()
     open_packs = _OpenPacks()
@@ -115,18 +120,18 @@ def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
     for first, last in pairwise(bounds):
         size = int(sizes[first])
         while first < last:
-            found = open_packs.take_tightest(size)
-            if found is None:
+            tightest = open_packs.take_tightest(size)
+            if tightest is None:
                 num_new = -(-(last - first) // (capacity // size))
-                found = capacity, np.arange(num_packs, num_packs + num_new, dtype=np.int32)
+                tightest = capacity, np.arange(num_packs, num_packs + num_new, dtype=np.int32)
                 num_packs += num_new
-            room, packs = found
-            each = room // size
-            num_used = min(len(packs), -(-(last - first) // each))
-            count = min(last - first, num_used * each)
-            result[first : first + count] = np.repeat(packs[:num_used], each)[:count]
-            in_last = count - (num_used - 1) * each
-            open_packs.put(room - each * size, packs[: num_used - 1])
+            room, packs = tightest
+            per_pack = room // size
+            num_used = min(len(packs), -(-(last - first) // per_pack))
+            count = min(last - first, num_used * per_pack)
+            result[first : first + count] = np.repeat(packs[:num_used], per_pack)[:count]
+            in_last = count - (num_used - 1) * per_pack  # the last used pack may take fewer rows
+            open_packs.put(room - per_pack * size, packs[: num_used - 1])
             open_packs.put(room - in_last * size, packs[num_used - 1 : num_used])
             open_packs.put(room, packs[num_used:])
             first += count

@@ -1,45 +1,45 @@
-"""Say where a template opens an answer differently from its generation prompt, and what makes both the same."""
+"""Explain where a template opens an answer otherwise than its generation prompt, and suggest a remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from trainer.errors import DataError
-from trainer.tokens.encode import Row, place
+from trainer.tokens.encode import Row, location
 from trainer.tokens.reasoning import shared_opening
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
-"""Template variables by which families choose whether an answer begins with reasoning."""
-SHOWN = 40
+"""Template variables that switch reasoning on or off."""
+MESSAGE_CHARACTERS = 40
 """Characters of either text in a message."""
 
 
 def prompt_differs(render: Callable[..., str], row: Row, messages: list[Row], index: int) -> DataError:
-    """Return the error for a turn that does not follow the prompt which a served model is given.
+    """Return the error for a turn that does not begin with its prompt in serving.
 
     Args:
-        render: Renders messages of a row; with `prompt=True` as what a model is asked to go on with.
+        render: Renders messages of a row; with `prompt=True` a prompt, up to the opening of the answer.
         row: The row.
         messages: Its turns.
         index: The turn.
     """
-    prompt, whole = render(row, messages[:index], prompt=True), render(row, messages[: index + 1])
-    shared = len(shared_opening(prompt, whole))
-    ends, goes_on = prompt[shared : shared + SHOWN], whole[shared : shared + SHOWN]
-    way = next(_ways(render, row, messages, index), None)
+    prompt, text = render(row, messages[:index], prompt=True), render(row, messages[: index + 1])
+    shared = len(shared_opening(prompt, text))
+    ends, goes_on = prompt[shared : shared + MESSAGE_CHARACTERS], text[shared : shared + MESSAGE_CHARACTERS]
+    remedy = next(_remedies(render, row, messages, index), None)
     return DataError(
-        f"{place(row)}: the chat template opens turn {index} differently from its generation prompt, so the answer "
+        f"{location(row)}: the chat template opens turn {index} differently from its generation prompt, so the answer "
         "would be trained after another prompt than the model will see: "
         f"the prompt ends in {ends!r}, where the row has {goes_on!r}",
-        hint=way or f"give a template in model.chat_template whose generation prompt does not end in {ends!r}",
+        hint=remedy or f"give a template in model.chat_template whose generation prompt does not end in {ends!r}",
     )
 
 
-def _ways(render: Callable[..., str], row: Row, messages: list[Row], index: int) -> Iterator[str]:
-    """Yield the template variables with which the turn follows its prompt."""
-    given = row.get("chat_template_kwargs") or {}
+def _remedies(render: Callable[..., str], row: Row, messages: list[Row], index: int) -> Iterator[str]:
+    """Yield template variables with which the turn begins with its prompt."""
+    variables = row.get("chat_template_kwargs") or {}
     for name, value in ((name, value) for name in THINKING_SWITCHES for value in (False, True)):
-        tried = {**row, "chat_template_kwargs": {**given, name: value}}
-        if render(tried, messages[: index + 1]).startswith(render(tried, messages[:index], prompt=True)):
-            where = "chat_template_kwargs of the row" if name in given else "model.chat_template_kwargs"
+        changed = {**row, "chat_template_kwargs": {**variables, name: value}}
+        if render(changed, messages[: index + 1]).startswith(render(changed, messages[:index], prompt=True)):
+            where = "chat_template_kwargs of the row" if name in variables else "model.chat_template_kwargs"
             yield f"set {where}: {{{name}: {str(value).lower()}}}, or give another template in model.chat_template"

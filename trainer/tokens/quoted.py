@@ -1,8 +1,11 @@
-"""Tokenize guarded texts: a special token that a row quotes becomes plain text, the template's own stay special.
+"""Tokenize guarded texts: special tokens that a row quotes become plain text, those of the template stay special.
 
-A second tokenizer does it, which differs from the model's in one thing: its added tokens are written in private-use
-characters that no text has, as long as the tokens themselves. The template's tokens are written so before the text is
-tokenized; what a row quotes is then no token, and every offset stays where it was.
+A second tokenizer has other names for its added tokens: private-use characters that occur in no text, equally long. The
+template's tokens are renamed in the text before it is tokenized. Quoted tokens keep their spelling, which is no token
+there, and all offsets stay the same.
+
+    text       <|end|>What is <|end|>?       the first by the template, the second quoted by a row, with a guard
+    renamed    xxxxxxxWhat is <|end|>?       x: a private-use character; `xxxxxxx` is one token, `<|end|>` is text
 """
 
 from __future__ import annotations
@@ -26,29 +29,29 @@ PLAIN_ONLY = "take these special tokens out of the rows, or train a model whose 
 
 
 class Reading(NamedTuple):
-    """Ids of a text, and where each token stands in it as it was given: (begin, end)."""
+    """Ids of a text, and (begin, end) of each token in the guarded text."""
 
     ids: list[int]
     offsets: Offsets
 
 
 class QuotingTokenizer:
-    """The tokenizer that takes special tokens only where the template writes them.
+    """Tokenize special tokens only where the template has written them.
 
     Args:
         tokenizer: The model's, of transformers' fast kind.
         base: Code point of the first stand-in.
 
     Raises:
-        DataError: It does not give the same ids as the model's own.
+        DataError: It does not give the same ids as the model's tokenizer.
     """
 
     def __init__(self, tokenizer: Any, base: int) -> None:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         added = {token["content"]: token["id"] for token in state["added_tokens"]}
-        # Whether one that stands for a word of its own is a token depends on its neighbours: it keeps its name.
+        # a single-word token is recognised by its neighbours, so it keeps its name
         words = {token["content"] for token in state["added_tokens"] if token["single_word"]}
-        self.names = {text: chr(base + at) * len(text) for at, text in enumerate(added) if text not in words}
+        self.names = {text: chr(base + index) * len(text) for index, text in enumerate(added) if text not in words}
         self.renamed, self.tokens = any_of(self.names), any_of(added)
         unknown = _rename(state, self.names)
         self.backend = Tokenizer.from_str(json.dumps(state))
@@ -60,8 +63,8 @@ class QuotingTokenizer:
 
     def _check(self, tokenizer: Any, added: dict[str, int]) -> None:
         texts = [f"{text}a {text} b{text}\n{text}" for text in added]
-        whole = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        for text, ids, reading in zip(texts, whole, self.read(texts, add_special_tokens=False), strict=True):
+        expected = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for text, ids, reading in zip(texts, expected, self.read(texts, add_special_tokens=False), strict=True):
             if ids != reading.ids:
                 raise DataError(
                     f"rows quote special tokens, and this tokenizer cannot be kept from reading {text[:40]!r} as such",
@@ -72,28 +75,34 @@ class QuotingTokenizer:
         """Tokenize guarded texts.
 
         Raises:
-            DataError: What a row quotes becomes a special token all the same.
+            DataError: A quoted token becomes special all the same.
         """
         renamed = [self.renamed.sub(lambda match: self.names[match[0]], text) for text in texts]
         plain = [without_guards(text) for text in renamed]
         encodings = self.backend.encode_batch([text for text, _ in plain], add_special_tokens=add_special_tokens)
         readings = []
-        for text, (_, places), encoding in zip(texts, plain, encodings, strict=True):
+        for text, (_, positions), encoding in zip(texts, plain, encodings, strict=True):
             ids = [self.ids.get(id_, id_) for id_ in encoding.ids]
             written = sum(1 for _ in self.tokens.finditer(text)) + sum(encoding.special_tokens_mask)
             if np.isin(ids, self.special).sum() > written:
                 raise DataError(f"{unguarded(text)[:80]!r}: special tokens in it cannot be plain text", hint=PLAIN_ONLY)
-            readings.append(Reading(ids, [_moved(low, high, places) for low, high in encoding.offsets]))
+            readings.append(Reading(ids, [_guarded_span(low, high, positions) for low, high in encoding.offsets]))
         return readings
 
 
-def _moved(low: int, high: int, places: list[int]) -> tuple[int, int]:
-    begin = places[low] if low < len(places) else (places[-1] + 1 if places else 0)
-    return begin, max(begin, places[high - 1] + 1) if high > low else begin
+def _guarded_span(low: int, high: int, positions: list[int]) -> tuple[int, int]:
+    """Return a span of the plain text as a span of the guarded text, given the positions of its characters.
+
+    Example:
+        >>> _guarded_span(0, 2, [0, 2, 3])  # a guard follows the first character
+        (0, 3)
+    """
+    begin = positions[low] if low < len(positions) else (positions[-1] + 1 if positions else 0)
+    return begin, max(begin, positions[high - 1] + 1) if high > low else begin
 
 
 def _rename(state: Row, names: dict[str, str]) -> str | None:
-    """Write added tokens by other names, in the vocabulary as well; return the one for unknown text."""
+    """Rename added tokens, in the vocabulary as well; return the token of unknown text."""
     for token in state["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     model = state["model"]
@@ -113,10 +122,10 @@ def _rename(state: Row, names: dict[str, str]) -> str | None:
 
 
 def read_guarded(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> list[Reading]:
-    """Tokenize texts that hold guards.
+    """Tokenize texts with guards.
 
     Raises:
-        DataError: What a row quotes cannot be plain text.
+        DataError: A quoted token cannot be plain text.
     """
     if not texts:
         return []

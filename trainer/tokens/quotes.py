@@ -1,4 +1,4 @@
-"""Count the rows that quote special tokens of the model: they are trained as plain text, which somebody should know."""
+"""Count the rows that quote special tokens of the model, which are trained as plain text."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from trainer import exact_json
 from trainer.tokens.chat import Renderer
 from trainer.tokens.content import Row
-from trainer.tokens.encode import place
+from trainer.tokens.encode import location
 
 
 @dataclass
 class Quotes:
     """Rows of a file that quote special tokens."""
 
-    places: list[str] = field(default_factory=list)
+    locations: list[str] = field(default_factory=list)
     tokens: Counter[str] = field(default_factory=Counter)
-    """Token -> rows."""
+    """Token -> number of rows."""
     ends: list[str] = field(default_factory=list)
-    """Places of rows in which a turn ends with the model's own end token."""
+    """Locations of rows with a turn that ends with the model's end token."""
 
 
 def quotes_of(source: Path, renderer: Renderer) -> Quotes:
-    """Look through a JSONL file of rows; lines are only parsed where a token is written in them."""
+    """Search a JSONL file of rows; only lines with the spelling of a token are parsed."""
     guard, quotes = renderer.guard, Quotes()
     written = {json.dumps(token, ensure_ascii=False)[1:-1].encode(): token for token in guard.names}
     firsts = sorted({token[:1] for token in written})
@@ -42,15 +42,15 @@ def quotes_of(source: Path, renderer: Renderer) -> Quotes:
             row: Row = exact_json.loads(line)
             if "input_ids" in row or guard.row(row) is row:
                 continue
-            quotes.places.append(place(row))
+            quotes.locations.append(location(row))
             quotes.tokens.update({written[match] for match in tokens.findall(line)})
             if _ends_twice(row, renderer.end_tokens):
-                quotes.ends.append(place(row))
+                quotes.ends.append(location(row))
     return quotes
 
 
 def _ends_twice(row: Row, ends: tuple[str, ...]) -> bool:
-    """Whether an answer ends with an end token of its own, beside the template's."""
+    """Tell whether an answer ends with an end token beside the template's."""
     turns = [turn for name in ("messages", "chosen", "rejected") for turn in row.get(name, ())]
     answers = (
         turn["content"] for turn in turns if turn["role"] == "assistant" and isinstance(turn.get("content"), str)

@@ -1,11 +1,11 @@
-r"""Tell what an answer thinks from what it says, by the form that the chat template gives both.
+r"""Split answers into reasoning and content, by the form in which the chat template writes both.
 
-A template writes more into an answer than its content, and a tuned model learns to write the same:
+A tuned model writes the template's tags around its reasoning:
 
     Qwen3     <think>\nreasoning\n</think>\n\ncontent      without reasoning: <think>\n\n</think>\n\ncontent
     gpt-oss   <|channel|>analysis<|message|>reasoning<|end|><|start|>assistant<|channel|>final<|message|>content
 
-The form is read off two answers that the template renders, one with reasoning and one without.
+The form follows from two answers that the template renders, one with reasoning and one without.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 from trainer.errors import DataError
@@ -30,7 +30,7 @@ LAST_TAG = re.compile(r"<[^<>\s]+>\Z")
 
 @dataclass(frozen=True)
 class ReasonedAnswer:
-    """An answer in two."""
+    """Reasoning and content of an answer."""
 
     reasoning: str
     content: str
@@ -38,15 +38,24 @@ class ReasonedAnswer:
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """How a template writes answers.
+    """Form in which a template writes answers.
 
     Args:
-        opening: What reasoning begins with, in the answer or at the end of the prompt.
-        closing: What stands before the content, whether there is reasoning or not.
-        between: What stands between reasoning and `closing`.
-        prefix: What stands before the content of an answer without reasoning, as the template writes it.
-        key: Key of a message that the template takes reasoning from; None where it knows none.
-        special: Special tokens, which are no part of a text.
+        opening: Text before reasoning, in the answer or at the end of the prompt.
+        closing: Text before the content, with or without reasoning.
+        between: Text between reasoning and `closing`.
+        prefix: Text before the content of an answer without reasoning.
+        key: Key of a message that the template reads reasoning from; None: no key.
+        special: Special tokens, which are removed from texts.
+
+    Example:
+        >>> form = AnswerForm(key="reasoning_content")
+        >>> form.split("<think>2 + 2</think>4")
+        ReasonedAnswer(reasoning='2 + 2', content='4')
+        >>> form.split("2 + 2</think>4", prompt="<think>")
+        ReasonedAnswer(reasoning='2 + 2', content='4')
+        >>> form.split("4") is None
+        True
     """
 
     opening: str = THINK[0]
@@ -57,19 +66,19 @@ class AnswerForm:
     special: tuple[str, ...] = ()
 
     def split(self, text: str, *, prompt: str = "") -> ReasonedAnswer | None:
-        """Return reasoning and content of an answer; None where it is content alone.
+        """Return reasoning and content of an answer; None: only content.
 
-        Reasoning that is never closed is all there is: the content is empty.
+        After reasoning that is never closed, the content is empty.
 
         Args:
-            text: The answer with its special tokens, as far as its source tells them.
-            prompt: The end of what it answers, which may have opened the reasoning.
+            text: The answer with its special tokens, as far as they are available.
+            prompt: The end of the prompt, which may open the reasoning.
         """
-        start, asked = text.lstrip(), prompt.rstrip()
+        start, prompt_end = text.lstrip(), prompt.rstrip()
         for opening, closing in dict.fromkeys([(self.opening, self.closing), THINK]):
-            is_open = start.startswith(opening) or asked.endswith(opening)
-            is_own = self.key is not None and closing == self.closing
-            if closing in text and (is_open or is_own):
+            is_open = start.startswith(opening) or prompt_end.endswith(opening)
+            is_template = self.key is not None and closing == self.closing
+            if closing in text and (is_open or is_template):
                 reasoning, content = text.split(closing, 1)
                 reasoning = reasoning.strip().removeprefix(opening).removesuffix(self.between)
                 return ReasonedAnswer(self._plain(reasoning), self._plain(content))
@@ -89,24 +98,24 @@ THINKING = AnswerForm()
 
 
 def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerForm:
-    """Return how a template writes answers.
+    """Return the form in which a template writes answers.
 
     Args:
-        render: Renders messages; with `prompt=True` as what a model is asked to go on with.
+        render: Renders messages; with `prompt=True` a prompt, up to the opening of the answer.
         special: The tokenizer's special tokens.
     """
-    asked = [{"role": "user", "content": QUESTION}]
+    question: list[Message] = [{"role": "user", "content": QUESTION}]
     try:
-        prompt = render(asked, prompt=True)
+        prompt = render(question, prompt=True)
     except DataError:  # no template, or one that refuses so short a conversation
         return AnswerForm(special=special)
-    prefix = _before_content(render, prompt, asked, {}) or ""
+    prefix = _before_content(render, prompt, question, {}) or ""
     for key in REASONING_KEYS:
-        written = _before_content(render, prompt, asked, {key: REASONING})
+        written = _before_content(render, prompt, question, {key: REASONING})
         if written is not None and REASONING in written:
-            opening, _, rest = written.partition(REASONING)
-            closing = _closing(rest, prefix)
-            between = rest.strip().removesuffix(closing)
+            opening, _, after = written.partition(REASONING)
+            closing = _closing(after, prefix)
+            between = after.strip().removesuffix(closing)
             return AnswerForm(opening.strip() or _last_tag(prompt), closing, between, prefix, key, special)
     return AnswerForm(prefix=prefix, special=special)
 
@@ -114,14 +123,14 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
 def split_tokens(
     form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]
 ) -> ReasonedAnswer | None:
-    """Return reasoning and content of generated tokens; None where they are content alone."""
+    """Return reasoning and content of generated tokens; None: only content."""
     end = tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)
     parts = form.split(_written(form, tokenizer, list(answer)), prompt=str(end))
     return parts and ReasonedAnswer(unguarded(parts.reasoning), unguarded(parts.content))
 
 
 def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:
-    """Return the text of generated tokens, with a guard in what merely spells a special token."""
+    """Return the text of generated tokens, with a guard in plain text that spells a special token."""
     text = str(tokenizer.decode(ids, skip_special_tokens=False))
     tokens = any_of(token for token in form.special if len(token) > 1)
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if str(token) in form.special}
@@ -133,29 +142,29 @@ def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:
     return "".join(run if is_special else split(run.replace(GUARD, GUARD * 2), tokens) for is_special, run in decoded)
 
 
-def _before_content(render: Callable[..., str], prompt: str, asked: list[Message], extra: Message) -> str | None:
-    """Return what an answer begins with before its content; None where it does not follow its prompt."""
+def _before_content(render: Callable[..., str], prompt: str, question: list[Message], extra: Message) -> str | None:
+    """Return the text of an answer before its content; None where it does not begin with its prompt."""
     try:
-        whole = render([*asked, {"role": "assistant", "content": CONTENT, **extra}])
+        text = render([*question, {"role": "assistant", "content": CONTENT, **extra}])
     except DataError:
         return None
-    if not whole.startswith(prompt) or CONTENT not in whole[len(prompt) :]:
+    if not text.startswith(prompt) or CONTENT not in text[len(prompt) :]:
         return None
-    return whole[len(prompt) :].partition(CONTENT)[0]
+    return text[len(prompt) :].partition(CONTENT)[0]
 
 
-def _closing(rest: str, prefix: str) -> str:
-    """Return what opens the content whether there is reasoning or not: the end that both forms share."""
-    shared = shared_opening(rest[::-1], prefix[::-1])[::-1].strip()
-    return shared or rest.strip() or THINK[1]
+def _closing(after: str, prefix: str) -> str:
+    """Return the common end of the texts before the content, with reasoning (`after`) and without (`prefix`)."""
+    shared = shared_opening(after[::-1], prefix[::-1])[::-1].strip()
+    return shared or after.strip() or THINK[1]
 
 
 def shared_opening(left: str, right: str) -> str:
-    """Return the characters that two texts begin with in common."""
-    length = next((at for at, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), None)
-    return left[: min(len(left), len(right)) if length is None else length]
+    """Return the longest common prefix of two texts."""
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))
+    return "".join(character for character, _ in equal)
 
 
 def _last_tag(prompt: str) -> str:
-    found = LAST_TAG.search(prompt.rstrip())
-    return found[0] if found else THINK[0]
+    match = LAST_TAG.search(prompt.rstrip())
+    return match[0] if match else THINK[0]

@@ -15,7 +15,7 @@ from trainer.errors import DataError
 from trainer.recipe.data import PackSection
 from trainer.tokens.arrays import Ints
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import place
+from trainer.tokens.encode import location
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.store import TokenStore
 
@@ -74,7 +74,7 @@ def fit_splits(splits: list[TokenSplit], section: PackSection) -> dict[str, list
         shorter.replace(split.tokens_path)  # the cache keeps the long one
         split.store = TokenStore.load(split.tokens_path)
         if len(lost):
-            dropped[split.name] = [place(exact_json.loads(row)) for row in split.rows(lost)]
+            dropped[split.name] = [location(exact_json.loads(row)) for row in split.rows(lost)]
     if not len(splits[0].store):
         raise DataError(
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
@@ -89,7 +89,7 @@ def _overlong_error(splits: list[TokenSplit], split: TokenSplit, limit: int) -> 
     [row] = split.rows(np.array([first]))
     lines = [
         f"{np.count_nonzero(lengths > limit)} of {len(lengths)} rows are longer than pack.max_length {limit} tokens, "
-        f"the first is {place(exact_json.loads(row))}",
+        f"the first is {location(exact_json.loads(row))}",
         *_histogram_lines(lengths),
         "max_length that keeps " + ", ".join(f"{share} %: {length}" for share, length in keeps.items()),
     ]

@@ -1,11 +1,14 @@
-"""Token files: flat arrays with offsets, in safetensors, memory-mapped.
+"""Read and write token files: flat arrays with offsets, in safetensors, memory-mapped.
 
     input_ids  int32  all tokens of all rows, one after another
     loss_mask  uint8  1 where the token is trained
     offsets    int64  segment i is input_ids[offsets[i]:offsets[i + 1]]
     row_index  int32  line (from 0) of each row in its JSONL file
 
-A supervised row is one segment; a preference row is three: prompt, chosen, rejected.
+A supervised row has one segment; a preference row has three: prompt, chosen, rejected.
+
+    two supervised rows of 3 and 2 tokens      input_ids  a a a b b      offsets  0 3 5
+    one preference row                         input_ids  p p c c c r    offsets  0 2 5 6
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, assert_never, get_args
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 
@@ -53,14 +56,14 @@ class TokenStore:
     segments: int
     """Segments a row: 1, or 3 for preference rows."""
     path: Path | None = None
-    """The file that the arrays are views of."""
+    """File of which the arrays are views; None: arrays in memory."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.row_index)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Send another process the path: it maps the same pages."""
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the path, so that another process maps the same pages."""
         if self.path is not None:
             return TokenStore.load, (self.path,)
         return TokenStore, (self.input_ids, self.loss_mask, self.offsets, self.row_index, self.segments)
@@ -75,7 +78,7 @@ class TokenStore:
         return np.diff(self.offsets[:: self.segments])
 
     def sequence_lengths(self) -> Ints:
-        """Return the tokens of the longest sequence of each row: of a pair, the prompt and its longer answer."""
+        """Return the tokens of the longest sequence of each row, (rows,): of a pair, prompt and longer answer."""
         parts = np.diff(self.offsets).reshape(-1, self.segments)
         longest: Ints = parts[:, 0] + parts[:, 1:].max(axis=1, initial=0)
         return longest
@@ -103,14 +106,14 @@ class TokenStore:
                 assert_never(self.shape)
 
     def _last_of_masks(self) -> Ints:
-        places = np.zeros(len(self), dtype=np.int64)
+        positions = np.zeros(len(self), dtype=np.int64)
         for rows, bounds, mask in self._masks():
             trained = np.flatnonzero(mask)
-            places[rows] = self.offsets[rows.start] + trained[np.searchsorted(trained, bounds[1:]) - 1]
-        return self.input_ids[places]
+            positions[rows] = self.offsets[rows.start] + trained[np.searchsorted(trained, bounds[1:]) - 1]
+        return self.input_ids[positions]
 
     def _masks(self) -> Iterator[tuple[slice, Ints, Ints]]:
-        """Yield some rows at a time: which, their bounds in the mask, and the mask."""
+        """Yield chunks of rows: a slice of the rows, their bounds in the mask, and the mask."""
         bounds = self.offsets[:: self.segments]
         first = 0
         while first < len(self):
@@ -137,7 +140,7 @@ class TokenStore:
 
     @classmethod
     def load(cls, path: Path) -> TokenStore:
-        """Map a file; nothing is read before it is used.
+        """Map a file; pages are read when they are used.
 
         Raises:
             StageError: It is damaged.
@@ -153,9 +156,9 @@ class TokenStore:
 
 
 class TokenWriter:
-    """Writes a token file row by row; the tokens wait on disk, not in memory.
+    """Write a token file row by row; the tokens are collected on disk, not in memory.
 
-    Used in a `with` block; the file is there when it ends without an error.
+    For use in a `with` block, which writes the file if it ends without an error.
     """
 
     def __init__(self, path: Path, *, segments: int) -> None:

@@ -293,9 +293,9 @@ def test_rows_that_quote_tokens_of_the_model_are_counted(tmp_path: Path) -> None
     said = ["Hello", "It is <|im_end|>, yes.", "`</s>`", "<|endoftext|> [INST] <pad", "Done.<|im_end|>"]
     rows = [{"messages": [user("Hi"), assistant(text)], "source": "a", "line": at} for at, text in enumerate(said)]
     quotes = quotes_of(tiny.write_rows(tmp_path / "rows.jsonl", rows), Renderer(tiny.make_tokenizer()))
-    assert quotes.places == ["a:1", "a:2", "a:4"] and quotes.ends == ["a:4"]
+    assert quotes.locations == ["a:1", "a:2", "a:4"] and quotes.ends == ["a:4"]
     assert quotes.tokens == {"<|im_end|>": 2, "</s>": 1}
-    note, warning = quote_findings(quotes.places, quotes.tokens, quotes.ends, len(rows))
+    note, warning = quote_findings(quotes.locations, quotes.tokens, quotes.ends, len(rows))
     assert (note.severity, warning.severity) == ("info", "warning")
     assert note.detail.startswith("3 rows quote <|im_end|>, </s>: trained as plain text")
     assert "extra_special_tokens" in str(warning.fix)

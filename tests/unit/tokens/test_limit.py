@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.stores import pair_store, row_store
 from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.limit import write_shortened
-from trainer.tokens.store import TokenStore, from_pairs, from_tokens
+from trainer.tokens.store import TokenStore
 
 
 def shortened(store: TokenStore, folder: Path, limit: int, *, truncate: bool = True) -> TokenStore:
@@ -17,7 +18,7 @@ def shortened(store: TokenStore, folder: Path, limit: int, *, truncate: bool = T
 
 
 def supervised(tokens: MaskedTokens, folder: Path, limit: int) -> MaskedTokens | None:
-    short = shortened(from_tokens([(0, tokens)]), folder, limit)
+    short = shortened(row_store([(tokens.ids, tokens.mask)]), folder, limit)
     if not len(short):
         return None
     ids, mask = short.row(0)
@@ -25,7 +26,7 @@ def supervised(tokens: MaskedTokens, folder: Path, limit: int) -> MaskedTokens |
 
 
 def pair(tokens: PairTokens, folder: Path, limit: int) -> PairTokens | None:
-    short = shortened(from_pairs([(0, tokens)]), folder, limit)
+    short = shortened(pair_store([(tokens.prompt, tokens.chosen, tokens.rejected)]), folder, limit)
     return PairTokens(*(ids.tolist() for ids in short.pair(0))) if len(short) else None
 
 
@@ -56,10 +57,8 @@ def test_rows_that_fit_keep_their_lines_and_order(
     tmp_path: Path, truncate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.tokens.limit.ROWS_AT_ONCE", 2)
-    rows = [
-        (line, MaskedTokens([line] * length, [0] * (length - 1) + [1])) for line, length in enumerate((3, 9, 2, 5, 9))
-    ]
-    short = shortened(from_tokens(rows), tmp_path, 5, truncate=truncate)
+    rows = [([line] * length, [0] * (length - 1) + [1]) for line, length in enumerate((3, 9, 2, 5, 9))]
+    short = shortened(row_store(rows), tmp_path, 5, truncate=truncate)
     assert short.row_index.tolist() == ([0, 1, 2, 3, 4] if truncate else [0, 2, 3])
     assert short.lengths().tolist() == ([3, 5, 2, 5, 5] if truncate else [3, 2, 5])
     assert short.num_trained().tolist() == [1] * len(short)
