@@ -60,7 +60,7 @@ class Usage:
         ]
         return "; ".join(parts)
 
-    def telling(self, ignored: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    def unused_meaningful(self, ignored: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         """Yield columns that are not used though their names say what they mean: name, meaning, rows."""
         is_raw = set(self.formats) == {"text"}
         for name, count in sorted(self.unused.items()):

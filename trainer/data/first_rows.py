@@ -39,7 +39,7 @@ def check_first_rows(recipe: Recipe, *, computed_fields: Iterable[str] = ()) -> 
     """
     Linter(recipe.data.lint)  # knows the rules that data.lint may name
     files = list(peek(recipe.data))
-    sides = [file for file in files if file.given.side != Side.BENCHMARK]
+    sides = [file for file in files if file.input_file.side != Side.BENCHMARK]
     kinds = {kind: ref for file in reversed(sides) for kind, ref in file.kinds.items()}
     reasons = sum((file.reasons for file in sides), Counter[str]())
     if reasons and not kinds and not unseen(recipe.data):

@@ -16,17 +16,17 @@ ONE_ANSWER = "to train a conversation beside its rejected answer, set data.sourc
 """What to do about rows that are read as pairs and meant as single ones."""
 
 
-def check_kinds(desk: RowSet, method: Method, *, has_system_prompt: bool) -> None:
+def check_kinds(row_set: RowSet, method: Method, *, has_system_prompt: bool) -> None:
     """Check that there are rows, all of one kind, and that they fit the method.
 
     Raises:
         DataError: naming the first row that does not fit.
     """
-    kinds = desk.table.columns["kind"][desk.table.columns["side"] != Side.BENCHMARK]
-    first = {kind: desk.table.ref(int(np.argmax(kinds == kind))) for kind in np.unique(kinds).tolist()}
+    kinds = row_set.table.columns["kind"][row_set.table.columns["side"] != Side.BENCHMARK]
+    first = {kind: row_set.table.ref(int(np.argmax(kinds == kind))) for kind in np.unique(kinds).tolist()}
     if not first:
-        listed = {reason: refs[0] for reason, refs in desk.ledger.listed.items()}
-        raise no_usable_rows(desk.ledger.reasons, listed, f"; {desk.ledger.path} says why of each row")
+        listed = {reason: refs[0] for reason, refs in row_set.counts.listed.items()}
+        raise no_usable_rows(row_set.counts.reasons, listed, f"; {row_set.counts.path} says why of each row")
     check_fit(first, method, has_system_prompt=has_system_prompt)
 
 
@@ -76,13 +76,13 @@ def check_fit(first: dict[int, str], method: Method, *, has_system_prompt: bool)
         )
 
 
-def check_split(desk: RowSet, sides: dict[str, Rows], num_groups: int) -> None:
+def check_split(row_set: RowSet, sides: dict[str, Rows], num_groups: int) -> None:
     """Refuse a split whose share was asked for and came out empty: evaluation would find out after the training.
 
     Raises:
         DataError: A side is empty.
     """
-    split = desk.data.split
+    split = row_set.data.split
     if not sides["train"].size:
         raise DataError(
             "no training rows are left", hint="see data.sources and data.split; every row was dropped or set aside"
@@ -90,21 +90,21 @@ def check_split(desk: RowSet, sides: dict[str, Rows], num_groups: int) -> None:
     for side, share in (("heldout", split.heldout), ("validation", split.validation)):
         if share and not sides[side].size:
             raise DataError(
-                f"data.split.{side} is {share:g} and no row could be set aside: {_why_undivided(desk, num_groups)}",
+                f"data.split.{side} is {share:g} and no row could be set aside: {_why_undivided(row_set, num_groups)}",
                 hint=f"bring more rows, give data.split.{side}_path, or set data.split.{side}: 0",
             )
 
 
-def _why_undivided(desk: RowSet, num_groups: int) -> str:
+def _why_undivided(row_set: RowSet, num_groups: int) -> str:
     """Say what is left of the rows, and what ties these together."""
-    rows = desk.rows[Side.SOURCE]
-    num_copies = desk.ledger.reasons["exact_duplicate"] + desk.ledger.reasons["near_duplicate"]
+    rows = row_set.rows[Side.SOURCE]
+    num_copies = row_set.counts.reasons["exact_duplicate"] + row_set.counts.reasons["near_duplicate"]
     left = f"{rows.size} rows are left after {num_copies} copies were removed" if num_copies else f"{rows.size} rows"
     if rows.size == 1:
         return left.replace("rows are", "row is", 1).replace("1 rows", "1 row", 1)
-    if np.unique(desk.table.columns["prompt"][rows]).size == 1:
+    if np.unique(row_set.table.columns["prompt"][rows]).size == 1:
         return f"{left}, and all of them ask the same prompt (system turns do not count)"
     if num_groups == 1:
-        by_values = f"values of data.split.by {desk.data.split.by!r} or " if desk.data.split.by else ""
+        by_values = f"values of data.split.by {row_set.data.split.by!r} or " if row_set.data.split.by else ""
         return f"{left}, and shared {by_values}prompts and near copies tie all of them together"
     return f"{left} in {num_groups} groups that stay on one side each"

@@ -19,15 +19,15 @@ def row_inputs(data: DataSection) -> Iterator[tuple[str, Path | str]]:
     Where pseudonyms are drawn with a key, its fingerprint is among them: another key makes other rows.
     """
     split, prompt = data.split, data.system_prompt
-    named: list[tuple[str, str | None]] = [
+    paths: list[tuple[str, str | None]] = [
         (f"data.sources.{index}.path", source.path) for index, source in enumerate(data.sources)
     ]
-    named += [("data.split.validation_path", split.validation_path), ("data.split.heldout_path", split.heldout_path)]
-    named += [(f"data.contamination.files.{index}", path) for index, path in enumerate(data.contamination.files)]
-    named += [("data.system_prompt.path", prompt.path if prompt else None)]
+    paths += [("data.split.validation_path", split.validation_path), ("data.split.heldout_path", split.heldout_path)]
+    paths += [(f"data.contamination.files.{index}", path) for index, path in enumerate(data.contamination.files)]
+    paths += [("data.system_prompt.path", prompt.path if prompt else None)]
     if key := key_fingerprint(data.pii):
         yield f"data.pii.key_env ({data.pii.key_env})", key
-    for label, path in named:
+    for label, path in paths:
         if not path:
             continue
         if path.startswith(HUB_PREFIX):

@@ -20,32 +20,32 @@ from trainer.data.semantic import find_semantic
 from trainer.errors import DataError
 
 
-def read_all(desk: RowSet) -> None:
+def read_all(row_set: RowSet) -> None:
     """Read every file of the recipe, and put its finished rows into the table and onto disk."""
-    rules = Rules.of(desk.data, system_text(desk.data))
-    for input_file in open_inputs(desk.data):
+    rules = Rules.of(row_set.data, system_text(row_set.data))
+    for input_file in open_inputs(row_set.data):
         label = input_file.origin.label
-        usage = _usage(desk, input_file)
-        desk.repeat_of[label] = input_file.repeat
-        results = desk.workers.map(prepare, chunks(input_file.rows, rules, input_file.origin))
-        _read_file(desk, input_file.path, input_file.side, label, usage, results)
-    desk.spool.close_writing()
-    desk.said.close_writing()
-    desk.facts.close_writing()
-    desk.begin()
+        usage = _usage(row_set, input_file)
+        row_set.repeat_of[label] = input_file.repeat
+        results = row_set.workers.map(prepare, chunks(input_file.rows, rules, input_file.origin))
+        _read_file(row_set, input_file.path, input_file.side, label, usage, results)
+    row_set.spool.close_writing()
+    row_set.texts.close_writing()
+    row_set.facts.close_writing()
+    row_set.begin()
 
 
-def _usage(desk: RowSet, input_file: Input) -> Usage:
+def _usage(row_set: RowSet, input_file: Input) -> Usage:
     """Return the counts of a file's source; those of benchmarks are not shown."""
     usage = Usage(input_file.source_name)
     if input_file.side != Side.BENCHMARK:
-        usage = desk.ledger.usages.setdefault(input_file.source, usage)
+        usage = row_set.counts.usages.setdefault(input_file.source, usage)
     usage.files.append(input_file.origin.label)
     usage.how += Counter([input_file.how] if input_file.how else [])
     return usage
 
 
-def _read_file(desk: RowSet, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
+def _read_file(row_set: RowSet, path: str, side: Side, label: str, usage: Usage, results: Iterator[Prepared]) -> None:
     counted = FileCount()
     for result in results:
         if result.refusal:
@@ -53,33 +53,33 @@ def _read_file(desk: RowSet, path: str, side: Side, label: str, usage: Usage, re
         counted.add(result)
         usage.add(result)
         if side != Side.BENCHMARK:
-            desk.ledger.note(result, label)
-        desk.spool.append(result.lines, result.columns["size"])
-        desk.said.append(result.said, result.columns["said_size"])
-        desk.facts.append(result.facts, np.array([len(result.facts)]))
-        desk.table.add(result, label, side)
-    counted.check(path, desk.data.max_rejected)
+            row_set.counts.note(result, label)
+        row_set.spool.append(result.lines, result.columns["size"])
+        row_set.texts.append(result.texts, result.columns["texts_size"])
+        row_set.facts.append(result.facts, np.array([len(result.facts)]))
+        row_set.table.add(result, label, side)
+    counted.check(path, row_set.data.max_rejected)
 
 
-def arrange(desk: RowSet, folder: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
+def arrange(row_set: RowSet, folder: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
     """Take out copies and leaks, and give every row a side.
 
     Returns:
         Rows of each side, and what `report.json` says about the split, contamination and rows alike in meaning.
     """
-    dedupe = desk.data.dedupe
+    dedupe = row_set.data.dedupe
     if dedupe.exact:
-        desk.drop_exact()
+        row_set.drop_exact()
     if dedupe.near != "off":
-        desk.find_near()
-    desk.drop_leaks()
-    desk.find_conflicts()
-    contamination = guard(desk, folder)
-    sides, groups = desk.divide()
-    contamination |= compare_with_heldout(desk, sides, folder)
+        row_set.find_near()
+    row_set.drop_leaks()
+    row_set.find_conflicts()
+    contamination = guard(row_set, folder)
+    sides, groups = row_set.divide()
+    contamination |= compare_with_heldout(row_set, sides, folder)
     largest = int(groups.sizes.max()) if groups.sizes.size else 0
     split = {"groups": groups.sizes.size, "largest_group": largest, "near_pairs_cut": groups.num_cut}
     sections = {"split": split, "contamination": contamination}
     if dedupe.semantic:
-        sections["semantic"] = find_semantic(desk, sides, dedupe.semantic)
+        sections["semantic"] = find_semantic(row_set, sides, dedupe.semantic)
     return sides, sections

@@ -15,7 +15,7 @@ from trainer.data.lint.fixes import advised
 from trainer.data.lint.run import Linter
 from trainer.data.read.hub import resolved_commit
 from trainer.data.records.kinds import MESSAGES
-from trainer.data.records.reasons import shown
+from trainer.data.records.reasons import mark_text
 from trainer.data.rejections import NUM_LISTED
 from trainer.recipe.data import HUB_PREFIX
 from trainer.shapes.report import ContaminationSummary, RowStatistics
@@ -50,16 +50,16 @@ def lint(
 
 def lint_context(row_set: RowSet, sides: dict[str, Rows], contamination: ContaminationSummary) -> LintContext:
     """Collect the counts of the other steps over all rows."""
-    ledger, copies, table = row_set.ledger, row_set.copies, row_set.table
+    counts, copies, table = row_set.counts, row_set.copies, row_set.table
     near_pairs = ((removed, kept) for removed, (kept, _) in copies.near.items())
     conflicts, near_conflicts = _conflicts(row_set)
     return LintContext(
-        rows_read=ledger.num_read,
+        rows_read=counts.num_read,
         rows_train=int(sides["train"].size),
         rows_heldout=int(sides["heldout"].size),
-        formats=ledger.formats,
+        formats=counts.formats,
         unused_columns=_unused_columns(row_set),
-        rejected={reason: CountedRows(count, tuple(ledger.listed[reason])) for reason, count in ledger.reasons.items()},
+        rejected={reason: CountedRows(count, tuple(counts.listed[reason])) for reason, count in counts.reasons.items()},
         exact_duplicates=CountedRows(len(copies.exact), _pair_refs(table, copies.exact.items())),
         near_duplicates=CountedRows(len(copies.near), _pair_refs(table, near_pairs)),
         near_removed=row_set.data.dedupe.near == "drop",
@@ -67,7 +67,7 @@ def lint_context(row_set: RowSet, sides: dict[str, Rows], contamination: Contami
         pattern_sizes=tuple(int(group.size) for group in copies.patterns),
         conflicts=conflicts,
         near_conflicts=near_conflicts,
-        cleaned=ledger.changed_rows,
+        cleaned=counts.changed_rows,
         unpinned=_unpinned(row_set),
         same_prompt=_same_prompt(table, sides["train"]),
         same_answer=_same_answer(table, sides["train"]),
@@ -75,7 +75,7 @@ def lint_context(row_set: RowSet, sides: dict[str, Rows], contamination: Contami
         missing_classes=_missing_classes(row_set, sides),
         pii={
             type_: PersonalData(CountedRows(rows.num_rows, tuple(rows.rows)), rows.action)
-            for type_, rows in ledger.pii.items()
+            for type_, rows in counts.pii.items()
         },
     )
 
@@ -98,9 +98,9 @@ def _unused_columns(row_set: RowSet) -> dict[str, int]:
     ignored = [name for name in (split.by, split.stratify) if name]
     ignored += [name for source in row_set.data.sources for name, column in source.mapping.items() if not column]
     return {
-        f"{usage.name}: {shown(name)} ({meaning})": count
-        for usage in row_set.ledger.usages.values()
-        for name, meaning, count in usage.telling(ignored)
+        f"{usage.name}: {mark_text(name)} ({meaning})": count
+        for usage in row_set.counts.usages.values()
+        for name, meaning, count in usage.unused_meaningful(ignored)
     }
 
 

@@ -45,29 +45,29 @@ class Taker:
         """Hides personal data in what is said of a row."""
         return Mask(self.data.pii)
 
-    def take(self, raw: RawRow, given: Input) -> Record:
+    def take(self, raw: RawRow, input_file: Input) -> Record:
         """Return the row as it would be kept.
 
         Raises:
             RowError: It is left out.
             DataError: It stops `data`.
         """
-        if given.origin.is_benchmark:
-            return parse_benchmark(raw, given.origin.label)
-        cleaned = self.clean(canonical(raw, given.origin, self.data, self.system).record)
+        if input_file.origin.is_benchmark:
+            return parse_benchmark(raw, input_file.origin.label)
+        cleaned = self.clean(canonical(raw, input_file.origin, self.data, self.system).record)
         if cleaned.record is None:
             assert cleaned.error is not None
             raise cleaned.error
         if self.scan is None:
             return cleaned.record
-        return self.scan(cleaned.record).require_record(given.origin.label, raw.line)
+        return self.scan(cleaned.record).require_record(input_file.origin.label, raw.line)
 
 
 @dataclass
 class Peeked:
     """What the first rows of one file came to."""
 
-    given: Input
+    input_file: Input
     counted: FileCount = field(default_factory=FileCount)
     is_whole: bool = False
     """There are no further rows."""
@@ -86,21 +86,21 @@ class Peeked:
         Raises:
             DataError: It stops `data`, or lacks the field that the split asks for.
         """
-        label = self.given.origin.label
-        one = Prepared(num_read=1)
+        label = self.input_file.origin.label
+        counted_row = Prepared(num_read=1)
         try:
             with naming(label, raw.line):
-                record = taker.take(raw, self.given)
+                record = taker.take(raw, self.input_file)
         except RowError as error:
             self.reasons[error.reason] += 1
             self.listed.setdefault(error.reason, f"{label}:{raw.line}")
-            one.rejected.append(rejected(label, raw.line, error.reason, detail=error.told(taker.mask)))
+            counted_row.rejected.append(rejected(label, raw.line, error.reason, detail=error.render(taker.mask)))
         else:
             self.fields.update(record, record.get("metadata") or ())
             self.kinds.setdefault(kind_of_row(record), f"{label}:{raw.line}")
-            if self.given.side == Side.SOURCE:
+            if self.input_file.side == Side.SOURCE:
                 _check_fields(record, f"{label}:{raw.line}", taker.data)
-        self.counted.add(one)
+        self.counted.add(counted_row)
 
     def check(self, limit: float) -> None:
         """Refuse what `data` will refuse: of a file read to its end by its own rule, else where no row can be used.
@@ -109,7 +109,7 @@ class Peeked:
             DataError: As `data` words it.
         """
         if self.is_whole or self.is_unusable:
-            self.counted.check(self.given.path, limit, is_whole=self.is_whole)
+            self.counted.check(self.input_file.path, limit, is_whole=self.is_whole)
 
     @property
     def is_unusable(self) -> bool:
@@ -122,7 +122,7 @@ class Peeked:
             return None
         why = ", ".join(f"{rows} {reason} ({self.listed[reason]})" for reason, rows in self.reasons.most_common())
         of = "" if self.is_whole else "the first "
-        label, num_read = self.given.origin.label, self.counted.num_read
+        label, num_read = self.input_file.origin.label, self.counted.num_read
         return f"{label}: {self.reasons.total()} of {of}{num_read} rows will be left out: {why}"
 
 
@@ -140,14 +140,14 @@ def peek(data: DataSection) -> Iterator[Peeked]:
         HardwareError: The key of the pseudonyms is not there.
     """
     taker = Taker(data)
-    for given in open_inputs(data, with_hub=False):
-        peeked = Peeked(given)
-        for raw in islice(given.rows, NUM_PEEKED):
+    for input_file in open_inputs(data, with_hub=False):
+        peeked = Peeked(input_file)
+        for raw in islice(input_file.rows, NUM_PEEKED):
             peeked.add(raw, taker)
         if peeked.counted.num_malformed > data.max_rejected * peeked.counted.num_read:
-            for raw in islice(given.rows, NUM_SETTLED - NUM_PEEKED):
+            for raw in islice(input_file.rows, NUM_SETTLED - NUM_PEEKED):
                 peeked.add(raw, taker)
-        peeked.is_whole = next(given.rows, None) is None
+        peeked.is_whole = next(input_file.rows, None) is None
         if peeked.is_unusable:
             peeked.check(data.max_rejected)
         yield peeked

@@ -21,12 +21,12 @@ from trainer.data.duplicates.texts import (
     OPENING_WORDS,
     RowKeys,
     answer_text,
+    comparable_of,
     keys_of,
     num_turns,
     openings_of,
-    pack_said,
+    pack_texts,
     prompt_text,
-    said_of,
 )
 from trainer.data.lint.facts.row import row_facts
 from trainer.data.pii.hide import Mask, scanner
@@ -111,7 +111,7 @@ class Prepared:
     """What was done to values, see `usage.NOTES` -> rows."""
     lines: bytes = b""
     """JSON lines of the finished rows."""
-    said: bytes = b""
+    texts: bytes = b""
     """The texts of each row that are compared, see `compared.pack_said`."""
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Name -> (rows,), see `COLUMNS`."""
@@ -136,7 +136,7 @@ OPENINGS = tuple(f"opening_{count}" for count in OPENING_WORDS)
 COLUMNS: dict[str, type] = {
     "line": np.int64,
     "size": np.int64,
-    "said_size": np.int64,
+    "texts_size": np.int64,
     "kind": np.uint8,
     "content": np.uint64,
     "prompt": np.uint64,
@@ -151,7 +151,7 @@ COLUMNS: dict[str, type] = {
     "answer_chars": np.int64,
     **dict.fromkeys(OPENINGS, np.uint64),
 }
-"""Facts of a row; `size` is the bytes of its line, `said_size` those of its texts to compare, `by` and `label` are
+"""Facts of a row; `size` is the bytes of its line, `texts_size` those of its texts to compare, `by` and `label` are
 digests of the fields that the split names, the openings see `compared.openings_of`."""
 
 
@@ -191,7 +191,7 @@ def prepare(chunk: Chunk) -> Prepared:
             with naming(chunk.origin.label, raw.line):
                 records.append(_finish(raw, chunk, tools, result))
         except RowError as error:
-            detail = error.told(tools.mask)
+            detail = error.render(tools.mask)
             result.rejected.append(rejected(chunk.origin.label, raw.line, error.reason, detail=detail))
         except DataError as error:
             result.refusal = (error.message, error.hint)
@@ -265,7 +265,7 @@ def canonical(raw: RawRow, origin: Origin, data: DataSection, system: str | None
 
 def _keep_samples(samples: list[Sample], result: Prepared) -> None:
     for sample in samples:
-        if sum(sample.change == known.change for known in result.samples) < SAMPLES_PER_CHUNK:
+        if sum(sample.change == sampled.change for sampled in result.samples) < SAMPLES_PER_CHUNK:
             result.samples.append(sample)
 
 
@@ -301,24 +301,24 @@ def parse_benchmark(raw: RawRow, label: str) -> Record:
 def _describe(records: list[Record], tools: Tools, result: Prepared) -> None:
     data = tools.data
     lines, keys = [write_line(record) for record in records], [keys_of(record) for record in records]
-    said = [said_of(record) for record in records]
-    packed = [pack_said(texts) for texts in said]
-    result.lines, result.said = b"".join(lines), b"".join(packed)
-    facts = [_facts(*row, data) for row in zip(records, keys, said, strict=True)]
-    values = {name: [fact[name] for fact in facts] for name in COLUMNS if name not in ("size", "said_size")}
-    values |= {"size": list(map(len, lines)), "said_size": list(map(len, packed))}
+    comparable = [comparable_of(record) for record in records]
+    packed = [pack_texts(row) for row in comparable]
+    result.lines, result.texts = b"".join(lines), b"".join(packed)
+    facts = [_facts(*row, data) for row in zip(records, keys, comparable, strict=True)]
+    values = {name: [fact[name] for fact in facts] for name in COLUMNS if name not in ("size", "texts_size")}
+    values |= {"size": list(map(len, lines)), "texts_size": list(map(len, packed))}
     result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
     result.prompts = np.array([prompt for key in keys for prompt in key.prompts], np.uint64)
     if data.dedupe.near != "off":
-        result.bands = band_texts(said)
+        result.bands = band_texts(comparable)
     in_clear = {ref for ref, finding in result.pii if finding.action not in CHANGING}
     masked = [tools.mask.row(row) if f"{row['source']}:{row['line']}" in in_clear else None for row in records]
     result.facts = pickle.dumps(list(map(row_facts, records, masked)), pickle.HIGHEST_PROTOCOL)
 
 
-def _facts(record: Record, keys: RowKeys, said: ComparableText, data: DataSection) -> dict[str, int]:
+def _facts(record: Record, keys: RowKeys, comparable: ComparableText, data: DataSection) -> dict[str, int]:
     return {
-        **dict(zip(OPENINGS, openings_of(said), strict=True)),
+        **dict(zip(OPENINGS, openings_of(comparable), strict=True)),
         "line": record["line"],
         "kind": kind_of_row(record),
         "content": keys.content,

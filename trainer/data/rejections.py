@@ -60,14 +60,14 @@ class FileCount:
         )
 
 
-def no_usable_rows(reasons: Counter[str], listed: Mapping[str, str], place: str) -> DataError:
+def no_usable_rows(reasons: Counter[str], listed: Mapping[str, str], hint_tail: str) -> DataError:
     """Return the error about rows that were all left out, for reasons with counts and the place of each first row."""
     why = ", ".join(f"{rows} {reason} ({listed[reason]})" for reason, rows in reasons.most_common())
-    return DataError(f"no usable rows: {why}", hint=f"{fix_for(reasons)}{place}")
+    return DataError(f"no usable rows: {why}", hint=f"{fix_for(reasons)}{hint_tail}")
 
 
 @dataclass
-class Found:
+class PiiCount:
     """Personal data of one type."""
 
     action: str
@@ -108,7 +108,7 @@ class RowCounts:
     """Change by cleaning -> [before, after] of the first texts changed."""
     usages: dict[str, Usage] = field(default_factory=dict)
     """Path of a source -> its layouts and columns."""
-    pii: dict[str, Found] = field(default_factory=dict)
+    pii: dict[str, PiiCount] = field(default_factory=dict)
     """Type of personal data -> what was found."""
 
     def __enter__(self) -> RowCounts:
@@ -139,7 +139,7 @@ class RowCounts:
             if len(listed) < NUM_LISTED:
                 listed.append([before, after])
         for ref, finding in prepared.pii:
-            self.pii.setdefault(finding.type, Found(finding.action)).add(ref, finding.sample)
+            self.pii.setdefault(finding.type, PiiCount(finding.action)).add(ref, finding.sample)
         for row in prepared.rejected:
             self.reject(row)
 

@@ -26,7 +26,7 @@ DIGITS = 4
 
 
 def find_semantic(
-    desk: RowSet, sides: dict[str, Rows], section: Semantic, *, load: Callable[[str], Embed] = load_embedder
+    row_set: RowSet, sides: dict[str, Rows], section: Semantic, *, load: Callable[[str], Embed] = load_embedder
 ) -> dict[str, Any]:
     """Compare what the rows of all sides mean, and list the pairs that the other steps did not find.
 
@@ -37,16 +37,16 @@ def find_semantic(
         HardwareError: The model is not there.
     """
     rows = _chosen(np.sort(np.concatenate(list(sides.values()))), section.max_rows)
-    texts = [_text(desk, row) for row in rows.tolist()]
+    texts = [_text(row_set, row) for row in rows.tolist()]
     with_text = np.array([bool(text) for text in texts], np.bool_)
     rows = rows[with_text]
     vectors = load(section.model)([text for text in texts if text])
-    known = _known(desk, rows)
+    known = _word_pairs(row_set, rows)
     count, across = 0, 0
     best: list[tuple[float, int, int]] = []
-    side_of = _sides_of(desk, sides)[rows]
+    side_of = _sides_of(row_set, sides)[rows]
     for left, right, scores in similar_pairs(vectors, section.threshold):
-        is_new = ~np.isin(left * rows.size + right, known) & ~_same_prompt(desk, rows[left], rows[right])
+        is_new = ~np.isin(left * rows.size + right, known) & ~_same_prompt(row_set, rows[left], rows[right])
         left, right, scores = left[is_new], right[is_new], scores[is_new]
         count += left.size
         across += int(np.count_nonzero(side_of[left] != side_of[right]))
@@ -58,8 +58,8 @@ def find_semantic(
         "threshold": section.threshold,
         "pairs": count,
         "pairs_across_sides": across,
-        "places": [[desk.table.ref(left), desk.table.ref(right)] for _, left, right in best],
-        "samples": [_listed(desk, left, right, -score) for score, left, right in best[:MAX_LISTED]],
+        "places": [[row_set.table.ref(left), row_set.table.ref(right)] for _, left, right in best],
+        "samples": [_listed(row_set, left, right, -score) for score, left, right in best[:MAX_LISTED]],
     }
 
 
@@ -85,14 +85,14 @@ def _chosen(rows: Rows, limit: int) -> Rows:
     return rows[:: -(-rows.size // limit)] if rows.size > limit else rows
 
 
-def _text(desk: RowSet, row: int) -> str:
-    record = desk.spool.row(row)
+def _text(row_set: RowSet, row: int) -> str:
+    record = row_set.spool.row(row)
     return "\n".join(part for part in (prompt_text(record), answer_text(record)) if part.strip())
 
 
-def _known(desk: RowSet, rows: Rows) -> Codes:
+def _word_pairs(row_set: RowSet, rows: Rows) -> Codes:
     """Return the pairs of `rows` that shared words have shown, as codes of their places in `rows`."""
-    edges = desk.copies.edges
+    edges = row_set.copies.edges
     if edges is None:
         return np.zeros(0, np.int64)
     pairs = np.sort(edges.pairs[np.isin(edges.pairs, rows).all(axis=1)], axis=1)
@@ -101,26 +101,26 @@ def _known(desk: RowSet, rows: Rows) -> Codes:
     return codes
 
 
-def _same_prompt(desk: RowSet, left: Rows, right: Rows) -> NDArray[np.bool_]:
+def _same_prompt(row_set: RowSet, left: Rows, right: Rows) -> NDArray[np.bool_]:
     """Tell pairs with the very same prompt: they are conflicts, or several answers to one prompt."""
-    columns = desk.table.columns
+    columns = row_set.table.columns
     same: NDArray[np.bool_] = columns["prompt"][left] == columns["prompt"][right]
     return same & (columns["prompt_chars"][left] > 0)
 
 
-def _sides_of(desk: RowSet, sides: dict[str, Rows]) -> NDArray[np.int64]:
-    side_of = np.full(len(desk.table), -1, np.int64)
+def _sides_of(row_set: RowSet, sides: dict[str, Rows]) -> NDArray[np.int64]:
+    side_of = np.full(len(row_set.table), -1, np.int64)
     for number, rows in enumerate(sides.values()):
         side_of[rows] = number
     return side_of
 
 
-def _listed(desk: RowSet, row: int, other: int, score: float) -> dict[str, Any]:
-    table = desk.table
+def _listed(row_set: RowSet, row: int, partner: int, score: float) -> dict[str, Any]:
+    table = row_set.table
     return {
         "row": table.ref(row),
-        "of": table.ref(other),
+        "of": table.ref(partner),
         "similarity": round(score, 3),
-        "text": excerpt(desk, row),
-        "of_text": excerpt(desk, other),
+        "text": excerpt(row_set, row),
+        "of_text": excerpt(row_set, partner),
     }

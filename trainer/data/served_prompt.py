@@ -24,7 +24,7 @@ class ServedSystem:
     """What a question without a system turn is asked with."""
 
     text: str | None
-    said: str = ""
+    sentence: str = ""
     """A sentence for logs; empty where training knew no system prompts."""
     is_needed: bool = False
     """Every training row had one, and none is usual: a question without one is asked as nothing in training was."""
@@ -92,14 +92,14 @@ def _usual(counts: Counter[str | None]) -> ServedSystem:
     [(text, rows)] = counts.most_common(1)
     if text is not None and rows >= USUAL_SHARE * total:
         of = f"all {total:,}" if rows == total else f"{rows:,} of {total:,}"
-        said = f"a question without a system turn gets the one of {of} training rows ({_excerpt(text)})"
-        return ServedSystem(text, said)
+        sentence = f"a question without a system turn gets the one of {of} training rows ({_excerpt(text)})"
+        return ServedSystem(text, sentence)
     several = f"{len(set(counts) - {None}):,} different system prompts"
     if without:
-        said = f"{without:,} of {total:,} training rows have no system turn, the others {several}: "
-        return ServedSystem(None, said + "a question without a system turn is asked without one")
-    said = f"the {total:,} training rows have {several}, none of them in {USUAL_SHARE:.0%}: give a system turn"
-    return ServedSystem(None, f"{said} with every question", is_needed=True)
+        sentence = f"{without:,} of {total:,} training rows have no system turn, the others {several}: "
+        return ServedSystem(None, sentence + "a question without a system turn is asked without one")
+    sentence = f"the {total:,} training rows have {several}, none of them in {USUAL_SHARE:.0%}: give a system turn"
+    return ServedSystem(None, f"{sentence} with every question", is_needed=True)
 
 
 def _excerpt(text: str) -> str:

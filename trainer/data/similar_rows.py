@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trainer.data.duplicates.jaccard import ComparableText, Compared, Pairs, compare
 from trainer.data.duplicates.minhash import Edges
 from trainer.data.duplicates.pair_verdict import SAME_ANSWER, SHARED_ANSWER_ROWS, Weights, judge, of_interest
-from trainer.data.duplicates.texts import OPENING_WORDS, unpack_said, without_opening
+from trainer.data.duplicates.texts import OPENING_WORDS, unpack_texts, without_opening
 from trainer.data.fact_table import FactTable
 from trainer.data.prepare import OPENINGS
 from trainer.data.row_file import RowFile, read_spans
@@ -41,25 +41,25 @@ class PairChunk:
     """See `verify.compare`."""
 
 
-def read_said(path: Path, spans: NDArray[np.int64]) -> list[ComparableText]:
+def read_texts(path: Path, spans: NDArray[np.int64]) -> list[ComparableText]:
     """Read the texts by which rows are compared."""
-    return [unpack_said(line) for line in read_spans(path, spans)]
+    return [unpack_texts(line) for line in read_spans(path, spans)]
 
 
 def compare_chunk(chunk: PairChunk) -> Compared:
     """Compare pairs of rows on disk exactly."""
-    said = map(without_opening, read_said(chunk.path, chunk.spans), chunk.openings.tolist())
-    return compare(list(said), chunk.pairs, least=chunk.least)
+    comparable = map(without_opening, read_texts(chunk.path, chunk.spans), chunk.openings.tolist())
+    return compare(list(comparable), chunk.pairs, least=chunk.least)
 
 
 def find_similar(
-    table: FactTable, said: RowFile, spool: RowFile, workers: Workers, rows: Rows, *, drop: float, flag: float
+    table: FactTable, texts: RowFile, spool: RowFile, workers: Workers, rows: Rows, *, drop: float, flag: float
 ) -> tuple[Edges, Rows]:
     """Find the pairs among `rows` that are near duplicates, contradict each other, or belong together.
 
     Args:
         table: facts of all rows.
-        said: their texts, normalised.
+        texts: their texts, normalised.
         spool: the rows as they are.
         workers: processes to compare with.
         rows: rows that are compared.
@@ -72,15 +72,15 @@ def find_similar(
     shared = shared_answers(table, rows)
     least = min(drop, flag, SAME_ANSWER)
     pairs, crowded = table.index.pairs(
-        prompt=_one_of_each_prompt(table, rows), whole=table.mask(rows) & ~shared, least=least
+        prompt=_one_of_each_prompt(table, rows), conversation=table.mask(rows) & ~shared, least=least
     )
     parts = [
         Compared.of(0),
-        *workers.map(compare_chunk, _chunks(said, pairs, shared_openings(table, rows, pairs), least)),
+        *workers.map(compare_chunk, _chunks(texts, pairs, shared_openings(table, rows, pairs), least)),
     ]
     compared = Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     weights = Weights.of(len(pairs))
-    weigh_pairs(weights, spool, said, workers, pairs, np.flatnonzero(of_interest(compared, drop=drop)))
+    weigh_pairs(weights, spool, texts, workers, pairs, np.flatnonzero(of_interest(compared, drop=drop)))
     answers = table.columns["answer"]
     return judge(pairs, compared, weights, answers=answers, shared=shared, drop=drop, flag=flag), crowded
 
@@ -99,11 +99,11 @@ def _one_of_each_prompt(table: FactTable, rows: Rows) -> NDArray[np.bool_]:
     Rows whose answers differ are one each, so that a copy of any of them is found.
     """
     columns = table.columns
-    asked = rows[columns["prompt_chars"][rows] > 0]
+    prompted = rows[columns["prompt_chars"][rows] > 0]
     of_side = columns["prompt"] + columns["side"].astype(np.uint64)
-    said = np.stack([of_side[asked], columns["answer"][asked], columns["context"][asked]], axis=1)
-    _, first = np.unique(said, axis=0, return_index=True)
-    return table.mask(_capped(asked[np.sort(first)], of_side))
+    keys = np.stack([of_side[prompted], columns["answer"][prompted], columns["context"][prompted]], axis=1)
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return table.mask(_capped(prompted[np.sort(first)], of_side))
 
 
 def _capped(rows: Rows, prompt: NDArray[np.uint64], limit: int = 8) -> Rows:
@@ -129,19 +129,19 @@ def shared_openings(table: FactTable, rows: Rows, pairs: Pairs) -> NDArray[np.in
     return result
 
 
-def _chunks(said: RowFile, pairs: Pairs, openings: NDArray[np.int64], least: float) -> Iterator[PairChunk]:
-    spans = said.spans(pairs.reshape(-1))
+def _chunks(texts: RowFile, pairs: Pairs, openings: NDArray[np.int64], least: float) -> Iterator[PairChunk]:
+    spans = texts.spans(pairs.reshape(-1))
     ends = np.cumsum((spans[:, 1] - spans[:, 0]).reshape(-1, 2).sum(axis=1))
     factor = max(OPENING_WORDS) + 1
-    texts = pairs * factor + openings[:, None]
+    keys = pairs * factor + openings[:, None]
     begin = 0
     while begin < len(pairs):
         passed = ends[begin - 1] if begin else 0
         full = int(np.searchsorted(ends, passed + CHUNK_BYTES, side="right"))
         end = max(min(full, begin + CHUNK_PAIRS), begin + 1)
-        chosen, places = np.unique(texts[begin:end], return_inverse=True)
+        chosen, indices = np.unique(keys[begin:end], return_inverse=True)
         rows, left_out = np.divmod(chosen, factor)
-        yield PairChunk(said.path, said.spans(rows), left_out, places.reshape(-1, 2), least)
+        yield PairChunk(texts.path, texts.spans(rows), left_out, indices.reshape(-1, 2), least)
         begin = end
 
 

@@ -95,9 +95,9 @@ def _join_similar(parents: Parents, edges: Edges, drop: float) -> int:
     for left, right in edges.pairs[edges.duplicate].tolist():
         parents.join(left, right)
     edges = edges.chosen(~edges.duplicate & ~edges.slots)
-    for place in np.argsort(-edges.score, kind="stable").tolist():
-        is_near = bool(edges.score[place] >= drop)
-        left, right = edges.pairs[place].tolist()
+    for edge in np.argsort(-edges.score, kind="stable").tolist():
+        is_near = bool(edges.score[edge] >= drop)
+        left, right = edges.pairs[edge].tolist()
         joined = parents.join(left, right, limits[is_near])
         num_cut += is_near and not joined
     return num_cut
@@ -168,25 +168,25 @@ def _take_groups(
 ) -> list[int]:
     """Choose groups, in order, until each stratum's rows come to `share` of all; too large ones are passed over."""
     targets = _targets(sizes, stratum, share)
-    filled, taken = dict.fromkeys(targets, 0), list[int]()
+    filled, groups = dict.fromkeys(targets, 0), list[int]()
     for group in waiting:
         size, kind = int(sizes[group]), stratum[group]
         # Taken only when it brings the count closer: one huge group must not swallow a small share.
         if filled[kind] < targets[kind] and size <= 2 * (targets[kind] - filled[kind]):
-            taken.append(group)
+            groups.append(group)
             filled[kind] += size
-    if share > 0 and not taken and may_force and waiting:
-        taken = [min(waiting, key=lambda group: int(sizes[group]))]
-    return taken
+    if share > 0 and not groups and may_force and waiting:
+        groups = [min(waiting, key=lambda group: int(sizes[group]))]
+    return groups
 
 
 def _targets(sizes: Rows, stratum: Sequence[int], share: float) -> dict[int, int]:
     """Return the rows wanted of each stratum: together the share of all, the rounding given to the largest rests."""
     totals = np.bincount(stratum, weights=sizes) if len(stratum) else np.zeros(0)
-    wanted = totals * share
-    targets = np.floor(wanted).astype(int)
+    exact = totals * share
+    targets = np.floor(exact).astype(int)
     missing = round(float(totals.sum()) * share) - int(targets.sum())
-    targets[np.argsort(targets - wanted, kind="stable")[: max(missing, 0)]] += 1
+    targets[np.argsort(targets - exact, kind="stable")[: max(missing, 0)]] += 1
     return dict(enumerate(targets.tolist()))
 
 
@@ -204,19 +204,19 @@ def find_leaks(
     Returns:
         Index of each such row -> index of the first protected row with that prompt or value.
     """
-    found: dict[int, int] = {}
-    _note_hits(found, prompts.flat, prompts.owner(), protected.last())
+    leaks: dict[int, int] = {}
+    _note_hits(leaks, prompts.flat, prompts.owner(), protected.last())
     if by is not None and protected_by is not None:
-        _note_hits(found, by, np.arange(by.size), protected_by)
-    return dict(sorted(found.items()))
+        _note_hits(leaks, by, np.arange(by.size), protected_by)
+    return dict(sorted(leaks.items()))
 
 
-def _note_hits(found: dict[int, int], keys: Keys, owner: Rows, wanted: Keys) -> None:
+def _note_hits(leaks: dict[int, int], keys: Keys, owner: Rows, protected: Keys) -> None:
     """Note, for each owner of a key, the first place at which it is wanted; key 0 stands for no value."""
-    values, first = np.unique(wanted, return_index=True)
+    values, first = np.unique(protected, return_index=True)
     if not values.size:
         return
-    place = np.minimum(np.searchsorted(values, keys), values.size - 1)
-    hits = np.flatnonzero((values[place] == keys) & (keys != 0))
-    for row, other in zip(owner[hits].tolist(), first[place[hits]].tolist(), strict=True):
-        found[row] = min(found.get(row, other), other)
+    index = np.minimum(np.searchsorted(values, keys), values.size - 1)
+    hits = np.flatnonzero((values[index] == keys) & (keys != 0))
+    for row, tested in zip(owner[hits].tolist(), first[index[hits]].tolist(), strict=True):
+        leaks[row] = min(leaks.get(row, tested), tested)

@@ -18,7 +18,7 @@ from trainer.data.duplicates.pair_verdict import Weights
 from trainer.data.duplicates.rewriting import repeats_prompt
 from trainer.data.duplicates.spelling import may_be_typo
 from trainer.data.duplicates.weigh_difference import (
-    OTHER,
+    DIFFERENT,
     Difference,
     Texts,
     Typo,
@@ -60,13 +60,13 @@ class WordSearch:
     words: frozenset[str]
 
 
-def weigh_pairs(weights: Weights, spool: RowFile, said: RowFile, workers: Workers, pairs: Pairs, chosen: Rows) -> None:
+def weigh_pairs(weights: Weights, spool: RowFile, texts: RowFile, workers: Workers, pairs: Pairs, chosen: Rows) -> None:
     """Fill in what differs between the rows of some pairs.
 
     Args:
         weights: of all pairs; filled in where they are chosen.
         spool: rows.
-        said: their normalised texts.
+        texts: their normalised texts.
         workers: processes to compare with.
         pairs: (pairs, 2) rows.
         chosen: numbers of the pairs to weigh.
@@ -75,29 +75,29 @@ def weigh_pairs(weights: Weights, spool: RowFile, said: RowFile, workers: Worker
     waiting: list[tuple[int, list[Difference]]] = []
     for part in workers.map(weigh_chunk, _chunks(spool, pairs[chosen])):
         for differences in part:
-            place = int(chosen[begin])
+            pair = int(chosen[begin])
             begin += 1
-            if any(found.typos for found in differences):
-                waiting.append((place, differences))
+            if any(difference.typos for difference in differences):
+                waiting.append((pair, differences))
             else:
-                _fill(weights, place, differences, forgive=False)
-    typos = {typo for _, differences in waiting for found in differences for typo in found.typos}
-    slips = Slips(typos, _count(typos, said, workers)) if typos else None
-    for place, differences in waiting:
-        of_pair = [typo for found in differences for typo in found.typos]
-        _fill(weights, place, differences, forgive=slips is not None and slips.forgive(of_pair))
+                _fill(weights, pair, differences, forgive=False)
+    typos = {typo for _, differences in waiting for difference in differences for typo in difference.typos}
+    slips = Slips(typos, _count(typos, texts, workers)) if typos else None
+    for pair, differences in waiting:
+        typos_of_pair = [typo for difference in differences for typo in difference.typos]
+        _fill(weights, pair, differences, forgive=slips is not None and slips.forgive(typos_of_pair))
 
 
-def _fill(weights: Weights, place: int, differences: list[Difference], *, forgive: bool) -> None:
-    for column, found in zip((weights.prompt, weights.answer, weights.context), differences, strict=True):
-        column[place] = found.forgiven if forgive else found.weight
-    weights.is_slot[place], weights.is_edit[place] = differences[0].is_slot, differences[0].is_edit
+def _fill(weights: Weights, pair: int, differences: list[Difference], *, forgive: bool) -> None:
+    for column, difference in zip((weights.prompt, weights.answer, weights.context), differences, strict=True):
+        column[pair] = difference.forgiven if forgive else difference.weight
+    weights.is_slot[pair], weights.is_edit[pair] = differences[0].is_slot, differences[0].is_edit
 
 
 def _chunks(spool: RowFile, pairs: Pairs) -> Iterator[RowPairs]:
     for begin in range(0, len(pairs), CHUNK_PAIRS):
-        rows, places = np.unique(pairs[begin : begin + CHUNK_PAIRS], return_inverse=True)
-        yield RowPairs(spool.path, spool.spans(rows), places.reshape(-1, 2))
+        rows, indices = np.unique(pairs[begin : begin + CHUNK_PAIRS], return_inverse=True)
+        yield RowPairs(spool.path, spool.spans(rows), indices.reshape(-1, 2))
 
 
 def weigh_chunk(chunk: RowPairs) -> list[list[Difference]]:
@@ -115,7 +115,7 @@ def _weigh(left: Texts, right: Texts) -> list[Difference]:
     if is_short and _asks_for_spelling(prompt, (*left[1], *right[1])):
         prompt = prompt.unforgiven()
     if prompt.forgiven == Weight.VALUES and not same_answer:  # two questions, whatever their answers
-        return [prompt, OTHER, OTHER]
+        return [prompt, DIFFERENT, DIFFERENT]
     answer = weigh_turns(left[1], right[1], exactly=is_short)
     if without_space(left[0]) == without_space(right[0]):  # only what is clearly a slip, as if it came again
         answer = answer._replace(typos=answer.typos * 2)
@@ -124,19 +124,21 @@ def _weigh(left: Texts, right: Texts) -> list[Difference]:
 
 def _asks_for_spelling(prompt: Difference, answers: tuple[str, ...]) -> bool:
     """Tell prompts that differ in the spelling of a word which a short answer gives."""
-    said = {token.key for answer in answers for token in tokens_of(answer)} if prompt.typos else set()
-    return any(may_be_typo(word, key) or word == key for typo in prompt.typos for word in typo[:2] for key in said)
+    answer_words = {token.key for answer in answers for token in tokens_of(answer)} if prompt.typos else set()
+    return any(
+        may_be_typo(word, key) or word == key for typo in prompt.typos for word in typo[:2] for key in answer_words
+    )
 
 
 def _num_words(texts: tuple[str, ...]) -> int:
     return sum(len(text.split()) for text in texts)
 
 
-def _count(typos: set[Typo], said: RowFile, workers: Workers) -> Counter[str]:
+def _count(typos: set[Typo], texts: RowFile, workers: Workers) -> Counter[str]:
     """Count the rows in which each spelling stands; glue is known without counting."""
     words = frozenset(word for typo in typos for word in (typo.left, typo.right))
     counts = Counter[str]()
-    for part in workers.map(count_words, _searches(said, words)):
+    for part in workers.map(count_words, _searches(texts, words)):
         counts.update(part)
     counts.update(dict.fromkeys(words & GLUE, FREQUENT_ROWS))
     return counts
@@ -165,18 +167,18 @@ def _is_slip(typo: Typo, counts: Counter[str]) -> bool:
         return False
     if max(len(typo.left), len(typo.right)) < LONG_LETTERS:
         return _is_habit(typo, counts)
-    rarer, other = sorted((counts[typo.left], counts[typo.right]))
-    if other >= KNOWN_ROWS:
-        return rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
+    rarer, commoner = sorted((counts[typo.left], counts[typo.right]))
+    if commoner >= KNOWN_ROWS:
+        return rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * commoner)
     # Of two rare spellings none is known: only letters lost or swapped inside a long word are no other word.
     return not _is_exchange(typo)
 
 
 def _is_habit(typo: Typo, counts: Counter[str]) -> bool:
     """Tell slips so clear that they may come again in a row: letters lost or swapped in a frequent word."""
-    rarer, other = sorted((counts[typo.left], counts[typo.right]))
-    is_rare = rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * other)
-    return other >= FREQUENT_ROWS and is_rare and not typo.is_name and not _is_exchange(typo)
+    rarer, commoner = sorted((counts[typo.left], counts[typo.right]))
+    is_rare = rarer <= max(UNKNOWN_ROWS, UNKNOWN_SHARE * commoner)
+    return commoner >= FREQUENT_ROWS and is_rare and not typo.is_name and not _is_exchange(typo)
 
 
 def _keeps_ends(typo: Typo) -> bool:
@@ -193,10 +195,10 @@ def _is_exchange(typo: Typo) -> bool:
     return len(typo.left) == len(typo.right) and sorted(typo.left) != sorted(typo.right)
 
 
-def _searches(said: RowFile, words: frozenset[str]) -> Iterator[WordSearch]:
-    for begin in range(0, len(said), CHUNK_ROWS):
-        rows = np.arange(begin, min(begin + CHUNK_ROWS, len(said)))
-        yield WordSearch(said.path, said.spans(rows), words)
+def _searches(texts: RowFile, words: frozenset[str]) -> Iterator[WordSearch]:
+    for begin in range(0, len(texts), CHUNK_ROWS):
+        rows = np.arange(begin, min(begin + CHUNK_ROWS, len(texts)))
+        yield WordSearch(texts.path, texts.spans(rows), words)
 
 
 def count_words(search: WordSearch) -> Counter[str]:

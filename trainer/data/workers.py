@@ -106,13 +106,13 @@ def _main_hidden() -> Iterator[None]:
     A script without `if __name__ == "__main__"` would otherwise begin its work again in each of them.
     """
     main = sys.modules["__main__"]
-    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
-    for name in kept:
+    attributes = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    for name in attributes:
         setattr(main, name, None)
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in attributes.items():
             setattr(main, name, value)
 
 

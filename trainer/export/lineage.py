@@ -155,7 +155,7 @@ class ExportLineage:
             )
         if self.served.text is not None:
             return f"the system prompt of prompt.json and the question ({self.no_default})"
-        return f"the question ({self.served.said})" if self.served.said else "the question alone"
+        return f"the question ({self.served.sentence})" if self.served.sentence else "the question alone"
 
     def served_prompt(self, stop_ids: list[int]) -> ServedPrompt:
         """Return what prompt.json says."""

@@ -47,18 +47,18 @@ def run(recipe: Recipe, context: StageContext) -> None:
     with (
         open_workers(data, context.dir) as workers,
         RowFile(context.dir / "rows.partial") as spool,
-        RowFile(context.dir / "said.partial") as said,
+        RowFile(context.dir / "texts.partial") as texts,
         RowFile(context.dir / "facts.partial") as facts,
-        RowCounts(context.dir / "rejected.jsonl") as ledger,
+        RowCounts(context.dir / "rejected.jsonl") as counts,
     ):
-        row_set = RowSet(data, FactTable(), spool, said, facts, workers, ledger, Mask(data.pii))
+        row_set = RowSet(data, FactTable(), spool, texts, facts, workers, counts, Mask(data.pii))
         if pseudonyms_pass_away(data.pii):
             context.say(
                 "pseudonyms are made with a key of this run alone: set data.pii.key_env to get the same ones again"
             )
         read_all(row_set)
         _say_sources(row_set, context)
-        context.say(f"read {ledger.num_read} rows, {ledger.num_malformed()} malformed")
+        context.say(f"read {counts.num_read} rows, {counts.num_malformed()} malformed")
         check_kinds(row_set, recipe.method, has_system_prompt=recipe.data.system_prompt is not None)
         sides, sections = arrange(row_set, context.dir)
         check_split(row_set, sides, sections["split"]["groups"])
@@ -67,7 +67,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
 
 def _say_sources(row_set: RowSet, context: StageContext) -> None:
     """Print a line about each source: layout, columns that are used and columns that are not."""
-    for path, usage in row_set.ledger.usages.items():
+    for path, usage in row_set.counts.usages.items():
         context.say(usage.line(row_set.mask))
         if not path.startswith(HUB_PREFIX) and (files := passed_over(Path(path))):
             names = ", ".join(str(file.relative_to(path)) for file in files[:NUM_LISTED])
@@ -104,11 +104,11 @@ def _final(folder: Path, report: dict[str, Any]) -> Path:
 
 
 def _note_numbers(context: StageContext, row_set: RowSet, sides: dict[str, Rows]) -> None:
-    reasons = row_set.ledger.reasons
-    context.numbers["rows_read"] = row_set.ledger.num_read
+    reasons = row_set.counts.reasons
+    context.numbers["rows_read"] = row_set.counts.num_read
     context.numbers.update({f"rows_{side}": int(indices.size) for side, indices in sides.items()})
     context.numbers.update(
-        rows_rejected=row_set.ledger.num_rejected,
+        rows_rejected=row_set.counts.num_rejected,
         duplicates=reasons["exact_duplicate"],
         near_duplicates=reasons["near_duplicate"],
         conflicts=len(row_set.copies.conflicts),

@@ -50,22 +50,24 @@ def served(tmp_path: Path, rows: list[dict[str, Any]], **data: Any) -> ServedSys
 @pytest.mark.parametrize("key", ["messages", "prompt"])
 def test_the_one_that_all_rows_share_is_used(tmp_path: Path, key: str) -> None:
     system = served(tmp_path, [row("A", key)] * 3)
-    assert system.text == "A" and "all 3 training rows" in system.said and not system.is_needed
+    assert system.text == "A" and "all 3 training rows" in system.sentence and not system.is_needed
 
 
 def test_the_one_of_nearly_all_rows_is_used_and_the_share_is_said(tmp_path: Path) -> None:
     system = served(tmp_path, [row("A")] * 18 + [row("B"), row(None)])
-    assert system.text == "A" and "18 of 20 training rows" in system.said
+    assert system.text == "A" and "18 of 20 training rows" in system.sentence
 
 
 def test_where_rows_have_several_one_is_needed(tmp_path: Path) -> None:
     system = served(tmp_path, [row("A")] * 3 + [row("B")] * 3)
-    assert system.text is None and system.is_needed and "2 different system prompts" in system.said
+    assert system.text is None and system.is_needed and "2 different system prompts" in system.sentence
 
 
 def test_where_a_share_of_rows_had_none_a_question_is_asked_without_one(tmp_path: Path) -> None:
     system = served(tmp_path, [row("A")] * 3 + [row(None)])
-    assert system.text is None and not system.is_needed and "1 of 4 training rows have no system turn" in system.said
+    assert (
+        system.text is None and not system.is_needed and "1 of 4 training rows have no system turn" in system.sentence
+    )
 
 
 @pytest.mark.parametrize("rows", [[], [row(None)], [{"text": "Once"}], [{"input_ids": [1]}]], ids=str)
@@ -75,7 +77,7 @@ def test_training_without_system_prompts_says_nothing(tmp_path: Path, rows: list
 
 def test_the_recipes_own_is_used_whatever_the_rows_have(tmp_path: Path) -> None:
     system = served(tmp_path, [row("A"), row("B")], system_prompt={"text": "C"})
-    assert system.text == "C" and "data.system_prompt" in system.said
+    assert system.text == "C" and "data.system_prompt" in system.sentence
     (tmp_path / "c.txt").write_text("from a file\n")
     assert served(tmp_path, [], system_prompt={"path": str(tmp_path / "c.txt")}).text == "from a file"
 
@@ -114,7 +116,7 @@ def test_it_is_served_as_the_rows_were_trained_with_it(
     trained = {json.loads(line)["messages"][0]["content"] for line in train.read_text().splitlines()} - {"Their own."}
     system = served_system(data, train)
     if when == "missing" and "pseudonymise" in str(more):
-        assert "which no training row has" in system.said
+        assert "which no training row has" in system.sentence
         return
     assert {system.text} == trained
     tiny.write_rows(tmp_path / "in.jsonl", [{"prompt": "Hi?"}, {"system": "Mine.", "prompt": "Hi?"}])

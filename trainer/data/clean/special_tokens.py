@@ -57,8 +57,8 @@ class SpecialTokens:
     def __init__(self, extra: Iterable[str] = ()) -> None:
         more = tuple(token for token in extra if token.strip())
         self.ends, self.begins = (*END_TOKENS, *more), (*BEGIN_TOKENS, *more)
-        known = (*END_TOKENS, *BEGIN_TOKENS, *INSIDE_TOKENS, *more)
-        tokens = {token.strip() for token in known}
+        all_tokens = (*END_TOKENS, *BEGIN_TOKENS, *INSIDE_TOKENS, *more)
+        tokens = {token.strip() for token in all_tokens}
         self.signs = "".join(sorted({token[0] for token in tokens}))
         """With what tokens begin: most texts hold none of these signs, which costs a tenth of a search."""
         self.mark = re.compile(_any_of(tokens))

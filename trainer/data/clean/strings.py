@@ -46,19 +46,19 @@ class Repairs:
         """Take a string through the steps."""
         if self.settled.get(text) == len(steps):
             return text
-        first = text
+        original = text
         for change, repair in steps:
             repaired = repair(text)
             if repaired != text:
                 if change not in self.changes:
                     self.samples.append(sample(change, text, repaired))
-                self._count(change, self.origins.get(first, first))
+                self._count(change, self.origins.get(original, original))
                 text = repaired
-        if text != first:
-            self.origins[text] = self.origins.get(first, first)
+        if text != original:
+            self.origins[text] = self.origins.get(original, original)
             return text
-        self.settled[first] = len(steps)
-        return first
+        self.settled[original] = len(steps)
+        return original
 
     def _count(self, change: str, origin: str) -> None:
         if self.counted.setdefault((change, origin), self.num_rounds) == self.num_rounds:

@@ -36,16 +36,16 @@ def _without_empty(turns: list[Message], changes: Counter[str], *, keep_last: bo
         return turns
     groups = _exchanges(turns)
     last = len(groups) - 1
-    kept = [
+    full_groups = [
         group for index, group in enumerate(groups) if (keep_last and index == last) or not any(map(_is_empty, group))
     ]
     # A row of nothing but an empty exchange is left as it is, to be rejected by its name.
-    if len(kept) == len(groups) or not any(
-        turn["role"] == "assistant" or keep_last for group in kept for turn in group
+    if len(full_groups) == len(groups) or not any(
+        turn["role"] == "assistant" or keep_last for group in full_groups for turn in group
     ):
         return turns
-    changes[EMPTY] += len(groups) - len(kept)
-    return [turn for group in kept for turn in group]
+    changes[EMPTY] += len(groups) - len(full_groups)
+    return [turn for group in full_groups for turn in group]
 
 
 def _exchanges(turns: list[Message]) -> list[list[Message]]:

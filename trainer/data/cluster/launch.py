@@ -147,10 +147,10 @@ class ClusterWorkers(Workers):
             return
 
         def deal(job: Path) -> list[Any]:
-            given = job / "chunks"
-            given.mkdir()
-            self._steps.write_chunks(given, chain(first, chunks), self.settings.tasks)
-            return [self._steps.ReadChunks(given)]
+            chunks_dir = job / "chunks"
+            chunks_dir.mkdir()
+            self._steps.write_chunks(chunks_dir, chain(first, chunks), self.settings.tasks)
+            return [self._steps.ReadChunks(chunks_dir)]
 
         results = self._run(deal, function)
         yield from results.of(0)

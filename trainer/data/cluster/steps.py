@@ -78,21 +78,21 @@ class ReadSources(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Items:
         os.chdir(self.folder)
-        number = 0
+        file_number = 0
         try:
             section = DataSection.model_validate_json(self.data)
             # Made here and not sent: the key of the pseudonyms comes from the environment and is never written down.
             rules = Rules.of(section, system_text(section))
             takes_files = num_files(section) >= world_size
             inputs = open_inputs(section)
-            while (given := next(inputs, None)) is not None:
-                if not takes_files or number % world_size == rank:
-                    for place, chunk in enumerate(chunks(given.rows, rules, given.origin)):
-                        if takes_files or place % world_size == rank:
-                            yield number, chunk
-                number += 1
+            while (file := next(inputs, None)) is not None:
+                if not takes_files or file_number % world_size == rank:
+                    for index, chunk in enumerate(chunks(file.rows, rules, file.origin)):
+                        if takes_files or index % world_size == rank:
+                            yield file_number, chunk
+                file_number += 1
         except Exception as error:
-            yield number, Failed.of(error)
+            yield file_number, Failed.of(error)
 
 
 class ReadChunks(PipelineStep):
@@ -218,8 +218,8 @@ def write_chunks(folder: Path, items: Iterator[Any], num_tasks: int) -> None:
     """Deal chunks out to tasks, one after the other."""
     with ExitStack() as opened:
         files: list[BinaryIO] = [opened.enter_context(_share(folder, 0, rank).open("wb")) for rank in range(num_tasks)]
-        for place, item in enumerate(items):
-            pickle.dump(item, files[place % num_tasks], pickle.HIGHEST_PROTOCOL)
+        for index, item in enumerate(items):
+            pickle.dump(item, files[index % num_tasks], pickle.HIGHEST_PROTOCOL)
 
 
 def read_pickles(path: Path) -> Iterator[Any]:
@@ -269,14 +269,14 @@ def run_job(settings: ClusterSettings, steps: list[PipelineStep], folder: Path) 
 def _executor(settings: ClusterSettings, steps: list[PipelineStep], options: dict[str, Any]) -> PipelineExecutor:
     match settings.executor:
         case "local":
-            given = {"workers": min(settings.tasks, num_workers()), **options}
-            return LocalPipelineExecutor(steps, tasks=settings.tasks, **given)
+            defaults = {"workers": min(settings.tasks, num_workers()), **options}
+            return LocalPipelineExecutor(steps, tasks=settings.tasks, **defaults)
         case "slurm":
             # A node finds the same interpreter: the environment is on a disk that all machines share.
             activate = Path(sys.prefix) / "bin" / "activate"
-            given = {"venv_path": str(activate)} if activate.is_file() else {}
+            defaults = {"venv_path": str(activate)} if activate.is_file() else {}
             name = {"job_name": f"trainer-data-{uuid4().hex[:8]}"}
-            return _SlurmExecutor(steps, tasks=settings.tasks, **{**name, **given, **options})
+            return _SlurmExecutor(steps, tasks=settings.tasks, **{**name, **defaults, **options})
         case "ray":
             ray_executor = importlib.import_module("datatrove.executor.ray").RayPipelineExecutor
             executor: PipelineExecutor = ray_executor(steps, tasks=settings.tasks, **options)

@@ -15,7 +15,7 @@ from trainer.data.duplicates.shingles import LONG_WORDS, Sets, Shingle
 
 NUM_BITS = 512
 PAIRS_AT_ONCE = 2**16
-ONES = np.array([bin(value).count("1") for value in range(256)], np.uint8)
+SET_BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)
 """Bits that are set in each byte."""
 
 
@@ -67,15 +67,17 @@ def upper_bounds(marks: Marks, rows: NDArray[np.int64], pairs: NDArray[np.int64]
         kind = np.where(is_long, Shingle.WORDS_2, Shingle.CHARACTERS_5)
         unspaced = entry[Shingle.CHARACTERS_3]
         kind[(unspaced[left] >= 0) | (unspaced[right] >= 0)] = Shingle.CHARACTERS_3
-        one, two = entry[kind, left], entry[kind, right]
-        known = np.flatnonzero((one >= 0) & (two >= 0))
-        bounds[begin + known] = _bounds(marks, one[known], two[known])
+        left_entry, right_entry = entry[kind, left], entry[kind, right]
+        comparable = np.flatnonzero((left_entry >= 0) & (right_entry >= 0))
+        bounds[begin + comparable] = _bounds(marks, left_entry[comparable], right_entry[comparable])
     return bounds
 
 
 def _bounds(marks: Marks, left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.float64]:
-    one, two = marks.bits[left], marks.bits[right]
-    only_left, only_right = (ONES[bits].sum(axis=1, dtype=np.int64) for bits in (one & ~two, two & ~one))
+    left_bits, right_bits = marks.bits[left], marks.bits[right]
+    only_left, only_right = (
+        SET_BITS[bits].sum(axis=1, dtype=np.int64) for bits in (left_bits & ~right_bits, right_bits & ~left_bits)
+    )
     shared = np.minimum(marks.sizes[left] - only_left, marks.sizes[right] - only_right)
     bounds: NDArray[np.float64] = shared / np.maximum(shared + only_left + only_right, 1)
     return bounds

@@ -19,9 +19,9 @@ def find_exact_duplicates(content: Keys) -> dict[int, int]:
         Index of each repeated row -> index of the row that is kept, the first one.
     """
     _, first, inverse = np.unique(content, return_index=True, return_inverse=True)
-    kept = first[inverse]
-    repeated = np.flatnonzero(kept != np.arange(content.size))
-    return dict(zip(repeated.tolist(), kept[repeated].tolist(), strict=True))
+    original = first[inverse]
+    repeated = np.flatnonzero(original != np.arange(content.size))
+    return dict(zip(repeated.tolist(), original[repeated].tolist(), strict=True))
 
 
 def find_conflicts(prompt: Keys, context: Keys, answer: Keys) -> list[list[int]]:
@@ -35,8 +35,8 @@ def find_conflicts(prompt: Keys, context: Keys, answer: Keys) -> list[list[int]]
     Returns:
         Groups of rows, in the order of their first rows.
     """
-    asked = np.stack([prompt, context], axis=1)
-    _, first, group_of, sizes = np.unique(asked, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    questions = np.stack([prompt, context], axis=1)
+    _, first, group_of, sizes = np.unique(questions, axis=0, return_index=True, return_inverse=True, return_counts=True)
     group_of = group_of.reshape(-1)
     differs = answer != answer[first[group_of]]
     is_conflict = np.zeros(sizes.size, np.bool_)

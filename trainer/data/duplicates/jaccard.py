@@ -42,7 +42,7 @@ class Compared(NamedTuple):
     """Exact similarities of pairs of rows; 0 where a smaller one has ruled the pair out already."""
 
     prompt: NDArray[np.float64]
-    whole: NDArray[np.float64]
+    conversation: NDArray[np.float64]
     answer: NDArray[np.float64]
     context: NDArray[np.float64]
     short_answer: NDArray[np.bool_]
@@ -57,13 +57,13 @@ class Compared(NamedTuple):
     @classmethod
     def of(cls, num_pairs: int) -> Compared:
         """Make room for so many pairs."""
-        prompt, whole, answer, context = (np.zeros(num_pairs) for _ in range(4))
-        return cls(prompt, whole, answer, context, *(np.zeros(num_pairs, np.bool_) for _ in range(4)))
+        prompt, conversation, answer, context = (np.zeros(num_pairs) for _ in range(4))
+        return cls(prompt, conversation, answer, context, *(np.zeros(num_pairs, np.bool_) for _ in range(4)))
 
 
-def whole_text(said: ComparableText) -> str:
+def conversation_text(row: ComparableText) -> str:
     """Return prompt and answer."""
-    return f"{said.prompt} {said.answer}".strip()
+    return f"{row.prompt} {row.answer}".strip()
 
 
 def num_words(text: str) -> int:
@@ -71,25 +71,25 @@ def num_words(text: str) -> int:
     return text.count(" ") + bool(text)
 
 
-def compare(said: Sequence[ComparableText], pairs: Pairs, *, least: float) -> Compared:
+def compare(texts: Sequence[ComparableText], pairs: Pairs, *, least: float) -> Compared:
     """Return the exact Jaccard similarities of pairs.
 
     Args:
-        said: texts.
-        pairs: (pairs, 2) indices into `said`.
+        texts: texts.
+        pairs: (pairs, 2) indices into `texts`.
         least: a pair whose context, or whose prompt and whole both, are less alike than this is of no interest.
     """
     result = Compared.of(len(pairs))
-    context = Column([text.context for text in said])
-    prompt, answer = Column([text.prompt for text in said]), Column([text.answer for text in said])
-    whole = Column([whole_text(text) for text in said], parts=(prompt, answer))
+    context = Column([text.context for text in texts])
+    prompt, answer = Column([text.prompt for text in texts]), Column([text.answer for text in texts])
+    conversation = Column([conversation_text(text) for text in texts], parts=(prompt, answer))
     result.context[:] = context.similarities(pairs)
     related = np.flatnonzero(result.context >= least)
     result.prompt[related] = prompt.similarities(pairs[related])
-    result.whole[related] = whole.similarities(pairs[related])
-    close = related[np.maximum(result.prompt[related], result.whole[related]) >= least]
+    result.conversation[related] = conversation.similarities(pairs[related])
+    close = related[np.maximum(result.prompt[related], result.conversation[related]) >= least]
     result.answer[close] = answer.similarities(pairs[close])
-    rows = [(said[left], said[right]) for left, right in pairs[close].tolist()]
+    rows = [(texts[left], texts[right]) for left, right in pairs[close].tolist()]
     result.short_answer[close] = [_is_short(left.answer, right.answer) for left, right in rows]
     result.other_values[close] = [_take_up_others(left, right) for left, right in rows]
     result.other_numbers[close] = [_ask_of_others(left, right) for left, right in rows]
@@ -119,10 +119,10 @@ def _take_up_others(left: ComparableText, right: ComparableText) -> bool:
     return all(2 * len(values) >= len(words) > 0 for values, words in sides)
 
 
-def _taken_up(said: ComparableText, other: ComparableText) -> tuple[set[str], set[str]]:
+def _taken_up(row: ComparableText, partner: ComparableText) -> tuple[set[str], set[str]]:
     """Return the words that only this prompt and only this answer have, and those that only this answer has."""
-    only_prompt = set(said.prompt.split()) - set(other.prompt.split())
-    only_answer = set(said.answer.split()) - set(other.answer.split())
+    only_prompt = set(row.prompt.split()) - set(partner.prompt.split())
+    only_answer = set(row.answer.split()) - set(partner.answer.split())
     return only_prompt & only_answer, only_answer
 
 
@@ -151,9 +151,9 @@ class Column:
         for kind in Shingle:
             chosen = np.flatnonzero(kinds == kind)
             if chosen.size:
-                rows, places = np.unique(pairs[chosen], return_inverse=True)
+                rows, indices = np.unique(pairs[chosen], return_inverse=True)
                 sets = [shingle([part.texts[row] for row in rows.tolist()], kind) for part in self.parts]
-                result[chosen] = pair_similarities(reduce(united, sets), places.reshape(-1, 2))
+                result[chosen] = pair_similarities(reduce(united, sets), indices.reshape(-1, 2))
         return result
 
     def _kind(self, left: int, right: int) -> int:

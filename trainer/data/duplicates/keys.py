@@ -54,7 +54,7 @@ def content_key(record: Record) -> str:
         return digest("text", normalise_exactly(record["text"]))
     if "input_ids" in record:
         return digest("ids", dump([record["input_ids"], record.get("labels")]))
-    parts = [said(record[name], system=True) for name in TURN_LISTS if name in record]
+    parts = [compared_turns(record[name], system=True) for name in TURN_LISTS if name in record]
     everything = [parts, record.get("tools"), *([record["label"]] if "label" in record else [])]
     return digest("turns", dump(everything, normalise_exactly))
 
@@ -70,18 +70,18 @@ def prompt_keys(record: Record) -> list[str]:
     if "input_ids" in record:
         return [digest("ids", dump(record["input_ids"]))]
     if "prompt" in record:
-        return [digest("turns", dump(said(record["prompt"])))]
+        return [digest("turns", dump(compared_turns(record["prompt"])))]
     turns = [turn for turn in record["messages"] if turn["role"] != "system"]
     # Each turn is folded once; the prompts are prefixes of one list.
-    folded = [dump(turn) for turn in said(turns)]
+    folded = [dump(turn) for turn in compared_turns(turns)]
     ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
     return [digest("turns", f"[{','.join(folded[:end])}]") for end in ends or [len(folded)]]
 
 
-def said(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
+def compared_turns(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
     """Return what the turns say, without the system turn unless it is asked for."""
-    kept = [turn for turn in turns if system or turn["role"] != "system"]
-    return [{key: value for key in COMPARED_KEYS if (value := turn.get(key))} for turn in kept]
+    chosen = [turn for turn in turns if system or turn["role"] != "system"]
+    return [{key: value for key in COMPARED_KEYS if (value := turn.get(key))} for turn in chosen]
 
 
 def dump(value: object, fold: Callable[[str], str] = normalise) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 from trainer.data.duplicates.bounds import Marks, mark, no_marks, upper_bounds
-from trainer.data.duplicates.jaccard import ComparableText, Pairs, num_words, whole_text
+from trainer.data.duplicates.jaccard import ComparableText, Pairs, conversation_text, num_words
 from trainer.data.duplicates.shingles import Sets, Shingle, distinct, is_unspaced, kinds_for, shingle, united
 
 NUM_PERMUTATIONS, NUM_BANDS, SEED = 128, 32, 1
@@ -47,21 +47,21 @@ class Bands(NamedTuple):
     """Two ways to find similar rows: by the prompt alone, and by prompt and answer."""
 
     prompt: BandKeys
-    whole: BandKeys
+    conversation: BandKeys
 
 
-def band_texts(said: Sequence[ComparableText]) -> Bands:
+def band_texts(rows: Sequence[ComparableText]) -> Bands:
     """Index texts; those without a word have no entry."""
-    prompts, wholes = [text.prompt for text in said], [whole_text(text) for text in said]
-    answers = [text.answer for text in said]
-    return Bands(_band(prompts, [""] * len(said), prompts), _band(prompts, answers, wholes))
+    prompts, conversations = [text.prompt for text in rows], [conversation_text(text) for text in rows]
+    answers = [text.answer for text in rows]
+    return Bands(_band(prompts, [""] * len(rows), prompts), _band(prompts, answers, conversations))
 
 
-def _band(lefts: Sequence[str], rights: Sequence[str], wholes: Sequence[str]) -> BandKeys:
-    """Index texts of two parts, whose shingles are joined; `wholes` decides the kind of shingle."""
+def _band(lefts: Sequence[str], rights: Sequence[str], conversations: Sequence[str]) -> BandKeys:
+    """Index texts of two parts, whose shingles are joined; `conversations` decides the kind of shingle."""
     by_kind: dict[Shingle, list[int]] = {kind: [] for kind in Shingle}
-    words = [num_words(text) for text in wholes]
-    for index, text in enumerate(wholes):
+    words = [num_words(text) for text in conversations]
+    for index, text in enumerate(conversations):
         for kind in kinds_for(words[index], unspaced=is_unspaced(text)) if text else ():
             by_kind[kind].append(index)
     entries = [BandKeys(np.zeros(0, np.int64), np.zeros((0, NUM_BANDS), np.uint32), no_marks())]
@@ -94,8 +94,8 @@ def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Hash each band of 4 values to 32 bits; a chance collision only costs one exact comparison."""
     bands = signatures.reshape(-1, NUM_BANDS, ROWS_PER_BAND).astype(np.uint64)
     keys = np.zeros(bands.shape[:2], np.uint64)
-    for place in range(ROWS_PER_BAND):
-        keys = (keys ^ bands[:, :, place]) * np.uint64(0x9E3779B97F4A7C15)
+    for column in range(ROWS_PER_BAND):
+        keys = (keys ^ bands[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)
     return (keys >> np.uint64(32)).astype(np.uint32)
 
@@ -110,34 +110,33 @@ class Index:
         """Add the texts of a chunk whose text 0 is row `first_row`."""
         self.chunks.append(Bands(*(keys._replace(rows=keys.rows + first_row) for keys in bands)))
 
-    def pairs(self, *, prompt: NDArray[np.bool_], whole: NDArray[np.bool_], least: float) -> tuple[Pairs, Rows]:
+    def pairs(self, *, prompt: NDArray[np.bool_], conversation: NDArray[np.bool_], least: float) -> tuple[Pairs, Rows]:
         """Return the pairs of rows that share a bucket, and the rows of buckets too large to compare completely.
 
         Args:
             prompt: (rows,) rows whose prompt is compared.
-            whole: (rows,) rows that are compared as a whole.
+            conversation: (rows,) rows that are compared as a whole.
             least: pairs whose prompts, and who as a whole, are certainly less alike are left out.
 
         Returns:
             (pairs, 2) with the lesser row first, each pair once, sorted.
         """
-        found, crowded = np.zeros(0, np.uint64), np.zeros(prompt.size, np.bool_)
-        for way, chosen in (("prompt", prompt), ("whole", whole)):
-            parts = [getattr(chunk, way) for chunk in self.chunks]
+        packed_pairs, crowded = np.zeros(0, np.uint64), np.zeros(prompt.size, np.bool_)
+        for part, chosen in enumerate((prompt, conversation)):
+            parts = [chunk[part] for chunk in self.chunks]
             masks = [chosen[keys.rows] for keys in parts]
             rows = _chosen([keys.rows for keys in parts], masks, np.int64)
             columns = partial(_band_column, parts, masks)
             for band in range(NUM_BANDS):
                 pairs, cut = _bucket_pairs(columns, rows, band)
-                found, crowded[cut] = distinct(np.concatenate([found, pairs])), True
-        both = np.stack([found >> np.uint64(32), found & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+                packed_pairs, crowded[cut] = distinct(np.concatenate([packed_pairs, pairs])), True
+        both = np.stack([packed_pairs >> np.uint64(32), packed_pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
         return self._possible(both, prompt.size, least), np.flatnonzero(crowded)
 
     def _possible(self, pairs: Pairs, num_rows: int, least: float) -> Pairs:
         """Leave out pairs that met by chance."""
         possible = np.zeros(len(pairs), np.bool_)
-        for way in Bands._fields:
-            parts = [getattr(chunk, way) for chunk in self.chunks]
+        for parts in zip(*self.chunks, strict=True):  # prompts, then conversations
             rows = np.concatenate([np.zeros(0, np.int64), *(keys.rows for keys in parts)])
             columns = zip(no_marks(), *(keys.marks for keys in parts), strict=True)
             marks = Marks(*(np.concatenate(column) for column in columns))
@@ -178,19 +177,19 @@ def _bucket_pairs(
     keys, packed = keys[meets], packed[meets]
     entries = shuffled[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]
     first = np.searchsorted(keys, keys, side="left")
-    places = np.arange(keys.size)
-    crowded = np.isin(first, first[places - first > WINDOW])
+    positions = np.arange(keys.size)
+    crowded = np.isin(first, first[positions - first > WINDOW])
     if crowded.any():
         entries[crowded] = _closest_first(entries[crowded], first[crowded], columns, band)
     rows = rows[entries].astype(np.uint64)
-    left, right = [first[places - first > WINDOW]], [places[places - first > WINDOW]]
+    left, right = [first[positions - first > WINDOW]], [positions[positions - first > WINDOW]]
     for step in range(1, WINDOW + 1):
         same = np.flatnonzero(keys[step:] == keys[:-step])
         left.append(same)
         right.append(same + step)
-    one, two = rows[np.concatenate(left)], rows[np.concatenate(right)]
-    pairs = (np.minimum(one, two) << np.uint64(32)) | np.maximum(one, two)
-    return distinct(pairs[one != two]), rows[crowded].astype(np.int64)
+    one_row, other_row = rows[np.concatenate(left)], rows[np.concatenate(right)]
+    pairs = (np.minimum(one_row, other_row) << np.uint64(32)) | np.maximum(one_row, other_row)
+    return distinct(pairs[one_row != other_row]), rows[crowded].astype(np.int64)
 
 
 def _closest_first(entries: Rows, buckets: Rows, columns: Callable[[int], NDArray[np.uint32]], band: int) -> Rows:
@@ -225,9 +224,9 @@ class Edges(NamedTuple):
         """Make pairs of which no more is known than how similar they are."""
         return cls(pairs, score, *(np.zeros(len(pairs), np.bool_) for _ in range(4)))
 
-    def chosen(self, places: NDArray[Any]) -> Edges:
-        """Return some of the pairs: by number, or where `places` is true."""
-        return Edges(*(column[places] for column in self))
+    def chosen(self, selection: NDArray[Any]) -> Edges:
+        """Return some of the pairs: by number, or where `selection` is true."""
+        return Edges(*(column[selection] for column in self))
 
 
 def keep_best(edges: Edges, rank: Rows) -> dict[int, tuple[int, float]]:
@@ -240,13 +239,13 @@ def keep_best(edges: Edges, rank: Rows) -> dict[int, tuple[int, float]]:
     Returns:
         Row that goes -> (row that stays, similarity).
     """
-    gone: dict[int, tuple[int, float]] = {}
-    for row, others in _by_rank(edges, rank):
-        staying = [(score, -int(rank[other]), other) for other, score in others if other not in gone]
+    copies: dict[int, tuple[int, float]] = {}
+    for row, better_copies in _by_rank(edges, rank):
+        staying = [(score, -int(rank[copy]), copy) for copy, score in better_copies if copy not in copies]
         if staying:
-            score, _, other = max(staying)
-            gone[row] = (other, score)
-    return gone
+            score, _, copy = max(staying)
+            copies[row] = (copy, score)
+    return copies
 
 
 def _by_rank(edges: Edges, rank: Rows) -> Iterator[tuple[int, list[tuple[int, float]]]]:

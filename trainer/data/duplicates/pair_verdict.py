@@ -50,7 +50,7 @@ class Weights(NamedTuple):
 
 def of_interest(compared: Compared, *, drop: float) -> Flags:
     """Return the pairs whose rows have to be read to know what differs."""
-    close = np.maximum(compared.prompt, compared.whole) >= drop
+    close = np.maximum(compared.prompt, compared.conversation) >= drop
     same_text = (compared.answer == 1) & ~compared.short_answer
     flags: Flags = (compared.context >= drop) & close & (~compared.other_codes | same_text)
     return flags
@@ -81,10 +81,10 @@ def judge(
     is_label = compared.short_answer | shared[pairs[:, 0]] | shared[pairs[:, 1]]
     only_prompts = same_answer & shared[pairs[:, 0]]
     related = compared.context >= drop
-    score = np.where(only_prompts, compared.prompt, np.maximum(compared.whole, 0.0))
+    score = np.where(only_prompts, compared.prompt, np.maximum(compared.conversation, 0.0))
     near = related & (score >= drop) & (compared.prompt >= flag)
     equal = near & (weights.prompt == Weight.NONE) & (weights.answer == Weight.NONE) & (weights.context == Weight.NONE)
-    differs = related & (np.maximum(compared.prompt, compared.whole) >= drop) & ~equal
+    differs = related & (np.maximum(compared.prompt, compared.conversation) >= drop) & ~equal
     differs &= (weights.prompt == Weight.VALUES) | weights.is_slot
     slots = find_patterns(pairs, differs, answers.size) & ~equal
     follows = np.where(is_label, _labels_follow(pairs, compared, answers, is_label & related, drop), True)
@@ -103,7 +103,7 @@ def judge(
     other_question = compared.other_values | compared.other_numbers | (weights.prompt == Weight.VALUES) | slots
     conflict |= asked_alike & ~alike_answers & ~other_question
 
-    score = np.where(alike_answers, score, np.maximum(compared.prompt, compared.whole))
+    score = np.where(alike_answers, score, np.maximum(compared.prompt, compared.conversation))
     chosen = equal | reworded | conflict | (related & (score >= flag))
     return Edges(pairs, score, equal | reworded, conflict, alike, slots).chosen(chosen)
 

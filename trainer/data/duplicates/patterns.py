@@ -39,9 +39,9 @@ def group_patterns(pairs: Rows, num_rows: int) -> list[Rows]:
         pairs: (pairs, 2) rows that differ in the slots of a pattern.
         num_rows: all rows.
     """
-    members, places = np.unique(pairs, return_inverse=True)
+    members, indices = np.unique(pairs, return_inverse=True)
     parents = Parents(members.size)
-    for left, right in places.reshape(-1, 2).tolist():
+    for left, right in indices.reshape(-1, 2).tolist():
         parents.join(left, right)
     roots = parents.roots()
     order = np.argsort(roots, kind="stable")

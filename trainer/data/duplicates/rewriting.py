@@ -22,22 +22,22 @@ def repeats_prompt(prompt: tuple[str, ...], answer: tuple[str, ...]) -> bool:
     """Tell rows that correct or rewrite: the answer repeats the question, and what differs between them is the task."""
     if not prompt:
         return False
-    given, said = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
-    if len(said) < MIN_REPEATED_WORDS or _share(_keys(said), _keys(given)) < REPEATED_SHARE:
+    prompt_tokens, answer_tokens = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
+    if len(answer_tokens) < MIN_REPEATED_WORDS or _share(_keys(answer_tokens), _keys(prompt_tokens)) < REPEATED_SHARE:
         return False
-    if sum(token.kind is Kind.VALUE for token in set(said).difference(given)) > MAX_NEW_VALUES:
+    if sum(token.kind is Kind.VALUE for token in set(answer_tokens).difference(prompt_tokens)) > MAX_NEW_VALUES:
         return False
-    return len(said) < SHORT_ANSWER_WORDS or _repeats_pairs(_keys(said), _keys(given))
+    return len(answer_tokens) < SHORT_ANSWER_WORDS or _repeats_pairs(_keys(answer_tokens), _keys(prompt_tokens))
 
 
 def _keys(tokens: Iterable[Token]) -> list[str]:
     return [token.key for token in tokens]
 
 
-def _repeats_pairs(said: list[str], given: list[str]) -> bool:
-    return _share(list(pairwise(said)), list(pairwise(given))) >= REPEATED_PAIRS
+def _repeats_pairs(answer_keys: list[str], prompt_keys: list[str]) -> bool:
+    return _share(list(pairwise(answer_keys)), list(pairwise(prompt_keys))) >= REPEATED_PAIRS
 
 
-def _share(part: Sequence[object], whole: Sequence[object]) -> float:
+def _share(part: Sequence[object], reference: Sequence[object]) -> float:
     """Return how much of one list stands in another one."""
-    return (Counter(part) & Counter(whole)).total() / len(part)
+    return (Counter(part) & Counter(reference)).total() / len(part)

@@ -151,8 +151,8 @@ def _words(codes: Hashes, lengths: Counts) -> tuple[Hashes, Counts]:
     if not first.size:
         return codes[:0], np.zeros_like(lengths)
     nth = np.cumsum(is_letter)[first] - 1
-    place = letters - np.repeat(first, np.diff(nth, append=letters.size))
-    mixed = _mix(codes[letters] + place.astype(np.uint64) * _STEP)
+    index_in_word = letters - np.repeat(first, np.diff(nth, append=letters.size))
+    mixed = _mix(codes[letters] + index_in_word.astype(np.uint64) * _STEP)
     counted = offsets_of(starts)
     ends = offsets_of(lengths)
     return _mix(np.add.reduceat(mixed, nth)), counted[ends[1:]] - counted[ends[:-1]]
@@ -164,7 +164,7 @@ def _windows(units: Hashes, lengths: Counts, width: int) -> Sets:
     offsets, begins = offsets_of(sizes), offsets_of(lengths)[:-1]
     shifted = np.concatenate([units, np.zeros(width, np.uint64)]) + np.uint64(1)
     # Runs from every place, those that reach into the next text too, which are then left out.
-    runs = _fold(shifted[place : place + units.size] for place in range(width))
+    runs = _fold(shifted[shift : shift + units.size] for shift in range(width))
     start = np.repeat(begins - offsets[:-1], sizes) + np.arange(offsets[-1])
     hashes = runs[start]
     short = np.flatnonzero((lengths > 0) & (lengths < width))
@@ -222,11 +222,11 @@ def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float6
     members = distinct((owner << shift) | (sets.hashes >> (np.uint64(64) - shift)))
     sizes = np.bincount((members >> shift).astype(np.int64), minlength=num_texts)
     left, right = pairs.T
-    place = np.repeat(offsets_of(sizes)[left] - offsets_of(sizes[left])[:-1], sizes[left])
-    wanted = members[place + np.arange(place.size)] & ((np.uint64(1) << shift) - np.uint64(1))
-    wanted |= np.repeat(right.astype(np.uint64), sizes[left]) << shift
-    found = np.minimum(np.searchsorted(members, wanted), max(members.size - 1, 0))
-    shared = np.bincount(np.repeat(np.arange(len(pairs)), sizes[left])[members[found] == wanted], minlength=len(pairs))
+    start = np.repeat(offsets_of(sizes)[left] - offsets_of(sizes[left])[:-1], sizes[left])
+    sought = members[start + np.arange(start.size)] & ((np.uint64(1) << shift) - np.uint64(1))
+    sought |= np.repeat(right.astype(np.uint64), sizes[left]) << shift
+    index = np.minimum(np.searchsorted(members, sought), max(members.size - 1, 0))
+    shared = np.bincount(np.repeat(np.arange(len(pairs)), sizes[left])[members[index] == sought], minlength=len(pairs))
     union = sizes[left] + sizes[right] - shared
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
 

@@ -10,14 +10,14 @@ KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 def _neighbours() -> dict[str, str]:
     """Return the keys beside, above and below each key; of two vowels none can be told to be a slip."""
-    places = {key: (row, 2 * column + row) for row, keys in enumerate(KEYBOARD) for column, key in enumerate(keys)}
+    keys = {key: (row, 2 * column + row) for row, letters in enumerate(KEYBOARD) for column, key in enumerate(letters)}
     return {
         key: "".join(
-            other
-            for other, (r, c) in places.items()
-            if other != key and abs(r - row) <= 1 and abs(c - column) <= 2 and not {key, other} <= VOWELS
+            neighbour
+            for neighbour, (r, c) in keys.items()
+            if neighbour != key and abs(r - row) <= 1 and abs(c - column) <= 2 and not {key, neighbour} <= VOWELS
         )
-        for key, (row, column) in places.items()
+        for key, (row, column) in keys.items()
     }
 
 
@@ -35,12 +35,12 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
     if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
         return False
     start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    one, other = left[start:], right[start:]
-    if one[:2] == other[1::-1] and one[2:] == other[2:]:
+    left_end, right_end = left[start:], right[start:]
+    if left_end[:2] == right_end[1::-1] and left_end[2:] == right_end[2:]:
         return True
     if len(left) != len(right):
-        return start > 0 and (one[1:] == other or one == other[1:])
-    return start > 0 and one[1:] == other[1:] and other[0] in NEIGHBOURS.get(one[0], "")
+        return start > 0 and (left_end[1:] == right_end or left_end == right_end[1:])
+    return start > 0 and left_end[1:] == right_end[1:] and right_end[0] in NEIGHBOURS.get(left_end[0], "")
 
 
 MIN_KIN_LETTERS, MIN_SHARED, SHARED_PART = 4, 3, 0.35
@@ -60,10 +60,10 @@ def are_kin(left: str, right: str) -> bool:
     if min(len(left), len(right)) < MIN_KIN_LETTERS or left == right:
         return False
     start = _shared(left, right)
-    one, other = left[start:], right[start:]
-    if start >= MIN_SHARED and frozenset((one, other)) in ENDINGS:
+    left_end, right_end = left[start:], right[start:]
+    if start >= MIN_SHARED and frozenset((left_end, right_end)) in ENDINGS:
         return False
-    return start + _shared(one[::-1], other[::-1]) >= max(MIN_SHARED, SHARED_PART * longest)
+    return start + _shared(left_end[::-1], right_end[::-1]) >= max(MIN_SHARED, SHARED_PART * longest)
 
 
 def _shared(left: str, right: str) -> int:

@@ -39,7 +39,7 @@ def keys_of(record: Record) -> RowKeys:
     )
 
 
-def said_of(record: Record) -> ComparableText:
+def comparable_of(record: Record) -> ComparableText:
     """Return the texts by which a row is compared with others."""
     prompt = " ".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] in ("user", "assistant"))
     return ComparableText(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
@@ -50,26 +50,26 @@ OPENING_WORDS = (8, 16, 32)
 recur in fewer than ten of ten thousand."""
 
 
-def openings_of(said: ComparableText) -> list[int]:
+def openings_of(comparable: ComparableText) -> list[int]:
     """Return digests of the first 8, 16 and 32 words of a prompt; 0 for one that has no more words than that."""
-    words = said.prompt.split(" ", OPENING_WORDS[-1])
+    words = comparable.prompt.split(" ", OPENING_WORDS[-1])
     return [
         zlib.crc32(" ".join(words[:count]).encode()) | 1 << 32 if len(words) > count else 0 for count in OPENING_WORDS
     ]
 
 
-def without_opening(said: ComparableText, num_words: int) -> ComparableText:
+def without_opening(comparable: ComparableText, num_words: int) -> ComparableText:
     """Leave out the first words of the prompt."""
-    return said._replace(prompt=said.prompt.split(" ", num_words)[num_words]) if num_words else said
+    return comparable._replace(prompt=comparable.prompt.split(" ", num_words)[num_words]) if num_words else comparable
 
 
-def pack_said(said: ComparableText) -> bytes:
+def pack_texts(comparable: ComparableText) -> bytes:
     """Return the texts on one line; normalised texts hold no control characters."""
-    return "\t".join(said).encode() + b"\n"
+    return "\t".join(comparable).encode() + b"\n"
 
 
-def unpack_said(line: bytes) -> ComparableText:
-    """Undo `pack_said`."""
+def unpack_texts(line: bytes) -> ComparableText:
+    """Undo `pack_texts`."""
     return ComparableText(*line[:-1].decode().split("\t"))
 
 
@@ -115,12 +115,12 @@ def reply_text(record: Record) -> str:
 
 def _context_text(record: Record) -> str:
     turns = (*prompt_turns(record), *answer_turns(record))
-    shown = [turn["content"] for turn in turns if turn["role"] in ("system", "tool")]
+    texts = [turn["content"] for turn in turns if turn["role"] in ("system", "tool")]
     if record.get("tools"):
-        shown.append(dump(record["tools"]))
+        texts.append(dump(record["tools"]))
     if "label" in record:  # the same answer judged good and bad is no copy
-        shown.append(f"label {record['label']}")
-    return "\n".join(shown)
+        texts.append(f"label {record['label']}")
+    return "\n".join(texts)
 
 
 def _turn_text(turn: Message) -> str:

@@ -73,7 +73,7 @@ class Difference(NamedTuple):
         return self._replace(forgiven=self.weight, typos=())
 
 
-OTHER = Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
+DIFFERENT = Difference(Weight.VALUES, Weight.VALUES, (), is_slot=False)
 SAME = Difference(Weight.NONE, Weight.NONE, (), is_slot=False)
 
 
@@ -105,7 +105,7 @@ def without_space(texts: Sequence[str]) -> list[str]:
 
 def weigh_letters(left: Sequence[str], right: Sequence[str]) -> Difference:
     """Weigh turns of which every letter and sign decides, only space does not."""
-    return SAME if without_space(left) == without_space(right) else OTHER
+    return SAME if without_space(left) == without_space(right) else DIFFERENT
 
 
 def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = False, align: bool = False) -> Difference:
@@ -120,14 +120,14 @@ def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = Fa
     if left == right:
         return SAME
     if len(left) != len(right):
-        return OTHER
-    found = [weigh_texts(one, other, exactly=exactly, align=align) for one, other in zip(left, right, strict=True)]
+        return DIFFERENT
+    differences = [weigh_texts(*texts, exactly=exactly, align=align) for texts in zip(left, right, strict=True)]
     return Difference(
-        max(one.weight for one in found),
-        max(one.forgiven for one in found),
-        tuple(typo for one in found for typo in one.typos),
-        is_slot=all(one.is_slot or one is SAME for one in found),
-        is_edit=all(one.is_edit or one is SAME for one in found),
+        max(difference.weight for difference in differences),
+        max(difference.forgiven for difference in differences),
+        tuple(typo for difference in differences for typo in difference.typos),
+        is_slot=all(difference.is_slot or difference is SAME for difference in differences),
+        is_edit=all(difference.is_edit or difference is SAME for difference in differences),
     )
 
 
@@ -144,29 +144,31 @@ def weigh_texts(left: str, right: str, *, exactly: bool = False, align: bool = F
     slips = () if exactly else (*_glue_slips(lefts, rights), *(typo[::-1] for typo in _glue_slips(rights, lefts)))
     if slips:
         lefts, rights = (_left_out(tokens, {typo[n] for typo in slips}) for n, tokens in enumerate((lefts, rights)))
-    found = _weigh_tokens(lefts, rights, may_err=not exactly, align=align)
+    difference = _weigh_tokens(lefts, rights, may_err=not exactly, align=align)
     if not slips:
-        return found
-    typos = (*(Typo(*slip) for slip in slips), *found.typos)
-    return Difference(max(found.weight, Weight.WORDS), found.forgiven, typos, is_slot=False)
+        return difference
+    typos = (*(Typo(*slip) for slip in slips), *difference.typos)
+    return Difference(max(difference.weight, Weight.WORDS), difference.forgiven, typos, is_slot=False)
 
 
 def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) -> Difference:
     # What both begin and end with differs in nothing, and is most of the two.
     cut_lefts, cut_rights = _apart(lefts, rights)
-    one, other = _content(cut_lefts), _content(cut_rights)
-    if _joined(one) == _joined(other):
-        weight = Weight.NONE if len(one) != len(other) else _weigh_glue(cut_lefts, cut_rights)
+    left_words, right_words = _content(cut_lefts), _content(cut_rights)
+    if _joined(left_words) == _joined(right_words):
+        weight = Weight.NONE if len(left_words) != len(right_words) else _weigh_glue(cut_lefts, cut_rights)
         return Difference(weight, weight, (), is_slot=False)
-    exchanged = _exchanged(cut_lefts, cut_rights) or (_aligned(lefts, rights) if align else _exchanged(one, other))
-    words = [set(side) for side in _only(one, other)]
+    exchanged = _exchanged(cut_lefts, cut_rights) or (
+        _aligned(lefts, rights) if align else _exchanged(left_words, right_words)
+    )
+    words = [set(side) for side in _only(left_words, right_words)]
     only = words[0] | words[1]
     is_foreign = bool(only) and _are_foreign(only, lefts)
     weight = _weigh_content(_content(lefts), _content(rights), words, exchanged, is_foreign=is_foreign)
-    typos = _typos(one, other) if may_err and len(one) == len(other) else ()
+    typos = _typos(left_words, right_words) if may_err and len(left_words) == len(right_words) else ()
     forgiven = _weigh_glue(cut_lefts, cut_rights) if typos else weight
     is_edit = 0 < len(exchanged) <= EDITED_SHARE * len(lefts)
-    return Difference(weight, forgiven, typos, is_slot=len(one) == len(other), is_edit=is_edit)
+    return Difference(weight, forgiven, typos, is_slot=len(left_words) == len(right_words), is_edit=is_edit)
 
 
 def _apart(lefts: Tokens, rights: Tokens) -> tuple[Tokens, Tokens]:
@@ -234,10 +236,10 @@ def _joined(tokens: list[Token]) -> str:
 def _weigh_glue(lefts: Tokens, rights: Tokens) -> Weight:
     """Compare the glue between words that are the same: it may be missing, but not stand for other glue."""
     weight = Weight.NONE
-    for one, other in zip(_glue(lefts), _glue(rights), strict=True):
-        if one == other:
+    for left_gap, right_gap in zip(_glue(lefts), _glue(rights), strict=True):
+        if left_gap == right_gap:
             continue
-        left, right = one - other, other - one
+        left, right = left_gap - right_gap, right_gap - left_gap
         if left and right and not (left | right).keys() <= INTERCHANGEABLE:
             is_opposite = _are_alternatives(set(left), set(right))
             weight = max(weight, Weight.VALUES if is_opposite else Weight.WORDS)
@@ -316,7 +318,7 @@ def _are_alternatives(left: set[str], right: set[str]) -> bool:
 
 
 def _hold_kin(left: set[str], right: set[str]) -> bool:
-    return any(are_kin(one, other) for one in left for other in right)
+    return any(are_kin(left_word, right_word) for left_word in left for right_word in right)
 
 
 def _are_foreign(words: set[str], tokens: Tokens) -> bool:
@@ -329,8 +331,8 @@ def _are_foreign(words: set[str], tokens: Tokens) -> bool:
 def _typos(lefts: Sequence[Token], rights: Sequence[Token]) -> tuple[Typo, ...]:
     """Return the spellings that differ, if each may be a typing error; none where one of them cannot be."""
     typos = []
-    for one, other in _exchanged(lefts, rights):
-        if max(one.kind, other.kind) > Kind.NAME or not may_be_typo(one.key, other.key):
+    for left, right in _exchanged(lefts, rights):
+        if max(left.kind, right.kind) > Kind.NAME or not may_be_typo(left.key, right.key):
             return ()
-        typos.append(Typo(one.key, other.key, Kind.NAME in (one.kind, other.kind)))
+        typos.append(Typo(left.key, right.key, Kind.NAME in (left.kind, right.kind)))
     return tuple(typos)

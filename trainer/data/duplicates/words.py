@@ -138,11 +138,11 @@ def _chunks(line: str) -> list[str]:
     if MAY_MISS_SPACE.search(line):
         line = MISSING_SPACE.sub(r"\g<0> ", line)
     if " " in line and MAY_QUOTE.search(line):
-        line = QUOTED_WORDS.sub(lambda found: found[0].replace(" ", JOINT), line)
+        line = QUOTED_WORDS.sub(lambda match: match[0].replace(" ", JOINT), line)
     chunks = line.split()
     if "-" not in chunks:
         return chunks
-    is_sign = [any(map(TERM.search, chunks[max(place - 1, 0) : place + 2])) for place in range(len(chunks))]
+    is_sign = [any(map(TERM.search, chunks[max(index - 1, 0) : index + 2])) for index in range(len(chunks))]
     return [chunk for chunk, keep in zip(chunks, is_sign, strict=True) if keep or chunk != "-"]
 
 
@@ -224,8 +224,8 @@ def _contracted(word: str) -> Iterator[Token]:
         stem = {"ca": "can", "wo": "will", "sha": "shall"}.get(word[:-3], word[:-3])
         yield from _negated(stem)
         return
-    stem, _, rest = word.rpartition("'")
-    for part in (stem.replace("'", ""), CONTRACTIONS.get(rest, rest)):
+    stem, _, ending = word.rpartition("'")
+    for part in (stem.replace("'", ""), CONTRACTIONS.get(ending, ending)):
         yield Token(part, Kind.GLUE if part in GLUE else Kind.WORD)
 
 

@@ -16,7 +16,7 @@ from trainer.data.lint.frequent import by_count
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.tally import Ints, RowTally
 from trainer.data.pii.hide import masked_names
-from trainer.data.records.reasons import told
+from trainer.data.records.reasons import render_detail
 from trainer.errors import DataError
 from trainer.recipe.lint import Lint, Severity
 from trainer.shapes.report import LengthHistogram, LintFinding, RowStatistics
@@ -83,7 +83,7 @@ def settled(findings: Iterable[Finding], section: Lint, *, mask: Callable[[str],
     def weighed(finding: Finding) -> Finding:
         listed = finding.rows[: section.max_rows_listed]
         severity = section.severity.get(finding.rule, finding.severity) if finding.is_fault else finding.severity
-        return replace(finding, detail=told(finding.detail, mask), rows=listed, severity=severity)
+        return replace(finding, detail=render_detail(finding.detail, mask), rows=listed, severity=severity)
 
     reported = [weighed(finding) for finding in findings if finding.rule not in section.ignore]
     return sorted(reported, key=lambda finding: (RANK[severity_of(finding)], finding.rule))

@@ -74,17 +74,17 @@ def _duration(value: Any) -> str:
     exact = (value.days * DAY_S + value.seconds) * NS_PER_S + value.microseconds * 1000
     exact = getattr(value, "value", exact)
     sign = -1 if exact < 0 else 1
-    days, rest = divmod(abs(exact), DAY_S * NS_PER_S)
-    return _iso(0, sign * days, sign * rest)
+    days, remainder = divmod(abs(exact), DAY_S * NS_PER_S)
+    return _iso(0, sign * days, sign * remainder)
 
 
 def _iso(months: int, days: int, nanoseconds: int) -> str:
     """Return P1M2DT3H4M5.6S; a minus stands before each negative part."""
     sign = "-" if nanoseconds < 0 else ""
-    minutes, rest = divmod(abs(nanoseconds), 60 * NS_PER_S)
-    seconds = f"{rest // NS_PER_S}.{rest % NS_PER_S:09d}".rstrip("0").rstrip(".")
+    minutes, remainder = divmod(abs(nanoseconds), 60 * NS_PER_S)
+    seconds = f"{remainder // NS_PER_S}.{remainder % NS_PER_S:09d}".rstrip("0").rstrip(".")
     date = "".join(f"{number}{unit}" for number, unit in ((months, "M"), (days, "D")) if number)
-    clock = [(minutes // 60, "H"), (minutes % 60, "M"), (seconds if rest else 0, "S")]
+    clock = [(minutes // 60, "H"), (minutes % 60, "M"), (seconds if remainder else 0, "S")]
     time = "".join(f"{sign}{number}{unit}" for number, unit in clock if number)
     return f"P{date}T{time}" if time else f"P{date}" if date else "PT0S"
 

@@ -106,7 +106,11 @@ def _separator(sample: list[str]) -> str:
     if usual := [separator for separator in SEPARATORS if separator in sample[0]]:
         return max(usual, key=lambda separator: _weight(sample, separator))
     weights = {separator: _weight(sample, separator) for separator in RARE_SEPARATORS if separator in sample[0]}
-    agreeing = [one for one, (known, share, _) in weights.items() if known > 1 or (share == 1 and len(sample) > 2)]
+    agreeing = [
+        separator
+        for separator, (num_names, share, _) in weights.items()
+        if num_names > 1 or (share == 1 and len(sample) > 2)
+    ]
     return max(agreeing, key=lambda separator: weights[separator], default=",")
 
 
@@ -249,10 +253,12 @@ def _header(path: Path, reader: _csv.Reader, dialect: Dialect) -> list[str]:
         problem = f"column {hidden(doubled[0])!r} twice in the header" if doubled else "no header line"
         raise DataError(f"{path}:{1 + dialect.skipped}: {problem}", hint="the first line names the columns, each once")
     if len(header) == 1 and len(MAPPABLE.intersection(re.split(r"[^\w]+|_{2,}", header[0]))) > 1:
-        known = ", ".join(name for separator, name in NAMES.items() if separator.isprintable() or separator == "\t")
+        separators = ", ".join(
+            name for separator, name in NAMES.items() if separator.isprintable() or separator == "\t"
+        )
         raise DataError(
             f"{path}:{1 + dialect.skipped}: the header is one column, {hidden(header[0])[:80]!r}: cells are separated "
-            f"by {known}, and by nothing else unless the file says so",
+            f"by {separators}, and by nothing else unless the file says so",
             hint="name the character that separates them in a line before the header, for example: sep=#",
         )
     return header
@@ -271,5 +277,5 @@ def _row(line: int, header: list[str], cells: list[str], dialect: Dialect) -> Ra
     if len(cells) != len(header):
         detail = f"{len(cells)} cells, the header has {len(header)} ({dialect.described()})"
         return RawRow(line, None, RowError("invalid_csv", detail))
-    named = enumerate(zip(header, cells, strict=True), start=1)
-    return RawRow(line, {name or f"column_{number}": cell for number, (name, cell) in named if name or cell})
+    numbered = enumerate(zip(header, cells, strict=True), start=1)
+    return RawRow(line, {name or f"column_{number}": cell for number, (name, cell) in numbered if name or cell})

@@ -38,9 +38,9 @@ def _pairs(row: RawRow, value: dict[str, Any], mapping: Mapping[str, str]) -> It
     except RowError as error:
         yield RawRow(row.line, None, error)
         return
-    rest = {name: cell for name, cell in columns.values.items() if name not in columns.used}
+    unused = {name: cell for name, cell in columns.values.items() if name not in columns.used}
     for better, worse in pairs:
-        yield RawRow(row.line, {**rest, "prompt": prompt, "chosen": better, "rejected": worse})
+        yield RawRow(row.line, {**unused, "prompt": prompt, "chosen": better, "rejected": worse})
 
 
 def _is_article(value: dict[str, Any]) -> bool:

@@ -14,10 +14,11 @@ TABLE_SUFFIXES = (*TEXT_TABLE_SUFFIXES, ".parquet", ".arrow", ".feather")
 DOCUMENT_SUFFIXES = (".txt", ".md")
 PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 ROW_SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES)
-KNOWN = (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES)
+KNOWN_SUFFIXES = (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES)
 BINARY_SUFFIXES = (".parquet", ".arrow", ".feather")
 HINT = (
-    f"use one of {', '.join(KNOWN)}; {', '.join(PACKED_SUFFIXES)} may follow (not after {', '.join(BINARY_SUFFIXES)})"
+    f"use one of {', '.join(KNOWN_SUFFIXES)}; {', '.join(PACKED_SUFFIXES)} may follow "
+    f"(not after {', '.join(BINARY_SUFFIXES)})"
 )
 _PANDAS = (
     "python -c \"import pandas; pandas.{}.to_json('rows.jsonl', orient='records', lines=True, force_ascii=False)\""
@@ -54,7 +55,7 @@ def kind_of_file(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     is_packed = bool(suffixes) and suffixes[-1] in PACKED_SUFFIXES
     suffix = "".join(suffixes[:-1][-1:] if is_packed else suffixes[-1:])
-    return suffix if suffix in KNOWN and not (is_packed and suffix in BINARY_SUFFIXES) else ""
+    return suffix if suffix in KNOWN_SUFFIXES and not (is_packed and suffix in BINARY_SUFFIXES) else ""
 
 
 def is_pattern(path: str) -> bool:
@@ -90,8 +91,10 @@ def find_files(path: Path) -> list[Path]:
     matched = sorted(_matches(path))
     files = [file for file in matched if file.is_file() and kind_of_file(file)]
     if not files:
-        what = f"{len(matched)} matches, none of them a row file" if matched else "no file matches"
-        raise DataError(f"{path}: {what}", hint=HINT if matched else "correct the pattern in the recipe's data section")
+        problem = f"{len(matched)} matches, none of them a row file" if matched else "no file matches"
+        raise DataError(
+            f"{path}: {problem}", hint=HINT if matched else "correct the pattern in the recipe's data section"
+        )
     return files
 
 

@@ -60,8 +60,8 @@ def commit_of(loaded: Any) -> str:
     for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
         info = getattr(part, "info", None)
         for address in getattr(info, "download_checksums", None) or {}:
-            if found := COMMIT.match(address):
-                return found[1]
+            if match := COMMIT.match(address):
+                return match[1]
     return ""
 
 
@@ -80,19 +80,19 @@ def read_saved(path: Path, *, split: str | None) -> Iterator[RawRow]:
     return _rows(str(path), loaded, split)
 
 
-def _rows(place: str, loaded: Any, split: str | None) -> Iterator[RawRow]:
-    chosen = _choose_split(place, loaded, split) if isinstance(loaded, dict) else loaded
+def _rows(address: str, loaded: Any, split: str | None) -> Iterator[RawRow]:
+    chosen = _choose_split(address, loaded, split) if isinstance(loaded, dict) else loaded
     yield from rows_of_batches(
         batch for table in chosen.with_format("arrow").iter(batch_size=BATCH_ROWS) for batch in table.to_batches()
     )
 
 
-def _choose_split(place: str, loaded: dict[str, Any], split: str | None) -> Any:
+def _choose_split(address: str, loaded: dict[str, Any], split: str | None) -> Any:
     names = ", ".join(loaded)
     if split is None and len(loaded) > 1:
-        raise DataError(f"{place}: several splits: {names}", hint="choose one with data.sources[].split")
+        raise DataError(f"{address}: several splits: {names}", hint="choose one with data.sources[].split")
     if split is not None and split not in loaded:
-        raise DataError(f"{place}: no split {split!r}", hint=f"data.sources[].split is one of: {names}")
+        raise DataError(f"{address}: no split {split!r}", hint=f"data.sources[].split is one of: {names}")
     return loaded[split] if split else next(iter(loaded.values()))
 
 

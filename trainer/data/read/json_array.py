@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.data.read.raw_row import MAX_ROW_BYTES, RawRow, checked_row
-from trainer.data.rows.values import told_twice
+from trainer.data.rows.values import twice_message
 from trainer.errors import DataError
 from trainer.exact_json import DECODER, doubled_key, with_doubled
 
@@ -127,21 +127,21 @@ class ArrayReader:
         return self.passed_lines + self.text.count("\n", 0, position) + 1
 
     def _check_rest(self, *, is_wrapped: bool) -> None:
-        rest = ""
-        while not self.is_end and len(rest) <= MAX_ROW_BYTES:
-            rest += self.text[self.position :]
+        tail = ""
+        while not self.is_end and len(tail) <= MAX_ROW_BYTES:
+            tail += self.text[self.position :]
             self.position = len(self.text)
             self._fill()
-        rest += self.text[self.position :]
-        text = '{"data": []' + rest if is_wrapped else "[]" + rest
+        tail += self.text[self.position :]
+        text = '{"data": []' + tail if is_wrapped else "[]" + tail
         try:
             key = doubled_key(with_doubled(text, json.loads(text)))
         except (json.JSONDecodeError, RecursionError):
             raise self._error("text after the array", self.position) from None
         if key is not None:
-            raise DataError(f"{self.path}: {told_twice(key)}", hint=HINT)
+            raise DataError(f"{self.path}: {twice_message(key)}", hint=HINT)
 
     def _error(self, message: str, position: int) -> DataError:
-        column = position - self.text.rfind("\n", 0, position)
-        place = f"{self.path}:{self._line(position)}"
-        return DataError(f"{place}: invalid_json: {message.removesuffix(' at')} at column {column}", hint=HINT)
+        line, column = self._line(position), position - self.text.rfind("\n", 0, position)
+        problem = message.removesuffix(" at")
+        return DataError(f"{self.path}:{line}: invalid_json: {problem} at column {column}", hint=HINT)

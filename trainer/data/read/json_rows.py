@@ -13,7 +13,7 @@ from trainer.data.read.lines import Line, decode, open_unpacked, read_lines
 from trainer.data.read.raw_row import MAX_ROW_BYTES, RawRow, checked_row, marked_row
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.unwrap import is_rows, rows_of
-from trainer.data.rows.values import told_twice
+from trainer.data.rows.values import twice_message
 from trainer.errors import DataError
 from trainer.exact_json import Doubled, loads, with_doubled
 
@@ -48,7 +48,7 @@ def read_json(path: Path, split: str | None = None) -> Iterator[RawRow]:
     except _ValuesInARow:
         return _without_splits(path, _streamed(path, is_array=False), split)
     if isinstance(value, Doubled) and is_rows(value):
-        raise DataError(f"{path}: {told_twice(value.key)}", hint=HINT)
+        raise DataError(f"{path}: {twice_message(value.key)}", hint=HINT)
     return itertools.starmap(marked_row, enumerate(rows_of(value, path, split), start=1))
 
 

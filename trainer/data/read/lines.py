@@ -224,12 +224,12 @@ def decode(path: Path, line: int, text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        place = f"(byte 0x{text[error.start]:02x} at column {error.start + 1})"
+        byte = f"(byte 0x{text[error.start]:02x} at column {error.start + 1})"
         if NOT_TEXT.search(text):
             raise DataError(
-                f"{path}:{line}: no text but binary data {place}", hint="give JSON, JSON lines, CSV or Parquet"
+                f"{path}:{line}: no text but binary data {byte}", hint="give JSON, JSON lines, CSV or Parquet"
             ) from None
-        raise DataError(f"{path}:{line}: not UTF-8 {place}", hint=_hint("CP1252")) from None
+        raise DataError(f"{path}:{line}: not UTF-8 {byte}", hint=_hint("CP1252")) from None
 
 
 def _hint(encoding: str) -> str:

@@ -62,8 +62,8 @@ def fix_for(reasons: Mapping[str, int]) -> str:
     return f"{FIXES.get(frequent, 'correct the rows')}, or raise data.max_rejected"
 
 
-def shown(text: str, limit: int = 80) -> str:
-    """Mark a text of the rows inside a detail: `told` hides personal data in all of it, and only then cuts it.
+def mark_text(text: str, limit: int = 80) -> str:
+    """Mark a text of the rows inside a detail: `render_detail` hides personal data in all of it, and only then cuts it.
 
     The rules would not know the half of a key.
     """
@@ -71,15 +71,15 @@ def shown(text: str, limit: int = 80) -> str:
     return f"\ufdd0{limit}:{text}\ufdd1"
 
 
-SHOWN = re.compile("\ufdd0(\\d+):(.*?)\ufdd1", re.DOTALL)
+MARKED_TEXT = re.compile("\ufdd0(\\d+):(.*?)\ufdd1", re.DOTALL)
 
 
 def quoted(text: str) -> str:
-    """Mark a text of the rows as `shown` does, in quotes."""
-    return shown(repr(text), 160)
+    """Mark a text of the rows as `mark_text` does, in quotes."""
+    return mark_text(repr(text), 160)
 
 
-def told(detail: str, mask: Callable[[str], str] = str) -> str:
+def render_detail(detail: str, mask: Callable[[str], str] = str) -> str:
     """Return a detail for a message of one line: each text of the rows masked by itself and then cut, then all of it.
 
     By itself, since the words of the message around a text may speak for or against a telephone number in it.
@@ -89,7 +89,7 @@ def told(detail: str, mask: Callable[[str], str] = str) -> str:
         text, limit = mask(match[2]), int(match[1])
         return text if len(text) <= limit else text[: limit - 3] + "..."
 
-    return mask(SHOWN.sub(cut, detail))
+    return mask(MARKED_TEXT.sub(cut, detail))
 
 
 class RowError(Exception):
@@ -99,11 +99,11 @@ class RowError(Exception):
         super().__init__(reason, detail)
         self.reason: Malformed | Undecided | Private = reason
         self.detail = detail
-        """What is wrong; texts of the row in it are marked by `shown`."""
+        """What is wrong; texts of the row in it are marked by `mark_text`."""
 
-    def told(self, mask: Callable[[str], str] = str) -> str:
-        """Return the detail for a message, see `told`."""
-        return told(self.detail, mask)
+    def render(self, mask: Callable[[str], str] = str) -> str:
+        """Return the detail for a message, see `render_detail`."""
+        return render_detail(self.detail, mask)
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.told()}"
+        return f"{self.reason}: {self.render()}"

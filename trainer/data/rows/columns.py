@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 PROMPT_COLUMNS = ("prompt", "question", "query", "input")
@@ -101,9 +101,9 @@ def is_class_column(name: str) -> bool:
 
 def plain_names(raw: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, str]:
     """Return our name -> column of the file for columns that have it in capitals, as spreadsheets do: `Question`."""
-    taken = {*raw, *mapping}
+    reserved = {*raw, *mapping}
     names = {name.strip().lower(): name for name in raw if name not in mapping.values()}
-    return {plain: name for plain, name in names.items() if plain in MAPPABLE and plain not in taken}
+    return {plain: name for plain, name in names.items() if plain in MAPPABLE and plain not in reserved}
 
 
 class Columns:
@@ -112,13 +112,13 @@ class Columns:
     def __init__(self, raw: Mapping[str, Any], mapping: Mapping[str, str]) -> None:
         self.paths = {name: path for name, path in mapping.items() if path}
         mapped = {name: _at(raw, path) for name, path in self.paths.items()}
-        rest: Mapping[str, Any] = raw
+        unmapped: Mapping[str, Any] = raw
         for path in self.paths.values():
-            rest = _without(rest, path)
+            unmapped = _without(unmapped, path)
         self.hidden = {name for name, path in mapping.items() if not path}
         """Columns that the recipe leaves out on purpose: `context: ""`."""
-        self.values: dict[str, Any] = {**rest, **mapped}
-        self.shadowed = {name: value for name, value in rest.items() if name in mapped}
+        self.values: dict[str, Any] = {**unmapped, **mapped}
+        self.shadowed = {name: value for name, value in unmapped.items() if name in mapped}
         self.used: set[str] = set()
         self.notes: set[str] = set()
         """Ids of what was done to values, see `usage.NOTES`."""
@@ -129,7 +129,7 @@ class Columns:
         """Return the columns that hold something and are not left out on purpose."""
         return {name: value for name, value in self.values.items() if not is_missing(value) and name not in self.hidden}
 
-    def shown(self) -> dict[str, Any]:
+    def visible(self) -> dict[str, Any]:
         """Return all columns that are not left out on purpose, those with nothing in them too."""
         return (
             {name: value for name, value in self.values.items() if name not in self.hidden}
@@ -176,16 +176,16 @@ class Columns:
         return RowError("unknown_format", f"none of {', '.join(names)} in a row with {self.described()}")
 
     def described(self) -> str:
-        return "columns " + shown(", ".join(map(str, self.values)), 200)
+        return "columns " + mark_text(", ".join(map(str, self.values)), 200)
 
     def unused(self) -> list[str]:
         """Return the names of columns and keys of turns that hold something and are not used, as the file has them."""
-        rest = [
+        unused_columns = [
             name
             for name, value in self.values.items()
             if name not in self.used and name not in OURS and _says_something(value)
         ]
-        return [*rest, *self.shadowed, *sorted(self.lost_keys)]
+        return [*unused_columns, *self.shadowed, *sorted(self.lost_keys)]
 
     def used_names(self) -> list[str]:
         """Return the names of the columns that are used, as the file has them."""
@@ -193,13 +193,13 @@ class Columns:
 
     def metadata(self) -> dict[str, Any]:
         """Return the columns that were not used; a `metadata` column is merged in, so that our own files read back."""
-        rest = {
+        unused = {
             name: value
             for name, value in self.values.items()
             if name not in self.used and not (value is None and name in MAPPABLE)
         }
-        own = rest.pop("metadata") if isinstance(rest.get("metadata"), dict) else {}
-        return {**own, **rest, **self.shadowed}
+        nested = unused.pop("metadata") if isinstance(unused.get("metadata"), dict) else {}
+        return {**nested, **unused, **self.shadowed}
 
 
 def _says_something(value: object) -> bool:
@@ -225,10 +225,10 @@ def _without(value: Any, path: str) -> Any:
     """Return `value` without what stands at the path; only the objects along the path are new."""
     if isinstance(value, Mapping) and path in value:
         return {name: item for name, item in value.items() if name != path}
-    part, _, rest = path.partition(".")
-    if isinstance(value, Mapping) and rest and part in value:
-        return {**value, part: _without(value[part], rest)}
+    part, _, inner_path = path.partition(".")
+    if isinstance(value, Mapping) and inner_path and part in value:
+        return {**value, part: _without(value[part], inner_path)}
     if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-        inside = [_without(value[int(part)], rest)] if rest else []
+        inside = [_without(value[int(part)], inner_path)] if inner_path else []
         return [*value[: int(part)], *inside, *value[int(part) + 1 :]]
     return value

@@ -22,7 +22,7 @@ def type_of(part: dict[str, Any]) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def unfold_blocks(turn: dict[str, Any], place: str) -> list[dict[str, Any]]:
+def unfold_blocks(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """Turn one message with blocks into messages of OpenAI's form: results first, then what is said.
 
     Raises:
@@ -34,19 +34,19 @@ def unfold_blocks(turn: dict[str, Any], place: str) -> list[dict[str, Any]]:
             case "tool_result":
                 results.append(_tool_turn(part))
             case "tool_use":
-                calls.append(_call(part, place))
+                calls.append(_call(part, where))
             case "thinking":
                 thoughts.append(str(part.get("thinking") or ""))
             case _:
                 parts.append(part)
-    said: dict[str, Any] = {**turn, "content": parts}
+    message: dict[str, Any] = {**turn, "content": parts}
     if calls:
-        said["tool_calls"] = calls
+        message["tool_calls"] = calls
     if thoughts:
-        said["reasoning_content"] = "\n".join(thoughts)
+        message["reasoning_content"] = "\n".join(thoughts)
     if results and (calls or thoughts):
-        raise RowError("bad_role_order", f"{place}: tool_use and tool_result in one turn")
-    return [*results, said] if parts or calls or thoughts else results
+        raise RowError("bad_role_order", f"{where}: tool_use and tool_result in one turn")
+    return [*results, message] if parts or calls or thoughts else results
 
 
 def _tool_turn(part: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def _tool_turn(part: dict[str, Any]) -> dict[str, Any]:
     return turn if part.get("tool_use_id") is None else {**turn, "tool_call_id": part["tool_use_id"]}
 
 
-def _call(part: dict[str, Any], place: str) -> dict[str, Any]:
+def _call(part: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(part.get("name"), str):
-        raise RowError("invalid_tool_arguments", f"{place}: a tool_use block without a name")
+        raise RowError("invalid_tool_arguments", f"{where}: a tool_use block without a name")
     identity = {"id": part["id"]} if part.get("id") is not None else {}
     return {**identity, "function": {"name": part["name"], "arguments": part.get("input")}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainer.data.records.kinds import Message, Role
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import (
     COMPLETION_COLUMNS,
     CONTEXT_COLUMNS,
@@ -39,15 +39,15 @@ def turns_column(row: dict[str, Any]) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def turns_of(value: object, role: Role, place: str, notes: Notes) -> list[Message]:
+def turns_of(value: object, role: Role, where: str, notes: Notes) -> list[Message]:
     """Read a column that holds one turn's text, turns, or another value, which becomes JSON text."""
     if isinstance(value, str):
-        return _turns_in_text(value, place, notes) or [{"role": role, "content": value}]
+        return _turns_in_text(value, where, notes) or [{"role": role, "content": value}]
     if _has_roles(value):
-        return canonical_turns(value, place, notes)
+        return canonical_turns(value, where, notes)
     if isinstance(value, (dict, list, bytes)) or is_scalar(value):
-        return [{"role": role, "content": written(value, place, notes)}]
-    raise RowError("unsupported_content", f"{place}: {kind_of(value)} where text is expected")
+        return [{"role": role, "content": written(value, where, notes)}]
+    raise RowError("unsupported_content", f"{where}: {kind_of(value)} where text is expected")
 
 
 def _has_roles(value: object) -> bool:
@@ -56,15 +56,15 @@ def _has_roles(value: object) -> bool:
     return bool(turns) and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)
 
 
-def _turns_in_text(text: str, place: str, notes: Notes) -> list[Message] | None:
+def _turns_in_text(text: str, where: str, notes: Notes) -> list[Message] | None:
     """Read turns that a csv file holds as text; None for any other text."""
     if text.lstrip()[:1] != "[" or ("role" not in text and "from" not in text):
         return None
     value = parse_json(text, notes)
     if not isinstance(value, list) or not is_turns(value):
         return None
-    known = all(str(turn.get("role", turn.get("from"))).lower() in ROLES for turn in value)
-    return canonical_turns(value, place, notes) if known else None
+    has_roles = all(str(turn.get("role", turn.get("from"))).lower() in ROLES for turn in value)
+    return canonical_turns(value, where, notes) if has_roles else None
 
 
 def parse_prompt_completion(columns: Columns) -> list[Message]:
@@ -179,28 +179,28 @@ def parse_gemini(columns: Columns) -> list[Message]:
     return canonical_turns(turns, "contents", columns.notes)
 
 
-def _gemini_turns(item: object, place: str) -> list[dict[str, Any]]:
+def _gemini_turns(item: object, where: str) -> list[dict[str, Any]]:
     if not isinstance(item, dict) or not isinstance(item.get("parts"), list):
-        raise RowError("unknown_role", f"{place} is {kind_of(item)}, not an object with role and parts")
+        raise RowError("unknown_role", f"{where} is {kind_of(item)}, not an object with role and parts")
     marks = {key: item[key] for key in MARKS if key in item}  # Vertex AI's `weight`
-    said: dict[str, Any] = {"role": item.get("role") or "user", "content": "", **marks}
+    message: dict[str, Any] = {"role": item.get("role") or "user", "content": "", **marks}
     results: list[dict[str, Any]] = []
     for part in item["parts"]:
         match part:
             case {"functionCall": dict(call)} | {"function_call": dict(call)}:
-                said.setdefault("tool_calls", []).append({"name": call.get("name"), "arguments": call.get("args")})
+                message.setdefault("tool_calls", []).append({"name": call.get("name"), "arguments": call.get("args")})
             case {"functionResponse": dict(result)} | {"function_response": dict(result)}:
                 results.append({"role": "tool", "name": result.get("name"), "content": result.get("response")})
             case {"thought": True, "text": str(text)}:
-                said["reasoning_content"] = said.get("reasoning_content", "") + text
+                message["reasoning_content"] = message.get("reasoning_content", "") + text
             case {"text": str(text)}:
-                said["content"] += text
+                message["content"] += text
             case _:
                 names = ", ".join(map(str, part)) if isinstance(part, dict) else kind_of(part)
                 raise RowError(
-                    "unsupported_content", f"{place}: part {shown(repr(names))}; only text and calls are trained on"
+                    "unsupported_content", f"{where}: part {mark_text(repr(names))}; only text and calls are trained on"
                 )
-    return [*results, *([said] if said["content"] or "tool_calls" in said or not results else [])]
+    return [*results, *([message] if message["content"] or "tool_calls" in message or not results else [])]
 
 
 def gemini_system(columns: Columns) -> str:
@@ -247,5 +247,5 @@ def _batch_answer(response: object) -> dict[str, Any]:
         case {"choices": [{"message": dict(message)}, *_]}:
             return message
         case {"error": error} if error:
-            raise RowError("no_assistant_turn", f"the request failed: {shown(repr(error))}")
+            raise RowError("no_assistant_turn", f"the request failed: {mark_text(repr(error))}")
     raise RowError("no_assistant_turn", "`response` holds no message: body.choices[0].message")

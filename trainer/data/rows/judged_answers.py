@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from trainer.data.records.kinds import Message
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import Columns
 from trainer.data.rows.conversations import turns_of
 from trainer.data.rows.pairs import transcript_turns
@@ -62,25 +62,25 @@ SCORE_KEYS, RANK_KEYS = ("overall_score", "score", "rating", "reward", "fine-gra
 
 def two_answers(row: dict[str, Any]) -> TwoAnswers | None:
     """Return which columns hold two answers with a verdict on them, None for a row of another layout."""
-    for known in TWO_ANSWERS:
-        if known.first in row and known.second in row and _verdict_columns(row, known):
-            return known
+    for answers in TWO_ANSWERS:
+        if answers.first in row and answers.second in row and _verdict_columns(row, answers):
+            return answers
     return None
 
 
-def _verdict_columns(row: dict[str, Any], known: TwoAnswers) -> list[str]:
+def _verdict_columns(row: dict[str, Any], answers: TwoAnswers) -> list[str]:
     """Return the columns that say which of two answers is better."""
-    if known.first == "human_ref_A":
+    if answers.first == "human_ref_A":
         return [name for name in ("labels",) if name in row]
     verdicts = [name for name in (*STRENGTHS, *VERDICTS) if name in row]
     if not verdicts and {"winner_model_a", "winner_model_b"} <= row.keys():
         return ["winner_model_a", "winner_model_b"]
-    return verdicts or _score_columns(row, known)
+    return verdicts or _score_columns(row, answers)
 
 
-def _score_columns(row: dict[str, Any], known: TwoAnswers) -> list[str]:
+def _score_columns(row: dict[str, Any], answers: TwoAnswers) -> list[str]:
     for stem in ("score", "rating", "reward"):
-        names = [f"{stem}_{suffix}" for suffix in known.names]
+        names = [f"{stem}_{suffix}" for suffix in answers.names]
         if all(name in row for name in names):
             return names
     return []
@@ -93,25 +93,25 @@ def parse_two_answers(columns: Columns) -> tuple[list[Message] | None, object, o
         RowError: the verdict is a tie, or none that is known.
     """
     row = columns.present()
-    known = two_answers(row)
-    if known is None:
+    answers = two_answers(row)
+    if answers is None:
         raise RowError("unknown_format", f"no two answers with a verdict in a row with {columns.described()}")
-    first, second = columns.take(known.first), columns.take(known.second)
-    names = _verdict_columns(row, known)
+    first, second = columns.take(answers.first), columns.take(answers.second)
+    names = _verdict_columns(row, answers)
     if len(names) > 1 and names[0] in (*STRENGTHS, *VERDICTS):
         names = names[:1]
-    better = _better([columns.take(name) for name in names], names, known)
-    prompt = None if known.first == "conversation_a" else judged_prompt(columns)
+    better = _better([columns.take(name) for name in names], names, answers)
+    prompt = None if answers.first == "conversation_a" else judged_prompt(columns)
     return (prompt, first, second) if better == 0 else (prompt, second, first)
 
 
-def _better(values: list[Any], names: list[str], known: TwoAnswers) -> int:
+def _better(values: list[Any], names: list[str], answers: TwoAnswers) -> int:
     """Return 0 or 1: which answer is better.
 
     Raises:
         RowError: neither is, or the verdict is none that is known.
     """
-    said = f"{' and '.join(names)}: {shown(', '.join(map(str, values)))}"
+    verdict = f"{' and '.join(names)}: {mark_text(', '.join(map(str, values)))}"
     numbers = [_number(value) for value in values]
     if len(values) == 2 and None not in numbers:
         first, second = numbers
@@ -121,21 +121,21 @@ def _better(values: list[Any], names: list[str], known: TwoAnswers) -> int:
     elif names[0] == "labels":  # SHP: 1 where A is better
         sign = None if numbers[0] not in (0, 1) else 1 - 2 * int(numbers[0] or 0)
     else:
-        sign = _named(values[0], known)
+        sign = _named_sign(values[0], answers)
     if sign is None:
-        raise RowError("invalid_label", f"{said}: none of {', '.join(known.names)} and tie")
+        raise RowError("invalid_label", f"{verdict}: none of {', '.join(answers.names)} and tie")
     if sign == 0:
-        raise RowError("no_preference", f"{said}: neither answer is better")
+        raise RowError("no_preference", f"{verdict}: neither answer is better")
     return 0 if sign < 0 else 1
 
 
-def _named(verdict: object, known: TwoAnswers) -> int | None:
+def _named_sign(verdict: object, answers: TwoAnswers) -> int | None:
     """Read a verdict that names an answer: -1 for the first, 1 for the second, 0 for a tie, None for another word."""
     word = str(verdict).strip().lower()
     if word.startswith(TIES):
         return 0
     tail = word.rsplit("_", 1)[-1].rsplit(" ", 1)[-1]
-    for sign, column, name in ((-1, known.first, known.names[0]), (1, known.second, known.names[1])):
+    for sign, column, name in ((-1, answers.first, answers.names[0]), (1, answers.second, answers.names[1])):
         if word == column.lower() or tail == name:
             return sign
     return None

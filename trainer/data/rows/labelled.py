@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.data.records.kinds import Message
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import LABEL_COLUMNS, Columns
 
 VERDICTS: dict[object, bool] = {"true": True, "false": False, 1: True, 0: False}
@@ -20,7 +20,7 @@ def parse_verdict(columns: Columns) -> bool:
     key = written.strip().lower() if isinstance(written, str) else written
     if not isinstance(key, (str, int, float)) or key not in VERDICTS:
         raise RowError(
-            "invalid_label", f"the verdict on the answer is {shown(repr(written))}; true (good) or false (bad)"
+            "invalid_label", f"the verdict on the answer is {mark_text(repr(written))}; true (good) or false (bad)"
         )
     return VERDICTS[key]
 

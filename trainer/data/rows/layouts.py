@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import (
     COMPLETION_COLUMNS,
     CONTEXT_COLUMNS,
@@ -211,26 +211,26 @@ def detect_format(row: Row) -> Format:
     if "text" in present:
         raise RowError("unknown_format", _target_detail(telling))
     _refuse_nulls(row, present)
-    names = shown(", ".join(map(str, row)), 120)
+    names = mark_text(", ".join(map(str, row)), 120)
     raise RowError("unknown_format", f"columns {names}: set mapping, such as {{prompt: COLUMN, completion: COLUMN}}")
 
 
 def telling_columns(row: Row) -> list[str]:
     """Return the columns beside `text` whose names say that they are asked, shown or learnt."""
-    asked = {*PROMPTS, *ANSWERS, "instruction"}
-    return [name for name, value in row.items() if value not in ("", [], {}) and (name in asked or meaning_of(name))]
+    question = {*PROMPTS, *ANSWERS, "instruction"}
+    return [name for name, value in row.items() if value not in ("", [], {}) and (name in question or meaning_of(name))]
 
 
 def _target_detail(names: list[str]) -> str:
     """Say how a row with `text` and columns that say what to learn can be read."""
     target = next((name for name in names if meaning_of(name) in ("label", "target") or name in ANSWERS), None)
-    asked = next((name for name in names if name in PROMPTS or name == "instruction"), None)
+    question = next((name for name in names if name in PROMPTS or name == "instruction"), None)
     listed = f"columns text, {', '.join(names)}"
     alone = "format: text for the text alone"
     if target is not None:
         return f"{listed}: set mapping: {{prompt: text, completion: {target}}}, or {alone}"
-    if asked is not None:
-        return f"{listed}: set mapping: {{prompt: {asked}, completion: text}}, or {alone}"
+    if question is not None:
+        return f"{listed}: set mapping: {{prompt: {question}, completion: text}}, or {alone}"
     if images := [name for name in names if name in IMAGE_COLUMNS]:
         return f"{listed}: {images[0]} is not trained on; set {alone}"
     return f"{listed}: set mapping, or {alone}"

@@ -38,17 +38,17 @@ def split_pair(prompt: list[Message] | None, chosen: object, rejected: object, n
     return shared if prompt is None or len(shared) > len(prompt) else prompt, better, worse
 
 
-def _answer_turns(value: object, place: str, notes: Notes) -> list[Message]:
+def _answer_turns(value: object, where: str, notes: Notes) -> list[Message]:
     """Read an answer: text, a transcript, turns, or another value as JSON text.
 
     Raises:
         RowError: there is none.
     """
     if value is None:
-        raise RowError("empty_content", f"`{place}` is null")
+        raise RowError("empty_content", f"`{where}` is null")
     if isinstance(value, str) and (turns := transcript_turns(value)):
         return turns
-    return turns_of(value, "assistant", place, notes)
+    return turns_of(value, "assistant", where, notes)
 
 
 def transcript_turns(text: str) -> list[Message]:

@@ -107,12 +107,12 @@ def _layout_of(raw: dict[str, Any], mapping: Mapping[str, str], format: Format) 
     if format != "auto":
         return columns, format
     try:
-        return columns, detect_format(columns.shown())
+        return columns, detect_format(columns.visible())
     except RowError:
         if names := plain_names(raw, mapping):
             renamed = Columns(raw, {**mapping, **names})
             with suppress(RowError):
-                return renamed, detect_format(renamed.shown())
+                return renamed, detect_format(renamed.visible())
         raise
 
 
@@ -248,12 +248,12 @@ def _parse_openai_preference(columns: Columns) -> Record:
     Raises:
         RowError: `input` holds no messages.
     """
-    asked = columns.take("input")
-    if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list):
+    request = columns.take("input")
+    if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
         raise RowError("unknown_format", "`input` holds no `messages`")
-    columns.lost_keys |= {f"input.{name}" for name in asked if name not in ("messages", *TOOL_COLUMNS)}
-    columns.values |= {name: asked[name] for name in TOOL_COLUMNS if name in asked and name not in columns.values}
-    prompt = canonical_turns(asked["messages"], "input.messages", columns.notes)
+    columns.lost_keys |= {f"input.{name}" for name in request if name not in ("messages", *TOOL_COLUMNS)}
+    columns.values |= {name: request[name] for name in TOOL_COLUMNS if name in request and name not in columns.values}
+    prompt = canonical_turns(request["messages"], "input.messages", columns.notes)
     return _pair(columns, prompt, columns.take("preferred_output"), columns.take("non_preferred_output"))
 
 

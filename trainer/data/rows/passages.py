@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.data.records.kinds import Message
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.values import Notes, kind_of, parse_json
 
 TEXT_KEYS = ("text", "passage_text", "content", "contents", "passage", "document", "page_content", "snippet", "body")
@@ -26,12 +26,12 @@ def with_passages(messages: Sequence[Message], passages: Sequence[str]) -> list[
     return turns
 
 
-def passages_of(value: object, place: str, notes: Notes) -> list[str]:
+def passages_of(value: object, where: str, notes: Notes) -> list[str]:
     """Return the passages of a column: one text, a list of texts or of objects, or an object of lists.
 
     Args:
         value: `"..."`, `["...", ...]`, `[{"title": ..., "text": ...}, ...]` or `{"title": [...], "text": [...]}`.
-        place: name of the column, for messages.
+        where: name of the column, for messages.
         notes: ids of what was done to values are added.
 
     Raises:
@@ -44,7 +44,7 @@ def passages_of(value: object, place: str, notes: Notes) -> list[str]:
     if isinstance(value, dict):
         value = _rows_of(value)
     items = value if isinstance(value, list) else [value]
-    return [text for item in items if (text := _text_of(item, place).strip())]
+    return [text for item in items if (text := _text_of(item, where).strip())]
 
 
 def _rows_of(value: dict[str, Any]) -> list[Any]:
@@ -55,7 +55,7 @@ def _rows_of(value: dict[str, Any]) -> list[Any]:
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=False)]
 
 
-def _text_of(item: object, place: str) -> str:
+def _text_of(item: object, where: str) -> str:
     if isinstance(item, str):
         return item
     if item is None:
@@ -63,12 +63,12 @@ def _text_of(item: object, place: str) -> str:
     if isinstance(item, list) and all(isinstance(part, str) for part in item):
         return " ".join(part.strip() for part in item)
     if not isinstance(item, dict):
-        raise RowError("unsupported_content", f"`{place}` holds {kind_of(item)} where a passage is expected")
+        raise RowError("unsupported_content", f"`{where}` holds {kind_of(item)} where a passage is expected")
     title = next((item[name] for name in TITLE_KEYS if isinstance(item.get(name), str)), "")
     for name in (*TEXT_KEYS, *SENTENCE_KEYS):
         if isinstance(item.get(name), (str, list)):
-            text = _text_of(item[name], place)
+            text = _text_of(item[name], where)
             return f"{title}\n{text}" if title else text
     raise RowError(
-        "unsupported_content", f"`{place}` holds an object without text: keys {shown(', '.join(map(str, item)))}"
+        "unsupported_content", f"`{where}` holds an object without text: keys {mark_text(', '.join(map(str, item)))}"
     )

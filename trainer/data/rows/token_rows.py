@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.data.records.kinds import Record
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import Columns
 from trainer.data.rows.values import kind_of, parse_json
 
@@ -42,5 +42,5 @@ def _integers(columns: Columns, name: str, *, least: int) -> list[int]:
     # bool is a kind of int to Python, and no token to anyone.
     wrong = next((item for item in value if type(item) is not int or item < least), None)
     if wrong is not None:
-        raise RowError("invalid_tokens", f"`{name}` holds {shown(repr(wrong))}, not an integer from {least} on")
+        raise RowError("invalid_tokens", f"`{name}` holds {mark_text(repr(wrong))}, not an integer from {least} on")
     return value

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from trainer.data.records.kinds import Tool, ToolCall
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.values import Notes, parse_json, refuse_no_numbers
 
 CALL_TEXT = re.compile(
@@ -23,7 +23,7 @@ def says_call(text: str) -> bool:
     return CALL_TEXT.search(text) is not None
 
 
-def canonical_calls(calls: object, place: str, notes: Notes) -> list[ToolCall]:
+def canonical_calls(calls: object, where: str, notes: Notes) -> list[ToolCall]:
     """Make tool calls canonical: `[{"id"?, "type": "function", "function": {"name", "arguments": object}}]`.
 
     Raises:
@@ -32,39 +32,39 @@ def canonical_calls(calls: object, place: str, notes: Notes) -> list[ToolCall]:
     if isinstance(calls, str):
         calls = parse_json(calls, notes)
     listed = calls if isinstance(calls, list) else [calls]
-    return [_canonical_call(call, place, notes) for call in listed]
+    return [_canonical_call(call, where, notes) for call in listed]
 
 
-def _canonical_call(call: object, place: str, notes: Notes) -> ToolCall:
+def _canonical_call(call: object, where: str, notes: Notes) -> ToolCall:
     call = parse_json(call, notes) if isinstance(call, str) else call
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
-        raise RowError("invalid_tool_arguments", f"{place}: a tool call is not JSON of the form {{name, arguments}}")
-    arguments = _arguments(function, place, notes)
+        raise RowError("invalid_tool_arguments", f"{where}: a tool call is not JSON of the form {{name, arguments}}")
+    arguments = _arguments(function, where, notes)
     canonical: ToolCall = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     if isinstance(call, dict) and call.get("id") is not None:
         return {"id": call["id"], **canonical}
     return canonical
 
 
-def _arguments(function: dict[str, Any], place: str, notes: Notes) -> dict[str, Any]:
+def _arguments(function: dict[str, Any], owner: str, notes: Notes) -> dict[str, Any]:
     """Read arguments: an object, its JSON text, or nothing, for which PHP writes `[]`.
 
     Raises:
         RowError: they are anything else.
     """
     arguments = next((function[name] for name in ("arguments", "args", "parameters") if name in function), None)
-    where = f"{place}: arguments of {function['name']!r}"
+    owner = f"{owner}: arguments of {function['name']!r}"
     value = arguments
     if isinstance(arguments, str):
         value = parse_json(arguments, notes) if arguments.strip() not in ("", "null") else None
         if value is None and arguments.strip() not in ("", "null"):
-            raise RowError("invalid_tool_arguments", f"{where} are text that is no JSON: {shown(arguments)}")
+            raise RowError("invalid_tool_arguments", f"{owner} are text that is no JSON: {mark_text(arguments)}")
     if value is None or value == []:
         return {}
     if not isinstance(value, dict):
-        raise RowError("invalid_tool_arguments", f"{where} are not a JSON object: {shown(str(arguments))}")
-    refuse_no_numbers(value, where)
+        raise RowError("invalid_tool_arguments", f"{owner} are not a JSON object: {mark_text(str(arguments))}")
+    refuse_no_numbers(value, owner)
     return value
 
 
@@ -80,7 +80,7 @@ def canonical_tools(value: object, notes: Notes) -> list[Tool]:
     if isinstance(tools, dict):
         tools = [tools]
     if not isinstance(tools, list):
-        raise RowError("invalid_tools", f"`tools` is not a list of tools: {shown(str(value))}")
+        raise RowError("invalid_tools", f"`tools` is not a list of tools: {mark_text(str(value))}")
     parsed = [parse_json(tool, notes) if isinstance(tool, str) else tool for tool in tools]
     flat = [tool for item in parsed for tool in _declared(item)]
     return [_canonical_tool(tool, index) for index, tool in enumerate(flat)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from trainer.data.records.kinds import Message, Role
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.content_blocks import TEXT_PARTS, has_blocks, type_of, unfold_blocks
 from trainer.data.rows.tool_calls import canonical_calls
 from trainer.data.rows.training_marks import MARKS, weight_of
@@ -50,30 +50,30 @@ KNOWN_KEYS = frozenset(
 """Keys of a turn that are used."""
 
 
-def canonical_turns(value: object, place: str, notes: Notes) -> list[Message]:
+def canonical_turns(value: object, where: str, notes: Notes) -> list[Message]:
     """Make a column of turns canonical.
 
     Args:
         value: list of turns, one turn, or either as JSON text or as Python writes it (csv files hold it so).
-        place: name of the column, for messages.
+        where: name of the column, for messages.
         notes: ids of what was done to values are added.
 
     Raises:
         RowError: the column is empty, or a turn has no known role, no text, or broken tool calls.
     """
     if isinstance(value, str):
-        value = _turns_in(value, place, notes)
+        value = _turns_in(value, where, notes)
     if isinstance(value, dict):
         value = [value]
     if not value:
-        raise RowError("empty_messages", f"`{place}` has no turns")
+        raise RowError("empty_messages", f"`{where}` has no turns")
     if not isinstance(value, list):
-        raise RowError("unknown_format", f"`{place}` is {kind_of(value)}, not a list of turns")
-    turns = [turn for index, item in enumerate(value) for turn in _messages_of(item, f"{place}[{index}]", notes)]
+        raise RowError("unknown_format", f"`{where}` is {kind_of(value)}, not a list of turns")
+    turns = [turn for index, item in enumerate(value) for turn in _messages_of(item, f"{where}[{index}]", notes)]
     return _join_analysis(turns)
 
 
-def _turns_in(text: str, place: str, notes: Notes) -> object:
+def _turns_in(text: str, where: str, notes: Notes) -> object:
     """Read turns that are written as text.
 
     Raises:
@@ -81,23 +81,23 @@ def _turns_in(text: str, place: str, notes: Notes) -> object:
     """
     value = parse_json(text, notes)
     if value is None and text.strip() not in ("", "null", "None"):
-        raise RowError("unknown_format", f"`{place}` is text that is neither JSON nor a Python list: {shown(text)}")
+        raise RowError("unknown_format", f"`{where}` is text that is neither JSON nor a Python list: {mark_text(text)}")
     return value
 
 
-def _messages_of(turn: object, place: str, notes: Notes) -> list[Message]:
+def _messages_of(turn: object, where: str, notes: Notes) -> list[Message]:
     """Read one entry of a conversation, which may stand for several turns."""
     if isinstance(turn, str) and turn.lstrip()[:1] == "{":
-        turn = _turns_in(turn, place, notes)
+        turn = _turns_in(turn, where, notes)
     if isinstance(turn, dict):
         if has_blocks(turn.get("content")):
-            return [canonical_turn(part, place, notes) for part in unfold_blocks(turn, place)]
+            return [canonical_turn(part, where, notes) for part in unfold_blocks(turn, where)]
         if "human" in turn and "assistant" in turn:  # ms-swift's pairs
-            question: Message = {"role": "user", "content": text_of(turn["human"], place, notes)}
-            answer: Message = {"role": "assistant", "content": text_of(turn["assistant"], place, notes)}
-            _add_weight(answer, turn, place, notes)
+            question: Message = {"role": "user", "content": text_of(turn["human"], where, notes)}
+            answer: Message = {"role": "assistant", "content": text_of(turn["assistant"], where, notes)}
+            _add_weight(answer, turn, where, notes)
             return [question, answer]
-    return [canonical_turn(turn, place, notes)]
+    return [canonical_turn(turn, where, notes)]
 
 
 def _join_analysis(turns: list[Message]) -> list[Message]:
@@ -118,44 +118,44 @@ def _join_analysis(turns: list[Message]) -> list[Message]:
     return joined
 
 
-def canonical_turn(turn: object, place: str, notes: Notes) -> Message:
-    """Make one turn canonical: `{"role", "content", ...}`; `place` names it in messages.
+def canonical_turn(turn: object, where: str, notes: Notes) -> Message:
+    """Make one turn canonical: `{"role", "content", ...}`; `where` names it in messages.
 
     Raises:
         RowError: unknown role, content that is not text, broken tool calls or weight.
     """
     if not isinstance(turn, dict):
-        raise RowError("unknown_role", f"{place} is {kind_of(turn)}, not an object with role and content")
+        raise RowError("unknown_role", f"{where} is {kind_of(turn)}, not an object with role and content")
     role_name = turn.get("from") or turn.get("role")
     name = role_name.strip().lower() if isinstance(role_name, str) else ""
     role = ROLES.get(name)
     if role is None:
-        raise RowError("unknown_role", f"{place}: {_unknown_role(turn, role_name)}")
+        raise RowError("unknown_role", f"{where}: {_unknown_role(turn, role_name)}")
     content = turn["value"] if turn.get("value") is not None else turn.get("content")
     calls = turn.get("tool_calls") or turn.get("function_call")
     if name in CALLING_ROLES:
         calls, content = content or {}, None
-    message: Message = {"role": role, "content": _content_of(content, role, place, notes)}
+    message: Message = {"role": role, "content": _content_of(content, role, where, notes)}
     for key in KEPT_KEYS:
         if turn.get(key) is not None:
             message[key] = turn[key]
     if (reasoning := _reasoning_of(turn)) is not None:
         message["reasoning_content"] = reasoning
     if calls is not None and calls != []:
-        message["tool_calls"] = canonical_calls(calls, place, notes)
-    _add_weight(message, turn, place, notes)
+        message["tool_calls"] = canonical_calls(calls, where, notes)
+    _add_weight(message, turn, where, notes)
     if role == "assistant" and turn.get("channel") is not None:
         message["channel"] = turn["channel"]
     return message
 
 
-def _add_weight(message: Message, turn: dict[str, Any], place: str, notes: Notes) -> None:
+def _add_weight(message: Message, turn: dict[str, Any], where: str, notes: Notes) -> None:
     """Keep whether the file marks a turn as trained; of turns that nobody learns to say, say so.
 
     Raises:
         RowError: a mark that is neither, or two that contradict.
     """
-    weight = weight_of(turn, place)
+    weight = weight_of(turn, where)
     if weight is None:
         return
     message["weight"] = weight
@@ -170,7 +170,7 @@ def _reasoning_of(turn: dict[str, Any]) -> str | None:
     return next((turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key]), None)
 
 
-def lost_keys(value: object, place: str) -> set[str]:
+def lost_keys(value: object, where: str) -> set[str]:
     """Return the keys of turns that hold something and are not used, as `column[].key`."""
     turns = value if isinstance(value, list) else []
     unknown = {
@@ -179,29 +179,29 @@ def lost_keys(value: object, place: str) -> set[str]:
         if isinstance(turn, dict)
         for key in turn.keys() - KNOWN_KEYS
     }
-    return {f"{place}[].{key}" for key, is_empty in unknown if not is_empty}
+    return {f"{where}[].{key}" for key, is_empty in unknown if not is_empty}
 
 
 def _unknown_role(turn: dict[str, Any], role_name: object) -> str:
     """Say what is wrong with the role of a turn: its name, or that it stands under another key."""
     if role_name is not None:
-        return f"role {shown(repr(role_name))}; known are {', '.join(sorted(set(ROLES.values())))}"
-    keys = shown(", ".join(map(str, turn))) if turn else "none"
+        return f"role {mark_text(repr(role_name))}; known are {', '.join(sorted(set(ROLES.values())))}"
+    keys = mark_text(", ".join(map(str, turn))) if turn else "none"
     return f"no `role` (or `from`); its keys are {keys}: rename them to role and content"
 
 
-def _content_of(content: object, role: str, place: str, notes: Notes) -> str:
+def _content_of(content: object, role: str, where: str, notes: Notes) -> str:
     """Return the text of a turn; the result of a tool may be any JSON value."""
     if role == "tool" and isinstance(content, list) and not (content and _are_parts(content)):
-        return written(content, place, notes)
-    return text_of(content, place, notes)
+        return written(content, where, notes)
+    return text_of(content, where, notes)
 
 
 def _are_parts(content: list[Any]) -> bool:
     return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content)
 
 
-def text_of(content: object, place: str, notes: Notes) -> str:
+def text_of(content: object, where: str, notes: Notes) -> str:
     """Return the text of `content`: a string, nothing, OpenAI's text parts (joined), or any other value as JSON text.
 
     Raises:
@@ -212,17 +212,17 @@ def text_of(content: object, place: str, notes: Notes) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, dict) and "type" in content and isinstance(content.get("text"), str):
-        return _part_text(content, place)
+        return _part_text(content, where)
     if isinstance(content, list) and any(map(_is_part, content)):
-        return "".join(_part_text(part, place) for part in content)
-    return written(content, place, notes)
+        return "".join(_part_text(part, where) for part in content)
+    return written(content, where, notes)
 
 
 def _is_part(part: object) -> bool:
     return isinstance(part, str) or (isinstance(part, dict) and ("type" in part or part.keys() == {"text"}))
 
 
-def _part_text(part: object, place: str) -> str:
+def _part_text(part: object, where: str) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, dict):
@@ -230,4 +230,6 @@ def _part_text(part: object, place: str) -> str:
         if isinstance(text, str):
             return text
     name = part.get("type") if isinstance(part, dict) else kind_of(part)
-    raise RowError("unsupported_content", f"{place}: content part {shown(repr(name))}; only text parts are trained on")
+    raise RowError(
+        "unsupported_content", f"{where}: content part {mark_text(repr(name))}; only text parts are trained on"
+    )

@@ -31,8 +31,8 @@ def rows_of(value: object, path: Path, split: str | None) -> list[Any]:
     """
     lists = _lists(value) if isinstance(value, dict) else {}
     if split is not None and split not in lists:
-        known = f"one of: {hidden(', '.join(lists))}" if lists else "for several lists of rows in one file; remove it"
-        raise DataError(f"{path}: no split {split!r}", hint=f"data.sources[].split is {known}")
+        names = f"one of: {hidden(', '.join(lists))}" if lists else "for several lists of rows in one file; remove it"
+        raise DataError(f"{path}: no split {split!r}", hint=f"data.sources[].split is {names}")
     if split is None and len(lists) > 1:
         raise DataError(
             f"{path}: several lists of rows: {hidden(', '.join(lists))}", hint="choose one with data.sources[].split"

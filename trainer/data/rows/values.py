@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from trainer.data.pii.hide import hidden
-from trainer.data.records.reasons import RowError, shown
+from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.nesting import check_shape
 from trainer.exact_json import as_text, doubled_key, is_number, loads, text_of_json, with_doubled
 
@@ -43,13 +43,13 @@ def parse_json(text: str, notes: Notes) -> object:
 
 def twice(key: str) -> RowError:
     """Return the error of a row in which an object names a key twice."""
-    return RowError("invalid_json", f"the key {shown(repr(key))} stands twice in one object: which value is meant?")
+    return RowError("invalid_json", f"the key {mark_text(repr(key))} stands twice in one object: which value is meant?")
 
 
-def told_twice(key: str) -> str:
+def twice_message(key: str) -> str:
     """Say it in an error that ends the reading of a file, personal data masked."""
     error = twice(key)
-    return f"{error.reason}: {error.told(hidden)}"
+    return f"{error.reason}: {error.render(hidden)}"
 
 
 def _python_literal(text: str) -> object:
@@ -83,29 +83,29 @@ def is_scalar(value: object) -> bool:
     return isinstance(value, (bool, int, float, Decimal, date, time))
 
 
-def written(value: object, place: str, notes: Notes) -> str:
+def written(value: object, where: str, notes: Notes) -> str:
     """Return a value that is no text as the text that is trained: JSON, dates and decimals as they stand.
 
     Raises:
         RowError: NaN or Infinity, which JSON does not have, or bytes that are no text.
     """
-    refuse_no_numbers(value, place)
+    refuse_no_numbers(value, where)
     if isinstance(value, bytes):
-        raise RowError("unsupported_content", f"{place}: bytes that are no UTF-8 text")
+        raise RowError("unsupported_content", f"{where}: bytes that are no UTF-8 text")
     notes.add("json_text")
     return text_of_json(value) if isinstance(value, (dict, list, bool, int, float)) else as_text(value)
 
 
-def refuse_no_numbers(value: object, place: str) -> None:
+def refuse_no_numbers(value: object, where: str) -> None:
     """Refuse NaN and Infinity inside of what is trained.
 
     Raises:
         RowError: naming the place.
     """
     if isinstance(value, float) and not is_number(value):
-        raise RowError("unsupported_content", f"{place}: {value} is no JSON value: write a number, null or text")
+        raise RowError("unsupported_content", f"{where}: {value} is no JSON value: write a number, null or text")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        refuse_no_numbers(item, place)
+        refuse_no_numbers(item, where)
 
 
 def kind_of(value: object) -> str:

@@ -131,7 +131,8 @@ def read_examples(path: Path) -> list[Any]:
             found.append(parse_row(raw.value, source=path.name, line=raw.line).record)
         except RowError as error:
             raise DataError(
-                f"{path}:{raw.line}: {error.reason}: {error.told(Mask(Pii()))}", hint="correct the row, or leave it out"
+                f"{path}:{raw.line}: {error.reason}: {error.render(Mask(Pii()))}",
+                hint="correct the row, or leave it out",
             ) from error
     return found
 

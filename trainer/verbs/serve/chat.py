@@ -37,8 +37,8 @@ def chat(recipe: Recipe, run: RunFolder, *, arguments: str, merged: bool = False
     tuned = open_tuned(recipe, run, arguments, merged=merged, with_base=with_base, at_least=AT_LEAST)
     is_terminal = sys.stdin.isatty()
     talk = Talk(tuned, sys.stdout, with_base=with_base)
-    if tuned.system.said:
-        sys.stderr.write(f"chat: {tuned.system.said}\n")
+    if tuned.system.sentence:
+        sys.stderr.write(f"chat: {tuned.system.sentence}\n")
     if is_terminal:
         talk.say(f"{recipe.name}: {HELP}")
     for line in _lines(is_terminal):
@@ -140,7 +140,7 @@ class Talk:
             return {"prompt": [{"role": "system", "content": self.system}, *self.turns]}
         row: dict[str, Any] = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
         if lacks_system(row, self.tuned.system):
-            raise DataError(self.tuned.system.said, hint="/system TEXT sets it")
+            raise DataError(self.tuned.system.sentence, hint="/system TEXT sets it")
         return row
 
     def _prompt(self) -> list[int]:

@@ -66,8 +66,8 @@ def predict(recipe: Recipe, run: RunFolder, request: PredictOptions, *, argument
         raise DataError(f"{request.output} is the input as well", hint="name another file for the answers")
     schema = _schema(request.schema)
     system = system_of(recipe, run)
-    if system.said:
-        say(f"predict: {system.said}")
+    if system.sentence:
+        say(f"predict: {system.sentence}")
     if replaces(recipe.data):
         say("predict: system turns of the rows are replaced by it, as in training (data.system_prompt.when)")
     rows = _look_through(recipe, system, request, say)

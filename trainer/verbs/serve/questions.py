@@ -70,7 +70,7 @@ def read_questions(path: Path, data: DataSection, system: ServedSystem) -> Itera
     for raw in read_rows(path):
         question = _input_row(path.name, raw, layouts, say_first)
         if question.fault is None and lacks_system(question.row, system):
-            question = InputRow(raw.line, raw.value, {}, ("no_system_prompt", system.said))
+            question = InputRow(raw.line, raw.value, {}, ("no_system_prompt", system.sentence))
         yield question
 
 
@@ -91,7 +91,7 @@ def _input_row(name: str, raw: RawRow, layouts: list[Layout], say_first: Callabl
             raise raw.error
         row = say_first(_question(name, raw, layouts))
     except RowError as error:
-        return InputRow(raw.line, raw.value, {}, (error.reason, error.told()))
+        return InputRow(raw.line, raw.value, {}, (error.reason, error.render()))
     return InputRow(raw.line, raw.value, row)
 
 

@@ -76,11 +76,11 @@ def serve(recipe: Recipe, run: RunFolder, request: ServeOptions, *, arguments: s
 
 def _clients_send(system: ServedSystem) -> str:
     """Say what makes the model answer as it was trained to."""
-    if not system.said:
+    if not system.sentence:
         return "the question alone, as in training"
     if system.is_needed:
-        return f"a system turn and the question: {system.said}"
-    return f"the question, and a system turn where another one is wanted: {system.said}"
+        return f"a system turn and the question: {system.sentence}"
+    return f"the question, and a system turn where another one is wanted: {system.sentence}"
 
 
 def _tell(server: Server, address: Address, findings: list[str], say: Say) -> None:

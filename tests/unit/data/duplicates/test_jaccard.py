@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainer.data.duplicates.bounds import mark, upper_bounds
-from trainer.data.duplicates.jaccard import ComparableText, compare, num_words, whole_text
+from trainer.data.duplicates.jaccard import ComparableText, compare, conversation_text, num_words
 from trainer.data.duplicates.minhash import Index, band_texts
 from trainer.data.duplicates.shingles import Shingle, shingle, similarities
 
@@ -50,7 +50,7 @@ def test_a_limit_only_leaves_out_what_lies_below_it() -> None:
     said = some_rows(40)
     pairs = all_pairs(len(said))
     everything, some = compare(said, pairs, least=0.0), compare(said, pairs, least=0.5)
-    of_interest = (everything.context >= 0.5) & (np.maximum(everything.prompt, everything.whole) >= 0.5)
+    of_interest = (everything.context >= 0.5) & (np.maximum(everything.prompt, everything.conversation) >= 0.5)
     assert 0 < of_interest.sum() < len(pairs) / 2
     for one, two in zip(everything, some, strict=True):
         assert (one[of_interest] == two[of_interest]).all()
@@ -59,7 +59,7 @@ def test_a_limit_only_leaves_out_what_lies_below_it() -> None:
 @pytest.mark.parametrize("kind", [Shingle.CHARACTERS_5, Shingle.WORDS_2])
 def test_no_similarity_exceeds_its_bound(kind: Shingle) -> None:
     said = some_rows(60)
-    texts = [text for text in map(whole_text, said) if (num_words(text) >= 40) is (kind is Shingle.WORDS_2)]
+    texts = [text for text in map(conversation_text, said) if (num_words(text) >= 40) is (kind is Shingle.WORDS_2)]
     marks = mark(shingle(texts, kind), kind, [num_words(text) for text in texts])
     pairs = all_pairs(len(texts))
     bounds = upper_bounds(marks, np.arange(len(texts)), pairs, len(texts))
@@ -78,7 +78,7 @@ def test_an_index_of_few_texts_has_no_pairs() -> None:
     for said in ([], [ComparableText("one question", "one answer", "")]):
         index, everything = Index(), np.ones(len(said), np.bool_)
         index.add(band_texts(said), 0)
-        pairs, crowded = index.pairs(prompt=everything, whole=everything, least=0.5)
+        pairs, crowded = index.pairs(prompt=everything, conversation=everything, least=0.5)
         assert pairs.shape == (0, 2) and not crowded.size
 
 

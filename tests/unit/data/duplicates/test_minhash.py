@@ -42,7 +42,7 @@ def found(rows: list[tuple[str, ...]], *, shared: bool = False) -> tuple[Edges, 
     index = Index()
     index.add(band_texts(said), 0)
     everything = np.ones(len(said), np.bool_)
-    pairs, crowded = index.pairs(prompt=everything, whole=everything & (not shared), least=0.5)
+    pairs, crowded = index.pairs(prompt=everything, conversation=everything & (not shared), least=0.5)
     compared = compare(said, pairs, least=0.5)
     values = {text: number for number, text in enumerate(dict.fromkeys(one.answer for one in said), start=1)}
     answers = np.array([values[one.answer] for one in said], np.uint64)

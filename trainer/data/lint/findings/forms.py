@@ -9,7 +9,7 @@ from trainer.data.lint.facts.json_form import PATH, TYPE, keys_of_schema
 from trainer.data.lint.finding import Finding
 from trainer.data.lint.frequent import by_count
 from trainer.data.lint.tally import RowTally
-from trainer.data.records.reasons import quoted, shown
+from trainer.data.records.reasons import mark_text, quoted
 from trainer.recipe.lint import Lint
 
 MIN_TABLE_ROWS = 20
@@ -91,7 +91,7 @@ def _types(tally: RowTally, section: Lint) -> Iterator[Finding]:
         odd = sorted(schema for schema in tally.schemas.counts if not rare.isdisjoint(schema.split(PATH)))
         count = sum(tally.schemas.counts[schema] for schema in odd)
         quotes = (
-            f"{shown(path)}: " + ", ".join(f"{rows} {kind}" for kind, rows in by_count(counts))
+            f"{mark_text(path)}: " + ", ".join(f"{rows} {kind}" for kind, rows in by_count(counts))
             for path, counts in list(drifting.items())[:MAX_QUOTED]
         )
         refs = tally.first_of(f"schema {schema}" for schema in odd)
@@ -99,7 +99,7 @@ def _types(tally: RowTally, section: Lint) -> Iterator[Finding]:
 
 
 def _keys_shown(keys: str) -> str:
-    return "'" + ",".join(map(shown, keys.split(","))) + "'"
+    return "'" + ",".join(map(mark_text, keys.split(","))) + "'"
 
 
 def _tools(tally: RowTally, section: Lint) -> Iterator[Finding]:
