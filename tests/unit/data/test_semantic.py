@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.stages.test_data import lines, qa, run_stage, written
-from trainer.data import semantic
+from trainer.data import intake, semantic
 from trainer.data.semantic import similar_pairs
 from trainer.errors import HardwareError
 from trainer.stages import data as stage
@@ -59,9 +59,9 @@ def embed_subjects(texts: list[str]) -> np.ndarray:
 def subjects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "find_model", lambda model: Path(model))
     monkeypatch.setattr(
-        stage,
+        intake,
         "find_semantic",
-        lambda desk, sides, section: semantic.find_semantic(desk, sides, section, load=lambda model: embed_subjects),
+        lambda row_set, sides, section: semantic.find_semantic(row_set, sides, section, load=lambda _: embed_subjects),
     )
 
 
