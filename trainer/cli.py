@@ -57,7 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments of this command, and those that `serve` hands on to the server: all after `--`."""
+    """Return the arguments of this command, and those that `serve` hands on to the server: all after `--`.
+
+    Example:
+        >>> _split(["serve", "RECIPE", "--", "--max-model-len", "4096"])
+        (['serve', 'RECIPE'], ['--max-model-len', '4096'])
+    """
     if arguments[:1] != ["serve"] or "--" not in arguments:
         return arguments, []
     end = arguments.index("--")

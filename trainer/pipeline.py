@@ -359,7 +359,15 @@ class Pipeline:
 
 
 def select(values: Mapping[str, object], stage: Stage) -> Iterator[tuple[str, object]]:
-    """Yield the leaves (`a.b.c`, value) of the sections that a stage reads."""
+    """Yield the leaves (`a.b.c`, value) of the sections that a stage reads.
+
+    Example:
+        Lists of objects are numbered; ignored keys are named with `*` for the number.
+
+        >>> stage = Stage("data", help="", version=1, sections=("data",), ignored=frozenset({"data.sources.*.path"}))
+        >>> dict(select({"data": {"sources": [{"path": "a.jsonl", "repeat": 2.0}]}, "seed": 0}, stage))
+        {'data.sources.0.repeat': 2.0}
+    """
 
     def leaves(key: str, value: object, pattern: str) -> Iterator[tuple[str, object]]:
         if pattern in stage.ignored:
@@ -399,6 +407,11 @@ def differences(old: StageRecord, new: StageRecord) -> Iterator[str]:
 
 
 def _briefly(reasons: tuple[str, ...], most: int = 4) -> str:
-    """Join the first few reasons: a new version of a stage may bring a hundred keys."""
+    """Join the first few reasons: a new version of a stage may bring a hundred keys.
+
+    Example:
+        >>> _briefly(("a changed", "b changed", "c changed"), most=2)
+        'a changed; b changed; and 1 more'
+    """
     more = len(reasons) - most
     return "; ".join(reasons[:most]) + (f"; and {more} more" if more > 0 else "")

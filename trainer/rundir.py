@@ -123,7 +123,12 @@ def hash_bytes(data: bytes) -> str:
 
 
 def hash_value(value: object) -> str:
-    """Return the sha256 of a JSON value, independent of the order of keys."""
+    """Return the sha256 of a JSON value, independent of the order of keys.
+
+    Example:
+        >>> hash_value({"a": 1, "b": 2}) == hash_value({"b": 2, "a": 1})
+        True
+    """
     return hash_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
 
 

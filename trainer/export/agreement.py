@@ -61,12 +61,29 @@ def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, max_byte
 
 
 def longest(logits: torch.Tensor, num_rows: int, max_bytes: int) -> int:
-    """Return how many positions of a row are kept."""
+    """Return how many positions of a row are kept.
+
+    Example:
+        >>> longest(torch.zeros(9, 100), num_rows=2, max_bytes=2400)  # 2 rows of 3 positions, 400 bytes each
+        3
+    """
     return max(1, max_bytes // (num_rows * logits.shape[1] * logits.element_size()))
 
 
 def agreement(expected: Sequence[torch.Tensor], actual: Sequence[torch.Tensor]) -> Agreement:
-    """Compare two models' logits on the same rows; NaN anywhere makes every figure NaN."""
+    """Compare two models' logits on the same rows; NaN anywhere makes every figure NaN.
+
+    Args:
+        expected: (S, V) of each row, of the first model.
+        actual: The same of the second; its vocabulary may be padded.
+
+    Example:
+        One position, two words: probabilities 0.5 and 0.5 against 0.8 and 0.2.
+
+        >>> even, uneven = torch.zeros(1, 2), torch.tensor([[4.0, 1.0]]).log()
+        >>> round(agreement([even], [uneven]).mean_kl, 3)  # 0.5 ln(0.5 / 0.8) + 0.5 ln(0.5 / 0.2)
+        0.223
+    """
     return _compare(expected, actual, lambda first, second: (first - second).abs().max())
 
 
@@ -75,6 +92,7 @@ def agreement_of_log_probs(expected: Sequence[torch.Tensor], actual: Sequence[to
     return _compare(
         [logits.double().log_softmax(-1) for logits in expected],
         [log_probs[-len(logits) :] for logits, log_probs in zip(expected, actual, strict=True)],
+        # unlikely words are left out: their log-probabilities differ much, and are never generated
         lambda first, second: (first - second)[first > first.max(-1, keepdim=True).values - 20].abs().max(),
     )
 
@@ -90,6 +108,7 @@ def _compare(
         p, q = first[:, :width].double(), second[:, :width].double()
         log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
         differences.append(difference(p, q))
+        # KL(p || q) = sum p (log p - log q), in nats, for each position
         divergences.append((log_p.exp() * (log_p - log_q)).sum(-1))
         same.append(p.argmax(-1) == q.argmax(-1))
     kl = torch.cat(divergences)

@@ -104,7 +104,12 @@ def _statement(text: str, roles: list[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Return a Jinja string; braces stand apart, for the programs that look for statements by a pattern."""
+    r"""Return a Jinja string; braces stand apart, for the programs that look for statements by a pattern.
+
+    Example:
+        >>> print(_literal("It's {{ x }}"))
+        'It\'s {' ~ '{ x }' ~ '}'
+    """
     escaped = "".join(_ESCAPES.get(character, character) for character in text)
     return "'" + _BETWEEN_BRACES.sub("' ~ '", escaped) + "'"
 

@@ -50,7 +50,12 @@ class Listing:
 
     @property
     def formats(self) -> list[str]:
-        """Return the folders of the formats."""
+        """Return the folders of the formats.
+
+        Example:
+            >>> Listing({"README.md": {}, "adapter/provenance.json": {}}).formats
+            ['adapter']
+        """
         return sorted(
             name.removesuffix(f"/{PROVENANCE}")
             for name in self.files

@@ -166,7 +166,14 @@ def write_older_config(path: Path, base: Path | None) -> None:
 
 
 def _add_older_keys(section: Json) -> None:
-    """Say type and rotary embedding by the keys of transformers 4 too; transformers 5 reads both as one."""
+    """Write type and rotary embedding by the keys of transformers 4 too; transformers 5 reads both as one.
+
+    Example:
+        >>> section = {"dtype": "bfloat16", "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+        >>> _add_older_keys(section)
+        >>> section["torch_dtype"], section["rope_theta"], "rope_scaling" in section
+        ('bfloat16', 1000000.0, False)
+    """
     if "dtype" in section:
         section["torch_dtype"] = section["dtype"]
     rope = section.get("rope_parameters")
@@ -207,7 +214,25 @@ def _meaning(path: Path) -> Json | None:
 
 
 def _merged(original: Json, saved: Json, before: Json, after: Json) -> Json:
-    """Take the base's word for what did not change, the saved one for what did."""
+    """Return the base's entries for what did not change, and the saved ones for what did.
+
+    Args:
+        original: config.json of the base, as written.
+        saved: config.json of the format, as written by this release.
+        before: Meaning of `original`, every default filled in.
+        after: Meaning of `saved`.
+
+    Example:
+        `head_dim` is only spelled out by this release; the vocabulary grew.
+
+        >>> _merged(
+        ...     original={"vocab_size": 10},
+        ...     saved={"vocab_size": 12, "head_dim": 4},
+        ...     before={"vocab_size": 10, "head_dim": 4},
+        ...     after={"vocab_size": 12, "head_dim": 4},
+        ... )
+        {'vocab_size': 12}
+    """
     config = {}
     for name, value in original.items():
         if name in ("torch_dtype", "_name_or_path"):

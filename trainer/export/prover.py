@@ -173,6 +173,8 @@ class Prover:
         near = self._agreement(opened, reference.rows, rows)
         assert reference.without is not None
         gain = self._agreement(opened, reference.without, rows)
+        drift = self._drift(opened, rows) if request.four_bit else None
+        del rows  # up to half a GiB, and answers need memory of their own
         answers = opened.answers(request.token_prompts, request.max_new_tokens)
         is_same = [trained == exported for trained, exported in zip(reference.answers, answers, strict=True)]
         measured: Measurement = {
@@ -189,10 +191,10 @@ class Prover:
             "double": reference.rows[0].dtype == torch.float64,
             "largest_logit": max(float(row.abs().max()) for row in reference.rows),
         }
-        if request.four_bit:
-            measured["drift_from_4bit"], general = self._drift(opened, rows)
-            if general:
-                measured["general_drift_from_4bit"] = general
+        if drift:
+            measured["drift_from_4bit"] = drift[0]
+            if drift[1]:
+                measured["general_drift_from_4bit"] = drift[1]
         return measured
 
     def _drift(self, opened: Opened, rows: Logits) -> tuple[Divergence, Divergence | None]:

@@ -47,6 +47,11 @@ def render(template: str, values: dict[str, Any]) -> str:
 
     Raises:
         TemplateSyntaxError: The template uses what is not known here.
+
+    Example:
+        >>> values = {"Messages": [{"Content": "Hi"}, {"Content": "Hello"}]}
+        >>> render("{{ range $i, $m := .Messages }}{{ $i }}: {{ .Content }} {{ end }}", values)
+        '0: Hi 1: Hello '
     """
     pieces = list(_pieces(template))
     nodes, end = _parse(pieces, 0)
@@ -56,7 +61,12 @@ def render(template: str, values: dict[str, Any]) -> str:
 
 
 def _pieces(template: str) -> Iterator[tuple[str, str]]:
-    """Yield text and actions in turn; `{{-` and `-}}` take the white space beside them away."""
+    """Yield text and actions in turn; `{{-` and `-}}` take the white space beside them away.
+
+    Example:
+        >>> list(_pieces("a {{- .X }} b"))
+        [('text', 'a'), ('action', '.X'), ('text', ' b')]
+    """
     position, trim = 0, False
     for match in _ACTION.finditer(template):
         text = template[position : match.start()]

@@ -124,7 +124,12 @@ def _read_off(chat: Render) -> Turns:
 
 
 def _between(text: str, marks: Sequence[str]) -> list[str]:
-    """Return the text before, between and after marks that each stand there once, in this order."""
+    """Return the text before, between and after marks that each stand there once, in this order.
+
+    Example:
+        >>> _between("<user>Xfirst<end><assistant>", ["Xfirst"])
+        ['<user>', '<end><assistant>']
+    """
     parts = []
     for mark in marks:
         before, match, text = text.partition(mark)

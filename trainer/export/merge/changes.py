@@ -119,6 +119,7 @@ def changes_of(bones: Skeleton, adapters: list[AdapterTensors]) -> dict[str, Par
         NotStreamableError: PEFT has no row-wise definition of such a layer.
         StageError: A tensor is missing, has another shape, or belongs to no parameter.
     """
+    # PEFT names a weight base_model.model.NAME.lora_A.weight, or NAME.base_layer.weight for what it wraps
     changes: dict[str, ParameterChange] = {}
     for path, module in list(bones.peft.named_modules()):
         name = path.removeprefix(PREFIX).replace(".base_layer", "")
@@ -143,7 +144,7 @@ def _add_layer(
     for adapter in adapters:
         if adapter.name in layer.scaling:
             parts[adapter.name] = _parts(path, layer, adapter)
-            layer.scaling[adapter.name] *= adapter.weight
+            layer.scaling[adapter.name] *= adapter.weight  # PEFT multiplies B A by it
     if not parts:
         return
     if isinstance(layer, ParamWrapper):
@@ -153,7 +154,7 @@ def _add_layer(
         raise NotStreamableError(f"{name} is a {type(layer).__name__} of PEFT")
     if not all(type(kind) in (DoraLinearVariant, DoraEmbeddingVariant) for kind in layer.lora_variant.values()):
         raise NotStreamableError(f"{name} uses {type(next(iter(layer.lora_variant.values()))).__name__} of PEFT")
-    if not hasattr(layer, "fan_in_fan_out"):
+    if not hasattr(layer, "fan_in_fan_out"):  # an embedding has none
         layer.fan_in_fan_out = False
     _change(changes, f"{name}.weight").updates.append(LayerUpdate(layer, parts))
     biases = {adapter: tensors for adapter, tensors in parts.items() if "lora_B.bias" in tensors}

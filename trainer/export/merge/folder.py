@@ -124,7 +124,7 @@ def write_config(folder: Path, dtype: str, *, untied: bool, vocabulary: int | No
     for section in (config, config.get("text_config")):
         if not isinstance(section, dict):
             continue
-        section.pop("torch_dtype", None)
+        section.pop("torch_dtype", None)  # the older key for the same, see older_readers
         section["dtype"] = dtype
         if untied:
             section["tie_word_embeddings"] = False
@@ -157,6 +157,7 @@ def write_index(folder: Path, weight_map: Mapping[str, str], total_bytes: int) -
 
 def publish(partial: Path, target: Path) -> None:
     """Make the folder readable and durable, then give it its name."""
+    # content before names: after a power cut the folder is either absent or whole
     for path in partial.rglob("*"):
         if path.is_file():
             path.chmod(0o644)

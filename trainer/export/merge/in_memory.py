@@ -25,7 +25,7 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
         HardwareError: PEFT or transformers cannot load it, such a merge is wrong in PEFT, or a weight is not finite.
     """
     dtype = main_dtype(checkpoint(base)) if plan.dtype == "auto" else getattr(torch, plan.dtype)
-    for path in folder.iterdir():
+    for path in folder.iterdir():  # shards of an earlier attempt that was streamed
         path.unlink()
     try:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True).eval()

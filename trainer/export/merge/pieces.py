@@ -92,6 +92,7 @@ def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
     main = main_dtype(tensors)
     target = main if plan.dtype == "auto" else getattr(torch, plan.dtype)
     quantised = quantised_parameters(base, plan.four_bit) if plan.base == "dequantised" and plan.four_bit else set()
+    # an adapter on one end of tied embeddings pulls them apart: the file then needs a head of its own
     untied = bones.tied and not _same(changes.get(bones.embeddings), changes.get(bones.head or ""))
     pieces = []
     for name, tensor in tensors.items():
@@ -107,7 +108,7 @@ def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
 
 
 def main_dtype(tensors: dict[str, StoredTensor]) -> torch.dtype:
-    """Return the type of most bytes; others (a router's float32 bias) are kept as they are.
+    """Return the type that most bytes have; others (a router's float32 bias) are kept as they are.
 
     Raises:
         HardwareError: It is a type of 8 bits.
@@ -137,6 +138,7 @@ def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> P
             OneExpert(update, home.expert, home.first_row) for update in updates if isinstance(update, ExpertUpdate)
         ]
     source = change.source or piece.source
+    # rows may differ: a vocabulary that grew in training
     if source.shape[1:] != piece.source.shape[1:]:
         raise wrong_adapter(f"{source.name} is {source.shape}, the base has {piece.source.shape}")
     update: Update | None = None
@@ -147,7 +149,7 @@ def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> P
 
 
 def _same(first: ParameterChange | None, second: ParameterChange | None) -> bool:
-    """Whether both ends of tied embeddings change in the same way."""
+    """Tell whether both ends of tied embeddings change in the same way."""
     first, second = first or ParameterChange(), second or ParameterChange()
     if first.updates != second.updates:
         return False
@@ -219,6 +221,7 @@ def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterato
         HardwareError: A weight is beyond what the type of the file can hold.
     """
     as_one = piece.update is not None and piece.update.needs_all_rows
+    # 4-bit statistics run over the whole tensor, so it is dequantised once and cut into rows afterwards
     prepared = dequantised(piece.source.read(), piece.four_bit, device) if piece.four_bit else None
     for number, (start, stop) in enumerate(row_blocks(piece.source.shape, as_one=as_one)):
         read = piece.source.rows(start, stop) if prepared is None else prepared[start:stop]
@@ -231,6 +234,7 @@ def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterato
 
 
 def _computed(piece: Piece, block: RowBlock, seed: int | None, device: str) -> RowBlock:
+    # everything in float32, one rounding at the end: PEFT would round the update first
     base = block.stored.to(device, torch.float32)
     exact = base if piece.update is None else piece.update.apply(block.start, base)
     if piece.is_changed and not torch.isfinite(exact).all():

@@ -65,7 +65,7 @@ class StoredTensor:
         """
         if not self.shape:
             return self._read(0, self.dtype.itemsize).reshape(())
-        width = math.prod(self.shape[1:]) * self.dtype.itemsize
+        width = math.prod(self.shape[1:]) * self.dtype.itemsize  # bytes of a row
         return self._read(start * width, (stop - start) * width).reshape(stop - start, *self.shape[1:])
 
     def read(self) -> torch.Tensor:
@@ -93,6 +93,7 @@ def tensors_of(path: Path) -> dict[str, StoredTensor]:
         StageError: The file is missing, truncated or no safetensors file, or a type in it is unknown.
     """
     try:
+        # its checks cover the whole header: offsets without gaps, shapes that fit, no bytes too many
         with safe_open(path, framework="pt"):
             pass
         with path.open("rb") as file:
@@ -139,7 +140,18 @@ def checkpoint(folder: Path) -> dict[str, StoredTensor]:
 
 
 def row_blocks(shape: tuple[int, ...], *, as_one: bool = False) -> Iterator[tuple[int, int]]:
-    """Yield `(start, stop)` of blocks of rows; they depend on the shape alone."""
+    """Yield `(start, stop)` of blocks of rows; they depend on the shape alone.
+
+    Args:
+        shape: Of the tensor; a scalar is one row.
+        as_one: All rows are one block.
+
+    Example:
+        Rows of 2 ** 21 numbers: two of them fill a block of 2 ** 22.
+
+        >>> list(row_blocks((5, 2**21)))
+        [(0, 2), (2, 4), (4, 5)]
+    """
     rows = shape[0] if shape else 1
     width = max(1, math.prod(shape[1:]))
     step = max(1, rows if as_one else BLOCK_ELEMENTS // width)
@@ -149,7 +161,7 @@ def row_blocks(shape: tuple[int, ...], *, as_one: bool = False) -> Iterator[tupl
 
 @dataclass(frozen=True)
 class Slot:
-    """Place of a tensor in a shard that is to be written."""
+    """Name, shape and type of a tensor in a shard that is to be written."""
 
     name: str
     shape: tuple[int, ...]
@@ -202,6 +214,7 @@ class ShardWriter:
 
     def write(self, block: torch.Tensor) -> None:
         """Append a block."""
+        # as bytes: numpy, through which the memory is read, knows no bfloat16
         flat = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         self._left -= flat.numel()
         self._put(memoryview(flat.numpy()))

@@ -35,12 +35,16 @@ PLAIN_INITS = {True, False, None, "gaussian", "eva", "orthogonal"}
 class Home:
     """Where a tensor of a checkpoint goes in the model.
 
-    `expert` is set where the parameter holds all experts: `first_row` is where this tensor's rows begin in it.
+    Example:
+        Mixtral keeps `w1` and `w3` of each expert apart, (I, H) each. In the model both are rows of one parameter
+        `gate_up_proj`, (E, 2 I, H): `experts.3.w3` is expert 3, from row I on.
     """
 
     parameter: str
     expert: int | None = None
+    """Set where the parameter holds the matrices of all experts."""
     first_row: int = 0
+    """Where this tensor's rows begin within the matrix of its expert."""
     opaque: bool = False
     """The way there cannot be followed row by row."""
 
@@ -93,6 +97,7 @@ def skeleton(base: Path, adapters: list[Path]) -> Skeleton:
     """
     model = empty_model(base)
     ends = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    # by identity: a head that is tied to the embeddings is the same parameter under two names
     names = {id(module): name for name, module in model.named_modules()}
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     embeddings = f"{names[id(inputs)]}.weight"
@@ -119,7 +124,7 @@ def _streamable(config: PeftConfig, folder: Path) -> PeftConfig:
         raise NotStreamableError(f"init_lora_weights {config.init_lora_weights} changes the base weights")
     if config.layer_replication:
         raise NotStreamableError("layer_replication copies layers")
-    config.init_lora_weights = False
+    config.init_lora_weights = False  # the meta device has no numbers to draw
     return config
 
 
@@ -167,7 +172,12 @@ def _experts(
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort layers.10 after layers.9."""
+    """Return a key that sorts numbers in names by value.
+
+    Example:
+        >>> sorted(["layers.10", "layers.9"], key=_natural)
+        ['layers.9', 'layers.10']
+    """
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
@@ -182,5 +192,6 @@ def quantised_parameters(base: Path, four_bit: FourBit) -> set[str]:
     )
     quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False)
     with torch.device("meta"):
+        # replaces the layers that it will quantise, and needs no weights for that
         quantizer._process_model_before_weight_loading(model, device_map=None)
     return {f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}

@@ -131,6 +131,7 @@ def _stream(base: Path, adapters: Adapters, partial: Path, plan: MergePlan, piec
         say(f"merge: rounding to nearest would keep {nearest:.3f} of the update (median); rounding: {rounding}")
     seed = plan.seed if rounding == "stochastic" else None
     shards = shard_plan(pieces.pieces, plan.max_shard_gb)
+    # the names of shards hold their number: a plan with another limit shares no file with the old one
     state = _state(partial, _fingerprint(base, adapters, plan))
     check_room(partial, sum(shard.num_bytes for shard in shards if shard.name not in state["shards"]))
     resumed = len(state["shards"])
@@ -174,7 +175,7 @@ def choose_rounding(pieces: Pieces, plan: MergePlan) -> tuple[str, float | None]
     if plan.rounding != "auto":
         return plan.rounding, None
     shares = [_sampled(piece, plan.device) for piece in pieces.pieces if piece.update is not None]
-    shares = [share for share in shares if share == share]  # an update of zeros has no share
+    shares = [share for share in shares if share == share]  # NaN: an update of zeros has no share
     if not shares:
         return "nearest", None
     median = statistics.median(shares)
@@ -190,7 +191,19 @@ def _sampled(piece: Piece, device: str) -> float:
 
 
 def shard_plan(pieces: list[Piece], max_shard_gb: float) -> list[Shard]:
-    """Fill shards in the order of the base; inside a shard wide types come first, so that all are aligned."""
+    """Fill shards in the order of the base; inside a shard wide types come first, so that all are aligned.
+
+    Example:
+        Tensors of 4, 4 and 8 bytes, at most 10 bytes in a shard.
+
+        >>> from trainer.export.merge.shards import StoredTensor
+        >>> def piece(name, count):
+        ...     return Piece(name, StoredTensor(Path("base"), name, (count,), torch.float16, 0), torch.float16)
+        >>> for shard in shard_plan([piece("a", 2), piece("b", 2), piece("c", 4)], max_shard_gb=10 / 1e9):
+        ...     print(shard.name, [piece.name for piece in shard.pieces])
+        model-00001-of-00002.safetensors ['a', 'b']
+        model-00002-of-00002.safetensors ['c']
+    """
     groups: list[list[Piece]] = [[]]
     room = limit = max_shard_gb * 1e9
     for piece in pieces:
@@ -209,13 +222,13 @@ def shard_plan(pieces: list[Piece], max_shard_gb: float) -> list[Shard]:
 
 def _write_shard(partial: Path, shard: Shard, seed: int | None, device: str) -> WrittenShard:
     """Write one shard aside and rename it; return what makes it recognisable."""
-    aside = partial / f"{shard.name}.tmp"
+    aside = partial / f"{shard.name}.tmp"  # a name that `_state` removes: a killed merge leaves no half shard behind
     writer = ShardWriter(aside, [piece.slot for piece in shard.pieces])
     survival = {}
     try:
         for piece in shard.pieces:
             share = _write_piece(writer, piece, seed, device)
-            if share == share:
+            if share == share:  # NaN: a copied tensor, or an update of zeros
                 survival[piece.name] = share
         sha256 = writer.close()
     except BaseException:
@@ -236,11 +249,11 @@ def _write_piece(writer: ShardWriter, piece: Piece, seed: int | None, device: st
 
 
 def _fingerprint(base: Path, adapters: Adapters, plan: MergePlan) -> str:
-    """Recognise the same merge: settings, adapters by content, the base by size and time of change."""
+    """Return what recognises the same merge: settings, adapters by content, the base by size and time of change."""
     files = [path for path in sorted(base.iterdir()) if path.suffix in (".safetensors", ".json")]
     facts = {
         "plan": {name: repr(value) for name, value in asdict(plan).items()},
-        "base": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "base": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files],  # hashing takes minutes
         "adapters": [
             (weight, [(path.name, sha256_of(path)) for path in sorted(folder.glob("adapter_*")) if path.is_file()])
             for folder, weight in adapters

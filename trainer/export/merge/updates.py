@@ -55,7 +55,7 @@ def _empty(layer: LoraLayer, adapters: Sequence[str]) -> None:
 
 @dataclass
 class LayerUpdate:
-    """LoRA on a linear layer or an embedding; `parts` are by the adapter's name in the layer."""
+    """LoRA or DoRA on a linear layer or an embedding; `parts` are by the adapter's name in the layer."""
 
     layer: LoraLayer
     parts: dict[str, Parts]
@@ -71,6 +71,7 @@ class LayerUpdate:
         return any("lora_embedding_A" in parts for parts in self.parts.values())
 
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
+        # PEFT's own merge on a layer that holds these rows alone: W[rows] + scaling * B[rows] A
         rows = (start, start + block.shape[0])
         base = self.layer.get_base_layer()
         empty = base.weight
@@ -87,6 +88,7 @@ class LayerUpdate:
         return result
 
     def _fill_linear(self, adapter: str, parts: Parts, rows: tuple[int, int], like: torch.Tensor) -> None:
+        # A (r, in), B (out, r): rows of W are rows of B; of GPT-2's transposed W (in, out) they are columns of A
         layer, transposed = self.layer, self.layer.fan_in_fan_out
         a, b = _on(parts["lora_A"], like), _on(parts["lora_B"], like, None if transposed else rows)
         layer.lora_A[adapter].weight = _parameter(a[:, slice(*rows)] if transposed else a)
@@ -96,6 +98,7 @@ class LayerUpdate:
             layer.lora_magnitude_vector[adapter].weight = _parameter(magnitude)
 
     def _fill_embedding(self, adapter: str, parts: Parts, rows: tuple[int, int], like: torch.Tensor) -> None:
+        # A (r, words), B (dim, r): a row of the embedding is a column of A
         layer = self.layer
         layer.lora_embedding_A[adapter] = _parameter(_on(parts["lora_embedding_A"], like)[:, slice(*rows)])
         layer.lora_embedding_B[adapter] = _parameter(_on(parts["lora_embedding_B"], like))
@@ -112,10 +115,12 @@ class ExpertUpdate:
     needs_all_rows: bool = False
 
     def expert(self, number: int, like: torch.Tensor) -> torch.Tensor:
-        """Return the update of one expert, in the layout of the parameter."""
+        """Return the update of one expert, (rows, columns) as the parameter holds them."""
         layer, total = self.layer, torch.zeros((), device=like.device)
         for adapter, parts in self.parts.items():
             a, b = _on(parts["lora_A"], like), _on(parts["lora_B"], like)
+            # PEFT keeps the experts E in one pair: A (E * r, in) with an expert's ranks side by side, B (out, r * E)
+            # with a rank's experts side by side
             experts = layer.num_experts
             layer.lora_A[adapter].weight = _parameter(a.reshape(experts, -1, a.shape[-1])[number])
             layer.lora_B[adapter].weight = _parameter(b.reshape(b.shape[0], -1, experts)[:, :, number].contiguous())
@@ -125,7 +130,7 @@ class ExpertUpdate:
         return total
 
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
-        if block.dim() == 2:
+        if block.dim() == 2:  # a model of one expert has no dimension for it
             return block + self.expert(0, block)[start : start + block.shape[0]]
         return torch.stack(
             [expert_block + self.expert(start + number, expert_block) for number, expert_block in enumerate(block)]
@@ -169,6 +174,7 @@ class TokenRows:
     needs_all_rows: bool = False
 
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
+        # (position in the block, row of `rows`) of the tokens whose rows are in this block
         here = [(index - start, row) for row, index in enumerate(self.indices) if 0 <= index - start < block.shape[0]]
         if not here:
             return block

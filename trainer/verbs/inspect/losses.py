@@ -163,7 +163,13 @@ def _losses(model: PreTrainedModel, rows: Sequence[TokenRow], title: str) -> tup
 
 
 def _answer(row: TokenRow) -> tuple[int, ...] | None:
-    """Return the trained tokens, None where they are not one run: the row has several answers."""
+    """Return the trained tokens, None where they are not one run: the row has several answers.
+
+    Example:
+        >>> _answer((np.array([5, 6, 7]), np.array([0, 1, 1])))
+        (6, 7)
+        >>> _answer((np.array([5, 6, 7]), np.array([1, 0, 1])))
+    """
     ids, mask = row
     trained = np.flatnonzero(mask)
     if not len(trained) or trained[-1] - trained[0] + 1 != len(trained):
@@ -172,7 +178,14 @@ def _answer(row: TokenRow) -> tuple[int, ...] | None:
 
 
 def classes_of(answers: Sequence[tuple[int, ...] | None]) -> list[tuple[int, ...]]:
-    """Return the different answers where they are classes: few, and each of many rows; else nothing."""
+    """Return the different answers where they are classes: few, and each of many rows; else nothing.
+
+    Example:
+        >>> classes_of([(1, 9)] * 15 + [(2, 9)] * 15)
+        [(1, 9), (2, 9)]
+        >>> classes_of([(token,) for token in range(30)])
+        []
+    """
     distinct = sorted({answer for answer in answers if answer is not None})
     is_few = 2 <= len(distinct) <= min(MAX_CLASSES, max(2, MAX_CLASS_SHARE * len(answers)))
     return distinct if is_few and len(answers) >= MIN_ROWS and None not in answers else []

@@ -118,5 +118,10 @@ def _matching(folder: Path, matches: Callable[[RowFacts], bool], limit: int) -> 
 
 
 def is_position(text: str) -> bool:
-    """Tell `source:line` or a line number from other words."""
+    """Tell `source:line` or a line number from other words.
+
+    Example:
+        >>> is_position("a.jsonl:12"), is_position("12"), is_position("refusal")
+        (True, True, False)
+    """
     return bool(re.fullmatch(r"(?:.+:)?\d+", text))

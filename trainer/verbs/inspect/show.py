@@ -21,7 +21,12 @@ Span = tuple[str, bool]
 
 
 def readable(text: str) -> str:
-    """Write out control and direction characters: a row must not move the cursor or colour the screen."""
+    r"""Return a text with control and direction characters written out: a row must not move the cursor.
+
+    Example:
+        >>> print(readable("red\x1b[31m"))
+        red\u001b[31m
+    """
     return "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf") or character == "\u200d"

@@ -250,7 +250,12 @@ class PredictionRun:
 
 
 def _fields(raw: object) -> Row:
-    """Return the input's own fields; those that bear one of our names are kept as `input_NAME`."""
+    """Return the input's own fields; those that bear one of our names are kept as `input_NAME`.
+
+    Example:
+        >>> _fields({"id": 7, "answer": "4"})
+        {'id': 7, 'input_answer': '4'}
+    """
     values = raw if isinstance(raw, dict) else {"row": raw}
     return {f"input_{name}" if name in OURS else name: value for name, value in values.items()}
 

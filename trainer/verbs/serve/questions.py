@@ -135,7 +135,14 @@ def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dic
 
 
 def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:
-    """Return a row with a placeholder where its layout wants an answer and there is none."""
+    """Return a row with a placeholder where its layout wants an answer and there is none.
+
+    Example:
+        >>> _answered({"prompt": "2 + 2?"}, {})
+        {'prompt': '2 + 2?', 'completion': 'answer'}
+        >>> _answered({"messages": [{"role": "user", "content": "Hi"}]}, {})["messages"][-1]
+        {'role': 'assistant', 'content': 'answer'}
+    """
     present = {key for key, value in raw.items() if value is not None} | {
         ours for ours, path in mapping.items() if path
     }

@@ -26,7 +26,12 @@ class Address:
 
     @property
     def url(self) -> str:
-        """How a client on this machine reaches it."""
+        """Return how a client on this machine reaches it.
+
+        Example:
+            >>> Address("0.0.0.0", 8000).url, Address("::", 8000).url
+            ('http://127.0.0.1:8000', 'http://[::1]:8000')
+        """
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 

@@ -148,6 +148,11 @@ def refuses(settings: dict[str, Any]) -> str | None:
     """Say why vLLM cannot load an adapter with these PEFT settings; None where it can.
 
     Source: PEFTHelper in vllm/lora/peft_helper.py.
+
+    Example:
+        >>> refuses({"r": 8, "target_modules": ["q_proj"]})
+        >>> refuses({"r": 8, "target_modules": ["q_proj"], "use_dora": True})
+        'vLLM cannot load the adapter: it has DoRA'
     """
     faults = {
         "it has DoRA": settings.get("use_dora"),
@@ -192,7 +197,12 @@ def vllm_parser(folder: Path) -> str | None:
 
 
 def parser_of(template: str) -> str | None:
-    """Return the parser for a chat template."""
+    """Return the parser for a chat template; None where no known one fits.
+
+    Example:
+        >>> parser_of("{% if tools %}<tool_call>{{ call }}</tool_call>{% endif %}")
+        'hermes'
+    """
     if "tool" not in template:
         return None
     return next((name for name, marks in VLLM_PARSERS if all(mark in template for mark in marks)), None)

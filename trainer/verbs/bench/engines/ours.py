@@ -107,6 +107,13 @@ def _sets(task: Task, pack_dir: Path) -> list[str]:
 
 
 def _steps(items: int, target: float) -> int:
-    """Return the number of steps nearest to the wanted one that cuts the items evenly, else the wanted one."""
+    """Return the number of steps nearest to the target that cuts the items evenly, else the target.
+
+    Example:
+        12 packs in about 5 steps: 4 steps of 3 packs, or 6 of 2.
+
+        >>> _steps(12, 5.0), _steps(13, 5.0)
+        (6, 5)
+    """
     even = [steps for steps in range(1, items + 1) if items % steps == 0 and target / 2 <= steps <= 2 * target]
     return min(even, key=lambda steps: abs(np.log(steps / target))) if even else max(1, round(target))
