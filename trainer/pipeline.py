@@ -89,6 +89,7 @@ class Pipeline:
         """Return the record that the stage would get if it ran now."""
         inputs = dict(self._upstream_inputs(stage)) | dict(self._outside_inputs(stage))
         sections = self._sections(stage)
+        # what a stage writes follows from its version, its keys and the content of its inputs, and from nothing else
         content = {"version": stage.version, "sections": sections, "inputs": inputs}
         return StageRecord(
             stage=stage.name,

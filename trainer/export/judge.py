@@ -106,6 +106,7 @@ def _findings(findings: list[str]) -> Iterator[str]:
 def _beyond(precision: Precision, measured: Measurement, limits: Verify) -> Iterator[str]:
     """Yield the limits that are not kept; a comparison with NaN is never true."""
     if precision == "exact":
+        # float32 rounds relative to the size of a number: the limit grows with the logits
         limit = limits.max_logit_diff * (1.0 if measured["double"] else max(1.0, measured["largest_logit"] / 10))
         if not measured["max_logit_diff"] <= limit:
             yield f"largest logit difference {measured['max_logit_diff']:.2e}, limit {limit:.1e}"

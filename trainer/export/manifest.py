@@ -148,6 +148,7 @@ def _examine_format(folder: Path, files: Files) -> Examined:
 
 def _listing(folder: Path) -> Listing:
     """Read the lists of an export and compare them with each other."""
+    # stage.json is the stronger list: it was written last, and holds the digest of the manifest
     stage, manifest, listing = _stage_outputs(folder), _read(folder / MANIFEST), Listing()
     listing.findings += _stage_findings(folder, stage)
     if is_foreign_link(folder / MANIFEST):

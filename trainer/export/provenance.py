@@ -58,6 +58,7 @@ def write_provenance(folder: Path, facts: Mapping[str, object]) -> str:
         facts: `kind`, `base`, `data`, `recipe`, `template`, `stop_token_id`, ...
     """
     files = {name: noted(folder / name) for name in entries_in(folder, (PROVENANCE,))}
+    # the digest covers the list of files, so a published digest covers every byte of the folder
     content = {"provenance_version": FORMAT_VERSION, **facts, "files": files}
     digest = digest_of(content)
     (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=WRITTEN))
@@ -179,6 +180,7 @@ def link_finding(path: Path, name: str) -> str:
 
 
 def _broken_weights(folder: Path) -> Iterator[str]:
+    # names of all shards, to compare with the index
     names: set[str] = set()
     for path in sorted(folder.glob("*.safetensors")):
         try:

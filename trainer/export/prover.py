@@ -63,6 +63,7 @@ class Prover:
             self.references = {base: Reference(**values) for base, values in saved["references"].items()}
             return
         bases = ["plain", *(["dequantised"] if request.four_bit else [])]
+        # dequantised first, where there is one: that is what qlora trained on
         for base in reversed(bases):  # the general answers are those of the model as it was trained
             self.references[base] = self._reference(base)
         if path:

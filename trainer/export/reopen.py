@@ -50,7 +50,7 @@ def in_double(model: PreTrainedModel) -> PreTrainedModel:
     model = model.double()
     try:
         model(input_ids=torch.tensor([[0, 0]], device=next(model.parameters()).device))
-    except RuntimeError:
+    except RuntimeError:  # "not implemented for 'Double'": some attention kernels
         return model.float()
     return model
 
@@ -95,6 +95,7 @@ def greedy(
     is_double = next(decoder.parameters()).dtype == torch.float64
     if is_double:
         decoder.float()  # the weights were read as float32: nothing is lost, and there are many tokens to compute
+    # by length, so that a batch has little padding
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     ids_by_index: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
@@ -109,7 +110,7 @@ def greedy(
 
 def _generated(decoder: PreTrainedModel, prompts: list[list[int]], eos: Sequence[int]) -> Iterator[list[int]]:
     width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), min(eos))
+    ids = torch.full((len(prompts), width), min(eos))  # (B, S)
     mask = torch.zeros_like(ids)
     for index, row in enumerate(prompts):  # padded on the left
         ids[index, width - len(row) :] = torch.tensor(row)

@@ -98,6 +98,7 @@ class ExportRun:
         plain = [format for format in self.formats if isinstance(format, FromTraining) and format is not MERGED]
         written = [export for format in plain for export in format.write(self.writer)]
         merged = MERGED.write(self.writer) if self.derived or MERGED in self.formats else []
+        # merged weights are proven before anything is made from them
         answer = self._prove([*written, *merged])
         if merged:
             chosen = self._nearest_merge(merged, answer["exports"])
@@ -206,6 +207,7 @@ class ExportRun:
 
     def _rows(self) -> list[list[int]]:
         """Return token ids of held-out rows, or of training rows where nothing is held out."""
+        # of a pair the segments prompt, chosen and rejected lie side by side; a row is all of them
         store = TokenStore.load(self.inputs.token_files["heldout"])
         if not len(store):
             store = TokenStore.load(self.inputs.token_files["train"])

@@ -89,6 +89,7 @@ def not_finite(path: Path) -> Iterator[str]:
     """
     for tensor in stored_tensors(path):
         if tensor.dtype in _EXPONENTS:
+            # an exponent of all ones is NaN or infinite (IEEE 754); the bits are read as whole numbers, without a cast
             kind, mask = _EXPONENTS[tensor.dtype]
             if any(((bits & kind(mask)) == mask).any() for bits in _blocks(path, tensor, kind)):
                 yield tensor.name
@@ -97,6 +98,7 @@ def not_finite(path: Path) -> Iterator[str]:
 def is_zero(path: Path, tensor: Stored) -> bool:
     """Tell whether all numbers of a float tensor are zero, of either sign."""
     kind, _ = _EXPONENTS.get(tensor.dtype, (np.uint8, 0))
+    # without the sign bit: -0.0 is zero too
     unsigned = kind(np.iinfo(kind).max >> 1) if tensor.dtype in _EXPONENTS else kind(255)
     return not any((bits & unsigned).any() for bits in _blocks(path, tensor, kind))
 

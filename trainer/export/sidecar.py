@@ -75,6 +75,7 @@ def write_carried(
         write_older_config(folder / CONFIG, base)
     eos = settings.eos_token_id
     ids = [eos] if isinstance(eos, int) else list(eos or [])
+    # the base's own ends stay: a server that stops at one of them stops in time
     settings.eos_token_id = ids[0] if ids == [stop_id] else [*ids, *([] if stop_id in ids else [stop_id])]
     settings._from_model_config = False  # transformers 4 would make them anew from config.json, without this end
     for name in SAMPLING:  # refused by save_pretrained beside do_sample=False

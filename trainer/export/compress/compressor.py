@@ -110,6 +110,7 @@ def calibration_rows(store: TokenStore, section: Compress, seed: int) -> list[li
         section: `export.compress`.
         seed: Of the recipe.
     """
+    # in file order: the choice is random, the order of calibration need not be
     chosen = np.random.default_rng(seed).permutation(len(store))[: section.num_rows]
     return [list(_tokens(store, index))[: section.max_length] for index in sorted(chosen.tolist())]
 

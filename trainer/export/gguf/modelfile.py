@@ -105,6 +105,7 @@ def _conversation(turns: Sequence[str], system: str | None = None) -> list[Messa
 
 def _read_off(chat: Render) -> Turns:
     """Return the fixed text that stands between marked turns."""
+    # one question tells what opens a conversation and what asks for an answer; three turns tell what lies between turns
     single = _between(chat(_conversation([_FIRST])), [_FIRST])
     multiple = _between(chat(_conversation([_FIRST, _ANSWER, _SECOND])), [_FIRST, _ANSWER, _SECOND])
     try:
@@ -140,7 +141,7 @@ def _between(text: str, marks: Sequence[str]) -> list[str]:
 
 
 def _written(turns: Turns) -> str:
-    """Return the Go template; text stands in string constants, so that no white space of it is trimmed."""
+    """Return the Go template; fixed text stands in string constants, so that Go trims none of its white space."""
     opening = _constant(turns.opening)
     if turns.before_system is not None:
         opening = (

@@ -37,6 +37,7 @@ def open_gguf(
     runner = GgufRunner(gguf_file(folder, quantisation))
 
     def log_probs(rows: Sequence[Sequence[int]]) -> Logits:
+        # float32: 4 bytes; of long rows only the last positions, as on the side of the trained model
         last = max(1, MAX_LOGIT_BYTES // (max(1, len(rows)) * runner.num_words * 4))
         return [torch.from_numpy(runner.log_probs(list(map(int, row)), last=last)) for row in rows]
 

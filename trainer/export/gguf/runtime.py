@@ -152,7 +152,7 @@ class GgufRunner:
     def ids(self, text: str, *, add_special: bool = False) -> list[int]:
         """Return token ids; text such as `<|im_end|>` becomes the special token."""
         data = text.encode("utf-8")
-        room = len(data) + 16
+        room = len(data) + 16  # a token is at least one byte; begin and end tokens come on top
         tokens = (self._c.llama_token * room)()
         count = self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, True)
         assert count >= 0, "a token is at least a byte"
@@ -186,13 +186,14 @@ class GgufRunner:
             (S, V), or (last, V), float32.
         """
         self._begin(len(ids))
+        # row after row in chunks: llama.cpp keeps the cache, so each chunk sees all tokens before it
         first = max(0, len(ids) - last) if last is not None else 0
         rows = []
         for start in range(0, len(ids), CHUNK):
             positions = range(max(first, start), min(start + CHUNK, len(ids)))
             self._decode(ids[start : start + CHUNK], start, positions)
             rows += [self._logits(position - start) for position in positions]
-        logits = torch.from_numpy(np.stack(rows))
+        logits = torch.from_numpy(np.stack(rows))  # (S, V)
         return logits.log_softmax(-1).numpy()
 
     def generate(self, ids: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int] = ()) -> list[int]:
@@ -207,7 +208,7 @@ class GgufRunner:
         for start in range(0, len(ids), CHUNK):
             self._decode(ids[start : start + CHUNK], start, range(len(ids) - 1, len(ids)))
         tokens: list[int] = []
-        index = (len(ids) - 1) % CHUNK
+        index = (len(ids) - 1) % CHUNK  # logits are indexed by the position within the last batch
         while len(tokens) < max_new_tokens:
             token = int(self._logits(index).argmax())
             if token in stop_ids or self.is_end(token):
@@ -227,6 +228,7 @@ class GgufRunner:
             self._c.llama_free(self._context)
         self._capacity = -(-length // CHUNK) * CHUNK
         settings = self._c.llama_context_default_params()
+        # n_ubatch as n_batch: one graph for each chunk, so that results do not depend on how chunks are cut
         settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = self._capacity, CHUNK, CHUNK, 1
         settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
         _LOG.lines.clear()
@@ -244,6 +246,7 @@ class GgufRunner:
             batch.n_tokens = len(tokens)
             for index, token in enumerate(tokens):
                 batch.token[index], batch.pos[index] = token, start + index
+                # one sequence, number 0; the logits of a position are kept where they are asked for
                 batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
                 batch.logits[index] = start + index in logit_positions
             if code := self._c.llama_decode(self._context, batch):

@@ -82,6 +82,7 @@ def write_gguf(merged: Path, folder: Path, name: str, section: Gguf, say: Say) -
     folder.mkdir(parents=True, exist_ok=True)
     quantisations = list(dict.fromkeys(section.quantisations))
     stored = str(json.loads((merged / "config.json").read_text(encoding="utf-8")).get("dtype"))
+    # every quantisation is made from the type of the weights themselves: two roundings would add their errors
     source = folder / f"{name}-{_LOSSLESS.get(stored, 'f32')}.gguf"
     floats = [quantisation for quantisation in quantisations if quantisation in FLOATS]
     for quantisation in floats:

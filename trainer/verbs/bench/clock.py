@@ -60,6 +60,7 @@ def gemm() -> dict[str, Any]:
     device = "cuda" if on_cuda() else "cpu"
     dtype = torch.bfloat16 if on_cuda() else torch.float32
     size = GEMM_SIZE[device]
+    # one untimed product first: libraries choose their kernel at the first call
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     torch.mm(left, right)
     num_products, start = 0, now()

@@ -44,7 +44,7 @@ def measure(packer: str, count: int) -> dict[str, Any]:
     """
     row_lengths = lengths(count)
     seconds, packed, rows_of_pack = PACKERS[packer](row_lengths)
-    ends = np.cumsum(rows_of_pack)
+    ends = np.cumsum(rows_of_pack)  # pack i holds rows ends[i - 1] to ends[i] of `packed`
     sums = np.add.reduceat(packed, np.concatenate([[0], ends[:-1]]))
     problem = None
     if not np.array_equal(np.sort(packed), np.sort(row_lengths)):

@@ -62,6 +62,7 @@ def rates(answers: list[Answer], accounting: str, *, linear_weights: int, flops:
         linear_weights: Weights in the matrix products of one token.
         flops: What the machine reaches in a large product, operations a second.
     """
+    # median over rounds, then rates: a mean would follow one slow round
     rows = 1 / median(seconds_per_row(answer, accounting) for answer in answers)
     first = answers[0]
     tokens = rows * first["tokens"] / first["rows"]

@@ -195,15 +195,18 @@ def _other_classes(
     model: PreTrainedModel, rows: list[TokenRow], losses: Floats, class_of_row: Classes, classes: list[tuple[int, ...]]
 ) -> list[tuple[int, list[int] | None, float | None]]:
     """Return (row, the class that the model is confident of, its probability), errors first."""
+    # the loss of a whole answer in nats is -log of its probability; (N,)
     confidence = np.exp(-losses)
     thresholds = class_thresholds(confidence, class_of_row, len(classes))
     doubtful = least_confident(confidence, class_of_row, len(classes))[:MAX_RANKED]
     rows_by_class = [_with_answer(rows[index], answer) for index in doubtful for answer in classes]
     class_losses, _ = _losses(model, rows_by_class, "classes")
+    # (doubtful rows, classes): the probability of each class as the answer to each row
     probabilities = np.exp(-class_losses.reshape(len(doubtful), len(classes)))
     confident = confident_classes(probabilities, thresholds)
     is_error = (confident >= 0) & (confident != class_of_row[doubtful])
     margin = probabilities[np.arange(len(doubtful)), confident] - confidence[doubtful]
+    # errors first, the clearest on top; lexsort sorts by its last key first
     order = np.lexsort((-margin, ~is_error))
     return [
         (int(doubtful[at]), list(classes[confident[at]]), float(probabilities[at, confident[at]]))

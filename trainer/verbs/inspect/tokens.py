@@ -30,6 +30,7 @@ class TokenView:
         matches = np.flatnonzero(store.row_index == index)
         if not len(matches):
             return None
+        # a pair is stored as segments prompt, chosen, rejected; all of them are shown
         low, high = store.offsets[matches[0] * store.segments], store.offsets[(matches[0] + 1) * store.segments]
         ids, mask = store.input_ids[low:high].tolist(), store.loss_mask[low:high].tolist()
         return decode_spans(self.tokenizer, ids, mask), len(ids), sum(mask)

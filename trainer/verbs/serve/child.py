@@ -46,6 +46,7 @@ def running(server: Server, folder: Path, log: Path) -> Iterator[subprocess.Pope
     Raises:
         HardwareError: The program cannot be started.
     """
+    # PYTHONPATH would bring this project's packages before those of the server's environment
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | server.environment
     with log.open("wb") as file:
         try:

@@ -74,6 +74,7 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
                 _bare(line["messages"], system),
             )
         )
+    # probes that tell tuned and base apart first, the short ones among them: they are the quickest proof
     probes.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
     return probes[:NUM_PROBES] or [Probe([{"role": "user", "content": "Hello"}], (), (), UNKNOWN_TOKENS)]
 
@@ -179,6 +180,7 @@ def _asked_bare(
         for probe, with_system in zip(probes, replies, strict=True)
         if probe.bare is not None
     ]
+    # the same answer, or a prompt of the same length in tokens: then the server has put the system turn there
     same = sum(
         without_system[0] == with_system[0] or (without_system[1] is not None and without_system[1] == with_system[1])
         for with_system, without_system in pairs

@@ -61,6 +61,7 @@ def build(task: Task, variant: str) -> OurTraining:
     engine = assembly.build_engine(job, model, inputs, _silent)
     context = TrainingContext(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
     plan = plan_batches(context, 1)
+    # the first build computes the reference and caches it, the second reads it: the difference is its cost
     seconds = [_build_seconds(context, plan)[0]] if task.kind == "dpo" else []
     cached, loop = _build_seconds(context, plan)
     loop.args.save_strategy = SaveStrategy.NO

@@ -44,6 +44,7 @@ class PlainTraining:
         history = History([], [])
         for number, batches in enumerate(self.steps):
             loss = 0.0
+            # the loss of a step is a mean over all its tokens (or pairs): sum over micro-batches, then divide once
             count = sum(
                 len(ids) // 2 if self.is_pairs else int((labels != IGNORED).sum()) for ids, _, labels in batches
             )
@@ -63,6 +64,7 @@ class PlainTraining:
         if not self.is_pairs:
             return -log_probs.sum()
         reference = self.references[step][index] if self.references else reference_log_probs(self.model, batch)
+        # DPO: -log sigmoid(beta ((log pi_c - log ref_c) - (log pi_r - log ref_r))); chosen rows come first, (2 B,)
         chosen, rejected = (log_probs.sum(1) - reference).chunk(2)
         return -F.logsigmoid(BETA * (chosen - rejected)).sum()
 
@@ -127,6 +129,7 @@ def _padded(rows: list[Row], device: str) -> Batch:
 def token_log_probs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Return the log-probability of each trained token, (B, S - 1) float32, 0 where not trained."""
     ids, attention, labels = batch
+    # position t predicts token t + 1
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
     losses = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="none", ignore_index=IGNORED)
     return -losses.view(len(ids), -1)
