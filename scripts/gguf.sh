@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the gguf format needs: llama.cpp's runtime (compiled, about 5 minutes on 2 cores) and its converter, which lies
-# in a folder of its own, because its package would overwrite files of the package `gguf`.
+# Install what the gguf format needs: llama.cpp's runtime (compiled, about 5 minutes on 2 cores) and its converter. The
+# converter has a folder of its own, because its package would overwrite files of the package `gguf`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 

@@ -1,4 +1,4 @@
-"""Run one part of the acceptance on a CUDA card; started by gpu_acceptance.sh."""
+"""Run one part of the acceptance on a CUDA card; gpu_acceptance.sh starts it."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ from acceptance.workplace import Workplace
 
 
 def results_folder(size: str) -> Path:
-    """Figures of the real size on a card go to the repository; all others only where ACCEPTANCE_OUT says."""
+    """Return the repository's folder for figures of the real size on a card, else ACCEPTANCE_OUT."""
     out = os.environ.get("ACCEPTANCE_OUT")
     if size == "real" and torch.cuda.is_available():
         return Path(out or Path(__file__).parent.parent / "benchmarks" / "results")

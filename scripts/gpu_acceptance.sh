@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Acceptance on a CUDA card, without network: scripts/gpu_acceptance.sh correctness|methods|engine|limits
-# Takes PYTHON (default python3) when it has the packages, else the environment of scripts/env.sh.
+# Run the acceptance on a CUDA card, without network: scripts/gpu_acceptance.sh correctness|methods|engine|limits
+# PYTHON (default python3) is used if it has the packages, else the environment of scripts/env.sh.
 # ACCEPTANCE_OUT: folder of the results (default benchmarks/results); ACCEPTANCE_SIZE=tiny also runs on the CPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

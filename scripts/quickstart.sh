@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained, evaluated and exported small model; needs neither a GPU nor a hub.
+# Train, evaluate and export a small model, from a fresh clone. Needs neither a GPU nor a hub.
 # Arguments go to `trainer run`: scripts/quickstart.sh --set name=again
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"

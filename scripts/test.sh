@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All checks of the project, the first red one stops; needs no GPU.
+# Run all checks of the project; the first failure stops. Needs no GPU.
 # Arguments go to pytest: scripts/test.sh tests/unit -k dedupe
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"    # small models: threads only fight each other, processes do not
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"    # small models: several threads are slower than one
 
 check() {
     say "$*"

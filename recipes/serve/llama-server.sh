@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serve a run's GGUF file with llama.cpp: no GPU and no Python needed where it runs.
+# Serve a run's GGUF file with llama.cpp. The server needs no GPU and no Python.
 #
 #   recipes/serve/llama-server.sh RUN
 set -euo pipefail

@@ -4,9 +4,9 @@
 #   VLLM_PYTHON=~/vllm/bin/python recipes/serve/vllm-adapters.sh BASE RUN [RUN ...]
 #
 # BASE: hub id or folder that the adapters were trained on; RUN: run folders with export/adapter, one rank or several.
-# All adapters share the template, its default system prompt and the stop tokens of the first RUN: adapters with other
-# ones need a server each.
-# Clients ask for a RUN by the name of its folder, for the untuned model by `base`. Listens on this machine alone.
+# All adapters share the template, its default system prompt and the stop tokens of the first RUN. An adapter with other
+# ones needs a server of its own.
+# Clients ask for a RUN by the name of its folder, for the untuned model by `base`. Only this machine can reach the server.
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

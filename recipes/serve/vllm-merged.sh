@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Serve a run's merged model with vLLM in Docker; the model is mounted read-only, the port is open on this machine alone.
+# Serve a run's merged model with vLLM in Docker. The model is read-only; only this machine can reach the port.
 #
 #   recipes/serve/vllm-merged.sh RUN
 #
-# Set VLLM_API_KEY before opening the port to others: vLLM then asks clients for it.
+# Set VLLM_API_KEY before you open the port to others: then vLLM asks clients for it.
 set -euo pipefail
 
 if [ "$#" -ne 1 ] || [ ! -f "$1/export/merged/config.json" ]; then
