@@ -33,7 +33,7 @@ class Exam:
             {
                 "messages": request.messages,
                 "tools": request.tools,
-                "kwargs": tokens.renderer.template_kwargs | request.chat_template_kwargs,
+                "kwargs": {**tokens.renderer.template_kwargs, **request.chat_template_kwargs},
                 "ids": tokens.ids(request),
                 "quotes": tokens.quotes(request),
             }

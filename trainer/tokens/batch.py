@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from trainer import exact_json
+from trainer.data.records.kinds import Record
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import Piece, Row, encode_pairs, encode_rows
+from trainer.tokens.encode import Piece, encode_pairs, encode_rows
 from trainer.tokens.store import StoredShape, TokenWriter, segments_of
 
 ROWS_AT_ONCE = 512
 BYTES_AT_ONCE = 1 << 20
 
 
-def coder_of(shape: StoredShape, renderer: Renderer) -> tuple[Callable[[Row], Any], Callable[[Any, Any], list[Piece]]]:
+def coder_of(
+    shape: StoredShape, renderer: Renderer
+) -> tuple[Callable[[Record], Any], Callable[[Any, Any], list[Piece]]]:
     """Return the function that renders a row of a shape, and the one that encodes rendered rows."""
     match shape:
         case "single":

@@ -15,14 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainer.tokens.arrays import Ints
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from trainer.tokens.tokenizer import Tokenizer
 
 
 def differing_prompts(
@@ -74,7 +71,7 @@ def _prompt_tail(text: str, ids: Ints, begin: Ints, start: int, added: Mapping[i
     return text[:start], 0, end
 
 
-def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Ints, row: Ints) -> tuple[Ints, int] | None:
+def continuation(tokenizer: Tokenizer, prompt: Ints, row: Ints) -> tuple[Ints, int] | None:
     """Return ids that follow a prompt where `row` joins it with its answer, and how many of them are new.
 
     The token across the end of the prompt is cut there, and its second part is tokenized by the tokenizer's model; all
@@ -87,7 +84,7 @@ def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Ints, row: Ints) ->
     left = "".join(tokenizer.convert_ids_to_tokens(prompt[shared:].tolist()))
     right, end = "", shared
     while len(right) < len(left) and end < len(row):
-        right += tokenizer.convert_ids_to_tokens(int(row[end]))
+        right += tokenizer.convert_ids_to_tokens([int(row[end])])[0]
         end += 1
     if not right.startswith(left):
         return None
@@ -99,7 +96,7 @@ def continuation(tokenizer: PreTrainedTokenizerBase, prompt: Ints, row: Ints) ->
     return ids, len(new)
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, ids: Ints) -> str:
+def _text(tokenizer: Tokenizer, ids: Ints) -> str:
     return str(tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 

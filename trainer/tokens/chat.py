@@ -10,49 +10,26 @@ with that turn. The first text must be a prefix of the second: templates that re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, Protocol
+from typing import Literal
 
+from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
 from trainer.tokens.content import ContentGuard, guard_of, unguarded
 from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
-from trainer.tokens.encode import Rendered, RenderedPair, Row, encode, encode_pairs, encode_rows, location
+from trainer.tokens.encode import Rendered, RenderedPair, encode, encode_pairs, encode_rows, location
 from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
 from trainer.tokens.reasoning import THINK, AnswerForm, read_form
+from trainer.tokens.tokenizer import Tokenizer
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
 MESSAGE_CHARACTERS = 20
 """Characters of a turn in a message."""
-
-
-class Tokenizer(Protocol):
-    """The part of transformers' fast tokenizers that is used here."""
-
-    chat_template: Any
-    eos_token: str | None
-    eos_token_id: int | None
-    all_special_ids: list[int]
-    special_tokens_map: dict[str, Any]
-    added_tokens_decoder: dict[int, Any]
-    backend_tokenizer: Any
-    is_fast: bool
-
-    def __len__(self) -> int:
-        """Return the number of token ids."""
-
-    def __call__(self, text: list[str], **settings: Any) -> Any:
-        """Return ids and encodings."""
-
-    def apply_chat_template(self, conversation: Any, **settings: Any) -> Any:
-        """Return rendered text."""
-
-    def decode(self, token_ids: Any, **settings: Any) -> Any:
-        """Return the text of ids."""
 
 
 @dataclass
@@ -76,7 +53,11 @@ class Renderer:
     """Render and encode canonical rows with one tokenizer, template and choice of trained turns."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, loss_on: LossOn = "assistant", template_kwargs: dict[str, Any] | None = None
+        self,
+        tokenizer: Tokenizer,
+        *,
+        loss_on: LossOn = "assistant",
+        template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Keep tokenizer and settings.
 
@@ -94,12 +75,14 @@ class Renderer:
         special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         # tokens that may end a turn: many tokenizers leave the end of a turn out of `all_special_ids`
         self.end_ids = frozenset({*special, *tokenizer.all_special_ids, tokenizer.eos_token_id} - {None})
-        self._form_of_row: tuple[Row | None, ToolCallForm] = (None, FORMS[0])
+        self._form_of_row: tuple[Record | None, ToolCallForm] = (None, FORMS[0])
         self.end_tokens = tuple({*special.values(), tokenizer.eos_token or ""} - {""})
 
     # Text
 
-    def text(self, row: Row, messages: Sequence[Row], *, prompt: bool = False, template: str | None = None) -> str:
+    def text(
+        self, row: Record, messages: Sequence[Message], *, prompt: bool = False, template: str | None = None
+    ) -> str:
         """Render messages; `prompt` adds the opening of an assistant turn.
 
         Raises:
@@ -122,8 +105,8 @@ class Renderer:
 
     def _apply(
         self,
-        row: Row,
-        messages: Sequence[Row],
+        row: Record,
+        messages: Sequence[Message],
         form: ToolCallForm,
         *,
         prompt: bool = False,
@@ -140,7 +123,7 @@ class Renderer:
         )
         return numbers.restored(str(text))
 
-    def form_of(self, row: Row, messages: Sequence[Row] = ()) -> ToolCallForm:
+    def form_of(self, row: Record, messages: Sequence[Message] = ()) -> ToolCallForm:
         """Return the form in which the template accepts the tool calls of a row: one for all its turns.
 
         Args:
@@ -154,7 +137,7 @@ class Renderer:
             self._form_of_row = row, form
         return form
 
-    def prompt_text(self, row: Row, *, template: str | None = None) -> str:
+    def prompt_text(self, row: Record, *, template: str | None = None) -> str:
         """Render the prompt of the last turn."""
         messages = row["prompt"] if "prompt" in row else row["messages"][:-1]
         return self.text(row, messages, prompt=True, template=template)
@@ -170,7 +153,7 @@ class Renderer:
         spoken = {*THINK, self.form.opening, self.form.closing}
         return guard_of(self.tokenizer, partial(self.text, {}), spoken=spoken, end_tokens=self.end_tokens)
 
-    def guarded(self, row: Row, *conversations: list[Row]) -> tuple[Row, list[list[Row]]]:
+    def guarded(self, row: Record, *conversations: list[Message]) -> tuple[Record, list[list[Message]]]:
         """Return a row and turns with guards in their quoted special tokens.
 
         Raises:
@@ -187,7 +170,7 @@ class Renderer:
                 )
         return guarded, turns
 
-    def answer_text(self, row: Row, history: Sequence[Row], answer: Row) -> str:
+    def answer_text(self, row: Record, history: Sequence[Message], answer: Message) -> str:
         """Render the expected answer after a history, up to the end token.
 
         Raises:
@@ -200,7 +183,7 @@ class Renderer:
 
     # Rows before they are tokenized
 
-    def render(self, row: Row) -> Rendered:
+    def render(self, row: Record) -> Rendered:
         """Return the text of a supervised row and its trained characters; a row of token ids passes as it is.
 
         Raises:
@@ -228,7 +211,7 @@ class Renderer:
         left_out = [self._difference(row, messages, text, index) for index in untrained]
         return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out, starts)
 
-    def render_pair(self, row: Row) -> RenderedPair:
+    def render_pair(self, row: Record) -> RenderedPair:
         """Return the texts of a preference row.
 
         Raises:
@@ -247,7 +230,7 @@ class Renderer:
             self._check_end(row, len(messages) - 1, sides[-1])
         return RenderedPair(row, prompt, *sides)
 
-    def _plain(self, row: Row) -> Rendered:
+    def _plain(self, row: Record) -> Rendered:
         if self.loss_on != "all":
             raise DataError(
                 f"{location(row)}: a `text` row has no assistant turn to train on", hint="set pack.loss_on: all"
@@ -263,7 +246,7 @@ class Renderer:
 
     # Tokens of one row
 
-    def tokens(self, row: Row) -> MaskedTokens:
+    def tokens(self, row: Record) -> MaskedTokens:
         """Return ids and mask of one supervised row.
 
         Raises:
@@ -272,7 +255,7 @@ class Renderer:
         [(ids, mask)] = encode_rows(self.tokenizer, [self.render(row)])
         return MaskedTokens(ids.tolist(), mask.tolist())
 
-    def pair(self, row: Row) -> PairTokens:
+    def pair(self, row: Record) -> PairTokens:
         """Return prompt, chosen and rejected ids of one preference row.
 
         Raises:
@@ -280,11 +263,11 @@ class Renderer:
         """
         return PairTokens(*(ids.tolist() for ids, _ in encode_pairs(self.tokenizer, [self.render_pair(row)])))
 
-    def prompt_ids(self, row: Row) -> list[int]:
+    def prompt_ids(self, row: Record) -> list[int]:
         """Return the ids of the prompt of the last answer, as in serving."""
         return self.history_ids(row, row["prompt"] if "prompt" in row else row["messages"][:-1])
 
-    def history_ids(self, row: Row, history: list[Row], *, opening: str = "") -> list[int]:
+    def history_ids(self, row: Record, history: list[Message], *, opening: str = "") -> list[int]:
         """Return the ids of a prompt, as in serving.
 
         Args:
@@ -295,7 +278,7 @@ class Renderer:
         row, [history] = self.guarded(row, history)
         return self.ids(self.text(row, history, prompt=True) + opening)
 
-    def answer_ids(self, row: Row, history: list[Row], answer: Row) -> list[int]:
+    def answer_ids(self, row: Record, history: list[Message], answer: Message) -> list[int]:
         """Return the ids of the expected answer after a history, with the end token.
 
         Raises:
@@ -311,7 +294,7 @@ class Renderer:
 
     # Trained characters
 
-    def _trained_turns(self, messages: list[Row]) -> list[int]:
+    def _trained_turns(self, messages: list[Message]) -> list[int]:
         if self.loss_on == "all":
             return [index for index, message in enumerate(messages) if message.get("weight", 1)]
         turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -322,14 +305,14 @@ class Renderer:
             turns = turns[-1:]
         return [index for index in turns if messages[index].get("weight", 1)]
 
-    def template_of(self, row: Row) -> str:
+    def template_of(self, row: Record) -> str:
         """Return the template that transformers uses for this row; a tokenizer may have another one for tools."""
         template = self.tokenizer.chat_template
         if isinstance(template, dict):
             template = (template.get("tool_use") if row.get("tools") else None) or template.get("default")
         return str(template or "")
 
-    def _marked_spans(self, row: Row, messages: list[Row], text: str, answers: list[int]) -> list[Span]:
+    def _marked_spans(self, row: Record, messages: list[Message], text: str, answers: list[int]) -> list[Span]:
         sentinels = pick_sentinels(text)
         marked = self.text(row, messages, template=with_sentinels(self.template_of(row), sentinels))
         spans, plain = find_sentinels(marked, sentinels)
@@ -348,7 +331,7 @@ class Renderer:
             if index in answers
         ]
 
-    def _marked_span(self, row: Row, messages: list[Row], text: str, index: int, span: Span) -> Span:
+    def _marked_span(self, row: Record, messages: list[Message], text: str, index: int, span: Span) -> Span:
         before, (low, high) = (self.text(row, messages[:index], prompt=True) if index else ""), span
         if not text.startswith(before):
             raise prompt_differs(self.text, row, messages, index)
@@ -365,7 +348,7 @@ class Renderer:
             raise rewritten(row, index)
         return start, start + len(inside)
 
-    def _difference(self, row: Row, messages: list[Row], text: str, index: int) -> Span:
+    def _difference(self, row: Record, messages: list[Message], text: str, index: int) -> Span:
         # the first turn has no prompt: its header is the text of the template before its content
         header = text.find((content_parts(messages[0]) or [""])[0])
         before = self.text(row, messages[:index], prompt=True) if index else text[: max(0, header)]
@@ -386,7 +369,7 @@ class Renderer:
         spaceless = inner.rstrip()
         return spaceless if spaceless != inner and spaceless.endswith(self.end_tokens) else trimmed
 
-    def _check_end(self, row: Row, index: int, answer: str) -> None:
+    def _check_end(self, row: Record, index: int, answer: str) -> None:
         """Refuse a turn that the template does not end with an end token, as some do for tool calls."""
         if not answer.endswith(self.end_tokens):
             raise DataError(

@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 
+from trainer.data.records.kinds import TURN_LISTS, Message, Record
 from trainer.errors import DataError
+from trainer.tokens.tokenizer import Tokenizer
 
-Row = dict[str, Any]
+Value = TypeVar("Value")
 
 GUARD = "\uf4f2"
 """Follows the first character of a quoted token; doubled, it stands for this character itself."""
-TURN_LISTS = ("messages", "prompt", "chosen", "rejected", "completion")
 
 
 def unguarded(text: str) -> str:
@@ -78,51 +79,58 @@ class ContentGuard:
             return text
         return split(text.replace(GUARD, GUARD * 2), tokens)
 
-    def row(self, row: Row) -> Row:
+    def row(self, row: Record) -> Record:
         """Return a row with its turns, tools and text guarded; the same object where nothing is quoted."""
-        lists = {name: self.turns(row[name]) for name in TURN_LISTS if name in row}
-        changed: Row = {name: turns for name, turns in lists.items() if turns is not row[name]}
-        if "text" in row and (text := self.text(row["text"])) is not row["text"]:
-            changed["text"] = text
         guarded = self.tools(row)
-        return {**guarded, **changed} if changed else guarded
+        for name in TURN_LISTS:
+            if name in row and (turns := self.turns(row[name])) is not row[name]:
+                guarded = guarded.copy()
+                guarded[name] = turns
+        if "text" in row and (text := self.text(row["text"])) is not row["text"]:
+            guarded = {**guarded, "text": text}
+        return guarded
 
-    def tools(self, row: Row) -> Row:
+    def tools(self, row: Record) -> Record:
         """Return a row with its tools guarded; the same object where nothing is quoted."""
         tools = row.get("tools")
-        guarded = self._value(tools, is_answer=False) if tools else tools
+        if not tools:
+            return row
+        guarded = self._value(tools, is_answer=False)
         return row if guarded is tools else {**row, "tools": guarded}
 
-    def turns(self, turns: list[Row]) -> list[Row]:
+    def turns(self, turns: list[Message]) -> list[Message]:
         """Return turns with their strings guarded; the same object where nothing is quoted."""
         guarded = [self._turn(turn) for turn in turns]
         return turns if all(map(is_, guarded, turns)) else guarded
 
-    def _turn(self, turn: Row) -> Row:
+    def _turn(self, turn: Message) -> Message:
         is_answer = turn.get("role") == "assistant"
         content = turn.get("content")
         if len(turn) == 2 and isinstance(content, str):  # role and content: nearly all turns
             text = self.text(content, is_answer=is_answer)
             return turn if text is content else {**turn, "content": text}
-        guarded: Row = self._value(turn, is_answer=is_answer)
+        guarded = self._value(turn, is_answer=is_answer)
         return turn if guarded is turn else {**guarded, "role": turn["role"]}
 
-    def _value(self, value: Any, *, is_answer: bool) -> Any:
+    def _value(self, value: Value, *, is_answer: bool) -> Value:
+        """Return a value with its strings and keys guarded; the same object where nothing is quoted."""
+        guarded: Any = value
         if isinstance(value, str):
-            return self.text(value, is_answer=is_answer)
-        if isinstance(value, list):
+            guarded = self.text(value, is_answer=is_answer)
+        elif isinstance(value, list):
             items = [self._value(item, is_answer=is_answer) for item in value]
-            return value if all(map(is_, items, value)) else items
-        if not isinstance(value, dict):
-            return value
-        keys = [self.text(key, is_answer=is_answer) for key in value]
-        items = [self._value(item, is_answer=is_answer) for item in value.values()]
-        is_same = all(map(is_, keys, value)) and all(map(is_, items, value.values()))
-        return value if is_same else dict(zip(keys, items, strict=True))
+            guarded = value if all(map(is_, items, value)) else items
+        elif isinstance(value, dict):
+            keys = [self.text(key, is_answer=is_answer) for key in value]
+            items = [self._value(item, is_answer=is_answer) for item in value.values()]
+            is_same = all(map(is_, keys, value)) and all(map(is_, items, value.values()))
+            guarded = value if is_same else dict(zip(keys, items, strict=True))
+        result: Value = guarded
+        return result
 
 
 def guard_of(
-    tokenizer: Any, render: Callable[..., str], *, spoken: Collection[str], end_tokens: Collection[str]
+    tokenizer: Tokenizer, render: Callable[..., str], *, spoken: Collection[str], end_tokens: Collection[str]
 ) -> ContentGuard:
     """Return the guard for a tokenizer and its template.
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
-from trainer.tokens.encode import Row
+from trainer.data.records.kinds import Record
 
 ASKS_TODAY = re.compile(r"""strftime_now\(\s*(?:"([^"]*)"|'([^']*)')\s*\)""")
 DATE_VARIABLE = "date_string"
@@ -24,13 +24,13 @@ Render = Callable[..., str]
 """Renders a row with a `template`."""
 
 
-def formats_of_today(render: Render, row: Row, template: str) -> list[str]:
+def formats_of_today(render: Render, row: Record, template: str) -> list[str]:
     """Return the formats in which a template prints today's date into a row."""
     text = render(row, template=PRINTS_FORMATS + template)
     return re.findall(f"{LEFT}(.*?){RIGHT}", text)
 
 
-def takes_a_date(render: Render, row: Row, template: str) -> bool:
+def takes_a_date(render: Render, row: Record, template: str) -> bool:
     """Tell whether a date in `date_string` keeps a template from printing today's."""
     variables = {**(row.get("chat_template_kwargs") or {}), DATE_VARIABLE: "1 Jan 2000"}
     return not formats_of_today(render, {**row, "chat_template_kwargs": variables}, template)

@@ -6,16 +6,17 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator
 
+from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
 from trainer.tokens.content import unguarded
-from trainer.tokens.encode import Row, location
+from trainer.tokens.encode import location
 
 THINK_TAG = re.compile(r"</?think>")
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
 
 
 def check_nothing_dropped(
-    render: Callable[..., str], row: Row, messages: list[Row], text: str, trained: Collection[int]
+    render: Callable[..., str], row: Record, messages: list[Message], text: str, trained: Collection[int]
 ) -> None:
     """Search the text for every turn, in order; only a system turn may be elsewhere.
 
@@ -41,13 +42,13 @@ def check_nothing_dropped(
                 ends.append(end)
         start = start if is_system else max(ends)
     for tool in row.get("tools") or []:
-        name = tool.get("function", tool).get("name", "")
+        name = str(tool.get("function", tool).get("name", ""))
         if name not in text:
             raise DataError(f"{location(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_ALL)
 
 
 def _refuse(
-    render: Callable[..., str], row: Row, messages: list[Row], index: int, part: str, *, is_trained: bool
+    render: Callable[..., str], row: Record, messages: list[Message], index: int, part: str, *, is_trained: bool
 ) -> None:
     """Raise, unless the template only shortens its history (earlier reasoning) and that turn is not trained."""
     role = messages[index]["role"]
@@ -61,7 +62,7 @@ def _refuse(
     )
 
 
-def rewritten(row: Row, index: int) -> DataError:
+def rewritten(row: Record, index: int) -> DataError:
     """Return the error for a turn that the template writes otherwise once later turns follow."""
     return DataError(
         f"{location(row)}: the chat template writes turn {index} differently once the conversation goes on, "
@@ -70,7 +71,7 @@ def rewritten(row: Row, index: int) -> DataError:
     )
 
 
-def content_parts(message: Row) -> list[str]:
+def content_parts(message: Message) -> list[str]:
     """Return the texts of a turn, cut at reasoning tags: templates may lay out reasoning and content anew.
 
     Example:
@@ -81,7 +82,7 @@ def content_parts(message: Row) -> list[str]:
     return [part.strip() for part in THINK_TAG.split(content)] if isinstance(content, str) else []
 
 
-def _parts(message: Row, *, with_reasoning: bool) -> Iterator[str]:
+def _parts(message: Message, *, with_reasoning: bool) -> Iterator[str]:
     """Yield the parts of a turn that must be in the rendered text."""
     yield from content_parts(message)
     for call in message.get("tool_calls") or []:

@@ -13,29 +13,42 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
+from trainer.data.records.kinds import Record
 from trainer.errors import DataError
 from trainer.tokens.arrays import Ints
 from trainer.tokens.boundary import common_prefix, continuation, differing_prompts
 from trainer.tokens.content import GUARD, unguarded
 from trainer.tokens.marks import Span
 from trainer.tokens.quoted import read_guarded
+from trainer.tokens.tokenizer import Tokenizer
 
-Row = dict[str, Any]
 Piece = tuple[Ints, Ints]
 """Ids (int32) and loss mask (uint8) of one segment."""
 
 IGNORED = -100
 
 
+class Encoding(Protocol):
+    """Ids and character offsets of one text: `tokenizers.Encoding`, or a `Reading` of a guarded text."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the token ids."""
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Return (begin, end) of each token."""
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A supervised row before it is tokenized."""
 
-    row: Row
+    row: Record
     kind: Literal["chat", "text", "ids"]
     """Rendered by a template, with special tokens; plain text; or already token ids."""
     text: str = ""
@@ -50,7 +63,7 @@ class Rendered:
 class RenderedPair:
     """A preference row before it is tokenized: the prompt, and each answer after it."""
 
-    row: Row
+    row: Record
     prompt: str
     chosen: str
     rejected: str
@@ -64,7 +77,7 @@ class Encoded:
     """int32, (tokens,)."""
     bounds: Ints
     """int64, (texts + 1,): text i is ids[bounds[i]:bounds[i + 1]]."""
-    encodings: Sequence[Any]
+    encodings: Sequence[Encoding]
     texts: Sequence[str]
 
     def pieces(self, flat: Ints) -> list[Ints]:
@@ -113,7 +126,7 @@ def _starts(texts: Sequence[str]) -> Ints:
     return np.array(list(accumulate((len(text) + 1 for text in texts), initial=0)), dtype=np.int64)
 
 
-def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = False) -> Encoded:
+def encode(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool = False) -> Encoded:
     """Tokenize texts with their special tokens; those that rows quote are guarded.
 
     Raises:
@@ -127,7 +140,9 @@ def encode(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool = F
     return Encoded(ids, bounds, encodings, texts)
 
 
-def _tokenized(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -> tuple[list[list[int]], list[Any]]:
+def _tokenized(
+    tokenizer: Tokenizer, texts: Sequence[str], add_special_tokens: bool
+) -> tuple[list[list[int]], Sequence[Encoding]]:
     """Return ids and encodings; encodings hold the offsets."""
     guarded = [text for text in texts if GUARD in text]
     if guarded:
@@ -146,13 +161,13 @@ def _tokenized(tokenizer: Any, texts: Sequence[str], add_special_tokens: bool) -
     return encoded["input_ids"], encoded.encodings
 
 
-def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
+def encode_rows(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Piece]:
     """Return ids and mask of each supervised row.
 
     Raises:
         DataError: A row has no trained token, or ids and labels that do not fit.
     """
-    encoders: dict[str, Callable[[Any, list[Rendered]], Iterator[Piece]]] = {
+    encoders: dict[str, Callable[[Tokenizer, list[Rendered]], Iterator[Piece]]] = {
         "chat": _encode_chat,
         "text": _encode_text,
         "ids": _take_ids,
@@ -161,7 +176,7 @@ def encode_rows(tokenizer: Any, rows: Sequence[Rendered]) -> list[Piece]:
     return [next(pieces[row.kind]) for row in rows]
 
 
-def encode_pairs(tokenizer: Any, rows: Sequence[RenderedPair]) -> list[Piece]:
+def encode_pairs(tokenizer: Tokenizer, rows: Sequence[RenderedPair]) -> list[Piece]:
     """Return prompt, chosen and rejected of each pair, one after another; the prompt's ids are those in serving.
 
     Raises:
@@ -180,7 +195,7 @@ def encode_pairs(tokenizer: Any, rows: Sequence[RenderedPair]) -> list[Piece]:
     return pieces
 
 
-def _after(tokenizer: Any, row: Row, prompt: Ints, side: Ints, text: str, start: int) -> Ints:
+def _after(tokenizer: Tokenizer, row: Record, prompt: Ints, side: Ints, text: str, start: int) -> Ints:
     """Return the ids of an answer behind its prompt."""
     if len(text) == start:
         raise DataError(f"{location(row)}: an answer of this pair has no tokens", hint="drop the row")
@@ -192,12 +207,12 @@ def _after(tokenizer: Any, row: Row, prompt: Ints, side: Ints, text: str, start:
     return apart[0]
 
 
-def location(row: Row) -> str:
+def location(row: Record) -> str:
     """Return `source:line` of a row."""
     return f"{row.get('source', 'row')}:{row.get('line', '?')}"
 
 
-def _encode_chat(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
+def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
     encoded = encode(tokenizer, [row.text for row in rows])
     flat = encoded.inside([row.trained for row in rows])
     if any(row.left_out for row in rows):
@@ -215,7 +230,7 @@ def _encode_chat(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
         yield _trained(row.row, *(_apart(tokenizer, row, ids, mask, prompts) if prompts else (ids, mask)))
 
 
-def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[int, Ints]) -> Piece:
+def _apart(tokenizer: Tokenizer, row: Rendered, ids: Ints, mask: Ints, prompts: dict[int, Ints]) -> Piece:
     """Tokenize the last answer apart from its prompt; earlier answers are part of that prompt."""
     start = min(prompts)
     if start != row.answers[-1]:
@@ -234,7 +249,7 @@ def _apart(tokenizer: Any, row: Rendered, ids: Ints, mask: Ints, prompts: dict[i
     return np.concatenate([prompt, answer]).astype(np.int32), np.concatenate([of_prompt, of_answer])
 
 
-def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
+def _joined(row: Record, text: str, start: int, *, only_last: bool) -> DataError:
     end, beginning = unguarded(text[max(0, start - 20) : start]), unguarded(text[start : start + 20])
     otherwise = "" if only_last else ", or set pack.loss_on: last_turn"
     return DataError(
@@ -245,14 +260,14 @@ def _joined(row: Row, text: str, start: int, *, only_last: bool) -> DataError:
     )
 
 
-def _encode_text(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
+def _encode_text(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
     """Train the whole text and the end token after it."""
     encoded = encode(tokenizer, [row.text for row in rows], add_special_tokens=True)
     end = tokenizer.eos_token_id
     for row, tokens in zip(rows, encoded.pieces(encoded.ids), strict=True):
         ids = _with_one_end(_with_one_beginning(tokens, tokenizer.bos_token_id), end)
-        closed = end is None or ids[-1:].tolist() == [end]
-        ids = ids if closed else np.append(ids, np.int32(end))
+        if end is not None and ids[-1:].tolist() != [end]:
+            ids = np.append(ids, np.int32(end))
         yield _trained(row.row, ids, np.ones(len(ids), dtype=np.uint8))
 
 
@@ -266,7 +281,7 @@ def _with_one_end(ids: Ints, end: int | None) -> Ints:
     return ids[:-1] if end is not None and ids[-2:].tolist() == [end, end] else ids
 
 
-def _take_ids(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
+def _take_ids(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
     """Take `input_ids` and `labels` as they are."""
     for row in rows:
         ids, labels = (_ints(row.row, name) for name in ("input_ids", "labels"))
@@ -287,18 +302,18 @@ def _take_ids(tokenizer: Any, rows: list[Rendered]) -> Iterator[Piece]:
         yield _trained(row.row, ids.astype(np.int32), trained.astype(np.uint8))
 
 
-def _ints(row: Row, name: str) -> Ints:
+def _ints(row: Record, name: str) -> Ints:
     values = row.get(name)
     if not isinstance(values, list) or not all(type(value) is int and abs(value) < 2**31 for value in values):
         raise _bad_ids(row, f"`{name}` is no list of 32-bit whole numbers", "give input_ids and labels, both lists")
     return np.array(values, dtype=np.int64)
 
 
-def _bad_ids(row: Row, problem: str, hint: str) -> DataError:
+def _bad_ids(row: Record, problem: str, hint: str) -> DataError:
     return DataError(f"{location(row)}: {problem}", hint=hint)
 
 
-def _trained(row: Row, ids: Ints, mask: Ints) -> Piece:
+def _trained(row: Record, ids: Ints, mask: Ints) -> Piece:
     """Return ids and mask; refuse a row without any trained token."""
     mask[:1] = 0  # nothing predicts the first token
     if not mask.any():

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from trainer.data.records.kinds import Message, ToolCall
 from trainer.exact_json import ExactNumber, text_of_json
 
-Row = dict[str, Any]
 ID_LENGTH = 9
 FITTING_ID = re.compile(r"[A-Za-z0-9]{9}")
 """Source: Mistral's chat templates, which raise on any other."""
@@ -64,12 +64,12 @@ class Numbers:
         return text
 
 
-def has_calls(messages: Sequence[Row]) -> bool:
+def has_calls(messages: Sequence[Message]) -> bool:
     """Tell whether any turn calls a tool."""
     return any(message.get("tool_calls") for message in messages)
 
 
-def choose_form(messages: Sequence[Row], render: Callable[[ToolCallForm], str]) -> ToolCallForm:
+def choose_form(messages: Sequence[Message], render: Callable[[ToolCallForm], str]) -> ToolCallForm:
     """Return the first form in which the template renders a conversation; the plain one where none does."""
     for form in FORMS:
         try:
@@ -81,21 +81,22 @@ def choose_form(messages: Sequence[Row], render: Callable[[ToolCallForm], str]) 
     return FORMS[0]
 
 
-def _writes_python(messages: Sequence[Row], text: str) -> bool:
+def _writes_python(messages: Sequence[Message], text: str) -> bool:
     """Tell whether a template writes arguments as Python does, `{'n': 0}`: it expects them as text."""
-    calls = (call.get("function", call) for message in messages for call in message.get("tool_calls") or [])
+    calls: Any = (call.get("function", call) for message in messages for call in message.get("tool_calls") or [])
     arguments = [call["arguments"] for call in calls if isinstance(call.get("arguments"), dict) and call["arguments"]]
     return any(str(value) in text and str(value) != json.dumps(value) for value in arguments)
 
 
-def fitted(messages: Sequence[Row], form: ToolCallForm, numbers: Numbers) -> list[Row]:
+def fitted(messages: Sequence[Message], form: ToolCallForm, numbers: Numbers) -> list[Message]:
     """Return turns in a form, without their weights, which only training needs."""
     names = _short_ids(messages) if form.has_short_ids else iter(())
     return [_fitted_turn(message, form, names, numbers) for message in messages]
 
 
-def _fitted_turn(message: Row, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> Row:
-    turn = {key: value for key, value in message.items() if key != "weight"}
+def _fitted_turn(message: Message, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> Message:
+    turn = message.copy()
+    turn.pop("weight", None)
     if turn.get("tool_calls"):
         turn["tool_calls"] = [_fitted_call(call, form, names, numbers) for call in turn["tool_calls"]]
     if form.has_short_ids and turn["role"] == "tool":
@@ -103,18 +104,21 @@ def _fitted_turn(message: Row, form: ToolCallForm, names: Iterator[str], numbers
     return turn
 
 
-def _fitted_call(call: Row, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> Row:
-    function = call.get("function", call)
+def _fitted_call(call: ToolCall, form: ToolCallForm, names: Iterator[str], numbers: Numbers) -> ToolCall:
+    fitted: Any = dict(call)
+    function = fitted  # suites may have bare calls: name and arguments without `function`
+    if "function" in call:
+        function = fitted["function"] = dict(call["function"])
     arguments = function.get("arguments")
     if not isinstance(arguments, str):
-        arguments = text_of_json(arguments) if form.has_text_arguments else numbers.hidden(arguments)
-    identity = {"id": next(names)} if form.has_short_ids else {}
-    if "function" not in call:
-        return {**call, **identity, "arguments": arguments}
-    return {**call, **identity, "function": {**function, "arguments": arguments}}
+        function["arguments"] = text_of_json(arguments) if form.has_text_arguments else numbers.hidden(arguments)
+    if form.has_short_ids:
+        fitted["id"] = next(names)
+    canonical: ToolCall = fitted
+    return canonical
 
 
-def _short_ids(messages: Sequence[Row]) -> Iterator[str]:
+def _short_ids(messages: Sequence[Message]) -> Iterator[str]:
     """Yield the id of each call and of each result, in their order: the same for a call and its result.
 
     A result without an id answers the first call without a result.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
-from trainer.tokens.encode import Row, location
+from trainer.tokens.encode import location
 from trainer.tokens.reasoning import shared_opening
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
@@ -14,7 +15,7 @@ MESSAGE_CHARACTERS = 40
 """Characters of either text in a message."""
 
 
-def prompt_differs(render: Callable[..., str], row: Row, messages: list[Row], index: int) -> DataError:
+def prompt_differs(render: Callable[..., str], row: Record, messages: list[Message], index: int) -> DataError:
     """Return the error for a turn that does not begin with its prompt in serving.
 
     Args:
@@ -35,7 +36,7 @@ def prompt_differs(render: Callable[..., str], row: Row, messages: list[Row], in
     )
 
 
-def _remedies(render: Callable[..., str], row: Row, messages: list[Row], index: int) -> Iterator[str]:
+def _remedies(render: Callable[..., str], row: Record, messages: list[Message], index: int) -> Iterator[str]:
     """Yield template variables with which the turn begins with its prompt."""
     variables = row.get("chat_template_kwargs") or {}
     for name, value in ((name, value) for name in THINKING_SWITCHES for value in (False, True)):

@@ -16,16 +16,20 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
+import tokenizers
 
 from trainer.errors import DataError
 from trainer.tokens.content import any_of, unguarded, without_guards
+from trainer.tokens.tokenizer import Tokenizer
 
-Row = dict[str, Any]
 Offsets = list[tuple[int, int]]
 FIRST, LAST = 0xF0000, 0x10FFFD
 """Planes 15 and 16, which are private."""
 PLAIN_ONLY = "take these special tokens out of the rows, or train a model whose tokenizer splits them"
+
+
+TokenizerState = dict[str, Any]
+"""The JSON of a `tokenizers` tokenizer: `added_tokens`, `model` and more."""
 
 
 class Reading(NamedTuple):
@@ -46,7 +50,7 @@ class QuotingTokenizer:
         DataError: It does not give the same ids as the model's tokenizer.
     """
 
-    def __init__(self, tokenizer: Any, base: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, base: int) -> None:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
         added = {token["content"]: token["id"] for token in state["added_tokens"]}
         # a single-word token is recognised by its neighbours, so it keeps its name
@@ -54,14 +58,14 @@ class QuotingTokenizer:
         self.names = {text: chr(base + index) * len(text) for index, text in enumerate(added) if text not in words}
         self.renamed, self.tokens = any_of(self.names), any_of(added)
         unknown = _rename(state, self.names)
-        self.backend = Tokenizer.from_str(json.dumps(state))
+        self.backend = tokenizers.Tokenizer.from_str(json.dumps(state))
         self.backend.no_truncation()
         self.backend.no_padding()
         self.ids = {self.backend.token_to_id(self.names.get(text, text)): id_ for text, id_ in added.items()}
         self.special = np.array([id_ for text, id_ in added.items() if text != unknown], dtype=np.int64)
         self._check(tokenizer, added)
 
-    def _check(self, tokenizer: Any, added: dict[str, int]) -> None:
+    def _check(self, tokenizer: Tokenizer, added: dict[str, int]) -> None:
         texts = [f"{text}a {text} b{text}\n{text}" for text in added]
         expected = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         for text, ids, reading in zip(texts, expected, self.read(texts, add_special_tokens=False), strict=True):
@@ -101,7 +105,7 @@ def _guarded_span(low: int, high: int, positions: list[int]) -> tuple[int, int]:
     return begin, max(begin, positions[high - 1] + 1) if high > low else begin
 
 
-def _rename(state: Row, names: dict[str, str]) -> str | None:
+def _rename(state: TokenizerState, names: dict[str, str]) -> str | None:
     """Rename added tokens, in the vocabulary as well; return the token of unknown text."""
     for token in state["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
@@ -121,7 +125,7 @@ def _rename(state: Row, names: dict[str, str]) -> str | None:
     return unknown
 
 
-def read_guarded(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> list[Reading]:
+def read_guarded(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bool) -> list[Reading]:
     """Tokenize texts with guards.
 
     Raises:
@@ -139,5 +143,5 @@ def read_guarded(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bo
 
 
 @lru_cache(maxsize=4)
-def _quoting(tokenizer: Any, base: int) -> QuotingTokenizer:
+def _quoting(tokenizer: Tokenizer, base: int) -> QuotingTokenizer:
     return QuotingTokenizer(tokenizer, base)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer import exact_json
+from trainer.data.records.kinds import Record, TurnList
 from trainer.tokens.chat import Renderer
-from trainer.tokens.content import Row
 from trainer.tokens.encode import location
 
 
@@ -39,7 +39,7 @@ def quotes_of(source: Path, renderer: Renderer) -> Quotes:
         for line in file:
             if not any(first in line for first in firsts) or not tokens.search(line):
                 continue
-            row: Row = exact_json.loads(line)
+            row: Record = exact_json.loads(line)
             if "input_ids" in row or guard.row(row) is row:
                 continue
             quotes.locations.append(location(row))
@@ -49,9 +49,10 @@ def quotes_of(source: Path, renderer: Renderer) -> Quotes:
     return quotes
 
 
-def _ends_twice(row: Row, ends: tuple[str, ...]) -> bool:
+def _ends_twice(row: Record, ends: tuple[str, ...]) -> bool:
     """Tell whether an answer ends with an end token beside the template's."""
-    turns = [turn for name in ("messages", "chosen", "rejected") for turn in row.get(name, ())]
+    lists: tuple[TurnList, ...] = ("messages", "chosen", "rejected")
+    turns = [turn for name in lists for turn in row.get(name, ())]
     answers = (
         turn["content"] for turn in turns if turn["role"] == "assistant" and isinstance(turn.get("content"), str)
     )

@@ -14,14 +14,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
-from typing import Any
+from typing import Literal
 
+from trainer.data.records.kinds import Message
 from trainer.errors import DataError
 from trainer.tokens.content import GUARD, any_of, split, unguarded
+from trainer.tokens.tokenizer import Tokenizer
 
-Message = dict[str, Any]
 THINK = ("<think>", "</think>")
-REASONING_KEYS = ("reasoning_content", "thinking")
+REASONING_KEYS: tuple[Literal["reasoning_content", "thinking"], ...] = ("reasoning_content", "thinking")
 QUESTION, REASONING, CONTENT = "Question 4711", "Reasoning 4712", "Content 4713"
 PROMPT_END = 16
 """Tokens at the end of a prompt that may open reasoning."""
@@ -109,9 +110,12 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
         prompt = render(question, prompt=True)
     except DataError:  # no template, or one that refuses so short a conversation
         return AnswerForm(special=special)
-    prefix = _before_content(render, prompt, question, {}) or ""
+    answer: Message = {"role": "assistant", "content": CONTENT}
+    prefix = _before_content(render, prompt, [*question, answer]) or ""
     for key in REASONING_KEYS:
-        written = _before_content(render, prompt, question, {key: REASONING})
+        reasoned = answer.copy()
+        reasoned[key] = REASONING
+        written = _before_content(render, prompt, [*question, reasoned])
         if written is not None and REASONING in written:
             opening, _, after = written.partition(REASONING)
             closing = _closing(after, prefix)
@@ -121,7 +125,7 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
 
 
 def split_tokens(
-    form: AnswerForm, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]
+    form: AnswerForm, tokenizer: Tokenizer, prompt: Sequence[int], answer: Sequence[int]
 ) -> ReasonedAnswer | None:
     """Return reasoning and content of generated tokens; None: only content."""
     end = tokenizer.decode(list(prompt[-PROMPT_END:]), skip_special_tokens=False)
@@ -129,7 +133,7 @@ def split_tokens(
     return parts and ReasonedAnswer(unguarded(parts.reasoning), unguarded(parts.content))
 
 
-def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:
+def _written(form: AnswerForm, tokenizer: Tokenizer, ids: list[int]) -> str:
     """Return the text of generated tokens, with a guard in plain text that spells a special token."""
     text = str(tokenizer.decode(ids, skip_special_tokens=False))
     tokens = any_of(token for token in form.special if len(token) > 1)
@@ -142,10 +146,10 @@ def _written(form: AnswerForm, tokenizer: Any, ids: list[int]) -> str:
     return "".join(run if is_special else split(run.replace(GUARD, GUARD * 2), tokens) for is_special, run in decoded)
 
 
-def _before_content(render: Callable[..., str], prompt: str, question: list[Message], extra: Message) -> str | None:
+def _before_content(render: Callable[..., str], prompt: str, messages: list[Message]) -> str | None:
     """Return the text of an answer before its content; None where it does not begin with its prompt."""
     try:
-        text = render([*question, {"role": "assistant", "content": CONTENT, **extra}])
+        text = render(messages)
     except DataError:
         return None
     if not text.startswith(prompt) or CONTENT not in text[len(prompt) :]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trainer import exact_json
+from trainer.data.records.kinds import Record
 from trainer.errors import DataError
 from trainer.recipe.data import PackSection
 from trainer.tokens.arrays import Ints
@@ -43,7 +43,7 @@ class TokenSplit:
                     number = next(remaining, None)
 
 
-def first_row(path: Path) -> dict[str, Any]:
+def first_row(path: Path) -> Record:
     """Return the first training row.
 
     Raises:
@@ -55,7 +55,7 @@ def first_row(path: Path) -> dict[str, Any]:
         raise DataError(
             "data/train.jsonl has no rows", hint="check data.sources and data.split, then: trainer data RECIPE"
         )
-    row: dict[str, Any] = exact_json.loads(line)
+    row: Record = exact_json.loads(line)
     return row
 
 

@@ -11,15 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainer import exact_json
+from trainer.data.records.kinds import Message as Turn
+from trainer.data.records.kinds import Record
 from trainer.errors import DataError
 from trainer.scoring.generation.answer_cache import AnswerStore
 from trainer.scoring.generation.choice_likelihood import choice_log_probs
 from trainer.scoring.generation.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generation.local import LocalModel
 from trainer.scoring.generation.timing import peak_memory_gib, reset_peak_memory, throughput, timings
-from trainer.scoring.question import Answer, Message, PromptRequest, Question, Timing, asked_by
+from trainer.scoring.question import Answer, PromptRequest, Question, Timing, asked_by
 from trainer.tokens.chat import Renderer
-from trainer.tokens.encode import Row
 from trainer.tokens.reasoning import AnswerForm, split_tokens
 
 Told = Callable[[], None]
@@ -48,6 +49,13 @@ class Responder(Protocol):
         """Return the log-probability of each choice as answer; None where the model does not tell."""
 
 
+def _canonical(asked: PromptRequest) -> tuple[Record, list[Turn]]:
+    """Return the keys beside the turns, and the turns, of a prompt in the form of canonical rows."""
+    row: Any = asked.as_row()
+    turns: Any = list(asked.messages)
+    return row, turns
+
+
 class PromptEncoder:
     """Prompts as token ids, with the run's template."""
 
@@ -56,18 +64,20 @@ class PromptEncoder:
 
     def ids(self, asked: PromptRequest) -> list[int]:
         """Return what a served model is given."""
-        return self.renderer.history_ids(asked.as_row(), list(asked.messages))
+        row, turns = _canonical(asked)
+        return self.renderer.history_ids(row, turns)
 
     def quotes(self, asked: PromptRequest) -> bool:
         """Tell whether a prompt quotes special tokens of the model."""
-        guard, turns, beside = self.renderer.guard, list(asked.messages), asked.as_row()
-        return guard.turns(turns) is not turns or guard.tools(beside) is not beside
+        guard, (row, turns) = self.renderer.guard, _canonical(asked)
+        return guard.turns(turns) is not turns or guard.tools(row) is not row
 
     def ids_to_content(self, asked: PromptRequest) -> list[int]:
         """Return what comes before the content of an answer without reasoning: `<think></think>` may be part of it."""
-        return self.renderer.history_ids(asked.as_row(), list(asked.messages), opening=self.renderer.form.prefix)
+        row, turns = _canonical(asked)
+        return self.renderer.history_ids(row, turns, opening=self.renderer.form.prefix)
 
-    def right_answer(self, row: Row, history: Sequence[Message], turn: Message) -> tuple[str, int]:
+    def right_answer(self, row: Any, history: Sequence[Any], turn: Any) -> tuple[str, int]:
         """Return an answer as the template writes it, without its reasoning, and its number of tokens with it.
 
         An earlier answer that does not follow the prompt, which was not trained, is its content.

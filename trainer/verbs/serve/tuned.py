@@ -75,7 +75,8 @@ class Tuned:
         Raises:
             DataError: The template refuses the conversation.
         """
-        return self.renderer.prompt_ids(row)
+        canonical: Any = row
+        return self.renderer.prompt_ids(canonical)
 
     def leaves_room(self, prompt: list[int]) -> bool:
         """Tell whether the longest answer fits behind a prompt."""
