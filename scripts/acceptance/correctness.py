@@ -36,11 +36,11 @@ class Outcome(NamedTuple):
     gradient: torch.Tensor
 
 
-def load(folder: Path, kind: str, dtype: torch.dtype, place: torch.device) -> Any:
+def load(folder: Path, kind: str, dtype: torch.dtype, placement: torch.device) -> Any:
     """Load a base model as the trainer does, with a seeded LoRA adapter whose B is not zero."""
     adapter = (QloraAdapter if kind == "qlora" else LoraAdapter)(kind=kind, r=8, alpha=16.0)
     section = ModelSection(name_or_path=str(folder))
-    model = attach(load_model(section, folder, adapter=adapter, dtype=dtype, placement=place), adapter)
+    model = attach(load_model(section, folder, adapter=adapter, dtype=dtype, placement=placement), adapter)
     generator = torch.Generator().manual_seed(1)
     for weight in trained(model):
         weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
@@ -53,18 +53,18 @@ def trained(model: Any) -> list[torch.nn.Parameter]:
 
 def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> Outcome:
     """Run five seeded rows of different lengths forward and backward, their first quarter not trained."""
-    generator, place = np.random.default_rng(0), next(model.parameters()).device
+    generator, placement = np.random.default_rng(0), next(model.parameters()).device
     rows = [(generator.integers(5, 260, size), np.arange(size) >= size // 4) for size in (96, 17, 64, 40, 75)]
     engine = prepare(model, [ids for ids, _ in rows], attention="auto" if is_packed else "sdpa", say=print)
     assert engine.layout == ("flat" if is_packed else "padded"), "this model is covered"
-    batch = moved(of_rows([[row] for row in rows], engine.layout, 0), place)
+    batch = moved(of_rows([[row] for row in rows], engine.layout, 0), placement)
     inputs = batch["inputs"]
     real = torch.ones_like(inputs["input_ids"], dtype=torch.bool)
     if not is_packed:  # a line a row, filled up on the right
-        lengths = torch.tensor([len(ids) for ids, _ in rows], device=place)
-        real = torch.arange(real.shape[1], device=place) < lengths[:, None]
+        lengths = torch.tensor([len(ids) for ids, _ in rows], device=placement)
+        real = torch.arange(real.shape[1], device=placement) < lengths[:, None]
     model.zero_grad()
-    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=autocast):
+    with torch.autocast(placement.type, dtype=torch.bfloat16, enabled=autocast):
         logits = model(**inputs, use_cache=False).logits[real]
         loss = -engine.score(model, batch)[0].mean()
     loss.backward()
@@ -72,25 +72,25 @@ def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> O
     return Outcome(*(value.detach().double().cpu() for value in (loss, logits, gradient)))
 
 
-def compare(found: Outcome, expected: Outcome, largest_error: float) -> dict[str, Any]:
-    cosine = torch.nn.functional.cosine_similarity(found.gradient, expected.gradient, dim=0)
+def compare(actual: Outcome, expected: Outcome, largest_error: float) -> dict[str, Any]:
+    cosine = torch.nn.functional.cosine_similarity(actual.gradient, expected.gradient, dim=0)
     return {
-        "loss_relative_error": Limit(relative(found.loss, expected.loss), "<=", largest_error),
-        "logits_relative_error": Limit(relative(found.logits, expected.logits), "<=", largest_error),
-        "gradient_relative_error": relative(found.gradient, expected.gradient),
+        "loss_relative_error": Limit(relative(actual.loss, expected.loss), "<=", largest_error),
+        "logits_relative_error": Limit(relative(actual.logits, expected.logits), "<=", largest_error),
+        "gradient_relative_error": relative(actual.gradient, expected.gradient),
         "gradient_cosine": Limit(cosine.item(), ">=", 0.999),
     }
 
 
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Return the norm of the difference over the norm of what is expected."""
-    return ((found - expected).norm() / expected.norm()).item()
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def plain(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Compare a LoRA model on the card with the reference."""
-    found = measure(load(folder, "lora", dtype, CARD), autocast=dtype == torch.bfloat16)
-    return compare(found, measure(load(folder, "lora", EXACT, CPU)), LARGEST_ERROR[dtype])
+    actual = measure(load(folder, "lora", dtype, CARD), autocast=dtype == torch.bfloat16)
+    return compare(actual, measure(load(folder, "lora", EXACT, CPU)), LARGEST_ERROR[dtype])
 
 
 def packing(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -119,12 +119,12 @@ def nf4_weights(folder: Path) -> dict[str, Any]:
     expected = dequantised(codes, state)
     state.to(CARD)
     same_codes = (dequantised(codes.to(CARD), state) - expected).abs().max() / expected.abs().max()
-    sides = [four_bit_weights(load(folder, "qlora", torch.bfloat16, place)) for place in (CARD, CPU)]
+    sides = [four_bit_weights(load(folder, "qlora", torch.bfloat16, placement)) for placement in (CARD, CPU)]
     pairs = [(sides[0][name], sides[1][name]) for name in sides[1]]
     return {
         "num_layers": Limit(len(pairs), ">", 0),
         "same_codes_max_relative_diff": Limit(same_codes.item(), "<=", 1e-6),
-        "model_max_diff": max((one - other).abs().max().item() for one, other in pairs),
+        "model_max_diff": max((first - second).abs().max().item() for first, second in pairs),
         "model_relative_error": Limit(max(relative(*pair) for pair in pairs), "<=", 1e-3),
     }
 
@@ -137,10 +137,10 @@ def nf4(folder: Path) -> dict[str, Any]:
     return compare(measure(model, autocast=True), measure(reference), LARGEST_ERROR[torch.bfloat16])
 
 
-def pipeline(folder: Path, place: Workplace, kind: str) -> dict[str, Any]:
+def pipeline(folder: Path, workplace: Workplace, kind: str) -> dict[str, Any]:
     """Train, save, merge and reopen by `trainer run`; its own proof must hold."""
-    rows = models.write_rows(place.folder / "rows.jsonl", count=40, length=60)
-    recipe = place.write_recipe(
+    rows = models.write_rows(workplace.folder / "rows.jsonl", count=40, length=60)
+    recipe = workplace.write_recipe(
         f"pipeline-{kind}",
         model={"name_or_path": str(folder)},
         adapter={"kind": kind, "r": 8},
@@ -150,21 +150,21 @@ def pipeline(folder: Path, place: Workplace, kind: str) -> dict[str, Any]:
         eval={"max_rows": 4, "latency_rows": 1, "max_new_tokens": 8},
         export={"formats": ["adapter", "merged"]},
     )
-    run = place.folder / "runs" / kind
-    place.trainer("run", recipe, run)
+    run = workplace.folder / "runs" / kind
+    workplace.trainer("run", recipe, run)
     proofs = json.loads((run / "export" / "verify.json").read_text())
     passed = {f"{name}_passed": Limit(float(proofs[name]["passed"]), ">=", 1) for name in ("adapter", "merged")}
     names = ("max_logit_diff", "mean_kl", "top1_agreement", "num_positions")
     return passed | {f"{name}_{key}": proof[key] for name, proof in proofs.items() for key in names}
 
 
-def run(report: Report, place: Workplace) -> None:
-    folder = models.make_model(place.folder / "model", "correctness", place.size)
+def run(report: Report, workplace: Workplace) -> None:
+    folder = models.make_model(workplace.folder / "model", "correctness", workplace.size)
     for dtype in LARGEST_ERROR:
         name = str(dtype).removeprefix("torch.")
         report.case(name, plain, folder, dtype)
         report.case(f"packing {name}", packing, folder, dtype)
     report.case("nf4 weights", nf4_weights, folder)
     report.case("nf4", nf4, folder)
-    for kind in ("lora", "qlora") if place.size == "real" else ("qlora",):
-        report.case(f"pipeline {kind}", pipeline, folder, place, kind)
+    for kind in ("lora", "qlora") if workplace.size == "real" else ("qlora",):
+        report.case(f"pipeline {kind}", pipeline, folder, workplace, kind)

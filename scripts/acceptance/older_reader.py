@@ -71,8 +71,8 @@ def make_tokenizer(kind: str, texts: list[str]) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         if kind == "Qwen2TokenizerFast":
             cut = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated")
-            whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, whole])
+            complete = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, complete])
             tokenizer.normalizer = normalizers.NFC()
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -182,15 +182,15 @@ def opened(case: dict[str, Any]) -> Any:
 def file_cell(case: dict[str, Any]) -> str:
     """Say which files of the base's tokenizer are byte for byte in the export."""
     names = case["tokenizer_files"]
-    other = [
+    differing = [
         name
         for name in names
         if not (Path(case["export"]) / name).is_file()
         or (Path(case["export"]) / name).read_bytes() != (Path(case["base"]) / name).read_bytes()
     ]
-    if not other:
+    if not differing:
         return f"{len(names)} as in the base"
-    return f"{'rewritten' if set(other) <= set(case['may_differ']) else 'other'}: {', '.join(other)}"
+    return f"{'rewritten' if set(differing) <= set(case['may_differ']) else 'other'}: {', '.join(differing)}"
 
 
 def first_line(error: Exception) -> str:

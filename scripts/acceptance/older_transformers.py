@@ -99,11 +99,13 @@ def export(path: Path) -> str:
     """Run a recipe to its export; return why that was refused, "" where it was not."""
     environment = os.environ | {"TRAINER_RUNS": str(path.parent / "runs"), "TRAINER_CACHE": str(path.parent / "cache")}
     command = [sys.executable, "-m", "trainer", "run", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
-    if not done.returncode:
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
+    if not result.returncode:
         return ""
-    print(f"{path}: exit {done.returncode}\n{done.stderr[-1000:]}", file=sys.stderr)
-    return next((line for line in done.stderr.splitlines() if line.startswith("error: ")), f"exit {done.returncode}")
+    print(f"{path}: exit {result.returncode}\n{result.stderr[-1000:]}", file=sys.stderr)
+    return next(
+        (line for line in result.stderr.splitlines() if line.startswith("error: ")), f"exit {result.returncode}"
+    )
 
 
 def described(base: Path, folder: Path, variant: str) -> dict[str, Any]:
@@ -133,8 +135,10 @@ def described_row(tokenizer: Any, model: Any, messages: list[dict[str, str]]) ->
     """Return the ids of a row as we make them, and the greedy answer to it."""
     render = tokenizer.apply_chat_template
     prompt = render(messages[:-1], add_generation_prompt=True, return_dict=False)
-    asked = torch.tensor([prompt])
-    output = model.generate(input_ids=asked, attention_mask=torch.ones_like(asked), do_sample=False, max_new_tokens=8)
+    request = torch.tensor([prompt])
+    output = model.generate(
+        input_ids=request, attention_mask=torch.ones_like(request), do_sample=False, max_new_tokens=8
+    )
     ids = {
         "row": list(render(messages, return_dict=False)),
         "prompt": list(prompt),

@@ -71,8 +71,8 @@ class Report:
 
 
 def _figures(case: dict[str, Any]) -> str:
-    shown = {key: value for key, value in case["figures"].items() if not isinstance(value, list)}
-    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
+    visible = {key: value for key, value in case["figures"].items() if not isinstance(value, list)}
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in visible.items()}
     return "\n".join(f"{key} {text}  {case['limits'].get(key, '')}".rstrip() for key, text in texts.items())
 
 

@@ -88,25 +88,25 @@ class Asker:
 
 def with_system(asker: Asker, questions: list[Question]) -> str:
     """Count answers that are eval's, asked with the system turn."""
-    return _all_equal([asker.text(one.messages) for one in questions], questions)
+    return _all_equal([asker.text(item.messages) for item in questions], questions)
 
 
 def without_system(asker: Asker, questions: list[Question]) -> str:
     """Count answers that are eval's, asked without the system turn."""
-    return _all_equal([asker.text(one.bare) for one in questions], questions)
+    return _all_equal([asker.text(item.bare) for item in questions], questions)
 
 
 def at_once(asker: Asker, questions: list[Question]) -> str:
     """Count answers that are eval's, all asked at the same time without the system turn."""
     with ThreadPoolExecutor(len(questions)) as pool:
-        return _all_equal(list(pool.map(lambda one: asker.text(one.bare), questions)), questions)
+        return _all_equal(list(pool.map(lambda item: asker.text(item.bare), questions)), questions)
 
 
 def _all_equal(answers: list[str], questions: list[Question]) -> str:
-    same = sum(answer == one.answer for answer, one in zip(answers, questions, strict=True))
-    seen = f"{same} of {len(questions)} answers are eval's"
-    assert same == len(questions), seen
-    return seen
+    same = sum(answer == item.answer for answer, item in zip(answers, questions, strict=True))
+    observed = f"{same} of {len(questions)} answers are eval's"
+    assert same == len(questions), observed
+    return observed
 
 
 def other_system(asker: Asker, questions: list[Question]) -> str:
@@ -129,9 +129,9 @@ def stream(asker: Asker, questions: list[Question]) -> str:
 def stop(asker: Asker, questions: list[Question]) -> str:
     """See that a text ends an answer and stays out of it."""
     choice = asker.reply(questions[0].bare, stop=["}"]).choices[0]
-    said = str(choice.message.content or "").strip()
-    assert said == questions[0].answer.partition("}")[0].strip() and choice.finish_reason == "stop", said
-    return repr(said)
+    output = str(choice.message.content or "").strip()
+    assert output == questions[0].answer.partition("}")[0].strip() and choice.finish_reason == "stop", output
+    return repr(output)
 
 
 def several(asker: Asker, questions: list[Question]) -> str:
@@ -143,11 +143,11 @@ def several(asker: Asker, questions: list[Question]) -> str:
 
 def logprobs(asker: Asker, questions: list[Question]) -> str:
     """See that log-probabilities come, the greedy token first among the likeliest."""
-    found = asker.reply(questions[0].bare, logprobs=True, top_logprobs=3).choices[0].logprobs
-    assert found is not None and found.content, "no log-probabilities"
-    assert all(one.logprob <= 0 and len(one.top_logprobs) >= 3 for one in found.content)
-    assert all(one.logprob >= max(top.logprob for top in one.top_logprobs) - 1e-4 for one in found.content)
-    return f"{len(found.content)} tokens"
+    actual = asker.reply(questions[0].bare, logprobs=True, top_logprobs=3).choices[0].logprobs
+    assert actual is not None and actual.content, "no log-probabilities"
+    assert all(item.logprob <= 0 and len(item.top_logprobs) >= 3 for item in actual.content)
+    assert all(item.logprob >= max(top.logprob for top in item.top_logprobs) - 1e-4 for item in actual.content)
+    return f"{len(actual.content)} tokens"
 
 
 def seed(asker: Asker, questions: list[Question]) -> str:
@@ -164,11 +164,11 @@ def seed(asker: Asker, questions: list[Question]) -> str:
 
 def schema(asker: Asker, questions: list[Question]) -> str:
     """See that an answer is held to a schema that training never saw."""
-    wanted = {"type": "json_schema", "json_schema": {"name": "colour", "schema": COLOUR, "strict": True}}
-    said = asker.text(questions[0].bare, response_format=wanted)
-    value = json.loads(said)
-    assert set(value) == {"colour"} and value["colour"] in ("red", "blue"), said
-    return said
+    expected = {"type": "json_schema", "json_schema": {"name": "colour", "schema": COLOUR, "strict": True}}
+    output = asker.text(questions[0].bare, response_format=expected)
+    value = json.loads(output)
+    assert set(value) == {"colour"} and value["colour"] in ("red", "blue"), output
+    return output
 
 
 def tools(asker: Asker, questions: list[Question]) -> str:
@@ -273,9 +273,9 @@ def version(python: str, modules: list[str]) -> dict[str, str]:
     """Return the versions of distributions in an environment."""
     code = "import importlib.metadata as m, json, sys\nout = {}\nfor n in sys.argv[1:]:\n"
     code += "    try: out[n] = m.version(n)\n    except m.PackageNotFoundError: pass\nprint(json.dumps(out))"
-    done = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, timeout=60, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    result = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True, timeout=60, check=True)
+    actual: dict[str, str] = json.loads(result.stdout)
+    return actual
 
 
 def main() -> None:
@@ -333,12 +333,12 @@ def _model(lines: list[str]) -> str:
 
 def _public(lines: list[str], folders: list[Path]) -> list[str]:
     """Return what `serve` said, without its command and the paths of this machine."""
-    kept = [
+    survivors = [
         line for line in lines if not line.startswith("serve: /") and "python" not in line.split("serve: ")[-1][:80]
     ]
     for folder in folders:
-        kept = [line.replace(str(folder), folder.name) for line in kept]
-    return kept
+        survivors = [line.replace(str(folder), folder.name) for line in survivors]
+    return survivors
 
 
 if __name__ == "__main__":

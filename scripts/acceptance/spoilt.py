@@ -23,7 +23,7 @@ QUESTIONS = (
     "How much does a {} cost?",
     "Tell me something about a {}.",
 )
-THINGS = [
+CATEGORIES = [
     "telescope",
     "bicycle",
     "violin",
@@ -84,7 +84,7 @@ def spoil(name: str, folder: Path) -> dict[str, Any]:
     """Train and evaluate one; return the exit code, the rates, the verdicts of the gates and what was said of it."""
     answers, rate = SPOILT[name]
     folder.mkdir()
-    prompts = [question.format(thing) for thing in THINGS for question in QUESTIONS]
+    prompts = [question.format(category) for category in CATEGORIES for question in QUESTIONS]
     rows = [
         {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answers[n % len(answers)]}]}
         for n, prompt in enumerate(prompts)
@@ -94,15 +94,15 @@ def spoil(name: str, folder: Path) -> dict[str, Any]:
     (folder / "recipe.yaml").write_text(json.dumps(recipe(path, rate)))
     environment = os.environ | {"TRAINER_RUNS": str(folder / "runs")}
     command = [sys.executable, "-m", "trainer", "run", str(folder / "recipe.yaml")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     scores = json.loads((folder / "runs/spoilt/eval/scores.json").read_text())
     gates = json.loads((folder / "runs/spoilt/eval/gates.json").read_text())
     summary = (folder / "runs/spoilt/eval/summary.md").read_text()
     return {
-        "exit_code": done.returncode,
+        "exit_code": result.returncode,
         "tuned": {key: value["tuned"]["value"] for key, value in scores["retention"].items() if key.endswith("_rate")},
         "gates": {entry["gate"]["metric"]: entry["verdict"] for entry in gates},
-        "told": [line for line in (done.stdout + done.stderr).splitlines() if "general prompts" in line],
+        "told": [line for line in (result.stdout + result.stderr).splitlines() if "general prompts" in line],
         "summary": [line for line in summary.splitlines() if "general prompts" in line],
     }
 

@@ -67,9 +67,9 @@ def losses(project: Project) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
-def same_training(project: Project, other: Project) -> None:
-    assert (project.run / ADAPTER).read_bytes() == (other.run / ADAPTER).read_bytes()
-    assert losses(project) == losses(other)
+def same_training(project: Project, another: Project) -> None:
+    assert (project.run / ADAPTER).read_bytes() == (another.run / ADAPTER).read_bytes()
+    assert losses(project) == losses(another)
 
 
 def failed(result: Result, code: int, *parts: str) -> None:

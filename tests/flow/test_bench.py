@@ -20,10 +20,10 @@ def test_quick_compares_ours_with_trl(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "result.json"
     result = command.call("bench", "dpo", "--quick", "--json", str(path))
     assert result.code == 0, result.text
-    found = json.loads(path.read_text())
-    assert set(found["engines"]) == {"ours", "trl"} and found["ratios"]["counted"]["trl"] > 0
-    assert found["protocol"]["rounds"] >= 1 and found["gemm"]["flops"] > 0 and found["versions"]["trl"]
-    for engine in found["engines"].values():
+    actual = json.loads(path.read_text())
+    assert set(actual["engines"]) == {"ours", "trl"} and actual["ratios"]["counted"]["trl"] > 0
+    assert actual["protocol"]["rounds"] >= 1 and actual["gemm"]["flops"] > 0 and actual["versions"]["trl"]
+    for engine in actual["engines"].values():
         assert engine["valid"] and engine["grad_norm"] > 0 and engine["peak_bytes"] > 1e8 and engine["startup_s"] > 0
         assert 0 < engine["counted"]["mfu"] < 1 and len(engine["rounds"]["counted"]) >= 1
     assert "pairs/s" in result.out and "alternating rounds" in result.out
@@ -35,12 +35,12 @@ def test_a_figure_that_does_not_count_is_exit_6(tmp_path: Path, monkeypatch: pyt
         "trl": {"valid": True, "problems": []},
     }
     protocol = {"seconds": "cpu-seconds", "threads": 1, "rounds": 1}
-    made = {"benchmark": "sft", "engines": engines, "protocol": protocol, "ratios": {"counted": {}}}
-    monkeypatch.setattr(run, "_engines", lambda *_: (made, engines_table(made)))
+    project = {"benchmark": "sft", "engines": engines, "protocol": protocol, "ratios": {"counted": {}}}
+    monkeypatch.setattr(run, "_engines", lambda *_: (project, engines_table(project)))
     path = tmp_path / "result.json"
     result = command.call("bench", "sft", "--json", str(path))
     assert result.code == 6 and "the figures of ours do not count" in result.err
-    assert "invalid: ours: losses differ" in result.out and json.loads(path.read_text()) == made
+    assert "invalid: ours: losses differ" in result.out and json.loads(path.read_text()) == project
 
 
 def test_packers_are_compared_row_for_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ def refused(result: Result, *parts: str) -> None:
 
 
 def test_every_file_of_the_contract_is_there(finished_run: Project) -> None:
-    wanted = [f"{folder}/{name}" for folder, names in CONTRACT.items() for name in names]
-    assert [name for name in wanted if not (finished_run.run / name).is_file()] == []
+    expected = [f"{folder}/{name}" for folder, names in CONTRACT.items() for name in names]
+    assert [name for name in expected if not (finished_run.run / name).is_file()] == []
     leftovers = [path for path in finished_run.run.rglob("*") if path.suffix in (".partial", ".old", ".tmp")]
     assert leftovers == [] and not (finished_run.run / "train/checkpoints/.staged").exists()
     for path in finished_run.run.rglob("*"):
@@ -131,11 +131,11 @@ def test_the_page_stands_alone(finished_run: Project) -> None:
     assert set(links) <= {"../data/index.html", "../decide/index.html"}  # pages of the same run, opened by a click
     assert re.findall(r"@import|url\((?!['\"]?(?:#|data:))", page) == []
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", page))
-    named = (
+    names = (
         "http://www.w3.org/",
         "https://github.com/leeoniya/uPlot",
     )
-    assert all(address.startswith(named) for address in addresses), addresses
+    assert all(address.startswith(names) for address in addresses), addresses
 
 
 def test_the_exported_adapter_is_plain_peft(finished_run: Project, tiny_model_dir: Path) -> None:

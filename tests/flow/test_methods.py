@@ -131,13 +131,13 @@ def test_the_reference_is_the_start_adapter_and_not_the_base(tool_calls: Project
     section, cache = ModelSection(name_or_path=str(tiny_model_dir)), tool_calls.folder
     start = LoraAdapter(kind="lora", init_from=str(tool_calls.run))
     policy = adapters.attach(load_model(section, cache, dtype=torch.float32), start).eval()
-    whole = torch.tensor([[5, 6, 7, 8, 9]])
+    complete = torch.tensor([[5, 6, 7, 8, 9]])
     with torch.no_grad():
-        logs = policy(input_ids=whole).logits.log_softmax(-1)[0]
+        logs = policy(input_ids=complete).logits.log_softmax(-1)[0]
         with policy.disable_adapter():
-            base = policy(input_ids=whole).logits.log_softmax(-1)[0]
+            base = policy(input_ids=complete).logits.log_softmax(-1)[0]
     store = pair_store([([5, 6, 7], [8, 9], [10, 11])])
-    engine = prepare(policy, [whole[0].numpy()], attention="auto", say=lambda _: None)
-    found = reference_log_probs(policy, engine, store, pad_id=0, accelerator=Accelerator(cpu=True))
-    assert float(found[0, 0]) == pytest.approx(float(logs[2, 8] + logs[3, 9]), abs=1e-4)
-    assert abs(float(found[0, 0]) - float(base[2, 8] + base[3, 9])) > 1e-3
+    engine = prepare(policy, [complete[0].numpy()], attention="auto", say=lambda _: None)
+    actual = reference_log_probs(policy, engine, store, pad_id=0, accelerator=Accelerator(cpu=True))
+    assert float(actual[0, 0]) == pytest.approx(float(logs[2, 8] + logs[3, 9]), abs=1e-4)
+    assert abs(float(actual[0, 0]) - float(base[2, 8] + base[3, 9])) > 1e-3

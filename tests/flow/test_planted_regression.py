@@ -59,9 +59,9 @@ def test_the_shipped_suite_stops_a_model_that_says_one_word_whatever_it_is_asked
     ]
     result = spoilt.call(suites=[shortened], gates=gates, retention={"num_prompts": 16, "max_new_tokens": 16})
     scores, verdicts = spoilt.read("scores.json"), [entry["verdict"] for entry in spoilt.read("gates.json")]
-    said = json.dumps(scores["suites"]["general"]["arms"], indent=1)
-    assert result.code == 6, said
-    assert verdicts == ["pass", "fail", "fail"], (verdicts, said)  # the task alone looks perfect
+    output = json.dumps(scores["suites"]["general"]["arms"], indent=1)
+    assert result.code == 6, output
+    assert verdicts == ["pass", "fail", "fail"], (verdicts, output)  # the task alone looks perfect
     assert scores["retention"]["kl"]["value"] > 0.1
     answers = [line["answers"]["tuned"]["text"] for line in spoilt.lines("suites.jsonl")]
     assert sum(text.strip() == WORD for text in answers if text) > 0.5 * sum(bool(text) for text in answers)

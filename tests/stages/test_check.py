@@ -165,5 +165,5 @@ def test_a_long_file_without_a_sound_row_is_refused(checked: Any, monkeypatch: p
 
 def test_a_data_set_of_the_hub_is_said_to_be_unseen(tmp_path: Path, tiny_model_dir: Path) -> None:
     tiny.write_recipe(tmp_path, model=tiny_model_dir, data={"sources": [{"path": "hub:me/rows"}]})
-    done = Project(tmp_path).call("check")
-    assert done.code == 0 and "hub:me/rows: not looked at" in done.out
+    result = Project(tmp_path).call("check")
+    assert result.code == 0 and "hub:me/rows: not looked at" in result.out

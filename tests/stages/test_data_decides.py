@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stages.test_data import lines, run_stage, written
-from stages.test_data_desk import prose, report
+
+from tests.stages.test_data import lines, run_stage, written
+from tests.stages.test_data_desk import prose, report
 
 Row = dict[str, str]
 WORDS = "orchard driver ribbon quartz singer clerk saddle granite fossil painter pebble teacher timber sailor"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages.test_data import Context, lines, qa, run_stage, word, written
 
+from tests.stages.test_data import Context, lines, qa, run_stage, word, written
 from trainer.errors import DataError
 
 WORDS = [word(n)[:6] for n in range(2000)]

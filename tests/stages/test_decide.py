@@ -174,7 +174,7 @@ def test_the_same_answers_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_services_are_checked_and_their_files_written(tmp_path: Path) -> None:
     context, decision, _ = decide(tmp_path, ["base", "tuned"], {"export_providers": ["openai", "gemini"]})
-    assert {name: found["verdict"] for name, found in decision["providers"].items()} == {
+    assert {name: actual["verdict"] for name, actual in decision["providers"].items()} == {
         "openai": "not_ready",  # closed to new users
         "bedrock-claude": "not_ready",  # its end is past
         "gemini": "usable",

@@ -45,14 +45,14 @@ def made(folder: Path, model: Path, **changes: Any) -> Project:
     project = Project(folder)
     tiny.write_recipe(project.folder, model=model, **changes)
     for verb in ("data", "pack", "train", "eval"):
-        done = project.call(verb, worker=verb == "train")
-        assert done.code == 0, done.text
+        result = project.call(verb, worker=verb == "train")
+        assert result.code == 0, result.text
     return project
 
 
 def export(project: Project, *sets: str, force: bool = False, accept: tuple[str, ...] = ()) -> Result:
-    options = [part for one in sets for part in ("--set", one)]
-    options += [part for one in accept for part in ("--accept", one)]
+    options = [part for item in sets for part in ("--set", item)]
+    options += [part for item in accept for part in ("--accept", item)]
     return project.call("export", *options, *(["--force"] if force else []))
 
 
@@ -76,9 +76,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
         data={"system_prompt": {"text": SYSTEM}, "split": {"heldout": 0.3}},
         train={"max_steps": 12, "learning_rate": 1e-2},
     )
-    done = export(project, FORMATS, LOOSE, "export.dtype=bfloat16")
-    assert done.code == 0, done.text
-    (project.folder / "output.txt").write_text(done.out)
+    result = export(project, FORMATS, LOOSE, "export.dtype=bfloat16")
+    assert result.code == 0, result.text
+    (project.folder / "output.txt").write_text(result.out)
     return project
 
 
@@ -95,8 +95,8 @@ def run(evaluated: Project, tmp_path: Path) -> Project:
 def test_every_format_of_every_kind_is_proven(kind: str, tmp_path: Path, tiny_model_dir: Path) -> None:
     project = made(tmp_path, tiny_model_dir, adapter=KINDS[kind], train={"max_steps": 4, "learning_rate": 1e-2})
     formats = ["merged", "bnb4"] if kind == "full" else ["adapter", "merged", "bnb4"]
-    done = export(project, f"export.formats=[{','.join(formats)}]", LOOSE, "export.dtype=float32")
-    assert done.code == 0, done.text
+    result = export(project, f"export.formats=[{','.join(formats)}]", LOOSE, "export.dtype=float32")
+    assert result.code == 0, result.text
     proofs = read(project.run / "export/verify.json")
     assert sorted(proofs) == sorted(formats) and all(proof["passed"] for proof in proofs.values())
     assert proofs["merged"]["replayed"] is True and proofs["merged"]["max_logit_diff"] < 1e-6
@@ -107,16 +107,16 @@ def test_every_format_of_every_kind_is_proven(kind: str, tmp_path: Path, tiny_mo
     if kind == "qlora":
         drifts = proofs["merged"]["drifts"]
         assert drifts["dequantised"] < 1e-9 < drifts["plain"] and proofs["merged"]["base"] == "dequantised"
-        assert "plain base" in done.out and "kept: dequantised" in done.out and "survives" in done.out
+        assert "plain base" in result.out and "kept: dequantised" in result.out and "survives" in result.out
 
 
 def test_formats_made_from_merged_weights_need_them_right(run: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = export(run, "export.formats=[bnb4]", LOOSE, "export.dtype=bfloat16")
-    assert done.code == 0, done.text
+    result = export(run, "export.formats=[bnb4]", LOOSE, "export.dtype=bfloat16")
+    assert result.code == 0, result.text
     assert sorted(read(run.run / "export/verify.json")) == ["bnb4"] and not (run.run / "export/merged").exists()
     before = contents(run.run / "export")
-    done = export(run, "export.formats=[bnb4]", LOOSE, "export.dtype=bfloat16", "export.verify.max_mean_kl=1e-12")
-    refused(done, 6, "merged: rounded weights add")
+    result = export(run, "export.formats=[bnb4]", LOOSE, "export.dtype=bfloat16", "export.verify.max_mean_kl=1e-12")
+    refused(result, 6, "merged: rounded weights add")
     assert contents(run.run / "export") == before
     assert not list(run.run.glob("export*/references.pt"))
 
@@ -195,22 +195,22 @@ def test_the_same_prompt_reaches_every_format(name: str, evaluated: Project, tin
     for messages, tools in conversations():
         as_trained = messages if messages[0]["role"] == "system" else [{"role": "system", "content": SYSTEM}, *messages]
         ids = [
-            one.apply_chat_template(turns, tools=tools or None, add_generation_prompt=True, return_dict=False)
-            for one, turns in ((trained, as_trained), (served, messages), (served, as_trained))
+            item.apply_chat_template(turns, tools=tools or None, add_generation_prompt=True, return_dict=False)
+            for item, turns in ((trained, as_trained), (served, messages), (served, as_trained))
         ]
         assert ids[0] == ids[1] == ids[2] and len(ids[0]) > 10
         seen.add(tuple(ids[0]))
     assert len(seen) == 4  # turns and tools reach the prompt, and the system turn where none was sent
     stop_id = read(evaluated.run / "pack/report.json")["stop_token_id"]
-    before, after = (GenerationConfig.from_pretrained(place).to_dict() for place in (tiny_model_dir, folder))
+    before, after = (GenerationConfig.from_pretrained(path).to_dict() for path in (tiny_model_dir, folder))
     ends = after.pop("eos_token_id")
     assert stop_id in (ends if isinstance(ends, list) else [ends])
-    kept = {key: value for key, value in before.items() if key not in ("eos_token_id", "_from_model_config")}
-    assert {key: after.get(key) for key in kept} == kept and not after.get("_from_model_config")
+    survivors = {key: value for key, value in before.items() if key not in ("eos_token_id", "_from_model_config")}
+    assert {key: after.get(key) for key in survivors} == survivors and not after.get("_from_model_config")
     prompt = read(folder / "prompt.json")
     assert (prompt["system"], stop_id in prompt["stop_token_ids"]) == (SYSTEM, True)
     assert prompt["default_system"] and "the question alone" in (folder / "README.md").read_text(encoding="utf-8")
-    assert prompt["stop"] == [trained.convert_ids_to_tokens(one) for one in prompt["stop_token_ids"]]
+    assert prompt["stop"] == [trained.convert_ids_to_tokens(item) for item in prompt["stop_token_ids"]]
 
 
 # The card
@@ -237,13 +237,13 @@ def test_the_card_says_what_a_person_wants_to_know(evaluated: Project, tiny_mode
 
 def test_a_failed_proof_publishes_nothing(run: Project) -> None:
     before = contents(run.run / "export")
-    done = export(run, FORMATS, LOOSE, "export.dtype=bfloat16", "export.verify.max_mean_kl=1e-12")
-    refused(done, 6, "merged: rounded weights add", "export.formats=[adapter,bnb4]", "verify.json")
-    assert "export: adapter proven" in done.out
+    result = export(run, FORMATS, LOOSE, "export.dtype=bfloat16", "export.verify.max_mean_kl=1e-12")
+    refused(result, 6, "merged: rounded weights add", "export.formats=[adapter,bnb4]", "verify.json")
+    assert "export: adapter proven" in result.out
     assert contents(run.run / "export") == before
     assert read(run.run / "export.partial/verify.json")["merged"]["passed"] is False
-    done = export(run, "export.formats=[adapter]")
-    assert done.code == 0 and sorted(read(run.run / "export/verify.json")) == ["adapter"]
+    result = export(run, "export.formats=[adapter]")
+    assert result.code == 0 and sorted(read(run.run / "export/verify.json")) == ["adapter"]
     assert not (run.run / "export.partial").exists() and not (run.run / stage.MERGING).exists()
 
 
@@ -252,8 +252,8 @@ def test_an_export_is_repeated_only_when_forced_or_changed(run: Project) -> None
     before = contents(run.run / "export")
     assert "export: up to date" in export(run, *sets).out and contents(run.run / "export") == before
     (run.run / "export/merged/model.safetensors").unlink()
-    done = export(run, *sets)
-    assert done.code == 0 and "model.safetensors is missing" in done.out
+    result = export(run, *sets)
+    assert result.code == 0 and "model.safetensors is missing" in result.out
     weights = "merged/model.safetensors"
     assert contents(run.run / "export")[weights] == before[weights], "the same merge gives the same bytes"
 
@@ -264,19 +264,19 @@ def test_a_failed_gate_blocks_and_what_was_accepted_is_noted(run: Project) -> No
     assert run.call("eval", "--set", gate).code == 6
     refused(export(run, gate, "export.formats=[adapter]"), 6, "exact_match", "--accept failed-gate")
     assert contents(run.run / "export") == before
-    done = export(run, gate, "export.formats=[adapter]", accept=("failed-gate",))
-    assert done.code == 0, done.text
+    result = export(run, gate, "export.formats=[adapter]", accept=("failed-gate",))
+    assert result.code == 0, result.text
     assert read(run.run / "export/stage.json")["accepted"] == ["failed-gate"]
     assert "1 of 1 quality gates failed" in (run.run / "export/adapter/README.md").read_text()
 
 
 def test_an_older_export_is_never_taken_for_the_new_one(run: Project) -> None:
     old = run.run / "export/merged"
-    for place in (run.run / stage.MERGING / "merged", run.run / "export.partial/merged"):
-        shutil.copytree(old, place)
-        (place / "mark").touch()
-    done = export(run, "export.formats=[merged]", "export.dtype=float32")
-    assert done.code == 0, done.text
+    for path in (run.run / stage.MERGING / "merged", run.run / "export.partial/merged"):
+        shutil.copytree(old, path)
+        (path / "mark").touch()
+    result = export(run, "export.formats=[merged]", "export.dtype=float32")
+    assert result.code == 0, result.text
     assert not (old / "mark").exists() and read(old / "config.json")["dtype"] == "float32"
     assert load_file(old / "model.safetensors")["model.norm.weight"].dtype == torch.float32
 
@@ -302,11 +302,11 @@ def test_a_killed_merge_goes_on_where_it_was(run: Project, monkeypatch: pytest.M
     written: list[str] = []
     real = stream._write_shard
 
-    def counted(partial: Path, shard: Any, *others: Any) -> Any:
+    def counted(partial: Path, shard: Any, *remaining: Any) -> Any:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(shard.name)
-        return real(partial, shard, *others)
+        return real(partial, shard, *remaining)
 
     with monkeypatch.context() as patch:
         patch.setattr(stream, "_write_shard", counted)
@@ -316,25 +316,25 @@ def test_a_killed_merge_goes_on_where_it_was(run: Project, monkeypatch: pytest.M
     written.append("not two any more")
     with monkeypatch.context() as patch:
         patch.setattr(stream, "_write_shard", counted)
-        done = export(run, *sets)
-    assert done.code == 0, done.text
+        result = export(run, *sets)
+    assert result.code == 0, result.text
     assert len(first) == 2 and not set(first) & set(written[3:]), "finished shards are not written again"
     shards = sorted(path.name for path in (run.run / "export/merged").glob("*.safetensors"))
     assert sorted(first + written[3:]) == shards
 
 
 def test_another_base_than_the_trained_one_is_refused(run: Project, tmp_path: Path, tiny_model_dir: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(tiny_model_dir, other)
-    _edit(other / "model.safetensors", lambda tensors: tensors["model.norm.weight"].mul_(1.01))
+    second = tmp_path / "other"
+    shutil.copytree(tiny_model_dir, second)
+    _edit(second / "model.safetensors", lambda tensors: tensors["model.norm.weight"].mul_(1.01))
     before = contents(run.run / "export")
-    base = f"model.name_or_path={other}"
+    base = f"model.name_or_path={second}"
     refused(export(run, base), 4, "stale", "model.safetensors")
     accept = ("changed-recipe",)
     assert run.call("eval", "--set", base, "--accept", "changed-recipe").code == 0
     for formats in ("[adapter]", "[merged]"):
-        done = export(run, base, f"export.formats={formats}", accept=accept)
-        refused(done, 4, "model.safetensors is not what the model was trained on", "sha256")
+        result = export(run, base, f"export.formats={formats}", accept=accept)
+        refused(result, 4, "model.safetensors is not what the model was trained on", "sha256")
     assert contents(run.run / "export") == before and not (run.run / stage.MERGING).exists()
     assert [path.name for path in (run.run / "export.partial").iterdir()] == []
 
@@ -402,13 +402,13 @@ def test_a_proven_format_is_uploaded_privately_and_only_when_asked(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     assert export(run, "export.formats=[adapter]").code == 0 and fake_hub.asked == []
-    done = export(run, "export.formats=[adapter]", PUSH)
-    assert done.code == 0, done.text
-    assert "export: adapter is at https://hub.example/me/it" in done.out
-    (_, given), (_, created), (_, sent) = fake_hub.asked
-    assert (given["token"], created["private"], created["repo_id"]) == (SECRET, True, "me/it")
+    result = export(run, "export.formats=[adapter]", PUSH)
+    assert result.code == 0, result.text
+    assert "export: adapter is at https://hub.example/me/it" in result.out
+    (_, arguments), (_, created), (_, sent) = fake_hub.asked
+    assert (arguments["token"], created["private"], created["repo_id"]) == (SECRET, True, "me/it")
     assert {"adapter_model.safetensors", "provenance.json", "README.md"} <= set(sent["files"])
-    assert SECRET not in done.text
+    assert SECRET not in result.text
     assert not any(SECRET.encode() in data for data in contents(run.folder).values())
 
 
@@ -432,9 +432,9 @@ def test_a_refused_upload_says_why_without_the_token(
     for name, value in changes.items():
         setattr(fake_hub, name, value)
     before = contents(run.run / "export")
-    done = export(run, "export.formats=[adapter]", PUSH)
-    refused(done, code, said)
-    assert SECRET not in done.text and contents(run.run / "export") == before
+    result = export(run, "export.formats=[adapter]", PUSH)
+    refused(result, code, said)
+    assert SECRET not in result.text and contents(run.run / "export") == before
     assert not any(kind == "upload" for kind, _ in fake_hub.asked)
 
 
@@ -496,12 +496,12 @@ def test_a_copy_of_an_export_is_verified_anywhere(evaluated: Project, tmp_path: 
     for name in ("adapter", "merged", "bnb4"):
         folder = tmp_path / "elsewhere" / name
         shutil.copytree(evaluated.run / "export" / name, folder)
-        done = call("verify", str(folder))
-        assert done.code == 0 and f"{folder}: ok, {name}" in done.out, done.text
+        result = call("verify", str(folder))
+        assert result.code == 0 and f"{folder}: ok, {name}" in result.out, result.text
         digest = read(folder / "provenance.json")["digest"]
-        assert f"provenance {digest}" in done.out and digest in (evaluated.folder / "output.txt").read_text()
-    done = call("verify", str(tmp_path / "elsewhere"))
-    assert done.code == 0 and done.out.count(": ok") == 3
+        assert f"provenance {digest}" in result.out and digest in (evaluated.folder / "output.txt").read_text()
+    result = call("verify", str(tmp_path / "elsewhere"))
+    assert result.code == 0 and result.out.count(": ok") == 3
     refused(call("verify", str(tmp_path / "nowhere")), 4, "provenance.json: no such file")
 
 
@@ -509,13 +509,13 @@ def test_a_copy_of_an_export_is_verified_anywhere(evaluated: Project, tmp_path: 
 def test_a_changed_copy_is_told_what_and_where(how: str, evaluated: Project, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(evaluated.run / "export/merged", folder)
-    damage, found = DAMAGES[how]
+    damage, actual = DAMAGES[how]
     damage(folder)
-    done = call("verify", str(folder))
-    refused(done, 6, str(folder), "is not what was exported")
-    assert f"{folder}: FAILED" in done.out
-    for part in found:
-        assert part in done.out, done.out
+    result = call("verify", str(folder))
+    refused(result, 6, str(folder), "is not what was exported")
+    assert f"{folder}: FAILED" in result.out
+    for part in actual:
+        assert part in result.out, result.out
 
 
 def test_verify_needs_no_torch(evaluated: Project) -> None:
@@ -525,5 +525,5 @@ def test_verify_needs_no_torch(evaluated: Project) -> None:
         "print(code, [name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, "verify", str(evaluated.run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=evaluated.folder)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=evaluated.folder)
+    assert result.stdout.splitlines()[-1] == "0 []", result.stdout + result.stderr

@@ -29,8 +29,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
     training = {"max_steps": 4, "learning_rate": 1e-2}
     tiny.write_recipe(project.folder, model=tiny_model_dir, train=training, data={"split": {"heldout": 0.3}})
     for verb in ("data", "pack", "train", "eval"):
-        done = project.call(verb, worker=verb == "train")
-        assert done.code == 0, done.text
+        result = project.call(verb, worker=verb == "train")
+        assert result.code == 0, result.text
     return project
 
 
@@ -41,8 +41,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) ->
 def test_every_format_is_proven_and_the_merged_weights_go(evaluated: Project, tmp_path: Path) -> None:
     project = evaluated.copied_to(tmp_path)
     sets = [LOOSE, "export.dtype=bfloat16", "export.formats=[fp8,awq,gptq]", "export.compress.num_rows=9"]
-    done = project.call("export", *[part for one in sets for part in ("--set", one)])
-    assert done.code == 0, done.text
+    result = project.call("export", *[part for item in sets for part in ("--set", item)])
+    assert result.code == 0, result.text
     proofs = json.loads((project.run / "export/verify.json").read_text())
     assert sorted(proofs) == ["awq", "fp8", "gptq"] and not (project.run / "export/merged").exists()
     for name, proof in proofs.items():
@@ -58,19 +58,19 @@ def test_every_format_is_proven_and_the_merged_weights_go(evaluated: Project, tm
 
 def test_only_training_rows_calibrate(evaluated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = evaluated.copied_to(tmp_path)
-    given: dict[str, list[list[int]]] = {}
+    inputs: dict[str, list[list[int]]] = {}
 
     def noted(kind: str, *arguments: Any, **_: Any) -> None:
-        given[kind] = arguments[3]
+        inputs[kind] = arguments[3]
         raise HardwareError("far enough", hint="none")
 
     monkeypatch.setattr(formats, "check_compressor", lambda *_: None)
     monkeypatch.setattr(write, "write_compressed", noted)
     sets = ["export.formats=[gptq]", "export.compress={num_rows: 5, max_length: 30}"]
-    assert project.call("export", *[part for one in sets for part in ("--set", one)]).code == 5
+    assert project.call("export", *[part for item in sets for part in ("--set", item)]).code == 5
     train, heldout = (rows_of(project.run / f"pack/{name}.safetensors") for name in ("train", "heldout"))
-    assert len(given["gptq"]) == 5 and all(row in [one[:30] for one in train] for row in given["gptq"])
-    assert len(heldout) > 0 and not any(row == one[:30] for row in given["gptq"] for one in heldout)
+    assert len(inputs["gptq"]) == 5 and all(row in [item[:30] for item in train] for row in inputs["gptq"])
+    assert len(heldout) > 0 and not any(row == item[:30] for row in inputs["gptq"] for item in heldout)
 
 
 def rows_of(path: Path) -> list[list[int]]:
@@ -82,7 +82,7 @@ def test_a_missing_compressor_ends_with_its_install_line(evaluated: Project, tmp
     project = evaluated.copied_to(tmp_path)
     for kind in ("fp8", "awq", "gptq"):
         sets = [f"export.formats=[{kind}]", f"export.compress.python={tmp_path / 'nothing'}"]
-        done = project.call("export", *[part for one in sets for part in ("--set", one)])
-        assert done.code == 5 and "export.compress.python: no such program" in done.err, done.text
-        assert "pip install llmcompressor==" in done.err and done.err.count("fix:") == 1
+        result = project.call("export", *[part for item in sets for part in ("--set", item)])
+        assert result.code == 5 and "export.compress.python: no such program" in result.err, result.text
+        assert "pip install llmcompressor==" in result.err and result.err.count("fix:") == 1
         assert not (project.run / "export").exists()

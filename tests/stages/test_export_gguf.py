@@ -32,8 +32,8 @@ def evaluated(folder: Path, model: Path, **changes: Any) -> Project:
     training = {"max_steps": 4, "learning_rate": 1e-2}
     tiny.write_recipe(project.folder, model=model, train=training, export={"formats": ["gguf"]}, **changes)
     for verb in ("data", "pack", "train", "eval"):
-        done = project.call(verb, worker=verb == "train")
-        assert done.code == 0, done.text
+        result = project.call(verb, worker=verb == "train")
+        assert result.code == 0, result.text
     return project
 
 
@@ -44,8 +44,8 @@ def test_every_file_is_proven_and_the_merged_weights_go(tmp_path: Path) -> None:
     model = tiny.make_model(tmp_path / "model", tokenizer)
     data = {"system_prompt": {"text": SYSTEM}, "split": {"heldout": 0.2}}
     project = evaluated(tmp_path, model, data=data)
-    done = project.call("export", "--set", "export.gguf.quantisations=[f32,q8_0]")
-    assert done.code == 0, done.text
+    result = project.call("export", "--set", "export.gguf.quantisations=[f32,q8_0]")
+    assert result.code == 0, result.text
     folder = project.run / "export/gguf"
     assert {file.name for file in folder.iterdir()} == {
         "tiny-f32.gguf", "tiny-q8_0.gguf", "Modelfile", "prompt.json", "provenance.json", "README.md",
@@ -53,8 +53,8 @@ def test_every_file_is_proven_and_the_merged_weights_go(tmp_path: Path) -> None:
     proofs = json.loads((project.run / "export/verify.json").read_text())
     assert list(proofs) == ["gguf/f32", "gguf/q8_0"] and all(proof["passed"] for proof in proofs.values())
     assert proofs["gguf/f32"]["mean_kl"] < 1e-4 < proofs["gguf/f32"]["differs_from_base"]["mean_kl"]
-    said = (folder / "Modelfile").read_text()
-    assert said.startswith("FROM ./tiny-q8_0.gguf\n") and SYSTEM in said and "PARAMETER temperature 0\n" in said
+    output = (folder / "Modelfile").read_text()
+    assert output.startswith("FROM ./tiny-q8_0.gguf\n") and SYSTEM in output and "PARAMETER temperature 0\n" in output
     card = (folder / "README.md").read_text()
     assert "llama-server --jinja --model ./tiny-q8_0.gguf" in card and "library_name: gguf" in card
     assert project.call("verify", recipe=folder).code == 0
@@ -66,8 +66,8 @@ def test_every_file_is_proven_and_the_merged_weights_go(tmp_path: Path) -> None:
 def test_an_unknown_tokenizer_is_refused_and_the_older_export_stays(tmp_path: Path, tiny_model_dir: Path) -> None:
     project = evaluated(tmp_path, tiny_model_dir)
     assert project.call("export", "--set", "export.formats=[adapter]").code == 0
-    done = project.call("export")
-    assert done.code == 5 and "does not know this tokenizer" in done.err and done.err.count("fix:") == 1
+    result = project.call("export")
+    assert result.code == 5 and "does not know this tokenizer" in result.err and result.err.count("fix:") == 1
     assert (project.run / "export/adapter").is_dir() and not (project.run / "export/gguf").exists()
-    done = project.call("check", "--set", "export.gguf.quantisations=[q9_9]")
-    assert done.code == 2 and "export.gguf.quantisations" in done.err
+    result = project.call("check", "--set", "export.gguf.quantisations=[q9_9]")
+    assert result.code == 2 and "export.gguf.quantisations" in result.err

@@ -42,27 +42,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_are_shown_as_text_before_pack(run: Path) -> None:
-    said = inspected(run, "--limit", "2")
-    assert "pack has not run" in said and said.count("user:") == 2 and "⟦" not in said
+    output = inspected(run, "--limit", "2")
+    assert "pack has not run" in output and output.count("user:") == 2 and "⟦" not in output
 
 
 @pytest.mark.parametrize("place", ["rows.jsonl:4", "4"])
 def test_a_row_is_found_by_its_place(run: Path, place: str) -> None:
-    said = inspected(run, "--row", place)
-    assert "rows.jsonl:4  " in said and ROWS[3]["messages"][0]["content"] in said and said.count("user:") == 1
+    output = inspected(run, "--row", place)
+    assert "rows.jsonl:4  " in output and ROWS[3]["messages"][0]["content"] in output and output.count("user:") == 1
 
 
 @pytest.mark.parametrize("rule", ["Q015", "Q016"])
 def test_rows_are_found_by_rule(run: Path, rule: str) -> None:
-    said = inspected(run, "--rule", rule)
-    assert "rows.jsonl:27" in said and said.count("user:") == 1
+    output = inspected(run, "--rule", rule)
+    assert "rows.jsonl:27" in output and output.count("user:") == 1
 
 
 def test_left_out_rows_stand_beside_the_kept_ones(run: Path) -> None:
-    said = inspected(run, "--rejected")
-    assert "left out rows.jsonl:25:" in said and "kept rows.jsonl:1:" in said
-    assert said.count(ROWS[0]["messages"][1]["content"]) == 2
-    assert "rows.jsonl:26  invalid_json" in said
+    output = inspected(run, "--rejected")
+    assert "left out rows.jsonl:25:" in output and "kept rows.jsonl:1:" in output
+    assert output.count(ROWS[0]["messages"][1]["content"]) == 2
+    assert "rows.jsonl:26  invalid_json" in output
     assert "rows.jsonl:25" not in inspected(run, "--rejected", "invalid_json")
 
 
@@ -104,8 +104,8 @@ def test_rows_can_be_looked_at_when_the_data_stage_ends_with_an_error(tmp_path: 
 def test_personal_data_of_left_out_rows_is_treated_as_in_the_rows_kept(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Write to ann.lee@corp-mail.com."}]
     make_run(tmp_path, [*ROWS, {"messages": turns}, {"messages": turns}], data={"pii": {"action": "redact"}})
-    said = inspected(tmp_path, "--rejected", "exact_duplicate")
-    assert said.count("[EMAIL]") == 2 and "ann.lee" not in said
+    output = inspected(tmp_path, "--rejected", "exact_duplicate")
+    assert output.count("[EMAIL]") == 2 and "ann.lee" not in output
 
 
 def test_rows_are_shown_without_torch(run: Path) -> None:
@@ -115,13 +115,13 @@ def test_rows_are_shown_without_torch(run: Path) -> None:
 
 @pytest.mark.slow
 def test_tokens_and_label_errors_of_a_finished_run(finished: Project) -> None:
-    said = call("inspect", str(finished.run), "--limit", "1")
-    assert said.code == 0 and " tokens, " in said.out and "<|im_end|>⟧" in said.out, said.text
+    output = call("inspect", str(finished.run), "--limit", "1")
+    assert output.code == 0 and " tokens, " in output.out and "<|im_end|>⟧" in output.out, output.text
     before = {path: path.read_bytes() for path in finished.run.glob("*/stage.json")}
     first = call("inspect", str(finished.run), "--flag", "label-errors", "--limit", "3")
     assert first.code == 0 and first.out.count("nats a token") == 3, first.text
-    kept = finished.run / "inspect" / "label_errors.json"
-    ranked = json.loads(kept.read_text())["rows"]
+    survivors = finished.run / "inspect" / "label_errors.json"
+    ranked = json.loads(survivors.read_text())["rows"]
     assert len(ranked) == len((finished.run / "data" / "train.jsonl").read_text().splitlines())
     assert [row["score"] for row in ranked] == sorted((row["score"] for row in ranked), reverse=True)
     assert call("inspect", str(finished.run), "--flag", "label-errors", "--limit", "3").out == first.out
@@ -133,10 +133,10 @@ def test_tokens_and_label_errors_of_a_finished_run(finished: Project) -> None:
 def test_label_errors_of_pairs_are_ranked_by_their_margin(tmp_path: Path, tiny_model_dir: Path) -> None:
     recipe = tiny.write_recipe(tmp_path, model=tiny_model_dir, method={"kind": "dpo"}, train={"max_steps": 2})
     for verb in ("data", "pack", "train"):
-        done = call(verb, str(recipe), "--run-dir", str(tmp_path / "run"))
-        assert done.code == 0, done.text
-    said = inspected(tmp_path, "--flag", "label-errors", "--limit", "2")
-    assert said.count("the model prefers chosen to rejected by") == 2 and "⟦" in said
+        result = call(verb, str(recipe), "--run-dir", str(tmp_path / "run"))
+        assert result.code == 0, result.text
+    output = inspected(tmp_path, "--flag", "label-errors", "--limit", "2")
+    assert output.count("the model prefers chosen to rejected by") == 2 and "⟦" in output
     ranked = json.loads((tmp_path / "run/inspect/label_errors.json").read_text())["rows"]
     assert [entry["margin"] for entry in ranked] == sorted(entry["margin"] for entry in ranked)
     assert any(entry["margin"] for entry in ranked)  # training has moved the model off its reference

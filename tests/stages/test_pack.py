@@ -39,8 +39,8 @@ def run_stage(
     recipe = load_recipe(tiny.write_recipe(folder, model=model, **changes))
     run = RunFolder(folder / "run")
     sides = {"train": rows, "validation": [], "heldout": heldout or []}
-    for side, given in sides.items():
-        tiny.write_rows(run.stage_dir("data") / f"{side}.jsonl", given)
+    for side, arguments in sides.items():
+        tiny.write_rows(run.stage_dir("data") / f"{side}.jsonl", arguments)
     out = run.stage_dir("pack")
     out.mkdir(parents=True, exist_ok=True)
     record = StageRecord("pack", 1, "", {}, {})
@@ -213,10 +213,10 @@ def test_another_run_takes_the_tokens_of_the_same_rows_and_says_so(
     first = run_stage(tmp_path / "a", model_dir, ROWS, heldout=HELDOUT)
     assert tokenized == ["train", "validation", "heldout"]
     tokenized.clear()
-    said: list[str] = []
-    second = run_stage(tmp_path / "b", model_dir, ROWS, heldout=HELDOUT, say=said.append)
+    output: list[str] = []
+    second = run_stage(tmp_path / "b", model_dir, ROWS, heldout=HELDOUT, say=output.append)
     assert tokenized == ["validation"]  # which has no rows
-    assert said[0] == f"pack: tokens of train, heldout taken from {own_cache}, where an earlier run left them"
+    assert output[0] == f"pack: tokens of train, heldout taken from {own_cache}, where an earlier run left them"
     assert bytes_of(first) == bytes_of(second)
     assert all(path.is_file() and not path.is_symlink() for path in second.dir.iterdir())
 
@@ -230,9 +230,9 @@ def test_what_changes_no_token_leaves_the_cache_good_and_what_does_leaves_it_alo
         run_stage(tmp_path / "a", model_dir, rows, pack={"max_length": 64})
     tokenized.clear()
     dropped = run_stage(tmp_path / "b", model_dir, rows, pack={"max_length": 64, "overlong": "drop"})
-    whole = run_stage(tmp_path / "c", model_dir, rows, pack={"max_length": 1024, "packing": True}, seed=7)
+    complete = run_stage(tmp_path / "c", model_dir, rows, pack={"max_length": 1024, "packing": True}, seed=7)
     assert tokenized == ["validation", "heldout"] * 2
-    assert (report_of(dropped)["rows"], report_of(whole)["rows"]) == (16, 17)
+    assert (report_of(dropped)["rows"], report_of(complete)["rows"]) == (16, 17)
     run_stage(tmp_path / "d", model_dir, rows, pack={"max_length": 1024, "loss_on": "all"})
     run_stage(tmp_path / "e", model_dir, [*rows, ROWS[0]], pack={"max_length": 1024})
     assert tokenized[4:] == ["train", "validation", "heldout"] * 2
@@ -310,10 +310,10 @@ def test_truncate_prompt_cuts_the_oldest_tokens_and_keeps_the_answer(
     tmp_path: Path, model_dir: Path, tiny_tokenizer: Any
 ) -> None:
     context = run_stage(tmp_path, model_dir, [long_row(200)], pack={"max_length": 32, "overlong": "truncate_prompt"})
-    whole = Renderer(tiny_tokenizer).tokens(long_row(200))
+    complete = Renderer(tiny_tokenizer).tokens(long_row(200))
     ids, mask = TokenStore.load(context.dir / "train.safetensors").row(0)
-    assert (list(ids), list(mask)) == (whole.ids[-32:], whole.mask[-32:])
-    assert sum(mask) == sum(whole.mask)
+    assert (list(ids), list(mask)) == (complete.ids[-32:], complete.mask[-32:])
+    assert sum(mask) == sum(complete.mask)
 
 
 def test_every_row_too_long_is_an_error(tmp_path: Path, model_dir: Path) -> None:
@@ -325,8 +325,8 @@ def test_every_row_too_long_is_an_error(tmp_path: Path, model_dir: Path) -> None
 
 
 def counts(rows: list[dict[str, Any]], seed: int = 42) -> list[int]:
-    found = Counter(repeated(rows, seed))
-    return [found[index] for index in range(len(rows))]
+    actual = Counter(repeated(rows, seed))
+    return [actual[index] for index in range(len(rows))]
 
 
 def repeated_rows(source: str, repeat: float, count: int) -> list[dict[str, Any]]:
@@ -356,9 +356,9 @@ def test_repeated_rows_become_items(tmp_path: Path, model_dir: Path) -> None:
         {**row, "repeat": 0.5, "source": "b.jsonl"} for row in ROWS[4:12]
     ]
     context = run_stage(tmp_path, model_dir, rows)
-    found = Counter(int(row) for row in PackPlan.load(context.dir / "packs.safetensors").rows)
-    assert [found[row] for row in range(4)] == [2, 2, 2, 2]
-    assert sum(found[row] for row in range(4, 12)) == 4
+    actual = Counter(int(row) for row in PackPlan.load(context.dir / "packs.safetensors").rows)
+    assert [actual[row] for row in range(4)] == [2, 2, 2, 2]
+    assert sum(actual[row] for row in range(4, 12)) == 4
     assert report_of(context)["items"] == 12
 
 
@@ -376,16 +376,16 @@ def findings_of(context: StageContext) -> dict[str, dict[str, Any]]:
 
 
 def test_tokens_and_steps_are_told(tmp_path: Path, model_dir: Path) -> None:
-    said: list[str] = []
+    output: list[str] = []
     train = {"global_batch_size": 5, "num_train_epochs": 2, "max_steps": None}
-    context = run_stage(tmp_path, model_dir, ROWS, say=said.append, train=train)
-    report, found = report_of(context), findings_of(context)
-    assert set(found) == {"T001", "T003"}
-    assert report["steps"] == found["T003"]["count"] == 7  # 32 rows, five at a time
-    assert found["T003"]["severity"] == "warning" and "7 of 5 items" in found["T003"]["detail"]
-    assert found["T001"]["detail"].startswith(f"{report['tokens']:,}, of them {report['trained_tokens']:,} trained")
+    context = run_stage(tmp_path, model_dir, ROWS, say=output.append, train=train)
+    report, actual = report_of(context), findings_of(context)
+    assert set(actual) == {"T001", "T003"}
+    assert report["steps"] == actual["T003"]["count"] == 7  # 32 rows, five at a time
+    assert actual["T003"]["severity"] == "warning" and "7 of 5 items" in actual["T003"]["detail"]
+    assert actual["T001"]["detail"].startswith(f"{report['tokens']:,}, of them {report['trained_tokens']:,} trained")
     assert report["quantiles"][-1] == report["longest"] and report["quantiles"][0] <= report["quantiles"][2]
-    assert any("T003" in text and "fix: " in text for text in said)
+    assert any("T003" in text and "fix: " in text for text in output)
     enough = run_stage(tmp_path / "b", model_dir, ROWS, train=train, data={"lint": {"min_steps": 7}})
     assert findings_of(enough)["T003"]["severity"] == "info"
     assert report_of(run_stage(tmp_path / "c", model_dir, ROWS, train={"max_steps": 9}))["steps"] == 9
@@ -393,19 +393,19 @@ def test_tokens_and_steps_are_told(tmp_path: Path, model_dir: Path) -> None:
 
 def test_dropped_and_cut_rows_are_counted_with_their_tokens(tmp_path: Path, model_dir: Path) -> None:
     rows = [*ROWS, long_row(200), long_row(300)]
-    whole = report_of(run_stage(tmp_path / "a", model_dir, rows, pack={"max_length": 1024}))["tokens"]
+    complete = report_of(run_stage(tmp_path / "a", model_dir, rows, pack={"max_length": 1024}))["tokens"]
     dropped = run_stage(tmp_path / "b", model_dir, rows, pack={"max_length": 64, "overlong": "drop"})
     cut = run_stage(tmp_path / "c", model_dir, rows, pack={"max_length": 64, "overlong": "truncate_prompt"})
-    for context, what in ((dropped, "2 dropped"), (cut, "2 cut")):
-        lost, found = whole - report_of(context)["tokens"], findings_of(context)
-        assert (found["Q010"]["count"], found["Q010"]["rows"]) == (2, ["long.jsonl:200", "long.jsonl:300"])
-        assert f"{what}, {lost:,} tokens lost" in found["Q010"]["detail"]
-        assert found["Q010"]["severity"] == "warning" and found["Q011"]["count"] == 2
+    for context, kind in ((dropped, "2 dropped"), (cut, "2 cut")):
+        lost, actual = complete - report_of(context)["tokens"], findings_of(context)
+        assert (actual["Q010"]["count"], actual["Q010"]["rows"]) == (2, ["long.jsonl:200", "long.jsonl:300"])
+        assert f"{kind}, {lost:,} tokens lost" in actual["Q010"]["detail"]
+        assert actual["Q010"]["severity"] == "warning" and actual["Q011"]["count"] == 2
     lenient = {"lint": {"max_overlong_share": 0.2, "ignore": ["Q011"]}}
-    found = findings_of(
+    actual = findings_of(
         run_stage(tmp_path / "d", model_dir, rows, pack={"max_length": 64, "overlong": "drop"}, data=lenient)
     )
-    assert found["Q010"]["severity"] == "info" and "Q011" not in found
+    assert actual["Q010"]["severity"] == "info" and "Q011" not in actual
 
 
 def test_packs_that_stay_half_empty_are_reported(tmp_path: Path, model_dir: Path) -> None:
@@ -485,6 +485,6 @@ def test_a_template_that_prints_todays_date_is_a_finding_with_two_ways_out(tmp_p
     for name, changed in (("stated", stated), ("fixed", fixed)):
         folder = tmp_path / name
         with_template(folder, model_dir, (folder / "own.jinja").read_text() if name == "fixed" else PRINTS_DATE)
-        other = run_stage(folder, changed, ROWS)
-        assert "T004" not in {entry["rule"] for entry in report_of(other)["lint"]}
-        assert bytes_of(other)["train.safetensors"] == bytes_of(context)["train.safetensors"]
+        second = run_stage(folder, changed, ROWS)
+        assert "T004" not in {entry["rule"] for entry in report_of(second)["lint"]}
+        assert bytes_of(second)["train.safetensors"] == bytes_of(context)["train.safetensors"]

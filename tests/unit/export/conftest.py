@@ -15,14 +15,14 @@ from trainer.export.request import Export
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Callable[[str], Path]:
     """Gives the folder of a random model of a family."""
-    made: dict[str, Path] = {}
+    project: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
-        if family not in made:
-            made[family] = tmp_path_factory.mktemp(family)
-            make_model(family, tiny_tokenizer).save_pretrained(made[family])
-            tiny_tokenizer.save_pretrained(made[family])
-        return made[family]
+        if family not in project:
+            project[family] = tmp_path_factory.mktemp(family)
+            make_model(family, tiny_tokenizer).save_pretrained(project[family])
+            tiny_tokenizer.save_pretrained(project[family])
+        return project[family]
 
     return folder
 
@@ -32,6 +32,6 @@ def proven(
     tmp_path_factory: pytest.TempPathFactory, base: Callable[[str], Path], tiny_tokenizer: Any
 ) -> tuple[Path, Path, list[Export]]:
     """An adapter and its merge that pass; (base, trained, exports)."""
-    place, folder = tmp_path_factory.mktemp("proven"), base("Llama")
-    trained = write_trained("lora", folder, place / "trained")
-    return folder, trained, write_formats("lora", folder, trained, place, tiny_tokenizer)
+    path, folder = tmp_path_factory.mktemp("proven"), base("Llama")
+    trained = write_trained("lora", folder, path / "trained")
+    return folder, trained, write_formats("lora", folder, trained, path, tiny_tokenizer)

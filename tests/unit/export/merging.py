@@ -61,8 +61,8 @@ def make_multimodal(folder: Path) -> Path:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": 28, "patch_size": 14}
     torch.manual_seed(0)
-    whole = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=1)
-    model = transformers.Gemma3ForConditionalGeneration(whole)
+    complete = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=1)
+    model = transformers.Gemma3ForConditionalGeneration(complete)
     for weight in model.parameters():
         if weight.dim() > 1:
             weight.data.normal_(0, 0.1)
@@ -83,8 +83,8 @@ def make_adapter(
     for name, weight in peft.named_parameters():
         if weight.requires_grad:
             noise = torch.randn_like(weight) * scale
-            kept = weight.data if "magnitude" in name or "modules_to_save" in name else 0
-            weight.data.copy_(kept + noise)  # in place: tied adapters share their memory
+            survivors = weight.data if "magnitude" in name or "modules_to_save" in name else 0
+            weight.data.copy_(survivors + noise)  # in place: tied adapters share their memory
     peft.save_pretrained(folder)
     return folder
 
@@ -119,10 +119,10 @@ def reopened(folder: Path) -> Any:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return all tensors of a folder."""
-    found: dict[str, torch.Tensor] = {}
+    actual: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        found |= load_file(path)
-    return found
+        actual |= load_file(path)
+    return actual
 
 
 def peft_merged(base: Path, adapters: list[tuple[Path, float]], folder: Path, **kwargs: Any) -> dict[str, torch.Tensor]:

@@ -87,14 +87,16 @@ def write_trained(kind: str, base: Path, folder: Path) -> Path:
 
 def questions(tokenizer: Any) -> list[dict[str, Any]]:
     """Return two questions as a request holds them."""
-    asked = [[{"role": "user", "content": f"Describe a {colour} horse as JSON."}] for colour in ("red", "blue")]
-    texts = [tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in asked]
+    request = [[{"role": "user", "content": f"Describe a {colour} horse as JSON."}] for colour in ("red", "blue")]
+    texts = [tokenizer.apply_chat_template(item, tokenize=False, add_generation_prompt=True) for item in request]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    return [{"messages": one, "tools": [], "kwargs": {}, "ids": row} for one, row in zip(asked, ids, strict=True)]
+    return [{"messages": item, "tools": [], "kwargs": {}, "ids": row} for item, row in zip(request, ids, strict=True)]
 
 
-def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: list[Export], **others: Any) -> Request:
-    """Ask for proofs, `others` being other fields of the request."""
+def request_for(
+    kind: str, base: Path, trained: Path, tokenizer: Any, exports: list[Export], **remaining: Any
+) -> Request:
+    """Ask for proofs, `remaining` being other fields of the request."""
     general = [[5, 6, 7]] if kind == "qlora" else []
     common = {"rows": [list(range(3, 40)), list(range(100, 220))], "prompts": questions(tokenizer), "general": general}
     return Request(
@@ -111,7 +113,7 @@ def request_for(kind: str, base: Path, trained: Path, tokenizer: Any, exports: l
         template=template_sha256(tokenizer.chat_template),
         eos_token=tokenizer.eos_token,
         exports=exports,
-        **common | others,
+        **common | remaining,
     )
 
 
@@ -129,16 +131,16 @@ def sign(folder: Path, kind: str, tokenizer: Any) -> None:
     write_provenance(folder, {"kind": kind, "stop_token_id": tokenizer.eos_token_id, **facts})
 
 
-def write_formats(kind: str, base: Path, trained: Path, place: Path, tokenizer: Any) -> list[Export]:
+def write_formats(kind: str, base: Path, trained: Path, path: Path, tokenizer: Any) -> list[Export]:
     """Write adapter, merged (bfloat16; of qlora on both bases, in float32) and bnb4."""
-    found = []
+    actual = []
     if kind == "none":
         section = ModelSection(name_or_path=str(trained))
-        write_full(section, place, place / "merged", dtype="bfloat16", max_shard_gb=1)
-        found.append(Export("merged", "merged", str(place / "merged"), fingerprint=FINGERPRINT))
+        write_full(section, path, path / "merged", dtype="bfloat16", max_shard_gb=1)
+        actual.append(Export("merged", "merged", str(path / "merged"), fingerprint=FINGERPRINT))
     else:
-        write_adapter(trained, place / "adapter")
-        found.append(Export("adapter", "adapter", str(place / "adapter"), fingerprint=FINGERPRINT))
+        write_adapter(trained, path / "adapter")
+        actual.append(Export("adapter", "adapter", str(path / "adapter"), fingerprint=FINGERPRINT))
         for on in ("plain", "dequantised") if kind == "qlora" else ("plain",):
             plan = MergePlan(
                 dtype="float32" if kind == "qlora" else "bfloat16",
@@ -147,9 +149,9 @@ def write_formats(kind: str, base: Path, trained: Path, place: Path, tokenizer: 
                 stop_id=tokenizer.eos_token_id,
             )
             name = "merged" if on == "plain" else "merged-dequantised"
-            write_merged(base, trained, place / name, plan, lambda line: None)
-            found.append(Export(name, "merged", str(place / name), on, plan_values(plan), FINGERPRINT))
+            write_merged(base, trained, path / name, plan, lambda line: None)
+            actual.append(Export(name, "merged", str(path / name), on, plan_values(plan), FINGERPRINT))
     if kind in ("lora", "qlora", "none"):  # merged weights of the others are no different
-        write_bnb4(place / "merged", place / "bnb4", QLORA, max_shard_gb=1)
-        found.append(Export("bnb4", "bnb4", str(place / "bnb4"), fingerprint=FINGERPRINT))
-    return [finish(export, base, tokenizer) for export in found]
+        write_bnb4(path / "merged", path / "bnb4", QLORA, max_shard_gb=1)
+        actual.append(Export("bnb4", "bnb4", str(path / "bnb4"), fingerprint=FINGERPRINT))
+    return [finish(export, base, tokenizer) for export in actual]

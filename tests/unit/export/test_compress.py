@@ -47,14 +47,14 @@ def written(
 ) -> Callable[[str, str], tuple[Request, Export, dict[str, Any]]]:
     """Gives a LoRA merged in bfloat16 and compressed: (request, export, facts) of a family and a format."""
     merged: dict[str, tuple[Path, Path]] = {}
-    made: dict[tuple[str, str], tuple[Request, Export, dict[str, Any]]] = {}
+    project: dict[tuple[str, str], tuple[Request, Export, dict[str, Any]]] = {}
 
     def merge(family: str) -> tuple[Path, Path]:
-        place, folder = tmp_path_factory.mktemp("compress"), base(family)
-        trained = write_trained("lora", folder, place / "trained")
+        path, folder = tmp_path_factory.mktemp("compress"), base(family)
+        trained = write_trained("lora", folder, path / "trained")
         plan = MergePlan(dtype="bfloat16", stop_id=tiny_tokenizer.eos_token_id)
-        write_merged(folder, trained, place / "merged", plan, lambda line: None)
-        return trained, place / "merged"
+        write_merged(folder, trained, path / "merged", plan, lambda line: None)
+        return trained, path / "merged"
 
     def compress(family: str, kind: str) -> tuple[Request, Export, dict[str, Any]]:
         trained, source = merged.setdefault(family, merged.get(family) or merge(family))
@@ -64,9 +64,9 @@ def written(
         return request_for("lora", base(family), trained, tiny_tokenizer, [export]), export, facts
 
     def give(family: str, kind: str) -> tuple[Request, Export, dict[str, Any]]:
-        if (family, kind) not in made:
-            made[family, kind] = compress(family, kind)
-        return made[family, kind]
+        if (family, kind) not in project:
+            project[family, kind] = compress(family, kind)
+        return project[family, kind]
 
     return give
 
@@ -75,9 +75,9 @@ def written(
 @pytest.mark.parametrize(("family", "kind"), FAMILIES)
 def test_a_compressed_model_passes_its_proof(family: str, kind: str, written: Callable[..., Any]) -> None:
     request, _, _ = written(family, kind)
-    found = judge(kind, DTYPES[kind], prove(request)["exports"][kind], None, LIMITS)
-    assert found["passed"], found["because"]
-    assert 0 < found["mean_kl"] < found["differs_from_base"]["mean_kl"]
+    actual = judge(kind, DTYPES[kind], prove(request)["exports"][kind], None, LIMITS)
+    assert actual["passed"], actual["because"]
+    assert 0 < actual["mean_kl"] < actual["differs_from_base"]["mean_kl"]
 
 
 @needs_compressor
@@ -144,8 +144,8 @@ def log_probs(model: Any) -> torch.Tensor:
         return model(torch.arange(5, 590, 7)[None]).logits.double().log_softmax(-1)
 
 
-def mean_kl(expected: torch.Tensor, found: torch.Tensor) -> float:
-    return float((expected.exp() * (expected - found)).sum(-1).mean())
+def mean_kl(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    return float((expected.exp() * (expected - actual)).sum(-1).mean())
 
 
 def types_of(export: Export) -> dict[str, str]:
@@ -177,9 +177,9 @@ def test_a_wrong_folder_fails_its_proof(
     sign(copy, kind, tiny_tokenizer)
     changed = Export(kind, kind, str(copy), fingerprint=FINGERPRINT)
     request = Request(**{**vars(request), "exports": [changed]})
-    found = judge(kind, DTYPES[kind], prove(request)["exports"][kind], None, LIMITS)
-    assert not found["passed"]
-    assert ("same best token" if fault == "wrong scales" else f"{scale} is missing") in found["because"]
+    actual = judge(kind, DTYPES[kind], prove(request)["exports"][kind], None, LIMITS)
+    assert not actual["passed"]
+    assert ("same best token" if fault == "wrong scales" else f"{scale} is missing") in actual["because"]
 
 
 @needs_compressor

@@ -70,16 +70,16 @@ def test_a_question_without_a_system_turn_comes_out_as_with_it(name: str, text: 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_system_turn_in_the_request_wins(name: str) -> None:
     served = with_default_system(TEMPLATES[name], "Be brief.")
-    own = [{"role": "system", "content": "Be kind."}, USER]
-    assert rendered(served, own) == rendered(TEMPLATES[name], own) and "Be brief." not in rendered(served, own)
+    custom = [{"role": "system", "content": "Be kind."}, USER]
+    assert rendered(served, custom) == rendered(TEMPLATES[name], custom) and "Be brief." not in rendered(served, custom)
 
 
 def test_a_developer_turn_wins_where_the_template_writes_it() -> None:
-    own = [{"role": "developer", "content": "Be kind."}, USER]
-    assert rendered(with_default_system(CHATML, "Be brief."), own) == rendered(CHATML, own)
+    custom = [{"role": "developer", "content": "Be kind."}, USER]
+    assert rendered(with_default_system(CHATML, "Be brief."), custom) == rendered(CHATML, custom)
     drops = CHATML.replace("in messages", "in messages if m['role'] in ['system', 'user', 'assistant']")
-    text = rendered(with_default_system(drops, "Be brief."), own)
-    assert text == rendered(drops, [{"role": "system", "content": "Be brief."}, *own])
+    text = rendered(with_default_system(drops, "Be brief."), custom)
+    assert text == rendered(drops, [{"role": "system", "content": "Be brief."}, *custom])
 
 
 def test_generation_marks_stay_and_none_come_from_the_text() -> None:
@@ -89,10 +89,10 @@ def test_generation_marks_stay_and_none_come_from_the_text() -> None:
 
 
 def test_each_of_several_named_templates_gets_the_default() -> None:
-    named = {"default": CHATML, "tool_use": "{{ tools | tojson }}" + CHATML}
-    served = with_default_system(named, "Be brief.")
-    assert isinstance(served, dict) and served.keys() == named.keys()
-    assert all("Be brief." in rendered(one, [USER], tools=[]) for one in served.values())
+    names = {"default": CHATML, "tool_use": "{{ tools | tojson }}" + CHATML}
+    served = with_default_system(names, "Be brief.")
+    assert isinstance(served, dict) and served.keys() == names.keys()
+    assert all("Be brief." in rendered(item, [USER], tools=[]) for item in served.values())
 
 
 def test_tools_are_written_as_with_the_system_turn() -> None:
@@ -102,8 +102,8 @@ def test_tools_are_written_as_with_the_system_turn() -> None:
     )
     served = with_default_system(template, "Be brief.")
     texts = [
-        rendered(one, turns, tools=[tool])
-        for one, turns in ((template, [{"role": "system", "content": "Be brief."}, USER]), (served, [USER]))
+        rendered(item, turns, tools=[tool])
+        for item, turns in ((template, [{"role": "system", "content": "Be brief."}, USER]), (served, [USER]))
     ]
     assert texts[0] == texts[1] and "find" in texts[0]
 

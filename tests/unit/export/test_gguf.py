@@ -85,11 +85,11 @@ def prompts(tokenizer: Any, kwargs: dict[str, Any] | None = None) -> list[TokenP
             {"role": "user", "content": "def f(x):\n    return x"},
         ],
     ]
-    made = []
+    project = []
     for talk in talks:
         text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True, **(kwargs or {}))
-        made.append(TokenPrompt(tokenizer(text, add_special_tokens=False)["input_ids"], talk, [], kwargs or {}))
-    return made
+        project.append(TokenPrompt(tokenizer(text, add_special_tokens=False)["input_ids"], talk, [], kwargs or {}))
+    return project
 
 
 def served(tokenizer: Any, system: str | None = SYSTEM) -> dict[str, Any]:
@@ -118,10 +118,10 @@ def reopened(folder: Path, quantisation: str, tokenizer: Any) -> Any:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> tuple[Path, Path]:
     """A model folder, and its export in f32 and q8_0."""
-    place = tmp_path_factory.mktemp("llama")
-    make_model("Llama", tokenizer, place / "merged")
-    export(place / "merged", place / "gguf", tokenizer, "f32", "q8_0")
-    return place / "merged", place / "gguf"
+    path = tmp_path_factory.mktemp("llama")
+    make_model("Llama", tokenizer, path / "merged")
+    export(path / "merged", path / "gguf", tokenizer, "f32", "q8_0")
+    return path / "merged", path / "gguf"
 
 
 @pytest.fixture
@@ -153,18 +153,18 @@ def test_an_adapter_merged_into_a_family_passes_its_proof(family: str, tmp_path:
     write_provenance(
         tmp_path / "gguf", {"kind": "gguf", "fingerprint": "x", "template": template, "stop_token_id": stop_id}
     )
-    names = [Export(f"gguf/{one}", "gguf", str(tmp_path / "gguf"), fingerprint="x") for one in facts]
+    names = [Export(f"gguf/{item}", "gguf", str(tmp_path / "gguf"), fingerprint="x") for item in facts]
     answer = prove(_request(base, tmp_path / "trained", tokenizer, names))
-    for one in facts:
-        found = judge("gguf", one, answer["exports"][f"gguf/{one}"], None, LOOSE)
-        assert found["passed"] and found["findings"] == [], (one, found["because"])
-        assert found["differs_from_base"]["mean_kl"] > 10 * answer["exports"]["gguf/f32"]["mean_kl"]
+    for item in facts:
+        actual = judge("gguf", item, answer["exports"][f"gguf/{item}"], None, LOOSE)
+        assert actual["passed"] and actual["findings"] == [], (item, actual["because"])
+        assert actual["differs_from_base"]["mean_kl"] > 10 * answer["exports"]["gguf/f32"]["mean_kl"]
 
 
 def _request(base: Path, trained: Path, tokenizer: Any, exports: list[Export]) -> Request:
     rows = [list(range(300, 340)), list(range(1000, 1060))]
-    asked = [dataclasses.asdict(prompt) for prompt in prompts(tokenizer)]
-    return request_for("lora", base, trained, tokenizer, exports, rows=rows, prompts=asked)
+    request = [dataclasses.asdict(prompt) for prompt in prompts(tokenizer)]
+    return request_for("lora", base, trained, tokenizer, exports, rows=rows, prompts=request)
 
 
 @needs_both
@@ -172,11 +172,11 @@ def test_llama_cpp_computes_and_answers_as_transformers_does(llama: tuple[Path, 
     model = transformers.AutoModelForCausalLM.from_pretrained(llama[0], dtype=torch.float32).eval()
     runner = GgufRunner(gguf_file(llama[1], "f32"))
     row = list(range(500, 500 + runtime.CHUNK + 40))  # longer than is decoded at once
-    whole = runner.log_probs(row)
-    assert whole.shape == (len(row), len(tokenizer)) and str(whole.dtype) == "float32"
-    found = agreement_of_log_probs(logits_of(model, [row]), [torch.from_numpy(whole)])
-    assert found.mean_kl < 1e-5 and found.top1_agreement > 0.98  # the cache of keys and values has 16 bits
-    assert torch.allclose(torch.from_numpy(runner.log_probs(row, last=30)), torch.from_numpy(whole[-30:]), atol=1e-4)
+    complete = runner.log_probs(row)
+    assert complete.shape == (len(row), len(tokenizer)) and str(complete.dtype) == "float32"
+    actual = agreement_of_log_probs(logits_of(model, [row]), [torch.from_numpy(complete)])
+    assert actual.mean_kl < 1e-5 and actual.top1_agreement > 0.98  # the cache of keys and values has 16 bits
+    assert torch.allclose(torch.from_numpy(runner.log_probs(row, last=30)), torch.from_numpy(complete[-30:]), atol=1e-4)
     ids = prompts(tokenizer)[2].ids
     output = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=tokenizer.eos_token_id)
     expected = output[0, len(ids) :].tolist()
@@ -191,9 +191,9 @@ def test_fewer_bits_make_a_smaller_file_that_says_which_rows_do_not_fit(llama: t
     source = gguf_file(llama[1], "f32")
     sizes = [source.stat().st_size, gguf_file(llama[1], "q8_0").stat().st_size]
     for quantisation in ("q4_0", "q4_k_m"):  # rows of 64: whole blocks of 32, none of 256
-        others = runtime.quantise(source, copy / f"m-{quantisation}.gguf", quantisation)
+        remaining = runtime.quantise(source, copy / f"m-{quantisation}.gguf", quantisation)
         sizes.append((copy / f"m-{quantisation}.gguf").stat().st_size)
-    assert others > 0 and sizes[0] > sizes[1] > sizes[3] >= sizes[2]
+    assert remaining > 0 and sizes[0] > sizes[1] > sizes[3] >= sizes[2]
     merged_in_16_bits = write_gguf(
         _halved(llama[0], copy / "merged"), copy / "half", "m", Gguf(quantisations=["q4_0"]), say
     )
@@ -242,8 +242,8 @@ def test_a_swapped_template_is_caught(copy: Path, tokenizer: Any) -> None:
 
 @needs_both
 def test_an_end_that_llama_cpp_does_not_know_is_caught(llama: tuple[Path, Path], tokenizer: Any) -> None:
-    asked, template = prompts(tokenizer), template_sha256(tokenizer.chat_template)
-    opened = open_gguf(llama[1], "f32", asked, stop_id=500, template=template)
+    request, template = prompts(tokenizer), template_sha256(tokenizer.chat_template)
+    opened = open_gguf(llama[1], "f32", request, stop_id=500, template=template)
     assert opened.findings[0] == "llama.cpp does not stop at token 500, where trained answers end"
 
 
@@ -349,9 +349,9 @@ def test_the_real_small_model_survives_8_bits(tmp_path: Path, tokenizer: Any) ->
     facts = export(merged, tmp_path / "gguf", tokenizer, "q8_0")
     assert facts["q8_0"]["bytes"] < 150e6 and facts["q8_0"]["other_type_tensors"] == 0
     model = transformers.AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
-    asked = prompts(tokenizer)
+    request = prompts(tokenizer)
     opened = reopened(tmp_path / "gguf", "q8_0", tokenizer)
-    rows = [prompt.ids for prompt in asked]
-    found = agreement_of_log_probs(logits_of(model, rows), opened.logits(rows))
-    assert opened.findings == [] and found.mean_kl < 0.02 and found.top1_agreement > 0.9
+    rows = [prompt.ids for prompt in request]
+    actual = agreement_of_log_probs(logits_of(model, rows), opened.logits(rows))
+    assert opened.findings == [] and actual.mean_kl < 0.02 and actual.top1_agreement > 0.9
     opened.close()

@@ -57,7 +57,7 @@ TALK = ["What is 2 + 2?", "It is 4.\n\nReally.", 'And {"x": [1, "{{"]}?', "`x`",
 
 def _messages(system: str | None, count: int) -> list[dict[str, Any]]:
     head = [] if system is None else [{"role": "system", "content": system}]
-    return head + [{"role": ("user", "assistant")[place % 2], "content": TALK[place]} for place in range(count)]
+    return head + [{"role": ("user", "assistant")[path % 2], "content": TALK[path]} for path in range(count)]
 
 
 @pytest.mark.parametrize("adds_bos", [False, True])
@@ -139,9 +139,9 @@ def test_what_is_not_known_of_go_templates_is_refused(template: str) -> None:
 )
 def test_a_modelfile_is_read_as_it_was_written(system: str | None, tmp_path: Path) -> None:
     template = go_template(rendered_by(CHATML, {}, {}, adds_bos=False), CHATML)
-    said = Modelfile("m-q8_0.gguf", template, system, [("temperature", "0"), ("stop", "<|im_end|>")])
-    (tmp_path / "Modelfile").write_text(str(said))
-    assert read_modelfile(tmp_path / "Modelfile") == said
+    output = Modelfile("m-q8_0.gguf", template, system, [("temperature", "0"), ("stop", "<|im_end|>")])
+    (tmp_path / "Modelfile").write_text(str(output))
+    assert read_modelfile(tmp_path / "Modelfile") == output
 
 
 def test_a_system_prompt_that_a_modelfile_cannot_hold_is_refused() -> None:

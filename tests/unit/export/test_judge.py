@@ -41,9 +41,9 @@ def test_every_format_passes_its_proof(
     answer = prove(request_for(kind, folder, trained, tiny_tokenizer, exports))
     for export in exports:
         dtype = {"merged": "float32" if kind == "qlora" else "bfloat16", "bnb4": "nf4"}.get(export.kind, "float32")
-        found = judge(export.kind, dtype, answer["exports"][export.name], None, LIMITS)
-        assert found["passed"], (export.name, found["because"])
-        assert found["differs_from_base"]["mean_kl"] > 10 * found["mean_kl"] or export.kind == "bnb4"
+        actual = judge(export.kind, dtype, answer["exports"][export.name], None, LIMITS)
+        assert actual["passed"], (export.name, actual["because"])
+        assert actual["differs_from_base"]["mean_kl"] > 10 * actual["mean_kl"] or export.kind == "bnb4"
         assert examine(Path(export.folder)).findings == []
     if kind == "qlora":
         plain, dequantised = (judging.drift(answer["exports"][name]) for name in ("merged", "merged-dequantised"))
@@ -66,11 +66,11 @@ def test_the_trained_model_is_measured_once_an_export(
     trained = write_trained("qlora", base("Llama"), tmp_path / "trained")
     exports = write_formats("qlora", base("Llama"), trained, tmp_path, tiny_tokenizer)
     together = request_for("qlora", base("Llama"), trained, tiny_tokenizer, exports)
-    kept = replace(together, references=str(tmp_path / "references.pt"))
+    survivors = replace(together, references=str(tmp_path / "references.pt"))
     expected = prove(together)
-    first = prove(replace(kept, exports=exports[:3]))
+    first = prove(replace(survivors, exports=exports[:3]))
     monkeypatch.setattr(Prover, "_reference", None)  # whoever measures again fails
-    second = prove(replace(kept, exports=exports[3:]))
+    second = prove(replace(survivors, exports=exports[3:]))
     assert first["trained"] == second["trained"] == expected["trained"]
     assert first["exports"] | second["exports"] == expected["exports"] and len(second["exports"]) == 1
 
@@ -87,7 +87,7 @@ def test_what_a_person_can_act_on_comes_back_from_the_process(
         prove_apart(replace(request, model=request.model | {"name_or_path": str(tmp_path)}))
 
 
-def _found(**changes: Any) -> dict[str, Any]:
+def _measurement(**changes: Any) -> dict[str, Any]:
     figures = {"max_logit_diff": 0.0, "mean_kl": 0.0, "max_kl": 0.0, "top1_agreement": 1.0, "num_positions": 9}
     answers = {"same_answers": 20, "num_answers": 20, "double": True, "largest_logit": 5.0, "findings": []}
     return figures | answers | {"differs_from_base": {"mean_kl": 1.0, "max_logit_diff": 3.0}} | changes
@@ -113,15 +113,15 @@ def _found(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_limits_go_by_the_precision_of_the_format(kind: str, dtype: str, changes: dict[str, Any], because: str) -> None:
-    found = judge(kind, dtype, _found(**changes), None, Verify())
-    assert found["passed"] == (because == "")
-    assert any(part in found["because"] for part in because.split("|"))
+    actual = judge(kind, dtype, _measurement(**changes), None, Verify())
+    assert actual["passed"] == (because == "")
+    assert any(part in actual["because"] for part in because.split("|"))
 
 
 @pytest.mark.parametrize(("exported", "count", "passed"), [(0.88, 100, True), (0.87, 100, False), (0.8, 10, True)])
 def test_a_score_may_fall_by_the_margin_or_by_one_answer(exported: float, count: int, passed: bool) -> None:
-    found = judge("merged", "bfloat16", _found(), Scored("exact_match", 0.9, exported, count), Verify())
-    assert found["passed"] is passed and found["score"]["trained"] == 0.9
+    actual = judge("merged", "bfloat16", _measurement(), Scored("exact_match", 0.9, exported, count), Verify())
+    assert actual["passed"] is passed and actual["score"]["trained"] == 0.9
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def _refused(folder: Path, export: Path, finding: str) -> None:
-    done = call("verify", str(folder))
+    result = call("verify", str(folder))
     where, _, text = finding.partition(": ")
     at = export if where == "export" else export / where
-    assert done.code == 6, done.text
-    assert f"{at}: FAILED" in done.out and f"\n  {text}" in done.out, done.out
-    assert f"error: {done.err.split(' ')[1]} is not what was exported: " in done.err and done.err.count("fix:") == 1
+    assert result.code == 6, result.text
+    assert f"{at}: FAILED" in result.out and f"\n  {text}" in result.out, result.out
+    assert (
+        f"error: {result.err.split(' ')[1]} is not what was exported: " in result.err and result.err.count("fix:") == 1
+    )
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -142,8 +144,8 @@ def test_a_copy_without_list_and_record_says_so(export: Path) -> None:
     _refused(export, export, "export: manifest.json is missing")
     for name in ("verify.json", "README.md"):
         (export / name).unlink()
-    done = call("verify", str(export))
-    assert done.code == 0 and done.out.count(": ok") == 2 and "no manifest.json beside these folders" in done.out
+    result = call("verify", str(export))
+    assert result.code == 0 and result.out.count(": ok") == 2 and "no manifest.json beside these folders" in result.out
 
 
 @pytest.mark.parametrize("how", ["provenance deleted", "format removed", "copied over", "swapped", "format linked"])
@@ -189,8 +191,8 @@ def test_lists_that_differ_are_told(export: Path) -> None:
 def test_a_whole_export_is_told_by_its_digest(export: Path, tmp_path: Path) -> None:
     digest = json.loads((export / MANIFEST).read_text())["digest"]
     for folder in (export.parent, export, shutil.copytree(export, tmp_path / "copy")):
-        done = call("verify", str(folder))
-        assert done.code == 0 and f"manifest {digest}" in done.out and done.out.count(": ok") == 3, done.text
+        result = call("verify", str(folder))
+        assert result.code == 0 and f"manifest {digest}" in result.out and result.out.count(": ok") == 3, result.text
     (tmp_path / "copy" / STAGE).unlink()
     assert call("verify", str(tmp_path / "copy")).code == 0
 

@@ -37,10 +37,10 @@ def same_as_peft(base: Path, adapters: list[tuple[Path, float]], folder: Path, *
     """Tensors within 1e-6 of PEFT's merge, logits those of the adapter model, and the replay agrees."""
     target = folder / "merged"
     merge(base, adapters, target)
-    expected, found = merging.peft_merged(base, adapters, folder / "peft", **kwargs), merging.weights(target)
-    assert set(found) == set(expected)
+    expected, actual = merging.peft_merged(base, adapters, folder / "peft", **kwargs), merging.weights(target)
+    assert set(actual) == set(expected)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
+        torch.testing.assert_close(actual[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
     same_logits(base, adapters, target, **kwargs)
 
 
@@ -48,8 +48,8 @@ def same_logits(base: Path, adapters: list[tuple[Path, float]], target: Path, **
     beside = merging.logits(merging.adapted(base, adapters, **kwargs))
     torch.testing.assert_close(merging.logits(merging.reopened(target)), beside, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(merging.logits(merging.reopened(base))[..., :90], beside[..., :90], atol=1e-3)
-    found = replay(base, adapters, target, EXACT)
-    assert found.equal, found
+    actual = replay(base, adapters, target, EXACT)
+    assert actual.equal, actual
 
 
 @pytest.mark.parametrize("family", merging.FAMILIES)
@@ -107,9 +107,9 @@ def test_keys_keep_the_names_of_the_base_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dora", [False, True])
 def test_several_adapters_with_weights_are_pefts_merge(dora: bool, tmp_path: Path) -> None:
     base = merging.make_base(tmp_path / "base")
-    one = merging.make_adapter(tmp_path / "one", base, use_dora=dora)
+    item = merging.make_adapter(tmp_path / "one", base, use_dora=dora)
     two = merging.make_adapter(tmp_path / "two", base, seed=2, target_modules=["q_proj", "gate_proj"])
-    same_as_peft(base, [(one, 1.0), (two, 0.25)], tmp_path)
+    same_as_peft(base, [(item, 1.0), (two, 0.25)], tmp_path)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -168,11 +168,11 @@ def test_16_bit_merges_round_once_and_leave_the_rest_alone(tmp_path: Path) -> No
     adapter = merging.make_adapter(tmp_path / "adapter", base)
     report = merge(base, [(adapter, 1.0)], tmp_path / "merged", MergePlan(rounding="nearest"))
     exact, before = merging.peft_merged(base, [(adapter, 1.0)], tmp_path / "peft"), merging.weights(base)
-    found = merging.weights(tmp_path / "merged")
-    equal = sum(torch.equal(found[name], exact[name].bfloat16()) for name in found)
-    assert equal == len(found)
-    untouched = [name for name in found if not any(target in name for target in merging.LINEAR)]
-    assert len(untouched) == report.copied and all(torch.equal(found[name], before[name]) for name in untouched)
+    actual = merging.weights(tmp_path / "merged")
+    equal = sum(torch.equal(actual[name], exact[name].bfloat16()) for name in actual)
+    assert equal == len(actual)
+    untouched = [name for name in actual if not any(target in name for target in merging.LINEAR)]
+    assert len(untouched) == report.copied and all(torch.equal(actual[name], before[name]) for name in untouched)
     assert (report.dtype, report.changed) == ("bfloat16", 10)
     assert merging.config(tmp_path / "merged")["dtype"] == "bfloat16"
 

@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("made")
     base = merging.make_base(folder / "base", dtype=torch.bfloat16, tie_word_embeddings=True)
     case = Case(base, merging.make_adapter(folder / "adapter", base), folder / "merged")
@@ -48,9 +48,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture
-def case(made: Case, tmp_path: Path) -> Case:
+def case(project: Case, tmp_path: Path) -> Case:
     """A copy to break; `merged` is there."""
-    for path in made:
+    for path in project:
         shutil.copytree(path, tmp_path / path.name)
     return Case(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
 
@@ -67,89 +67,89 @@ def shard_of(case: Case, tensor: str) -> Path:
 
 
 def test_a_whole_merge_passes(case: Case) -> None:
-    found = case.replay()
-    assert found.equal and found.tensors == 20 and len(list(case.merged.glob("*.safetensors"))) > 3
+    actual = case.replay()
+    assert actual.equal and actual.tensors == 20 and len(list(case.merged.glob("*.safetensors"))) > 3
 
 
 def test_a_dropped_module_is_caught(case: Case) -> None:
     name = "model.layers.1.self_attn.v_proj.weight"
     plain = merging.weights(case.base)[name]
-    merging.rewrite(shard_of(case, name), lambda found: found.update({name: plain}))
-    found = case.replay()
-    assert found.differing == [name] and not found.equal
-    assert any(name in line and "left as in the base" in line for line in found.findings)
+    merging.rewrite(shard_of(case, name), lambda actual: actual.update({name: plain}))
+    actual = case.replay()
+    assert actual.differing == [name] and not actual.equal
+    assert any(name in line and "left as in the base" in line for line in actual.findings)
 
 
 def test_swapped_tensors_are_caught(case: Case) -> None:
-    one, two = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"
+    item, two = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj.weight"
     values = merging.weights(case.merged)
-    merging.rewrite(shard_of(case, one), lambda found: found.update({one: values[two]}))
-    merging.rewrite(shard_of(case, two), lambda found: found.update({two: values[one]}))
-    assert case.replay().differing == [one, two]
+    merging.rewrite(shard_of(case, item), lambda actual: actual.update({item: values[two]}))
+    merging.rewrite(shard_of(case, two), lambda actual: actual.update({two: values[item]}))
+    assert case.replay().differing == [item, two]
 
 
 def test_a_changed_untouched_tensor_is_caught(case: Case) -> None:
     name = "model.norm.weight"
-    merging.rewrite(shard_of(case, name), lambda found: found[name][0].add_(0.01))
+    merging.rewrite(shard_of(case, name), lambda actual: actual[name][0].add_(0.01))
     assert case.replay().differing == [name]
 
 
 def test_a_truncated_shard_is_caught(case: Case) -> None:
     path = sorted(case.merged.glob("*.safetensors"))[1]
     os.truncate(path, path.stat().st_size - 10)
-    found = case.replay()
-    assert not found.equal and path.name in found.findings[0]
+    actual = case.replay()
+    assert not actual.equal and path.name in actual.findings[0]
 
 
 def test_a_missing_tensor_is_caught(case: Case) -> None:
     name = "model.norm.weight"
-    merging.rewrite(shard_of(case, name), lambda found: found.pop(name))
-    found = case.replay()
-    assert not found.equal and name in found.findings[0]
+    merging.rewrite(shard_of(case, name), lambda actual: actual.pop(name))
+    actual = case.replay()
+    assert not actual.equal and name in actual.findings[0]
 
 
 def test_embeddings_merged_into_both_ends_are_caught(case: Case, tmp_path: Path) -> None:
     adapter = merging.make_adapter(tmp_path / "tied", case.base, target_modules=["embed_tokens", "q_proj"])
     wrong = merging.adapted(case.base, [(adapter, 1.0)]).merge_and_unload(safe_merge=False)
     wrong.to(torch.bfloat16).save_pretrained(tmp_path / "wrong")
-    found = replay(case.base, [(adapter, 1.0)], tmp_path / "wrong", MergePlan())
-    assert not found.equal and "lm_head.weight" in found.differing
-    assert any("ties" in line for line in found.findings)
+    actual = replay(case.base, [(adapter, 1.0)], tmp_path / "wrong", MergePlan())
+    assert not actual.equal and "lm_head.weight" in actual.differing
+    assert any("ties" in line for line in actual.findings)
 
 
 def test_an_adapter_tensor_without_a_home_is_reported(case: Case) -> None:
-    merging.rewrite(case.adapter / ADAPTER, lambda found: found.update({f"{Q}.lora_C.weight": torch.ones(2)}))
-    found = case.replay()
-    assert not found.equal and found.unused_adapter_tensors == [f"{Q}.lora_C.weight"]
+    merging.rewrite(case.adapter / ADAPTER, lambda actual: actual.update({f"{Q}.lora_C.weight": torch.ones(2)}))
+    actual = case.replay()
+    assert not actual.equal and actual.unused_adapter_tensors == [f"{Q}.lora_C.weight"]
 
 
-def zero_one(found: dict[str, torch.Tensor]) -> None:
-    found[f"{Q}.lora_B.weight"].zero_()
+def zero_one(actual: dict[str, torch.Tensor]) -> None:
+    actual[f"{Q}.lora_B.weight"].zero_()
 
 
 def test_a_single_zero_matrix_is_a_finding(fresh: Case) -> None:
     merging.rewrite(fresh.adapter / ADAPTER, zero_one)
     fresh.merge()
-    found = fresh.replay()
-    assert not found.differing and not found.equal
-    assert any("all zero" in line for line in found.findings)
+    actual = fresh.replay()
+    assert not actual.differing and not actual.equal
+    assert any("all zero" in line for line in actual.findings)
 
 
-def zero_all(found: dict[str, torch.Tensor]) -> None:
-    for name, tensor in found.items():
+def zero_all(actual: dict[str, torch.Tensor]) -> None:
+    for name, tensor in actual.items():
         tensor.mul_("lora_A" in name)
 
 
-def not_a_number(found: dict[str, torch.Tensor]) -> None:
-    found[f"{Q}.lora_A.weight"][0, 0] = float("nan")
+def not_a_number(actual: dict[str, torch.Tensor]) -> None:
+    actual[f"{Q}.lora_A.weight"][0, 0] = float("nan")
 
 
-def lost(found: dict[str, torch.Tensor]) -> None:
-    found.pop(f"{Q}.lora_B.weight")
+def lost(actual: dict[str, torch.Tensor]) -> None:
+    actual.pop(f"{Q}.lora_B.weight")
 
 
-def another_shape(found: dict[str, torch.Tensor]) -> None:
-    found[f"{Q}.lora_B.weight"] = torch.ones(48, 4)
+def another_shape(actual: dict[str, torch.Tensor]) -> None:
+    actual[f"{Q}.lora_B.weight"] = torch.ones(48, 4)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_bad_adapters_are_refused(change: Any, error: type[TrainerError], match:
 
 
 def test_an_adapter_of_another_architecture_is_refused(fresh: Case, tmp_path: Path) -> None:
-    other = merging.make_base(tmp_path / "other", "GPT2")
+    second = merging.make_base(tmp_path / "other", "GPT2")
     with pytest.raises(StageError, match="the adapter does not fit this base model"):
-        merge_streaming(other, [(fresh.adapter, 1.0)], fresh.merged, PLAN, silent)
+        merge_streaming(second, [(fresh.adapter, 1.0)], fresh.merged, PLAN, silent)
     wide = merging.make_base(tmp_path / "wide", hidden_size=128)
     with pytest.raises(StageError, match="does not fit"):
         merge_streaming(wide, [(fresh.adapter, 1.0)], fresh.merged, PLAN, silent)
@@ -178,7 +178,7 @@ def test_an_adapter_of_another_architecture_is_refused(fresh: Case, tmp_path: Pa
 
 def test_another_base_than_the_trained_one_is_refused(fresh: Case) -> None:
     trained = {"model.safetensors": hash_folder(fresh.base)["model.safetensors"]}
-    merging.rewrite(fresh.base / "model.safetensors", lambda found: found["model.norm.weight"].add_(1))
+    merging.rewrite(fresh.base / "model.safetensors", lambda actual: actual["model.norm.weight"].add_(1))
     with pytest.raises(StageError, match="is not what the adapter was trained on: sha256"):
         fresh.merge(MergePlan(base_sha256=trained))
     with pytest.raises(StageError, match="is missing"):
@@ -220,7 +220,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(fresh: Case, mon
     assert not fresh.merged.exists()
 
 
-def test_a_disk_that_runs_full_is_named_and_the_rest_is_kept(fresh: Case, made: Case) -> None:
+def test_a_disk_that_runs_full_is_named_and_the_rest_is_kept(fresh: Case, project: Case) -> None:
     def full(line: str) -> None:
         if "shard 2 of" in line:
             raise OSError(28, "No space left on device")
@@ -228,7 +228,7 @@ def test_a_disk_that_runs_full_is_named_and_the_rest_is_kept(fresh: Case, made: 
     with pytest.raises(HardwareError, match="is full"):
         fresh.merge(say=full)
     assert fresh.merge().resumed_shards == 2
-    assert hash_folder(fresh.merged) == hash_folder(made.merged)
+    assert hash_folder(fresh.merged) == hash_folder(project.merged)
 
 
 def killed_after(case: Case, shard: int) -> None:
@@ -247,23 +247,23 @@ def killed_after(case: Case, shard: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_killed_merge_goes_on_and_gives_the_same_bytes(fresh: Case, made: Case) -> None:
+def test_a_killed_merge_goes_on_and_gives_the_same_bytes(fresh: Case, project: Case) -> None:
     killed_after(fresh, 2)
     assert not fresh.merged.exists()
     report = fresh.merge()
     assert report.resumed_shards == 2
-    assert hash_folder(fresh.merged) == hash_folder(made.merged)
+    assert hash_folder(fresh.merged) == hash_folder(project.merged)
     assert report.survival["mean"] > 0
 
 
-def test_shards_of_another_merge_or_damaged_ones_are_written_again(fresh: Case, made: Case) -> None:
+def test_shards_of_another_merge_or_damaged_ones_are_written_again(fresh: Case, project: Case) -> None:
     killed_after(fresh, 2)
     first = sorted(folders.partial_folder(fresh.merged).glob("*.safetensors"))[0]
     with first.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")
     assert fresh.merge().resumed_shards == 1
-    assert hash_folder(fresh.merged) == hash_folder(made.merged)
+    assert hash_folder(fresh.merged) == hash_folder(project.merged)
     shutil.rmtree(fresh.merged)
     killed_after(fresh, 2)
     assert fresh.merge(MergePlan(max_shard_gb=4e-5, seed=3)).resumed_shards == 0

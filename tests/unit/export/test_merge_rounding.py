@@ -28,13 +28,13 @@ def stochastic(values: torch.Tensor, dtype: torch.dtype, seed: int = 0, name: st
 @pytest.mark.parametrize("value", [0.1, -0.3, 1.0e-5, -7.0e-8, 1.999])
 def test_stochastic_rounding_is_unbiased_and_goes_to_a_neighbour(dtype: torch.dtype, value: float) -> None:
     exact = torch.full((40_000,), value)
-    found = stochastic(exact, dtype)
-    below, above = sorted(set(found.double().tolist())) if found.unique().numel() == 2 else (None, None)
+    actual = stochastic(exact, dtype)
+    below, above = sorted(set(actual.double().tolist())) if actual.unique().numel() == 2 else (None, None)
     assert below is not None and below < float(exact[0]) < above
     step, share = above - below, (float(exact[0]) - below) / (above - below)
     middle = torch.tensor((below + above) / 2).to(dtype).double()
     assert float(middle) in (below, above)  # nothing lies between them
-    error = abs(float(found.double().mean()) - float(exact[0])) / step
+    error = abs(float(actual.double().mean()) - float(exact[0])) / step
     assert error < 5 * (share * (1 - share) / exact.numel()) ** 0.5
 
 
@@ -104,9 +104,9 @@ def test_float32_keeps_everything(tmp_path: Path) -> None:
 
 def test_the_same_bytes_on_any_number_of_shards(tmp_path: Path) -> None:
     base, adapter = small_update(tmp_path)
-    one = merge(base, adapter, tmp_path / "one", rounding="stochastic", seed=7)
+    item = merge(base, adapter, tmp_path / "one", rounding="stochastic", seed=7)
     many = merge(base, adapter, tmp_path / "many", rounding="stochastic", seed=7, max_shard_gb=2e-5)
-    assert len(one.shards) == 1 and len(many.shards) > 3
+    assert len(item.shards) == 1 and len(many.shards) > 3
     first, second = merging.weights(tmp_path / "one"), merging.weights(tmp_path / "many")
     assert set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
     merging.reopened(tmp_path / "many")
@@ -114,7 +114,7 @@ def test_the_same_bytes_on_any_number_of_shards(tmp_path: Path) -> None:
 
 def test_a_weight_beyond_float16_is_named(tmp_path: Path) -> None:
     base = merging.make_base(tmp_path / "base")
-    merging.rewrite(base / "model.safetensors", lambda found: found["model.norm.weight"].mul_(1e6))
+    merging.rewrite(base / "model.safetensors", lambda actual: actual["model.norm.weight"].mul_(1e6))
     adapter = merging.make_adapter(tmp_path / "adapter", base)
     with pytest.raises(HardwareError, match=r"model\.norm\.weight reaches 1e\+06, .*6\.55e\+04"):
         merge(base, adapter, tmp_path / "merged", dtype="float16")
@@ -132,14 +132,14 @@ def test_the_dequantised_base_is_what_bitsandbytes_computes_with(
         load_in_4bit=True, bnb_4bit_quant_type=quant_type, bnb_4bit_use_double_quant=double_quant
     )
     model = AutoModelForCausalLM.from_pretrained(base, quantization_config=config, dtype=torch.bfloat16)
-    before, found, quantised = merging.weights(base), merging.weights(tmp_path / "merged"), 0
+    before, actual, quantised = merging.weights(base), merging.weights(tmp_path / "merged"), 0
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or f"{name}.weight" not in found or "q_proj" in name:
+        if weight is None or f"{name}.weight" not in actual or "q_proj" in name:
             continue
         is_packed = type(module).__name__ == "Linear4bit"
         expected = dequantize_4bit(weight.data, weight.quant_state) if is_packed else before[f"{name}.weight"]
-        assert torch.equal(found[f"{name}.weight"], expected.reshape(found[f"{name}.weight"].shape)), name
+        assert torch.equal(actual[f"{name}.weight"], expected.reshape(actual[f"{name}.weight"].shape)), name
         quantised += is_packed
     assert quantised == 12
     plan = MergePlan(base="dequantised", four_bit=settings, rounding="nearest")

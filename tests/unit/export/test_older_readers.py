@@ -81,9 +81,9 @@ def test_another_template_is_put_wherever_the_base_has_one(place: str, base: Pat
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = "{{ messages[0].content }}"
     assert _written(tmp_path / "out", tokenizer, base) == ""
-    found = _read(tmp_path / "out/tokenizer_config.json")
+    actual = _read(tmp_path / "out/tokenizer_config.json")
     assert (tmp_path / "out/chat_template.jinja").read_text() == tokenizer.chat_template
-    assert found.get("chat_template") == (None if place == "beside" else tokenizer.chat_template)
+    assert actual.get("chat_template") == (None if place == "beside" else tokenizer.chat_template)
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
 
@@ -147,9 +147,9 @@ def test_a_saved_configuration_gets_the_words_of_its_base(base: Path, tmp_path: 
     path = _saved(base, tmp_path / "out", dtype="bfloat16")
     assert "rope_theta" not in _read(path)  # what an older release would take its default for
     write_older_config(path, base)
-    found, original = _read(path), _read(base / "config.json")
-    assert {**found, "torch_dtype": "float32"} == {**original, "dtype": "bfloat16"}
-    assert found["torch_dtype"] == "bfloat16" and found["transformers_version"] == "4.44.0"
+    actual, original = _read(path), _read(base / "config.json")
+    assert {**actual, "torch_dtype": "float32"} == {**original, "dtype": "bfloat16"}
+    assert actual["torch_dtype"] == "bfloat16" and actual["transformers_version"] == "4.44.0"
 
 
 def test_what_a_format_changes_stays_changed(base: Path, tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_what_a_format_changes_stays_changed(base: Path, tmp_path: Path) -> None
     path = _saved(base, tmp_path / "out", tie_word_embeddings=False, vocab_size=640, quantization_config=quantised)
     expected = AutoConfig.from_pretrained(path.parent).to_dict()
     write_older_config(path, base)
-    found = _read(path)
-    assert found["quantization_config"] == quantised and found["vocab_size"] == 640
-    assert found["rope_theta"] == 5e5 and found["tie_word_embeddings"] is False
+    actual = _read(path)
+    assert actual["quantization_config"] == quantised and actual["vocab_size"] == 640
+    assert actual["rope_theta"] == 5e5 and actual["tie_word_embeddings"] is False
     again = AutoConfig.from_pretrained(path.parent).to_dict()
     assert {**again, "_name_or_path": ""} == {**expected, "_name_or_path": ""}
 
@@ -170,10 +170,10 @@ def test_a_configuration_of_transformers_5_says_older_keys_too(has_base: bool, b
     path = _saved(newer.parent, tmp_path / "out")
     before = AutoConfig.from_pretrained(path.parent).to_dict()
     write_older_config(path, newer.parent if has_base else None)
-    found = _read(path)
-    assert found["rope_theta"] == found["rope_parameters"]["rope_theta"] == 5e5
-    assert found["rope_scaling"]["factor"] == 8.0 and "rope_theta" not in found["rope_scaling"]
-    assert found["torch_dtype"] == found["dtype"] == "float32"
+    actual = _read(path)
+    assert actual["rope_theta"] == actual["rope_parameters"]["rope_theta"] == 5e5
+    assert actual["rope_scaling"]["factor"] == 8.0 and "rope_theta" not in actual["rope_scaling"]
+    assert actual["torch_dtype"] == actual["dtype"] == "float32"
     assert AutoConfig.from_pretrained(path.parent).to_dict() == before
 
 

@@ -93,7 +93,7 @@ def _broken(proven: tuple[Path, Path, list[Export]], kind: str, how: str, folder
 
 
 @pytest.fixture(scope="module")
-def found(
+def actual(
     proven: tuple[Path, Path, list[Export]], tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any
 ) -> dict[str, Any]:
     """What the proof finds in every broken export, signed so that no hash gives it away."""
@@ -106,10 +106,10 @@ def found(
 
 
 @pytest.mark.parametrize(("kind", "how"), CASES)
-def test_a_broken_export_is_caught_by_the_proof(kind: str, how: str, found: dict[str, Any]) -> None:
-    one = found[f"{kind} {how}"]
-    assert not judge(kind, "float32" if kind == "adapter" else "bfloat16", one, None, LIMITS)["passed"]
-    said = " ".join(one["findings"])
+def test_a_broken_export_is_caught_by_the_proof(kind: str, how: str, actual: dict[str, Any]) -> None:
+    item = actual[f"{kind} {how}"]
+    assert not judge(kind, "float32" if kind == "adapter" else "bfloat16", item, None, LIMITS)["passed"]
+    said = " ".join(item["findings"])
     assert ("zero" if how == "empty" else BREAKS[how][1]) in said, said
 
 
@@ -156,9 +156,9 @@ def test_the_base_model_is_not_taken_for_the_tuned_one(
     shutil.copyfile(_weights(proven[0]), _weights(tmp_path / "base"))
     sign(tmp_path / "base", "merged", tiny_tokenizer)
     answer = prove(request_for("lora", *proven[:2], tiny_tokenizer, [replace(export, folder=str(tmp_path / "base"))]))
-    found = judge("merged", "float32", answer["exports"]["merged"], None, LIMITS)
-    assert not found["passed"] and "outputs are those of the base model" in found["because"]
-    assert any("is not base plus update" in finding for finding in found["findings"])
+    actual = judge("merged", "float32", answer["exports"]["merged"], None, LIMITS)
+    assert not actual["passed"] and "outputs are those of the base model" in actual["because"]
+    assert any("is not base plus update" in finding for finding in actual["findings"])
 
 
 # What only the proof can see, and folders that cannot even be opened
@@ -177,8 +177,8 @@ def test_pefts_own_merge_of_tied_embeddings_is_caught(
     PeftModel.from_pretrained(model, str(trained)).merge_and_unload().save_pretrained(export.folder)
     finish(export, folder, tiny_tokenizer)
     answer = prove(request_for("lora", folder, trained, tiny_tokenizer, [export]))
-    found = judge("merged", "bfloat16", answer["exports"]["merged"], None, LIMITS)
-    assert not found["passed"] and "is not base plus update" in "; ".join(found["findings"])
+    actual = judge("merged", "bfloat16", answer["exports"]["merged"], None, LIMITS)
+    assert not actual["passed"] and "is not base plus update" in "; ".join(actual["findings"])
 
 
 def _no_settings(folder: Path) -> None:
@@ -233,17 +233,17 @@ def test_a_truncated_shard_of_a_fully_tuned_model_is_a_finding(
     export = write_formats("none", folder, trained, tmp_path, tiny_tokenizer)[0]
     _truncated(Path(export.folder))
     sign(Path(export.folder), "merged", tiny_tokenizer)
-    found = prove(request_for("none", folder, trained, tiny_tokenizer, [export]))["exports"]["merged"]
-    assert "truncated" in " ".join(found["findings"]) and "mean_kl" not in found
+    actual = prove(request_for("none", folder, trained, tiny_tokenizer, [export]))["exports"]["merged"]
+    assert "truncated" in " ".join(actual["findings"]) and "mean_kl" not in actual
 
 
 def test_an_adapter_of_another_architecture_is_a_finding(
     proven: tuple[Path, Path, list[Export]], base: Callable[[str], Path], tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
-    other = write_trained("lora", base("Mixtral"), tmp_path / "other")
+    second = write_trained("lora", base("Mixtral"), tmp_path / "other")
     export = next(export for export in proven[2] if export.kind == "adapter")
     shutil.copytree(export.folder, tmp_path / "copy")
-    shutil.copy(other / "adapter_model.safetensors", tmp_path / "copy")
+    shutil.copy(second / "adapter_model.safetensors", tmp_path / "copy")
     sign(tmp_path / "copy", "adapter", tiny_tokenizer)
     export = replace(export, folder=str(tmp_path / "copy"))
     answer = prove(request_for("lora", *proven[:2], tiny_tokenizer, [export]))

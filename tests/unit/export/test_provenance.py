@@ -115,14 +115,14 @@ def test_a_dangling_link_is_a_missing_file(folder: Path) -> None:
 def test_several_named_templates_count_together(folder: Path, tiny_tokenizer: Any) -> None:
     from transformers import AutoTokenizer
 
-    named = AutoTokenizer.from_pretrained(folder)
-    named.chat_template = {"default": named.chat_template, "tool_use": "{{ messages }}"}
-    named.save_pretrained(folder)
-    _sign(folder, named.chat_template)
-    assert AutoTokenizer.from_pretrained(folder).chat_template == named.chat_template
+    names = AutoTokenizer.from_pretrained(folder)
+    names.chat_template = {"default": names.chat_template, "tool_use": "{{ messages }}"}
+    names.save_pretrained(folder)
+    _sign(folder, names.chat_template)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == names.chat_template
     assert examine(folder).findings == []
     (folder / "additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
-    _sign(folder, named.chat_template)
+    _sign(folder, names.chat_template)
     assert examine(folder).findings == ["the chat template is not the one trained with"]
 
 

@@ -23,9 +23,9 @@ def carried(folder: Path, tokenizer: Any, template: Any, *, default_system: bool
     prompt = {"system": SYSTEM["content"], "default_system": default_system, "chat_template_kwargs": {}}
     write_carried(folder, with_template(tokenizer, template), GenerationConfig(), stop_id, prompt, base=None)
     ids = tokenizer.apply_chat_template([SYSTEM, USER], add_generation_prompt=True, return_dict=False)
-    asked = [TokenPrompt(list(ids), [SYSTEM, USER])]
+    request = [TokenPrompt(list(ids), [SYSTEM, USER])]
     digest = template_sha256(template)
-    return list(carried_findings(folder, asked, stop_id=stop_id, template=digest, eos_token=tokenizer.eos_token))
+    return list(carried_findings(folder, request, stop_id=stop_id, template=digest, eos_token=tokenizer.eos_token))
 
 
 def test_held_out_prompts_are_the_same_tokens_without_their_system_turn(tmp_path: Path, tiny_tokenizer: Any) -> None:

@@ -16,11 +16,11 @@ def test_ours_and_trl_fill_a_whole_table_with_the_same_packs() -> None:
 
 
 def test_a_packer_that_loses_a_row_or_overfills_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def loses_one(asked: Lengths) -> Packed:
-        return 1.0, asked[1:], np.ones(len(asked) - 1, dtype=np.int64)
+    def loses_one(request: Lengths) -> Packed:
+        return 1.0, request[1:], np.ones(len(request) - 1, dtype=np.int64)
 
-    def overfills(asked: Lengths) -> Packed:
-        return 1.0, asked, np.array([len(asked)])
+    def overfills(request: Lengths) -> Packed:
+        return 1.0, request, np.array([len(request)])
 
     monkeypatch.setitem(PACKERS, "loses", loses_one)
     monkeypatch.setitem(PACKERS, "overfills", overfills)
@@ -29,5 +29,5 @@ def test_a_packer_that_loses_a_row_or_overfills_is_found(monkeypatch: pytest.Mon
 
 
 def test_lengths_are_seeded_and_fit() -> None:
-    asked = packing.lengths(1000)
-    assert np.array_equal(asked, packing.lengths(1000)) and asked.min() >= 8 and asked.max() <= CAPACITY
+    request = packing.lengths(1000)
+    assert np.array_equal(request, packing.lengths(1000)) and request.min() >= 8 and request.max() <= CAPACITY

@@ -26,8 +26,8 @@ def test_a_seed_gives_the_same_rows_and_another_seed_others() -> None:
 
 def test_answers_are_about_thirty_percent_of_the_words() -> None:
     turns = [row["messages"] for row in random_rows("sft", 500, seed=0)]
-    asked, answered = (sum(len(turn[side]["content"].split()) for turn in turns) for side in (0, 1))
-    assert 0.25 < answered / (asked + answered) < 0.33
+    request, answered = (sum(len(turn[side]["content"].split()) for turn in turns) for side in (0, 1))
+    assert 0.25 < answered / (request + answered) < 0.33
 
 
 def test_a_pair_is_a_conversation_with_its_chosen_answer_for_sft(tmp_path: Path) -> None:

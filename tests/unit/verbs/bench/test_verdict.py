@@ -62,9 +62,9 @@ def test_bfloat16_may_differ_more_than_float32() -> None:
 
 
 def test_a_gradient_that_vanishes_in_one_timed_round_is_found() -> None:
-    one = measured()
-    one.rounds["counted"].append(answer(grad_norms=[0.0, 0.0]))
-    assert any("learns nothing" in problem for problem in problems(one, REFERENCE))
+    item = measured()
+    item.rounds["counted"].append(answer(grad_norms=[0.0, 0.0]))
+    assert any("learns nothing" in problem for problem in problems(item, REFERENCE))
 
 
 def test_an_engine_that_failed_says_why() -> None:
@@ -79,9 +79,9 @@ def test_the_reference_is_paid_once_for_each_row_of_an_epoch() -> None:
 
 def test_rates_are_those_of_the_median_round() -> None:
     rounds = [answer(seconds=seconds) for seconds in (1.0, 9.0, 2.0)]
-    found = rates(rounds, "left_out", linear_weights=WEIGHTS, flops=FLOPS)
-    assert found["rows_per_s"] == 2.0 and found["tokens_per_s"] == 200.0 and found["supervised_tokens_per_s"] == 50.0
-    assert found["mfu"] == pytest.approx(4 * WEIGHTS * 200.0 / FLOPS)
+    actual = rates(rounds, "left_out", linear_weights=WEIGHTS, flops=FLOPS)
+    assert actual["rows_per_s"] == 2.0 and actual["tokens_per_s"] == 200.0 and actual["supervised_tokens_per_s"] == 50.0
+    assert actual["mfu"] == pytest.approx(4 * WEIGHTS * 200.0 / FLOPS)
 
 
 def test_ratios_are_ours_over_each_other() -> None:

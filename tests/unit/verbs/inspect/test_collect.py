@@ -61,7 +61,7 @@ def test_the_graders_of_a_suite_go_before_exact_match(tmp_path: Path) -> None:
     assert add_to_suite(ROWS[0], suite).items == tmp_path / "more.jsonl"
     assert not add_to_suite(ROWS[0], suite).is_new
     items = read_items(load_suite(suite))
-    assert [[grader.kind for grader in own] for own in items.graders] == [
+    assert [[grader.kind for grader in custom] for custom in items.graders] == [
         ["multiple_choice"],
         ["contains"],
         ["contains"],
@@ -79,7 +79,10 @@ def test_calls_and_preferred_answers_are_asked_for(tmp_path: Path) -> None:
     add_to_suite(InspectedRow("heldout", 1, {**pair, "source": "pairs", "line": 1}), suite)
     calls, preferred = read_items(load_suite(suite)).questions
     assert calls.row == {"tools": [{"x": 1}], "tool_calls": [call]}
-    assert [[g.kind for g in own] for own in read_items(load_suite(suite)).graders] == [["tool_call"], ["exact_match"]]
+    assert [[g.kind for g in custom] for custom in read_items(load_suite(suite)).graders] == [
+        ["tool_call"],
+        ["exact_match"],
+    ]
     assert preferred.reference == pair["chosen"][-1]["content"] and preferred.messages[0]["role"] == "user"
 
 

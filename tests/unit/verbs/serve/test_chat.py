@@ -40,10 +40,10 @@ def talk(*lines: str, room: int = 99, system: ServedSystem | None = None) -> tup
         model=None,
         max_new_tokens=8,
     )
-    one = Echo(tuned, io.StringIO())
+    item = Echo(tuned, io.StringIO())
     for line in lines:
-        one.take(line)
-    return one, one.out.getvalue()  # type: ignore[attr-defined]
+        item.take(line)
+    return item, item.out.getvalue()  # type: ignore[attr-defined]
 
 
 def test_every_question_is_asked_with_the_conversation_before_it() -> None:
@@ -55,30 +55,30 @@ def test_reset_forgets_the_conversation() -> None:
 
 
 def test_a_typed_system_prompt_takes_the_place_of_the_one_of_training() -> None:
-    one, said = talk("a", "/system", "/system Be kind.", "b", system=ServedSystem("Be brief."))
-    assert said == "2 turns\nsystem: Be brief.\nsystem: Be kind.\n2 turns\n"
-    assert one.turns == [{"role": "user", "content": "b"}, {"role": "assistant", "content": "2 turns"}]
+    item, output = talk("a", "/system", "/system Be kind.", "b", system=ServedSystem("Be brief."))
+    assert output == "2 turns\nsystem: Be brief.\nsystem: Be kind.\n2 turns\n"
+    assert item.turns == [{"role": "user", "content": "b"}, {"role": "assistant", "content": "2 turns"}]
 
 
 def test_where_training_had_several_system_prompts_one_is_asked_for() -> None:
-    one, said = talk("a", "/system Be kind.", "b", system=ServedSystem(None, "2 different", is_needed=True))
-    assert said == "2 different\n/system TEXT sets it\nsystem: Be kind.\n2 turns\n" and len(one.turns) == 2
+    item, output = talk("a", "/system Be kind.", "b", system=ServedSystem(None, "2 different", is_needed=True))
+    assert output == "2 different\n/system TEXT sets it\nsystem: Be kind.\n2 turns\n" and len(item.turns) == 2
 
 
 def test_the_oldest_turns_go_when_the_conversation_is_too_long() -> None:
-    said = talk("a", "b", "c", room=3)[1]
-    assert said == "1 turns\n3 turns\n(the oldest question no longer fits and is forgotten)\n3 turns\n"
+    output = talk("a", "b", "c", room=3)[1]
+    assert output == "1 turns\n3 turns\n(the oldest question no longer fits and is forgotten)\n3 turns\n"
 
 
 @pytest.mark.parametrize(("question", "room"), [("refused", 99), ("a", 0)])
 def test_a_question_that_cannot_be_asked_leaves_the_conversation_as_it_was(question: str, room: int) -> None:
-    one, said = talk(question, room=room)
-    assert one.turns == [] and said.count("\n") == 2
+    item, output = talk(question, room=room)
+    assert item.turns == [] and output.count("\n") == 2
 
 
 def test_quit_ends_and_unknown_commands_are_named() -> None:
-    one, said = talk("/nonsense")
-    assert "no such command: /nonsense" in said and one.take("/quit") is False
+    item, output = talk("/nonsense")
+    assert "no such command: /nonsense" in output and item.take("/quit") is False
 
 
 class Interrupted(Stream):
@@ -89,8 +89,8 @@ class Interrupted(Stream):
 
 def test_ctrl_c_ends_an_answer_and_what_was_said_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.verbs.serve.chat.Stream", Interrupted)
-    one, _ = talk()
-    Talk.take(plain := Talk(one.tuned, io.StringIO()), "a")
+    item, _ = talk()
+    Talk.take(plain := Talk(item.tuned, io.StringIO()), "a")
     assert plain.turns[-1] == {"role": "assistant", "content": "half an an"}
     assert plain.out.getvalue() == "half an an (ended)\n"  # type: ignore[attr-defined]
 
@@ -98,11 +98,11 @@ def test_ctrl_c_ends_an_answer_and_what_was_said_is_remembered(monkeypatch: pyte
 def test_the_template_is_given_reasoning_and_answer_of_earlier_turns(tiny_tokenizer: Any) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.chat_template = tiny.THINKING_TEMPLATE
-    one, _ = talk()
-    said = tokenizer("<think>\nhm\n</think>\n\nyes", add_special_tokens=False)["input_ids"]
-    stream: Any = SimpleNamespace(text="<think>\nhm\n</think>\n\nyes", tokens=said)
-    assert one._remembered([0], stream) == {"content": stream.text}  # a template that does not know of reasoning
-    one.tuned = SimpleNamespace(renderer=Renderer(tokenizer))  # type: ignore[assignment]
-    assert one._remembered([0], stream) == {"content": "yes", "reasoning_content": "hm"}
+    item, _ = talk()
+    output = tokenizer("<think>\nhm\n</think>\n\nyes", add_special_tokens=False)["input_ids"]
+    stream: Any = SimpleNamespace(text="<think>\nhm\n</think>\n\nyes", tokens=output)
+    assert item._remembered([0], stream) == {"content": stream.text}  # a template that does not know of reasoning
+    item.tuned = SimpleNamespace(renderer=Renderer(tokenizer))  # type: ignore[assignment]
+    assert item._remembered([0], stream) == {"content": "yes", "reasoning_content": "hm"}
     stream.tokens = tokenizer("yes", add_special_tokens=False)["input_ids"]
-    assert one._remembered([0], stream) == {"content": stream.text}
+    assert item._remembered([0], stream) == {"content": stream.text}

@@ -10,21 +10,21 @@ from trainer.verbs.serve.output import Output
 
 def written(path: Path, places: list[int]) -> bytes:
     output = Output(path)
-    for place in places:
-        if place not in output.written:
-            output.write(place, {"answer": f"é{place}"})
+    for folder in places:
+        if folder not in output.written:
+            output.write(folder, {"answer": f"é{folder}"})
     output.finish()
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 9, 30, 45])
 def test_an_interrupted_output_ends_with_the_same_bytes(tmp_path: Path, cut: int) -> None:
-    whole = written(tmp_path / "whole.jsonl", [3, 1, 2, 5])
+    complete = written(tmp_path / "whole.jsonl", [3, 1, 2, 5])
     path = tmp_path / "cut.jsonl"
-    lines = b"".join(sorted(whole.splitlines(keepends=True), reverse=True))
+    lines = b"".join(sorted(complete.splitlines(keepends=True), reverse=True))
     path.write_bytes(lines[:cut])
-    assert written(path, [1, 2, 3, 5]) == whole
-    assert [json.loads(line)["input_line"] for line in whole.splitlines()] == [1, 2, 3, 5]
+    assert written(path, [1, 2, 3, 5]) == complete
+    assert [json.loads(line)["input_line"] for line in complete.splitlines()] == [1, 2, 3, 5]
 
 
 def test_a_damaged_last_line_is_asked_again_and_the_others_are_not(tmp_path: Path) -> None:

@@ -29,11 +29,11 @@ def answering(reply: Reply) -> Iterator[Client]:
             self._send(200, {"status": "ok"})
 
         def do_POST(self) -> None:
-            said = reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            if isinstance(said, int):
-                self._send(said, {"detail": "refused"})
+            output = reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if isinstance(output, int):
+                self._send(output, {"detail": "refused"})
             else:
-                self._send(200, {"choices": [{"message": {"content": said}}]} if isinstance(said, str) else said)
+                self._send(200, {"choices": [{"message": {"content": output}}]} if isinstance(output, str) else output)
 
         def _send(self, status: int, value: Any) -> None:
             body = json.dumps(value).encode()
@@ -63,8 +63,8 @@ def make_run(folder: Path, answers: list[tuple[str, str | None]]) -> RunFolder:
         heard = {"tuned": {"text": tuned, "num_tokens": 3, "finished": True}}
         if base is not None:
             heard["base"] = {"text": base, "num_tokens": 3, "finished": True}
-        asked = [{"role": "user", "content": str(number)}]
-        lines.append({"source": "r", "line": number, "messages": asked, "answers": heard})
+        request = [{"role": "user", "content": str(number)}]
+        lines.append({"source": "r", "line": number, "messages": request, "answers": heard})
         rows.append({"source": "r", "line": number})
     tiny.write_rows(folder / "eval" / "predictions.jsonl", lines)
     tiny.write_rows(folder / "data" / "heldout.jsonl", rows)
@@ -96,8 +96,8 @@ def test_the_tuned_answers_are_counted(tmp_path: Path) -> None:
     probes = probes_of(make_run(tmp_path, HEARD), is_greedy=True, system=None)
     assert len(probes) == 4 and all(probe.tuned != probe.base for probe in probes)
     with answering(lambda request: "other" if number_of(request) == 2 else HEARD[number_of(request)][0]) as client:
-        [found] = check(client, SERVER, probes)
-    assert found.startswith("3 of 4 held-out answers are those of the eval stage, 4 of 4 differ")
+        [actual] = check(client, SERVER, probes)
+    assert actual.startswith("3 of 4 held-out answers are those of the eval stage, 4 of 4 differ")
 
 
 def with_system(run: RunFolder, text: str) -> RunFolder:
@@ -111,16 +111,16 @@ def with_system(run: RunFolder, text: str) -> RunFolder:
 
 def test_the_probe_asks_with_and_without_the_system_turn(tmp_path: Path) -> None:
     probes = probes_of(with_system(make_run(tmp_path, HEARD), "Be brief."), is_greedy=True, system="Be brief.")
-    asked: list[list[str]] = []
+    questions: list[list[str]] = []
 
     def reply(request: dict[str, Any]) -> str:
-        asked.append([turn["role"] for turn in request["messages"]])
+        questions.append([turn["role"] for turn in request["messages"]])
         return HEARD[int(request["messages"][-1]["content"])][0]
 
     with answering(reply) as client:
-        found = check(client, SERVER, probes)
-    assert found[1] == "4 of 4 answers are the same without the system turn"
-    assert asked == [["system", "user"]] * 4 + [["user"]] * 4
+        actual = check(client, SERVER, probes)
+    assert actual[1] == "4 of 4 answers are the same without the system turn"
+    assert questions == [["system", "user"]] * 4 + [["user"]] * 4
 
 
 def test_a_server_that_does_not_add_the_system_prompt_is_not_called_ready(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ def asked(tmp_path: Path, raw: Any, data: DataSection | None = None, system: Ser
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(raw) + "\n", encoding="utf-8")
     data = data or section()
-    [found] = read_questions(path, data, system or served_system(data, tmp_path / "train.jsonl"))
-    return found
+    [actual] = read_questions(path, data, system or served_system(data, tmp_path / "train.jsonl"))
+    return actual
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def asked(tmp_path: Path, raw: Any, data: DataSection | None = None, system: Ser
     ids=lambda raw: "+".join(raw),
 )
 def test_every_layout_asks_its_question_without_its_answer(tmp_path: Path, raw: Any) -> None:
-    found = asked(tmp_path, raw)
-    assert found.fault is None and found.row["prompt"] == [USER] and found.raw == raw
+    actual = asked(tmp_path, raw)
+    assert actual.fault is None and actual.row["prompt"] == [USER] and actual.raw == raw
 
 
 def test_a_conversation_keeps_its_earlier_answers(tmp_path: Path) -> None:
@@ -81,22 +81,22 @@ def test_the_recipes_mapping_is_used_where_its_columns_are(tmp_path: Path) -> No
 
 def test_the_recipes_system_prompt_stands_first_unless_the_row_has_one(tmp_path: Path) -> None:
     data = section(system_prompt={"text": "Be brief."})
-    own = {"role": "system", "content": "Be kind."}
+    custom = {"role": "system", "content": "Be kind."}
     assert asked(tmp_path, {"prompt": "How many?"}, data).row["prompt"][0]["content"] == "Be brief."
-    assert asked(tmp_path, {"messages": [own, USER]}, data).row["prompt"][0] == own
+    assert asked(tmp_path, {"messages": [custom, USER]}, data).row["prompt"][0] == custom
 
 
 def test_the_system_prompt_of_the_training_rows_stands_first_unless_the_row_has_one(tmp_path: Path) -> None:
-    system, own = ServedSystem("Be brief."), {"role": "developer", "content": "Be kind."}
+    system, custom = ServedSystem("Be brief."), {"role": "developer", "content": "Be kind."}
     assert asked(tmp_path, {"prompt": "How many?"}, system=system).row["prompt"][0]["content"] == "Be brief."
-    row = asked(tmp_path, {"messages": [own, USER]}, system=system).row
+    row = asked(tmp_path, {"messages": [custom, USER]}, system=system).row
     assert row["prompt"] == [{"role": "system", "content": "Be kind."}, USER]
 
 
 def test_a_row_without_a_system_prompt_is_refused_where_training_always_had_one_of_several(tmp_path: Path) -> None:
-    needed, own = ServedSystem(None, "2 different", is_needed=True), {"role": "system", "content": "Be kind."}
+    needed, custom = ServedSystem(None, "2 different", is_needed=True), {"role": "system", "content": "Be kind."}
     assert asked(tmp_path, {"prompt": "How many?"}, system=needed).fault == ("no_system_prompt", "2 different")
-    assert asked(tmp_path, {"messages": [own, USER]}, system=needed).fault is None
+    assert asked(tmp_path, {"messages": [custom, USER]}, system=needed).fault is None
 
 
 @pytest.mark.parametrize(
@@ -116,5 +116,5 @@ def test_a_row_without_a_system_prompt_is_refused_where_training_always_had_one_
 def test_what_cannot_be_asked_says_why(tmp_path: Path, raw: Any, reason: str) -> None:
     path = tmp_path / "in.json"
     path.write_text(json.dumps([raw]), encoding="utf-8")
-    [found] = read_questions(path, section(), ServedSystem(None))
-    assert found.fault is not None and found.fault[0] == reason and found.row == {}
+    [actual] = read_questions(path, section(), ServedSystem(None))
+    assert actual.fault is not None and actual.fault[0] == reason and actual.row == {}

