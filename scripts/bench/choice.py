@@ -18,7 +18,7 @@ import torch
 from trainer.model.load import load_model, load_tokenizer
 from trainer.recipe.metrics import MultipleChoice
 from trainer.recipe.model import ModelSection
-from trainer.scoring.generation.choice_likelihood import choice_log_probs
+from trainer.scoring.generation.likelihood import choice_log_probs
 from trainer.scoring.graders import GraderServices, grade
 from trainer.scoring.question import Answer, Question
 

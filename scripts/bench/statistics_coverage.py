@@ -18,88 +18,88 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from trainer.scoring.statistics import comparisons, intervals
-from trainer.scoring.statistics.clusters import Floats
-from trainer.scoring.statistics.measurements import Evidence, difference_bounds, value_bounds
+from trainer.scoring.statistics.inference import Floats, Inference
+from trainer.scoring.statistics.measurements import Evidence, difference_bounds, score, value_bounds
 
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 EXPERIMENTS = 1000
 
 
 @dataclass(frozen=True)
-class Design:
+class Experiment:
     """Rows, clusters (as many as rows: all independent) and the correlation within them."""
 
     rows: int
     clusters: int
     rho: float = 0.0
 
-    def draw(self, generator: np.random.Generator) -> tuple[Floats, list[int] | None]:
-        """Return (rows,) standard normal values and the cluster of each row; sizes differ from cluster to cluster."""
+    def draw(self, generator: np.random.Generator, seed: int = 0) -> tuple[Floats, Inference]:
+        """Return (rows,) standard normal values and their clusters, which differ in size; `seed` is of resamples."""
         if self.clusters == self.rows:
-            return generator.standard_normal(self.rows), None
+            return generator.standard_normal(self.rows), Inference(seed=seed)
         extra = generator.integers(0, self.clusters, self.rows - self.clusters)
         index = np.concatenate([np.arange(self.clusters), extra])
-        shared, own = generator.standard_normal(self.clusters)[index], generator.standard_normal(self.rows)
-        return np.sqrt(self.rho) * shared + np.sqrt(1 - self.rho) * own, index.tolist()
+        shared, single = generator.standard_normal(self.clusters)[index], generator.standard_normal(self.rows)
+        return np.sqrt(self.rho) * shared + np.sqrt(1 - self.rho) * single, Inference(index.tolist(), seed)
 
     def __str__(self) -> str:
         return f"{self.rows:4d} {self.clusters:4d} {self.rho:4.1f}"
 
 
-INDEPENDENT = tuple(Design(rows, rows) for rows in (80, 100, 150, 200, 400))
+INDEPENDENT = tuple(Experiment(rows, rows) for rows in (80, 100, 150, 200, 400))
 CLUSTERED = (
-    Design(80, 30, 0.0),
-    Design(80, 30, 0.2),
-    Design(80, 30, 0.5),
-    Design(150, 30, 0.2),
-    Design(200, 60, 0.2),
-    Design(200, 60, 0.5),
-    Design(400, 30, 0.2),
-    Design(400, 100, 0.2),
-    Design(400, 100, 0.5),
+    Experiment(80, 30, 0.0),
+    Experiment(80, 30, 0.2),
+    Experiment(80, 30, 0.5),
+    Experiment(150, 30, 0.2),
+    Experiment(200, 60, 0.2),
+    Experiment(200, 60, 0.5),
+    Experiment(400, 30, 0.2),
+    Experiment(400, 100, 0.2),
+    Experiment(400, 100, 0.5),
 )
 
 
-def proportion_coverage(design: Design, rate: float, experiments: int, seed: int) -> float:
+def proportion_coverage(design: Experiment, rate: float, experiments: int, seed: int) -> float:
     """Return how often the interval of a share holds the true rate."""
     generator = np.random.default_rng(seed)
     hits = 0
     for _ in range(experiments):
-        values, groups = design.draw(generator)
-        score = intervals.proportion((values < ndtri(rate)).astype(float), groups)
-        hits += score["low"] <= rate <= score["high"]
+        values, inference = design.draw(generator)
+        share = intervals.proportion((values < ndtri(rate)).astype(float), inference)
+        hits += share["low"] <= rate <= share["high"]
     return hits / experiments
 
 
 def pairs(
-    design: Design, rate: float, drop: float, generator: np.random.Generator
-) -> tuple[Floats, Floats, list | None]:
+    design: Experiment, rate: float, drop: float, generator: np.random.Generator
+) -> tuple[Floats, Floats, Inference]:
     """Return marks of two arms, the first right by `drop` less often; their answers agree more than by chance."""
-    shared, groups = design.draw(generator)
-    own = generator.standard_normal((2, design.rows))
-    first, second = np.sqrt(0.6) * shared + np.sqrt(0.4) * own
-    return (first < ndtri(rate - drop)).astype(float), (second < ndtri(rate)).astype(float), groups
+    shared, inference = design.draw(generator)
+    single = generator.standard_normal((2, design.rows))
+    first, second = np.sqrt(0.6) * shared + np.sqrt(0.4) * single
+    return (first < ndtri(rate - drop)).astype(float), (second < ndtri(rate)).astype(float), inference
 
 
-def difference_rates(design: Design, rate: float, drop: float, experiments: int, seed: int) -> tuple[float, float]:
+def difference_rates(design: Experiment, rate: float, drop: float, experiments: int, seed: int) -> tuple[float, float]:
     """Return the coverage of the paired interval, and how often the 95 % bound proves a drop under the true one."""
     generator = np.random.default_rng(seed)
     hits = passes = 0
     for _ in range(experiments):
-        first, second, groups = pairs(design, rate, drop, generator)
-        found = comparisons.share_difference(first, second, groups)
-        hits += found["low"] <= -drop <= found["high"]
-        passes += comparisons.share_difference_bounds(first, second, groups)[0] > -drop
+        sample = pairs(design, rate, drop, generator)
+        difference = comparisons.share_difference(*sample)
+        hits += difference["low"] <= -drop <= difference["high"]
+        passes += comparisons.share_difference_bounds(*sample)[0] > -drop
     return hits / experiments, passes / experiments
 
 
-def min_rate_passes(design: Design, rate: float, experiments: int, seed: int) -> float:
+def min_rate_passes(design: Experiment, rate: float, experiments: int, seed: int) -> float:
     """Return how often the lower bound of a share reaches the true rate."""
     generator = np.random.default_rng(seed)
     passes = 0
     for _ in range(experiments):
-        values, groups = design.draw(generator)
-        passes += intervals.exact_bounds((values < ndtri(rate)).astype(float), groups)[0] >= rate
+        values, inference = design.draw(generator)
+        passes += intervals.exact_bounds((values < ndtri(rate)).astype(float), inference)[0] >= rate
     return passes / experiments
 
 
@@ -110,17 +110,17 @@ def _graded(values: Floats) -> Floats:
 
 
 def _counts(values: Floats, generator: np.random.Generator) -> Floats:
-    wanted = 1 + generator.poisson(2, len(values))
+    expected = 1 + generator.poisson(2, len(values))
     rate = ndtr(1 + 0.7 * values)
-    true = generator.binomial(wanted, rate)
-    return np.stack([true, generator.binomial(2, 1 - rate), wanted - true], 1).astype(float)
+    true = generator.binomial(expected, rate)
+    return np.stack([true, generator.binomial(2, 1 - rate), expected - true], 1).astype(float)
 
 
-def score_coverage(design: Design, experiments: int, seed: int) -> dict[str, float]:
+def score_coverage(design: Experiment, experiments: int, seed: int) -> dict[str, float]:
     """Return the coverage of means, ratios (loss), medians, 95th percentiles, micro F1 and paired loss differences."""
     generator = np.random.default_rng(seed)
     many = np.random.default_rng(0).standard_normal(1_000_000)
-    right = float(ndtr(1 + 0.7 * many).mean())  # 3 wanted and 2 not wanted a row, on average
+    right = float(ndtr(1 + 0.7 * many).mean())  # 3 expected and 2 unexpected fields per row, on average
     truths = {
         "mean": float(_graded(many).mean()),
         "ratio": float(np.exp(0.32 - 1)),
@@ -131,27 +131,27 @@ def score_coverage(design: Design, experiments: int, seed: int) -> dict[str, flo
     }
     hits = dict.fromkeys(truths, 0)
     for run in range(experiments):
-        values, groups = design.draw(generator)
+        values, inference = design.draw(generator, run)
         losses, tokens = np.exp(0.8 * values - 1), 1.0 + generator.poisson(8, design.rows)
-        other = losses + 0.1 + 0.2 * generator.standard_normal(design.rows)
+        peer = losses + 0.1 + 0.2 * generator.standard_normal(design.rows)
         scores = {
-            "mean": intervals.mean(_graded(values), run, groups),
-            "ratio": intervals.ratio(losses * tokens, tokens, run, groups),
-            "median": intervals.median(losses, run, groups),
-            "p95": intervals.quantile(losses, 0.95, run, groups),
-            "micro_f1": intervals.micro_f1(_counts(values, generator), run, groups),
-            "paired": comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, run, groups),
+            "mean": intervals.mean(_graded(values), inference),
+            "ratio": intervals.ratio(losses * tokens, tokens, inference),
+            "median": intervals.quantile(losses, 0.5, inference),
+            "p95": intervals.quantile(losses, 0.95, inference),
+            "micro_f1": score(Evidence("f1", _counts(values, generator), groups=inference.groups), run),
+            "paired": comparisons.paired_ratio_difference(losses * tokens, peer * tokens, tokens, inference),
         }
-        for name, score in scores.items():
-            low, high = score["low"], score["high"]
+        for name, result in scores.items():
+            low, high = result["low"], result["high"]
             hits[name] += (low is None or low <= truths[name]) and (high is None or truths[name] <= high)
     return {name: count / experiments for name, count in hits.items()}
 
 
-def field_counts(rows: int, f1: float, generator: np.random.Generator, *, whole: bool) -> Floats:
-    """Return (rows, 3) counts of 4 fields a row with a true micro F1; `whole`: a row is all right or all wrong."""
+def field_counts(rows: int, f1: float, generator: np.random.Generator, *, all_or_none: bool) -> Floats:
+    """Return (rows, 3) counts of 4 fields per row with a true micro F1; `all_or_none`: rows fully right or wrong."""
     wrong = 1 - f1  # a wrong field is a false positive and a false negative, so F1 is the share of right fields
-    failed = 4.0 * (generator.random(rows) < wrong) if whole else generator.binomial(4, wrong, rows).astype(float)
+    failed = 4.0 * (generator.random(rows) < wrong) if all_or_none else generator.binomial(4, wrong, rows).astype(float)
     return np.stack([4 - failed, failed, failed], 1)
 
 
@@ -161,9 +161,9 @@ def _heaped(rows: int, value: float, generator: np.random.Generator) -> Floats:
 
 
 GATES: dict[str, Callable[[int, np.random.Generator], tuple[Evidence, float, int]]] = {
-    "f1 .95": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, whole=False)), 0.95, 0),
-    "f1 .95w": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, whole=True)), 0.95, 0),
-    "f1 .8w": lambda n, g: (Evidence("f1", field_counts(n, 0.8, g, whole=True)), 0.8, 0),
+    "f1 .95": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, all_or_none=False)), 0.95, 0),
+    "f1 .95w": lambda n, g: (Evidence("f1", field_counts(n, 0.95, g, all_or_none=True)), 0.95, 0),
+    "f1 .8w": lambda n, g: (Evidence("f1", field_counts(n, 0.8, g, all_or_none=True)), 0.8, 0),
     "mean .9": lambda n, g: (Evidence("mean", _heaped(n, 0.9, g)), 0.9, 0),
     "ratio .9": lambda n, g: (Evidence("ratio", *_weighted(n, 0.9, g)), 0.9, 0),
     "expon.": lambda n, g: (Evidence("mean", g.standard_exponential(n)), 1.0, 1),
@@ -234,11 +234,11 @@ def table(title: str, columns: list[str], lines: Iterator[tuple[object, list[flo
 
 
 def by_rate(
-    found: Callable[[Design, float], float], designs: tuple[Design, ...]
+    rate_of: Callable[[Experiment, float], float], designs: tuple[Experiment, ...]
 ) -> Iterator[tuple[object, list[float]]]:
     """Yield one line a design, one value a rate."""
     for design in designs:
-        yield design, [found(design, rate) for rate in RATES]
+        yield design, [rate_of(design, rate) for rate in RATES]
 
 
 def main() -> None:
@@ -247,11 +247,11 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=EXPERIMENTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("gates",))
-    given = parser.parse_args()
-    n, seed = given.experiments, given.seed
+    arguments = parser.parse_args()
+    n, seed = arguments.experiments, arguments.seed
     start = time.process_time()
     gate_tables(n, seed)
-    if given.only is None:
+    if arguments.only is None:
         interval_tables(n, seed)
     print(f"\n{n} experiments a cell, {time.process_time() - start:.0f} cpu-s")
 
@@ -274,11 +274,11 @@ def interval_tables(n: int, seed: int) -> None:
             f"{name}: passes", rates, by_rate(lambda d, r, gap=drop: difference_rates(d, r, gap, n, seed)[1], designs)
         )
     names = ["mean", "ratio", "median", "p95", "micro_f1", "paired"]
-    found = (
+    lines = (
         (design, list(score_coverage(design, n, seed).values()))
         for design in (INDEPENDENT[0], INDEPENDENT[3], *CLUSTERED)
     )
-    table("other scores, coverage of the 95 % interval", names, found)
+    table("other scores, coverage of the 95 % interval", names, lines)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ CAN_DROP = {"knowledge": 0.1, "truthfulness": 0.2, "arithmetic": 0.2, "refusal":
 
 
 class Scripted:
-    """A speaker that knows the answers of a suite by heart, or says one word whatever it is asked."""
+    """A responder that knows the answers of a suite by heart, or answers one word to everything."""
 
     tells_choices = True
 
@@ -66,10 +66,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     def script(word: str | None) -> None:
         questions = read_items(load_suite(GENERAL)).questions
 
-        def speaker(work: Any, arm: Any, model: Any, limit: int) -> Scripted:
+        def responder(work: Any, arm: Any, model: Any, limit: int) -> Scripted:
             return Scripted(questions, word if arm.model == "tuned" else None)
 
-        monkeypatch.setattr(stage.EvalRun, "_speaker", speaker)
+        monkeypatch.setattr(stage.EvalRun, "_responder", responder)
 
     return script
 

@@ -12,7 +12,7 @@ from trainer.decide.grounds import facts_of, model_of, number_of, with_costs
 from trainer.decide.headline import headline
 from trainer.decide.inputs import DecisionInputs, Resamples
 from trainer.decide.verdict import Choice
-from trainer.scoring.gates.judge import OPERATIONS
+from trainer.scoring.gates.metrics import OPERATIONS
 from trainer.shapes.scores import Scores
 
 FACTS = ("shots", "documents", "retriever", "stronger_retriever", "concurrency", "valid", "repairs", "failures")

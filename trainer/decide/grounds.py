@@ -12,7 +12,7 @@ from trainer.decide.budget import ArmUse, Budget
 from trainer.decide.inputs import ArmGrounds, DecisionInputs, Interval, Resamples
 from trainer.errors import StageError
 from trainer.recipe.decide import DecideSection
-from trainer.scoring.gates.judge import OPERATIONS
+from trainer.scoring.gates.metrics import OPERATIONS
 from trainer.shapes.predictions import Prediction
 from trainer.shapes.scores import ArmFacts, Score, Scores
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer.scoring.statistics import comparisons
+from trainer.scoring.statistics.inference import Inference
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Row = Mapping[str, Any]
@@ -175,13 +176,15 @@ def paired_differences(table: GradeTable, seed: int) -> dict[tuple[str, str], In
 def _paired(first: Floats, second: Floats, groups: Sequence[int], seed: int) -> Interval | None:
     if len(first) < 2:
         return None
+    inference = Inference(groups, seed, bounded=True)
     shares = bool(np.isin(np.stack([first, second]), (0.0, 1.0)).all())
     found = (
-        comparisons.share_difference(first, second, groups)
+        comparisons.share_difference(first, second, inference)
         if shares
-        else comparisons.paired_difference(first, second, seed, groups, bounded=True)
+        else comparisons.paired_difference(first, second, inference)
     )
-    return None if found["low"] is None else Interval(found["difference"], found["low"], found["high"])
+    low, high = found["low"], found["high"]
+    return None if low is None or high is None else Interval(found["difference"], low, high)
 
 
 def reported_differences(comparisons: Sequence[Row], metric: str) -> dict[tuple[str, str], Interval]:

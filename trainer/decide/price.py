@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.decide.branches import Verdict
-from trainer.scoring.gates.judge import RATES
+from trainer.scoring.gates.metrics import RATES
 
 Json = Mapping[str, Any]
 SIGNIFICANT = 0.05

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from trainer.data.records.kinds import Record
 from trainer.recipe.metrics import Grader
 from trainer.scoring.generation.responders import PromptEncoder
 from trainer.scoring.graders import GraderServices, auto_metrics, grade, needs_help
-from trainer.scoring.question import Answer, PromptRequest, Question
+from trainer.scoring.question import Answer, Question, prompt_of
 from trainer.scoring.questions.from_rows import Turns, questions_of
 from trainer.shapes.predictions import Prediction
 from trainer.tokens.reasoning import THINKING, AnswerForm
@@ -37,7 +38,7 @@ class Exam:
                 "ids": tokens.ids(request),
                 "quotes": tokens.quotes(request),
             }
-            for request in map(_request_of, self.questions)
+            for request in map(prompt_of, self.questions)
         ]
 
     def score(self, answers: Sequence[str]) -> float | None:
@@ -55,14 +56,8 @@ class Exam:
         return float(np.mean(marks)) if marks else None
 
 
-def _request_of(question: Question) -> PromptRequest:
-    return PromptRequest(
-        question.messages, question.row.get("tools") or [], question.row.get("chat_template_kwargs") or {}
-    )
-
-
 def make_exam(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Record],
     predictions: Sequence[Prediction],
     metrics: Sequence[Grader] | None,
     *,

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainer.data.records.kinds import Record
 from trainer.export.formats import MERGED, FromMerged, FromTraining, format_of
 from trainer.export.held_out_answers import Exam, make_exam
 from trainer.export.judge import Proof, Scored, drift, judge, prove_apart
@@ -49,7 +50,7 @@ class ExportInputs:
     token_files: dict[str, Path]
     """Split to its token file: `heldout`, `train`."""
     pack_report: dict[str, Any]
-    heldout: Sequence[dict[str, Any]]
+    heldout: Sequence[Record]
     predictions: Sequence[Prediction]
     folder: Path
     """Where the folders of the formats go."""

@@ -1,1 +1,1 @@
-"""Generate, grade, compare."""
+"""Measure models: questions, answers, graders, statistics and gates."""

@@ -1,6 +1,6 @@
-"""Measures habits that tuning leaves behind: refusing, another language, one answer to every question.
+"""Measure habits that tuning leaves behind: refusals, another language, one answer to every question.
 
-General prompts have answers of their own, in the language in which they are asked, and none of them is to be refused.
+General prompts have different answers, in the language of the prompt, and none of them is to be refused.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ HABITS = ("refusal_rate", "other_language_rate", "same_answer_rate")
 """Shares of general prompts, by arm; less is better."""
 
 Answers = Mapping[str, Sequence[str]]
-"""By arm, one answer a prompt, in the same order for every arm."""
+"""By arm, one answer per prompt, in the same order for every arm."""
 
 
 def habit_evidence(prompts: Sequence[str], answers: Answers) -> dict[str, dict[str, Evidence]]:
-    """Return one mark a prompt of every arm: refused, in another language, the same text as for another prompt."""
+    """Return one mark per prompt of every arm: refused, in another language, the same text as for another prompt."""
     marks_of: dict[str, Callable[[Sequence[str]], list[bool]]] = {
         "refusal_rate": lambda texts: [refuses(text) for text in texts],
         "other_language_rate": lambda texts: _in_another_language(prompts, texts, answers.get("base", ())),
-        "same_answer_rate": _said_before,
+        "same_answer_rate": _repeated,
     }
     return {
         habit: {
@@ -36,8 +36,13 @@ def habit_evidence(prompts: Sequence[str], answers: Answers) -> dict[str, dict[s
     }
 
 
-def _said_before(texts: Sequence[str]) -> list[bool]:
-    """Tell which answers another prompt got too; saying nothing is an answer."""
+def _repeated(texts: Sequence[str]) -> list[bool]:
+    """Tell which answers another prompt got too; an empty text is an answer.
+
+    Example:
+        >>> _repeated(["Yes.", " yes. ", "no", ""])
+        [True, True, False, False]
+    """
     plain = [" ".join(text.casefold().split()) for text in texts]
     counts = Counter(plain)
     return [counts[text] > 1 for text in plain]

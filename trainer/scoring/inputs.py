@@ -1,4 +1,4 @@
-"""The files of a recipe's eval section: what the result of `trainer eval` depends on."""
+"""List the files that the result of `trainer eval` depends on."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _suite_files(suite: Suite) -> Iterator[tuple[str, Path]]:
     graders = [*suite.graders, *(grader for part in (*suite.items, *suite.sources) for grader in _graders(part))]
     for grader in graders:
         yield from _grader_files(f"eval.suites.{suite.name}", grader)
-    for place, source in enumerate(suite.sources):
+    for index, source in enumerate(suite.sources):
         path = source.path if isinstance(source, ItemFile) else source.include_path
-        yield from _files(f"eval.suites.{suite.name}.{place}", Path(path))
+        yield from _files(f"eval.suites.{suite.name}.{index}", Path(path))
 
 
 def _grader_files(label: str, grader: Grader) -> Iterator[tuple[str, Path]]:

@@ -1,12 +1,13 @@
-"""What is asked, what was answered, and how good that was."""
+"""Hold questions, prompts, answers and grades."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import cast
 
-Message = dict[str, Any]
-Failure = Literal["format", "style", "knowledge", "refusal", "other"]
+from trainer.data.records.kinds import Message, Record, Tool, ToolCall
+from trainer.shapes.scores import FailureKind
 
 
 @dataclass(frozen=True)
@@ -19,43 +20,43 @@ class Question:
     """The conversation before the answer."""
     reference: str | None
     """The right answer as text; None where only a grader's own keys say what is right."""
-    row: dict[str, Any] = field(default_factory=dict)
-    """The whole row or item: metadata, `tools`, `chat_template_kwargs`, keys that graders read."""
+    row: Mapping[str, object] = field(default_factory=dict)
+    """The row or item: metadata, `tools`, `chat_template_kwargs`, keys that graders read."""
     group: str = ""
     """Rows that share a prompt or a named field; statistics resample groups, not rows."""
     reference_message: Message | None = None
     """The right answer as a message, with its tool calls."""
     reference_tokens: int = 0
-    """Tokens of the right answer as the template writes it, reasoning and all; 0 where it is not known."""
+    """Tokens of the right answer as the template writes it, with its reasoning; 0 where it is not counted."""
 
     @property
-    def calls(self) -> list[Any]:
+    def calls(self) -> list[ToolCall]:
         """Return the tool calls of the right answer, as its message holds them."""
-        return list((self.reference_message or {}).get("tool_calls") or [])
+        return (self.reference_message.get("tool_calls") or []) if self.reference_message else []
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said."""
+    """A model's answer."""
 
     text: str
     num_tokens: int
     finished: bool
-    """It ended by itself, not at the limit."""
+    """The model ended it, not the limit."""
     prompt_tokens: int = 0
-    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_calls: tuple[object, ...] = ()
     """Calls as an endpoint reports them; local models write theirs into the text."""
     repaired: bool = False
     """The first answer was invalid and this is the second attempt."""
     first_text: str | None = None
     """The invalid first answer, where there was a second attempt."""
     content: str | None = None
-    """What follows the reasoning; None where the answer is content alone. Empty where the reasoning never ends."""
+    """The answer after its reasoning; None where there is no reasoning. Empty where the reasoning never ends."""
     reasoning: str = ""
 
     @property
     def final(self) -> str:
-        """What was answered, without reasoning: what is graded, and given to whoever asked."""
+        """Return the answer without its reasoning."""
         return self.text if self.content is None else self.content
 
 
@@ -75,29 +76,30 @@ class Grade:
     score: float
     """0 (wrong) to 1 (right); other scales where the grader's docstring says so."""
     reason: str = ""
-    """What is wrong; empty at full score."""
-    failure: Failure | None = None
+    """The mistake; empty at full score."""
+    failure: FailureKind | None = None
     """Kind of failure, None at full score."""
 
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """What is sent to a model for one question."""
+    """A prompt as it is sent to a model."""
 
     messages: list[Message]
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    tools: list[Tool] = field(default_factory=list)
+    chat_template_kwargs: dict[str, object] = field(default_factory=dict)
 
-    def as_row(self) -> dict[str, Any]:
-        """Return what a renderer takes."""
+    def as_row(self) -> Record:
+        """Return the tools and template arguments as a row, for a renderer."""
         return {"tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
 
 
-def asked_by(question: Question) -> PromptRequest:
-    """Return what is sent for a question as it stands."""
-    row = question.row
-    return PromptRequest(question.messages, row.get("tools") or [], row.get("chat_template_kwargs") or {})
+def prompt_of(question: Question, messages: list[Message] | None = None) -> PromptRequest:
+    """Return a question as a prompt, with other messages where they are given."""
+    row = cast("Record", question.row)  # canonical keys keep their types beside the free columns
+    messages = question.messages if messages is None else messages
+    return PromptRequest(messages, row.get("tools") or [], row.get("chat_template_kwargs") or {})
 
 
 ANSWER_KIND = "answer_kind"
-"""Field of a question's row that says what its answer is, `call` or `text`: for `when` and `slices`."""
+"""Field of a question's row that names the kind of its answer, `call` or `text`: for `when` and `slices`."""

@@ -1,8 +1,8 @@
-"""The forgetting meter: how far tuning moved the model on prompts that have nothing to do with the task.
+"""Measure forgetting: how far tuning moved the model on prompts that have nothing to do with the task.
 
-The base model answers general prompts. Its own answers are the yardstick: how differently the tuned model would go on
-at each of their tokens (KL divergence), how much less likely it finds them (loss), and how often its own answers to
-the same prompts come in the form of the task (format leak), refuse, are in another language or are all the same.
+The base model answers general prompts. At each token of these answers the tuned model is compared with it: by the KL
+divergence of the next token and by the loss. The tuned model also answers the prompts itself: how often in the form of
+the task (format leak), with a refusal, in another language, or with one text for all.
 
 Source: forward KL to the base as measure of forgetting: Kalajdzievski, arXiv 2401.05605; Shenfeld et al., RL's Razor,
 arXiv 2509.04259.
@@ -14,25 +14,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from trainer.errors import DataError
-from trainer.scoring.generation.likelihood import Floats
 from trainer.scoring.graders import is_json, mostly_json
 from trainer.scoring.habits import habit_evidence
+from trainer.scoring.statistics.inference import Floats
 from trainer.scoring.statistics.measurements import Evidence
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 JSON_OPENINGS = ('{"', "[{", '["')
 MAX_LABELS = 200
-"""Up to so many different answers a task counts as choosing from a closed set."""
+"""Most different answers of a task that chooses from a closed set."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How the tuned model sees the base's answers; one value a prompt."""
+    """How the tuned model sees the base's answers, one value per prompt."""
 
     kl: Floats
     """Summed KL(base || tuned) over the answer's tokens, in nats."""
@@ -70,31 +74,32 @@ class Yardstick:
         self.losses = np.zeros(len(self.rows))
         self._shape = (0, 0)
 
-    def record(self, base: Any) -> None:
+    def record(self, base: PreTrainedModel | PeftModel) -> None:
         """Write the base's log-probabilities, (all answer tokens, V) float32."""
-        kept: np.memmap[Any, Any] | None = None
+        stored: np.memmap | None = None
         start = 0
         for index, (prompt, answer) in enumerate(self.rows):
             log_probs = _answer_log_probs(base, prompt, answer)
             self.losses[index] = _loss(log_probs, answer)
-            if kept is None:
+            if stored is None:
                 self._shape = (int(self.counts.sum()), log_probs.shape[1])
-                kept = np.memmap(self.path, dtype=np.float32, mode="w+", shape=self._shape)
-            kept[start : start + len(answer)] = log_probs.cpu().numpy()
+                stored = np.memmap(self.path, dtype=np.float32, mode="w+", shape=self._shape)
+            stored[start : start + len(answer)] = log_probs.cpu().numpy()
             start += len(answer)
 
-    def drift(self, tuned: Any) -> Drift:
-        """Compare another model with what was recorded."""
-        if not self.rows:  # the base had nothing to say: there is no yardstick
+    def drift(self, tuned: PreTrainedModel | PeftModel) -> Drift:
+        """Compare a model with the recorded distributions."""
+        if not self.rows:  # the base answered nothing
             return Drift(*np.zeros((3, 0)))
-        kept = np.memmap(self.path, dtype=np.float32, mode="r", shape=self._shape)
+        stored = np.memmap(self.path, dtype=np.float32, mode="r", shape=self._shape)
         kl, losses = np.zeros(len(self.rows)), np.zeros(len(self.rows))
         start = 0
         for index, (prompt, answer) in enumerate(self.rows):
             log_q = _answer_log_probs(tuned, prompt, answer)
-            log_p = torch.from_numpy(np.array(kept[start : start + len(answer)])).to(log_q.device)
+            log_p = torch.from_numpy(np.array(stored[start : start + len(answer)])).to(log_q.device)
             width = min(log_p.shape[1], log_q.shape[1])  # new tokens may have widened the tuned vocabulary
             log_p, log_q_shared = log_p[:, :width].double(), log_q[:, :width].double()
+            # forward KL: sum over tokens and words of p (log p - log q)
             kl[index] = float((log_p.exp() * (log_p - log_q_shared)).sum())
             losses[index] = _loss(log_q, answer)
             start += len(answer)
@@ -112,38 +117,36 @@ class RetentionMeter:
         self.answers: dict[str, list[str]] = {}
         """By model, its own answers to the prompts."""
 
-    def record(self, base: Any) -> None:
-        """Keep what the base model says."""
+    def record(self, base: PreTrainedModel | PeftModel) -> None:
+        """Store the base's distributions."""
         self.yardstick.record(base)
 
-    def compare(self, tuned: Any) -> None:
+    def compare(self, tuned: PreTrainedModel | PeftModel) -> None:
         """Measure how the tuned model differs."""
         self.drift = self.yardstick.drift(tuned)
         self.yardstick.path.unlink(missing_ok=True)
 
     def evidence(self, is_task: Callable[[str], bool] | None) -> dict[str, dict[str, Evidence]]:
-        """Return what was found, by metric and arm.
+        """Return the evidence by metric and arm.
 
         Args:
             is_task: Tells whether an answer has the form of the task; None where the task has none of its own.
         """
-        found: dict[str, dict[str, Evidence]] = {}
+        evidence: dict[str, dict[str, Evidence]] = {}
         if self.drift is not None and len(self.drift.counts):
-            found["kl"] = {"tuned": Evidence("ratio", self.drift.kl, self.drift.counts, bounded=False)}
-            found["loss_change"] = {
-                "tuned": Evidence("ratio", self.drift.loss_change, self.drift.counts, bounded=False)
-            }
+            for metric, totals in (("kl", self.drift.kl), ("loss_change", self.drift.loss_change)):
+                evidence[metric] = {"tuned": Evidence("ratio", totals, self.drift.counts, bounded=False)}
         if is_task is not None:
-            found["format_leak_rate"] = {
+            evidence["format_leak_rate"] = {
                 arm: Evidence("share", np.array([float(is_task(text)) for text in answers]))
                 for arm, answers in self.answers.items()
             }
         if self.answers:
-            found |= habit_evidence(self.prompts, self.answers)
-        return found
+            evidence |= habit_evidence(self.prompts, self.answers)
+        return evidence
 
 
-def _answer_log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+def _answer_log_probs(model: PreTrainedModel | PeftModel, prompt: list[int], answer: list[int]) -> torch.Tensor:
     """Return (T, V) float32 log-probabilities at the tokens of the answer."""
     device = next(model.parameters()).device
     ids = torch.tensor([[*prompt, *answer]], device=device)
@@ -153,8 +156,8 @@ def _answer_log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch
 
 
 def _loss(log_probs: torch.Tensor, answer: list[int]) -> float:
-    picked = log_probs[torch.arange(len(answer)), torch.tensor(answer, device=log_probs.device)]
-    return -float(picked.double().sum())
+    of_answer = log_probs[torch.arange(len(answer)), torch.tensor(answer, device=log_probs.device)]
+    return -float(of_answer.double().sum())
 
 
 def task_format(references: Sequence[str]) -> Callable[[str], bool] | None:

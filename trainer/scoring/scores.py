@@ -1,27 +1,41 @@
-"""Everything that was measured as eval/scores.json, eval/predictions.jsonl and the evidence of the gates."""
+"""Write measurements as eval/scores.json, eval/predictions.jsonl and eval/gates.json."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import get_args
 
 import numpy as np
 
 from trainer.recipe.gates import Gate
-from trainer.scoring.gates.judge import RATES, judge
+from trainer.scoring.gates.judge import judge
 from trainer.scoring.graders.calls import Calls, calls_of, read_calls
-from trainer.scoring.question import Question
-from trainer.scoring.results import Marked, Panel
-from trainer.scoring.statistics.comparisons import sentence
-from trainer.scoring.statistics.intervals import holm
+from trainer.scoring.results import ArmResults, Panel, Selection
+from trainer.scoring.statistics.comparisons import corrected_p_values
 from trainer.scoring.statistics.measurements import Evidence, difference, score
+from trainer.scoring.statistics.wording import comparison_of
+from trainer.shapes.gates import GateResult
+from trainer.shapes.predictions import AnswerCall, ArmAnswer, Prediction
+from trainer.shapes.scores import (
+    ArmComparison,
+    ArmFacts,
+    FrequentReference,
+    FrequentText,
+    MetricDescription,
+    Rate,
+    RetentionScores,
+    Scores,
+    SuiteScores,
+)
+
+EXCERPT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
 class EvalMeasurements:
-    """What the eval stage has found."""
+    """All that the eval stage measured."""
 
     panel: Panel
     """The held-out rows."""
@@ -35,7 +49,7 @@ class EvalMeasurements:
     """Fields that are scored apart."""
 
 
-def scores_of(measured: EvalMeasurements) -> dict[str, Any]:
+def scores_of(measured: EvalMeasurements) -> Scores:
     """Return eval/scores.json."""
     panel = measured.panel
     return {
@@ -43,70 +57,16 @@ def scores_of(measured: EvalMeasurements) -> dict[str, Any]:
         "heldout_rows": measured.heldout_rows,
         "metrics": _descriptions(panel),
         "arms": panel.scores(),
-        "facts": {arm: _facts(panel, arm) for arm in panel.arms},
+        "facts": {arm: _facts(results) for arm, results in panel.arms.items()},
         "comparisons": panel.comparisons(_pairs(panel)),
         "slices": panel.slices(measured.slices),
         "suites": {name: suite_scores(suite, must_pass) for name, must_pass, suite in measured.suites},
-        "retention": _retention(panel, measured.retention),
-        "most_frequent_answer": _most_frequent([question.reference or "" for question in panel.questions]),
+        "retention": _retention(measured.retention, panel.seed),
+        "most_frequent_answer": _frequent_reference([question.reference or "" for question in panel.questions]),
     }
 
 
-def _most_frequent(references: Sequence[str]) -> dict[str, Any] | None:
-    """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
-    commonest = _commonest(references)
-    return commonest and {"text": commonest["text"], "exact_match": commonest["share"]}
-
-
-def _descriptions(panel: Panel) -> dict[str, dict[str, str]]:
-    """Tell reports how each grader's mark, and each task's, is written and which way is good."""
-    tasks = {
-        name: {"unit": "share" if rows.kind == "share" else "number", "better": "higher"}
-        for results in panel.arms.values()
-        for name, rows in results.measured.items()
-        if rows.ids is not None  # only what a task measured has names of its own
-    }
-    return tasks | {
-        name: {
-            "unit": "share" if grader.is_share or name in _shares(panel) else "number",
-            "better": "higher" if grader.higher_is_better else "lower",
-        }
-        for name, grader in panel.graders.items()
-    }
-
-
-def _shares(panel: Panel) -> set[str]:
-    """Return the metrics that are an F1 over all rows."""
-    return {name for results in panel.arms.values() for name in results.counts}
-
-
-def _facts(panel: Panel, arm: str) -> dict[str, Any]:
-    results = panel.arms[arm]
-    if not results.answers:
-        return dict(results.facts)
-    counted = {"valid": panel.valid(arm), "failures": panel.failures(arm)}
-    return results.facts | counted | {"most_frequent_answer": _commonest(results.texts)}
-
-
-def _commonest(texts: Sequence[str]) -> dict[str, Any] | None:
-    """Return the text that an arm answers most often and the share of questions that get it; None if none repeats."""
-    counts = Counter(text.strip() for text in texts)
-    if not counts or max(counts.values()) == 1:
-        return None
-    text, count = counts.most_common(1)[0]
-    return {"text": text[:200], "share": count / len(texts)}
-
-
-def _pairs(panel: Panel) -> list[tuple[str, str]]:
-    """Return the arms that are compared: each with base, and what is tuned with every prompted one."""
-    arms = list(panel.arms)
-    found = [(arm, "base") for arm in arms if arm != "base" and "base" in arms]
-    is_prompted = {arm: bool(panel.arms[arm].facts.get("prompted")) for arm in arms}
-    tuned = [arm for arm in arms if panel.arms[arm].facts.get("model") == "tuned"]
-    return found + [(arm, other) for arm in tuned for other in arms if is_prompted[other]]
-
-
-def suite_scores(panel: Panel, must_pass: bool) -> dict[str, Any]:
+def suite_scores(panel: Panel, must_pass: bool) -> SuiteScores:
     """Return what eval/scores.json says about one suite."""
     return {
         "must_pass": must_pass,
@@ -117,105 +77,176 @@ def suite_scores(panel: Panel, must_pass: bool) -> dict[str, Any]:
     }
 
 
-def _retention(panel: Panel, evidence: Mapping[str, Mapping[str, Evidence]]) -> dict[str, Any] | None:
+def _frequent_reference(references: Sequence[str]) -> FrequentReference | None:
+    """Return the best that one constant answer could do on these rows: the score of knowing nothing."""
+    frequent = _frequent_text(references)
+    return {"text": frequent["text"], "exact_match": frequent["share"]} if frequent else None
+
+
+def _frequent_text(texts: Sequence[str]) -> FrequentText | None:
+    """Return the text that an arm answers most often and the share of questions that get it; None if none repeats.
+
+    Example:
+        >>> _frequent_text(["yes", "no", " yes", "no", "yes"])
+        {'text': 'yes', 'share': 0.6}
+    """
+    counts = Counter(text.strip() for text in texts)
+    if not counts or max(counts.values()) == 1:
+        return None
+    text, count = counts.most_common(1)[0]
+    return {"text": text[:EXCERPT_CHARACTERS], "share": count / len(texts)}
+
+
+def _descriptions(panel: Panel) -> dict[str, MetricDescription]:
+    """Tell reports how each grader's mark, and each task's, is written and which way is good."""
+    tasks: dict[str, MetricDescription] = {
+        name: {"unit": "share" if evidence.kind == "share" else "number", "better": "higher"}
+        for results in panel.arms.values()
+        for name, evidence in results.measured.items()
+        if evidence.ids is not None  # only the metrics of tasks name their rows
+    }
+    f1_metrics = {name for results in panel.arms.values() for name in results.counts}
+    return tasks | {
+        name: {
+            "unit": "share" if grader.is_share or name in f1_metrics else "number",
+            "better": "higher" if grader.higher_is_better else "lower",
+        }
+        for name, grader in panel.graders.items()
+    }
+
+
+def _facts(results: ArmResults) -> ArmFacts:
+    if not results.answers:
+        return results.facts
+    return {
+        **results.facts,
+        "valid": results.valid(),
+        "failures": results.failures(),
+        "most_frequent_answer": _frequent_text(results.texts),
+    }
+
+
+def _pairs(panel: Panel) -> list[tuple[str, str]]:
+    """Return the arms that are compared: each with base, and the tuned ones with every prompted one."""
+    arms = panel.arms
+    with_base = [(arm, "base") for arm in arms if arm != "base" and "base" in arms]
+    prompted = [arm for arm, results in arms.items() if results.facts.get("prompted")]
+    tuned = [arm for arm, results in arms.items() if results.facts.get("model") == "tuned"]
+    return with_base + [(arm, peer) for arm in tuned for peer in prompted]
+
+
+# Forgetting
+
+
+def _retention(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> RetentionScores | None:
     if not evidence:
         return None
-    found: dict[str, Any] = {}
-    for metric, arms in evidence.items():
-        scored = {arm: score(rows, panel.seed) for arm, rows in arms.items()}
-        found[metric] = scored if metric in RATES else scored["tuned"]
-    return found | {"comparisons": list(_rate_comparisons(evidence, panel.seed))}
+    retention: RetentionScores = {"comparisons": _rate_comparisons(evidence, seed)}
+    if "kl" in evidence:
+        retention["kl"] = score(evidence["kl"]["tuned"], seed)
+    if "loss_change" in evidence:
+        retention["loss_change"] = score(evidence["loss_change"]["tuned"], seed)
+    rates: tuple[Rate, ...] = get_args(Rate)
+    for rate in rates:
+        if rate in evidence:
+            retention[rate] = {arm: score(rows, seed) for arm, rows in evidence[rate].items()}
+    return retention
 
 
-def _rate_comparisons(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> Iterator[dict[str, Any]]:
-    """Yield tuned minus base of each rate on the same general prompts, corrected for there being several rates."""
-    pairs = {metric: evidence[metric] for metric in RATES if {"base", "tuned"} <= set(evidence.get(metric) or {})}
-    differences = {metric: difference(arms["tuned"], arms["base"], seed) for metric, arms in pairs.items()}
-    corrected = holm([entry["p_value"] for entry in differences.values()])
-    for (metric, entry), p_value in zip(differences.items(), corrected, strict=True):
-        entry |= {"arm": "tuned", "vs": "base", "metric": metric, "holm_p_value": p_value}
-        yield entry | {"sentence": sentence(entry, first="tuned", second="base", lower_is_better=True)}
+def _rate_comparisons(evidence: Mapping[str, Mapping[str, Evidence]], seed: int) -> list[ArmComparison]:
+    """Return tuned minus base of each rate on the same general prompts, corrected for there being several rates."""
+    rates = [rate for rate in get_args(Rate) if {"base", "tuned"} <= set(evidence.get(rate) or {})]
+    differences = [difference(evidence[rate]["tuned"], evidence[rate]["base"], seed) for rate in rates]
+    return [
+        comparison_of(entry, "tuned", "base", rate, p_value=p_value, lower_is_better=rates)
+        for rate, entry, p_value in zip(rates, differences, corrected_p_values(differences), strict=True)
+    ]
+
+
+# Gates
 
 
 def judge_gates(
-    gates: Sequence[Gate], measured: EvalMeasurements, scores: Mapping[str, Any], prompted: Sequence[str]
-) -> list[dict[str, Any]]:
+    gates: Sequence[Gate], measured: EvalMeasurements, scores: Scores, prompted: Sequence[str]
+) -> list[GateResult]:
     """Return eval/gates.json.
 
     Args:
         gates: Of the recipe.
-        measured: What was found.
+        measured: All measurements.
         scores: The same as eval/scores.json.
         prompted: Arms among which `best_prompted` chooses.
     """
     suites = {name: panel for name, _, panel in measured.suites}
 
-    def lookup(arm: str, metric: str, suite: str | None, where: dict[str, str] | None) -> Evidence | None:
-        panel = measured.panel if suite is None else suites.get(suite)
-        if panel is None:
-            return None
-        if suite is None and where is None and metric in measured.retention:
-            return measured.retention[metric].get(arm)
-        rows = _common(panel, metric)
-        for name, value in (where or {}).items():
-            rows = panel.rows_of(name, value) if rows is None else rows & panel.rows_of(name, value)
-        return panel.evidence(arm, metric, rows)
+    def lookup(arm: str, gate: Gate) -> Evidence | None:
+        if gate.suite is None and gate.slice is None and gate.metric in measured.retention:
+            return measured.retention[gate.metric].get(arm)
+        panel = measured.panel if gate.suite is None else suites.get(gate.suite)
+        return None if panel is None else panel.evidence(arm, gate.metric, _rows(panel, gate))
 
-    lower = measured.panel.lower_is_better.union(*(panel.lower_is_better for panel in suites.values()))
-    seed = measured.panel.seed
-    return judge(gates, scores, lookup, prompted=prompted, lower_is_better=lower, seed=seed)
+    panels = [measured.panel, *suites.values()]
+    lower = {metric for panel in panels for metric in panel.lower_is_better}
+    return judge(gates, scores, lookup, prompted=prompted, lower_is_better=lower, seed=measured.panel.seed)
 
 
-def _common(panel: Panel, metric: str) -> Marked | None:
-    """Return the questions on which every arm has a mark, so that arms can be compared; None where all have."""
-    marks = [results.marks(metric) for results in panel.arms.values() if metric in results.grades]
-    if not marks:
-        return None
-    found: Marked = np.asarray(~np.isnan(np.stack(marks)).any(axis=0))
-    return None if found.all() else found
+def _rows(panel: Panel, gate: Gate) -> Selection | None:
+    """Return the questions that a gate looks at; None where these are all.
+
+    Only questions on which every arm has a mark count, so that arms can be compared.
+    """
+    applies = [results.applies(gate.metric) for results in panel.arms.values() if gate.metric in results.grades]
+    parts = [np.logical_and.reduce(applies)] if applies else []
+    parts = [rows for rows in parts if not rows.all()]
+    parts += [panel.rows_of(name, value) for name, value in (gate.slice or {}).items()]
+    return np.logical_and.reduce(parts) if parts else None
 
 
-def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield one line a question with the answer and the grades of every arm."""
-    for place, question in enumerate(panel.questions):
-        yield {
+# Answers
+
+
+def predictions(panel: Panel, slices: Sequence[str]) -> Iterator[Prediction]:
+    """Yield one line per question with the answer and the grades of every arm."""
+    for index, question in enumerate(panel.questions):
+        source, line = question.row.get("source"), question.row.get("line")
+        prediction: Prediction = {
             "id": question.id,
-            "source": question.row.get("source"),
-            "line": question.row.get("line"),
+            "source": source if isinstance(source, str) else None,
+            "line": line if isinstance(line, int) else None,
             "group": question.group,
             "messages": question.messages,
             "reference": question.reference,
-            **_reference_calls(question),
             "reference_tokens": question.reference_tokens,
             "slices": {name: question.row.get(name) for name in slices},
-            "answers": {arm: _answer(panel, arm, place) for arm, found in panel.arms.items() if found.answers},
+            "answers": {arm: _answer(results, index) for arm, results in panel.arms.items() if results.answers},
         }
+        if question.calls:  # readers need not know how a template writes them
+            prediction["reference_calls"] = _as_json(calls_of(question.calls))
+        yield prediction
 
 
-def _answer(panel: Panel, arm: str, place: int) -> dict[str, Any]:
-    results = panel.arms[arm]
-    answer, grades = results.answers[place], {name: marks[place] for name, marks in results.grades.items()}
-    found = {
+def _answer(results: ArmResults, index: int) -> ArmAnswer:
+    answer = results.answers[index]
+    grades = {name: grade for name, marks in results.grades.items() if (grade := marks[index]) is not None}
+    entry: ArmAnswer = {
         "text": answer.text,
         "num_tokens": answer.num_tokens,
         "prompt_tokens": answer.prompt_tokens,
         "finished": answer.finished,
-        "grades": {name: grade.score for name, grade in grades.items() if grade is not None},
-        "reasons": {name: grade.reason for name, grade in grades.items() if grade is not None and grade.reason},
-        "failure": panel.failure(arm, place),
+        "grades": {name: grade.score for name, grade in grades.items()},
+        "reasons": {name: grade.reason for name, grade in grades.items() if grade.reason},
+        "failure": results.failure(index),
     }
-    if panel.questions[place].calls:
-        found["calls"] = _written(calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text))
-    found |= {} if answer.content is None else {"content": answer.content}
-    return found | ({"first_text": answer.first_text} if answer.repaired else {})
+    if results.questions[index].calls:
+        entry["calls"] = _as_json(calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text))
+    if answer.content is not None:
+        entry["content"] = answer.content
+    if answer.first_text is not None:
+        entry["first_text"] = answer.first_text
+    return entry
 
 
-def _reference_calls(question: Question) -> dict[str, Any]:
-    """Return the expected calls, so that readers need not know how a template writes them."""
-    return {"reference_calls": _written(calls_of(question.calls))} if question.calls else {}
-
-
-def _written(calls: Calls) -> list[dict[str, Any]] | None:
+def _as_json(calls: Calls) -> list[AnswerCall] | None:
     """Return calls as JSON; None for a text that is no call or a broken one."""
     if calls.broken or not calls.calls:
         return None

@@ -24,23 +24,26 @@ from trainer.recipe.load import load_suite
 from trainer.recipe.model import ModelSection
 from trainer.render.terminal import suites_table
 from trainer.rundir import cache_dir, read_json, read_json_lines, write_json
-from trainer.scoring.gates.judge import LOWER_IS_BETTER
+from trainer.scoring.gates.metrics import LOWER_IS_BETTER
 from trainer.scoring.generation.endpoint import EndpointModel
 from trainer.scoring.generation.local import LocalModel
 from trainer.scoring.generation.responders import EndpointResponder, LocalResponder, PromptEncoder, Responder
 from trainer.scoring.graders import GraderServices
 from trainer.scoring.lm_eval import add_tasks, read_suite
-from trainer.scoring.measure import Settings, measure
-from trainer.scoring.question import asked_by
+from trainer.scoring.measure import ArmRun
+from trainer.scoring.question import prompt_of
 from trainer.scoring.questions.suite import SuiteItems, refuse_same_names
-from trainer.scoring.results import ArmResults, Panel
+from trainer.scoring.results import Panel
 from trainer.scoring.scores import predictions, suite_scores
-from trainer.scoring.statistics.comparisons import sentence, with_holm
+from trainer.scoring.statistics.comparisons import corrected_p_values
 from trainer.scoring.statistics.measurements import Evidence, Kind, difference
+from trainer.scoring.statistics.wording import comparison_of
+from trainer.shapes.predictions import Prediction
+from trainer.shapes.scores import ArmComparison, Scores, SuiteScores
 from trainer.tokens.chat import Renderer
 
 ARM = "model"
-SETTINGS = Settings(latency_rows=0, concurrency=8)
+CONCURRENCY = 8
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
         HardwareError: The model cannot be loaded, or an address does not answer.
         GateError: An item of a suite that says `must_pass` is wrong.
     """
-    scores: dict[str, Any] = {}
-    answers: list[dict[str, Any]] = []
+    scores: dict[str, SuiteScores] = {}
+    answers: list[Prediction] = []
     wrong: list[str] = []
     read = [read_suite(load_suite(path)) for path in suites]
     refuse_same_names([items.suite for items in read])
@@ -110,7 +113,7 @@ class _Opened:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.tokens: PromptEncoder | None = None
+        self.encoder: PromptEncoder | None = None
         self.stores: set[Path] = set()
         if target.is_address:
             return
@@ -122,31 +125,31 @@ class _Opened:
         has_tokenizer = self.adapter is not None and (folder / "tokenizer_config.json").is_file()
         tokenizer_section = ModelSection(name_or_path=target.location) if has_tokenizer else section
         self.tokenizer = load_tokenizer(tokenizer_section, cache_dir())
-        self.tokens = PromptEncoder(Renderer(self.tokenizer))
+        self.encoder = PromptEncoder(Renderer(self.tokenizer))
         model: PreTrainedModel = load_model(section, cache_dir(), dtype=precision(section, None).weights)
         if self.adapter is not None:
             model = PeftModel.from_pretrained(model, str(self.adapter))
         self.model = model.eval()
 
-    def speaker(self, max_new_tokens: int) -> Responder:
+    def responder(self, max_new_tokens: int) -> Responder:
         if self.target.is_address:
             key = hashlib.sha256(f"{self.target}{max_new_tokens}".encode()).hexdigest()
             store = cache_dir() / "answers" / f"alone-{key}.jsonl"
             self.stores.add(store)
             section = Endpoint(base_url=self.target.location, name=self.target.name or "default")
-            model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=SETTINGS.concurrency)
+            model = EndpointModel(section, max_new_tokens=max_new_tokens, concurrency=CONCURRENCY)
             return EndpointResponder(model, None, store=store, max_context=None)
-        assert self.tokens is not None
+        assert self.encoder is not None
         local = LocalModel(
             self.model,
             self.tokenizer,
             stop_ids=self._stop_ids(),
             max_new_tokens=max_new_tokens,
-            form=self.tokens.form,
+            form=self.encoder.form,
             say=Console(stderr=True, highlight=False).print,
         )
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        return LocalResponder(local, self.tokens, store=None, max_context=limit)
+        return LocalResponder(local, self.encoder, store=None, max_context=limit)
 
     def weights(self, suite: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Return model and tokenizer.
@@ -193,64 +196,48 @@ def _base_of(folder: Path, configured: str | None) -> str:
 def _measure(opened: _Opened, items: SuiteItems) -> Panel:
     panel = Panel(items.questions, items.metrics, seed=0)
     if items.questions:
-        panel.arms[ARM] = _answered(opened, items)
+        prompts = [prompt_of(question) for question in items.questions]
+        services = GraderServices(embed=load_embedder)
+        responder = opened.responder(items.suite.max_new_tokens)
+        ArmRun(Arm(name=ARM), responder, panel, prompts, items.graders, services, opened.encoder).measure()
     if items.tasks:
         model, tokenizer = opened.weights(items.suite.name)
         add_tasks(panel.results(ARM), items.tasks, model, tokenizer)
     return panel
 
 
-def _answered(opened: _Opened, items: SuiteItems) -> ArmResults:
-    return measure(
-        Arm(name=ARM),
-        opened.speaker(items.suite.max_new_tokens),
-        items.questions,
-        [asked_by(question) for question in items.questions],
-        items.graders,
-        helps=GraderServices(embed=load_embedder),
-        tokens=opened.tokens,
-        settings=SETTINGS,
-        told=lambda: None,
-    )
-
-
 # Two runs
 
 
-def compare_runs(first: Path, second: Path) -> list[dict[str, Any]]:
+def compare_runs(first: Path, second: Path) -> list[ArmComparison]:
     """Compare the tuned answers of two runs on the held-out rows that both have.
 
     Returns:
-        One comparison a metric, first less second.
+        One comparison per metric, first less second.
 
     Raises:
         StageError: A run is not evaluated, or they share no rows.
     """
-    first_answers, second_answers = _tuned(first), _tuned(second)
-    shared = [key for key in first_answers if key in second_answers]
+    runs = _tuned(first), _tuned(second)
+    shared = [key for key in runs[0] if key in runs[1]]
     if not shared:
         raise StageError(
             f"{first} and {second} share no held-out row", hint="compare runs on the same data and data.split.seed"
         )
-    scores = read_json(first / "eval" / "scores.json")
-    comparisons = []
+    scores: Scores = read_json(first / "eval" / "scores.json")
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
-    for metric in dict.fromkeys(metric for key in shared for metric in first_answers[key]["grades"]):
-        common = [
-            key for key in shared if metric in first_answers[key]["grades"] and metric in second_answers[key]["grades"]
-        ]
+    differences = {}
+    for metric in dict.fromkeys(metric for key in shared for metric in runs[0][key]["grades"]):
+        common = [key for key in shared if all(metric in answers[key]["grades"] for answers in runs)]
         if common:
-            comparisons.append(
-                {"metric": metric} | difference(*_evidence((first_answers, second_answers), metric, common), seed=0)
-            )
-    return [_with_sentence(comparison, names, scores) for comparison in with_holm(comparisons)]
-
-
-def _with_sentence(comparison: dict[str, Any], names: tuple[str, str], scores: dict[str, Any]) -> dict[str, Any]:
-    metric = comparison["metric"]
-    described = (scores.get("metrics") or {}).get(metric, {}).get("better")
-    lower = described == "lower" or metric in LOWER_IS_BETTER
-    return comparison | {"sentence": sentence(comparison, first=names[0], second=names[1], lower_is_better=lower)}
+            differences[metric] = difference(*_evidence(runs, metric, common), seed=0)
+    descriptions = scores.get("metrics") or {}
+    lower = LOWER_IS_BETTER.union(name for name, described in descriptions.items() if described["better"] == "lower")
+    p_values = corrected_p_values(list(differences.values()))
+    return [
+        comparison_of(result, *names, metric, p_value=p_value, lower_is_better=lower)
+        for (metric, result), p_value in zip(differences.items(), p_values, strict=True)
+    ]
 
 
 def _tuned(run: Path) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from trainer.errors import DataError, HardwareError
 from trainer.recipe.gates import Gate
 from trainer.recipe.suite import LmEvalTasks, Suite
 from trainer.scoring import lm_eval
-from trainer.scoring.lm_eval import TaskResults, _collected, add_tasks, read_suite, run_tasks
+from trainer.scoring.lm_eval import TaskResults, _collect, add_tasks, read_suite, run_tasks
 from trainer.scoring.results import Panel
 from trainer.scoring.scores import EvalMeasurements, judge_gates, scores_of
 
@@ -36,7 +36,7 @@ def sample(place: int, **marks: Any) -> dict[str, Any]:
 
 
 def test_what_is_a_mean_over_items_has_its_items_and_the_rest_is_a_figure() -> None:
-    found = _collected(
+    found = _collect(
         {
             "results": {
                 "a": {"acc,none": 0.5, "acc_stderr,none": "N/A", "bleu,none": 12.5, "f,none": 0.2, "sample_len": 2},
@@ -56,7 +56,7 @@ def test_what_is_a_mean_over_items_has_its_items_and_the_rest_is_a_figure() -> N
 
 def test_filters_are_told_apart() -> None:
     samples = [sample(0, exact_match=1.0), {"doc_id": 0, "filter": "flexible", "exact_match": 0.0}]
-    found = _collected(
+    found = _collect(
         {
             "results": {"a": {"exact_match,none": 1.0, "exact_match,flexible": 0.0}},
             "samples": {"a": samples},
@@ -101,7 +101,7 @@ def test_tasks_are_scored_compared_and_gated_like_items(monkeypatch: pytest.Monk
     def found(tasks: LmEvalTasks, model: str, tokenizer: None) -> TaskResults:
         samples = [sample(place, acc=float(mark)) for place, mark in enumerate(right[model])]
         results = {"a": {"acc,none": float(right[model].mean()), "bleu,none": 12.5}}
-        return _collected({"results": results, "samples": {"a": samples}, "higher_is_better": {"a": {"acc": True}}})
+        return _collect({"results": results, "samples": {"a": samples}, "higher_is_better": {"a": {"acc": True}}})
 
     monkeypatch.setattr(lm_eval, "run_tasks", found)
     panel = Panel([], {}, seed=0)

@@ -22,9 +22,8 @@ from trainer.recipe.metrics import (
     ValidJson,
 )
 from trainer.scoring.gates.judge import judge
-from trainer.scoring.graders import GraderServices
-from trainer.scoring.measure import Settings, measure
-from trainer.scoring.question import Answer, PromptRequest, Question, Timing, asked_by
+from trainer.scoring.measure import ArmRun
+from trainer.scoring.question import Answer, PromptRequest, Question, Timing, prompt_of
 from trainer.scoring.results import ArmResults, Panel
 from trainer.scoring.statistics.measurements import Evidence
 
@@ -68,23 +67,16 @@ def run(
     speaker: Speaker, questions: list[Question], graders: list[list[Grader]], arm: Arm | None = None, **settings: int
 ) -> tuple[ArmResults, Panel]:
     """Measure, and return the results with the panel that holds them."""
-    told: list[int] = []
-    wanted = Settings(settings.get("latency_rows", 0), settings.get("concurrency", 2))
-    arm = arm or Arm(name="base")
-    found = measure(
-        arm,
-        speaker,
-        questions,
-        [asked_by(question) for question in questions],
-        graders,
-        helps=GraderServices(),
-        tokens=None,
-        settings=wanted,
-        told=lambda: told.append(1),
+    done: list[int] = []
+    metrics = {grader.title: grader for row in graders for grader in row}
+    panel = Panel(questions, metrics, 0)
+    prompts = [prompt_of(question) for question in questions]
+    arm_run = ArmRun(
+        arm or Arm(name="base"), speaker, panel, prompts, graders, on_answer=lambda: done.append(1), **settings
     )
-    assert len(told) >= len(questions)
-    metrics = {grader.title: grader for own in graders for grader in own}
-    return found, Panel(questions, metrics, 0, {arm.name: found})
+    results = arm_run.measure()
+    assert len(done) >= len(questions)
+    return results, panel
 
 
 def scores(found: ArmResults, metric: str) -> list[float | None]:
@@ -128,12 +120,12 @@ def test_an_answer_of_the_wrong_form_gets_one_more_attempt_and_both_are_counted(
 
     speaker = Speaker(say)
     questions = [ask(place, '{"a": 1}') for place in range(3)]
-    found, panel = run(speaker, questions, [[JsonFields(), ValidJson()]] * 3, Arm(name="base", repair=True))
+    found, _ = run(speaker, questions, [[JsonFields(), ValidJson()]] * 3, Arm(name="base", repair=True))
     assert scores(found, "valid_json") == [1.0, 0.0, 1.0] and found.facts["repairs"] == 2
     assert [answer.repaired for answer in found.answers] == [True, True, False] and len(speaker.asked) == 5
     assert found.answers[0].first_text == "oops"
     assert (found.answers[0].num_tokens, found.answers[0].prompt_tokens) == (4, 10)
-    assert panel.valid("base") == pytest.approx(2 / 3)
+    assert found.valid() == pytest.approx(2 / 3)
 
 
 def test_reasoning_is_cut_off_before_it_is_marked_and_before_a_repair() -> None:

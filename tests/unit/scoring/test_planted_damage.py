@@ -6,7 +6,6 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -85,11 +84,11 @@ def judged(tuned: Callable[[Question], str]) -> dict[str, str]:
         texts = [answer(question) for question in items.questions]
         answers = [Answer(text, 5, finished=True) for text in texts]
         marks = list(grade(grader, answers, items.questions, GraderServices(None, None, None)))  # type: ignore[arg-type]
-        panel.arms[arm] = ArmResults(answers, texts, grades={"plain_answer": marks})
+        panel.arms[arm] = ArmResults(arm, items.questions, items.metrics, answers, texts, {"plain_answer": marks})
     leak = leaked({arm: panel.arms[arm].texts[:32] for arm in panel.arms})
 
-    def rows(arm: str, metric: str, *_: Any) -> Evidence | None:
-        return leak[arm] if metric == "format_leak_rate" else panel.evidence(arm, metric)
+    def rows(arm: str, gate: Gate) -> Evidence | None:
+        return leak[arm] if gate.metric == "format_leak_rate" else panel.evidence(arm, gate.metric)
 
     gates = [gate for gate in recommended() if gate.metric in ("plain_answer", "format_leak_rate")]
     scores = {"suites": {"general": {"must_pass": False, "arms": panel.scores()}}}

@@ -3,13 +3,14 @@ import pytest
 
 from trainer.recipe.gates import Gate
 from trainer.recipe.metrics import ExactMatch, JsonFields, ValidJson
-from trainer.scoring.generation.responders import shared_prefix
+from trainer.scoring.generation.shared_prefix import common_length
 from trainer.scoring.question import Answer, Grade, Question, Timing
 from trainer.scoring.results import ArmResults, Panel, answer_evidence, latency_evidence
 from trainer.scoring.scores import EvalMeasurements, judge_gates, predictions, scores_of
 from trainer.scoring.statistics.measurements import Evidence
 
 NUM = 40
+GRADERS = {"exact_match": ExactMatch()}
 
 
 def question(place, **row):
@@ -19,17 +20,17 @@ def question(place, **row):
 def arm(right, *, model="base", prompted=False, failure="knowledge"):
     answers = [Answer("yes" if ok else "no", 3, True, 10) for ok in right]
     grades = [Grade(1.0) if ok else Grade(0.0, "wrong", failure) for ok in right]
-    results = ArmResults(answers, [answer.text for answer in answers], {"exact_match": grades})
+    questions = [question(place, topic="a" if place < 10 else "b") for place in range(len(right))]
+    texts = [answer.text for answer in answers]
+    results = ArmResults("arm", questions, dict(GRADERS), answers, texts, {"exact_match": grades})
     results.measured = answer_evidence(answers, [f"g{place}" for place in range(len(right))])
     results.facts = {"model": model, "prompted": prompted}
     return results
 
 
 def panel(**arms):
-    found = Panel([question(place, topic="a" if place < 10 else "b") for place in range(NUM)], {}, seed=0)
-    found.graders = {"exact_match": ExactMatch()}
-    found.arms = arms
-    return found
+    questions = [question(place, topic="a" if place < 10 else "b") for place in range(NUM)]
+    return Panel(questions, dict(GRADERS), 0, arms)
 
 
 def measured(found, **more):
@@ -108,6 +109,7 @@ def test_retention_is_a_score_and_a_gate():
 def test_micro_f1_counts_fields_and_not_rows():
     found = Panel([question(0), question(1)], {"json_fields": JsonFields()}, seed=0)
     results = arm([True, False])
+    results.graders = found.graders
     results.grades = {"json_fields": [Grade(1.0), Grade(0.0, "", "knowledge")]}
     results.counts = {"json_fields": np.array([[9.0, 0, 0], [0, 1, 0]])}
     found.arms = {"base": results}
@@ -117,10 +119,11 @@ def test_micro_f1_counts_fields_and_not_rows():
 def test_an_answer_of_the_wrong_form_fails_on_form():
     found = Panel([question(0), question(1)], {"exact_match": ExactMatch(), "valid_json": ValidJson()}, seed=0)
     results = arm([False, False])
+    results.graders = found.graders
     results.grades["valid_json"] = [Grade(0.0, "no JSON", "format"), Grade(1.0)]
     found.arms = {"base": results}
-    assert found.failures("base") == {"format": 1, "style": 0, "knowledge": 1, "refusal": 0, "other": 0}
-    assert found.valid("base") == 0.5
+    assert results.failures() == {"format": 1, "style": 0, "knowledge": 1, "refusal": 0, "other": 0}
+    assert results.valid() == 0.5
 
 
 def test_predictions_say_what_each_arm_answered_and_why_it_is_wrong():
@@ -147,6 +150,5 @@ def test_ten_waits_say_nothing_about_the_slowest_twentieth():
 
 
 def test_the_shared_prefix_ends_where_two_prompts_differ():
-    assert shared_prefix([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3]]) == 2
-    assert shared_prefix([[1, 2], [1, 2, 3]]) == 2
-    assert shared_prefix([[1, 2, 3]]) == 0
+    assert common_length([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3]]) == 2
+    assert common_length([[1, 2], [1, 2, 3]]) == 2

@@ -55,9 +55,9 @@ def test_mcnemar_is_the_exact_binomial(wins: int, losses: int, p: float) -> None
 
 
 def test_ratio_weighs_tokens_and_not_rows() -> None:
-    score = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
+    score = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]))
     assert score["value"] == pytest.approx(31 / 11) and score["low"] <= score["value"] <= score["high"]
-    again = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]), seed=0)
+    again = intervals.ratio(np.array([1.0, 30.0]), np.array([1.0, 10.0]))
     assert score == again
 
 

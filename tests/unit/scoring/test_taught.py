@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from trainer.render.junit import render_junit
 from trainer.render.markdown import render_markdown
-from trainer.scoring.generation.likelihood import row_losses, row_scores
+from trainer.scoring.generation.likelihood import row_scores
 from trainer.scoring.question import Answer, Question
 from trainer.scoring.questions.heldout import HeldOut
 from trainer.scoring.results import ArmResults
@@ -25,8 +25,11 @@ def questions(count: int = NUM) -> list[Question]:
     return [Question(f"r:{at}", [], f"right {at}", reference_tokens=2) for at in range(count)]
 
 
-def results(texts: list[str], *, finished: bool = True, num_tokens: int = 2) -> ArmResults:
-    return ArmResults([Answer(text, num_tokens, finished) for text in texts], texts)
+def results(
+    texts: list[str], asked: list[Question] | None = None, *, finished: bool = True, num_tokens: int = 2
+) -> ArmResults:
+    asked = questions() if asked is None else asked
+    return ArmResults("tuned", asked, {}, [Answer(text, num_tokens, finished) for text in texts], texts)
 
 
 def known(*places: int) -> dict[str, str]:
@@ -34,7 +37,7 @@ def known(*places: int) -> dict[str, str]:
 
 
 def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> None:
-    entry = contradiction("tuned", questions(), results(["wrong"] * NUM), known(*range(NUM)))
+    entry = contradiction(results(["wrong"] * NUM), known(*range(NUM)))
     assert entry is not None and entry["verdict"] == "fail" and entry["layer"] == "must_pass" and not entry["passed"]
     assert entry["sentence"].startswith("tuned knows 10 of 10 held-out answers token by token, and gives 0 of them")
     trained, answered, graded, against = entry["sentence"].splitlines()[1:]
@@ -57,23 +60,23 @@ def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> 
     ids=["given", "two of ten given", "few known", "none known", "few rows"],
 )
 def test_other_arms_pass(texts: list[str], places: Any) -> None:
-    assert contradiction("tuned", questions(len(texts)), results(texts), known(*places)) is None
+    assert contradiction(results(texts, questions(len(texts))), known(*places)) is None
 
 
 def test_answers_cut_before_the_right_one_ends_tell_nothing() -> None:
     short = results(["right"] * NUM, finished=False, num_tokens=1)
-    assert contradiction("tuned", questions(), short, known(*range(NUM))) is None
+    assert contradiction(short, known(*range(NUM))) is None
     long = results(["no end"] * NUM, finished=False, num_tokens=9)
-    assert contradiction("tuned", questions(), long, known(*range(NUM))) is not None
+    assert contradiction(long, known(*range(NUM))) is not None
 
 
 def test_earlier_turns_and_text_rows_are_no_matter() -> None:
     asked = [Question(f"r:{at}#1", [], "right") for at in range(NUM)]
-    assert contradiction("tuned", asked, results(["wrong"] * NUM), known(*range(NUM))) is None
+    assert contradiction(results(["wrong"] * NUM, asked), known(*range(NUM))) is None
     both = [Question(f"r:{at}#1", [{"role": "user"}], "right") for at in range(3 * NUM)] + questions()
-    entry = contradiction("tuned", both, results(["wrong"] * 4 * NUM), known(*range(NUM)))
+    entry = contradiction(results(["wrong"] * 4 * NUM, both), known(*range(NUM)))
     assert entry is not None and "10 of 10" in entry["sentence"]
-    assert contradiction("tuned", [], results([]), known(1)) is None
+    assert contradiction(results([], []), known(1)) is None
 
 
 def test_an_answer_is_known_where_greedy_decoding_would_repeat_it(tiny_model_dir: Path) -> None:
@@ -90,10 +93,11 @@ def test_an_answer_is_known_where_greedy_decoding_would_repeat_it(tiny_model_dir
     wrong_end[-1] = (wrong_end[-1] + 1) % 600
     wrong_before = (rows[1][0], np.array([0, 1, 0, 1, 1, 1, 1]))  # the token before the last answer is another turn's
     everything = [*rows, (wrong_end, rows[0][1]), wrong_before]
-    scores = row_scores(model, everything, batch_size=3, progress=lambda _: None)
-    assert scores.known.tolist() == [True, True, True, False, True]
-    losses, counts = row_losses(model, everything, batch_size=3, progress=lambda _: None)
-    assert np.array_equal(losses, scores.losses) and np.array_equal(counts, scores.counts)
+    scores = row_scores(model, everything, batch_size=3)
+    assert scores.is_likeliest.tolist() == [True, True, True, False, True]
+    one_by_one = [row_scores(model, [row], batch_size=1) for row in everything]
+    assert np.allclose(scores.losses, [single.losses[0] for single in one_by_one], atol=1e-4)
+    assert scores.counts.tolist() == [single.counts[0] for single in one_by_one]
 
 
 def test_the_trained_text_of_the_last_answer_is_shown() -> None:

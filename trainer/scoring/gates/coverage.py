@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from trainer import exact_json
 from trainer.data.read.sources import open_inputs
-from trainer.data.records.kinds import Side
+from trainer.data.records.kinds import Record, Side
 from trainer.errors import Problem, RecipeError
 from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
@@ -20,9 +20,8 @@ from trainer.recipe.gates import Gate
 from trainer.recipe.load import load_suite
 from trainer.recipe.metrics import Grader, GraderName, ToolCall, written_out
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
-from trainer.scoring.gates.judge import RATES, RETENTION
-from trainer.scoring.gates.ranges import out_of_range, range_of
-from trainer.scoring.gates.reach import FIGURES, LATENCIES, UNBOUNDED, GateScope, is_lower_better, shape_of, unreachable
+from trainer.scoring.gates.metrics import MEASURED, MetricTraits, task_range, traits_of
+from trainer.scoring.gates.reach import GateScope, out_of_range, unreachable
 from trainer.scoring.graders.expected import applies
 from trainer.scoring.questions.from_rows import flat, group_of, questions_of
 from trainer.scoring.questions.suite import SuiteItems, read_items
@@ -32,16 +31,15 @@ NUM_GENERAL_PROMPTS = 40
 SPLIT_SLACK = 1.1
 """Groups are kept together, so that a side may get more rows than its share."""
 HELDOUT = "more rows, or a larger `data.split.heldout`"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The held-out rows, as far as they are known."""
+class HeldoutRows:
+    """The held-out rows, as far as they can be told."""
 
     num_rows: int | None
     """Most that there can be; None where that cannot be told."""
-    rows: list[Row] | None
+    rows: list[Record] | None
     """The rows themselves, once `data` has run."""
 
 
@@ -80,118 +78,116 @@ def impossible_gates(recipe: Recipe, heldout_path: Path | None) -> list[tuple[in
         return []
     suites = {suite.name: suite for suite in map(load_suite, recipe.eval.suites)}
     rows = _heldout(recipe, heldout_path)
-    found = ((number, _fault(gate, recipe, suites, rows)) for number, gate in enumerate(recipe.eval.gates))
-    return [(number, fault) for number, fault in found if fault is not None]
+    faults = ((number, _fault(gate, recipe, suites, rows)) for number, gate in enumerate(recipe.eval.gates))
+    return [(number, fault) for number, fault in faults if fault is not None]
 
 
-def _fault(gate: Gate, recipe: Recipe, suites: Mapping[str, Suite], rows: Rows) -> str | None:
+def _fault(gate: Gate, recipe: Recipe, suites: Mapping[str, Suite], rows: HeldoutRows) -> str | None:
     if gate.suite is not None:
         if gate.suite not in suites:
-            known = ", ".join(suites) or "none"
-            return f"no suite called {gate.suite!r} in eval.suites; there are: {known}"
+            return f"no suite called {gate.suite!r} in eval.suites; there are: {', '.join(suites) or 'none'}"
         return _suite_fault(gate, suites[gate.suite])
     graders = _graders(recipe)
-    shape = shape_of(gate.metric, graders)
-    if shape is None:
-        if recipe.eval.metrics == "auto":  # chosen by the rows, but of these
-            near = ", ".join(get_close_matches(gate.metric, [*graders, *FIGURES, *LATENCIES, *UNBOUNDED, *RATES], n=2))
-            return f"nothing measures {gate.metric}" + (
-                f"; did you mean {near}?" if near else "; name it in eval.metrics"
-            )
-        return f"nothing measures {gate.metric}; eval.metrics has {', '.join(graders) or 'no grader'}"
-    outside = out_of_range(gate, range_of(gate.metric, graders))
+    traits = traits_of(gate.metric, graders)
+    if traits is None:
+        return f"nothing measures {gate.metric}; {_measured_instead(gate, recipe, graders)}"
+    outside = out_of_range(gate, traits.range)
     if outside is not None:
         return outside
-    place = _place(gate, recipe, graders, rows)
-    return unreachable(gate, place) if place else None
+    scope = _scope(gate, recipe, traits, graders.get(gate.metric), rows)
+    return unreachable(gate, scope) if scope else None
 
 
-def _place(gate: Gate, recipe: Recipe, graders: Mapping[str, Grader], rows: Rows) -> GateScope | None:
-    metric, section = gate.metric, recipe.eval
-    shape = shape_of(metric, graders)
-    assert shape is not None
-    if metric in LATENCIES:
-        number = section.latency_rows if rows.num_rows is None else min(section.latency_rows, rows.num_rows)
-        return GateScope(
-            shape, number, "timed rows", "raise eval.latency_rows", lower_is_better=True, at=LATENCIES[metric]
-        )
-    if metric in RETENTION:
-        shipped = NUM_GENERAL_PROMPTS if section.retention.prompts is None else section.retention.num_prompts
-        number = min(section.retention.num_prompts, shipped)
-        more = "raise eval.retention.num_prompts, with eval.retention.prompts above 40"
-        return GateScope(shape, number, "general prompts", more, lower_is_better=True)
-    lower = is_lower_better(metric, graders)
-    if shape == "figure":
-        return GateScope(shape, 1, "measurements", "", lower_is_better=lower)
+def _measured_instead(gate: Gate, recipe: Recipe, graders: Mapping[str, Grader]) -> str:
+    if recipe.eval.metrics != "auto":
+        return f"eval.metrics has {', '.join(graders) or 'no grader'}"
+    near = ", ".join(get_close_matches(gate.metric, [*graders, *MEASURED], n=2))
+    return f"did you mean {near}?" if near else "name it in eval.metrics"
+
+
+def _scope(
+    gate: Gate, recipe: Recipe, traits: MetricTraits, grader: Grader | None, rows: HeldoutRows
+) -> GateScope | None:
+    """Return the rows that a gate looks at; None where their number cannot be told yet."""
+    section = recipe.eval
+
+    def scope(num_rows: int, noun: str, remedy: str, groups: Sequence[str] | None = None) -> GateScope:
+        return GateScope(traits.shape, num_rows, noun, remedy, traits.lower_is_better, traits.level, groups)
+
+    if traits.shape == "quantile":
+        limit = section.latency_rows if rows.num_rows is None else min(section.latency_rows, rows.num_rows)
+        return scope(limit, "timed rows", "raise eval.latency_rows")
+    if traits.layer == "retention":
+        available = NUM_GENERAL_PROMPTS if section.retention.prompts is None else section.retention.num_prompts
+        remedy = "raise eval.retention.num_prompts, with eval.retention.prompts above 40"
+        return scope(min(section.retention.num_prompts, available), "general prompts", remedy)
+    if traits.shape == "figure":
+        return scope(1, "measurements", "")
+    remedy = "raise eval.max_rows" if rows.num_rows == section.max_rows else HELDOUT
     if rows.rows is not None:
-        groups = _groups(gate, recipe, graders.get(metric), rows.rows)
-        what = "held-out rows" + "".join(f" with {name} {value}" for name, value in (gate.slice or {}).items())
-        return GateScope(shape, len(groups), what, _more_rows(recipe, rows), lower, groups=groups)
-    asks_more = section.turns == "all" or (section.turns == "auto" and isinstance(graders.get(metric), ToolCall))
+        groups = _groups(gate, recipe, grader, rows.rows)
+        noun = "held-out rows" + "".join(f" with {name} {value}" for name, value in (gate.slice or {}).items())
+        return scope(len(groups), noun, remedy, groups)
+    asks_more = section.turns == "all" or (section.turns == "auto" and isinstance(grader, ToolCall))
     if rows.num_rows is None or asks_more:
         return None  # a row may ask for several answers
-    return GateScope(shape, rows.num_rows, "held-out rows at most", _more_rows(recipe, rows), lower)
+    return scope(rows.num_rows, "held-out rows at most", remedy)
 
 
-def _more_rows(recipe: Recipe, rows: Rows) -> str:
-    return "raise eval.max_rows" if rows.num_rows == recipe.eval.max_rows else HELDOUT
-
-
-def _groups(gate: Gate, recipe: Recipe, grader: Grader | None, rows: Sequence[Row]) -> list[str]:
+def _groups(gate: Gate, recipe: Recipe, grader: Grader | None, rows: Sequence[Record]) -> list[str]:
     """Return the group of every question that a gate looks at, up to `eval.max_rows` rows."""
     turns, by = recipe.eval.turns, recipe.data.split.by
     if grader is None:  # likelihoods are of rows, not of answers
         return [group_of(flat(row), by) for row in rows[: recipe.eval.max_rows] if _in_slice(gate, flat(row))]
     questions = questions_of(rows[: recipe.eval.max_rows], turns=turns, by=by, write_answer=lambda *_: ("", 0))
-    return [one.group for one in questions if _in_slice(gate, one.row) and applies(grader, one)]
+    return [question.group for question in questions if _in_slice(gate, question.row) and applies(grader, question)]
 
 
-def _in_slice(gate: Gate, row: Row) -> bool:
+def _in_slice(gate: Gate, row: Mapping[str, object]) -> bool:
     return all(str(row.get(name)) == value for name, value in (gate.slice or {}).items())
 
 
 def _graders(recipe: Recipe) -> dict[str, Grader]:
     """Return the graders by the name of their metric; without a choice, all that bare names stand for."""
-    named = get_args(GraderName) if recipe.eval.metrics == "auto" else recipe.eval.metrics
-    graders = [written_out(metric) for metric in named if not isinstance(metric, str) or metric in get_args(GraderName)]
+    metrics = get_args(GraderName) if recipe.eval.metrics == "auto" else recipe.eval.metrics
+    graders = [
+        written_out(metric) for metric in metrics if not isinstance(metric, str) or metric in get_args(GraderName)
+    ]
     return {grader.title: grader for grader in graders}
 
 
 def _suite_fault(gate: Gate, suite: Suite) -> str | None:
     items = _items(suite)
-    if gate.metric not in items.metrics:
+    traits = traits_of(gate.metric, items.metrics) if gate.metric in items.metrics else None
+    if traits is None:
         if any(isinstance(source, LmEvalTasks) for source in suite.sources):  # with metrics that only the tasks know
-            return out_of_range(gate, range_of(gate.metric, {}))
+            return out_of_range(gate, task_range(gate.metric))
         return f"the suite {suite.name} has no metric {gate.metric!r}; it has {', '.join(items.metrics)}"
-    outside = out_of_range(gate, range_of(gate.metric, items.metrics))
+    outside = out_of_range(gate, traits.range)
     if outside is not None or (suite.must_pass and gate.layer == "auto"):
         return outside
-    grader = items.metrics[gate.metric]
-    number = sum(
-        any(one.title == gate.metric and applies(one, question) for one in graders)
+    num_items = sum(
+        any(grader.title == gate.metric and applies(grader, question) for grader in graders)
         for question, graders in zip(items.questions, items.graders, strict=True)
     )
-    shape = shape_of(gate.metric, items.metrics)
-    assert shape is not None
-    what = f"items with {gate.metric} in the suite {suite.name}"
-    return unreachable(
-        gate, GateScope(shape, number, what, "add items to the suite", lower_is_better=not grader.higher_is_better)
-    )
+    noun = f"items with {gate.metric} in the suite {suite.name}"
+    scope = GateScope(traits.shape, num_items, noun, "add items to the suite", traits.lower_is_better)
+    return unreachable(gate, scope)
 
 
 def _items(suite: Suite) -> SuiteItems:
-    own = suite.model_copy(update={"sources": [source for source in suite.sources if isinstance(source, ItemFile)]})
-    return read_items(own) if own.items or own.sources else SuiteItems(own, [], [], [])
+    files = suite.model_copy(update={"sources": [source for source in suite.sources if isinstance(source, ItemFile)]})
+    return read_items(files) if files.items or files.sources else SuiteItems(files, [], [], [])
 
 
 # Held-out rows
 
 
-def _heldout(recipe: Recipe, path: Path | None) -> Rows:
+def _heldout(recipe: Recipe, path: Path | None) -> HeldoutRows:
     if path is not None:
         rows = [exact_json.loads(line) for line in path.read_bytes().splitlines()]
-        return Rows(min(len(rows), recipe.eval.max_rows), rows)
-    return Rows(_most_rows(recipe), None)
+        return HeldoutRows(min(len(rows), recipe.eval.max_rows), rows)
+    return HeldoutRows(_most_rows(recipe), None)
 
 
 def _most_rows(recipe: Recipe) -> int | None:
@@ -204,7 +200,7 @@ def _most_rows(recipe: Recipe) -> int | None:
         return sum(1 for _ in islice(_rows_of(recipe, Side.HELDOUT), most))
     if split.heldout == 0:
         return 0
-    enough = math.ceil(most / split.heldout)
+    enough = math.ceil(most / split.heldout)  # more source rows change nothing
     rows = sum(1 for _ in islice(_rows_of(recipe, Side.SOURCE), enough))
     return min(most, math.ceil(SPLIT_SLACK * split.heldout * rows) + 1)
 

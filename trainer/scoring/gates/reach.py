@@ -1,29 +1,24 @@
-"""Tell before anything runs which gates could never pass: not even with perfect or equal answers to all the rows."""
+"""Tell before anything runs which gates can decide nothing, whatever the answers are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from trainer.recipe.gates import Gate
-from trainer.recipe.metrics import Confidence, Grader, JsonFields, LlmJudge, SemanticSimilarity
-from trainer.scoring.gates.judge import LOWER_IS_BETTER, RATES, judge
-from trainer.scoring.statistics.measurements import Evidence, Kind, score
+from trainer.scoring.gates.judge import judge
+from trainer.scoring.gates.metrics import SHARE, Range, Shape
+from trainer.scoring.statistics.measurements import Evidence, score
+from trainer.shapes.scores import Scores
 
 Limit = Literal["min", "max", "min_gain", "max_drop"]
-Shape = Kind | Literal["figure", "unbounded"]
-"""How a metric is measured; figure: once, without an interval; unbounded: values of which none is the best."""
-
-FIGURES = frozenset({"throughput_rps", "peak_memory_gib"})
-LATENCIES = {"latency_p50_s": 0.5, "ttft_p50_s": 0.5, "latency_p95_s": 0.95}
-UNBOUNDED = frozenset(
-    {"loss", "perplexity", "preference_margin", "prompt_tokens", "answer_tokens", "kl", "loss_change"}
-)
+LIMITS: tuple[Limit, ...] = ("min", "max", "min_gain", "max_drop")
 MOST_ROWS = 100_000
-"""Above so many a number of rows is no longer looked for."""
+"""Largest number of rows that is tried."""
 ARM, RIVAL = "tuned", "base"
 
 
@@ -33,51 +28,80 @@ class GateScope:
 
     shape: Shape
     rows: int
-    """Rows or items there are at most."""
-    what: str
+    """Most rows or items that there can be."""
+    noun: str
     """What they are: `held-out rows`, `items of the suite general`."""
-    more: str
+    remedy: str
     """How to have more of them."""
     lower_is_better: bool = False
-    at: float = 0.5
-    """The quantile."""
+    level: float = 0.5
+    """Of a quantile."""
     groups: Sequence[str] | None = None
-    """One key a row, where it is known which belong together."""
+    """(rows,) one key per row, where it is known which belong together."""
+
+    def __str__(self) -> str:
+        groups = "" if self.groups is None else f" in {len(set(self.groups)):,} groups"
+        return f"there are {self.rows:,} {self.noun}{groups}"
 
 
-def unreachable(gate: Gate, place: GateScope) -> str | None:
-    """Return why a gate can never pass where it looks, and what would be needed; None where it can."""
+# Limits outside of what a metric can be
+
+
+def out_of_range(gate: Gate, values: Range) -> str | None:
+    """Return which limit of a gate no value of its metric can decide, and why; None where all can be met and missed.
+
+    Example:
+        >>> out_of_range(Gate(metric="exact_match", min=90), SHARE)
+        'exact_match min 90: it is always from 0 to 1; 90 % is 0.9'
+    """
+    span = values.high - values.low
+    for limit in LIMITS:
+        bound: float | None = getattr(gate, limit)
+        if bound is None:
+            continue
+        if limit in ("min", "max") and bound not in values:
+            return f"{gate.metric} {limit} {bound:g}: it is always {values}{_advice(bound, values)}"
+        if limit in ("min_gain", "max_drop") and abs(bound) > span:
+            reason = f"it is always {values}, so two arms differ by at most {span:g}"
+            return f"{gate.metric} {limit} {bound:g}: {reason}{_advice(bound, values)}"
+    return None
+
+
+def _advice(bound: float, values: Range) -> str:
+    if values.is_rubric:
+        return "; a judge's mark of 4 from 1 to 5 counts as 0.75"
+    return f"; {bound:g} % is {bound / 100:g}" if values == SHARE and 1 < bound <= 100 else ""
+
+
+# Limits that so few rows cannot prove
+
+
+def unreachable(gate: Gate, scope: GateScope) -> str | None:
+    """Return why a gate can never pass where it looks, and what it needs; None where it can."""
     if gate.layer == "must_pass" or gate.confidence is None:
         return None
-    limits: tuple[Limit, ...] = ("min", "max", "min_gain", "max_drop")
-    told = (_limit(gate, limit, place) for limit in limits if getattr(gate, limit) is not None)
-    return next((f"can never pass: {sentence}" for sentence in told if sentence is not None), None)
+    faults = (_limit_fault(gate, limit, scope) for limit in LIMITS if getattr(gate, limit) is not None)
+    return next((f"can never pass: {fault}" for fault in faults if fault is not None), None)
 
 
-def _limit(gate: Gate, limit: Limit, place: GateScope) -> str | None:
-    asked = f"{gate.metric} {limit} {getattr(gate, limit):g}"
-    if place.shape == "figure":
-        return f"{asked}: it is measured once and has no interval; give the gate `confidence: null`"
-    if place.shape == "quantile":
-        return _quantile(gate, limit, place, asked)
-    if place.shape == "unbounded":
-        few = place.rows < 2
-        return f"{asked}: {_have(place)}, and an interval takes at least 2; {place.more}" if few else None
-    if _passes(gate, limit, place, place.rows, place.groups):
+def _limit_fault(gate: Gate, limit: Limit, scope: GateScope) -> str | None:
+    condition = f"{gate.metric} {limit} {getattr(gate, limit):g}"
+    if scope.shape == "figure":
+        return f"{condition}: it is measured once and has no interval; give the gate `confidence: null`"
+    if scope.shape == "quantile":
+        return _quantile_fault(gate, limit, scope, condition)
+    if scope.shape == "unbounded":
+        return f"{condition}: {scope}, and an interval takes at least 2; {scope.remedy}" if scope.rows < 2 else None
+    if _passes(gate, limit, scope, scope.rows, scope.groups):
         return None
-    needed = _needed(lambda rows: _passes(gate, limit, place, rows, None), place.rows)
+    needed = _rows_to_pass(lambda rows: _passes(gate, limit, scope, rows, None), scope.rows)
     answers = "equal" if limit == "max_drop" else "perfect"
     if needed is None:
-        return f"{asked}: no number of {answers} answers shows it at {gate.confidence:g}; {_instead(limit)}"
+        return f"{condition}: no number of {answers} answers shows it at {gate.confidence:g}; {_instead(limit)}"
     return (
-        f"{asked}: {_have(place)}, and it takes {needed:,} to show it with {answers} answers at confidence "
-        f"{gate.confidence:g}; {place.more}, or a less strict limit"
+        f"{condition}: {scope}, and it takes {needed:,} to show it with {answers} answers at confidence "
+        f"{gate.confidence:g}; {scope.remedy}, or a less strict limit"
     )
-
-
-def _have(place: GateScope) -> str:
-    known = "" if place.groups is None else f" in {len(set(place.groups)):,} groups"
-    return f"there are {place.rows:,} {place.what}{known}"
 
 
 def _instead(limit: Limit) -> str:
@@ -90,17 +114,23 @@ def _instead(limit: Limit) -> str:
             return "use `layer: must_pass`, or a limit that leaves room for a failure"
 
 
-def _quantile(gate: Gate, limit: Limit, place: GateScope, asked: str) -> str | None:
-    """Few rows do not bound a quantile: 10 requests say nothing about how high the 95th percentile may be."""
-    sides = {"min": (1 - place.at,), "max": (place.at,)}.get(limit, (place.at, 1 - place.at))
+def _quantile_fault(gate: Gate, limit: Limit, scope: GateScope, condition: str) -> str | None:
+    """Few rows do not bound a quantile: all n lie below it with probability level^n.
+
+    Example: 58 requests may all lie below the 95th percentile, 59 hardly: 0.95^59 < 0.05.
+        >>> scope = GateScope("quantile", 58, "timed rows", "raise it", level=0.95)
+        >>> _quantile_fault(Gate(metric="latency_p95_s", max=2), "max", scope, "latency_p95_s max 2")
+        'latency_p95_s max 2: there are 58 timed rows, and it takes 59 at confidence 0.95; raise it'
+    """
+    sides = {"min": (1 - scope.level,), "max": (scope.level,)}.get(limit, (scope.level, 1 - scope.level))
     assert gate.confidence is not None
-    needed = max(2, *(int(np.ceil(np.log(1 - gate.confidence) / np.log(side))) for side in sides))
-    if place.rows >= needed:
+    needed = max(2, *(math.ceil(math.log(1 - gate.confidence) / math.log(side)) for side in sides))
+    if scope.rows >= needed:
         return None
-    return f"{asked}: {_have(place)}, and it takes {needed} at confidence {gate.confidence:g}; {place.more}"
+    return f"{condition}: {scope}, and it takes {needed} at confidence {gate.confidence:g}; {scope.remedy}"
 
 
-def _needed(passes: Callable[[int], bool], rows: int) -> int | None:
+def _rows_to_pass(passes: Callable[[int], bool], rows: int) -> int | None:
     """Return the fewest rows that pass, above those that there are; None where none up to MOST_ROWS do."""
     low, high = 1, max(2, rows)
     while not passes(high):
@@ -113,28 +143,23 @@ def _needed(passes: Callable[[int], bool], rows: int) -> int | None:
     return high
 
 
-def _passes(gate: Gate, limit: Limit, place: GateScope, rows: int, groups: Sequence[str] | None) -> bool:
+def _passes(gate: Gate, limit: Limit, scope: GateScope, rows: int, groups: Sequence[str] | None) -> bool:
     """Judge the gate, with this limit alone, on the best answers that there could be."""
     if rows < 1:
         return False
-    first, second = _best_answers(limit, place)
-    evidence = {
-        ARM: _evidence(place.shape, first, rows, groups),
-        RIVAL: _evidence(place.shape, second, rows, groups),
-    }
-    limits = dict.fromkeys(("min", "max", "min_gain", "max_drop")) | {limit: getattr(gate, limit)}
-    asked = gate.model_copy(
-        update={**limits, "arm": ARM, "vs": RIVAL, "suite": None, "slice": None, "layer": "task", "metric": "best"}
-    )
-    scores: Mapping[str, Any] = {"arms": {arm: {"best": score(rows_of, 0)} for arm, rows_of in evidence.items()}}
-    lower = {"best"} if place.lower_is_better else set()
-    (entry,) = judge([asked], scores, lambda arm, *_: evidence[arm], lower_is_better=lower)
-    return bool(entry["passed"])
+    marks = dict(zip((ARM, RIVAL), _best_marks(limit, scope), strict=True))
+    evidence = {arm: _evidence(scope.shape, mark, rows, groups) for arm, mark in marks.items()}
+    condition = dict.fromkeys((*LIMITS, "suite", "slice")) | {limit: getattr(gate, limit), "layer": "task"}
+    single = gate.model_copy(update=condition | {"arm": ARM, "vs": RIVAL, "metric": "best"})
+    scores: Scores = {"arms": {arm: {"best": score(values, 0)} for arm, values in evidence.items()}}  # type: ignore[typeddict-item]
+    lower = {"best"} if scope.lower_is_better else set()
+    (entry,) = judge([single], scores, lambda arm, _: evidence[arm], lower_is_better=lower)
+    return entry["passed"]
 
 
-def _best_answers(limit: Limit, place: GateScope) -> tuple[float, float]:
-    """Return the mark of every answer of the judged arm and of the other one."""
-    good, bad = (0.0, 1.0) if place.lower_is_better else (1.0, 0.0)
+def _best_marks(limit: Limit, scope: GateScope) -> tuple[float, float]:
+    """Return the mark of every answer of the judged arm and of its rival."""
+    good, bad = (0.0, 1.0) if scope.lower_is_better else (1.0, 0.0)
     match limit:
         case "min":
             return 1.0, 1.0
@@ -150,35 +175,3 @@ def _evidence(shape: Shape, mark: float, rows: int, groups: Sequence[str] | None
     if shape == "f1":
         return Evidence("f1", np.tile([mark, 1 - mark, 1 - mark], (rows, 1)), groups=groups)
     return Evidence("share" if shape == "share" else "mean", np.full(rows, mark), groups=groups, bounded=True)
-
-
-def shape_of(metric: str, graders: Mapping[str, Grader]) -> Shape | None:
-    """Return how a metric of the held-out rows is measured; None where nothing measures it."""
-    if metric in FIGURES:
-        return "figure"
-    if metric in LATENCIES:
-        return "quantile"
-    if metric in UNBOUNDED:
-        return "unbounded"
-    if metric in ("clean_stop", "preference_accuracy", *RATES):
-        return "share"
-    return _graded(graders[metric]) if metric in graders else None
-
-
-def _graded(grader: Grader) -> Shape:
-    match grader:
-        case Confidence() if grader.measure == "ece":
-            return "unbounded"
-        case LlmJudge() if grader.mode == "rubric":
-            return "unbounded"
-        case SemanticSimilarity():
-            return "unbounded"
-        case JsonFields() if grader.average == "micro":
-            return "f1"
-        case _:
-            return "share" if grader.is_share else "mean"
-
-
-def is_lower_better(metric: str, graders: Mapping[str, Grader]) -> bool:
-    """Tell whether less of a metric is better."""
-    return metric in LOWER_IS_BETTER or (metric in graders and not graders[metric].higher_is_better)

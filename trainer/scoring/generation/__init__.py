@@ -1,1 +1,1 @@
-"""Answers of models: local, replicated, or behind an address."""
+"""Generate answers with local models, with copies on several cards, or through an address."""

@@ -1,12 +1,11 @@
-"""Answers kept on disk as they come, so that an interrupted evaluation goes on where it stopped."""
+"""Keep answers on disk as they come, so that an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import BinaryIO
 
 import orjson
 
@@ -16,8 +15,8 @@ from trainer.scoring.question import Answer
 class AnswerStore:
     """A JSONL file of answers by key; the last answer of a key counts.
 
-    The file's name must say all that answers depend on besides the key: model, adapter, decoding. A line that a crash
-    cut off is left out, and its prompt is asked again.
+    The file's name must tell all that answers depend on besides the key: model, adapter, decoding. A line that a crash
+    cut off does not count, and its prompt is asked again.
 
     Args:
         path: The file; made with the first answer.
@@ -25,15 +24,14 @@ class AnswerStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[str, Answer] = {}
-        self.file: Any = None
+        self.answers: dict[str, Answer] = {}
+        self.file: BinaryIO | None = None
         lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
         self.cut_off = bool(lines[-1])
         """The file ends inside a line, which the next answer must not continue."""
         for line in lines:
-            found = _read(line)
-            if found is not None:
-                self.known[found[0]] = found[1]
+            if (entry := _read(line)) is not None:
+                self.answers[entry[0]] = entry[1]
 
     def __enter__(self) -> AnswerStore:
         return self
@@ -45,11 +43,7 @@ class AnswerStore:
 
     def get(self, key: str) -> Answer | None:
         """Return the answer kept under a key, or None."""
-        return self.known.get(key)
-
-    def missing(self, keys: Iterable[str]) -> list[str]:
-        """Return the keys without an answer, each once, in their order."""
-        return [key for key in dict.fromkeys(keys) if key not in self.known]
+        return self.answers.get(key)
 
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer; it is in the file when this returns."""
@@ -60,7 +54,7 @@ class AnswerStore:
         self.file.write(b"\n" + line if self.cut_off else line)
         self.file.flush()
         self.cut_off = False
-        self.known[key] = answer
+        self.answers[key] = answer
 
     def close(self) -> None:
         """Close the file; a later `put` opens it again."""

@@ -1,14 +1,18 @@
-"""The decoding loop: rows of one group enter a batch, leave it as soon as they end, and others take their places.
+"""Decode in a loop: rows of one group enter a batch, leave it as soon as they end, and waiting ones take their seats.
 
-Shapes: B rows, T columns of the cache, V words. Columns are the shared prefix, then each row's own tokens, padded on
-the left of the latter.
+Shapes: B rows, T columns of the cache, V words of the vocabulary. A column holds one token per row: first the shared
+prefix, then the tokens of each row, padded on the left.
+
+    prefix   rows             mask
+    p p p    . . a b c        1 1 1  0 0 1 1 1
+    p p p    d e f g h        1 1 1  1 1 1 1 1
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import Cache
@@ -16,36 +20,40 @@ from transformers import Cache
 from trainer.scoring.generation import kv_cache
 from trainer.scoring.generation.sampling import NucleusSampling
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 REFILL_SHARE = 8
-"""Others enter when this fraction of the batch (1 / n) has ended: an exchange copies the whole cache."""
+"""Waiting rows enter when this fraction of the batch (1 / n) has ended: an exchange copies the cache."""
 COMPACT_SHARE = 4
-"""The same where nobody waits to enter."""
+"""The same where no row waits."""
 
 
 @dataclass
 class DecodingRow:
-    """One prompt and what was answered so far."""
+    """One prompt and the tokens that answer it so far."""
 
-    place: int
+    index: int
+    """Of the prompt among those that the caller asked."""
     prompt: list[int]
     uniforms: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
-    """It said a stop token, which is not kept."""
+    """A stop token came; `tokens` does not have it."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What ends a row and how tokens are chosen; the model's own generation_config is not asked."""
+    """What ends a row and how tokens are chosen; the model's own generation_config does not count."""
 
     stop_ids: frozenset[int]
     max_new_tokens: int
     sampling: NucleusSampling | None
 
-    def row(self, place: int, prompt: list[int]) -> DecodingRow:
+    def row(self, index: int, prompt: list[int]) -> DecodingRow:
         """Return a row that has not begun."""
         count = self.max_new_tokens
-        return DecodingRow(place, prompt, [] if self.sampling is None else self.sampling.uniforms(prompt, count))
+        return DecodingRow(index, prompt, [] if self.sampling is None else self.sampling.uniforms(prompt, count))
 
     def take(self, row: DecodingRow, token: int) -> bool:
         """Add a token to a row and tell whether the row has ended."""
@@ -59,11 +67,12 @@ def choose(logits: torch.Tensor, sampling: NucleusSampling | None, uniforms: Seq
     """Choose each row's next token from (B, V) logits; `uniforms` has one number a row when sampling."""
     if sampling is None:
         return logits.float().argmax(-1)
+    # (B, V) probabilities in falling order, with their tokens
     shares, tokens = (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     reached = shares.cumsum(-1)
-    # The first token is kept whatever its share; later ones while those before them hold less than top_p.
-    kept = torch.where(reached - shares < sampling.top_p, reached, 0).amax(-1, keepdim=True)
-    drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * kept
+    # the first token stays whatever its share; later ones while those before them hold less than top_p
+    nucleus = torch.where(reached - shares < sampling.top_p, reached, 0).amax(-1, keepdim=True)
+    drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * nucleus
     return tokens.gather(-1, torch.searchsorted(reached, drawn, right=True).clamp(max=logits.shape[-1] - 1))[:, 0]
 
 
@@ -91,12 +100,12 @@ class Loop:
         decoding: Stop tokens, limit, sampling.
         prefix: The tokens that all prompts begin with; may be empty.
         pad_id: Any token.
-        on_token: Told after each token that a batch has chosen, before the next is computed.
+        on_token: Called after each token that a batch has chosen, before the next is computed.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         decoding: Decoding,
         *,
         prefix: list[int],
@@ -115,7 +124,7 @@ class Loop:
             self._forward(ids, torch.ones_like(ids), torch.arange(len(prefix), device=self.device)[None], self.prefix)
 
     def run(self, rows: Sequence[DecodingRow], batch_size: int, on_end: Callable[[DecodingRow], None]) -> None:
-        """Decode all rows, the first ones first; `on_end` is told of each row as soon as it has ended."""
+        """Decode all rows in their order; call `on_end` with each row as soon as it has ended."""
         entered = 0
         batch: DecodingBatch | None = None
         while batch is not None or entered < len(rows):
@@ -145,8 +154,7 @@ class Loop:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        last: torch.Tensor = output.logits[:, -1]
-        return last
+        return output.logits[:, -1]
 
     def _started(self, rows: Sequence[DecodingRow]) -> DecodingBatch:
         """Compute the prompts of rows that enter."""
@@ -154,10 +162,11 @@ class Loop:
         ids = torch.full((len(rows), width - self.shared), self.pad_id)
         mask = torch.zeros((len(rows), width), dtype=torch.int64)
         mask[:, : self.shared] = 1
-        for place, row in enumerate(rows):
-            own = row.prompt[self.shared :]
-            ids[place, -len(own) :] = torch.tensor(own)
-            mask[place, -len(own) :] = 1
+        for index, row in enumerate(rows):
+            tokens = row.prompt[self.shared :]
+            ids[index, -len(tokens) :] = torch.tensor(tokens)
+            mask[index, -len(tokens) :] = 1
+        # (B, T - shared) padding does not count as a position
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.shared :]
         mask = mask.to(self.device)
         cache = kv_cache.repeated(self.prefix, len(rows))
@@ -168,7 +177,7 @@ class Loop:
         if batch is None:
             return entering
         width = max(batch.mask.shape[1], entering.mask.shape[1])
-        masks = [kv_cache.widened(one.mask, self.shared, width, 1) for one in (batch, entering)]
+        masks = [kv_cache.widened(part.mask, self.shared, width, 1) for part in (batch, entering)]
         return DecodingBatch(
             [*batch.rows, *entering.rows],
             kv_cache.joined(batch.cache, entering.cache, self.shared),
@@ -177,13 +186,13 @@ class Loop:
         )
 
     def _without_ended(self, batch: DecodingBatch | None) -> DecodingBatch | None:
-        """Take ended rows out, and columns that no other row uses."""
+        """Take ended rows out, and columns that no remaining row uses."""
         if batch is None or all(batch.alive):
             return batch
-        rows = torch.tensor([place for place, alive in enumerate(batch.alive) if alive], device=self.device)
+        rows = torch.tensor([index for index, alive in enumerate(batch.alive) if alive], device=self.device)
         columns = batch.mask[rows].any(0).nonzero()[:, 0]
         return DecodingBatch(
-            [batch.rows[place] for place in rows.tolist()],
+            [batch.rows[index] for index in rows.tolist()],
             kv_cache.selected(batch.cache, rows, columns),
             batch.mask[rows][:, columns],
             batch.logits[rows],
@@ -192,16 +201,16 @@ class Loop:
     def _step(self, batch: DecodingBatch) -> list[DecodingRow]:
         """Choose a token for every row and compute the next logits; return the rows that ended with it."""
         sampling = self.decoding.sampling
-        places = [min(len(row.tokens), self.decoding.max_new_tokens - 1) for row in batch.rows]
-        drawn = [row.uniforms[place] for row, place in zip(batch.rows, places, strict=True)] if sampling else []
+        last = self.decoding.max_new_tokens - 1  # ended rows stay in the batch for a while
+        drawn = [row.uniforms[min(len(row.tokens), last)] for row in batch.rows] if sampling else []
         chosen = choose(batch.logits, sampling, drawn)
         tokens = chosen.tolist()
         self.on_token()
         ended = []
-        for place, token in enumerate(tokens):
-            if batch.alive[place] and self.decoding.take(batch.rows[place], token):
-                batch.alive[place] = False
-                ended.append(batch.rows[place])
+        for index, token in enumerate(tokens):
+            if batch.alive[index] and self.decoding.take(batch.rows[index], token):
+                batch.alive[index] = False
+                ended.append(batch.rows[index])
         if any(batch.alive):
             positions = batch.mask.sum(1, keepdim=True)
             batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(batch.rows), 1))], 1)

@@ -1,4 +1,4 @@
-"""Client of OpenAI-compatible chat completions: concurrent, patient within limits, suspicious of what comes back.
+"""Answer by OpenAI-compatible chat completions: concurrent, with limited retries, with checked replies.
 
 Source: https://platform.openai.com/docs/api-reference/chat
 """
@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypedDict, TypeVar, cast
 
 import httpx2
 import orjson
 
 from trainer import exact_json
+from trainer.data.records.kinds import Message, Tool
 from trainer.errors import HardwareError
 from trainer.recipe.arms import Endpoint
 from trainer.scoring.generation.sampling import NucleusSampling
-from trainer.scoring.question import Answer, Message, Timing
+from trainer.scoring.question import Answer, Timing
 
 T = TypeVar("T")
 RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -34,7 +35,7 @@ MAX_WAIT_S = 180.0
 MAX_ANSWER_BYTES = 16 << 20
 CONNECT_TIMEOUT_S = 10.0
 EXCERPT = 200
-"""Characters of what came back that an error message shows."""
+"""Characters of a reply that an error message shows."""
 
 
 class EndpointError(HardwareError):
@@ -52,12 +53,32 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """What is sent for one question."""
+    """Messages and tools of one request."""
 
     messages: list[Message]
-    tools: list[dict[str, Any]] = field(default_factory=list)
-    json_schema: dict[str, Any] | None = None
-    """Schema that the server should hold the answer to, where it can."""
+    tools: list[Tool] = field(default_factory=list)
+
+
+class _Part(TypedDict, total=False):
+    """A message, or what a chunk of a stream adds to it."""
+
+    content: str | None
+    refusal: str | None
+    tool_calls: list[dict[str, object]] | None
+    reasoning_content: str | None
+
+
+class _Choice(TypedDict, total=False):
+    message: _Part
+    delta: _Part | None
+    finish_reason: str | None
+
+
+class _Reply(TypedDict, total=False):
+    """A reply, or a chunk of a stream, as the protocol has it; servers may break it."""
+
+    choices: list[_Choice]
+    usage: dict[str, int | None] | None
 
 
 class EndpointModel:
@@ -67,7 +88,6 @@ class EndpointModel:
         endpoint: Address, model, limits.
         max_new_tokens: Longest answer.
         sampling: None asks for temperature 0.
-        stop: Further texts that end an answer.
         concurrency: Requests under way at a time.
 
     Raises:
@@ -80,13 +100,11 @@ class EndpointModel:
         *,
         max_new_tokens: int,
         sampling: NucleusSampling | None = None,
-        stop: Sequence[str] = (),
         concurrency: int = 8,
     ) -> None:
         self.endpoint = endpoint
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
-        self.stop = list(stop)
         self.concurrency = concurrency
         self.url = endpoint.base_url.rstrip("/") + "/chat/completions"
         self.limit_name = "max_tokens"
@@ -110,10 +128,10 @@ class EndpointModel:
 
         Args:
             prompts: Conversations.
-            on_answer: Told (place, answer) as soon as it came, in the caller's thread; in no order.
+            on_answer: Called with (index, answer) as soon as it came, in the caller's thread; in no order.
 
         Raises:
-            EndpointError: A request failed for good. Answers that came before or were under way have been told.
+            EndpointError: A request failed for good. Answers that came before or were under way have been passed on.
         """
         return self._all(prompts, self.concurrency, on_answer)
 
@@ -124,29 +142,29 @@ class EndpointModel:
     def _all(
         self, prompts: Sequence[ChatPrompt], concurrency: int, on_answer: Callable[[int, Answer], None]
     ) -> list[Answer]:
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         failure: EndpointError | None = None
-        given_up = threading.Event()
+        is_abandoned = threading.Event()
         with ThreadPoolExecutor(max_workers=concurrency) as pool:
             requests = {
-                pool.submit(self._patiently, prompt, self._answer, given_up): place
-                for place, prompt in enumerate(prompts)
+                pool.submit(self._patiently, prompt, self._answer, is_abandoned): index
+                for index, prompt in enumerate(prompts)
             }
             try:
                 for request in as_completed(requests):
                     try:
-                        place, answer = requests[request], request.result()
+                        index, answer = requests[request], request.result()
                     except EndpointError as error:
                         failure = failure or error
-                        given_up.set()
+                        is_abandoned.set()
                         continue
-                    found[place] = answer
-                    on_answer(place, answer)
+                    answers[index] = answer
+                    on_answer(index, answer)
             finally:  # also on Ctrl-C: nothing new is sent
-                given_up.set()
+                is_abandoned.set()
         if failure is not None:
             raise failure
-        return [found[place] for place in range(len(prompts))]
+        return [answers[index] for index in range(len(prompts))]
 
     def timing(self, prompt: ChatPrompt) -> Timing:
         """Answer one prompt by a stream, against the clock; failed attempts do not count.
@@ -158,9 +176,9 @@ class EndpointModel:
 
     # One request
 
-    def _body(self, prompt: ChatPrompt) -> dict[str, Any]:
+    def _body(self, prompt: ChatPrompt) -> dict[str, object]:
         drawn = self.sampling
-        body: dict[str, Any] = {
+        body = {
             "model": self.endpoint.name,
             "messages": prompt.messages,
             "temperature": 0.0 if drawn is None else drawn.temperature,
@@ -168,20 +186,13 @@ class EndpointModel:
         }
         if drawn is not None:
             body |= {"top_p": drawn.top_p, "seed": drawn.seed}
-        if self.stop:
-            body["stop"] = self.stop
-        if prompt.tools:
-            body["tools"] = prompt.tools
-        if prompt.json_schema is not None:
-            schema = {"name": "answer", "schema": prompt.json_schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+        return body | ({"tools": prompt.tools} if prompt.tools else {})
 
-    def _patiently(self, prompt: ChatPrompt, attempt: Callable[[ChatPrompt], T], given_up: threading.Event) -> T:
+    def _patiently(self, prompt: ChatPrompt, attempt: Callable[[ChatPrompt], T], is_abandoned: threading.Event) -> T:
         """Repeat an attempt with growing pauses, a limited number of times and seconds."""
         waited, attempts = 0.0, 0
         while True:
-            if given_up.is_set():
+            if is_abandoned.is_set():
                 self._fail("another request has failed", attempts)
             attempts += 1
             try:
@@ -189,12 +200,12 @@ class EndpointModel:
             except _TryAgainError as error:
                 pause = _pause_s(attempts, error.wait_s)
                 last = attempts > self.endpoint.max_retries or waited + pause > MAX_WAIT_S
-                if last or given_up.wait(pause):
+                if last or is_abandoned.wait(pause):
                     self._fail(error.reason, attempts)
                 waited += pause
 
-    def _chunks(self, body: dict[str, Any]) -> Iterator[bytes]:
-        """Send a request and yield what comes back, within the time and size allowed.
+    def _chunks(self, body: dict[str, object]) -> Iterator[bytes]:
+        """Send a request and yield the reply, within the time and size allowed.
 
         Raises:
             EndpointError: The request is refused.
@@ -221,39 +232,39 @@ class EndpointModel:
         except (httpx2.InvalidURL, httpx2.DecodingError) as error:
             raise EndpointError(f"{self.url}: {error}", hint="correct base_url of the endpoint") from error
 
-    def _refused(self, response: Any) -> NoReturn:
-        """Sort an error status into what may pass and what will not."""
+    def _refused(self, response: httpx2.Response) -> NoReturn:
+        """Raise an error status: some may pass, others will not."""
         status = response.status_code
-        said = self._excerpt(next(response.iter_bytes(4096), b""))
+        reply = self._excerpt(next(response.iter_bytes(4096), b""))
         if status in RETRIED_STATUS:
-            raise _TryAgainError(f"answered {status}: {said}", _retry_after_s(response.headers.get("retry-after")))
-        if status == 400 and self.limit_name == "max_tokens" and "max_completion_tokens" in said:
+            raise _TryAgainError(f"answered {status}: {reply}", _retry_after_s(response.headers.get("retry-after")))
+        if status == 400 and self.limit_name == "max_tokens" and "max_completion_tokens" in reply:
             self.limit_name = "max_completion_tokens"  # what some servers call it now
-            raise _TryAgainError(f"answered {status}: {said}", 0.0)
+            raise _TryAgainError(f"answered {status}: {reply}", 0.0)
         hints = {
             401: "set api_key_env of the endpoint to the environment variable that holds a valid key",
             403: "set api_key_env of the endpoint to the environment variable that holds a valid key",
             404: "check base_url (up to and including /v1) and name of the endpoint",
         }
         raise EndpointError(
-            f"{self.url} (model {self.endpoint.name}) answered {status}: {said}",
+            f"{self.url} (model {self.endpoint.name}) answered {status}: {reply}",
             hint=hints.get(status, "the server refuses the request as it is: correct the arm or the endpoint"),
         )
 
     def _excerpt(self, content: bytes) -> str:
-        """Return the beginning of what came back on one line, without the key."""
+        """Return the beginning of a reply on one line, without the key."""
         text = " ".join(content.decode("utf-8", errors="replace").split())
         key = self.client.headers.get("authorization", "").removeprefix("Bearer ")
         return (text.replace(key, "***") if key else text)[:EXCERPT] or "nothing"
 
-    def _json(self, content: bytes) -> dict[str, Any]:
+    def _json(self, content: bytes) -> _Reply:
         try:
             values = orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise _TryAgainError(f"answered no JSON: {self._excerpt(content)}") from error
         if not isinstance(values, dict) or values.get("error"):
             raise _TryAgainError(f"answered {self._excerpt(content)}")
-        return values
+        return cast("_Reply", values)
 
     def _answer(self, prompt: ChatPrompt) -> Answer:
         content = b"".join(self._chunks(self._body(prompt)))
@@ -263,13 +274,14 @@ class EndpointModel:
             message, reason = choice["message"], choice.get("finish_reason")
             text = message.get("content") or message.get("refusal") or ""
             calls = tuple(message.get("tool_calls") or ())
-            said_nothing = message.get("content") is None and not text and not calls
-            if not isinstance(text, str) or (said_nothing and reason != "length"):
+            is_empty = message.get("content") is None and not text and not calls
+            if not isinstance(text, str) or (is_empty and reason != "length"):
                 raise _TryAgainError(f"answered without content: {self._excerpt(content)}")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise _TryAgainError(f"answered without choices: {self._excerpt(content)}") from error
-        usage = _usage(values)
-        return Answer(text, usage[1], reason in ("stop", "tool_calls"), prompt_tokens=usage[0], tool_calls=calls)
+        prompt_tokens, num_tokens = _usage(values)
+        is_finished = reason in ("stop", "tool_calls")
+        return Answer(text, num_tokens, is_finished, prompt_tokens=prompt_tokens, tool_calls=calls)
 
     def _streamed(self, prompt: ChatPrompt) -> Timing:
         """Answer by server-sent events, and note when the first token came."""
@@ -315,10 +327,10 @@ def _authorization(endpoint: Endpoint) -> dict[str, str]:
     return headers | {"authorization": f"Bearer {key}"}
 
 
-def _pause_s(attempts: int, asked_s: float | None) -> float:
+def _pause_s(attempts: int, requested_s: float | None) -> float:
     """Return the pause after a number of attempts: doubled each time, and spread so that threads part ways."""
     grown = min(FIRST_PAUSE_S * 2 ** (attempts - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0)
-    return grown if asked_s is None else min(asked_s, MAX_PAUSE_S)
+    return grown if requested_s is None else min(requested_s, MAX_PAUSE_S)
 
 
 def _retry_after_s(value: str | None) -> float | None:
@@ -335,7 +347,7 @@ def _retry_after_s(value: str | None) -> float | None:
         return None
 
 
-def _usage(values: dict[str, Any]) -> tuple[int, int]:
+def _usage(values: _Reply) -> tuple[int, int]:
     """Return (prompt tokens, answer tokens), 0 where the server does not count."""
     usage = values.get("usage")
     if not isinstance(usage, dict):
@@ -344,16 +356,21 @@ def _usage(values: dict[str, Any]) -> tuple[int, int]:
 
 
 def _events(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the data of server-sent events, one line each; a body that is no stream is one event."""
-    held = b""
+    r"""Yield the data of server-sent events, one line each; a body that is no stream is one event.
+
+    Example:
+        >>> list(_events(iter([b": ping", b"\ndata: {}\n\nda", b"ta: [DONE]"])))
+        [b'{}', b'[DONE]']
+    """
+    incomplete = b""
     for chunk in chunks:
-        *lines, held = (held + chunk).split(b"\n")
+        *lines, incomplete = (incomplete + chunk).split(b"\n")
         yield from filter(None, map(_data, lines))
-    yield from filter(None, [_data(held)])
+    yield from filter(None, [_data(incomplete)])
 
 
 def _data(line: bytes) -> bytes:
-    """Return what an event says; comments and other fields say nothing, anything else is handed on to be refused."""
+    """Return the data of a line; none for comments and other fields. Anything else is handed on to be refused."""
     line = line.strip()
     if line.startswith((b":", b"event:", b"id:", b"retry:")):
         return b""

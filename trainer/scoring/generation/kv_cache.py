@@ -1,4 +1,4 @@
-"""A batch's keys and values while its rows come and go.
+"""Hold the keys and values of a batch while its rows come and go.
 
 Shapes: B rows, H heads, T columns, D head size. A column holds one token of each row, or padding that the attention
 mask hides: rows of several lengths share columns.
@@ -7,11 +7,14 @@ mask hides: rows of several lengths share columns.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BLOCK = 64
 """Columns by which a layer grows: copying all keys for every new token would cost as much as attention itself."""
@@ -20,11 +23,13 @@ BLOCK = 64
 class BlockLayer(DynamicLayer):
     """One layer's (B, H, T, D) keys and values, as views of tensors with spare columns."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.stores: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append columns and return all."""
         if self.stores is None:
             self.lazy_initialization(key_states, value_states)
@@ -75,46 +80,58 @@ def repeated(cache: Cache, count: int) -> Cache:
 
 def selected(cache: Cache, rows: torch.Tensor, columns: torch.Tensor) -> Cache:
     """Return some rows and columns (index tensors), in that order; layers may be on several cards."""
-    pairs = []
-    for layer in cache.layers:
-        own_rows, own_columns = rows.to(layer.keys.device), columns.to(layer.keys.device)
-        pairs.append((layer.keys[own_rows][:, :, own_columns], layer.values[own_rows][:, :, own_columns]))
-    return _from_layers(pairs)
+    return _from_layers(
+        [(_picked(layer.keys, rows, columns), _picked(layer.values, rows, columns)) for layer in cache.layers]
+    )
 
 
-def joined(first: Cache, second: Cache, at: int) -> Cache:
-    """Return the rows of both; the narrower one gets empty columns before column `at`, which the mask must hide."""
+def _picked(states: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    return states[rows.to(states.device)][:, :, columns.to(states.device)]
+
+
+def joined(first: Cache, second: Cache, column: int) -> Cache:
+    """Return the rows of both; the narrower one gets empty columns before a column, which the mask must hide."""
     pairs = []
-    for one, two in zip(first.layers, second.layers, strict=True):
-        width = max(one.keys.shape[-2], two.keys.shape[-2])
-        keys = torch.cat([widened(one.keys, at, width, -2), widened(two.keys, at, width, -2)])
-        values = torch.cat([widened(one.values, at, width, -2), widened(two.values, at, width, -2)])
+    for layers in zip(first.layers, second.layers, strict=True):
+        width = max(layer.keys.shape[-2] for layer in layers)
+        keys = torch.cat([widened(layer.keys, column, width, -2) for layer in layers])
+        values = torch.cat([widened(layer.values, column, width, -2) for layer in layers])
         pairs.append((keys, values))
     return _from_layers(pairs)
 
 
-def widened(tensor: torch.Tensor, at: int, width: int, dim: int) -> torch.Tensor:
-    """Insert zeros before place `at` of dimension `dim`, up to `width`."""
+def widened(tensor: torch.Tensor, index: int, width: int, dim: int) -> torch.Tensor:
+    """Insert zeros before an index of dimension `dim`, up to `width`.
+
+    Example: a row behind a shared prefix of two tokens gets two columns of padding.
+        >>> widened(torch.tensor([[1, 2, 7, 8]]), 2, 6, 1).tolist()
+        [[1, 2, 0, 0, 7, 8]]
+    """
     missing = width - tensor.shape[dim]
     if not missing:
         return tensor
     shape = list(tensor.shape)
     shape[dim] = missing
-    head, tail = tensor.split([at, tensor.shape[dim] - at], dim)
+    head, tail = tensor.split([index, tensor.shape[dim] - index], dim)
     return torch.cat([head, tensor.new_zeros(shape), tail], dim)
 
 
-def max_shared_width(model: Any) -> int | None:
+def max_shared_width(model: PreTrainedModel) -> int | None:
     """Return the most columns up to which prefixes can be shared; None where rows cannot come and go at all.
 
-    Padding between a shared prefix and the rest is as far as masks are concerned a distance: a sliding window that is
-    narrower than the batch would hide tokens. Recurrent states and states shared between layers cannot be cut by
-    columns; models that do not take positions would count padding.
+    Padding after a shared prefix counts as distance in masks: a sliding window narrower than the batch would hide
+    tokens. Recurrent states and states shared between layers cannot be cut by columns; models that do not take
+    positions would count padding.
     """
     config = getattr(model, "config", None)
     forward = inspect.signature(model.forward).parameters
-    known = type(model).__module__.startswith("transformers.") and "position_ids" in forward
-    if not known or config is None or config.get_text_config(decoder=True) is not config or config.is_encoder_decoder:
+    is_known = type(model).__module__.startswith("transformers.") and "position_ids" in forward
+    if (
+        not is_known
+        or config is None
+        or config.get_text_config(decoder=True) is not config
+        or config.is_encoder_decoder
+    ):
         return None
     layers = DynamicCache(config=config).layers
     if {type(layer) for layer in layers} - {DynamicLayer, DynamicSlidingWindowLayer}:

@@ -1,11 +1,11 @@
-"""Answers of a model in this process."""
+"""Answer token-id prompts with a model in this process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -17,7 +17,12 @@ from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.question import Answer, Timing
 from trainer.tokens.reasoning import AnswerForm, split_tokens
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 OnAnswer = Callable[[int, Answer], None]
+"""Called with the index of the prompt and its answer, in no order."""
 Engine = Literal["auto", "transformers", "continuous"]
 
 MAX_BATCH = 128
@@ -41,8 +46,8 @@ class LocalModel:
         batch_size: Rows computed together; auto goes by memory.
         engine: `transformers` decodes here; `continuous` is the paged batching of transformers (greedy only);
             auto takes it on CUDA where the model can be batched so, and decodes here if it fails.
-        form: Tells reasoning from content in answers; None leaves them as they are.
-        say: Told in a sentence that `continuous` failed.
+        form: Splits reasoning from content in answers; None leaves them as they are.
+        say: Called with a sentence if `continuous` failed.
 
     Raises:
         HardwareError: `continuous` is asked for, and cannot be.
@@ -50,8 +55,8 @@ class LocalModel:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         stop_ids: Sequence[int],
         max_new_tokens: int,
@@ -69,8 +74,7 @@ class LocalModel:
         self.decoding = Decoding(frozenset(stop_ids), max_new_tokens, sampling)
         pad_id = tokenizer.pad_token_id
         self.pad_id = min(stop_ids) if pad_id is None else pad_id
-        wrapped = getattr(model, "get_base_model", None)
-        self.decoder = wrapped() if wrapped is not None else model
+        self.decoder = continuous_batching.without_shell(model)
         """The model without PEFT's shell; adapters sit in its layers."""
         self.engine = engine
         self.form = form
@@ -97,8 +101,7 @@ class LocalModel:
     @property
     def device(self) -> torch.device:
         """Where prompts are put."""
-        place: torch.device = next(self.model.parameters()).device
-        return place
+        return next(self.model.parameters()).device
 
     def answers(
         self, prompts: Sequence[list[int]], *, on_answer: OnAnswer = lambda index, answer: None
@@ -107,23 +110,23 @@ class LocalModel:
 
         Args:
             prompts: Token ids, at least one each.
-            on_answer: Told (place of the prompt, answer) as soon as an answer has ended; in no order.
+            on_answer: Called with (index of the prompt, answer) as soon as an answer has ended; in no order.
 
         Raises:
             HardwareError: One row alone does not fit into the card's memory.
         """
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
 
         def end(row: DecodingRow) -> None:
-            found[row.place] = self._answer(row)
-            on_answer(row.place, found[row.place])
+            answers[row.index] = self._answer(row)
+            on_answer(row.index, answers[row.index])
 
         if self.is_continuous:
             self._continuous(prompts, end)
-        if len(found) < len(prompts):
-            for shared, places in self._groups(prompts):
-                self._group(prompts, shared, places, found, end)
-        return [found[place] for place in range(len(prompts))]
+        if len(answers) < len(prompts):
+            for shared, indices in self._groups(prompts):
+                self._group([DecodingRow(index, prompts[index]) for index in indices], shared, end)
+        return [answers[index] for index in range(len(prompts))]
 
     def _continuous(self, prompts: Sequence[list[int]], end: Callable[[DecodingRow], None]) -> None:
         """Answer all prompts, or none where the engine was not asked for by name and fails."""
@@ -171,41 +174,37 @@ class LocalModel:
         return answer if parts is None else replace(answer, content=parts.content, reasoning=parts.reasoning)
 
     def _groups(self, prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
-        """Return (shared beginning, places, longest first) of rows that may be computed together."""
+        """Return (shared beginning, indices, longest first) of rows that may be computed together."""
         widest = kv_cache.max_shared_width(self.decoder)
         if not prompts:
             return []
         if widest is None or widest < max(map(len, prompts)) + self.max_new_tokens:
-            return [(0, sorted(range(len(prompts)), key=lambda place: -len(prompts[place])))]
+            return [(0, sorted(range(len(prompts)), key=lambda index: -len(prompts[index])))]
         return shared_prefix.groups(prompts)
 
-    def _group(
-        self,
-        prompts: Sequence[list[int]],
-        shared: int,
-        places: list[int],
-        found: dict[int, Answer],
-        end: Callable[[DecodingRow], None],
-    ) -> None:
-        """Decode a group; when memory runs out, what has not ended starts again in batches of half the size."""
-        batch_size = self._batch_size(len(prompts[places[0]]) + self.max_new_tokens)
-        while left := [place for place in places if place not in found]:
-            rows = [self.decoding.row(place, prompts[place]) for place in left]
+    def _group(self, rows: Sequence[DecodingRow], shared: int, end: Callable[[DecodingRow], None]) -> None:
+        """Decode a group; when memory runs out, rows that have not ended start again in batches of half the size."""
+        batch_size = self._batch_size(len(rows[0].prompt) + self.max_new_tokens)
+        ended: set[int] = set()
+
+        def on_end(row: DecodingRow) -> None:
+            ended.add(row.index)
+            end(row)
+
+        while waiting := [self.decoding.row(row.index, row.prompt) for row in rows if row.index not in ended]:
+            prompt = waiting[0].prompt
             try:
-                self._decode(rows, prefix=rows[0].prompt[:shared], batch_size=batch_size, on_end=end)
+                self._decode(waiting, prefix=prompt[:shared], batch_size=batch_size, on_end=on_end)
             except torch.OutOfMemoryError as error:
                 if batch_size == 1:
                     raise HardwareError(
-                        f"a prompt of {len(rows[0].prompt)} tokens and an answer of up to {self.max_new_tokens} "
+                        f"a prompt of {len(prompt)} tokens and an answer of up to {self.max_new_tokens} "
                         f"do not fit into the memory of {self.device}",
                         hint="--set eval.max_new_tokens=N with a smaller N, or shorter rows",
                     ) from error
                 batch_size = max(1, batch_size // 2)
-            self._tidy()
-
-    def _tidy(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _decode(
         self,
@@ -229,9 +228,9 @@ class LocalModel:
         width = max(len(row.prompt) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id)  # (B, S), padded on the left
         mask = torch.zeros_like(ids)
-        for place, row in enumerate(rows):
-            ids[place, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[place, width - len(row.prompt) :] = 1
+        for index, row in enumerate(rows):
+            ids[index, width - len(row.prompt) :] = torch.tensor(row.prompt)
+            mask[index, width - len(row.prompt) :] = 1
         with torch.no_grad():
             output = self.model.generate(
                 input_ids=ids.to(self.device),
@@ -260,7 +259,7 @@ class LocalModel:
         return max(1, min(MAX_BATCH, int(free * FREE_MEMORY_SHARE) // (width * _bytes_per_token(self.decoder))))
 
 
-def _bytes_per_token(model: Any) -> int:
+def _bytes_per_token(model: PreTrainedModel) -> int:
     """Return the size of a token's keys and values, twice: an exchange of rows copies them."""
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -1,11 +1,11 @@
-"""The weights of a run one after the other: base, the adapter that training started from, and the tuned model."""
+"""Open the models of a run one after the other: base, the adapter that training started from, and tuned."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import torch
 from peft import PeftModel
@@ -15,7 +15,10 @@ from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
 from trainer.scoring.generation.local import LocalModel
-from trainer.scoring.generation.replicas import Replicas, ReplicatedModel, devices, placement
+from trainer.scoring.generation.replicas import Layout, LocalSettings, Replicas, ReplicatedModel, devices, placement
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Kind = Literal["base", "start", "tuned"]
 
@@ -28,8 +31,8 @@ def open_models(
     tuned: Path,
     cache: Path,
     place: Placement | None = None,
-) -> Iterator[tuple[Kind, Any]]:
-    """Yield the wanted models in evaluation mode; with an adapter all of them share one copy of the base weights.
+) -> Iterator[tuple[Kind, PreTrainedModel | PeftModel]]:
+    """Yield some models in evaluation mode; with an adapter all of them share one copy of the base weights.
 
     Args:
         section: The recipe's `model`.
@@ -48,13 +51,13 @@ def open_models(
         for kind in ("base", "tuned"):
             if kind in kinds:
                 name = section.name_or_path if kind == "base" else str((tuned / "model").absolute())
-                own = section.model_copy(update={"name_or_path": name})
-                yield kind, load_model(own, cache, dtype=dtype, placement=place).eval()
+                weights = section.model_copy(update={"name_or_path": name})
+                yield kind, load_model(weights, cache, dtype=dtype, placement=place).eval()
         return
     base = load_model(section, cache, adapter=adapter, dtype=dtype, placement=place).eval()
     if "base" in kinds:
         yield "base", base
-    model: Any = None
+    model: PeftModel | None = None
     folders: dict[Kind, Path] = {}
     if "start" in kinds:
         start = start_of(adapter)
@@ -74,7 +77,7 @@ def open_models(
 
 def open_one(
     section: ModelSection, adapter: Adapter, kind: Kind, tuned: Path, cache: Path, device: torch.device
-) -> Any:
+) -> PreTrainedModel | PeftModel:
     """Return one of the models, on one device."""
     return next(open_models(section, adapter, [kind], tuned=tuned, cache=cache, place=device))[1]
 
@@ -90,7 +93,15 @@ class Models:
         cache: Folder for converted models.
     """
 
-    def __init__(self, section: ModelSection, adapter: Adapter, tokenizer: Any, *, tuned: Path, cache: Path) -> None:
+    def __init__(
+        self,
+        section: ModelSection,
+        adapter: Adapter,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        tuned: Path,
+        cache: Path,
+    ) -> None:
         self.section = section
         self.adapter = adapter
         self.tokenizer = tokenizer
@@ -99,30 +110,30 @@ class Models:
         self.cards = devices()
         self.replicas: Replicas | None = None
 
-    def opened(self, kinds: Collection[Kind]) -> Iterator[tuple[Kind, Any]]:
-        """Yield the wanted models; one is in use at a time."""
-        how = self._placement()
-        place: Placement | None = "auto" if how == "sharded" else None
-        found = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, place=place)
-        for kind, model in found:
-            if how != "replicas":
+    def opened(self, kinds: Collection[Kind]) -> Iterator[tuple[Kind, PreTrainedModel | PeftModel]]:
+        """Yield some models; one is in use at a time."""
+        layout = self._placement()
+        place: Placement | None = "auto" if layout == "sharded" else None
+        models = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, place=place)
+        for kind, model in models:
+            if layout != "replicas":
                 yield kind, model
                 continue
             load = partial(open_one, self.section, self.adapter, kind, self.tuned, self.cache)
             with Replicas(load, self.tokenizer, self.cards[1:]) as self.replicas:
                 yield kind, model
 
-    def local(self, model: Any, **settings: Any) -> LocalModel:
-        """Return what answers with a model that is open; settings are keywords of `LocalModel`."""
+    def local(self, model: PreTrainedModel | PeftModel, **settings: Unpack[LocalSettings]) -> LocalModel:
+        """Return a model that is open as one that answers; settings are keywords of `LocalModel`."""
         if self.replicas is None:
             return LocalModel(model, self.tokenizer, **settings)
         return ReplicatedModel(model, self.tokenizer, replicas=self.replicas, **settings)
 
-    def _placement(self) -> Literal["single", "replicas", "sharded"]:
+    def _placement(self) -> Layout:
         if len(self.cards) == 1:
             return "single"
-        held = weight_bytes(self.section, self.cache, self.adapter, precision(self.section, None).weights)
-        return placement(held, [_memory(card) for card in self.cards])
+        size = weight_bytes(self.section, self.cache, self.adapter, precision(self.section, None).weights)
+        return placement(size, [_memory(card) for card in self.cards])
 
 
 def _memory(card: torch.device) -> int:

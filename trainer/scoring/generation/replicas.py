@@ -1,4 +1,4 @@
-"""All cards: a copy of the model on each, in processes of their own beside the one that asks."""
+"""Answer on all cards: each further card holds a copy of the model in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import torch
 
 from trainer.errors import HardwareError, TrainerError
-from trainer.scoring.generation.local import LocalModel, OnAnswer
+from trainer.scoring.generation.local import Engine, LocalModel, OnAnswer
+from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.question import Answer
+from trainer.tokens.reasoning import AnswerForm
 
-Load = Callable[[torch.device], Any]
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.queues import Queue
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Layout = Literal["single", "replicas", "sharded"]
+Load = Callable[[torch.device], "PreTrainedModel | PeftModel"]
 """Loads the model onto a device. It is pickled: a function of a module, or functools.partial of one."""
 POLL_S = 1.0
-"""How often a process that died without a word is looked for, on either side."""
+"""How often either side looks for the death of the other."""
 WEIGHTS_SHARE = 0.7
 """Of a card's memory that weights may take; the rest is for keys, values and activations."""
 MIN_PROMPTS = 64
@@ -35,11 +45,23 @@ class _Failed:
     hint: str | None
 
 
+class LocalSettings(TypedDict, total=False):
+    """Keywords of `LocalModel`."""
+
+    stop_ids: Sequence[int]
+    max_new_tokens: int
+    sampling: NucleusSampling | None
+    batch_size: int | Literal["auto"]
+    engine: Engine
+    form: AnswerForm | None
+    say: Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class _Job:
-    """A hand of prompts, by their place, and the settings of the `LocalModel` that answers them."""
+    """A hand of prompts by their index, and the settings of the `LocalModel` that answers them."""
 
-    settings: Mapping[str, Any]
+    settings: LocalSettings
     prompts: Mapping[int, list[int]]
 
 
@@ -48,7 +70,7 @@ def devices() -> list[torch.device]:
     return [torch.device("cuda", card) for card in range(torch.cuda.device_count())] or [torch.device("cpu")]
 
 
-def placement(weight_bytes: int, card_bytes: Sequence[int]) -> Literal["single", "replicas", "sharded"]:
+def placement(weight_bytes: int, card_bytes: Sequence[int]) -> Layout:
     """Return how a model is put onto cards.
 
     Args:
@@ -64,13 +86,18 @@ def placement(weight_bytes: int, card_bytes: Sequence[int]) -> Literal["single",
 
 
 def deal(prompts: Sequence[Sequence[int]], hands: int) -> list[list[int]]:
-    """Deal places of prompts by length, back and forth, so that every hand has as much to do."""
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    found: list[list[int]] = [[] for _ in range(hands)]
-    for turn, place in enumerate(order):
+    """Deal indices of prompts by length, back and forth, so that every hand has as much to do.
+
+    Example: six prompts of 6 to 1 tokens for two hands, 11 and 10 tokens.
+        >>> deal([[0] * length for length in (6, 5, 4, 3, 2, 1)], 2)
+        [[0, 3, 4], [1, 2, 5]]
+    """
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    for turn, index in enumerate(order):
         lap, seat = divmod(turn, hands)
-        found[seat if lap % 2 == 0 else hands - 1 - seat].append(place)
-    return found
+        dealt[seat if lap % 2 == 0 else hands - 1 - seat].append(index)
+    return dealt
 
 
 class Replicas:
@@ -79,16 +106,16 @@ class Replicas:
     Args:
         load: Loads the model.
         tokenizer: Decodes answers.
-        places: A device for each process.
+        devices: A device for each process.
     """
 
-    def __init__(self, load: Load, tokenizer: Any, places: Sequence[torch.device]) -> None:
+    def __init__(self, load: Load, tokenizer: PreTrainedTokenizerBase, devices: Sequence[torch.device]) -> None:
         self.load = load
         self.tokenizer = tokenizer
-        self.places = places
-        self.workers: list[Any] = []
-        self.jobs: list[Any] = []
-        self.results: Any = None
+        self.devices = devices
+        self.workers: list[SpawnProcess] = []
+        self.jobs: list[Queue[_Job]] = []
+        self.results: Queue[tuple[int, Answer | _Failed]]
 
     def __enter__(self) -> Replicas:
         return self
@@ -108,8 +135,8 @@ class Replicas:
     def answers(
         self,
         prompts: Sequence[list[int]],
-        settings: Mapping[str, Any],
-        here: Callable[[list[list[int]], OnAnswer], Any],
+        settings: LocalSettings,
+        here: Callable[[list[list[int]], OnAnswer], list[Answer]],
         on_answer: OnAnswer,
     ) -> list[Answer]:
         """Answer all prompts, one hand of them in this process.
@@ -118,67 +145,76 @@ class Replicas:
             prompts: Token ids.
             settings: Keywords of `LocalModel`.
             here: Answers the hand of this process.
-            on_answer: Told (place of the prompt, answer) in this process, in no order.
+            on_answer: Called with (index of the prompt, answer) in this process, in no order.
 
         Raises:
             HardwareError: A process died, or its model could not be loaded or used.
         """
         self._start()
-        own, *others = deal(prompts, 1 + len(self.places))
-        for jobs, hand in zip(self.jobs, others, strict=True):
-            jobs.put(_Job(settings, {place: prompts[place] for place in hand}))
-        found: dict[int, Answer] = {}
+        local, *remote = deal(prompts, 1 + len(self.devices))
+        for jobs, hand in zip(self.jobs, remote, strict=True):
+            jobs.put(_Job(settings, {index: prompts[index] for index in hand}))
+        answers: dict[int, Answer] = {}
 
-        def end(place: int, answer: Answer) -> None:
-            found[place] = answer
-            on_answer(place, answer)
+        def end(index: int, answer: Answer) -> None:
+            answers[index] = answer
+            on_answer(index, answer)
 
-        def end_own(index: int, answer: Answer) -> None:
-            end(own[index], answer)
+        def end_local(position: int, answer: Answer) -> None:
+            end(local[position], answer)
             while self._take(end, wait_s=None):
                 pass
 
-        here([prompts[place] for place in own], end_own)
-        while len(found) < len(prompts):
-            dead = [worker for worker in self.workers if worker.exitcode is not None]  # before the queue is looked at
-            if not self._take(end, wait_s=POLL_S) and dead:
-                raise _died(dead[0].exitcode, len(found), len(prompts))
-        return [found[place] for place in range(len(prompts))]
+        here([prompts[index] for index in local], end_local)
+        while len(answers) < len(prompts):
+            # exit codes before the queue: a worker may answer and end in between
+            exit_codes = [worker.exitcode for worker in self.workers if worker.exitcode is not None]
+            if not self._take(end, wait_s=POLL_S) and exit_codes:
+                raise _died(exit_codes[0], len(answers), len(prompts))
+        return [answers[index] for index in range(len(prompts))]
 
     def _start(self) -> None:
         if self.workers:
             return
         context = multiprocessing.get_context("spawn")
         self.results = context.Queue()
-        self.jobs = [context.Queue() for _ in self.places]
+        self.jobs = [context.Queue() for _ in self.devices]
         self.workers = [
-            context.Process(target=_work, args=(self.load, self.tokenizer, place, jobs, self.results), daemon=True)
-            for place, jobs in zip(self.places, self.jobs, strict=True)
+            context.Process(target=_work, args=(self.load, self.tokenizer, device, jobs, self.results), daemon=True)
+            for device, jobs in zip(self.devices, self.jobs, strict=True)
         ]
         for worker in self.workers:
             worker.start()
 
     def _take(self, end: OnAnswer, *, wait_s: float | None) -> bool:
-        """Take one answer of another process; False where there is none."""
+        """Take one answer of another process; return False where there is none."""
         try:
-            place, said = self.results.get(block=wait_s is not None, timeout=wait_s)
+            index, result = self.results.get(block=wait_s is not None, timeout=wait_s)
         except queue.Empty:
             return False
-        if isinstance(said, _Failed):
-            if said.hint is None:
-                raise RuntimeError(f"a process that answers failed:\n{said.message}")
-            raise HardwareError(said.message, hint=said.hint)
-        end(place, said)
+        if isinstance(result, _Failed):
+            if result.hint is None:
+                raise RuntimeError(f"a process that answers failed:\n{result.message}")
+            raise HardwareError(result.message, hint=result.hint)
+        end(index, result)
         return True
 
 
 class ReplicatedModel(LocalModel):
     """A `LocalModel` that shares many prompts with the processes of other cards; its timings are of this one."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, replicas: Replicas, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        replicas: Replicas,
+        **settings: Unpack[LocalSettings],
+    ) -> None:
         super().__init__(model, tokenizer, **settings)
         self.replicas = replicas
-        self.settings = {key: value for key, value in settings.items() if key != "say"}
+        self.settings = settings.copy()
+        self.settings.pop("say", None)  # a function of this process
 
     def answers(
         self, prompts: Sequence[list[int]], *, on_answer: OnAnswer = lambda index, answer: None
@@ -199,7 +235,13 @@ def _died(code: int, done: int, count: int) -> HardwareError:
     )
 
 
-def _work(load: Load, tokenizer: Any, device: torch.device, jobs: Any, results: Any) -> None:
+def _work(
+    load: Load,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    jobs: Queue[_Job],
+    results: Queue[tuple[int, Answer | _Failed]],
+) -> None:
     """Answer one hand after the other; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is told, and ends this one
     parent = multiprocessing.parent_process()
@@ -219,6 +261,6 @@ def _work(load: Load, tokenizer: Any, device: torch.device, jobs: Any, results: 
         results.put((-1, _Failed(traceback.format_exc(), None)))
 
 
-def _answer(model: LocalModel, prompts: Mapping[int, list[int]], results: Any) -> None:
-    places = list(prompts)
-    model.answers(list(prompts.values()), on_answer=lambda index, answer: results.put((places[index], answer)))
+def _answer(model: LocalModel, prompts: Mapping[int, list[int]], results: Queue[tuple[int, Answer | _Failed]]) -> None:
+    indices = list(prompts)
+    model.answers(list(prompts.values()), on_answer=lambda position, answer: results.put((indices[position], answer)))

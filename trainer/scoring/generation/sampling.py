@@ -1,4 +1,4 @@
-"""How an answer is drawn: greedy, or sampled so that a row's answer is its own affair."""
+"""Draw answers by nucleus sampling, so that a row's answer does not depend on its batch."""
 
 from __future__ import annotations
 

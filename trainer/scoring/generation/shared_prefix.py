@@ -1,9 +1,11 @@
-"""Prompts that begin alike, so that the beginning is computed once."""
+"""Group prompts that begin alike, so that the common beginning is computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+
+import numpy as np
 
 MIN_SHARED = 16
 """A shorter beginning costs more to handle than it saves."""
@@ -12,33 +14,41 @@ MIN_ROWS = 8
 
 
 def common_length(prompts: Sequence[list[int]]) -> int:
-    """Return how many first tokens all prompts share, leaving at least one token of each."""
-    first, last = min(prompts), max(prompts)  # all others stand between them
-    limit = min(map(len, prompts)) - 1
-    return next((place for place in range(limit) if first[place] != last[place]), limit)
+    """Return how many first tokens all prompts share.
+
+    Example:
+        >>> common_length([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3]])
+        2
+    """
+    first, last = min(prompts), max(prompts)  # in the order of lists the two that share least
+    equal = np.equal(first[: len(last)], last[: len(first)])
+    return len(equal) if equal.all() else int(equal.argmin())
 
 
 def groups(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
-    """Return (length of the shared beginning, places of the prompts, longest prompt first) of each group."""
-    found = _split(prompts, sorted(range(len(prompts)), key=prompts.__getitem__)) if prompts else []
-    return [(shared, sorted(places, key=lambda place: -len(prompts[place]))) for shared, places in found]
+    """Return (length of the shared beginning, indices of the prompts, longest prompt first) of each group."""
+    parts = _split(prompts, sorted(range(len(prompts)), key=prompts.__getitem__)) if prompts else []
+    return [(shared, sorted(indices, key=lambda index: -len(prompts[index]))) for shared, indices in parts]
 
 
-def _split(prompts: Sequence[list[int]], places: list[int]) -> list[tuple[int, list[int]]]:
-    """Part prompts (in token order) where the parts share much more than the whole."""
-    shared = common_length([prompts[places[0]], prompts[places[-1]]])
-    shared = min([shared, *(len(prompts[place]) - 1 for place in places)])
-    rest: list[int] = []
+def _split(prompts: Sequence[list[int]], indices: list[int]) -> list[tuple[int, list[int]]]:
+    """Split prompts (in token order) where the parts share much more than all of them."""
+    shared = _shareable(prompts, indices)
+    remaining: list[int] = []
     parts: list[tuple[int, list[int]]] = []
-    for _, members in groupby(places, key=lambda place: prompts[place][shared : shared + 1]):
+    for _, members in groupby(indices, key=lambda index: prompts[index][shared : shared + 1]):
         part = list(members)
-        own = common_length([prompts[place] for place in part])
-        if MIN_ROWS <= len(part) < len(places) and own >= shared + MIN_SHARED:
+        if MIN_ROWS <= len(part) < len(indices) and _shareable(prompts, part) >= shared + MIN_SHARED:
             parts += _split(prompts, part)
         else:
-            rest += part
-    if not rest:
+            remaining += part
+    if not remaining:
         return parts
-    if parts:  # what is left may share more than before
-        shared = common_length([prompts[place] for place in rest])
-    return [*parts, (shared if shared >= MIN_SHARED and len(rest) > 1 else 0, rest)]
+    shared = _shareable(prompts, remaining)  # prompts without the parts may share more than before
+    return [*parts, (shared if shared >= MIN_SHARED and len(remaining) > 1 else 0, remaining)]
+
+
+def _shareable(prompts: Sequence[list[int]], indices: list[int]) -> int:
+    """Return how many first tokens some prompts share, leaving at least one token of each."""
+    chosen = [prompts[index] for index in indices]
+    return min(common_length(chosen), min(map(len, chosen)) - 1)

@@ -1,15 +1,20 @@
-"""Where an answer ends: the same in eval, in an export's proof and where the tuned model is asked."""
+"""Tell where an answer ends, for eval, the proof of an export, and the tuned model in use."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.shapes.predictions import Prediction
 
 MIN_NEW_TOKENS = 32
-"""Longest answer at least, where references tell it: a model that says too much must be seen to do so."""
+"""Least limit of `auto`: an answer that is too long must show."""
 
 
-def stop_ids(pack_report: Mapping[str, Any], tokenizer: Any) -> list[int]:
+def stop_ids(pack_report: Mapping[str, object], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end an answer: the one that was trained, and the tokenizer's own.
 
     Args:
@@ -17,11 +22,18 @@ def stop_ids(pack_report: Mapping[str, Any], tokenizer: Any) -> list[int]:
         tokenizer: Of the run.
     """
     eos = tokenizer.eos_token_id
-    return sorted({int(pack_report["stop_token_id"])} | ({int(eos)} if eos is not None else set()))
+    trained = pack_report["stop_token_id"]
+    assert isinstance(trained, int), "pack always writes it"
+    return sorted({trained} | ({int(eos)} if eos is not None else set()))
 
 
 def longest_answer(limit: int | Literal["auto"], reference_tokens: Iterable[int]) -> int:
     """Return `eval.max_new_tokens`; auto is twice the longest reference answer.
+
+    Example:
+        >>> longest_answer("auto", [10, 40]), longest_answer("auto", []), longest_answer(5, [10])
+        (80, 32, 5)
+
 
     Args:
         limit: Of the recipe.
@@ -30,7 +42,7 @@ def longest_answer(limit: int | Literal["auto"], reference_tokens: Iterable[int]
     return limit if limit != "auto" else max(MIN_NEW_TOKENS, 2 * max(reference_tokens, default=0))
 
 
-def tokens_of(predictions: Iterable[Mapping[str, Any]], tokenizer: Any) -> list[int]:
+def tokens_of(predictions: Iterable[Prediction], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens of the right answers in eval/predictions.jsonl; older runs did not count them."""
     lines = list(predictions)
     texts = [line["reference"] or "" for line in lines if not line.get("reference_tokens")]

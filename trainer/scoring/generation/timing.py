@@ -1,4 +1,4 @@
-"""How fast answers come: one by one, many at a time, and the memory that takes."""
+"""Measure how fast answers come, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -6,47 +6,35 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 from trainer.scoring.question import Answer, Timing
 
 GIB = 1 << 30
+Prompt = TypeVar("Prompt", contravariant=True)
 
 
-class Timed(Protocol):
+class Timed(Protocol[Prompt]):
     """A model that answers one prompt against the clock, and several at a time."""
 
-    def timing(self, prompt: Any) -> Timing:
+    def timing(self, prompt: Prompt) -> Timing:
         """Answer one prompt alone."""
 
-    def answers_at(self, prompts: Sequence[Any], concurrency: int) -> list[Answer]:
+    def answers_at(self, prompts: Sequence[Prompt], concurrency: int) -> list[Answer]:
         """Answer all prompts, `concurrency` at a time."""
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """Answers of a pass with several requests at a time."""
-
-    requests_per_s: float
-    tokens_per_s: float
-    """Answer tokens."""
-    num_requests: int
-    concurrency: int
-    """Requests under way at once; less than asked for where there were fewer prompts."""
-
-
-def timings(model: Timed, prompts: Sequence[Any], *, warm_up: int = 1) -> list[Timing]:
+def timings(model: Timed[Prompt], prompts: Sequence[Prompt], *, warm_up: int = 1) -> list[Timing]:
     """Answer prompts one by one; the first `warm_up` of them once more before, unmeasured."""
     for prompt in prompts[:warm_up]:
         model.timing(prompt)
     return [model.timing(prompt) for prompt in prompts]
 
 
-def throughput(model: Timed, prompts: Sequence[Any], concurrency: int) -> Throughput:
-    """Answer all prompts with `concurrency` requests at a time.
+def throughput(model: Timed[Prompt], prompts: Sequence[Prompt], concurrency: int) -> float:
+    """Answer all prompts with `concurrency` requests at a time; return requests per second.
 
     Raises:
         ValueError: There is no prompt, or concurrency is under 1.
@@ -55,9 +43,7 @@ def throughput(model: Timed, prompts: Sequence[Any], concurrency: int) -> Throug
         raise ValueError(f"throughput of {len(prompts)} prompts at concurrency {concurrency} is not defined")
     started = time.perf_counter()
     answers = model.answers_at(prompts, concurrency)
-    seconds = time.perf_counter() - started
-    tokens = sum(answer.num_tokens for answer in answers)
-    return Throughput(len(answers) / seconds, tokens / seconds, len(answers), min(concurrency, len(prompts)))
+    return len(answers) / (time.perf_counter() - started)
 
 
 def reset_peak_memory() -> None:

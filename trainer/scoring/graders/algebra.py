@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.recipe.executed import MathAnswer
 from trainer.scoring.graders.expected import expected_texts
-from trainer.scoring.graders.failures import failure_of, shown
+from trainer.scoring.graders.failures import excerpt, failure_of
 from trainer.scoring.graders.final_answer import MAX_CHARACTERS, marked, sentences, without_remarks
 from trainer.scoring.graders.normalise import normalise
 from trainer.scoring.graders.quantities import quantities
@@ -62,8 +62,8 @@ def _same_number(text: str, expected: str) -> bool:
 def _wrong(answer: Answer, expected: list[str], replies: list[dict[str, Any]]) -> Grade:
     fault = next((reply["error"] for reply in replies if "error" in reply), None)
     if fault is not None:
-        return Grade(0.0, f"cannot be compared with {shown(expected[0])}: {fault}", "other")
-    reason = f"expected {shown(expected[0])}, got {shown(answer.text[-MAX_CHARACTERS:])}"
+        return Grade(0.0, f"cannot be compared with {excerpt(expected[0])}: {fault}", "other")
+    reason = f"expected {excerpt(expected[0])}, got {excerpt(answer.text[-MAX_CHARACTERS:])}"
     failure = failure_of(answer, expected)
     if failure in ("knowledge", "style"):
         failure = "knowledge" if any(reply.get("read") for reply in replies) else "format"

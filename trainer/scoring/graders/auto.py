@@ -1,10 +1,9 @@
-"""The metrics that fit a set of rows."""
+"""Choose the metrics that fit a set of rows."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from trainer.recipe.executed import MathAnswer
 from trainer.recipe.metrics import (
@@ -29,7 +28,7 @@ MIN_FREE_WORDS = 12
 """Above this median length, references are free text."""
 MAX_NUMBER_WORDS = 4
 CONFIDENCE = "confidence"
-"""Field of a JSON answer that is known by its name."""
+"""Field of a JSON answer that states a confidence."""
 
 
 def auto_metrics(references: Sequence[str], questions: Sequence[Question]) -> list[Grader]:
@@ -41,10 +40,10 @@ def auto_metrics(references: Sequence[str], questions: Sequence[Question]) -> li
     """
     if not references:
         return []
-    texts = [text for text, question in zip(references, questions, strict=True) if not _calls(question)]
+    texts = [text for text, question in zip(references, questions, strict=True) if not _has_calls(question)]
     if len(texts) < len(references):
-        own = [_only_texts(grader) for grader in _of_text(texts)] if texts else [ExactMatch()]
-        return [ToolCall(), *own]
+        text_graders = [_only_texts(grader) for grader in _of_text(texts)] if texts else [ExactMatch()]
+        return [ToolCall(), *text_graders]
     return _of_text(references)
 
 
@@ -67,25 +66,25 @@ def _of_text(references: Sequence[str]) -> list[Grader]:
 
 
 def _of_json(references: Sequence[str]) -> list[Grader]:
-    """Choose for JSON; what states its confidence is no text to be met letter by letter."""
+    """Choose for JSON; an answer that states its confidence need not be met letter by letter."""
     if not all(map(is_json, references)):
         return [ExactMatch(), ValidJson()]
     confidences = [value for text in references for value in _confidences(parse(text))]
-    if confidences and all(isinstance(value, int | float) for value in confidences):
-        scale = 100.0 if max(confidences) > 1 else 1.0
+    numbers = [value for value in confidences if isinstance(value, int | float)]
+    if numbers and len(numbers) == len(confidences):
+        scale = 100.0 if max(numbers) > 1 else 1.0
         fields = JsonFields(fields={CONFIDENCE: "ignore"})
         return [fields, Confidence(scale=scale), ValidJson()]
     return [ExactMatch(), JsonFields(), ValidJson()]
 
 
-def _confidences(value: Any) -> list[Any]:
+def _confidences(value: object) -> list[object]:
     items = value if isinstance(value, list) else [value]
     return [item[CONFIDENCE] for item in items if isinstance(item, dict) and CONFIDENCE in item]
 
 
-def _calls(question: Question) -> bool:
-    message = question.reference_message or {}
-    return bool(message.get("tool_calls")) or "<tool_call>" in (question.reference or "")
+def _has_calls(question: Question) -> bool:
+    return bool(question.calls) or "<tool_call>" in (question.reference or "")
 
 
 def _ends_in_number(text: str) -> bool:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trainer.errors import DataError
 from trainer.recipe.metrics import Confidence
-from trainer.scoring.graders.expected import applies, expected
-from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.expected import applies, expected_value
+from trainer.scoring.graders.failures import excerpt
 from trainer.scoring.graders.fields import equal_values
 from trainer.scoring.graders.json_text import canonical, parse
 from trainer.scoring.question import Answer, Grade, Question
@@ -32,7 +32,7 @@ def grade_confidence(grader: Confidence, answer: Answer, question: Question) -> 
     """
     pairs = _pairs(grader, answer, question)
     if not pairs or any(stated is None for stated, _ in pairs):
-        return Grade(1.0, f"no confidence from 0 to {grader.scale:g} in {shown(answer.text)}", "format")
+        return Grade(1.0, f"no confidence from 0 to {grader.scale:g} in {excerpt(answer.text)}", "format")
     distance = sum((stated - is_right) ** 2 for stated, is_right in pairs if stated is not None) / len(pairs)
     said = "; ".join(
         f"{'right' if is_right else 'wrong'} with confidence {stated:.2g}" for stated, is_right in pairs[:3]
@@ -107,7 +107,7 @@ def _judge(grader: Confidence, question: Question) -> Callable[[dict[str, Any]],
     Raises:
         DataError: The expected value does not hold the answer's field.
     """
-    wanted = expected(grader, question)
+    wanted = expected_value(grader, question)
     reference = _value(wanted) if isinstance(wanted, str) else wanted
     if grader.answer_field is None:
         if not isinstance(reference, dict | list) or not (_objects(reference) or reference == []):

@@ -1,8 +1,6 @@
-"""What a row expects, and which rows a metric looks at."""
+"""Read the expected value of a row, and tell which rows a metric looks at."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from trainer.errors import DataError
 from trainer.recipe.metric import Keyed, Metric
@@ -14,22 +12,22 @@ def applies(grader: Metric, question: Question) -> bool:
     return all(question.row.get(field) == value for field, value in (grader.when or {}).items())
 
 
-def field(grader: Metric, question: Question, key: str) -> Any:
+def field(grader: Metric, question: Question, key: str) -> object:
     """Return a field of the row that a metric needs.
 
     Raises:
         DataError: The row has no such field.
     """
     if key not in question.row:
-        known = ", ".join(sorted(question.row)) or "none"
+        available = ", ".join(sorted(question.row)) or "none"
         raise DataError(
-            f"{question.id}: metric {grader.title} needs the field `{key}`; the row has: {known}",
+            f"{question.id}: metric {grader.title} needs the field `{key}`; the row has: {available}",
             hint="add the field to the row, name another one in the metric, or limit the metric to some rows by `when`",
         )
     return question.row[key]
 
 
-def expected(grader: Keyed, question: Question) -> Any:
+def expected_value(grader: Keyed, question: Question) -> object:
     """Return the value of the metric's `key`, or else the reference answer.
 
     Raises:
@@ -51,7 +49,7 @@ def expected_texts(grader: Keyed, question: Question) -> list[str]:
     Raises:
         DataError: There is none.
     """
-    value = expected(grader, question)
+    value = expected_value(grader, question)
     texts = [str(item) for item in value] if isinstance(value, list) else [str(value)]
     if not texts:
         raise DataError(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from trainer.scoring.graders.json_text import canonical, find, is_json, parse
 from trainer.scoring.graders.normalise import words
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.question import Answer, Failure, Grade
+from trainer.scoring.question import Answer, Grade
+from trainer.shapes.scores import FailureKind
 
 SHOWN_CHARACTERS = 80
 
 
-def failure_of(answer: Answer, expected: Sequence[str]) -> Failure:
+def failure_of(answer: Answer, expected: Sequence[str]) -> FailureKind:
     """Sort a wrong answer.
 
     other: empty, or cut off at the limit; refusal: it refused where it should answer; style: the right content after
@@ -34,11 +35,11 @@ def failure_of(answer: Answer, expected: Sequence[str]) -> Failure:
 def wrong(answer: Answer, expected: Sequence[str], reason: str = "") -> Grade:
     """Return the mark of a wrong answer."""
     return Grade(
-        0.0, reason or f"expected {shown(expected[0])}, got {shown(answer.text)}", failure_of(answer, expected)
+        0.0, reason or f"expected {excerpt(expected[0])}, got {excerpt(answer.text)}", failure_of(answer, expected)
     )
 
 
-def shown(text: str) -> str:
+def excerpt(text: str) -> str:
     """Return a text short enough for a reason."""
     text = " ".join(text.split())
     return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from trainer.data.records.kinds import Message
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.metrics import LlmJudge
 from trainer.scoring.graders.expected import expected_texts
-from trainer.scoring.graders.failures import failure_of, shown
-from trainer.scoring.question import Answer, Grade, Message, Question
+from trainer.scoring.graders.failures import excerpt, failure_of
+from trainer.scoring.question import Answer, Grade, Question
 
 Ask = Callable[[list[list[Message]]], list[str]]
 """Answers conversations, in their order."""
@@ -96,7 +97,7 @@ def _verdicts(prompts: list[list[Message]], pattern: re.Pattern[str], ask: Ask) 
     if len(missing) > MAX_UNREADABLE * len(prompts):
         raise HardwareError(
             f"the judge gave no readable verdict on {len(missing)} of {len(prompts)} requests, "
-            f"for example: {shown(replies[missing[0]])}",
+            f"for example: {excerpt(replies[missing[0]])}",
             hint="name a stronger model in eval.judge, or take llm_judge out of the metrics",
         )
     return found

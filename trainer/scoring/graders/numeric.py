@@ -11,7 +11,7 @@ from trainer.errors import DataError
 from trainer.recipe.metrics import Numeric
 from trainer.scoring.graders.expected import expected_texts
 from trainer.scoring.graders.expressions import matches
-from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.failures import excerpt
 from trainer.scoring.graders.final_answer import (
     MAX_CHARACTERS,
     marked,
@@ -22,7 +22,8 @@ from trainer.scoring.graders.final_answer import (
 )
 from trainer.scoring.graders.quantities import Quantity, number_in_words, quantities
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 LARGEST_EXACT = 2.0**53
 """Whole numbers up to here are exact as floats."""
@@ -136,7 +137,7 @@ def grade_numeric(grader: Numeric, answer: Answer, question: Question) -> Grade:
     expected = [Quantity(grader.expected, 0, 0)] if grader.expected is not None else _expected(grader, question)
     number = final_number(answer.text, grader.pattern)
     if number is None:
-        return Grade(0.0, f"no number in {shown(answer.text)}", _without_number(grader, answer))
+        return Grade(0.0, f"no number in {excerpt(answer.text)}", _without_number(grader, answer))
     if any(_equal(grader, number, value) for value in expected):
         return Grade(1.0)
     reason = f"expected {_written(expected[0])}, got {_written(number)}"
@@ -179,14 +180,14 @@ def _expected(grader: Numeric, question: Question) -> list[Quantity]:
         value = final_number(text, grader.pattern) or final_number(text)
         if value is None or not math.isfinite(value.value):
             raise DataError(
-                f"{question.id}: metric {grader.title} expects a number, got {shown(text)}",
+                f"{question.id}: metric {grader.title} expects a number, got {excerpt(text)}",
                 hint="name the field with the number in the metric's `key`, or give a `pattern` that captures it",
             )
         values.append(value)
     return values
 
 
-def _without_number(grader: Numeric, answer: Answer) -> Failure:
+def _without_number(grader: Numeric, answer: Answer) -> FailureKind:
     if not answer.text.strip() or not answer.finished:
         return "other"
     return "refusal" if refuses(answer.text) else "format"

@@ -12,7 +12,8 @@ from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import field
 from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.isolated.worker import IsolatedWorker
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 SPARE_CPU_S = 2
 """Processor time for the start of the interpreter."""
@@ -55,7 +56,7 @@ def _grade(grader: Code, answer: Answer, question: Question) -> Grade:
     return Grade(0.0, reason, _failure(answer, reply, reason))
 
 
-def _failure(answer: Answer, reply: dict[str, Any], reason: str) -> Failure:
+def _failure(answer: Answer, reply: dict[str, Any], reason: str) -> FailureKind:
     if not answer.finished:
         return "other"
     if refuses(answer.text):
@@ -84,8 +85,9 @@ def tests_of(grader: Code, question: Question) -> str:
         DataError: It has none.
     """
     value = field(grader, question, grader.tests)
-    lines = value if isinstance(value, list) else [value]
-    if not lines or not all(isinstance(line, str) and line.strip() for line in lines):
+    values: list[object] = value if isinstance(value, list) else [value]
+    lines = [line for line in values if isinstance(line, str) and line.strip()]
+    if not lines or len(lines) < len(values):
         raise DataError(
             f"{question.id}: `{grader.tests}` holds no tests", hint="give Python text, or a list of asserts"
         )

@@ -11,10 +11,11 @@ from trainer.errors import DataError
 from trainer.recipe.executed import Sql
 from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import expected_texts, field
-from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.failures import excerpt
 from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.isolated.worker import IsolatedWorker
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 MEMORY_MIB = 1024
 DATABASE_TYPES = (".sqlite", ".sqlite3", ".db")
@@ -49,7 +50,7 @@ def grade_sql(grader: Sql, answers: Sequence[Answer], questions: Sequence[Questi
 def _grade(grader: Sql, answer: Answer, question: Question, worker: IsolatedWorker) -> Grade:
     query = query_in(answer.text)
     if query is None:
-        return Grade(0.0, f"no query in {shown(answer.text)}", _without_query(answer))
+        return Grade(0.0, f"no query in {excerpt(answer.text)}", _without_query(answer))
     reply: dict[str, Any] = {}
     for expected in expected_texts(grader, question):
         reply = worker.ask(_request(grader, question, expected, query), grader.timeout_s)
@@ -57,7 +58,7 @@ def _grade(grader: Sql, answer: Answer, question: Question, worker: IsolatedWork
         if reply.get("equal"):
             return Grade(1.0)
     reason = str(reply.get("error") or reply["reason"]).replace("interrupted", "it takes too long")
-    return Grade(0.0, f"{shown(query)}: {reason}", "knowledge" if answer.finished else "other")
+    return Grade(0.0, f"{excerpt(query)}: {reason}", "knowledge" if answer.finished else "other")
 
 
 def query_in(text: str) -> str | None:
@@ -74,7 +75,7 @@ def _without_comments(code: str) -> str:
     return re.sub(r"^\s*--[^\n]*$", "", code, flags=re.MULTILINE).strip()
 
 
-def _without_query(answer: Answer) -> Failure:
+def _without_query(answer: Answer) -> FailureKind:
     if not answer.text.strip() or not answer.finished:
         return "other"
     return "refusal" if refuses(answer.text) else "format"

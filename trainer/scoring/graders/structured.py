@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from trainer import exact_json
 from trainer.errors import DataError
 from trainer.recipe.metrics import Grader, JsonFields, JsonSchema, ValidJson
-from trainer.scoring.graders.expected import applies, expected
-from trainer.scoring.graders.failures import failure_of, shown
+from trainer.scoring.graders.expected import applies, expected_value
+from trainer.scoring.graders.failures import excerpt, failure_of
 from trainer.scoring.graders.fields import ABSENT, FieldTally, compare, summarised
 from trainer.scoring.graders.formats import format_checker
 from trainer.scoring.graders.json_text import find, is_json, parse
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 MAX_NAMED = 6
 
 
-def _unreadable(answer: Answer) -> Failure:
+def _unreadable(answer: Answer) -> FailureKind:
     """Sort an answer that is not JSON."""
     found = failure_of(answer, ["{}"])
     return "format" if found in ("knowledge", "style") else found
@@ -35,7 +36,7 @@ def grade_valid_json(grader: ValidJson, answer: Answer, question: Question) -> G
     if is_json(answer.text):
         return Grade(1.0)
     around = " (there is JSON with text around it)" if find(answer.text) is not None else ""
-    return Grade(0.0, f"not JSON: {shown(answer.text)}{around}", _unreadable(answer))
+    return Grade(0.0, f"not JSON: {excerpt(answer.text)}{around}", _unreadable(answer))
 
 
 def grade_json_schema(grader: JsonSchema, answer: Answer, question: Question) -> Grade:
@@ -43,7 +44,7 @@ def grade_json_schema(grader: JsonSchema, answer: Answer, question: Question) ->
     try:
         value = parse(answer.text)
     except ValueError:
-        return Grade(0.0, f"not JSON: {shown(answer.text)}", _unreadable(answer))
+        return Grade(0.0, f"not JSON: {excerpt(answer.text)}", _unreadable(answer))
     fault = schema_fault(grader.definition, value)
     return Grade(0.0, fault, "format") if fault else Grade(1.0)
 
@@ -81,14 +82,14 @@ def _validator(schema: bytes) -> Any:
 
 
 def _wanted(grader: JsonFields, question: Question) -> Any:
-    value = expected(grader, question)
-    if grader.key is not None and not isinstance(value, str):
+    value = expected_value(grader, question)
+    if not isinstance(value, str):
         return value
     try:
         return parse(value)
     except ValueError as error:
         raise DataError(
-            f"{question.id}: metric {grader.title} expects JSON, and the expected value is {shown(value)}",
+            f"{question.id}: metric {grader.title} expects JSON, and the expected value is {excerpt(value)}",
             hint="correct the row, name another field in `key`, or limit the metric to some rows by `when`",
         ) from error
 
@@ -115,7 +116,7 @@ def grade_json_fields(grader: JsonFields, answer: Answer, question: Question) ->
     if value is ABSENT:
         content = find(answer.text)
         is_right = content is not None and not _is_wrong(compare(grader, content, wanted))
-        return Grade(score, f"not JSON: {shown(answer.text)}", "style" if is_right else _unreadable(answer))
+        return Grade(score, f"not JSON: {excerpt(answer.text)}", "style" if is_right else _unreadable(answer))
     return Grade(score, summarised(tally.faults, MAX_NAMED), "knowledge") if _is_wrong(tally) else Grade(score)
 
 

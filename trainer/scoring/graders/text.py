@@ -19,7 +19,7 @@ from trainer.recipe.metrics import (
 )
 from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.expressions import search
-from trainer.scoring.graders.failures import shown, wrong
+from trainer.scoring.graders.failures import excerpt, wrong
 from trainer.scoring.graders.normalise import bare, normalise, words
 from trainer.scoring.graders.sentences import split_sentences
 from trainer.scoring.graders.whole import stands_whole_in
@@ -75,14 +75,14 @@ def _present(grader: Contains | NotContains, answer: Answer, question: Question)
 def grade_contains(grader: Contains, answer: Answer, question: Question) -> Grade:
     """Mark whether the texts stand in the answer."""
     is_present, found, texts = _present(grader, answer, question)
-    missing = ", ".join(shown(text) for text in texts if text not in found)
+    missing = ", ".join(excerpt(text) for text in texts if text not in found)
     return RIGHT if is_present else wrong(answer, texts, f"does not contain {missing}")
 
 
 def grade_not_contains(grader: NotContains, answer: Answer, question: Question) -> Grade:
     """Mark whether the texts are absent from the answer."""
     is_present, found, _ = _present(grader, answer, question)
-    return Grade(0.0, f"contains {', '.join(map(shown, found))}", "style") if is_present else RIGHT
+    return Grade(0.0, f"contains {', '.join(map(excerpt, found))}", "style") if is_present else RIGHT
 
 
 def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
@@ -98,7 +98,7 @@ def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
     form: Callable[[str], str] = str.casefold if grader.ignore_case else str
     if any(form(captured) == form(text.strip()) for text in texts):
         return RIGHT
-    return Grade(0.0, f"expected {shown(texts[0])}, captured {shown(captured)}", "knowledge")
+    return Grade(0.0, f"expected {excerpt(texts[0])}, captured {excerpt(captured)}", "knowledge")
 
 
 def grade_labels(grader: Label, answers: Sequence[Answer], questions: Sequence[Question]) -> list[Grade]:
@@ -114,9 +114,9 @@ def _label(grader: Label, answer: Answer, wanted: list[str], allowed: list[str])
     if found in map(form, wanted):
         return RIGHT
     if found in map(form, allowed):
-        return Grade(0.0, f"expected {shown(wanted[0])}, got {shown(found)}", "knowledge")
+        return Grade(0.0, f"expected {excerpt(wanted[0])}, got {excerpt(found)}", "knowledge")
     failure = wrong(answer, wanted).failure
-    reason = f"expected {shown(wanted[0])}, got {shown(answer.text)}, which is none of the {len(allowed)} labels"
+    reason = f"expected {excerpt(wanted[0])}, got {excerpt(answer.text)}, which is none of the {len(allowed)} labels"
     return Grade(0.0, reason, "format" if failure == "knowledge" else failure)
 
 

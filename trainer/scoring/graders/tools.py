@@ -1,18 +1,18 @@
-"""Marks for tool calls."""
+"""Grade tool calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from trainer.errors import DataError
 from trainer.recipe.metrics import ToolCall
 from trainer.scoring.graders.calls import Call, calls_of, read_calls
-from trainer.scoring.graders.expected import expected
-from trainer.scoring.graders.failures import shown
+from trainer.scoring.graders.expected import expected_value
+from trainer.scoring.graders.failures import excerpt
 from trainer.scoring.graders.fields import equal_values
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 
 def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Grade:
@@ -21,27 +21,28 @@ def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Gra
     Raises:
         DataError: The expected value cannot be read as calls.
     """
-    wanted = expected_calls(grader, question)
-    if wanted and grader.key is None and answer.text.strip() == (question.reference or "").strip():
+    expected = expected_calls(grader, question)
+    if expected and grader.key is None and answer.text.strip() == (question.reference or "").strip():
         return Grade(1.0)  # whatever form the template gives to calls
     tools = _tools(question)
-    found = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text, list(tools))
-    if found.broken:
-        return Grade(0.0, f"a call that cannot be read: {shown(found.broken)}", _cut_or(answer, "format"))
-    if not wanted:
-        names = ", ".join(call.name for call in found.calls)
-        return Grade(0.0, f"no call expected, got {names}", "knowledge") if found.calls else Grade(1.0)
-    if not found.calls:
-        failure: Failure = "refusal" if refuses(answer.text) else "format"
-        return Grade(0.0, f"no call in {shown(answer.text)}", _cut_or(answer, failure))
-    fault = _fault(grader, [_filled(call, tools) for call in found.calls], [_filled(call, tools) for call in wanted])
+    read = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text, list(tools))
+    if read.broken:
+        return Grade(0.0, f"a call that cannot be read: {excerpt(read.broken)}", _cut_or(answer, "format"))
+    if not expected:
+        names = ", ".join(call.name for call in read.calls)
+        return Grade(0.0, f"no call expected, got {names}", "knowledge") if read.calls else Grade(1.0)
+    if not read.calls:
+        failure: FailureKind = "refusal" if refuses(answer.text) else "format"
+        return Grade(0.0, f"no call in {excerpt(answer.text)}", _cut_or(answer, failure))
+    fault = _fault(grader, [_filled(call, tools) for call in read.calls], [_filled(call, tools) for call in expected])
     return Grade(0.0, fault, "knowledge") if fault else Grade(1.0)
 
 
-def _tools(question: Question) -> dict[str, dict[str, Any]]:
+def _tools(question: Question) -> dict[str, dict[str, object]]:
     """Return the tools of a row by their name, each with the JSON Schema of its arguments."""
-    tools: dict[str, dict[str, Any]] = {}
-    for tool in question.row.get("tools") or []:
+    tools: dict[str, dict[str, object]] = {}
+    declared = question.row.get("tools")
+    for tool in declared if isinstance(declared, list) else []:
         function = tool.get("function", tool) if isinstance(tool, dict) else {}
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             schema = function.get("parameters")
@@ -49,20 +50,26 @@ def _tools(question: Question) -> dict[str, dict[str, Any]]:
     return tools
 
 
-def _filled(call: Call, tools: dict[str, dict[str, Any]]) -> Call:
-    """Return a call with the defaults that its tool states, and without optional arguments that are null."""
+def _filled(call: Call, tools: Mapping[str, dict[str, object]]) -> Call:
+    """Return a call with the defaults that its tool states, and without optional arguments that are null.
+
+    Example:
+        >>> schema = {"properties": {"unit": {"default": "C"}, "day": {}}, "required": []}
+        >>> _filled(Call("weather", {"day": None}), {"weather": schema}).arguments
+        {'unit': 'C'}
+    """
     schema = tools.get(call.name, {})
-    properties = schema.get("properties")
+    properties, required = schema.get("properties"), schema.get("required")
     if not isinstance(properties, dict):
         return call
-    known = {name: value for name, value in properties.items() if isinstance(value, dict)}
-    optional = set(known) - set(schema.get("required") or [])
-    defaults = {name: known[name]["default"] for name in optional if "default" in known[name]}
+    schemas = {name: value for name, value in properties.items() if isinstance(value, dict)}
+    optional = set(schemas) - set(required if isinstance(required, list) else [])
+    defaults = {name: schemas[name]["default"] for name in optional if "default" in schemas[name]}
     stated = {name: value for name, value in call.arguments.items() if value is not None or name not in optional}
     return Call(call.name, defaults | stated)
 
 
-def _cut_or(answer: Answer, failure: Failure) -> Failure:
+def _cut_or(answer: Answer, failure: FailureKind) -> FailureKind:
     return failure if answer.finished and answer.text.strip() else "other"
 
 
@@ -72,15 +79,14 @@ def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
     Raises:
         DataError: They cannot be read.
     """
-    message = question.reference_message or {}
-    if grader.key is None and message.get("tool_calls"):
-        read = calls_of(message["tool_calls"])
+    if grader.key is None and question.calls:
+        read = calls_of(question.calls)
     else:
-        value = expected(grader, question)
+        value = expected_value(grader, question)
         read = read_calls(value) if isinstance(value, str) else calls_of(value if isinstance(value, list) else [value])
     if read.broken:
         raise DataError(
-            f"{question.id}: metric {grader.title} cannot read the expected call {shown(read.broken)}",
+            f"{question.id}: metric {grader.title} cannot read the expected call {excerpt(read.broken)}",
             hint='write calls as {"name": NAME, "arguments": {...}}',
         )
     return read.calls
@@ -89,9 +95,7 @@ def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
 def unread_calls(questions: Sequence[Question]) -> int:
     """Count the questions whose calls, as the template writes them, cannot be read back as the same calls."""
     grader = ToolCall()
-    return sum(
-        _is_unread(grader, question) for question in questions if (question.reference_message or {}).get("tool_calls")
-    )
+    return sum(_is_unread(grader, question) for question in questions if question.calls)
 
 
 def _is_unread(grader: ToolCall, question: Question) -> bool:
@@ -101,37 +105,36 @@ def _is_unread(grader: ToolCall, question: Question) -> bool:
     return bool(_fault(grader, [_filled(call, tools) for call in written], [_filled(call, tools) for call in expected]))
 
 
-def _fault(grader: ToolCall, found: list[Call], wanted: list[Call]) -> str:
+def _fault(grader: ToolCall, calls: list[Call], expected: list[Call]) -> str:
     """Return the first difference; empty if the calls are the same."""
     if grader.ordered:
-        faults = [_difference(grader, *pair) for pair in zip(found, wanted, strict=False)]
-        left = wanted[len(found) :], found[len(wanted) :]
+        faults = [_difference(grader, *pair) for pair in zip(calls, expected, strict=False)]
+        missing, extra = expected[len(calls) :], calls[len(expected) :]
     else:
-        rest = list(found)
-        faults, missing = [], []
-        for call in wanted:
-            match = next((other for other in rest if not _difference(grader, other, call)), None)
+        extra, missing = list(calls), []
+        for call in expected:
+            match = next((candidate for candidate in extra if not _difference(grader, candidate, call)), None)
             if match is None:
                 missing.append(call)
             else:
-                rest.remove(match)
-        pairs = [(other, call) for call in missing for other in rest if other.name == call.name][:1]
-        faults = [_difference(grader, *pair) for pair in pairs]
-        left = missing, rest
-    said = [f"missing: {call.name}" for call in left[0]] + [f"extra: {call.name}" for call in left[1]]
-    return next((fault for fault in [*faults, *said] if fault), "")
+                extra.remove(match)
+        pairs = [(candidate, call) for call in missing for candidate in extra if candidate.name == call.name]
+        faults = [_difference(grader, *pair) for pair in pairs[:1]]
+    counts = [f"missing: {call.name}" for call in missing] + [f"extra: {call.name}" for call in extra]
+    return next((fault for fault in [*faults, *counts] if fault), "")
 
 
-def _difference(grader: ToolCall, found: Call, wanted: Call) -> str:
-    if found.name != wanted.name:
-        return f"expected a call of {wanted.name}, got {found.name}"
+def _difference(grader: ToolCall, call: Call, expected: Call) -> str:
+    if call.name != expected.name:
+        return f"expected a call of {expected.name}, got {call.name}"
     if grader.arguments == "ignore":
         return ""
-    for name in {**wanted.arguments, **found.arguments}:
+    for name in {**expected.arguments, **call.arguments}:
         if name in grader.ignore:
             continue
-        if name not in found.arguments or name not in wanted.arguments:
-            return f"{wanted.name}: {'extra' if name in found.arguments else 'missing'} argument {name}"
-        if not equal_values(found.arguments[name], wanted.arguments[name], grader.arguments):
-            return f"{wanted.name}: {name}: expected {wanted.arguments[name]!r}, got {found.arguments[name]!r}"[:200]
+        if name not in call.arguments or name not in expected.arguments:
+            return f"{expected.name}: {'extra' if name in call.arguments else 'missing'} argument {name}"
+        argument, right = call.arguments[name], expected.arguments[name]
+        if not equal_values(argument, right, grader.arguments):
+            return f"{expected.name}: {name}: expected {right!r}, got {argument!r}"[:200]
     return ""

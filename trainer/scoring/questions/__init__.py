@@ -1,1 +1,1 @@
-"""Held-out rows and suite items as questions, and prompts for them."""
+"""Turn held-out rows and suite items into questions, and write prompts for them."""

@@ -1,4 +1,4 @@
-"""The held-out rows that are used: as they stand in data/heldout.jsonl, and as tokens."""
+"""Read the held-out rows, as lines and as tokens, and measure how likely a model finds them."""
 
 from __future__ import annotations
 
@@ -6,55 +6,67 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer import exact_json
 from trainer.data.pii.hide import Mask
 from trainer.data.read.reader import read_rows
+from trainer.data.records.kinds import Record
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.parse import parse_row
 from trainer.errors import DataError
 from trainer.recipe.method import Method, row_facts
 from trainer.recipe.pii import Pii
-from trainer.scoring.generation.likelihood import RowScores, row_losses, row_scores
+from trainer.scoring.generation.likelihood import RowScores, row_scores
 from trainer.scoring.questions.from_rows import flat, group_of, question_id
 from trainer.scoring.statistics.measurements import Evidence
 from trainer.tokens.store import TokenStore
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 LOSS_BATCH = 8
 """Rows in a forward pass that needs all logits."""
-TokenRow = tuple[Any, Any]
+Ids = NDArray[np.integer]
+TokenRow = tuple[Ids, Ids]
+"""(ids, mask), each (S,)."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Held-out rows."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Record]
     tokens: list[TokenRow]
-    """(ids, mask); of preference rows the chosen side."""
+    """Of preference rows the chosen side."""
     rejected: list[TokenRow] | None
     """Of preference rows the rejected side."""
     by: str | None = None
     """Field whose rows belong together, as in `data.split.by`."""
 
-    def scores(self, model: Any) -> RowScores:
+    def scores(self, model: PreTrainedModel | PeftModel) -> RowScores:
         """Return how a model sees these rows; of pairs the chosen side."""
-        return row_scores(model, self.tokens, batch_size=LOSS_BATCH, progress=_quiet)
+        return row_scores(model, self.tokens, batch_size=LOSS_BATCH)
 
-    def evidence(self, model: Any, scores: RowScores | None = None) -> dict[str, Evidence]:
-        """Return the loss of a model on these rows, and of pairs which side it finds more likely."""
+    def evidence(self, model: PreTrainedModel | PeftModel, scores: RowScores) -> dict[str, Evidence]:
+        """Return the loss of a model on these rows, and of pairs the side that it finds more likely.
+
+        Args:
+            model: Causal language model.
+            scores: As from `scores`.
+        """
         groups = [group_of(flat(row), self.by) for row in self.rows]
-        scores = scores or self.scores(model)
-        losses, counts = scores.losses, scores.counts
-        found = {"loss": Evidence("ratio", losses, counts, groups=groups, bounded=False)}
+        losses = scores.losses
+        evidence = {"loss": Evidence("ratio", losses, scores.counts, groups=groups, bounded=False)}
         if self.rejected is not None:
-            other, _ = row_losses(model, self.rejected, batch_size=LOSS_BATCH, progress=_quiet)
-            found["preference_accuracy"] = Evidence("share", (losses < other).astype(np.float64), groups=groups)
-            found["preference_margin"] = Evidence("mean", other - losses, groups=groups, bounded=False)
-        return found
+            rejected = row_scores(model, self.rejected, batch_size=LOSS_BATCH).losses
+            evidence["preference_accuracy"] = Evidence("share", (losses < rejected).astype(np.float64), groups=groups)
+            evidence["preference_margin"] = Evidence("mean", rejected - losses, groups=groups, bounded=False)
+        return evidence
 
     def last_answers(self, decode: Callable[[list[int]], str], chosen: Iterable[bool]) -> dict[str, str]:
         """Return the trained text of the last answer of some rows, by the id of its question."""
@@ -65,8 +77,13 @@ class HeldOut:
         }
 
 
-def _last_answer(mask: Any) -> slice:
-    """Return where the last run of trained tokens stands."""
+def _last_answer(mask: Ids) -> slice:
+    """Return the span of the last run of trained tokens.
+
+    Example:
+        >>> _last_answer(np.array([0, 1, 1, 0, 1, 1, 1, 0]))
+        slice(4, 7, None)
+    """
     trained = np.flatnonzero(mask)
     breaks = np.flatnonzero(np.diff(trained) > 1)
     return slice(int(trained[breaks[-1] + 1 if len(breaks) else 0]), int(trained[-1]) + 1)
@@ -113,29 +130,25 @@ def usual_metric(method: Method, graders: Iterable[str]) -> str:
     return "preference_accuracy" if row_facts(method).has_preference else next(iter(graders), "loss")
 
 
-def _side(prompt: Any, answer: Any) -> TokenRow:
+def _side(prompt: Ids, answer: Ids) -> TokenRow:
     return np.concatenate([prompt, answer]), np.concatenate([np.zeros_like(prompt), np.ones_like(answer)])
 
 
-def read_examples(path: Path) -> list[Any]:
+def read_examples(path: Path) -> list[Record]:
     """Read rows from a file in any layout that a source may have.
 
     Raises:
         DataError: A row cannot be used.
     """
-    found = []
+    records = []
     for raw in read_rows(path):
         try:
             if raw.error is not None:
                 raise raw.error
-            found.append(parse_row(raw.value, source=path.name, line=raw.line).record)
+            records.append(parse_row(raw.value, source=path.name, line=raw.line).record)
         except RowError as error:
             raise DataError(
                 f"{path}:{raw.line}: {error.reason}: {error.render(Mask(Pii()))}",
                 hint="correct the row, or leave it out",
             ) from error
-    return found
-
-
-def _quiet(_: int) -> None:
-    pass
+    return records

@@ -1,4 +1,4 @@
-"""From an arm and a question to the conversation that the model is given.
+"""Build the conversation that an arm sends for a question.
 
 system prompt   the arm's own, else the row's
 shots           fixed examples, then the most similar ones, the most similar last
@@ -11,20 +11,20 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from trainer.data.duplicates.shingles import normalise_words
+from trainer.data.records.kinds import Message, Record
 from trainer.data.rows.passages import with_passages
 from trainer.errors import DataError
 from trainer.recipe.arms import Arm, Documents, Prompt, Shots
-from trainer.scoring.question import Message, PromptRequest, Question
-from trainer.scoring.questions.from_rows import conversation, last_user_text
+from trainer.scoring.question import PromptRequest, Question, prompt_of
+from trainer.scoring.questions.from_rows import conversation, last_user_text, without_weight
 from trainer.scoring.questions.retrieval import NearCopyFilter, Retriever, retriever_of
 
 SPARE_CANDIDATES = 8
-"""Further neighbours looked at, in place of those that give the question away."""
+"""Further neighbours, to replace those that give the question away."""
 MIN_LEAK_CHARS = 12
 """A shorter question may stand in a prompt by chance."""
 DOCUMENT_TYPES = (".txt", ".md", ".jsonl")
@@ -35,12 +35,12 @@ def build(
     arm: Arm,
     questions: Sequence[Question],
     *,
-    train_rows: Callable[[], Sequence[dict[str, Any]]],
-    read_rows: Callable[[Path], Sequence[dict[str, Any]]],
+    train_rows: Callable[[], Sequence[Record]],
+    read_rows: Callable[[Path], Sequence[Record]],
     seed: int,
     fits: Callable[[PromptRequest], bool],
 ) -> list[PromptRequest]:
-    """Return what the arm sends for each question.
+    """Return the prompt of the arm for each question.
 
     Args:
         arm: Its prompt, shots and documents.
@@ -59,35 +59,31 @@ def build(
     fixed = _fixed_shots(arm.shots, questions, train_rows, read_rows, seed)
     dynamic = _dynamic_shots(arm.shots, questions, train_rows)
     passages = _passages(arm.documents, questions)
-    found = []
-    for place, question in enumerate(questions):
-        shots = dynamic[place]
-        asked = _asked(question, system, [*fixed, *shots], passages[place])
-        while shots and not fits(asked):
+    prompts = []
+    for question, shots, texts in zip(questions, dynamic, passages, strict=True):
+        prompt = _prompt(question, system, [*fixed, *shots], texts)
+        while shots and not fits(prompt):
             shots = shots[1:]
-            asked = _asked(question, system, [*fixed, *shots], passages[place])
-        if not arm.is_plain and not fits(asked):
+            prompt = _prompt(question, system, [*fixed, *shots], texts)
+        if not arm.is_plain and not fits(prompt):
             raise DataError(
                 f"the prompt of the arm {arm.name} for {question.id} leaves no room for an answer",
                 hint="fewer fixed shots, fewer or shorter passages, or a shorter prompt",
             )
-        found.append(asked)
-    return found
+        prompts.append(prompt)
+    return prompts
 
 
-def _asked(
+def _prompt(
     question: Question, system: str | None, shots: Sequence[list[Message]], passages: Sequence[str]
 ) -> PromptRequest:
-    own = [message for message in question.messages if message["role"] == "system"]
-    rest: list[Any] = [message for message in question.messages if message["role"] != "system"]
-    head = own if system is None else [{"role": "system", "content": system}]
+    head = [message for message in question.messages if message["role"] == "system"]
+    turns = [message for message in question.messages if message["role"] != "system"]
+    if system is not None:
+        head = [{"role": "system", "content": system}]
     if passages:
-        rest = with_passages(rest, passages)
-    return PromptRequest(
-        [*head, *(message for shot in shots for message in shot), *rest],
-        question.row.get("tools") or [],
-        question.row.get("chat_template_kwargs") or {},
-    )
+        turns = with_passages(turns, passages)
+    return prompt_of(question, [*head, *(message for shot in shots for message in shot), *turns])
 
 
 # The prompt
@@ -98,10 +94,10 @@ def _system_prompt(prompt: Prompt | None, questions: Sequence[Question]) -> str 
         return None
     text = prompt.text if prompt.path is None else Path(prompt.path).read_text(encoding="utf-8").strip()
     assert text is not None
-    said = f" {normalise_words(text)} "
+    words = f" {normalise_words(text)} "
     for question in questions:
-        asked = normalise_words(last_user_text(question.messages))
-        if len(asked) >= MIN_LEAK_CHARS and f" {asked} " in said:
+        query = normalise_words(last_user_text(question.messages))
+        if len(query) >= MIN_LEAK_CHARS and f" {query} " in words:
             raise _leak(f"the prompt {prompt.path or ''}".strip(), question)
     return text
 
@@ -115,7 +111,12 @@ def _leak(where: str, question: Question) -> DataError:
 
 
 def without_reasoning(text: str, tag: str | None) -> str:
-    """Cut what an answer says inside `<tag>`; reasoning that was never closed is all there is."""
+    """Cut the reasoning inside `<tag>` out of an answer; reasoning without an end takes all that follows.
+
+    Example:
+        >>> without_reasoning("<think>2 + 2</think> 4", "think"), without_reasoning("<think>2 +", "think")
+        ('4', '')
+    """
     if tag is None:
         return text
     closed = re.sub(rf"<{tag}>.*?</{tag}>", "", text, flags=re.DOTALL)
@@ -125,27 +126,23 @@ def without_reasoning(text: str, tag: str | None) -> str:
 # Examples
 
 
-def _shot(row: dict[str, Any]) -> list[Message] | None:
+def _shot(row: Record) -> list[Message] | None:
     """Return a row as an example without its system turn; None for rows that are no conversation."""
     messages = conversation(row)
     if messages is None:
         return None
-    return [
-        {key: value for key, value in message.items() if key != "weight"}
-        for message in messages
-        if message["role"] != "system"
-    ]
+    return [without_weight(message) for message in messages if message["role"] != "system"]
 
 
-def _shots_of(rows: Sequence[dict[str, Any]]) -> list[list[Message]]:
+def _shots_of(rows: Sequence[Record]) -> list[list[Message]]:
     return [shot for shot in map(_shot, rows) if shot and shot[-1]["role"] == "assistant"]
 
 
 def _fixed_shots(
     shots: Shots | None,
     questions: Sequence[Question],
-    train_rows: Callable[[], Sequence[dict[str, Any]]],
-    read_rows: Callable[[Path], Sequence[dict[str, Any]]],
+    train_rows: Callable[[], Sequence[Record]],
+    read_rows: Callable[[Path], Sequence[Record]],
     seed: int,
 ) -> list[list[Message]]:
     if shots is None or not shots.fixed:
@@ -166,34 +163,32 @@ def _fixed_shots(
 def _refuse_leaks(shots: Sequence[list[Message]], questions: Sequence[Question], where: str) -> None:
     for number, question in enumerate(_leaks(shots, questions), start=1):
         if question is not None:
-            said = last_user_text(shots[number - 1])
-            raise _leak(f"example {number} of {where} ({said!r:.80})", question)
+            text = last_user_text(shots[number - 1])
+            raise _leak(f"example {number} of {where} ({text!r:.80})", question)
 
 
 def _leaks(shots: Sequence[list[Message]], questions: Sequence[Question]) -> list[Question | None]:
     """Return for each example the question that it nearly repeats."""
-    asked = [last_user_text(question.messages) for question in questions]
-    copies = NearCopyFilter(asked)
-    return [next(_repeated(shot, asked, questions, copies), None) for shot in shots]
+    queries = [last_user_text(question.messages) for question in questions]
+    copies = NearCopyFilter(queries)
 
+    def repeated(shot: Sequence[Message]) -> Iterator[Question]:
+        for text in _user_texts(shot):
+            is_copy = copies.near_copies(text, queries)
+            if is_copy.any():
+                yield questions[int(is_copy.argmax())]
 
-def _repeated(
-    shot: Sequence[Message], asked: Sequence[str], questions: Sequence[Question], copies: NearCopyFilter
-) -> Iterator[Question]:
-    for text in _user_texts(shot):
-        which = copies.of(text, asked)
-        if which.any():
-            yield questions[int(which.argmax())]
+    return [next(repeated(shot), None) for shot in shots]
 
 
 def _user_texts(shot: Sequence[Message]) -> list[str]:
-    """Return all that is asked in an example: an earlier turn gives a question away as well as the last."""
-    said = (message.get("content") for message in shot if message["role"] == "user")
-    return [text for text in said if isinstance(text, str)]
+    """Return the user turns of an example: an earlier one gives a question away as well as the last."""
+    texts = (message.get("content") for message in shot if message["role"] == "user")
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _dynamic_shots(
-    shots: Shots | None, questions: Sequence[Question], train_rows: Callable[[], Sequence[dict[str, Any]]]
+    shots: Shots | None, questions: Sequence[Question], train_rows: Callable[[], Sequence[Record]]
 ) -> list[list[list[Message]]]:
     """Return for each question its nearest examples, the nearest last; never the question itself or a near copy."""
     if shots is None or not shots.dynamic:
@@ -201,18 +196,18 @@ def _dynamic_shots(
     pool = _shots_of(train_rows())
     if not pool:
         raise DataError("there are no training rows to take examples from", hint="leave `shots.dynamic` out")
-    texts, said = [last_user_text(shot) for shot in pool], [_user_texts(shot) for shot in pool]
-    asked = [last_user_text(question.messages) for question in questions]
-    places = retriever_of(shots.retriever, texts).nearest(asked, shots.dynamic + SPARE_CANDIDATES)
-    copies = NearCopyFilter(asked)
-    found = []
-    for query, near in zip(asked, places, strict=True):
-        turns = [(place, text) for place in near for text in said[place]]
-        is_copy = copies.of(query, [text for _, text in turns])
-        leaking = {place for (place, _), leaks in zip(turns, is_copy, strict=True) if leaks}
-        kept = [place for place in near if place not in leaking][: shots.dynamic]
-        found.append([pool[place] for place in reversed(kept)])
-    return found
+    queries = [last_user_text(question.messages) for question in questions]
+    retriever = retriever_of(shots.retriever, [last_user_text(shot) for shot in pool])
+    user_texts = [_user_texts(shot) for shot in pool]
+    copies = NearCopyFilter(queries)
+    nearest_shots = []
+    for query, near in zip(queries, retriever.nearest(queries, shots.dynamic + SPARE_CANDIDATES), strict=True):
+        turns = [(index, text) for index in near for text in user_texts[index]]
+        is_copy = copies.near_copies(query, [text for _, text in turns])
+        leaking = {index for (index, _), leaks in zip(turns, is_copy, strict=True) if leaks}
+        safe = [index for index in near if index not in leaking][: shots.dynamic]
+        nearest_shots.append([pool[index] for index in reversed(safe)])
+    return nearest_shots
 
 
 # Documents
@@ -224,7 +219,7 @@ def _passages(documents: Documents | None, questions: Sequence[Question]) -> lis
     texts = read_passages(Path(documents.path), documents.passage_words)
     retriever: Retriever = retriever_of(documents.retriever, texts)
     near = retriever.nearest([last_user_text(question.messages) for question in questions], documents.num_passages)
-    return [[texts[place] for place in places] for places in near]
+    return [[texts[index] for index in indices] for indices in near]
 
 
 def read_passages(path: Path, max_words: int) -> list[str]:
@@ -255,16 +250,21 @@ def _documents(path: Path) -> list[str]:
 
 
 def _cut(text: str, max_words: int) -> list[str]:
-    """Join paragraphs up to the limit; a longer one is cut between words."""
+    """Join paragraphs up to the limit; cut a longer one between words.
+
+    Example:
+        >>> _cut("a b" + chr(10) * 2 + "c" + chr(10) * 2 + "d e f g h", 4)
+        ['a b c', 'd e f g', 'h']
+    """
     passages: list[str] = []
-    held: list[str] = []
+    current: list[str] = []
     for paragraph in PARAGRAPH.split(text):
         words = paragraph.split()
-        if held and len(held) + len(words) > max_words:
-            passages.append(" ".join(held))
-            held = []
-        held += words
-        while len(held) > max_words:
-            passages.append(" ".join(held[:max_words]))
-            held = held[max_words:]
-    return passages + ([" ".join(held)] if held else [])
+        if current and len(current) + len(words) > max_words:
+            passages.append(" ".join(current))
+            current = []
+        current += words
+        while len(current) > max_words:
+            passages.append(" ".join(current[:max_words]))
+            current = current[max_words:]
+    return passages + ([" ".join(current)] if current else [])

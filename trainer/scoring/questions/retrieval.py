@@ -1,4 +1,4 @@
-"""The passages most similar to a question: by sentence embeddings where installed, else by BM25."""
+"""Find the texts most similar to a question: by sentence embeddings where installed, else by BM25."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Retriever(Protocol):
     """Texts that can be searched."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return for each query the places of the `count` most similar texts, the most similar first."""
+        """Return for each query the indices of the `count` most similar texts, the most similar first."""
 
 
 class Bm25:
@@ -44,14 +44,14 @@ class Bm25:
             self.index.index(words, show_progress=False)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return the places of the largest scores; where no word is known, the first texts."""
+        """Return the indices of the largest scores; where no word is known, the first texts."""
         return [_largest(self._scores(query), count) for query in queries]
 
     def _scores(self, query: str) -> Floats:
-        known = [word for word in _words(query) if word in self.vocabulary]
-        if not known:
+        words = [word for word in _words(query) if word in self.vocabulary]
+        if not words:
             return np.zeros(self.num_texts, np.float32)
-        return np.asarray(self.index.get_scores(known), np.float32)
+        return np.asarray(self.index.get_scores(words), np.float32)
 
 
 class Embeddings:
@@ -62,7 +62,7 @@ class Embeddings:
         self.vectors = self.embed(texts)  # (N, D)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return the places of the largest cosines."""
+        """Return the indices of the largest cosines."""
         return [_largest(self.vectors @ query, count) for query in self.embed(queries)]
 
 
@@ -78,7 +78,7 @@ def retriever_of(kind: Literal["auto", "embeddings", "bm25"], texts: Sequence[st
 
 
 def retriever_name(kind: Literal["auto", "embeddings", "bm25"]) -> str:
-    """Return what `retriever_of` searches with, as tables name it."""
+    """Return the name of what `retriever_of` searches with, for tables."""
     return EMBEDDINGS if kind == "embeddings" or (kind == "auto" and embedder_available()) else "BM25"
 
 
@@ -88,12 +88,12 @@ def stronger_retriever(kind: Literal["auto", "embeddings", "bm25"]) -> str | Non
 
 
 def _largest(scores: Floats, count: int) -> list[int]:
-    """Return the places of the largest scores; ties go to the earlier text."""
-    return [int(place) for place in np.argsort(-scores, kind="stable")[:count]]
+    """Return the indices of the largest scores; ties go to the earlier text."""
+    return [int(index) for index in np.argsort(-scores, kind="stable")[:count]]
 
 
 class NearCopyFilter:
-    """Tells texts that say nearly what a question says, whatever template all questions share."""
+    """Finds texts that nearly repeat a question, apart from the template that all questions share."""
 
     def __init__(self, questions: Sequence[str]) -> None:
         """Learn the words of the template from all questions that are asked."""
@@ -101,16 +101,16 @@ class NearCopyFilter:
         enough = len(questions) >= MIN_TEMPLATE_QUESTIONS
         self.template = {word for word, count in counts.items() if enough and count >= TEMPLATE_SHARE * len(questions)}
 
-    def of(self, question: str, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Return (N,): which texts nearly repeat the question (exact Jaccard of shingles)."""
+    def near_copies(self, question: str, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (texts,): true for those that nearly repeat the question (exact Jaccard of shingles)."""
         if not texts:
             return np.zeros(0, np.bool_)
-        wanted, others = self._own(question), [self._own(text) for text in texts]
-        kind = kind_for_pair(len(wanted.split()), unspaced=is_unspaced(wanted))
-        return similarities(shingle([wanted] * len(others), kind), shingle(others, kind)) >= NEAR_COPY
+        query, candidates = self._without_template(question), [self._without_template(text) for text in texts]
+        kind = kind_for_pair(len(query.split()), unspaced=is_unspaced(query))
+        return similarities(shingle([query] * len(candidates), kind), shingle(candidates, kind)) >= NEAR_COPY
 
-    def _own(self, text: str) -> str:
-        """Return a text without the template; all of it where nothing else is left."""
+    def _without_template(self, text: str) -> str:
+        """Return a text without the words of the template; all words where none is left."""
         words = _words(text)
         return " ".join([word for word in words if word not in self.template] or words)
 

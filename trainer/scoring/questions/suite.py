@@ -1,15 +1,16 @@
-"""The items of a regression suite as questions, each with its graders."""
+"""Read the items of a regression suite as questions, each with its graders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import orjson
 from pydantic import ValidationError
 
+from trainer.data.records.kinds import Message
 from trainer.errors import DataError
 from trainer.recipe.metrics import Grader
 from trainer.recipe.suite import Item, ItemFile, LmEvalTasks, Suite
@@ -41,12 +42,12 @@ def read_items(suite: Suite) -> SuiteItems:
     Raises:
         DataError: A file is missing or damaged, an item has no grader or a name twice, or there is no item.
     """
-    items = [_Read(item, item.graders or suite.graders, f"suite {suite.name}") for item in suite.items]
+    items = [_ReadItem(item, item.graders or suite.graders, f"suite {suite.name}") for item in suite.items]
     for source in suite.sources:
         if isinstance(source, ItemFile):
             graders = source.graders or suite.graders
-            found = _read_file(Path(source.path))[: source.max_items]
-            items += [_Read(item, item.graders or graders, place) for item, place in found]
+            lines = _read_file(Path(source.path))[: source.max_items]
+            items += [_ReadItem(item, item.graders or graders, location) for item, location in lines]
     tasks = [source for source in suite.sources if isinstance(source, LmEvalTasks)]
     if tasks:
         raise DataError(
@@ -76,45 +77,46 @@ def refuse_same_names(suites: Sequence[Suite]) -> None:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """An item as it was read."""
+class _ReadItem:
+    """An item with its graders and where it was read."""
 
     item: Item
     graders: list[Grader]
-    place: str
+    location: str
     """Its suite, or the file and line."""
 
 
-def _check(read: _Read, question: Question) -> None:
+def _check(read: _ReadItem, question: Question) -> None:
     """Refuse an item that could not be marked, before anything is generated for it."""
     titles = [grader.title for grader in read.graders]
     if not titles:
         raise DataError(
-            f"{read.place}: the item {read.item.id!r} has no grader",
+            f"{read.location}: the item {read.item.id!r} has no grader",
             hint="give `graders` of the item, of its file or of the suite",
         )
     twice = next((title for title in titles if titles.count(title) > 1), None)
     if twice is not None:  # only one of their marks would count
         raise DataError(
-            f"{read.place}: the item {read.item.id!r} has two graders called {twice!r}", hint="give each its own `name`"
+            f"{read.location}: the item {read.item.id!r} has two graders called {twice!r}",
+            hint="give each its own `name`",
         )
     try:
         for grader in read.graders:
             check(grader, [question])
     except DataError as error:
-        raise DataError(f"{read.place}: {error.message}", hint=error.hint) from error
+        raise DataError(f"{read.location}: {error.message}", hint=error.hint) from error
 
 
-def _refuse_same_ids(suite: Suite, items: list[_Read]) -> None:
-    places: dict[str, str] = {}
+def _refuse_same_ids(suite: Suite, items: list[_ReadItem]) -> None:
+    locations: dict[str, str] = {}
     for read in items:
-        if read.item.id in places:
+        if read.item.id in locations:
             raise DataError(
                 f"the suite {suite.name} has two items called {read.item.id!r}: "
-                f"{places[read.item.id]} and {read.place}",
+                f"{locations[read.item.id]} and {read.location}",
                 hint="rename one of them",
             )
-        places[read.item.id] = read.place
+        locations[read.item.id] = read.location
 
 
 def _refuse_mixed_names(suite: Suite, graders: list[Grader]) -> None:
@@ -144,8 +146,8 @@ def _item(path: Path, number: int, line: bytes) -> Item:
     try:
         values = orjson.loads(line)
         fields = {key: value for key, value in values.items() if key not in ITEM_KEYS}
-        own = {key: value for key, value in values.items() if key in ITEM_KEYS}
-        return Item.model_validate({"id": str(number), **own, "fields": fields})
+        declared = {key: value for key, value in values.items() if key in ITEM_KEYS}
+        return Item.model_validate({"id": str(number), **declared, "fields": fields})
     except (orjson.JSONDecodeError, ValidationError, AttributeError) as error:
         reason = "; ".join(str(part["msg"]) for part in error.errors()) if isinstance(error, ValidationError) else error
         raise DataError(
@@ -154,7 +156,7 @@ def _item(path: Path, number: int, line: bytes) -> Item:
 
 
 def _question(suite: Suite, item: Item) -> Question:
-    messages: list[dict[str, Any]] = item.messages or [{"role": "user", "content": item.prompt}]
+    messages = cast("list[Message]", item.messages or [{"role": "user", "content": item.prompt}])
     if suite.system_prompt is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": suite.system_prompt}, *messages]
     name = f"{suite.name}/{item.id}"

@@ -1,18 +1,16 @@
-"""What one arm scored on each row, whatever the kind of metric, and the statistics that fit it."""
+"""Hold what one arm scored on each row, and choose the statistics that fit its kind of metric."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
 
 import numpy as np
 
 from trainer.scoring.statistics import comparisons, intervals
-from trainer.scoring.statistics.bootstrap import Bounds
-from trainer.scoring.statistics.clusters import Floats
-from trainer.scoring.statistics.comparisons import Difference
-from trainer.scoring.statistics.intervals import BOUND, INTERVAL, Score
+from trainer.scoring.statistics.inference import BOUND, INTERVAL, Bounds, Floats, Inference
+from trainer.shapes.scores import Score, ScoreDifference
 
 Kind = Literal["share", "mean", "ratio", "f1", "quantile"]
 
@@ -25,17 +23,17 @@ class Evidence:
     """
 
     kind: Kind
-    """share: marks of 0 or 1; mean: other scores; ratio: totals over `counts`; f1: tp, fp, fn; quantile: `at`."""
+    """share: marks of 0 or 1; mean: other scores; ratio: totals over `counts`; f1: tp, fp, fn; quantile: at `level`."""
     values: Floats
     """(rows,), or (rows, 3) for f1."""
     counts: Floats | None = None
     """(rows,) denominators of a ratio, for example answer tokens of a loss."""
     groups: Sequence[Hashable] | None = None
-    """One key a row, where rows belong together."""
+    """(rows,) one key per row, where rows belong together."""
     ids: Sequence[str] | None = None
-    """Names of the rows, for failures that are told by name."""
-    at: float = 0.5
-    """The quantile."""
+    """(rows,) names, to report failures by name."""
+    level: float = 0.5
+    """Of a quantile."""
     bounded: bool | None = None
     """Marks lie between 0 and 1 by their nature; None: where all of these do, and one is 0 or 1."""
 
@@ -46,69 +44,89 @@ class Evidence:
             return intervals.is_share(self.values, np.ones(len(self.values)))
         return self.kind == "share" or (self.kind == "mean" and bool(self.bounded))
 
+    @property
+    def denominators(self) -> Floats:
+        """Return the counts of a ratio.
 
-def score(evidence: Evidence, seed: int, *, confidence: float = 0.95, unseen: float = INTERVAL) -> Score:
-    """Return value, low, high and n; `unseen` as of `intervals.ratio`."""
-    values, groups, bounded = evidence.values, evidence.groups, evidence.bounded
-    match evidence.kind:
-        case "share":
-            return intervals.proportion(values, groups, confidence=confidence)
-        case "mean":
-            return intervals.mean(values, seed, groups, confidence=confidence, unseen=unseen, bounded=bounded)
-        case "ratio":
-            return intervals.ratio(
-                values, _counts(evidence), seed, groups, confidence=confidence, unseen=unseen, bounded=bounded
-            )
-        case "f1":
-            return intervals.micro_f1(values, seed, groups, confidence=confidence, unseen=unseen)
-        case "quantile":
-            return intervals.quantile(values, evidence.at, seed, groups, confidence=confidence)
+        Raises:
+            ValueError: There are none.
+        """
+        if self.counts is None:
+            raise ValueError("a ratio needs `counts`")
+        return self.counts
+
+    def inference(self, seed: int, confidence: float, unseen: float = INTERVAL) -> Inference:
+        """Return how these rows were drawn, and how sure an interval must be."""
+        return Inference(self.groups, seed, confidence, unseen, self.bounded)
+
+    def bounds_of(self, seed: int, confidence: float) -> Inference:
+        """Return the two-sided inference whose ends are one-sided bounds with this confidence."""
+        return self.inference(seed, 2 * confidence - 1, BOUND)
 
 
-def difference(
-    first: Evidence, second: Evidence, seed: int, *, confidence: float = 0.95, unseen: float = INTERVAL
-) -> Difference:
-    """Return first minus second over the same rows.
+def score(evidence: Evidence, seed: int) -> Score:
+    """Return value, low, high and n, with a 95 % interval."""
+    return _score(evidence, evidence.inference(seed, 0.95))
+
+
+def difference(first: Evidence, second: Evidence, seed: int) -> ScoreDifference:
+    """Return first minus second over the same rows, with a 95 % interval.
 
     Raises:
         ValueError: The two are not the same metric on the same number of rows.
     """
-    if (first.kind, len(first.values)) != (second.kind, len(second.values)):
-        found = f"{len(first.values)} rows ({first.kind}) against {len(second.values)} rows ({second.kind})"
-        raise ValueError(f"a paired comparison needs the same rows in both arms: {found}")
-    one, other, groups = first.values, second.values, first.groups
-    certainty: dict[str, float] = {"confidence": confidence, "unseen": unseen}
-    match first.kind:
-        case "share":
-            return comparisons.share_difference(one, other, groups, confidence=confidence)
-        case "mean":
-            return comparisons.paired_difference(one, other, seed, groups, bounded=first.bounded, **certainty)
-        case "ratio":
-            counts, bounded = _counts(first), first.bounded
-            return comparisons.paired_ratio_difference(one, other, counts, seed, groups, bounded=bounded, **certainty)
-        case "f1":
-            return comparisons.paired_f1_difference(one, other, seed, groups, **certainty)
-        case "quantile":
-            return comparisons.paired_quantile_difference(one, other, first.at, seed, groups, confidence=confidence)
+    return _difference(first, second, first.inference(seed, 0.95))
 
 
 def value_bounds(evidence: Evidence, seed: int, confidence: float) -> Bounds:
     """Return the lower and the upper one-sided bound of the value."""
     if evidence.is_bounded:
-        return intervals.exact_bounds(evidence.values, evidence.groups, confidence=confidence)
-    found = score(evidence, seed, confidence=2 * confidence - 1, unseen=BOUND)
-    return found["low"], found["high"]
+        return intervals.exact_bounds(evidence.values, evidence.inference(seed, confidence))
+    result = _score(evidence, evidence.bounds_of(seed, confidence))
+    return result["low"], result["high"]
 
 
 def difference_bounds(first: Evidence, second: Evidence, seed: int, confidence: float) -> Bounds:
     """Return the lower and the upper one-sided bound of first minus second."""
     if first.is_bounded and second.is_bounded:
-        return comparisons.share_difference_bounds(first.values, second.values, first.groups, confidence=confidence)
-    found = difference(first, second, seed, confidence=2 * confidence - 1, unseen=BOUND)
-    return found["low"], found["high"]
+        inference = first.inference(seed, confidence)
+        return comparisons.share_difference_bounds(first.values, second.values, inference)
+    result = _difference(first, second, first.bounds_of(seed, confidence))
+    return result["low"], result["high"]
 
 
-def _counts(evidence: Evidence) -> Floats:
-    if evidence.counts is None:
-        raise ValueError("a ratio needs `counts`")
-    return evidence.counts
+def _score(evidence: Evidence, inference: Inference) -> Score:
+    values = evidence.values
+    match evidence.kind:
+        case "share":
+            return intervals.proportion(values, inference)
+        case "mean":
+            return intervals.mean(values, inference)
+        case "ratio":
+            return intervals.ratio(values, evidence.denominators, inference)
+        case "f1":
+            return intervals.ratio(*intervals.f1_parts(values), replace(inference, bounded=True))
+        case "quantile":
+            return intervals.quantile(values, evidence.level, inference)
+        case _:
+            assert_never(evidence.kind)
+
+
+def _difference(first: Evidence, second: Evidence, inference: Inference) -> ScoreDifference:
+    pair = first.values, second.values
+    if (first.kind, len(first.values)) != (second.kind, len(second.values)):
+        sizes = f"{len(first.values)} rows ({first.kind}) against {len(second.values)} rows ({second.kind})"
+        raise ValueError(f"a paired comparison needs the same rows in both arms: {sizes}")
+    match first.kind:
+        case "share":
+            return comparisons.share_difference(*pair, inference)
+        case "mean":
+            return comparisons.paired_difference(*pair, inference)
+        case "ratio":
+            return comparisons.paired_ratio_difference(*pair, first.denominators, inference)
+        case "f1":
+            return comparisons.paired_f1_difference(*pair, inference)
+        case "quantile":
+            return comparisons.paired_quantile_difference(*pair, first.level, inference)
+        case _:
+            assert_never(first.kind)

@@ -24,14 +24,14 @@ from trainer.recipe import Recipe
 from trainer.recipe.method import has_reference
 from trainer.recipe.model import low_rank
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
-from trainer.scoring.generation.likelihood import row_losses
+from trainer.scoring.generation.likelihood import row_scores
 from trainer.scoring.label_errors import (
-    Floats,
     class_thresholds,
     confident_classes,
     least_confident,
     unusual_loss,
 )
+from trainer.scoring.statistics.inference import Floats
 from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore
 from trainer.verbs.inspect.rows import Suspicion
@@ -159,7 +159,8 @@ def rank(model: PreTrainedModel, store: TokenStore) -> list[Suspicion]:
 
 def _losses(model: PreTrainedModel, rows: Sequence[TokenRow], title: str) -> tuple[Floats, Floats]:
     with tqdm(total=len(rows), desc=title, unit="row", disable=None, file=sys.stderr, leave=False) as bar:
-        return row_losses(model, rows, batch_size=BATCH_SIZE, progress=bar.update)
+        scores = row_scores(model, rows, batch_size=BATCH_SIZE, on_rows=bar.update)
+    return scores.losses, scores.counts
 
 
 def _answer(row: TokenRow) -> tuple[int, ...] | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from transformers import PreTrainedModel
 
+from trainer.data.records.kinds import Message
 from trainer.errors import DataError, HardwareError
 from trainer.recipe import Recipe
 from trainer.rundir import RunFolder
 from trainer.scoring.generation import kv_cache
 from trainer.scoring.generation.decoding import DecodingRow, Loop
-from trainer.scoring.question import Message
 from trainer.tokens.reasoning import split_tokens
 from trainer.verbs.serve.questions import lacks_system, opening
 from trainer.verbs.serve.tuned import Tuned, open_tuned
@@ -119,9 +119,9 @@ class Talk:
             return
         except torch.OutOfMemoryError as error:
             raise HardwareError("out of memory in chat", hint="a shorter conversation: /reset") from error
-        self.turns.append({"role": "assistant", **answer})
+        self.turns.append(cast("Message", {"role": "assistant", **answer}))
 
-    def _remembered(self, prompt: list[int], stream: Stream) -> Message:
+    def _remembered(self, prompt: list[int], stream: Stream) -> dict[str, str]:
         """Return an answer as the next prompt holds it: the template decides what of its reasoning stays."""
         form = self.tuned.renderer.form
         if form.key is None:  # the template keeps the text as it is

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import httpx2
 
+from trainer.data.records.kinds import Message
 from trainer.data.rows.system_prompt import has_system_turn
 from trainer.errors import GateError, HardwareError
 from trainer.rundir import RunFolder, read_json_lines
-from trainer.scoring.question import Message
 from trainer.shapes.predictions import ArmAnswer
 from trainer.verbs.serve.server import Address, Server
 

@@ -26,8 +26,8 @@ def verdict(gate: dict[str, Any], rows: Rows, **options: Any) -> dict[str, Any]:
         arms.setdefault(arm, {})[metric] = score(evidence, 0)
     scores = {"arms": arms, "retention": None, "suites": {}} | options.pop("scores", {})
 
-    def lookup(arm: str, metric: str, suite: str | None, part: dict[str, str] | None) -> Evidence | None:
-        return rows.get((arm, metric))
+    def lookup(arm: str, gate: Gate) -> Evidence | None:
+        return rows.get((arm, gate.metric))
 
     (entry,) = judge([Gate.model_validate({"metric": "exact_match"} | gate)], scores, lookup, **options)
     assert entry["passed"] is (entry["verdict"] == "pass") and entry["sentence"]
@@ -123,7 +123,7 @@ def test_operations_are_judged_with_bootstrap_bounds(limit: float, expected: str
 
 
 def test_ten_requests_cannot_prove_a_95th_percentile() -> None:
-    rows = {("tuned", "latency_p95_s"): Evidence("quantile", np.linspace(0.1, 0.2, 10), at=0.95)}
+    rows = {("tuned", "latency_p95_s"): Evidence("quantile", np.linspace(0.1, 0.2, 10), level=0.95)}
     assert verdict({"metric": "latency_p95_s", "max": 5.0}, rows)["verdict"] == "insufficient_evidence"
 
 

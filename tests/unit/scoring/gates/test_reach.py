@@ -13,7 +13,8 @@ from trainer.recipe import load_recipe
 from trainer.recipe.gates import Gate
 from trainer.rundir import hash_value
 from trainer.scoring.gates.coverage import impossible_gates
-from trainer.scoring.gates.reach import GateScope, Shape, unreachable
+from trainer.scoring.gates.metrics import Shape
+from trainer.scoring.gates.reach import GateScope, unreachable
 
 CASES: dict[str, tuple[dict[str, Any], Shape, int, int | None]] = {
     "a rate, one row short": ({"min": 0.95}, "share", 58, 59),
@@ -46,8 +47,8 @@ def test_the_rows_that_perfect_or_equal_answers_would_need_are_told(
     [
         ({"min": 1.0}, GateScope("share", 500, "rows", ""), "no number of perfect answers"),
         ({"max_drop": 0.0}, GateScope("share", 500, "rows", ""), "no number of equal answers"),
-        ({"max": 2.0}, GateScope("quantile", 10, "timed rows", "raise latency_rows", at=0.95), "it takes 59"),
-        ({"max": 2.0}, GateScope("quantile", 60, "timed rows", "raise latency_rows", at=0.95), None),
+        ({"max": 2.0}, GateScope("quantile", 10, "timed rows", "raise latency_rows", level=0.95), "it takes 59"),
+        ({"max": 2.0}, GateScope("quantile", 60, "timed rows", "raise latency_rows", level=0.95), None),
         ({"max": 2.0}, GateScope("figure", 1, "measurements", ""), "confidence: null"),
         ({"max": 2.0}, GateScope("unbounded", 1, "rows", ""), "at least 2"),
         ({"max": 2.0}, GateScope("unbounded", 2, "rows", ""), None),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.scoring.generation.choice_likelihood import choice_log_probs
+from trainer.scoring.generation.likelihood import choice_log_probs
 
 TOKENIZER = SimpleNamespace(pad_token_id=3)
 CONTEXTS = [[1, 5, 9], [7], [2, 2, 2, 2, 2, 2]]

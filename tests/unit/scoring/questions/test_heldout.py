@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from tests.stores import pair_store, row_store
 from trainer.errors import DataError
 from trainer.scoring.questions.from_rows import conversation
-from trainer.scoring.questions.heldout import read_examples, read_held_out
+from trainer.scoring.questions.heldout import HeldOut, read_examples, read_held_out
+from trainer.scoring.statistics.measurements import Evidence
 from trainer.tokens.store import TokenStore
 
 NUM = 12
@@ -41,6 +42,10 @@ def store(count: int = NUM) -> TokenStore:
 @pytest.fixture(scope="module")
 def model(tiny_model_dir: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+def evidence(rows: HeldOut, model: Any) -> dict[str, Evidence]:
+    return rows.evidence(model, rows.scores(model))
 
 
 def test_a_sample_is_seeded_ordered_and_keeps_rows_with_their_tokens() -> None:
@@ -71,9 +76,9 @@ def test_no_rows_are_an_error_with_a_fix() -> None:
 
 
 def test_losses_are_grouped_as_the_split_groups_rows(model: Any) -> None:
-    found = read_held_out(store(), lines(), max_rows=NUM, seed=0, by="customer").evidence(model)["loss"]
+    found = evidence(read_held_out(store(), lines(), max_rows=NUM, seed=0, by="customer"), model)["loss"]
     assert set(found.groups or ()) == {"customer=c0", "customer=c1"}
-    alone = read_held_out(store(), lines(), max_rows=NUM, seed=0).evidence(model)["loss"]
+    alone = evidence(read_held_out(store(), lines(), max_rows=NUM, seed=0), model)["loss"]
     assert len(set(alone.groups or ())) == NUM and np.array_equal(alone.values, found.values)
 
 
@@ -84,7 +89,7 @@ def test_pairs_tell_which_side_is_likelier_and_by_how_much(model: Any) -> None:
         json.dumps({"prompt": [{"role": "user", "content": f"q{place}"}], "chosen": [], "rejected": []}).encode()
         for place in range(2)
     ]
-    found = read_held_out(pair_store([pair, swapped]), rows, max_rows=9, seed=0).evidence(model)
+    found = evidence(read_held_out(pair_store([pair, swapped]), rows, max_rows=9, seed=0), model)
     with torch.no_grad():
         after = torch.log_softmax(model(torch.tensor([[1, 10, 40]])).logits[0].double(), -1)
     log_chosen, log_rejected = float(after[1, 40] + after[2, 41]), float(after[1, 60])
@@ -105,7 +110,7 @@ def test_a_model_whose_losses_are_no_numbers_prefers_nothing(model: Any) -> None
 
     pair = ([1, 10], [40], [60])
     row = json.dumps({"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}).encode()
-    found = read_held_out(pair_store([pair]), [row], max_rows=9, seed=0).evidence(Broken(1, 1))
+    found = evidence(read_held_out(pair_store([pair]), [row], max_rows=9, seed=0), Broken(1, 1))
     assert found["preference_accuracy"].values.tolist() == [0.0] and np.isnan(found["loss"].values).all()
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from trainer.scoring.statistics import bootstrap, comparisons, intervals
-from trainer.scoring.statistics.clusters import Floats, effective
+from trainer.scoring.statistics import bootstrap, comparisons, intervals, wording
+from trainer.scoring.statistics.clusters import effective
+from trainer.scoring.statistics.inference import Floats, Inference
 from trainer.scoring.statistics.measurements import Evidence, value_bounds
+from trainer.scoring.statistics.measurements import score as measured_score
 
 EXPERIMENTS = 1000
 
@@ -97,7 +99,7 @@ def test_shares_of_clustered_rows_cover(rate: float, rows: int, clusters: int, r
     for _ in range(EXPERIMENTS):
         values, groups = clustered(rows, clusters, rho, generator)
         right = (values < limit).astype(float)
-        score = intervals.proportion(right, groups)
+        score = intervals.proportion(right, Inference(groups))
         honest += score["low"] <= rate <= score["high"]
         plain = intervals.proportion(right)
         naive += plain["low"] <= rate <= plain["high"]
@@ -127,11 +129,12 @@ def test_bootstrap_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
         losses = np.exp(0.5 * values)
         other = losses + 0.1 + 0.2 * generator.standard_normal(120)
         graded = np.clip(0.8 + 0.4 * values, 0, 1)
+        drawn = Inference(groups, run)
         found = {
-            "loss": (intervals.ratio(losses * tokens, tokens, run, groups), math.exp(0.125)),
-            "graded": (intervals.mean(graded, run, groups), 0.71655),  # by quadrature
-            "median": (intervals.median(losses, run, groups), 1.0),
-            "paired": (comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, run, groups), -0.1),
+            "loss": (intervals.ratio(losses * tokens, tokens, drawn), math.exp(0.125)),
+            "graded": (intervals.mean(graded, drawn), 0.71655),  # by quadrature
+            "median": (intervals.quantile(losses, 0.5, drawn), 1.0),
+            "paired": (comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, drawn), -0.1),
         }
         for name, (score, truth) in found.items():
             hits[name] += score["low"] <= truth <= score["high"]
@@ -153,8 +156,8 @@ def test_a_difference_is_proved_wrongly_at_most_one_time_in_twenty(
         own = generator.standard_normal((2, rows))
         first, second = math.sqrt(0.6) * shared + math.sqrt(0.4) * own
         arms = (first < limits[0]).astype(float), (second < limits[1]).astype(float)
-        passes += comparisons.share_difference_bounds(*arms, groups)[0] > -drop
-        found = comparisons.share_difference(*arms, groups)
+        passes += comparisons.share_difference_bounds(*arms, Inference(groups))[0] > -drop
+        found = comparisons.share_difference(*arms, Inference(groups))
         hits += found["low"] <= -drop <= found["high"]
     assert passes / EXPERIMENTS <= 0.05
     assert hits / EXPERIMENTS >= 0.93
@@ -163,20 +166,20 @@ def test_a_difference_is_proved_wrongly_at_most_one_time_in_twenty(
 def test_f1_is_micro_averaged_and_its_difference_is_paired() -> None:
     first = np.array([[2.0, 0, 0], [1, 1, 0], [0, 0, 2], [3, 0, 1]] * 20)
     second = np.array([[1.0, 0, 1], [1, 1, 0], [0, 0, 2], [3, 0, 1]] * 20)
-    score = intervals.micro_f1(first, seed=0)
+    score = measured_score(Evidence("f1", first), 0)
     assert score["value"] == pytest.approx(12 / 16) and score["low"] < 0.75 < score["high"]
-    found = comparisons.paired_f1_difference(first, second, seed=0)
+    found = comparisons.paired_f1_difference(first, second)
     assert found["difference"] == pytest.approx(12 / 16 - 10 / 15) and 0 < found["low"] < found["high"]
-    same = comparisons.paired_f1_difference(first, first, seed=0)
+    same = comparisons.paired_f1_difference(first, first)
     assert same["low"] < same["difference"] == 0 < same["high"] and same["differing"] == 0
-    assert comparisons.sentence(same, first="a", second="b").endswith("the same on all 80 rows")
+    assert wording.sentence(same, first="a", second="b").endswith("the same on all 80 rows")
 
 
 def test_a_quantile_that_so_few_rows_cannot_bound_has_no_bound() -> None:
-    few = intervals.quantile(np.arange(10.0), 0.95, seed=0)
+    few = intervals.quantile(np.arange(10.0), 0.95)
     assert few["high"] is None and few["low"] is not None
-    assert intervals.quantile(np.arange(200.0), 0.95, seed=0)["high"] is not None
-    centre = intervals.median(np.arange(10.0), seed=0)
+    assert intervals.quantile(np.arange(200.0), 0.95)["high"] is not None
+    centre = intervals.quantile(np.arange(10.0), 0.5)
     assert centre["low"] <= centre["value"] <= centre["high"]
 
 
@@ -184,38 +187,41 @@ def test_rows_that_are_all_alike_count_as_one_a_cluster() -> None:
     index = np.repeat(np.arange(25), 4)
     assert effective(np.ones(100), 0.0, index).rows == 25
     assert effective(np.ones(100), 0.0, np.arange(100)).rows == 100
-    assert intervals.proportion(np.ones(100), index.tolist())["low"] < intervals.proportion(np.ones(100))["low"]
+    assert (
+        intervals.proportion(np.ones(100), Inference(index.tolist()))["low"] < intervals.proportion(np.ones(100))["low"]
+    )
 
 
 def test_repeated_rows_add_nothing() -> None:
     generator = np.random.default_rng(5)
     right = (generator.random(60) < 0.7).astype(float)
     once = intervals.proportion(right)
-    four = intervals.proportion(np.repeat(right, 4), np.repeat(np.arange(60), 4).tolist())
+    four = intervals.proportion(np.repeat(right, 4), Inference(np.repeat(np.arange(60), 4).tolist()))
     assert four["high"] - four["low"] == pytest.approx(once["high"] - once["low"], rel=0.05)
 
 
 def test_equal_seeds_give_equal_bounds() -> None:
     values = np.random.default_rng(6).gamma(2, size=90)
-    assert intervals.mean(values, 7) == intervals.mean(values, 7) != intervals.mean(values, 8)
+    first, same, changed = (intervals.mean(values, Inference(seed=seed)) for seed in (7, 7, 8))
+    assert first == same != changed
 
 
 def test_a_thousand_rows_take_well_under_a_second() -> None:
     values = np.random.default_rng(7).gamma(2, size=1000)
     start = time.process_time()
-    intervals.mean(values, 0)
-    intervals.median(values, 0)
+    intervals.mean(values)
+    intervals.quantile(values, 0.5)
     assert time.process_time() - start < 1.0
 
 
 def test_holm_corrects_in_order() -> None:
-    assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert intervals.holm([]) == [] and intervals.holm([0.7, 0.9]) == [1.0, 1.0]
+    assert comparisons.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert comparisons.holm([]) == [] and comparisons.holm([0.7, 0.9]) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("rows", "discordant"), [(75, 0.02), (75, 0.2), (400, 0.1)])
 def test_the_detectable_difference_is_found_four_times_in_five(rows: int, discordant: float) -> None:
-    gap = comparisons.smallest_detectable(rows, discordant)
+    gap = wording.smallest_detectable(rows, discordant)
     differ = max(discordant, gap)
     generator = np.random.default_rng(8)
     counts = generator.multinomial(rows, [(differ + gap) / 2, (differ - gap) / 2, 1 - differ], size=2000)
@@ -225,33 +231,33 @@ def test_the_detectable_difference_is_found_four_times_in_five(rows: int, discor
 
 def test_sentences_say_what_was_shown() -> None:
     found = comparisons.share_difference(*paired(61, 0, 14))
-    assert comparisons.sentence(found, first="tuned", second="base") == (
+    assert wording.sentence(found, first="tuned", second="base") == (
         "tuned is right on 61 more of 75 rows than base (+81.3 points, 95 % interval 71 to 89); "
         "a difference this large by chance: less than 1 in 1,000"
     )
     none = comparisons.share_difference(*paired(3, 2, 70))
-    told = comparisons.sentence(none, first="tuned", second="base")
+    told = wording.sentence(none, first="tuned", second="base")
     assert told.startswith("no difference between tuned and base shown: 75 rows could have shown ") and told.endswith(
         " points"
     )
-    loss = {"metric": "loss", "difference": -0.4, "low": -0.5, "high": -0.3, "n": 80}
-    better = comparisons.sentence(loss, first="tuned", second="base", lower_is_better=True)
+    loss: comparisons.Difference = {"difference": -0.4, "low": -0.5, "high": -0.3, "n": 80}
+    better = wording.sentence(loss, first="tuned", second="base", metric="loss", lower_is_better=True)
     assert better.startswith("tuned is better than base on 80 rows: loss differs by -0.4 ")
 
 
 ALIKE = {
     "proportion": lambda n: intervals.proportion(np.ones(n)),
-    "mean": lambda n: intervals.mean(np.ones(n), 0),
-    "half": lambda n: intervals.mean(np.full(n, 0.5), 0, bounded=True),
-    "micro F1": lambda n: intervals.micro_f1(np.tile([3.0, 0, 0], (n, 1)), 0),
-    "no F1": lambda n: intervals.micro_f1(np.tile([0.0, 1, 2], (n, 1)), 0),
-    "ratio": lambda n: intervals.ratio(np.full(n, 4.0), np.full(n, 4.0), 0),
-    "loss": lambda n: intervals.ratio(np.full(n, 2.0), np.full(n, 4.0), 0, bounded=False),
-    "median": lambda n: intervals.median(np.full(n, 2.0), 0),
+    "mean": lambda n: intervals.mean(np.ones(n)),
+    "half": lambda n: intervals.mean(np.full(n, 0.5), Inference(bounded=True)),
+    "micro F1": lambda n: measured_score(Evidence("f1", np.tile([3.0, 0, 0], (n, 1))), 0),
+    "no F1": lambda n: measured_score(Evidence("f1", np.tile([0.0, 1, 2], (n, 1))), 0),
+    "ratio": lambda n: intervals.ratio(np.full(n, 4.0), np.full(n, 4.0)),
+    "loss": lambda n: intervals.ratio(np.full(n, 2.0), np.full(n, 4.0), Inference(bounded=False)),
+    "median": lambda n: intervals.quantile(np.full(n, 2.0), 0.5),
     "shares": lambda n: comparisons.share_difference(np.ones(n), np.ones(n)),
-    "means": lambda n: comparisons.paired_difference(np.ones(n), np.ones(n), 0),
-    "losses": lambda n: comparisons.paired_difference(np.full(n, 7.0), np.full(n, 9.0), 0),
-    "medians": lambda n: comparisons.paired_quantile_difference(np.full(n, 7.0), np.full(n, 9.0), 0.5, 0),
+    "means": lambda n: comparisons.paired_difference(np.ones(n), np.ones(n)),
+    "losses": lambda n: comparisons.paired_difference(np.full(n, 7.0), np.full(n, 9.0)),
+    "medians": lambda n: comparisons.paired_quantile_difference(np.full(n, 7.0), np.full(n, 9.0), 0.5),
 }
 
 
@@ -268,10 +274,11 @@ def test_equal_rows_have_an_interval_of_some_width_or_none(score: str, rows: int
 def test_one_row_and_one_group_have_no_interval(score: str) -> None:
     found = ALIKE[score](1)
     assert (found["low"], found["high"]) == (None, None)
-    alone = intervals.proportion(np.ones(9), ["a"] * 9), intervals.mean(np.arange(9.0), 0, ["a"] * 9)
+    grouped = Inference(["a"] * 9)
+    alone = intervals.proportion(np.ones(9), grouped), intervals.mean(np.arange(9.0), grouped)
     assert all(found["low"] is None for found in alone)
     assert intervals.exact_bounds(np.ones(1)) == comparisons.share_difference_bounds(np.ones(1), np.zeros(1))
-    told = comparisons.sentence(comparisons.paired_difference(np.ones(1), np.full(1, 8.01), 0), first="a", second="b")
+    told = wording.sentence(comparisons.paired_difference(np.ones(1), np.full(1, 8.01)), first="a", second="b")
     assert told == "no difference between a and b shown: 1 row has no interval"
 
 
@@ -299,7 +306,7 @@ def test_a_comparison_alone_is_not_corrected_and_several_are() -> None:
     (alone,) = comparisons.with_holm([shares])
     assert alone["holm_p_value"] == pytest.approx(shares["p_value"])
     noise = np.random.default_rng(3).standard_normal((2, 75))
-    losses = comparisons.paired_difference(2 + noise[0], 2 + noise[1], 0)
+    losses = comparisons.paired_difference(2 + noise[0], 2 + noise[1])
     several = comparisons.with_holm([shares, losses, {"difference": 1.0, "low": None, "high": None, "n": 1}])
     assert several[0]["holm_p_value"] == pytest.approx(2 * shares["p_value"]) and "holm_p_value" not in several[2]
 
@@ -311,8 +318,8 @@ def test_the_p_value_of_an_interval_is_five_percent_where_it_ends_at_zero() -> N
 
 def test_many_comparisons_take_the_corrected_chance() -> None:
     found = comparisons.share_difference(*paired(8, 1, 66))
-    assert "more of 75" in comparisons.sentence(found, first="tuned", second="base")
+    assert "more of 75" in wording.sentence(found, first="tuned", second="base")
     corrected = found | {"holm_p_value": 0.12}
-    assert comparisons.sentence(corrected, first="tuned", second="base").startswith(
+    assert wording.sentence(corrected, first="tuned", second="base").startswith(
         "no difference between tuned and base shown"
     )

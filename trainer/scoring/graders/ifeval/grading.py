@@ -1,15 +1,14 @@
-"""Marks by IFEval's instructions."""
+"""Grade answers by IFEval's instructions."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from trainer.errors import DataError
 from trainer.recipe.metrics import IfEval
 from trainer.scoring.graders.expected import field
 from trainer.scoring.graders.ifeval.checks import CHECKS, follows, follows_loosely
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.question import Answer, Failure, Grade, Question
+from trainer.scoring.question import Answer, Grade, Question
+from trainer.shapes.scores import FailureKind
 
 
 def grade_ifeval(grader: IfEval, answer: Answer, question: Question) -> Grade:
@@ -32,17 +31,18 @@ def grade_ifeval(grader: IfEval, answer: Answer, question: Question) -> Grade:
     return Grade(score, f"not followed: {', '.join(broken)}", _failure(answer))
 
 
-def _failure(answer: Answer) -> Failure:
+def _failure(answer: Answer) -> FailureKind:
     if not answer.text.strip() or not answer.finished:
         return "other"
     return "refusal" if refuses(answer.text) else "format"
 
 
-def _instructions(grader: IfEval, question: Question) -> list[tuple[str, dict[str, Any]]]:
+def _instructions(grader: IfEval, question: Question) -> list[tuple[str, dict[str, object]]]:
     names = field(grader, question, "instruction_id_list")
     arguments = field(grader, question, "kwargs")
-    is_readable = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments) > 0
-    if not is_readable or not all(isinstance(value, dict | None) for value in arguments):
+    names = names if isinstance(names, list) else []
+    arguments = arguments if isinstance(arguments, list) else []
+    if not len(names) == len(arguments) > 0 or not all(isinstance(value, dict | None) for value in arguments):
         raise DataError(
             f"{question.id}: instruction_id_list and kwargs must be lists of one length, kwargs of objects",
             hint='for example "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]',

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trainer.recipe.metrics import MultipleChoice
-from trainer.scoring.question import Answer, Question, asked_by
-from trainer.scoring.questions.lettered import chosen_of, grade_letters, lettered
+from trainer.scoring.graders.choice import chosen_of, grade_letters, with_letters
+from trainer.scoring.question import Answer, Question, prompt_of
 
 CHOICES = ["a horse", "Paris", "42", "I"]
 
@@ -49,7 +49,7 @@ def question(**row: object) -> Question:
 
 def test_choices_are_listed_after_what_was_asked_last() -> None:
     grader = MultipleChoice()
-    asked = lettered(grader, question(), asked_by(question()))
+    asked = with_letters(grader, question(), prompt_of(question()))
     assert asked.messages[0] == {"role": "system", "content": "Be brief."} and len(asked.messages) == 2
     assert asked.messages[-1]["content"].startswith("Capital?\n\nA. a horse\nB. Paris\nC. 42\nD. I\n\n")
     assert question().messages[-1]["content"] == "Capital?"
