@@ -1,7 +1,11 @@
-"""Reads and writes JSON without changing a number: whole numbers of any length, decimals digit by digit.
+"""Read and write JSON without changing a number: integers of any length, decimals digit by digit.
 
-orjson holds whole numbers of 64 bits and decimals as doubles. Text in which it could lose a digit is told by one search
-and read by the standard parser; that is a small part of ordinary rows.
+orjson reads integers of 64 bits and decimals as doubles. One search finds text in which it could lose a digit; the
+standard parser reads that text, a small part of ordinary rows.
+
+Example:
+    >>> dumps(loads('{"a": 1.10, "b": 123456789012345678901234567890}'))
+    b'{"a":1.10,"b":123456789012345678901234567890}'
 """
 
 from __future__ import annotations
@@ -76,13 +80,13 @@ def loads(text: bytes | str) -> Any:
     return DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
-class Doubled(dict[str, Any]):
+class Doubled(dict[str, object]):
     """An object that names a key twice, of whose values only the last is kept."""
 
     key: str
 
 
-def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _marked(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) == len(pairs):
         return values
@@ -98,7 +102,7 @@ _MARKING = json.JSONDecoder(
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 
 
-def with_doubled(text: bytes | str, value: Any) -> Any:
+def with_doubled(text: bytes | str, value: object) -> object:
     """Return the value of JSON text, with its objects that name a key twice as `Doubled`.
 
     Args:
@@ -114,7 +118,7 @@ def with_doubled(text: bytes | str, value: Any) -> Any:
     return _MARKING.decode(text if isinstance(text, str) else text.decode())
 
 
-def doubled_key(value: Any) -> str | None:
+def doubled_key(value: object) -> str | None:
     """Return a key that an object of a value from `with_doubled` names twice; None where none does."""
     level = [value] if isinstance(value, (dict, list)) else []
     while level:
@@ -138,31 +142,31 @@ def dumps(value: object, *, option: int = 0) -> bytes:
         TypeError: a lone surrogate, which UTF-8 cannot hold.
     """
     try:
-        return orjson.dumps(value, default=_other, option=option)
+        return orjson.dumps(value, default=_without_type, option=option)
     except TypeError:
-        return orjson.dumps(_with_fragments(value), default=_other, option=option)
+        return orjson.dumps(_with_fragments(value), default=_without_type, option=option)
 
 
 def text_of_json(value: object) -> str:
     """Return a value as the JSON text that is trained: in the spacing of Python's json, which chat templates write."""
-    words: list[str] = []
-    shown = json.dumps(_with_marks(value, words), ensure_ascii=False, default=as_text)
-    for word in words:
-        shown = shown.replace(f'"{_MARK}{word}"', word, 1)
-    return shown
+    numbers: list[str] = []
+    text = json.dumps(_with_marks(value, numbers), ensure_ascii=False, default=as_text)
+    for number in numbers:
+        text = text.replace(f'"{_MARK}{number}"', number, 1)
+    return text
 
 
 _MARK = "\ue000number:"
 """Before the digits of a number while its surroundings are written: a character that no text has."""
 
 
-def _with_marks(value: Any, words: list[str]) -> Any:
+def _with_marks(value: object, numbers: list[str]) -> object:
     if isinstance(value, ExactNumber):
-        words.append(value.text)
+        numbers.append(value.text)
         return f"{_MARK}{value.text}"
     if isinstance(value, dict):
-        return {key: _with_marks(item, words) for key, item in value.items()}
-    return [_with_marks(item, words) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _with_marks(item, numbers) for key, item in value.items()}
+    return [_with_marks(item, numbers) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def as_text(value: object) -> str:
@@ -182,13 +186,13 @@ def is_number(value: float) -> bool:
     return value.text[-1] not in "Ny" if isinstance(value, ExactNumber) else math.isfinite(value)
 
 
-def _other(value: Any) -> object:
+def _without_type(value: object) -> object:
     if isinstance(value, ExactNumber):
         return orjson.Fragment(value.text.encode()) if is_number(value) else value.text
     return as_text(value)
 
 
-def _with_fragments(value: Any) -> Any:
+def _with_fragments(value: object) -> object:
     """Return the value with numbers beyond 64 bits as JSON already written."""
     if isinstance(value, int) and value not in WHOLE_NUMBERS:
         return orjson.Fragment(str(value).encode())

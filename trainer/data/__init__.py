@@ -1,1 +1,1 @@
-"""Rows: read, made canonical, checked, deduplicated and split. No torch here."""
+"""Prepare rows: read, make canonical, check, remove duplicates, split. This package never imports torch."""

@@ -1,4 +1,4 @@
-"""Counts which columns of a source are used and which are not, and says it in one line."""
+"""Count the used and unused columns of each source, and print them in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training rows that give away what the model is tested on: held-out rows, suites, benchmarks."""
+"""Find training rows that share long runs of words with rows the model is tested on."""
 
 from __future__ import annotations
 

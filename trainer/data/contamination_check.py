@@ -1,4 +1,4 @@
-"""Contamination of the training rows: found, and then an error, left out or reported, as the recipe says."""
+"""Report, drop or refuse training rows that give away test rows, as `data.contamination.action` says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps between reading and writing, on the columns of all rows: repeated rows out, leaks out, sides given."""
+"""Hold all rows of a recipe, and run the steps over all rows: duplicates, leaks, conflicts, split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as vectors of a local sentence-embedding model: the extra `semantic`. Nothing is ever downloaded."""
+"""Embed texts with a local sentence-embedding model (extra `semantic`); nothing is downloaded."""
 
 from __future__ import annotations
 

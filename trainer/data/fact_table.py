@@ -1,4 +1,4 @@
-"""Columns of facts about all rows: what the steps compare, so that the rows themselves can stay on disk."""
+"""Keep facts of all rows as numpy columns, so that the rows themselves stay on disk."""
 
 from __future__ import annotations
 

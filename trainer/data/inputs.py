@@ -1,4 +1,4 @@
-"""The files of a recipe's data section: what the result of `trainer data` depends on."""
+"""List the files of a recipe's data section: the result of `trainer data` depends on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From raw rows to finished ones: what is done to each row alone, a chunk at a time and in any process."""
+"""Turn raw rows into finished rows, chunk by chunk, in any process."""
 
 from __future__ import annotations
 

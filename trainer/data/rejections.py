@@ -1,4 +1,4 @@
-"""What became of the rows: counts, and a line of `rejected.jsonl` for every row left out."""
+"""Count rows, and write a line of `rejected.jsonl` for every row left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report.json` of the data stage: what was read, changed, left out and found."""
+"""Build `report.json` of the data stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names the row on which our own code fails."""
+"""Name the row on which our own code fails."""
 
 from __future__ import annotations
 

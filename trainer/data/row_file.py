@@ -1,4 +1,4 @@
-"""Finished rows on disk, one JSON line each, found again by their number: rows are never all held in memory."""
+"""Store finished rows on disk, and read them by number: all rows are never in memory."""
 
 from __future__ import annotations
 

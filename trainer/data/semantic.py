@@ -1,4 +1,4 @@
-"""Rows that mean the same in other words: pairs that shared words do not show, found by embeddings, only reported."""
+"""Report rows with the same meaning in other words, found by sentence embeddings."""
 
 from __future__ import annotations
 

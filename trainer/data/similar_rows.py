@@ -1,4 +1,4 @@
-"""Similar rows among all rows on disk: candidates from the index, verified by reading the rows again."""
+"""Find similar rows: take candidates from the index, and compare their texts on disk exactly."""
 
 from __future__ import annotations
 
@@ -107,7 +107,12 @@ def _one_of_each_prompt(table: FactTable, rows: Rows) -> NDArray[np.bool_]:
 
 
 def _capped(rows: Rows, prompt: NDArray[np.uint64], limit: int = 8) -> Rows:
-    """Keep the first `limit` rows of each prompt."""
+    """Keep the first `limit` rows of each prompt.
+
+    Example:
+        >>> _capped(np.array([0, 1, 2, 3]), np.array([5, 5, 6, 5], np.uint64), limit=2)
+        array([0, 1, 2])
+    """
     order = np.argsort(prompt[rows], kind="stable")
     keys = prompt[rows][order]
     nth = np.arange(keys.size) - np.searchsorted(keys, keys, side="left")

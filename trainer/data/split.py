@@ -1,4 +1,4 @@
-"""Train, validation and held-out rows: no prompt, and nothing that resembles it, stands on two sides."""
+"""Split rows into train, validation and held-out: no prompt, and nothing similar, is on two sides."""
 
 from __future__ import annotations
 
@@ -68,6 +68,13 @@ def group_rows(prompts: Prompts, by: Keys | None = None, edges: Edges | None = N
         by: (rows,) key of the field whose values stay on one side.
         edges: pairs of similar rows.
         drop: similarity from which a pair counts as near duplicates, and not merely as flagged.
+
+    Example:
+        Row 0 asks 7, row 1 is a conversation that asks 5 and then 9, row 2 asks 5: rows 1 and 2 are one group.
+
+        >>> prompts = Prompts(np.array([7, 5, 9, 5], np.uint64), np.array([1, 2, 1]))
+        >>> group_rows(prompts).of
+        array([0, 1, 1])
     """
     last = prompts.last()
     parents = Parents(last.size)
@@ -89,7 +96,7 @@ def _join_similar(parents: Parents, edges: Edges, drop: float) -> int:
     Copies are joined whatever becomes of the size. Rows of one pattern are not joined for being alike: all of them are,
     and a pattern as a whole on one side would be learnt or tested, never both.
     """
-    num_rows = len(parents.of)
+    num_rows = len(parents.parent)
     limits = [max(MIN_LIMIT, int(share * num_rows)) for share in (FLAGGED_SHARE, CLUSTER_SHARE)]
     num_cut = 0
     for left, right in edges.pairs[edges.duplicate].tolist():
@@ -115,6 +122,10 @@ def split_rows(
     """Give every row a side; a group stays together.
 
     Groups are taken in the order of a seeded hash of their names, so that the order of the rows does not matter.
+
+    Example:
+        Ten rows in groups of 6, 2, 1 and 1, heldout 0.2: the group of 6 is passed over, for it would overfill the two
+        rows that are due; the group of 2, or both single rows, are taken, whichever the hash puts first.
 
     Args:
         groups: which rows stay together.
@@ -181,7 +192,16 @@ def _take_groups(
 
 
 def _targets(sizes: Rows, stratum: Sequence[int], share: float) -> dict[int, int]:
-    """Return the rows wanted of each stratum: together the share of all, the rounding given to the largest rests."""
+    """Return the target rows of each stratum: together the share of all rows, by the largest remainders.
+
+    Source: the largest remainder method (Hamilton).
+
+    Example:
+        A fifth of 7, 2 and 6 rows is 1.4, 0.4 and 1.2; together 3 rows, so the one that is missing goes to the first.
+
+        >>> _targets(np.array([7, 2, 6]), [0, 1, 2], 0.2)
+        {0: 2, 1: 0, 2: 1}
+    """
     totals = np.bincount(stratum, weights=sizes) if len(stratum) else np.zeros(0)
     exact = totals * share
     targets = np.floor(exact).astype(int)

@@ -1,4 +1,4 @@
-"""Weigh the pairs of rows that may be copies: the rows are read again, and their spelling is judged by all rows."""
+"""Weigh the differences of pairs that may be copies; judge spellings by all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on chunks in several processes, with results in the order of the chunks."""
+"""Process chunks in several processes, and return results in the order of the chunks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Repairs of texts and turns."""
+"""Repair texts and turns of rows."""

@@ -1,4 +1,4 @@
-"""Rows put right before they are compared and trained on: every change has an id, is counted and can be shown.
+"""Clean rows before they are compared and trained on; count every change by its id, and keep samples.
 
 Cleaning a clean row changes nothing: the steps are repeated until none of them finds anything to do.
 """

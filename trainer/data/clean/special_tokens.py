@@ -1,4 +1,4 @@
-"""Tokens of chat templates that stand in the text of rows: left over from a rendering, they would be trained twice."""
+"""Cut chat-template tokens from the ends of texts: the template writes them again, and they would be trained twice."""
 
 from __future__ import annotations
 
@@ -6,38 +6,13 @@ import re
 from collections.abc import Iterable
 
 END_TOKENS = (
-    "###eos_token###",
-    "</s>",
-    "<eos>",
-    "[EOS]",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|end_of_turn|>",
-    "<end_of_turn>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|end|>",
-    "<|return|>",
-    "<|endofprompt|>",
-    "<｜end▁of▁sentence｜>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<pad>",
-    "<|pad|>",
-    "[PAD]",
+    *("###eos_token###", "</s>", "<eos>", "[EOS]", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<|end_of_turn|>", "<end_of_turn>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|return|>"),
+    *("<|endofprompt|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>", "<pad>", "<|pad|>", "[PAD]"),
 )
 BEGIN_TOKENS = (
-    "<s>",
-    "<bos>",
-    "[BOS]",
-    "<|begin_of_text|>",
-    "<|startoftext|>",
-    "<｜begin▁of▁sentence｜>",
-    "<|im_start|>assistant\n",
-    "<|im_start|>user\n",
-    "<start_of_turn>model\n",
-    "<start_of_turn>user\n",
+    *("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>"),
+    *("<|im_start|>assistant\n", "<|im_start|>user\n", "<start_of_turn>model\n", "<start_of_turn>user\n"),
 )
 INSIDE_TOKENS = ("<|im_start|>", "<start_of_turn>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]")
 """Cut at the end of a text behind a sentence; in the middle nothing tells where their turn would begin."""

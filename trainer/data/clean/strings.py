@@ -1,4 +1,4 @@
-"""A walk through the strings of a row that repairs them, and keeps count and samples of what it did."""
+"""Apply repairs to every string of a row, count them and keep samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs of one text, each a function from text to text that leaves code alone where it could do harm."""
+"""Repair one text: each step is a function from text to text and leaves code alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs of the order of turns, where there is one obvious way."""
+"""Repair the order of turns where only one repair makes sense."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The data stage on the machines of a cluster."""
+"""Run the data stage on the machines of a cluster."""

@@ -1,4 +1,4 @@
-"""The data stage beyond one machine: the same work on chunks, spread over the tasks of a cluster."""
+"""Spread the chunks of the data stage over the tasks of a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on chunks as steps of datatrove, for its executors: on this machine, under Slurm, on Ray (extra `cluster`)."""
+"""Define the steps of a cluster job for datatrove's executors: local, Slurm, Ray (extra `cluster`)."""
 
 from __future__ import annotations
 

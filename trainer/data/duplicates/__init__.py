@@ -1,1 +1,1 @@
-"""Pairs of rows that repeat or contradict each other."""
+"""Find pairs of rows that repeat or contradict each other."""

@@ -1,7 +1,15 @@
-"""Upper bounds of similarity from 512 bits a text: chance meetings are ruled out without reading the rows again.
+"""Bound the Jaccard similarity of pairs from above by 512 bits a text, without reading the rows again.
 
-Each shingle sets one bit. A bit that only the left text has stands for a shingle that the right one lacks, so the bits
-bound from below how much the texts differ. Long texts set all bits and are not ruled out.
+Each shingle sets one bit. A bit of the left text alone stands for at least one shingle that the right text lacks. So
+with l bits of the left text alone, r bits of the right text alone and |L|, |R| shingles,
+
+    |L and R| <= m = min(|L| - l, |R| - r)        Jaccard <= m / (m + l + r)
+
+Long texts set all bits, and their bound is 1.
+
+Example:
+    |L| = 3 shingles set bits 1, 4, 7 and |R| = 3 set bits 1, 4, 9: l = r = 1, m = 2, Jaccard <= 2 / 4. That is exact,
+    unless two different shingles meet in one bit: then the similarity is less.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Repeated rows and contradictions, told from the keys of rows."""
+"""Find repeated rows and contradictions by the keys of rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def find_exact_duplicates(content: Keys) -> dict[int, int]:
 
     Returns:
         Index of each repeated row -> index of the row that is kept, the first one.
+
+    Example:
+        >>> find_exact_duplicates(np.array([5, 6, 5, 5], np.uint64))
+        {2: 0, 3: 0}
     """
     _, first, inverse = np.unique(content, return_index=True, return_inverse=True)
     original = first[inverse]
@@ -34,6 +38,13 @@ def find_conflicts(prompt: Keys, context: Keys, answer: Keys) -> list[list[int]]
 
     Returns:
         Groups of rows, in the order of their first rows.
+
+    Example:
+        Rows 0 and 2 ask 7 and answer 1 and 2; rows 1 and 3 ask 8 and answer alike.
+
+        >>> keys = np.array([[7, 8, 7, 8], [0, 0, 0, 0], [1, 5, 2, 5]], np.uint64)
+        >>> find_conflicts(*keys)
+        [[0, 2]]
     """
     questions = np.stack([prompt, context], axis=1)
     _, first, group_of, sizes = np.unique(questions, axis=0, return_index=True, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Exact similarities of the pairs that the index proposes, the shingles of each text made once.
+"""Compute exact Jaccard similarities of the pairs that the index proposes; hash the shingles of each text once.
 
 Most proposals are chance meetings of short texts, so the order counts: context first, then prompt and whole, and the
 answer only of pairs that can still become a finding.

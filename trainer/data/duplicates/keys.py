@@ -1,4 +1,4 @@
-"""When two rows count as the same: digests of normalised content."""
+"""Compute digests of normalised rows: two rows with one digest count as the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ CASED_CLASSES = class_table(a=SMALL, A=CAPITALS, d=DIGITS, n="\n", s=" \t", c="{
 
 @lru_cache(maxsize=64)  # the keys of one row fold the same few strings again and again
 def normalise(text: str) -> str:
-    """Fold what people do not see as a difference: Unicode form (NFKC), case and runs of space."""
+    """Fold what people do not see as a difference: Unicode form (NFKC), case and runs of space.
+
+    Example:
+        >>> normalise("A  square is 10² m")
+        'a square is 10^2 m'
+    """
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.translate(SUPERSCRIPTS)).casefold()
     return " ".join(folded.split())
 

@@ -1,4 +1,16 @@
-"""Near duplicates: MinHash proposes pairs, exact Jaccard similarity decides.
+"""Propose pairs of near duplicates by MinHash; the exact Jaccard similarity decides later.
+
+MinHash: of 128 random orders of all shingles, a signature holds the least shingle of a text in each order. Two texts
+agree in one value with probability s, their Jaccard similarity. Rows share a bucket where all 4 values of one of 32
+bands agree; Index.pairs pairs the rows of each bucket.
+
+Example:
+    Signatures in 2 bands of 2 values. Rows a and b share the bucket (3, 8) of band 0; c meets nobody.
+
+        row   band 0   band 1
+        a     3 8      5 1
+        b     3 8      2 1
+        c     7 8      4 1
 
 What is compared is what user and assistant said. System prompts and tools are left out, because rows that share a
 long one would all look alike; they are compared on their own. The answer is left out too where many rows share it

@@ -1,4 +1,4 @@
-"""Find templated rows: many rows that are alike and differ in what stands in the slots of one pattern."""
+"""Find templated rows: many similar rows that differ in the slots of one pattern."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def find_patterns(pairs: Rows, chosen: Flags, num_rows: int) -> Flags:
 
     Returns:
         (pairs,) true where both rows are of a pattern: they have enough neighbours, or are one of these.
+
+    Example:
+        Row 0 is near rows 1 to 9, and row 10 is near row 11: only row 0 has nine neighbours.
+
+        >>> pairs = np.array([(0, row) for row in range(1, 10)] + [(10, 11)])
+        >>> find_patterns(pairs, np.ones(10, np.bool_), 12)[[0, 8, 9]]
+        array([ True,  True, False])
     """
     neighbours = pairs[chosen]
     is_core = np.bincount(neighbours.reshape(-1), minlength=num_rows) >= PATTERN_ROWS - 1

@@ -1,4 +1,4 @@
-"""Tell rows whose answer is their prompt, corrected or rewritten."""
+"""Find rows whose answer is their prompt, corrected or rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as sets of hashed shingles, for many texts at once: what near duplicates are measured on.
+"""Hash texts as sets of shingles, many texts at once: near duplicates are measured on these sets.
 
 Which shingle fits depends on the text. One edited word spoils 2 word pairs of a long text but most word pairs of a
 short one, so short texts are compared by 5 characters; a script without spaces has no words to speak of, so it is
@@ -91,7 +91,10 @@ def shingle(texts: Sequence[str], kind: Shingle) -> Sets:
     A text shorter than one shingle is one shingle; an empty text has none.
 
     Example:
-        `"to be or"` by word pairs is the set {to be, be or}.
+        Pairs of words of two texts: {to be, be or, or not} and {to be}.
+
+        >>> shingle(["to be or not", "to be"], Shingle.WORDS_2).offsets
+        array([0, 3, 4])
     """
     units, lengths = _characters(texts)
     if kind is Shingle.WORDS_2:
@@ -128,7 +131,7 @@ def distinct(values: Hashes) -> Hashes:
 
 
 def offsets_of(sizes: Counts) -> Counts:
-    """Return where each of consecutive runs begins, and where the last one ends."""
+    """Return where each of consecutive runs begins, and where the last one ends: of sizes 2, 0, 3, [0, 2, 2, 5]."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
@@ -199,21 +202,28 @@ def _mix(values: Hashes) -> Hashes:
 
 
 def similarities(left: Sets, right: Sets) -> NDArray[np.float64]:
-    """Return the exact Jaccard similarity of text `i` of both sides; 1 where both are empty."""
-    num = left.offsets.size - 1
-    lefts, rights = _tagged(left), _tagged(right)
-    shared = np.bincount(_owner(np.intersect1d(lefts[0], rights[0], assume_unique=True), *lefts), minlength=num)
-    sizes = np.bincount(lefts[1], minlength=num) + np.bincount(rights[1], minlength=num)
-    union = sizes - shared
-    return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+    """Return (texts,): the exact Jaccard similarity of text `i` of both sides; 1 where both are empty."""
+    num_texts = left.offsets.size - 1
+    offsets = np.concatenate([left.offsets, right.offsets[1:] + left.offsets[-1]])
+    both = Sets(np.concatenate([left.hashes, right.hashes]), offsets)
+    return pair_similarities(both, np.arange(num_texts)[:, None] + np.array([0, num_texts]))
 
 
 def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the exact Jaccard similarity of pairs of texts; 1 where both are empty.
+    """Return (pairs,): the exact Jaccard similarity of pairs of texts; 1 where both are empty.
+
+    |A and B| / |A or B|, where |A and B| are the shingles of A that are found among the sorted shingles of B.
 
     Args:
         sets: shingles of texts.
         pairs: (pairs, 2) indices into `sets`.
+
+    Example:
+        {to be, be or} and {to be, be not} share one of three pairs of words.
+
+        >>> sets = shingle(["to be or", "to be not"], Shingle.WORDS_2)
+        >>> pair_similarities(sets, np.array([[0, 1], [0, 0]])).round(2)
+        array([0.33, 1.  ])
     """
     num_texts = sets.offsets.size - 1
     shift = np.uint64(64 - max(num_texts - 1, 1).bit_length())
@@ -231,19 +241,14 @@ def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float6
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
 
 
-def _tagged(sets: Sets) -> tuple[Hashes, Counts]:
-    """Return the distinct (text, shingle) pairs as sorted hashes, and the text of each."""
-    owner = np.repeat(np.arange(sets.offsets.size - 1), np.diff(sets.offsets))
-    tagged, first = np.unique(_mix(sets.hashes ^ _mix(owner.astype(np.uint64) * _STEP)), return_index=True)
-    return tagged, owner[first]
-
-
-def _owner(found: Hashes, tagged: Hashes, owner: Counts) -> Counts:
-    return owner[np.searchsorted(tagged, found)]
-
-
 def united(left: Sets, right: Sets) -> Sets:
-    """Join the shingles of text `i` of both."""
+    """Join the shingles of text `i` of both.
+
+    Example:
+        >>> united(Sets(np.array([1, 2], np.uint64), np.array([0, 1, 2])),
+        ...        Sets(np.array([8, 9], np.uint64), np.array([0, 0, 2])))
+        Sets(hashes=array([1, 2, 8, 9], dtype=uint64), offsets=array([0, 1, 4]))
+    """
     sizes = np.diff(left.offsets) + np.diff(right.offsets)
     offsets = offsets_of(sizes)
     hashes = np.empty(offsets[-1], np.uint64)

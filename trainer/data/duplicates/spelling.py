@@ -1,4 +1,4 @@
-"""Tell slips of the hand from other words, by their letters alone."""
+"""Recognise typing errors by the letters of two words."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
 
     A letter that is missing, doubled, swapped with the next one, or that of a key beside it. Another first letter or
     another vowel makes other words: sulfate and sulfite, ein and kein, able and unable.
+
+    Example:
+        >>> may_be_typo("recieve", "receive"), may_be_typo("sulfate", "sulfite"), may_be_typo("able", "unable")
+        (True, False, False)
     """
     if frozenset((left, right)) in LOOKALIKES:
         return False
     if max(len(left), len(right)) < least or abs(len(left) - len(right)) > 1:
         return False
-    start = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    start = _shared(left, right)
     left_end, right_end = left[start:], right[start:]
     if left_end[:2] == right_end[1::-1] and left_end[2:] == right_end[2:]:
         return True
@@ -55,6 +59,10 @@ def are_kin(left: str, right: str) -> bool:
 
     Opposites and their like are built so: legal and illegal, maximum and minimum, employer and employee, ascending and
     descending, prednisone and prednisolone.
+
+    Example:
+        >>> are_kin("legal", "illegal"), are_kin("walk", "walked"), are_kin("cat", "dog")
+        (True, False, False)
     """
     longest = max(len(left), len(right))
     if min(len(left), len(right)) < MIN_KIN_LETTERS or left == right:

@@ -1,4 +1,4 @@
-"""What of a row is compared with other rows: its texts, and the keys under which it is known."""
+"""Extract the texts of a row that are compared with other rows, and its keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Union-find over row numbers."""
+"""Join rows into groups by union-find."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ Rows = NDArray[np.int64]
 
 
 class Parents:
-    """Union-find over rows."""
+    """Groups of rows as trees: each row points to a lesser row of its group, the least one to itself.
+
+    Example:
+        1-3 and 3-4 become one group; 0 stays out, since the group would have more than 3 rows.
+
+        >>> parents = Parents(5)
+        >>> parents.join(1, 3), parents.join(3, 4), parents.join(0, 4, limit=3)
+        (True, True, False)
+        >>> parents.roots()
+        array([0, 1, 2, 1, 1])
+    """
 
     def __init__(self, num_rows: int) -> None:
-        self.of = list(range(num_rows))
+        self.parent = list(range(num_rows))
         self.sizes = [1] * num_rows
 
     def root(self, row: int) -> int:
-        while self.of[row] != row:
-            self.of[row] = row = self.of[self.of[row]]
+        """Return the least row of the group, and halve the path to it."""
+        while self.parent[row] != row:
+            self.parent[row] = row = self.parent[self.parent[row]]
         return row
 
     def roots(self) -> Rows:
-        return np.array([self.root(row) for row in range(len(self.of))], np.int64)
+        """Return (rows,): the least row of each row's group."""
+        return np.array([self.root(row) for row in range(len(self.parent))], np.int64)
 
     def join(self, left: int, right: int, limit: int | None = None) -> bool:
         """Put two rows into one group, unless it would have more than `limit` rows; return whether they are in one."""
@@ -31,7 +43,7 @@ class Parents:
             return True
         if limit is not None and self.sizes[low] + self.sizes[high] > limit:
             return False
-        self.of[high] = low
+        self.parent[high] = low
         self.sizes[low] += self.sizes[high]
         return True
 

@@ -132,7 +132,18 @@ def weigh_turns(left: Sequence[str], right: Sequence[str], *, exactly: bool = Fa
 
 
 def weigh_texts(left: str, right: str, *, exactly: bool = False, align: bool = False) -> Difference:
-    """Weigh what differs between two texts."""
+    """Weigh what differs between two texts.
+
+    Example:
+        A stop word has no weight, a number in place of another has the most; a spelling may be a typing error.
+
+        >>> weigh_texts("Boil the eggs.", "Boil eggs").weight.name
+        'NONE'
+        >>> weigh_texts("Boil 3 eggs", "Boil 4 eggs").weight.name
+        'VALUES'
+        >>> weigh_texts("How do I receive the mail?", "How do I recieve the mail?").typos
+        (Typo(left='receive', right='recieve', is_name=False),)
+    """
     if left == right:
         return SAME
     if ("\n" in left.strip()) != ("\n" in right.strip()):  # one has lost its lines: they are no difference between them
@@ -172,7 +183,7 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) 
 
 
 def _apart(lefts: Tokens, rights: Tokens) -> tuple[Tokens, Tokens]:
-    """Leave out the tokens with which both begin, and those with which both end."""
+    """Leave out the tokens with which both begin, and those with which both end: b c and x of `a b c d` and `a x d`."""
     start = length_shared(lefts, rights)
     lefts, rights = lefts[start:], rights[start:]
     end = length_shared(lefts[::-1], rights[::-1])

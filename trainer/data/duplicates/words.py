@@ -85,7 +85,11 @@ def tokens_of(text: str, *, fold: bool = False) -> Tokens:
 
     Args:
         text: as it stands in the row.
-        fold: take no notice of capitals at all, for texts of which one is written in capitals throughout.
+        fold: ignore capitals, for texts of which one is written in capitals throughout.
+
+    Example:
+        >>> [(token.key, token.kind.name) for token in tokens_of("Why can't Bonn pay 5%?")]
+        [('why', 'WORD'), ('can', 'GLUE'), ('not', 'WORD'), ('bonn', 'NAME'), ('pay', 'WORD'), ('5%', 'VALUE')]
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(SUPERSCRIPTS)).replace("\u2019", "'")

@@ -1,1 +1,1 @@
-"""Files and data sets to raw rows."""
+"""Read raw rows from files and data sets."""

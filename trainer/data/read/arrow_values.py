@@ -1,4 +1,4 @@
-"""Gives values of Arrow's types that Python has no exact type for: short floats, nanoseconds, durations."""
+"""Convert Arrow values that Python has no exact type for: short floats, nanoseconds, durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads rows of a table in text: the first line names the columns, and tells what separates them."""
+"""Read rows of CSV and TSV files; detect the separator from the header and the first rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns one stored row that stands for several into rows of their own."""
+"""Expand one stored row into several rows."""
 
 from __future__ import annotations
 

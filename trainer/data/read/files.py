@@ -1,4 +1,4 @@
-"""Which files a path of the recipe stands for."""
+"""Find the files that a path of the recipe stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a Hugging Face data set: a folder written by `save_to_disk`, or an id of the hub.
+"""Read rows of a Hugging Face data set: a folder of `save_to_disk`, or an id of the hub.
 
 The only module that knows `datasets`, which takes a second to import and is not needed for files.
 """

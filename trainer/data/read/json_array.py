@@ -1,4 +1,4 @@
-"""Reads the items of a JSON array, or JSON values one after another, in the memory of the longest of them."""
+"""Read the items of a JSON array, or JSON values one after another, in the memory of the longest item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads rows of JSON, in whatever form a file holds them: that is told from the first bytes, not from its name."""
+"""Read rows of JSON; detect the form (lines, array, values, wrapped) from the first bytes, not from the name."""
 
 from __future__ import annotations
 

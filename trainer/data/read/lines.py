@@ -1,4 +1,4 @@
-"""Physical lines of a file, packed or not, with bounded memory whatever the file holds."""
+"""Read lines of a file, compressed or not, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads rows of parquet and Arrow files, batch by batch."""
+"""Read rows of parquet and Arrow files, batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row before anything is known of it, and how large it may be."""
+"""Define a raw row, and limit its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the rows of a source, one at a time, with the place each stands at.
+"""Read the rows of a source one at a time, each with its line.
 
 The suffix is only a hint: whether a file is a JSON array or JSON lines, packed or not, is told from its first bytes.
 """

@@ -1,4 +1,4 @@
-"""Opens every file that a recipe's data section names, in one order on every machine."""
+"""Open every file of a recipe's data section, in the same order on every machine."""
 
 from __future__ import annotations
 

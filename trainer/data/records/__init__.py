@@ -1,1 +1,1 @@
-"""What a canonical row is, and why a row is left out."""
+"""Define canonical rows, and the reasons for leaving rows out."""

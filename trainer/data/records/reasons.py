@@ -1,4 +1,4 @@
-"""Why a row is left out: stable ids, which `rejected.jsonl` and people's scripts rely on."""
+"""List the reasons for leaving a row out: stable ids of `rejected.jsonl`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Rows of any usual layout to canonical rows."""
+"""Convert rows of any usual layout to canonical rows."""

@@ -1,4 +1,4 @@
-"""What a canonical row must satisfy before anything is trained on it."""
+"""Check a canonical row before anything is trained on it."""
 
 from __future__ import annotations
 

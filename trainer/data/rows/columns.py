@@ -1,4 +1,4 @@
-"""Takes the columns of one row: renamed by a mapping, used one by one, the rest kept as metadata."""
+"""Take the columns of one row, renamed by a mapping; keep unused columns as metadata."""
 
 from __future__ import annotations
 
@@ -32,16 +32,8 @@ IMAGE_COLUMNS = (
     *("video", "videos", "audio", "audios", "pixel_values"),
 )
 LABELS = (
-    "label",
-    "labels",
-    "label_text",
-    "intent",
-    "intents",
-    "class",
-    "class_label",
-    "sentiment",
-    "gold",
-    "gold_label",
+    *("label", "labels", "label_text", "intent", "intents", "class", "class_label", "sentiment"),
+    *("gold", "gold_label"),
 )
 OPTION_COLUMNS = ("choices", "options", "endings", "candidates", "option_a", "option_b", "option_c", "option_d")
 """What a question lets choose from: without it an answer such as `2` or `B` says nothing."""
@@ -99,7 +91,7 @@ def is_class_column(name: str) -> bool:
     return _OF_CLASSES.fullmatch(plain) is not None and _OF_PLACES.fullmatch(plain) is None
 
 
-def plain_names(raw: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, str]:
+def plain_names(raw: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, str]:
     """Return our name -> column of the file for columns that have it in capitals, as spreadsheets do: `Question`."""
     reserved = {*raw, *mapping}
     names = {name.strip().lower(): name for name in raw if name not in mapping.values()}
@@ -109,15 +101,15 @@ def plain_names(raw: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str,
 class Columns:
     """The columns of one row; remembers which were used, so that the others can be kept as metadata."""
 
-    def __init__(self, raw: Mapping[str, Any], mapping: Mapping[str, str]) -> None:
+    def __init__(self, raw: Mapping[str, object], mapping: Mapping[str, str]) -> None:
         self.paths = {name: path for name, path in mapping.items() if path}
         mapped = {name: _at(raw, path) for name, path in self.paths.items()}
-        unmapped: Mapping[str, Any] = raw
+        unmapped: Mapping[str, object] = raw
         for path in self.paths.values():
             unmapped = _without(unmapped, path)
         self.hidden = {name for name, path in mapping.items() if not path}
         """Columns that the recipe leaves out on purpose: `context: ""`."""
-        self.values: dict[str, Any] = {**unmapped, **mapped}
+        self.values: dict[str, object] = {**unmapped, **mapped}
         self.shadowed = {name: value for name, value in unmapped.items() if name in mapped}
         self.used: set[str] = set()
         self.notes: set[str] = set()
@@ -125,17 +117,13 @@ class Columns:
         self.lost_keys: set[str] = set()
         """Keys of turns that are not used, as `messages[].key`."""
 
-    def present(self) -> dict[str, Any]:
+    def present(self) -> dict[str, object]:
         """Return the columns that hold something and are not left out on purpose."""
         return {name: value for name, value in self.values.items() if not is_missing(value) and name not in self.hidden}
 
-    def visible(self) -> dict[str, Any]:
+    def visible(self) -> dict[str, object]:
         """Return all columns that are not left out on purpose, those with nothing in them too."""
-        return (
-            {name: value for name, value in self.values.items() if name not in self.hidden}
-            if self.hidden
-            else self.values
-        )
+        return {name: value for name, value in self.values.items() if name not in self.hidden}
 
     def has(self, name: str) -> bool:
         return name not in self.hidden and not is_missing(self.values.get(name))
@@ -191,26 +179,29 @@ class Columns:
         """Return the names of the columns that are used, as the file has them."""
         return [self.paths.get(name, name) for name in self.values if name in self.used and self.has(name)]
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, object]:
         """Return the columns that were not used; a `metadata` column is merged in, so that our own files read back."""
         unused = {
             name: value
             for name, value in self.values.items()
             if name not in self.used and not (value is None and name in MAPPABLE)
         }
-        nested = unused.pop("metadata") if isinstance(unused.get("metadata"), dict) else {}
-        return {**nested, **unused, **self.shadowed}
+        nested = unused.get("metadata")
+        if isinstance(nested, dict):
+            del unused["metadata"]
+            unused = {**nested, **unused}
+        return {**unused, **self.shadowed}
 
 
 def _says_something(value: object) -> bool:
     return not is_missing(value) and value != "" and value != [] and value != {}
 
 
-def _at(raw: Mapping[str, Any], path: str) -> Any:
+def _at(raw: Mapping[str, object], path: str) -> Any:
     """Return what stands at a path; a column whose name holds the dots itself comes first."""
     if path in raw:
         return raw[path]
-    value: Any = raw
+    value: object = raw
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]

@@ -1,4 +1,4 @@
-"""Content that is a list of parts: text, and the tool and thinking blocks of Anthropic's form."""
+"""Read content in parts: text, and Anthropic's tool and thinking blocks."""
 
 from __future__ import annotations
 

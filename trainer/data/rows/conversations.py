@@ -1,4 +1,4 @@
-"""Reads one conversation from a row, in each of the layouts that hold one."""
+"""Read one conversation from a row, in each layout of a conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuses rows that ask about an image, a sound or a film: only their text would be trained."""
+"""Refuse rows about an image, a sound or a film: only their text would be trained."""
 
 from __future__ import annotations
 

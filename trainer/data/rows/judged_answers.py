@@ -1,4 +1,4 @@
-"""Makes preference pairs of judged answers: two and which is better, or several with ranks or scores."""
+"""Make preference pairs of judged answers: two answers with a verdict, or several with ranks or scores."""
 
 from __future__ import annotations
 
@@ -26,32 +26,20 @@ class TwoAnswers(NamedTuple):
     names: tuple[str, str]
 
 
-TWO_ANSWERS = (
-    TwoAnswers("response_1", "response_2", ("1", "2")),
-    TwoAnswers("response1", "response2", ("1", "2")),
-    TwoAnswers("response_0", "response_1", ("0", "1")),
-    TwoAnswers("response_a", "response_b", ("a", "b")),
-    TwoAnswers("response_A", "response_B", ("a", "b")),
-    TwoAnswers("answer_0", "answer_1", ("0", "1")),
-    TwoAnswers("answer_1", "answer_2", ("1", "2")),
-    TwoAnswers("answer_a", "answer_b", ("a", "b")),
-    TwoAnswers("output_1", "output_2", ("1", "2")),
-    TwoAnswers("output_a", "output_b", ("a", "b")),
-    TwoAnswers("completion_a", "completion_b", ("a", "b")),
-    TwoAnswers("human_ref_A", "human_ref_B", ("a", "b")),
-    TwoAnswers("conversation_a", "conversation_b", ("a", "b")),
+_PAIRS_OF_COLUMNS = (
+    *(("response_1", "response_2"), ("response1", "response2"), ("response_0", "response_1")),
+    *(("response_a", "response_b"), ("response_A", "response_B"), ("answer_0", "answer_1")),
+    *(("answer_1", "answer_2"), ("answer_a", "answer_b"), ("output_1", "output_2"), ("output_a", "output_b")),
+    *(("completion_a", "completion_b"), ("human_ref_A", "human_ref_B"), ("conversation_a", "conversation_b")),
+)
+TWO_ANSWERS = tuple(
+    TwoAnswers(first, second, (first[-1].lower(), second[-1].lower())) for first, second in _PAIRS_OF_COLUMNS
 )
 STRENGTHS = ("preference_strength", "overall_preference")
 """Below 0 the first answer is better, above 0 the second. Source: cards of HelpSteer2-Preference and HelpSteer3."""
 VERDICTS = (
-    "winner",
-    "preferred",
-    "better",
-    "better_response_id",
-    "preference",
-    "choice",
-    "preferred_response",
-    "label",
+    *("winner", "preferred", "better", "better_response_id"),
+    *("preference", "choice", "preferred_response", "label"),
 )
 TIES = ("tie", "both", "equal", "same", "neither", "none", "draw")
 ANSWER_LISTS = ("completions", "responses", "answers", "candidates", "generations", "outputs")
@@ -208,12 +196,10 @@ def _scored_objects(items: list[Any]) -> list[Judged]:
     answers = []
     for item in items:
         score = _score_of(item) if isinstance(item, dict) else None
-        text = (
-            next((item[key] for key in TEXT_KEYS if isinstance(item.get(key), str)), None)
-            if score is not None
-            else None
-        )
-        if score is None or text is None:
+        if score is None:
+            return []
+        text = next((item[key] for key in TEXT_KEYS if isinstance(item.get(key), str)), None)
+        if text is None:
             return []
         answers.append(Judged(score, text))
     return answers

@@ -1,4 +1,4 @@
-"""Rows with a verdict on one answer (KTO): thumbs up or thumbs down."""
+"""Read rows with a verdict on one answer (KTO)."""
 
 from __future__ import annotations
 

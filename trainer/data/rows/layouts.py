@@ -1,4 +1,4 @@
-"""Lists the layouts of rows, and tells the layout of a row from its columns."""
+"""List the layouts of rows, and detect the layout of a row by its columns."""
 
 from __future__ import annotations
 
@@ -248,20 +248,10 @@ def _refuse_nulls(row: Row, present: Row) -> None:
         if not (empty == ["text"] or ("text" in empty and not present)):
             return
         empty = ["text"]
-    known = {
-        *PROMPTS,
-        *ANSWERS,
-        *OUTPUT_COLUMNS,
-        *TURN_COLUMNS,
-        *DIALOG_COLUMNS,
-        "text",
-        "chosen",
-        "rejected",
-        "instruction",
-    }
-    named = [name for name in empty if name in known]
-    if named:
-        raise RowError("empty_content", f"`{named[0]}` is null")
+    usual = {*PROMPTS, *ANSWERS, *OUTPUT_COLUMNS, *TURN_COLUMNS, *DIALOG_COLUMNS}
+    usual |= {"text", "chosen", "rejected", "instruction"}
+    if nulls := [name for name in empty if name in usual]:
+        raise RowError("empty_content", f"`{nulls[0]}` is null")
 
 
 def layout_table() -> str:

@@ -1,4 +1,4 @@
-"""How deeply a row may be nested."""
+"""Limit the nesting of a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separates chosen and rejected answers, in any of the usual layouts, from the prompt they share."""
+"""Separate chosen and rejected answers from the prompt they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes one raw row, in any of the usual layouts, canonical.
+"""Convert one raw row, in any of the usual layouts, to its canonical form.
 
 A canonical row is one of
 

@@ -1,4 +1,4 @@
-"""Puts passages before a question: one template for rows, for `eval`'s arms with documents and for `predict`."""
+"""Put passages before a question: one template for rows, for the arms of `eval` and for `predict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One system prompt for all rows, so that training and serving agree."""
+"""Put one system prompt before all rows, so that training and serving agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are token ids already: taken as they are, but not unchecked."""
+"""Read and check rows of token ids."""
 
 from __future__ import annotations
 

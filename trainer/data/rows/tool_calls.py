@@ -1,4 +1,4 @@
-"""Makes tool calls and lists of tools canonical, in any of the usual spellings."""
+"""Convert tool calls and tool declarations to OpenAI's form."""
 
 from __future__ import annotations
 

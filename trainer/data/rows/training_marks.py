@@ -1,4 +1,4 @@
-"""Whether a turn is trained, in the words of the tools that wrote the file: `weight`, `loss`, `train` and the like."""
+"""Read whether a turn is trained, from `weight`, `loss`, `train` and similar keys."""
 
 from __future__ import annotations
 

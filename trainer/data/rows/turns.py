@@ -1,4 +1,4 @@
-"""One turn of a conversation, in any of the usual spellings, made canonical."""
+"""Convert one turn of a conversation to a canonical message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the rows inside of one JSON value: in a list, under a name, or column by column."""
+"""Find the rows inside one JSON value: in a list, under a name, or column by column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads values that are written as text, and writes values where text is wanted."""
+"""Parse values written as text, and write values as text."""
 
 from __future__ import annotations
 
