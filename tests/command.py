@@ -1,4 +1,4 @@
-"""The command line in tests: in this process, or in one of its own whose wait is bounded."""
+"""Run the command line in tests: in this process, or in one of its own with a time limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Project:
-    """A recipe and the folder where its runs go."""
+    """A recipe and the folder of its runs."""
 
     folder: Path
 
@@ -57,7 +57,7 @@ class Project:
         return Project(folder)
 
     def call(self, verb: str, *options: str, recipe: Path | None = None, worker: bool = False) -> Result:
-        """Run a verb in this process; `worker` as accelerate starts it, which saves the start of three processes."""
+        """Run a verb in this process; `worker`: as accelerate starts it, without the start of three processes."""
         with self.environment(worker=worker):
             return call(verb, str(recipe or self.recipe), *options)
 
@@ -67,7 +67,7 @@ class Project:
         with (
             mock.patch.dict(os.environ, variables),
             mock.patch("trainer.stages.train.die_with_parent"),
-            mock.patch("trainer.export.run.prove_apart", prove),  # as a fresh process does, without its start
+            mock.patch("trainer.export.run.prove_apart", prove),  # as in a fresh process, without its start
         ):
             yield
 
@@ -103,7 +103,7 @@ def call(*arguments: str) -> Result:
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
-    """Wait for the end; a process that does not end is killed with its group."""
+    """Wait for the end; kill a process that does not end, with all its descendants."""
     try:
         out, err = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -117,7 +117,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     """Wait until a condition holds while a process runs.
 
     Raises:
-        AssertionError: The process ended before, or it took too long.
+        AssertionError: The process ended first, or the time ran out.
     """
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
@@ -128,20 +128,20 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and all that descend from it."""
+    """Return a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found = [pid]
-    for member in found:
-        found += children.get(member, [])
-    return found
+    pids = [pid]
+    for member in pids:  # grows while it is read
+        pids += children.get(member, [])
+    return pids
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants, which are frozen first so that none is missed."""
+    """Kill a process and all its descendants; freeze them first, so that none is missed."""
     for step in (signal.SIGSTOP, signal.SIGKILL):
         for member in tree(pid):
             with contextlib.suppress(ProcessLookupError):
@@ -149,7 +149,7 @@ def kill_tree(pid: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell a running process from one that is gone or only waits to be reaped."""
+    """Tell whether a process runs; one that has ended or only waits to be reaped does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:

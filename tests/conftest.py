@@ -1,4 +1,4 @@
-"""Offline, one thread, no cache of the person who runs the tests; tiny models for all."""
+"""Set up the tests: offline, one thread, a cache of their own, tiny models for all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Refuse parameters whose ids pytest would make from values that may differ between two collections.
 
-Workers of pytest-xdist collect apart from each other, in other seconds and with other hash seeds; where their lists of
-tests differ, not one test runs.
+Workers of pytest-xdist collect the tests independently, at different times and with different hash seeds. If their
+lists differ, no test runs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ UNSTABLE = (
 
 
 def pytest_make_parametrize_id(val: Any, argname: str) -> str | None:
-    """Return None, so that pytest makes the id; it asks only where a test names none.
+    """Return None, so that pytest makes the id; pytest calls this only for parameters without an id.
 
     Raises:
-        CollectError: The value is of a kind that wants an explicit id.
+        CollectError: The value is of a type that needs an explicit id.
     """
     if isinstance(val, UNSTABLE):
         raise pytest.Collector.CollectError(

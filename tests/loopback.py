@@ -1,4 +1,4 @@
-"""A server of chat completions on this machine, which answers as a test wants it to."""
+"""Serve chat completions on this machine, with the answers of a test."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def echo(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> 
 
 @contextmanager
 def serving(reply: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Serve on a free port; yields the base address and the requests seen (`headers` beside the body's keys)."""
-    seen: list[dict[str, Any]] = []
+    """Serve on a free port; yield the base address and the requests (the body's keys, `headers` and `path`)."""
+    requests: list[dict[str, Any]] = []
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,8 +43,8 @@ def serving(reply: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with lock:
-                seen.append(body | {"headers": dict(self.headers), "path": self.path})
-                number = len(seen)
+                requests.append(body | {"headers": dict(self.headers), "path": self.path})
+                number = len(requests)
             try:
                 reply(self, body, number)
             except OSError:  # the client went away
@@ -59,7 +59,7 @@ def serving(reply: Reply) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", seen
+        yield f"http://127.0.0.1:{server.server_port}/v1", requests
     finally:
         server.shutdown()
         server.server_close()

@@ -1,4 +1,4 @@
-"""The shape of the project that others rely on."""
+"""Check the outline of the project: stages, start-up time, options, recipes, file sizes, docs."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ print(json.dumps([code, sorted(set(sys.modules) & {heavy!r})]))
 
 
 def watched(*arguments: str) -> tuple[int, list[str], float]:
-    """Run a command; return its code, the heavy modules that it imported and its cpu seconds."""
+    """Run a command; return its exit code, the heavy modules that it imported and its cpu seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     script = WATCHED.format(arguments=list(arguments), heavy=HEAVY)
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # a user's second start, not one that compiles anew
-    done = subprocess.run(
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # as in a second start, with compiled files
+    result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, modules = json.loads(done.stdout.splitlines()[-1])
+    code, modules = json.loads(result.stdout.splitlines()[-1])
     return code, modules, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -90,8 +90,8 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 400
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno > 70]
-    assert not long
+    long_functions = [node.name for node in functions if (node.end_lineno or 0) - node.lineno > 70]
+    assert not long_functions
 
 
 def test_readme_and_docs_name_only_verbs_and_files_that_exist() -> None:

@@ -1,4 +1,4 @@
-"""Every collection gives the same list of tests: the workers of pytest-xdist compare theirs before they begin."""
+"""Check that every collection gives the same list of tests: the workers of pytest-xdist compare theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TESTS = tiny.ROOT / "tests"
 
 def collected(hash_seed: int) -> list[str]:
     """Collect all tests in a process of its own."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(TESTS)],
         cwd=tiny.ROOT,
         env=os.environ | {"PYTHONHASHSEED": str(hash_seed)},
@@ -30,18 +30,18 @@ def collected(hash_seed: int) -> list[str]:
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    assert result.returncode == 0, result.stdout[-3000:]
+    return [line for line in result.stdout.splitlines() if "::" in line]
 
 
 @pytest.mark.slow
 def test_a_later_collection_with_another_hash_seed_gives_the_same_list(request: pytest.FixtureRequest) -> None:
-    own = [item.nodeid for item in request.session.items]
+    session_ids = [item.nodeid for item in request.session.items]
     option = request.config.option
     is_part = option.keyword or option.markexpr or option.deselect
     if is_part or {item.path for item in request.session.items} < set(TESTS.rglob("test_*.py")):
-        own = collected(hash_seed=8)
-    assert collected(hash_seed=7) == own
+        session_ids = collected(hash_seed=8)
+    assert collected(hash_seed=7) == session_ids
 
 
 @pytest.mark.parametrize(

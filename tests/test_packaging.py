@@ -1,4 +1,4 @@
-"""What a clone, an image and a release are made of."""
+"""Check the parts of a clone, an image and a release: pins, scripts, Dockerfile, licence, unsafe calls."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SCRIPTS = [ROOT / ".ci/run", *sorted((ROOT / "scripts").glob("*.sh"))]
-# Below these a known vulnerability is open (CVE-2025-27516, CVE-2026-24747, CVE-2026-4372).
+# Older releases have a known vulnerability (CVE-2025-27516, CVE-2026-24747, CVE-2026-4372).
 SECURITY_FLOORS = {"jinja2": "3.1.6", "torch": "2.10", "transformers": "5.3"}
-# Needed only by those who ask for them, and not part of any tested install.
+# Optional, and not part of any tested install.
 UNPINNED_EXTRAS = {"tensorboard"}
 
 
@@ -44,7 +44,7 @@ def declared_requirements() -> list[Requirement]:
 
 
 def project_files() -> list[Path]:
-    """Files that git tracks or would add; without git, those of the folders that the project consists of."""
+    """Return the files that git tracks or would add; without git, those of the project's folders."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True) if shutil.which("git") else None
     if listed is not None and listed.returncode == 0:
@@ -60,25 +60,25 @@ def is_true(node: ast.expr) -> bool:
 
 
 def unsafe_calls(path: Path) -> list[str]:
-    """Return `line: what` for each call that could run code from a file or a shell."""
-    found = []
+    """Return `line: call` for each call that could run code from a file or a shell."""
+    calls = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
             if ast.unparse(node.func) == "torch.load" and not is_true(keywords.get("weights_only", ast.Constant(None))):
-                found.append(f"{node.lineno}: torch.load without weights_only=True")
+                calls.append(f"{node.lineno}: torch.load without weights_only=True")
             for name in ("trust_remote_code", "shell"):
                 if is_true(keywords.get(name, ast.Constant(None))):
-                    found.append(f"{node.lineno}: {name}=True")
+                    calls.append(f"{node.lineno}: {name}=True")
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "trust_remote_code" and is_true(value):
-                    found.append(f"{node.lineno}: trust_remote_code: True")
-    return found
+                    calls.append(f"{node.lineno}: trust_remote_code: True")
+    return calls
 
 
 def dockerfile_instruction(name: str) -> str:
-    """Return the arguments of the last instruction of that name, which is the one that counts."""
+    """Return the arguments of the last instruction of that name; only the last one counts."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     return re.findall(rf"^{name}\s+(.*)$", text, flags=re.MULTILINE)[-1]
 
@@ -86,8 +86,8 @@ def dockerfile_instruction(name: str) -> str:
 def test_dockerfile_has_no_lint_findings():
     hadolint = Path(sys.executable).with_name("hadolint")
     assert hadolint.is_file(), 'hadolint is missing: pip install -c constraints.txt -e ".[dev]"'
-    done = subprocess.run([str(hadolint), "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run([str(hadolint), "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_image_starts_under_an_init_as_an_ordinary_user():
@@ -113,9 +113,9 @@ def test_image_uses_exact_supported_python():
 
 
 def test_image_context_names_existing_files():
-    named = [n[1:] for n in (ROOT / ".dockerignore").read_text().splitlines() if n.startswith("!")]
-    assert {"trainer", "recipes", "pyproject.toml", "constraints.txt"} <= set(named)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    names = [n[1:] for n in (ROOT / ".dockerignore").read_text().splitlines() if n.startswith("!")]
+    assert {"trainer", "recipes", "pyproject.toml", "constraints.txt"} <= set(names)
+    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("line", constraint_lines())
@@ -161,15 +161,15 @@ def test_shell_script_stops_at_the_first_failure(script):
 
 def test_no_file_names_a_folder_of_the_machine_it_was_written_on():
     private = "/" + "work/"
-    named = [p for p in project_files() if private.encode() in p.read_bytes()]
-    assert [str(path.relative_to(ROOT)) for path in named] == []
+    paths = [p for p in project_files() if private.encode() in p.read_bytes()]
+    assert [str(path.relative_to(ROOT)) for path in paths] == []
 
 
 def test_package_runs_no_code_from_files_or_shells():
     sources = [path for path in project_files() if path.suffix == ".py" and ROOT / "trainer" in path.parents]
     assert sources
-    found = [f"{path.relative_to(ROOT)}:{call}" for path in sources for call in unsafe_calls(path)]
-    assert found == []
+    calls = [f"{path.relative_to(ROOT)}:{call}" for path in sources for call in unsafe_calls(path)]
+    assert calls == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tiny offline assets: tokenizer, model, rows, recipes. Everything is seeded; torch is only imported for the model."""
+"""Make tiny offline assets: tokenizer, model, rows, recipes. Everything is seeded; only the model imports torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parent.parent
 TEMPLATE_PATH = ROOT / "recipes" / "templates" / "chatml-tools.jinja"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
-THINKING_TEMPLATE = (  # as Qwen3: each answer has reasoning, and it may be empty
+THINKING_TEMPLATE = (  # as in Qwen3: each answer has reasoning; it may be empty
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"
-    "{% set parts = m.content.split('</think>') %}{% set said = parts[-1].lstrip() %}"
+    "{% set parts = m.content.split('</think>') %}{% set answer = parts[-1].lstrip() %}"
     "{% set thought = m.reasoning_content or parts[:-1] | join | replace('<think>', '') | trim %}"
-    "{{ '<think>\n' + thought + '\n</think>\n\n' + said }}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}"
+    "{{ '<think>\n' + thought + '\n</think>\n\n' + answer }}{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 COLOURS = ("red", "blue", "green", "white", "black", "brown")
@@ -24,7 +24,7 @@ ANIMALS = ("horse", "rabbit", "parrot", "salmon", "beetle", "badger", "falcon", 
 
 
 def make_tokenizer(*, trim_offsets: bool = False) -> Any:
-    """Train a byte-level BPE tokenizer of about 600 tokens; `trim_offsets` as GPT-2's kind has it."""
+    """Train a byte-level BPE tokenizer of about 600 tokens; `trim_offsets`: as in GPT-2."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,10 +80,10 @@ def make_model(folder: Path, tokenizer: Any) -> Path:
 
 
 def rows(count: int = 24, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Return rows of a small task with JSON answers; every prompt is another (48 at most)."""
-    things = [(colour, animal) for colour in COLOURS for animal in ANIMALS]
-    assert count <= len(things)
-    chosen = random.Random(seed).sample(things, count)
+    """Return rows of a small task with JSON answers; all prompts differ (48 at most)."""
+    pairs = [(colour, animal) for colour in COLOURS for animal in ANIMALS]
+    assert count <= len(pairs)
+    chosen = random.Random(seed).sample(pairs, count)
     return [
         {
             "messages": [
@@ -118,7 +118,7 @@ def write_preference_rows(path: Path, count: int = 24) -> Path:
 
 
 def recipe_values(model: Path | str | dict[str, Any], rows_path: Path | str, **changes: Any) -> dict[str, Any]:
-    """Return the values of a tiny sft recipe; a section in `changes` is merged over it, one that is None removed."""
+    """Return the values of a tiny sft recipe; `changes` are merged over it, and None removes a key."""
     values: dict[str, Any] = {
         "recipe_version": 1,
         "name": "tiny",
@@ -136,9 +136,9 @@ def write_recipe(folder: Path, *, model: Path | str | dict[str, Any] = "tiny-mod
     """Write `folder/recipe.yaml` of a tiny sft run, and its 24 rows in `folder/rows.jsonl`.
 
     Args:
-        folder: Made if it is missing.
+        folder: Created if missing.
         model: `tiny_model_dir`, or a whole `model` section.
-        changes: Sections that are merged over the recipe's, such as `train={"max_steps": 2}`; None removes a key.
+        changes: Sections merged over the recipe's, such as `train={"max_steps": 2}`; None removes a key.
             With `method={"kind": "dpo"}` the rows are pairs.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A trained run in tests, to be evaluated as often as wanted."""
+"""Train a run once in tests and evaluate it several times."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests import tiny
 from tests.command import Project, Result
 
 QUICK = {"max_rows": 100, "max_new_tokens": 8, "latency_rows": 0, "retention": {"num_prompts": 0}}
-"""Short answers, and only what a test asks for."""
+"""Settings of eval for short answers and nothing beyond a test's own section."""
 
 
 class Trained:
-    """A finished training, evaluated as often as wanted; `changes` stay from one evaluation to the next."""
+    """A finished training; `changes` stay from one evaluation to the next."""
 
     def __init__(self, project: Project, model: Path | dict[str, Any], **changes: Any) -> None:
         self.project = project
@@ -23,7 +23,7 @@ class Trained:
         self.changes = {"train": {"max_steps": 2}, "data": {"split": {"heldout": 0.34}}, **changes}
 
     def prepare(self, rows: list[dict[str, Any]] | None = None) -> Trained:
-        """Write the recipe (and rows of a test's own), and train."""
+        """Write the recipe, and a test's own rows if given, and train."""
         self.write({})
         if rows is not None:
             self.changes["data"] = {**self.changes["data"], "sources": [{"path": "own.jsonl"}]}
@@ -32,19 +32,19 @@ class Trained:
         return self.run("data", "pack", "train")
 
     def train_anew(self) -> Trained:
-        """Pack and train once more, from the rows that lie in data/."""
+        """Pack and train again from the rows in data/."""
         shutil.rmtree(self.project.run / "train")
         return self.run("pack", "train")
 
     def run(self, *verbs: str) -> Trained:
-        """Run verbs, which must work."""
+        """Run verbs; each must end with code 0."""
         for verb in verbs:
             result = self.project.call(verb, worker=verb == "train")
             assert result.code == 0, result.text
         return self
 
     def write(self, section: dict[str, Any]) -> None:
-        """Write the recipe with this section of eval, over `QUICK`."""
+        """Write the recipe with this section of eval merged over `QUICK`."""
         tiny.write_recipe(self.project.folder, model=self.model, eval={**QUICK, **section}, **self.changes)
 
     def call(self, *options: str, **section: Any) -> Result:
@@ -53,7 +53,7 @@ class Trained:
         return self.project.call("eval", *options)
 
     def evaluate(self, **section: Any) -> dict[str, Any]:
-        """Run `trainer eval`, which must work, and return eval/scores.json."""
+        """Run `trainer eval`, which must end with code 0, and return eval/scores.json."""
         result = self.call(**section)
         assert result.code == 0, result.text
         return self.read("scores.json")

@@ -1,4 +1,4 @@
-"""One table about the data engine: speed, memory and what it finds in data whose truth is known.
+"""Measure the data engine in one table: speed, memory, and results on data whose truth is known.
 
     python scripts/bench/data.py --data DIR [--only PART]... [--rows 1000000]
 
@@ -42,7 +42,7 @@ from trainer.recipe.pii import DEFAULT_REGIONS, Presidio
 from trainer.stages import data as stage
 
 Line = tuple[str, str, str]
-"""What, measured, wanted."""
+"""Quantity, measured value, target."""
 
 PII_TYPES = {
     "CREDIT_CARD": "card",
@@ -77,15 +77,15 @@ def run_stage(
     return out, report
 
 
-def percent(part: float, whole: float) -> str:
-    return f"{part / max(whole, 1):.2%} ({part:g} of {whole:g})"
+def percent(part: float, total: float) -> str:
+    return f"{part / max(total, 1):.2%} ({part:g} of {total:g})"
 
 
 # Speed and memory
 
 
 def processes(pid: int) -> Iterator[int]:
-    """Yield a process and all that descend from it."""
+    """Yield a process and all its descendants."""
     yield pid
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -127,8 +127,8 @@ def million(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     yield f"{num_rows:,} rows end to end, {os.cpu_count()} cores", f"{seconds:.0f} s (load {load:.1f})", "under 600 s"
     yield "cpu seconds of all processes", f"{cpu:.0f}", ""
     yield "peak memory, summed over processes", f"{peak / 2**20:.2f} GiB", "under 3 GiB"
-    gone = report["duplicates"]["exact"] + report["duplicates"]["near"]
-    yield "rows removed as copies, of those planted", percent(gone, len(planted)), ""
+    num_removed = report["duplicates"]["exact"] + report["duplicates"]["near"]
+    yield "rows removed as copies, of those planted", percent(num_removed, len(planted)), ""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -157,7 +157,7 @@ def rows_a_second(sign: Callable[[Sequence[str]], object], texts: Sequence[str])
 
 
 DECIDING = re.compile(r"[£€$]|\b(?:how|where|when|why|what|pin|us|eu|uk|visa|off|play|option|before|after)\b")
-"""Words by which one of a pair asks something else, from reading the pairs at 0.75 of which both rows stayed."""
+"""Words that make one of a pair another question; read from the pairs at 0.75 of which both rows stayed."""
 
 
 def asks_other(pair: dict[str, Any]) -> bool:
@@ -172,22 +172,26 @@ def near(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     began = time.process_time()
     out, _ = run_stage(folder, write(folder / "near.jsonl", rows), split={"heldout": 0.0})
     seconds = time.process_time() - began
-    gone = {corpus[row["line"] - 1]["id"] for row in read(out / "rejected.jsonl")}
+    removed = {corpus[row["line"] - 1]["id"] for row in read(out / "rejected.jsonl")}
     close = [pair for pair in pairs if pair["jaccard"] >= 0.75 and pair["same_label"] and not asks_other(pair)]
-    kept = sum(pair["a"] not in gone and pair["b"] not in gone for pair in close)
+    num_kept = sum(pair["a"] not in removed and pair["b"] not in removed for pair in close)
     twins = {name for pair in pairs for name in (pair["a"], pair["b"])}
-    yield "near-duplicates: true copies at 0.75 that keep both sides", percent(kept, len(close)), "at most 3%"
-    yield "near-duplicates: dropped rows with a twin at 0.6", percent(len(gone & twins), len(gone)), "at least 98%"
+    yield "near-duplicates: true copies at 0.75 that keep both sides", percent(num_kept, len(close)), "at most 3%"
+    yield (
+        "near-duplicates: dropped rows with a twin at 0.6",
+        percent(len(removed & twins), len(removed)),
+        "at least 98%",
+    )
     yield f"near-duplicates: cpu seconds for {len(corpus)} rows", f"{seconds:.1f}", ""
 
 
 def real_rows(data: Path) -> list[tuple[str, str]]:
     """Return real rows: prompt and answer."""
-    found = [(row["question"], row["answer"]) for row in read(data / "gsm8k/train.jsonl")]
-    found += [
+    rows = [(row["question"], row["answer"]) for row in read(data / "gsm8k/train.jsonl")]
+    rows += [
         (row["prompt"], row["completion"]) for row in read(data / "dolly-sample/train.jsonl") if "completion" in row
     ]
-    return found
+    return rows
 
 
 def planted_rows(data: Path, share: float) -> tuple[list[tuple[str, str]], dict[int, int]]:
@@ -207,7 +211,7 @@ NEGATION = re.compile(r"\b(?:not|no|none|never|without|only|except|unless|nothin
 
 
 def decides(before: str, after: str) -> bool:
-    """Tell exchanged words that make another question: number for number, name for name, a negation in or out."""
+    """Tell whether an exchange makes another question: number for number, name for name, a negation in or out."""
     if NEGATION.search(before.casefold()) or NEGATION.search(after.casefold()):
         return True
     words = [word.strip("\"'([.,;:?!)]") for word in (before, after)]
@@ -231,7 +235,7 @@ def as_rows(rows: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def edits(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
-    """Plant copies in three ways: the answers of the first two agree, those of the last differ in what they say.
+    """Plant copies in three ways: the first two keep the meaning of the answer, the last one changes it.
 
     An edit that makes another question, or a slip that makes another word of these rows, is no true copy.
     """
@@ -251,16 +255,16 @@ def edits(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
         planted = [*rows, *(change(*rows[index]) for index in originals)]
         twins = dict(enumerate(originals, start=len(rows)))
         out, _ = run_stage(folder, write(folder / "edits.jsonl", as_rows(planted)), split={"heldout": 0.0})
-        gone = {row["line"] - 1 for row in read(out / "rejected.jsonl")}
-        found = sum(copy in gone or original in gone for copy, original in twins.items())
-        others = len(gone - set(twins) - set(originals))
-        wanted = "kept: other words in the answer may decide" if "and answer exchanged" in way else ""
-        yield f"{way}, {len(planted)} real rows: copies removed", percent(found, len(twins)), wanted
+        removed = {row["line"] - 1 for row in read(out / "rejected.jsonl")}
+        num_found = sum(copy in removed or original in removed for copy, original in twins.items())
+        num_others = len(removed - set(twins) - set(originals))
+        target = "kept: other words in the answer may decide" if "and answer exchanged" in way else ""
+        yield f"{way}, {len(planted)} real rows: copies removed", percent(num_found, len(twins)), target
         if "and answer exchanged" not in way:
             true = {copy for copy, row in twins.items() if is_true_copy(rows[row], planted[copy], counts)}
-            found = sum(copy in gone or twins[copy] in gone for copy in true)
-            yield f"{way}: true copies removed", percent(found, len(true)), "at least 97%"
-        yield f"{way}: other rows removed", str(others), ""
+            num_found = sum(copy in removed or twins[copy] in removed for copy in true)
+            yield f"{way}: true copies removed", percent(num_found, len(true)), "at least 97%"
+        yield f"{way}: other rows removed", str(num_others), ""
 
 
 def few(text: str) -> int:
@@ -284,8 +288,8 @@ def split(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
         leaked = {
             row
             for a, b in close
-            for row, other in ((a, b), (b, a))
-            if row in sides["heldout"] and other in sides["train"]
+            for row, copy in ((a, b), (b, a))
+            if row in sides["heldout"] and copy in sides["train"]
         }
         yield f"{name}: held-out rows with a copy in train", percent(len(leaked), len(sides["heldout"])), "none"
 
@@ -297,17 +301,17 @@ def pii(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     rows = read(data / "pii-presidio/pii.jsonl")
     rules = families(DEFAULT_REGIONS)
     yield from _detector("ours", rows, lambda text: [(m.start, m.end, m.type) for m in find_all(text, rules)])
-    presidio = PresidioDetector(Presidio(threshold=0.0))  # all that it finds: the threshold is its user's choice
+    presidio = PresidioDetector(Presidio(threshold=0.0))  # all matches: the threshold is its user's choice
     try:
         presidio.find("")
     except HardwareError as error:
         yield "pii-presidio: Presidio's pattern engine", f"not measured: {error}", ""
     else:
-        yield from _detector("Presidio", rows, lambda text: list(_known(presidio.find(text))))
+        yield from _detector("Presidio", rows, lambda text: list(_spans(presidio.find(text))))
     yield from _removed(rows, folder)
 
 
-def _known(matches: Iterable[Match]) -> Iterator[tuple[int, int, str]]:
+def _spans(matches: Iterable[Match]) -> Iterator[tuple[int, int, str]]:
     for match in matches:
         yield match.start, match.end, PII_TYPES.get(match.type.removeprefix("presidio:"), "")
 
@@ -316,24 +320,24 @@ def _detector(
     name: str, rows: list[dict[str, Any]], find: Callable[[str], list[tuple[int, int, str]]]
 ) -> Iterator[Line]:
     began = time.process_time()
-    found = [find(row["text"]) for row in rows]
+    detected = [find(row["text"]) for row in rows]
     speed = len(rows) / (time.process_time() - began)
-    wanted, hit, told, right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    for row, spans in zip(rows, found, strict=True):
+    num_true, num_covered, num_detected, num_right = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for row, spans in zip(rows, detected, strict=True):
         truth = [
             (span["start"], span["end"], PII_TYPES[span["type"]]) for span in row["spans"] if span["type"] in PII_TYPES
         ]
         for begin, end, kind in truth:
-            wanted[kind] += 1
+            num_true[kind] += 1
             covered = sum(max(0, min(end, e) - max(begin, b)) for b, e, k in spans if k == kind)
-            hit[kind] += covered >= 0.8 * (end - begin)
+            num_covered[kind] += covered >= 0.8 * (end - begin)
         for begin, end, kind in spans:
-            told[kind] += 1
-            right[kind] += any(k == kind and b < end and begin < e for b, e, k in truth)
+            num_detected[kind] += 1
+            num_right[kind] += any(k == kind and b < end and begin < e for b, e, k in truth)
     for kind in PII_TYPES.values():
         yield (
             f"pii-presidio: {kind}, {name}: recall, precision",
-            f"{percent(hit[kind], wanted[kind])}, {percent(right[kind], told[kind])}",
+            f"{percent(num_covered[kind], num_true[kind])}, {percent(num_right[kind], num_detected[kind])}",
             "",
         )
     yield (
@@ -350,9 +354,9 @@ def _removed(rows: list[dict[str, Any]], folder: Path) -> Iterator[Line]:
     values = [
         (PII_TYPES[span["type"]], span["value"]) for row in rows for span in row["spans"] if span["type"] in PII_TYPES
     ]
-    gone = Counter(kind for kind, value in values if value not in written)
+    num_gone = Counter(kind for kind, value in values if value not in written)
     for kind, count in Counter(kind for kind, _ in values).items():
-        yield f"pii-presidio: {kind} values in no output file", percent(gone[kind], count), "at least 90%"
+        yield f"pii-presidio: {kind} values in no output file", percent(num_gone[kind], count), "at least 90%"
 
 
 def gsm8k(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
@@ -375,10 +379,12 @@ def mojibake(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     yield "mojibake-ftfy: fixable cases put right exactly", f"{exact} of {len(rows)}", "at least 72 of 90"
 
 
-def told(out: Path, report: dict[str, Any]) -> tuple[set[int], list[set[int]]]:
-    """Return the lines left out as copies, and the lines of each conflict."""
-    gone = {row["line"] for row in read(out / "rejected.jsonl")}
-    return gone, [{int(place.rpartition(":")[2]) for place in group} for group in report["conflicts"]["places"]]
+def removed_and_conflicting(out: Path, report: dict[str, Any]) -> tuple[set[int], list[set[int]]]:
+    """Return the lines of removed rows, and the lines of each conflict."""
+    removed = {row["line"] for row in read(out / "rejected.jsonl")}
+    return removed, [
+        {int(location.rpartition(":")[2]) for location in group} for group in report["conflicts"]["places"]
+    ]
 
 
 def defects(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
@@ -387,15 +393,15 @@ def defects(data: Path, folder: Path, num_rows: int) -> Iterator[Line]:
     path = write(folder / "labelled.jsonl", [{"prompt": row["text"], "completion": row["label"]} for row in corpus])
     line_of = {row["id"]: line for line, row in enumerate(corpus, start=1)}
     out, report = run_stage(folder, path, split={"heldout": 0.0}, dedupe={"threshold": 0.6})
-    gone, conflicts = told(out, report)
+    removed, conflicts = removed_and_conflicting(out, report)
     pairs = [pair for pair in read(data / "near-duplicates/pairs.jsonl") if not pair["same_label"]]
-    found = 0
+    num_found = 0
     for pair in pairs:
         lines = {line_of[pair["a"]], line_of[pair["b"]]}
-        found += bool(lines & gone) or any(lines <= group for group in conflicts)
+        num_found += bool(lines & removed) or any(lines <= group for group in conflicts)
     yield (
         "near-duplicates: near copies with different labels, listed (or one a copy)",
-        f"{found} of {len(pairs)}",
+        f"{num_found} of {len(pairs)}",
         "223",
     )
     _, report = run_stage(folder, data / "dolly-sample/train.jsonl", split={"heldout": 0.0})
@@ -407,7 +413,7 @@ def _banking(data: Path, folder: Path) -> Iterator[Line]:
     rows, tests = read(data / "train.jsonl"), read(data / "test_shared.jsonl")
     source = [{"path": str(data / "train.jsonl"), "mapping": {"prompt": "text", "completion": "label"}}]
     out, report = run_stage(folder, sources=source, split={"heldout": 0.0})
-    gone, conflicts = told(out, report)
+    removed, conflicts = removed_and_conflicting(out, report)
     first: dict[str, int] = {}
     pairs = [
         (first[text], line)
@@ -415,18 +421,22 @@ def _banking(data: Path, folder: Path) -> Iterator[Line]:
         if first.setdefault(text, line) != line
     ]
     differ = [pair for pair in pairs if rows[pair[0] - 1]["label"] != rows[pair[1] - 1]["label"]]
-    found = sum(bool({*pair} & gone) or any({*pair} <= group for group in conflicts) for pair in pairs)
-    yield "banking77: normalised duplicates in train, found", f"{found} of {len(pairs)}", "31"
+    num_found = sum(bool({*pair} & removed) or any({*pair} <= group for group in conflicts) for pair in pairs)
+    yield "banking77: normalised duplicates in train, found", f"{num_found} of {len(pairs)}", "31"
     rows_listed = sum(2 for pair in differ if any({*pair} <= group for group in conflicts))
     yield "banking77: rows of them with conflicting labels, listed", f"{rows_listed} of {2 * len(differ)}", "2"
-    known = {line for line, row in enumerate(tests, start=1) if normalise_words(row["text"]) in first}
+    repeated = {line for line, row in enumerate(tests, start=1) if normalise_words(row["text"]) in first}
     split = {"heldout": 0.0, "heldout_path": str(data / "test_shared.jsonl")}
     out, report = run_stage(folder, sources=source, split=split, contamination={"action": "drop"})
     texts = {normalise_words(row["messages"][0]["content"]) for row in read(out / "train.jsonl")}
-    left = sum(normalise_words(tests[line - 1]["text"]) in texts for line in known)
+    left = sum(normalise_words(tests[line - 1]["text"]) in texts for line in repeated)
     # The folder holds 1,536 of the 3,080 test rows; its 25 are counted in all of them.
-    wanted = f"all; 25 in the whole test set, {25 * len(tests) / 3080:.0f} expected in this half of it"
-    yield "banking77: test rows that stand in train, taken out of it", f"{len(known) - left} of {len(known)}", wanted
+    target = f"all; 25 in the whole test set, {25 * len(tests) / 3080:.0f} expected in this half of it"
+    yield (
+        "banking77: test rows that stand in train, taken out of it",
+        f"{len(repeated) - left} of {len(repeated)}",
+        target,
+    )
 
 
 PARTS: dict[str, Callable[[Path, Path, int], Iterator[Line]]] = {
@@ -440,11 +450,11 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=PARTS, default=[])
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
-    print("| what | measured | wanted |\n|---|---|---|")
+    print("| what | measured | target |\n|---|---|---|")
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            for what, measured, wanted in PARTS[name](options.data, Path(folder), options.rows):
-                print(f"| {what} | {measured} | {wanted} |", flush=True)
+            for quantity, measured, target in PARTS[name](options.data, Path(folder), options.rows):
+                print(f"| {quantity} | {measured} | {target} |", flush=True)
     print(f"\npeak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

@@ -1,8 +1,8 @@
-"""GSM8K: in how many worked solutions `numeric` finds the right number when the line that names it is left out.
+"""Count the solutions of GSM8K in which `numeric` finds the right number, without the line that names it.
 
     python scripts/bench/final_numbers.py train.jsonl
 
-Rows have `answer`, a solution that ends in `#### number`. Beside it: the last number of the text.
+Rows have `answer`, a solution that ends in `#### number`. The last number of the text is the baseline.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def main() -> None:
     rows = [json.loads(line)["answer"] for line in parser.parse_args().path.read_text().splitlines()]
     right = {"final number": 0, "last number": 0}
     for answer in rows:
-        solution, _, named = answer.partition("####")
+        solution, _, reference = answer.partition("####")
         text = re.sub(r"<<.*?>>", "", solution).strip()
-        expected = float(named.replace(",", ""))
+        expected = float(reference.replace(",", ""))
         numbers = quantities(text)
         right["final number"] += is_right(final_number(text), expected)
         right["last number"] += is_right(numbers[-1] if numbers else None, expected)

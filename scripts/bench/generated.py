@@ -1,4 +1,4 @@
-"""Instruction rows made up at random, with copies planted among them: as many as wanted, the same for one seed."""
+"""Make up instruction rows at random and plant copies among them; one seed gives the same rows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ PII_EVERY = 50
 
 
 def vocabulary(rng: random.Random) -> list[str]:
-    """Return made-up words, the frequent ones short, as in a language."""
+    """Return made-up words; the frequent ones are short, as in a language."""
     words: dict[str, None] = {}
     while len(words) < VOCABULARY:
         num_syllables = 1 + min(3, int(len(words) ** 0.3 / 5) + rng.randrange(2))
         words["".join(rng.choices(SYLLABLES, k=num_syllables))] = None
-        if len(words) < 150:
-            continue
     return list(words)
 
 
 def write_rows(path: Path, num_rows: int, *, share: float = 0.2, seed: int = 7) -> dict[int, str]:
-    """Write rows of 400 characters in the median, a share of them copies of earlier ones.
+    """Write rows with a median of 400 characters; a share of them are copies of earlier rows.
 
     Returns:
         Line of each copy -> its kind.
@@ -48,23 +46,23 @@ def rows(num_rows: int, *, share: float, seed: int) -> Iterator[tuple[str, str, 
     words = vocabulary(rng)
     weights = 1 / (np.arange(VOCABULARY) + 10.0)
     cumulative = np.cumsum(weights / weights.sum())
-    kept: list[tuple[str, str]] = []
+    originals: list[tuple[str, str]] = []
     for _ in range(0, num_rows, BLOCK):
         lengths = np.clip(numbers.lognormal(4.05, 0.5, BLOCK), 12, 400).astype(int)
         drawn = np.searchsorted(cumulative, numbers.random(int(lengths.sum())))
         ends = np.cumsum(lengths)
         for row in range(min(BLOCK, num_rows)):
-            if kept and rng.random() < share:
+            if originals and rng.random() < share:
                 kind = rng.choice(KINDS)
-                yield *copied(rng.choice(kept), kind, words, rng), kind
+                yield *copied(rng.choice(originals), kind, words, rng), kind
                 continue
-            said = [words[i] for i in drawn[ends[row] - lengths[row] : ends[row]]]
-            cut = len(said) // 3
-            pair = (" ".join(said[:cut]).capitalize() + "?", _personal(row, rng) + " ".join(said[cut:]) + ".")
-            if len(kept) < 50_000:
-                kept.append(pair)
+            sentence = [words[i] for i in drawn[ends[row] - lengths[row] : ends[row]]]
+            cut = len(sentence) // 3
+            pair = (" ".join(sentence[:cut]).capitalize() + "?", _personal(row, rng) + " ".join(sentence[cut:]) + ".")
+            if len(originals) < 50_000:
+                originals.append(pair)
             elif rng.random() < 0.05:
-                kept[rng.randrange(len(kept))] = pair
+                originals[rng.randrange(len(originals))] = pair
             yield *pair, ""
 
 
@@ -89,20 +87,20 @@ def copied(pair: tuple[str, str], kind: str, words: list[str], rng: random.Rando
 
 
 def edited(text: str, count: int, words: list[str], rng: random.Random) -> str:
-    """Put other words in place of `count` words."""
-    said = text.split()
-    for place in rng.sample(range(len(said)), min(count, len(said))):
-        said[place] = rng.choice(words)
-    return " ".join(said)
+    """Replace `count` words by other words."""
+    tokens = text.split()
+    for index in rng.sample(range(len(tokens)), min(count, len(tokens))):
+        tokens[index] = rng.choice(words)
+    return " ".join(tokens)
 
 
 def slipped(text: str, rng: random.Random) -> str:
-    """Change 5 % of the words in a way that decides nothing: a slip in a word, a stop word more, other capitals."""
-    said = text.split()
-    plain = [place for place, word in enumerate(said) if word.isalpha() and word.islower() and len(word) > 5]
-    for place in rng.sample(plain, min(len(plain), max(1, round(0.05 * len(said))))):
-        word, cut = said[place], rng.randrange(1, len(said[place]) - 2)
-        said[place] = rng.choice(
+    """Change 5 % of the words without a change of meaning: a slip in a word, one more stop word, other capitals."""
+    tokens = text.split()
+    plain = [index for index, word in enumerate(tokens) if word.isalpha() and word.islower() and len(word) > 5]
+    for index in rng.sample(plain, min(len(plain), max(1, round(0.05 * len(tokens))))):
+        word, cut = tokens[index], rng.randrange(1, len(tokens[index]) - 2)
+        tokens[index] = rng.choice(
             (
                 word[:cut] + word[cut + 1] + word[cut] + word[cut + 2 :],
                 word[:cut] + word[cut + 1 :],
@@ -110,4 +108,4 @@ def slipped(text: str, rng: random.Random) -> str:
                 word.capitalize(),
             )
         )
-    return " ".join(said)
+    return " ".join(tokens)

@@ -1,6 +1,6 @@
-"""MinHash signatures by other libraries, of the same texts: 128 permutations of word pairs, in 32 bands.
+"""Sign the same texts by MinHash with several libraries: 128 permutations of word pairs, in 32 bands.
 
-Ours takes runs of five characters where a text is short, and makes the bits that rule out chance meetings as well.
+Ours takes runs of five characters for short texts, and also makes the bits that rule out chance collisions.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def datatrove() -> Sign:
 
 
 def makers() -> Iterator[tuple[str, Sign | str]]:
-    """Yield the name of each library with its signing function, or why there is none."""
+    """Yield the name of each library with its signing function, or the reason that there is none."""
     for make in (ours, datasketch, datatrove, text_dedup):
         try:
             yield make.__name__, make()

@@ -1,4 +1,4 @@
-"""Pairs of similar texts, found exhaustively and exactly: what the engine's findings are measured against."""
+"""Find all pairs of similar texts exactly: the truth for the engine's findings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def pairs_above(texts: list[str], threshold: float) -> list[tuple[int, int]]:
     Source: Chaudhuri, Ganti, Kaushik: A Primitive Operator for Similarity Joins in Data Cleaning, ICDE 2006.
     """
     sets = [{tuple(words[n : n + 2]) for n in range(max(len(words) - 1, 1))} for words in map(str.split, texts)]
-    often = Counter(member for members in sets for member in members)
-    waiting: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    found = []
+    counts = Counter(member for members in sets for member in members)
+    holders: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    pairs = []
     for index, members in enumerate(sets):
-        rarest = sorted(members, key=lambda member: (often[member], member))
+        rarest = sorted(members, key=lambda member: (counts[member], member))
         prefix = rarest[: len(members) - -(-int(threshold * 1000) * len(members) // 1000) + 1]
-        candidates = {other for member in prefix for other in waiting[member]}
-        for other in candidates:
-            shared = len(members & sets[other])
-            if shared >= threshold * (len(members) + len(sets[other]) - shared):
-                found.append((other, index))
+        candidates = {candidate for member in prefix for candidate in holders[member]}
+        for candidate in candidates:
+            shared = len(members & sets[candidate])
+            if shared >= threshold * (len(members) + len(sets[candidate]) - shared):
+                pairs.append((candidate, index))
         for member in prefix:
-            waiting[member].append(index)
-    return found
+            holders[member].append(index)
+    return pairs

@@ -82,7 +82,7 @@ key | What do you open a lock with? | key, keys
 sleep | What piece of furniture do you sleep in? | bed
 left | What is the opposite of left? | right
 """.strip()
-"""Questions that want a plain answer, any of several words. Most of the words are English alone, so that an answer in
+"""Questions that want a plain answer, any of several words. Most of the words exist in English only. So an answer in
 another language, a constant one, a refusal and the form of a task are all wrong."""
 
 
@@ -145,10 +145,10 @@ def instructions(source):
         if len(kinds) == 1 and kinds[0] not in LONG_ANSWERS and len(row["prompt"]) < 500:
             by_kind[kinds[0]].append(row)
     draw = random.Random(SEED)
-    chosen = [draw.choice(found) for _, found in sorted(by_kind.items())]
-    spare = [row for found in by_kind.values() for row in found if row not in chosen]
+    chosen = [draw.choice(candidates) for _, candidates in sorted(by_kind.items())]
+    spare = [row for candidates in by_kind.values() for row in candidates if row not in chosen]
     for row in (chosen + draw.sample(spare, len(spare)))[:20]:
-        kwargs = [{key: value for key, value in one.items() if value is not None} for one in row["kwargs"]]
+        kwargs = [{key: value for key, value in options.items() if value is not None} for options in row["kwargs"]]
         yield {
             "id": f"ifeval-{row['key']}",
             "prompt": row["prompt"],

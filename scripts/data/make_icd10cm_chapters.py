@@ -90,38 +90,38 @@ DECLINES = """garden: Watering tomato plants|Pruning roses|Lawn mower; football:
 
 
 def pool(source):
-    """Steps 1 and 2: {chapter: [(name, category), ...]}, in the source's order."""
+    """Return {chapter: [(name, category), ...]} in the source's order (steps 1 and 2)."""
 
     def read(file):
         return map(json.loads, (source / file).read_text(encoding="utf-8").splitlines())
 
-    found = [(r["description"], r["category"], r["chapter"]) for r in read("terms.jsonl") if not r["ambiguous"]]
-    found += [(r["title"], r["category"], r["chapter"]) for r in read("titles.jsonl") if len(r["code"]) == 3]
-    names, kept = defaultdict(list), defaultdict(list)
-    for name, category, chapter in ((re.sub(" NOS$", "", name), *rest) for name, *rest in found):
+    terms = [(r["description"], r["category"], r["chapter"]) for r in read("terms.jsonl") if not r["ambiguous"]]
+    terms += [(r["title"], r["category"], r["chapter"]) for r in read("titles.jsonl") if len(r["code"]) == 3]
+    names, rows = defaultdict(list), defaultdict(list)
+    for name, category, chapter in ((re.sub(" NOS$", "", name), *fields) for name, *fields in terms):
         if len(name) <= 45 and re.fullmatch(r"[A-Za-z' -]+", name) and not SENSITIVE.search(name):
             names[name.lower()].append((name, category, chapter))
-    names = {key: found[0] for key, found in names.items() if len({category for _, category, _ in found}) == 1}
+    names = {key: terms[0] for key, terms in names.items() if len({category for _, category, _ in terms}) == 1}
     stems = {key: {w[:5] for w in re.findall("[a-z]{5,}", key) if w not in GENERIC} for key in names}
     spread = Counter(stem for stem, _ in {(stem, names[key][1]) for key in names for stem in stems[key]})
     for key, (name, category, chapter) in names.items():
         if any(spread[stem] >= 8 for stem in stems[key]):
-            kept[chapter].append((name, category))
-    return kept
+            rows[chapter].append((name, category))
+    return rows
 
 
 def draw(rows, seed):
-    """Step 3: PER_CLASS rows in random order, at most PER_CATEGORY of one category."""
-    taken, count = [], Counter()
+    """Draw PER_CLASS rows in random order, at most PER_CATEGORY of one category (step 3)."""
+    drawn, count = [], Counter()
     for name, category in random.Random(seed).sample(rows, len(rows)):
-        if count[category] < PER_CATEGORY and len(taken) < PER_CLASS:
+        if count[category] < PER_CATEGORY and len(drawn) < PER_CLASS:
             count[category] += 1
-            taken.append((name, category))
-    return taken
+            drawn.append((name, category))
+    return drawn
 
 
 def scores(drawn, seed):
-    """(chapter, {chapter: held-out naive Bayes score}) of every row; one vocabulary serves any set of chapters."""
+    """Return (chapter, {chapter: held-out naive Bayes score}) of every row; one vocabulary serves any set of chapters."""
     cats = sorted({cat for rows in drawn.values() for _, cat in rows})
     fold = {cat: i % FOLDS for i, cat in enumerate(random.Random(seed).sample(cats, len(cats)))}
     rows, count = [], defaultdict(Counter)  # count[chapter, fold]: features of the rows in the fold
@@ -131,9 +131,11 @@ def scores(drawn, seed):
             (chapter, fold[cat], [w[:5] for w in text.split()] + [text[i : i + 4] for i in range(len(text) - 3)])
         )
         count[chapter, fold[cat]].update(rows[-1][2])
-    seen = {(c, f): sum((count[c, g] for g in range(FOLDS) if g != f), Counter()) for c in drawn for f in range(FOLDS)}
-    size = {key: 0.1 * len(set().union(*count.values())) + seen[key].total() for key in seen}
-    return [(c, {d: sum(math.log((0.1 + seen[d, f][x]) / size[d, f]) for x in xs) for d in drawn}) for c, f, xs in rows]
+    train = {(c, f): sum((count[c, g] for g in range(FOLDS) if g != f), Counter()) for c in drawn for f in range(FOLDS)}
+    size = {key: 0.1 * len(set().union(*count.values())) + train[key].total() for key in train}
+    return [
+        (c, {d: sum(math.log((0.1 + train[d, f][x]) / size[d, f]) for x in xs) for d in drawn}) for c, f, xs in rows
+    ]
 
 
 def accuracy(scored, chapters):
@@ -141,9 +143,9 @@ def accuracy(scored, chapters):
 
 
 def main(source, output):
-    kept = pool(source)
-    full = [c for c in CANDIDATES if len(draw(kept[c], DATA_SEED)) == PER_CLASS]
-    trials = [scores({c: draw(kept[c], seed) for c in full}, seed) for seed in CHOICE_SEEDS]
+    candidates = pool(source)
+    full = [c for c in CANDIDATES if len(draw(candidates[c], DATA_SEED)) == PER_CLASS]
+    trials = [scores({c: draw(candidates[c], seed) for c in full}, seed) for seed in CHOICE_SEEDS]
     ranked = sorted(
         (
             (fmean(accuracy(t, chapters) for t in trials), chapters)
@@ -151,7 +153,7 @@ def main(source, output):
         ),
         reverse=True,
     )
-    drawn = {c: draw(kept[c], DATA_SEED) for c in ranked[0][1]}
+    drawn = {c: draw(candidates[c], DATA_SEED) for c in ranked[0][1]}
     print("chapters with enough rows:", full, *(f"\nmean {m:.3f} {cs}" for m, cs in ranked[:3] + ranked[-1:]))
     print(f"the data set's conditions: accuracy {accuracy(scores(drawn, DATA_SEED), list(drawn)):.3f}")
     themes = [theme.split(": ") for theme in " ".join(DECLINES.split()).split("; ")]
