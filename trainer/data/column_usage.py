@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from trainer.data.pii.hide import masked_names
 from trainer.data.prepare import Prepared
 from trainer.data.rows.columns import is_class_column, meaning_of
+from trainer.shapes.report import SourceUsage
 
 NOTES = {
     "json_text": "values that are no text written as JSON text",
@@ -68,7 +69,7 @@ class Usage:
             if name not in set(ignored) and meaning:
                 yield name, meaning, count
 
-    def to_json(self, mask: Callable[[str], str] = str) -> dict[str, object]:
+    def to_json(self, mask: Callable[[str], str] = str) -> SourceUsage:
         """Return the entry of `report.json`; `mask` hides personal data in names of columns."""
         return {
             "rows": self.num_rows,

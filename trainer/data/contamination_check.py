@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from trainer.data.dataset import Rows, RowSet
 from trainer.data.duplicates.texts import answer_text, prompt_text
 from trainer.data.records.kinds import Side
 from trainer.errors import DataError
+from trainer.shapes.report import ContaminationSummary, HeldoutRuns, RowPair
 
 MAX_SHOWN, MAX_LISTED = 3, 20
 EXCERPT_CHARS = 160
@@ -21,7 +21,7 @@ MAX_HELDOUT_ROWS = 20_000
 """Held-out rows whose word runs are looked for: evenly spaced ones of more; it is only reported."""
 
 
-def guard(row_set: RowSet, folder: Path) -> dict[str, Any]:
+def guard(row_set: RowSet, folder: Path) -> ContaminationSummary:
     """Compare training rows with benchmarks and given held-out files, and do what the recipe says about hits.
 
     Returns:
@@ -78,26 +78,34 @@ def _run_hits(row_set: RowSet, folder: Path) -> list[Hit]:
     return find_shared_runs(row_set.texts, row_set.workers, rows, protected, num_words=num_words, folder=folder)
 
 
-def compare_with_heldout(row_set: RowSet, sides: dict[str, Rows], folder: Path) -> dict[str, Any]:
-    """Count the training rows that share word runs with held-out rows: the same document may be behind both."""
+def compare_with_heldout(row_set: RowSet, sides: dict[str, Rows], folder: Path) -> HeldoutRuns | None:
+    """Count the training rows that share word runs with held-out rows: the same document may be behind both.
+
+    Returns:
+        None where nothing can be compared.
+    """
     num_words, heldout = row_set.data.contamination.ngram, sides["heldout"]
     if not num_words or not heldout.size or not sides["train"].size:
-        return {}
+        return None
     sample = heldout[:: -(-heldout.size // MAX_HELDOUT_ROWS)]
     hits = find_shared_runs(row_set.texts, row_set.workers, sides["train"], sample, num_words=num_words, folder=folder)
     pairs = [_listed(row_set, hit) for hit in hits[:MAX_LISTED]]
-    return {"heldout_ngram": {"rows": len(hits), "heldout_rows_compared": int(sample.size), "samples": pairs}}
+    return {"rows": len(hits), "heldout_rows_compared": int(sample.size), "samples": pairs}
 
 
-def _listed(row_set: RowSet, hit: Hit) -> dict[str, Any]:
-    return {
+def _listed(row_set: RowSet, hit: Hit) -> RowPair:
+    pair: RowPair = {
         "row": row_set.table.ref(hit.row),
         "of": row_set.table.ref(hit.tested),
         "reason": hit.kind,
-        **({"runs": int(hit.score)} if hit.kind == "ngram" else {"similarity": round(hit.score, 3)}),
         "text": excerpt(row_set, hit.row),
         "of_text": excerpt(row_set, hit.tested),
     }
+    if hit.kind == "ngram":
+        pair["runs"] = int(hit.score)
+    else:
+        pair["similarity"] = round(hit.score, 3)
+    return pair
 
 
 def excerpt(row_set: RowSet, row: int) -> str:

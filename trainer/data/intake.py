@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from trainer.data.records.kinds import Side
 from trainer.data.rejections import FileCount
 from trainer.data.semantic import find_semantic
 from trainer.errors import DataError
+from trainer.shapes.report import Arrangement, SplitSummary
 
 
 def read_all(row_set: RowSet) -> None:
@@ -61,7 +61,7 @@ def _read_file(row_set: RowSet, path: str, side: Side, label: str, usage: Usage,
     counted.check(path, row_set.data.max_rejected)
 
 
-def arrange(row_set: RowSet, folder: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
+def arrange(row_set: RowSet, folder: Path) -> tuple[dict[str, Rows], Arrangement]:
     """Take out copies and leaks, and give every row a side.
 
     Returns:
@@ -76,10 +76,16 @@ def arrange(row_set: RowSet, folder: Path) -> tuple[dict[str, Rows], dict[str, A
     row_set.find_conflicts()
     contamination = guard(row_set, folder)
     sides, groups = row_set.divide()
-    contamination |= compare_with_heldout(row_set, sides, folder)
+    shared_runs = compare_with_heldout(row_set, sides, folder)
+    if shared_runs is not None:
+        contamination["heldout_ngram"] = shared_runs
     largest = int(groups.sizes.max()) if groups.sizes.size else 0
-    split = {"groups": groups.sizes.size, "largest_group": largest, "near_pairs_cut": groups.num_cut}
-    sections = {"split": split, "contamination": contamination}
+    split: SplitSummary = {
+        "groups": groups.sizes.size,
+        "largest_group": largest,
+        "near_pairs_cut": groups.num_cut,
+    }
+    arrangement: Arrangement = {"split": split, "contamination": contamination}
     if dedupe.semantic:
-        sections["semantic"] = find_semantic(row_set, sides, dedupe.semantic)
-    return sides, sections
+        arrangement["semantic"] = find_semantic(row_set, sides, dedupe.semantic)
+    return sides, arrangement

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from trainer.data.dataset import Rows, RowSet
 from trainer.data.duplicates.texts import answer_text, prompt_text
 from trainer.data.embedding import Vectors, load_embedder
 from trainer.recipe.data import Semantic
+from trainer.shapes.report import RowPair, SemanticPairs
 
 Embed = Callable[[Sequence[str]], Vectors]
 Codes = NDArray[np.int64]
@@ -27,7 +27,7 @@ DIGITS = 4
 
 def find_semantic(
     row_set: RowSet, sides: dict[str, Rows], section: Semantic, *, load: Callable[[str], Embed] = load_embedder
-) -> dict[str, Any]:
+) -> SemanticPairs:
     """Compare what the rows of all sides mean, and list the pairs that the other steps did not find.
 
     Returns:
@@ -115,7 +115,7 @@ def _sides_of(row_set: RowSet, sides: dict[str, Rows]) -> NDArray[np.int64]:
     return side_of
 
 
-def _listed(row_set: RowSet, row: int, partner: int, score: float) -> dict[str, Any]:
+def _listed(row_set: RowSet, row: int, partner: int, score: float) -> RowPair:
     table = row_set.table
     return {
         "row": table.ref(row),

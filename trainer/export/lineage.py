@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +21,10 @@ from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.export import format_named
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
+from trainer.shapes.gates import GateResult
+from trainer.shapes.proof import ExportProof
+from trainer.shapes.report import DataReport
+from trainer.shapes.scores import Scores
 
 _GGUF = "model"
 """Label of a base that is a single GGUF file."""
@@ -51,9 +55,9 @@ class RunFacts:
     trained: dict[str, str]
     rows: dict[str, str]
     train_rows: Path
-    data_report: dict[str, Any]
-    scores: dict[str, Any]
-    gates: list[dict[str, Any]]
+    data_report: DataReport
+    scores: Scores
+    gates: list[GateResult]
     code: dict[str, object] = field(default_factory=dict)
 
 
@@ -121,7 +125,7 @@ class ExportLineage:
                     hint="set model.name_or_path to the trained one, or train again on this base",
                 )
 
-    def _facts(self, stop_id: int, hash_file: Callable[[Path], str]) -> dict[str, object]:
+    def _facts(self, stop_id: int, hash_file: Callable[[Path], str]) -> dict[str, Any]:
         """Return what provenance.json says of every format."""
         return {
             "name": self.recipe.name,
@@ -172,7 +176,7 @@ class ExportLineage:
         return write_provenance(folder, self.facts | facts)
 
     @property
-    def _public_recipe(self) -> dict[str, object]:
+    def _public_recipe(self) -> object:
         """Return what was run, parents and `--set` included, without the paths of this machine."""
         return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
 
@@ -193,6 +197,12 @@ class ExportLineage:
                 folder / kind, {"kind": kind, "dtype": dtype, "proof": format_proofs.get(kind, format_proofs)}
             )
             say(f"export: {kind} provenance {digest}")
+
+    def _made_from(self) -> dict[str, str]:
+        """Return the sha256 of what the model was made from, by name."""
+        groups = {"base": self.facts["base"]["files"], "data": self.facts["data"], "trained": self.facts["trained"]}
+        digests = {f"{group}: {name}": digest for group, files in groups.items() for name, digest in files.items()}
+        return digests | {name: self.facts[name] for name in ("recipe", "template") if self.facts[name]}
 
     def _card(self, proofs: dict[str, Proof], location: str | None) -> str:
         """Return the model card.
@@ -216,14 +226,14 @@ class ExportLineage:
                 data_report=self.run.data_report,
                 train_numbers=self.run.numbers,
                 scores=self.run.scores,
-                verify=proofs,
+                verify=cast(dict[str, ExportProof], proofs),
                 gates=self.run.gates,
                 licence=licence_of(self.base),
-                provenance=self.facts,
+                made_from=self._made_from(),
                 system=self.served.text,
                 clients_send=self.clients_send,
                 template_kwargs=model.chat_template_kwargs,
-                place=location,
+                folder=location,
             )
         )
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from trainer.recipe.export import Format, library_of
-from trainer.render.damage import Damage, damage_summary, damages, habit_measures, looked_at, suite_measures
-from trainer.render.format import DASH, flatten, title_of
-from trainer.render.metrics import ScoreRow, score_rows, verdict, write_difference, write_interval, write_value
-from trainer.render.sections import PROOF_COLUMNS, data_pairs, proofs
+from trainer.render.data.view import count_pairs
+from trainer.render.metrics import with_interval, write_interval, write_value
+from trainer.render.numbers import DASH, flatten, title_of
+from trainer.render.proofs import PROOF_COLUMNS, proof_rows
+from trainer.render.scores.damage import damage_summary, damages, outside_measures, prompts_and_suites
+from trainer.render.scores.rows import NO_SCORES, ScoreRow, score_rows, verdict
+from trainer.shapes.gates import GateResult
+from trainer.shapes.proof import ExportProof
+from trainer.shapes.report import DataReport
+from trainer.shapes.scores import Score, Scores
 
 _SETTINGS = ("method", "adapter", "pack", "train")
 """Sections of the recipe that the table of settings lists."""
@@ -30,26 +36,26 @@ class CardFacts:
     Keeping paths of this machine out of `base_model` and the recipe is the caller's duty.
 
     Args:
-        name: name of the run.
-        base_model: hub id, or another name of the base model; written as it is.
-        base_on_hub: whether `base_model` is a hub id; a folder's name may look like one.
-        revision: its commit, tag or branch, where known.
-        formats: exported formats, folders beside the card: adapter, merged, bnb4, fp8, awq, gptq, gguf.
+        name: Name of the run.
+        base_model: Hub id, or another name of the base model; written as it is.
+        base_on_hub: Whether `base_model` is a hub id; a folder's name may look like one.
+        revision: Its commit, tag or branch, where known.
+        formats: Exported formats, folders beside the card: adapter, merged, bnb4, fp8, awq, gptq, gguf.
         adapter_kind: none, lora or qlora.
         method_kind: sft, dpo, ...
-        recipe_yaml: the recipe in full.
-        trainer_version: version of this package.
+        recipe_yaml: The recipe in full.
+        trainer_version: Version of this package.
         data_report: data/report.json.
-        train_numbers: numbers of train/stage.json.
+        train_numbers: Numbers of train/stage.json.
         scores: eval/scores.json.
         verify: export/verify.json.
         gates: eval/gates.json.
-        licence: identifier such as apache-2.0, where known.
-        provenance: hashes of what the model was made from, as in provenance.json.
-        system: the system prompt that questions were trained with, if there is one.
-        clients_send: what a client sends to be answered as in training.
-        template_kwargs: what the chat template was given in training.
-        place: where the one format of this card lies; None where the card lies beside folders of formats.
+        licence: Identifier such as apache-2.0, where known.
+        made_from: Sha256 of the files that the model was made from, by name.
+        system: System prompt of the training rows, if there is one.
+        clients_send: What a client sends to be answered as in training.
+        template_kwargs: Arguments of the chat template in training.
+        folder: Folder of the one format of this card; None where the card lies beside folders of formats.
     """
 
     name: str
@@ -60,18 +66,18 @@ class CardFacts:
     method_kind: str
     recipe_yaml: str
     trainer_version: str
-    data_report: dict[str, Any] | None = None
-    train_numbers: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] | None = None
-    verify: dict[str, dict[str, Any]] | None = None
-    gates: list[dict[str, Any]] | None = None
+    data_report: DataReport | None = None
+    train_numbers: Mapping[str, object] = field(default_factory=dict)
+    scores: Scores | None = None
+    verify: Mapping[str, ExportProof] = field(default_factory=dict)
+    gates: Sequence[GateResult] = ()
     licence: str | None = None
-    provenance: dict[str, Any] | None = None
+    made_from: Mapping[str, str] = field(default_factory=dict)
     base_on_hub: bool = True
     system: str | None = None
     clients_send: str = "the question alone"
-    template_kwargs: dict[str, Any] = field(default_factory=dict)
-    place: str | None = None
+    template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    folder: str | None = None
 
 
 def public_name(name_or_path: str) -> str:
@@ -79,8 +85,13 @@ def public_name(name_or_path: str) -> str:
     return Path(name_or_path).name if Path(name_or_path).is_absolute() else name_or_path
 
 
-def public_recipe(value: Any) -> Any:
-    """Return the values of a recipe without the folders of this machine."""
+def public_recipe(value: object) -> object:
+    """Return the values of a recipe without the folders of this machine.
+
+    Example:
+        >>> public_recipe({"model": {"name_or_path": "/models/base"}, "seed": 0})
+        {'model': {'name_or_path': 'base'}, 'seed': 0}
+    """
     if isinstance(value, dict):
         return {name: public_recipe(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -88,7 +99,7 @@ def public_recipe(value: Any) -> Any:
     return public_name(value) if isinstance(value, str) else value
 
 
-def recipe_text(values: Any) -> str:
+def recipe_text(values: object) -> str:
     """Return the values of a recipe as YAML."""
     text = io.StringIO()
     YAML(typ="safe", pure=True).dump(values, text)
@@ -110,29 +121,29 @@ def render_card(facts: CardFacts) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _context(facts: CardFacts) -> dict[str, Any]:
+def _context(facts: CardFacts) -> dict[str, object]:
+    scores = facts.scores or NO_SCORES
+    measures, broken = outside_measures(scores), damages(scores)
     return {
         "front_matter": _front_matter(facts),
-        "what": _what(facts.adapter_kind),
-        "verdict": verdict(facts.scores),
+        "tuning": _tuning(facts.adapter_kind),
+        "verdict": verdict(scores),
         "licence": f"Its licence, `{facts.licence}`, applies to this model too."
         if facts.licence
         else "Its own card names no licence; whatever it is, it applies to this model too.",
-        "data_pairs": data_pairs(facts.data_report),
+        "data_pairs": count_pairs(facts.data_report) if facts.data_report else [],
         "settings": list(_settings(facts.recipe_yaml)),
         "train_pairs": [(title_of(key), text) for key, text in flatten(facts.train_numbers)],
-        "scores": [_score_cells(row) for row in score_rows(facts.scores)],
-        "damage_summary": damage_summary(facts.scores),
-        "damages": [damage.sentence for damage in damages(facts.scores)],
-        "looked_at": looked_at(facts.scores),
-        "outside": [_outside_cells(damage) for damage in _measured_outside(facts.scores)],
-        "limits": _unmeasured(facts.scores),
-        "failed_gates": [gate for gate in facts.gates or [] if not gate.get("passed")],
+        "scores": [_score_cells(row.metric.title, row) for row in score_rows(scores)],
+        "damage_summary": damage_summary(scores),
+        "damages": [damage.sentence for damage in broken],
+        "outside": [_score_cells(measure.title, measure.row) for measure in measures],
+        "limits": _unmeasured(scores),
+        "failed_gates": [gate for gate in facts.gates if not gate["passed"]],
         "proof_titles": [*PROOF_COLUMNS.values(), "same answers", "held-out score (trained)"],
-        "proofs": [(proof, _answer_cells((facts.verify or {})[proof.format])) for proof in proofs(facts.verify)],
-        "survivals": list(_survivals(facts.verify or {})),
-        "compressed": dict(_compressed(facts.verify or {})),
-        "made_from": list(_made_from(facts.provenance)),
+        "proofs": [(proof, _answer_cells(facts.verify[proof.format])) for proof in proof_rows(facts.verify)],
+        "survivals": list(_survivals(facts.verify)),
+        "compressed": dict(_compressed(facts.verify)),
         "loads_from_hub": facts.base_on_hub and _is_hub_id(facts.base_model),
         "package": facts.base_model.removeprefix("package:") if facts.base_model.startswith("package:") else "",
         "messages": _messages(facts.system),
@@ -149,7 +160,7 @@ def _library(formats: list[Format]) -> str:
     return libraries.pop() if len(libraries) == 1 else "transformers"
 
 
-def _what(adapter_kind: Literal["none", "lora", "qlora"]) -> str:
+def _tuning(adapter_kind: Literal["none", "lora", "qlora"]) -> str:
     match adapter_kind:
         case "none":
             return "full fine-tuning"
@@ -185,39 +196,27 @@ def _settings(recipe_yaml: str) -> Iterator[tuple[str, str]]:
     yield from flatten({name: sections[name] for name in _SETTINGS if isinstance(sections.get(name), dict)})
 
 
-def _made_from(provenance: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Yield what the model was made from and its sha256."""
-    for group in ("base", "data", "trained"):
-        found = (provenance or {}).get(group) or {}
-        for name, digest in (found.get("files", {}) if group == "base" else found).items():
-            yield f"{group}: {name}", str(digest)
-    for name in ("recipe", "template"):
-        if (provenance or {}).get(name):
-            yield name, str((provenance or {})[name])
-
-
-def _answer_cells(proof: dict[str, Any]) -> list[str]:
-    score, asked = proof.get("score"), proof.get("num_answers")
+def _answer_cells(proof: ExportProof) -> list[str]:
+    score, num_answers = proof["score"], proof.get("num_answers")
     return [
-        f"{proof['same_answers']} of {asked}" if asked else DASH,
+        f"{proof['same_answers']} of {num_answers}" if num_answers else DASH,
         f"{score['metric']} {score['exported']:.1%} ({score['trained']:.1%})" if score else DASH,
     ]
 
 
-def _survivals(verify: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _survivals(proofs: Mapping[str, ExportProof]) -> Iterator[str]:
     """Yield how much of the update the merged weights hold."""
-    for name, proof in verify.items():
-        if proof.get("survival"):
-            share, low = proof["survival"]["median"], proof["survival"]["lowest"]
+    for name, proof in proofs.items():
+        if survival := proof.get("survival"):
             yield (
-                f"`{name}`: {share:.1%} of the update survives rounding to {proof.get('dtype')} (median over the "
-                f"tensors, lowest {low:.1%}; rounding {proof.get('rounding')}, base {proof.get('base')})"
+                f"`{name}`: {survival['median']:.1%} of the update survives rounding to {proof['dtype']} (median over "
+                f"the tensors, lowest {survival['lowest']:.1%}; rounding {proof['rounding']}, base {proof['base']})"
             )
 
 
-def _compressed(verify: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _compressed(proofs: Mapping[str, ExportProof]) -> Iterator[tuple[str, str]]:
     """Yield each format of llm-compressor and how its weights are held."""
-    for name, proof in verify.items():
+    for name, proof in proofs.items():
         if "scheme" in proof:
             groups = ""
             if "group_size" in proof:
@@ -233,17 +232,9 @@ def _messages(system: str | None) -> str:
     return f"[{lines[0]}]" if len(lines) == 1 else "[\n    " + ",\n    ".join(lines) + ",\n]"
 
 
-def _measured_outside(scores: dict[str, Any] | None) -> list[Damage]:
-    return [*habit_measures(scores), *suite_measures(scores)]
-
-
-def _outside_cells(damage: Damage) -> list[str]:
-    return [damage.title, *_score_cells(damage.row)[1:]]
-
-
-def _unmeasured(scores: dict[str, Any] | None) -> str:
+def _unmeasured(scores: Scores) -> str:
     """Say what nothing measured: abilities outside the task only where eval did not look at them."""
-    if not looked_at(scores):
+    if not prompts_and_suites(scores):
         return (
             "Nothing here measures safety, bias, or abilities outside the task; tuning can weaken what the base model "
             "had learnt of them."
@@ -254,15 +245,15 @@ def _unmeasured(scores: dict[str, Any] | None) -> str:
     )
 
 
-def _score_cells(row: ScoreRow) -> list[str]:
-    cells = [row.metric.title]
-    for score in (row.base, row.tuned):
-        interval = write_interval(row.metric, score.low, score.high) if score else ""
-        cells.append(write_value(row.metric, score.value if score else None) + (f" ({interval})" if interval else ""))
-    interval = write_interval(row.metric, row.low, row.high, signed=True)
-    cells.append(write_difference(row.metric, row.difference) + (f" ({interval})" if interval else ""))
+def _score_cells(title: str, row: ScoreRow) -> list[str]:
     measured = row.tuned or row.base
-    return [*cells, f"{measured.num_rows:,}" if measured and measured.num_rows else DASH]
+    num_rows = f"{measured['n']:,}" if measured else DASH
+    return [title, _score_cell(row, row.base), _score_cell(row, row.tuned), row.gain, num_rows]
+
+
+def _score_cell(row: ScoreRow, score: Score | None) -> str:
+    interval = write_interval(row.metric, score["low"], score["high"]) if score else ""
+    return with_interval(write_value(row.metric, score["value"] if score else None), interval)
 
 
 def _cell(text: object) -> str:

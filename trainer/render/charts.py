@@ -1,4 +1,4 @@
-"""Draws line charts by uPlot, and bars, histograms and strips as plain HTML that needs no script.
+"""Draw line charts by uPlot, and bars, histograms and strips as plain HTML that needs no script.
 
 A line chart is a figure whose data attribute `static/page.js` reads; beside it stands a table of its values, which is
 all that a page without scripts shows. Everything is escaped. Colours come from the page through CSS.
@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from markupsafe import Markup, escape
 
-from trainer.render.format import write_number
+from trainer.render.numbers import write_number
 
 Point = tuple[float, float]
 Role = Literal["raw", "first", "second", "rest"]
@@ -59,7 +59,12 @@ class Mark:
 
 
 def smooth(points: Sequence[Point], *, radius: int) -> list[Point]:
-    """Return the centred moving average over up to 2 * radius + 1 points; near an end the window shrinks evenly."""
+    """Return the centred moving average over up to 2 * radius + 1 points; near an end the window shrinks evenly.
+
+    Example:
+        >>> smooth([(1, 9.0), (2, 3.0), (3, 6.0), (4, 0.0)], radius=1)
+        [(1, 9.0), (2, 6.0), (3, 3.0), (4, 0.0)]
+    """
     sums = list(accumulate((y for _, y in points), initial=0.0))
     result = []
     for index, (x, _) in enumerate(points):
@@ -73,12 +78,12 @@ def thin(points: Sequence[Point], *, max_points: int = 600) -> list[Point]:
     if len(points) <= max_points:
         return list(points)
     size = math.ceil(2 * len(points) / max_points)
-    kept: list[Point] = []
+    thinned: list[Point] = []
     for start in range(0, len(points), size):
         bucket = points[start : start + size]
         extremes = {min(bucket, key=lambda point: point[1]), max(bucket, key=lambda point: point[1])}
-        kept.extend(sorted(extremes))
-    return kept
+        thinned.extend(sorted(extremes))
+    return thinned
 
 
 def line_chart(
@@ -98,8 +103,7 @@ def line_chart(
         log: Both axes are logarithmic.
         marks: Vertical lines by their label.
     """
-    drawn = [(line, dict(thin(_plottable(line.points)))) for line in series]
-    drawn = [(line, points) for line, points in drawn if points]
+    drawn = _drawn(series)
     if not drawn:
         return Markup("")
     xs = sorted({x for _, points in drawn for x in points})
@@ -123,24 +127,27 @@ def line_chart(
 
 def value_table(series: Sequence[Series], *, x_label: str) -> list[list[str]]:
     """Return the head and some rows of the values, evenly spread, the first and the last x among them."""
-    named = [(line.label, dict(thin(_plottable(line.points)))) for line in series if line.role != "raw"]
-    named = [(label, points) for label, points in named if points]
-    xs = sorted({x for _, points in named for x in points})
+    columns = _drawn([line for line in series if line.role != "raw"])
+    xs = sorted({x for _, points in columns for x in points})
     step = max(1, math.ceil((len(xs) - 1) / (TABLE_ROWS - 1)))
-    kept = sorted({*xs[::step], *xs[-1:]})
-    head = [x_label, *(label for label, _ in named)]
-    return [head, *([write_number(x), *(write_number(_near(points, x)) for _, points in named)] for x in kept)]
+    head = [x_label, *(line.label for line, _ in columns)]
+    rows = sorted({*xs[::step], *xs[-1:]})
+    return [head, *([write_number(x), *(write_number(_near(points, x)) for _, points in columns)] for x in rows)]
 
 
-def histogram(edges: Sequence[float], counts: Sequence[int], *, unit: str) -> Markup:
-    """Draw one bar a bin, each labelled with the values that it holds; len(edges) = len(counts) + 1.
+def histogram(edges: Sequence[int], counts: Sequence[int], *, unit: str) -> Markup:
+    """Draw one bar a bin, each labelled with the values that it holds, as `8 to 15`; empty bins at the ends are cut.
 
-    A bin holds its lower edge and not its upper one; of whole numbers `8 to 15` says so.
+    Args:
+        edges: (bins + 1,), ascending; a bin holds its lower edge and not its upper one.
+        counts: (bins,).
+        unit: Of the edges.
     """
-    kept = [(low, high, max(count, 0)) for low, high, count in _bins(edges, counts)]
-    if not any(count for *_, count in kept):
+    filled = [index for index, count in enumerate(counts) if count]
+    if not filled:
         return Markup("")
-    bars = [Bar(_range_text(low, high), count, f"{count:,}") for low, high, count in _without_empty_ends(kept)]
+    bins = [(edges[index], edges[index + 1], counts[index]) for index in range(filled[0], filled[-1] + 1)]
+    bars = [Bar(_range_text(low, high), count, f"{count:,}") for low, high, count in bins]
     return bar_chart(bars, head=(unit, "rows"))
 
 
@@ -159,19 +166,25 @@ def bar_chart(bars: Sequence[Bar], *, head: tuple[str, str] | None = None) -> Ma
     return Markup(f'<table class="bars">{title}<tbody>{lines}</tbody></table>')
 
 
-def interval_strip(marks: Sequence[Mark], *, low: float = 0.0, high: float = 1.0) -> Markup:
-    """Draw dots with whiskers on one scale from `low` to `high`, small enough for a table cell."""
+def interval_strip(marks: Sequence[Mark]) -> Markup:
+    """Draw dots with whiskers on one scale from 0 to 1, small enough for a table cell."""
 
-    def at(value: float) -> float:
-        return 2 + 96 * (min(max(value, low), high) - low) / (high - low)  # a dot at an end stays inside
+    def percent(value: float) -> float:
+        return 2 + 96 * min(max(value, 0.0), 1.0)  # a dot at an end stays inside
 
     parts = []
     for mark in marks:
         if mark.low is not None and mark.high is not None:
-            left, right = at(mark.low), at(mark.high)
+            left, right = percent(mark.low), percent(mark.high)
             parts.append(f'<i class="whisker {mark.role}" style="left:{left:.1f}%;width:{right - left:.1f}%"></i>')
-        parts.append(f'<i class="dot {mark.role}" style="left:{at(mark.value):.1f}%"></i>')
+        parts.append(f'<i class="dot {mark.role}" style="left:{percent(mark.value):.1f}%"></i>')
     return Markup(f'<span class="strip" role="img" aria-label="intervals">{"".join(parts)}</span>')
+
+
+def _drawn(series: Sequence[Series]) -> list[tuple[Series, dict[float, float]]]:
+    """Return the lines that have points which can be drawn, each with these points: x to y."""
+    lines = [(line, dict(thin(_plottable(line.points)))) for line in series]
+    return [(line, points) for line, points in lines if points]
 
 
 def _plottable(points: Sequence[Point]) -> list[Point]:
@@ -185,27 +198,13 @@ def _short(value: float | None) -> float | None:
 
 def _near(points: Mapping[float, float], x: float) -> float | None:
     """Return the value at x, or the last one before it: series are logged at steps of their own."""
-    known = sorted(points)
-    place = bisect_right(known, x)
-    return points[known[place - 1]] if place else None
+    xs = sorted(points)
+    num_before = bisect_right(xs, x)
+    return points[xs[num_before - 1]] if num_before else None
 
 
-def _bins(edges: Sequence[Any], counts: Sequence[Any]) -> Iterator[tuple[float, float, int]]:
-    for low, high, count in zip(edges, edges[1:], counts, strict=False):
-        if all(math.isfinite(number) for number in (low, high, count)):
-            yield low, high, int(count)
-
-
-def _without_empty_ends(bins: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
-    filled = [index for index, (*_, count) in enumerate(bins) if count]
-    return bins[filled[0] : filled[-1] + 1]
-
-
-def _range_text(low: float, high: float) -> str:
-    if low != int(low) or high != int(high):
-        return f"{write_number(low)} to under {write_number(high)}"
-    last = int(high) - 1
-    return f"{int(low):,}" if last <= low else f"{int(low):,} to {last:,}"
+def _range_text(low: int, high: int) -> str:
+    return f"{low:,}" if high - 1 <= low else f"{low:,} to {high - 1:,}"
 
 
 def _bar(bar: Bar, share: float) -> Markup:

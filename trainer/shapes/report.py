@@ -210,7 +210,16 @@ class RowStatistics(TypedDict):
     """refusal, clarification or tools to rows."""
 
 
-class DataReport(TypedDict):
+class Arrangement(TypedDict):
+    """How rows were compared and split."""
+
+    split: SplitSummary
+    contamination: ContaminationSummary
+    semantic: NotRequired[SemanticPairs]
+    """Where `data.dedupe.semantic` is set."""
+
+
+class DataReport(Arrangement):
     """data/report.json; data/previous.json is the same of the data's previous version."""
 
     rows_read: int
@@ -234,10 +243,6 @@ class DataReport(TypedDict):
     duplicates: Duplicates
     conflicts: Conflicts
     patterns: Patterns
-    split: SplitSummary
-    contamination: ContaminationSummary
-    semantic: NotRequired[SemanticPairs]
-    """Where `data.dedupe.semantic` is set."""
     lint: list[LintFinding]
     """The worst first."""
     stats: RowStatistics

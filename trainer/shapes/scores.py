@@ -9,6 +9,8 @@ from typing_extensions import TypedDict
 Rate = Literal["format_leak_rate", "refusal_rate", "other_language_rate", "same_answer_rate"]
 """A share of the general prompts, one value an arm."""
 FailureKind = Literal["format", "style", "knowledge", "refusal", "other"]
+FAILURE_KINDS: tuple[FailureKind, ...] = ("format", "style", "knowledge", "refusal", "other")
+"""In the order of tables."""
 
 
 class Score(TypedDict):
@@ -38,6 +40,8 @@ class ScoreDifference(TypedDict):
     losses: NotRequired[int]
     p_value: NotRequired[float]
     """Exact; of shares whose rows are independent."""
+    holm_p_value: NotRequired[float]
+    """Corrected for the comparisons that are shown together; missing where there is no interval."""
 
 
 class ArmComparison(ScoreDifference):
@@ -46,8 +50,6 @@ class ArmComparison(ScoreDifference):
     arm: str
     vs: str
     metric: str
-    holm_p_value: NotRequired[float]
-    """Corrected for the comparisons that are shown together; missing where there is no interval."""
     sentence: str
     """What the comparison shows, and what it could have shown."""
 

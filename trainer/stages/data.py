@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -29,9 +28,10 @@ from trainer.data.row_file import RowFile
 from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.pii import pseudonyms_pass_away
-from trainer.render.data_page import render_data_page
-from trainer.render.data_terminal import summary_text
+from trainer.render.data.page import render_data_page
+from trainer.render.data.terminal import summary_text
 from trainer.rundir import StageContext, read_json
+from trainer.shapes.report import Arrangement, DataReport
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -60,9 +60,9 @@ def run(recipe: Recipe, context: StageContext) -> None:
         _say_sources(row_set, context)
         context.say(f"read {counts.num_read} rows, {counts.num_malformed()} malformed")
         check_kinds(row_set, recipe.method, has_system_prompt=recipe.data.system_prompt is not None)
-        sides, sections = arrange(row_set, context.dir)
-        check_split(row_set, sides, sections["split"]["groups"])
-        _write_results(context, row_set, sides, sections, recipe.name)
+        sides, arrangement = arrange(row_set, context.dir)
+        check_split(row_set, sides, arrangement["split"]["groups"])
+        _write_results(context, row_set, sides, arrangement, recipe.name)
 
 
 def _say_sources(row_set: RowSet, context: StageContext) -> None:
@@ -75,18 +75,17 @@ def _say_sources(row_set: RowSet, context: StageContext) -> None:
 
 
 def _write_results(
-    context: StageContext, row_set: RowSet, sides: dict[str, Rows], sections: dict[str, Any], recipe_name: str
+    context: StageContext, row_set: RowSet, sides: dict[str, Rows], arrangement: Arrangement, recipe_name: str
 ) -> None:
     """Write the sides, the report and the page, show the findings.
 
     Raises:
         DataError: a finding is an error; the report is there all the same.
     """
-    findings, stats = lint(row_set, sides, sections["contamination"])
+    findings, stats = lint(row_set, sides, arrangement["contamination"])
     for side, indices in sides.items():
         _write_side(context.dir / f"{side}.jsonl", row_set, indices, is_train=side == "train")
-    sections |= {"lint": [finding.to_json() for finding in findings], "stats": stats}
-    report = build_report(row_set, sides, sections)
+    report = build_report(row_set, sides, arrangement, lint=[finding.to_json() for finding in findings], stats=stats)
     (context.dir / "report.json").write_bytes(write_report(report))
     previous = _keep_previous(context, report)
     page = render_data_page(report, previous, name=recipe_name, trainer_version=trainer.__version__)
@@ -97,7 +96,7 @@ def _write_results(
     raise_errors(report["lint"])
 
 
-def _final(folder: Path, report: dict[str, Any]) -> Path:
+def _final(folder: Path, report: DataReport) -> Path:
     """Return where the files will be: a stage with errors leaves them in its partial folder."""
     has_errors = any(finding["severity"] == "error" for finding in report["lint"])
     return folder if has_errors else folder.with_name(folder.name.removesuffix(".partial"))
@@ -115,12 +114,12 @@ def _note_numbers(context: StageContext, row_set: RowSet, sides: dict[str, Rows]
     )
 
 
-def _keep_previous(context: StageContext, report: dict[str, Any]) -> dict[str, Any] | None:
+def _keep_previous(context: StageContext, report: DataReport) -> DataReport | None:
     """Put the report of the data's previous version beside the new one, and return it; None where there is none."""
     path = context.input("data", "report.json")
     if not path.is_file():
         return None
-    previous = read_json(path)
+    previous: DataReport | None = read_json(path)
     if previous == orjson.loads(write_report(report)):  # the same data again: its predecessor stays the previous one
         path = context.input("data", "previous.json")
         previous = read_json(path) if path.is_file() else None
@@ -129,7 +128,7 @@ def _keep_previous(context: StageContext, report: dict[str, Any]) -> dict[str, A
     return previous
 
 
-def write_report(report: dict[str, Any]) -> bytes:
+def write_report(report: DataReport) -> bytes:
     """Return report.json."""
     return orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 

@@ -21,7 +21,8 @@ from trainer.decide.grounds import deciding_metric, grounds_of, uses_of
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
-from trainer.render.decide import decide_summary, render_decide_page
+from trainer.render.decide.page import render_decide_page
+from trainer.render.decide.terminal import decide_summary
 from trainer.rundir import StageContext, read_json, read_json_lines, write_json
 from trainer.scoring.questions.from_rows import conversation
 from trainer.shapes.predictions import Prediction
@@ -49,7 +50,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
         closed_set=_closed_set(predictions, context),
         documents_exist=any(arm.documents for arm in recipe.eval.all_arms),
     )
-    value = decision_of(measured, resamples, scores, budget) | {"providers": _providers(section, context)}
+    value: Any = decision_of(measured, resamples, scores, budget) | {"providers": _providers(section, context)}
     write_json(context.dir / "decision.json", value)
     page = render_decide_page(value, name=recipe.name, trainer_version=trainer.__version__)
     (context.dir / "index.html").write_text(page, encoding="utf-8")
@@ -94,7 +95,7 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
     return {name: providers.readiness(services[name], sides["train"], date.today()) for name in names}
 
 
-def _show(value: Json, context: StageContext) -> None:
+def _show(value: Any, context: StageContext) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     with console.capture() as capture:
         console.print(decide_summary(value))

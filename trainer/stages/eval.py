@@ -29,8 +29,8 @@ from trainer.recipe import Recipe
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
 from trainer.recipe.metrics import Grader, ToolCall, written_out
-from trainer.render.junit import render_junit
-from trainer.render.markdown import render_markdown
+from trainer.render.scores.junit import render_junit
+from trainer.render.scores.summary import render_markdown
 from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.generation.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generation.models import Kind, Models

@@ -26,8 +26,8 @@ from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.data import PackSection
 from trainer.recipe.method import row_facts
-from trainer.render.data import short_places
-from trainer.render.data_terminal import findings_text
+from trainer.render.data.findings import short_refs
+from trainer.render.data.terminal import findings_text
 from trainer.rundir import StageContext, cache_dir, write_json
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
@@ -74,7 +74,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
         f"pack: {report['rows']} training rows in {report['items']} "
         f"{'packs' if is_packed else 'items'}, {report['tokens']} tokens, {report['trained_tokens']} trained"
     )
-    context.say(findings_text(report))
+    context.say(findings_text(report["lint"]))
     raise_errors(report["lint"])
 
 
@@ -113,8 +113,7 @@ def _tokenize(path: Path, renderer: Renderer, target: Path, shape: StoredShape) 
         if not findings:
             raise
         lines = [
-            f"{finding.rule}: {RULES[finding.rule].title}: {finding.detail}: "
-            + ", ".join(short_places(list(finding.rows)))
+            f"{finding.rule}: {RULES[finding.rule].title}: {finding.detail}: " + ", ".join(short_refs(finding.rows))
             for finding in findings
         ]
         raise DataError("\n".join([error.message, *lines]), hint=error.hint) from error

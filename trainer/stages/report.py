@@ -11,8 +11,8 @@ from typing import Any
 import trainer
 from trainer import exact_json
 from trainer.recipe import Recipe
-from trainer.render.answers import AnswerRows, select_answers
-from trainer.render.report import ReportFacts, StageFacts, render_report
+from trainer.render.report.answers import AnswerRows, select_answers
+from trainer.render.report.page import ReportFacts, StageFacts, render_report
 from trainer.rundir import StageContext, read_json, read_json_lines, write_json
 from trainer.shapes.scores import Scores
 
@@ -61,9 +61,7 @@ def _facts(recipe: Recipe, context: StageContext) -> ReportFacts:
 
 def _stage(context: StageContext, name: str) -> StageFacts:
     record = context.run.record(name)
-    if record is None:
-        return StageFacts(name=name, state="missing")
-    return StageFacts(name=name, state="done", seconds=record.seconds, numbers=record.numbers)
+    return StageFacts(name) if record is None else StageFacts(name, record.seconds, record.numbers)
 
 
 def _json(path: Path) -> Any:

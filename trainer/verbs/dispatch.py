@@ -18,7 +18,7 @@ from trainer.errors import GateError, StageError
 from trainer.pipeline import Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.render.terminal import arms_table, damage_line, scores_table
+from trainer.render.scores.terminal import arms_table, damage_line, scores_table
 from trainer.rundir import RunFolder, read_json
 
 

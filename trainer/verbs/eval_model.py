@@ -22,7 +22,7 @@ from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
 from trainer.recipe.model import ModelSection
-from trainer.render.terminal import suites_table
+from trainer.render.scores.terminal import suites_table
 from trainer.rundir import cache_dir, read_json, read_json_lines, write_json
 from trainer.scoring.gates.metrics import LOWER_IS_BETTER
 from trainer.scoring.generation.endpoint import EndpointModel
@@ -83,7 +83,7 @@ def evaluate_alone(target: Target, suites: Sequence[str], out: Path | None) -> N
         answers += predictions(panel, [])
         wrong += _wrong(panel) if items.suite.must_pass else []
     opened.forget()
-    Console(width=100, highlight=False).print(suites_table({"suites": scores}))
+    Console(width=100, highlight=False).print(suites_table(scores))
     if out is not None:
         write_json(out / "scores.json", {"target": target.location, "suites": scores})
         (out / "suites.jsonl").write_bytes(b"".join(exact_json.dumps(line) + b"\n" for line in answers))

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from tests.unit.render.facts import prediction, report_facts
-from trainer.render import answers as selection
-from trainer.render.answers import select_answers
-from trainer.render.fields import field_table, structured
-from trainer.render.report import render_report
+from trainer.render.report import answers as selection
+from trainer.render.report.answers import select_answers
+from trainer.render.report.fields import field_table, structured
+from trainer.render.report.page import render_report
+from trainer.shapes.predictions import AnswerCall, Prediction
 
 
-def page_of(lines: list[dict[str, Any]], **options: Any) -> str:
+def page_of(lines: list[Prediction], **options: Any) -> str:
     page = render_report(replace(report_facts(), answers=select_answers(lines, **options)))
     return page.split('<section id="answers">')[1].split("</section>")[0]
 
@@ -50,7 +51,7 @@ def test_kinds_are_those_of_tuned_against_base(base: str, tuned: str, kinds: lis
 
 def test_before_training_the_base_is_judged_alone() -> None:
     selected = select_answers([prediction("p", "a", base="b")])
-    assert (selected.main, selected.other) == ("base", None) and selected.rows[0].kinds == ["failed"]
+    assert (selected.main, selected.rival) == ("base", None) and selected.rows[0].kinds == ["failed"]
     assert 'value="won"' not in page_of([prediction("p", "a", base="b")])
 
 
@@ -94,7 +95,7 @@ def test_lines_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(selection, "MAX_WRONG", 100)
     monkeypatch.setattr(selection, "MAX_RIGHT", 100)
 
-    def lines() -> Iterator[dict[str, Any]]:
+    def lines() -> Iterator[Prediction]:
         for place in range(8_000):
             yield prediction(f"question {place}", "a", base="a", tuned="a" if place % 2 else "b")
 
@@ -127,10 +128,10 @@ def test_a_dotted_key_is_no_path() -> None:
 
 
 def test_tool_calls_are_compared_by_argument() -> None:
-    call = {"name": "get_weather", "arguments": {"city": "Paris", "unit": "C"}}
-    wrong = {"name": "get_weather", "arguments": {"city": "London"}}
+    call: AnswerCall = {"name": "get_weather", "arguments": {"city": "Paris", "unit": "C"}}
+    wrong: AnswerCall = {"name": "get_weather", "arguments": {"city": "London"}}
     line = prediction("p", "<tool_call>…", base="It is nice", tuned="<tool_call>…")
-    line |= {"reference_calls": [call]}
+    line["reference_calls"] = [call]
     line["answers"]["base"]["calls"], line["answers"]["tuned"]["calls"] = None, [wrong]
     table = select_answers([line]).rows[0].fields
     assert table is not None and table.arms == ["tuned"]

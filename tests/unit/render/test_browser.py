@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.render.facts import prediction, report_facts
+from tests.unit.render.facts import data_report, prediction, report_facts
 from tests.unit.render.test_decide import arm, decision
-from trainer.render.answers import select_answers
-from trainer.render.decide import render_decide_page
-from trainer.render.report import render_report
+from trainer.render.decide.page import render_decide_page
+from trainer.render.report.answers import select_answers
+from trainer.render.report.page import render_report
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -82,7 +82,7 @@ def long_report() -> str:
     lines = [prediction(f"question {place} {URL}", "right", base="right", tuned=URL) for place in range(3)]
     lines += [prediction(f"hay needle {place}", '{"a": 1}', base="x", tuned='{"a": 1}') for place in range(2)]
     facts = replace(report_facts(), name="n" * 90, answers=select_answers(lines), env={"path": URL})
-    return render_report(replace(facts, data_report={"rejected": {URL: 3}, "stats": {"classes": {URL: 4}}}))
+    return render_report(replace(facts, data_report=data_report(rejected={URL: 3}, stats={"classes": {URL: 4}})))
 
 
 def long_decision() -> str:

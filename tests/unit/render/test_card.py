@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.unit.render.facts import DATA_REPORT, GATES, SCORES, VERIFY
+from tests.unit.render.facts import DATA_REPORT, GATES, SCORES, VERIFY, data_report
 from trainer.render.card import CardFacts, render_card
 
 RECIPE = "recipe_version: 1\nname: icd10-coder\ntrain:\n  learning_rate: 2e-4\n"
@@ -129,7 +129,7 @@ def test_failed_gates_are_among_the_limits() -> None:
 
 def test_formats_are_added_up_over_sources_whose_paths_stay_out() -> None:
     formats = {"/home/me/a.jsonl": {"messages": 3}, "/home/me/b.jsonl": {"messages": 4, "text": 1}}
-    card = render_card(replace(FULL, data_report={"rows_read": 8, "formats": formats}))
+    card = render_card(replace(FULL, data_report=data_report(formats=formats)))
     assert "| formats | messages (7), text (1) |" in card and "/home/me" not in card
 
 

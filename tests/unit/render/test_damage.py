@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -13,14 +12,16 @@ from tests.unit.render.test_card import FULL
 from tests.unit.render.test_terminal import written
 from trainer.recipe.metrics import ExactMatch
 from trainer.render.card import render_card
-from trainer.render.damage import constant_row, damage_summary, damages, looked_at
-from trainer.render.markdown import render_markdown
-from trainer.render.report import render_report
-from trainer.render.terminal import damage_line, scores_table
+from trainer.render.report.page import render_report
+from trainer.render.scores.damage import constant_row, damage_summary, damages, prompts_and_suites
+from trainer.render.scores.rows import NO_SCORES
+from trainer.render.scores.summary import render_markdown
+from trainer.render.scores.terminal import damage_line, scores_table
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.scoring.results import Panel
 from trainer.scoring.retention import RetentionMeter, general_prompts, task_format
 from trainer.scoring.scores import EvalMeasurements, scores_of
+from trainer.shapes.scores import Score, Scores
 
 PROMPTS = general_prompts(None, 32)
 HEALTHY = [f"The answer to question {place} is simple, and it differs from all the others." for place in range(32)]
@@ -41,7 +42,7 @@ def panel_of(names: list[str], right: dict[str, list[bool]]) -> Panel:
     return panel
 
 
-def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[bool] | None = None) -> dict[str, Any]:
+def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[bool] | None = None) -> Scores:
     """Return eval/scores.json as eval's own code makes it from answers to the general prompts."""
     retention = RetentionMeter([], path=None, prompts=PROMPTS)  # type: ignore[arg-type]
     retention.answers = {"base": HEALTHY, "tuned": tuned}
@@ -63,7 +64,7 @@ def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[
     return json.loads(json.dumps(scores_of(measured)))  # type: ignore[no-any-return]
 
 
-def everywhere(scores: dict[str, Any]) -> dict[str, str]:
+def everywhere(scores: Scores) -> dict[str, str]:
     """Return what each place says, on one line."""
     facts = replace(report_facts(), scores=scores)
     said = {
@@ -90,7 +91,7 @@ def test_a_spoilt_model_is_told_wherever_people_decide(name: str) -> None:
     scores = scores_with(answers)
     found = [damage for damage in damages(scores) if damage.title == title]
     assert [damage.row.standing for damage in found] == ["worse"] and found[0].row.tuned is not None
-    assert found[0].row.tuned.value == 1.0
+    assert found[0].row.tuned["value"] == 1.0
     for place, text in everywhere(scores).items():
         plain = text if place != "closing table" else text.replace(" ", "")
         wanted = title if place != "closing table" else title[:16].replace(" ", "")
@@ -99,7 +100,7 @@ def test_a_spoilt_model_is_told_wherever_people_decide(name: str) -> None:
 
 def test_a_healthy_model_says_what_was_looked_at_and_no_damage() -> None:
     scores = scores_with([text.replace("simple", "easy") for text in HEALTHY], suite=[True] * 60)
-    assert damages(scores) == [] and looked_at(scores) == ["32 general prompts", "suite general (60 items)"]
+    assert damages(scores) == [] and prompts_and_suites(scores) == ["32 general prompts", "suite general (60 items)"]
     for place, text in everywhere(scores).items():
         assert "No damage shown outside the task; looked at: 32 general prompts" in text, (place, text)
 
@@ -113,7 +114,7 @@ def test_a_suite_that_fell_is_damage_and_one_that_did_not_is_none() -> None:
 
 def test_nothing_measured_is_no_health() -> None:
     scores = scores_with(HEALTHY)
-    del scores["retention"]
+    scores["retention"] = None
     for place, text in everywhere(scores).items():
         assert "not measured" in text and "No damage" not in text, (place, text)
     assert "abilities outside the task" in render_card(replace(FULL, scores=scores)).split("## Limits")[1]
@@ -129,7 +130,7 @@ def test_the_card_does_not_deny_what_was_measured() -> None:
 def test_a_model_below_the_constant_answer_says_so() -> None:
     scores = scores_with(HEALTHY, told=["b"] * 10)
     row = constant_row(scores)
-    assert row is not None and (row.text, row.constant.value) == ("a", 0.2)
+    assert row is not None and (row.text, row.value) == ("a", 0.2)
     assert row.difference == pytest.approx(-0.1)
     for place, text in everywhere(scores).items():
         assert "always answering “a”" in text and "20.0%" in text and "10.0%" in text, (place, text)
@@ -138,8 +139,8 @@ def test_a_model_below_the_constant_answer_says_so() -> None:
 
 def test_a_label_grader_is_compared_with_the_constant_answer_too() -> None:
     scores = scores_with(HEALTHY)
-    label = {"value": 0.017, "low": 0.01, "high": 0.03, "n": 300}
-    scores |= {"primary": "label", "metrics": {"label": {"unit": "share", "better": "higher"}}}
+    label: Score = {"value": 0.017, "low": 0.01, "high": 0.03, "n": 300}
+    scores["primary"], scores["metrics"] = "label", {"label": {"unit": "share", "better": "higher"}}
     scores["arms"] = {"base": {"label": label}, "tuned": {"label": label}}
     assert [damage.note for damage in damages(scores)] == ["right in 20.0%, the tuned model in 1.7%"]
 
@@ -153,9 +154,9 @@ def test_the_constant_answer_is_a_row_of_the_tables() -> None:
 
 
 def test_before_training_there_is_no_damage() -> None:
-    scores = {"arms": {"base": {"exact_match": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}
+    scores: Scores = {**NO_SCORES, "arms": {"base": {"exact_match": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}
     assert damages(scores) == [] and "damage" not in render_markdown(scores, [], name="x")
-    assert damages(None) == [] and "not measured" in damage_summary(None)
+    assert damages(NO_SCORES) == [] and "not measured" in damage_summary(NO_SCORES)
 
 
 def test_a_fall_outside_the_deciding_metric_is_told() -> None:

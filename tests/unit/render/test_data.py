@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from tests.unit.render.facts import report_facts
+from tests.unit.render.facts import data_report, report_facts
 from tests.unit.render.test_report import parse
 from tests.unit.render.test_terminal import written
-from trainer.render.data import data_view, headline, short_places
-from trainer.render.data_page import render_data_page
-from trainer.render.data_terminal import data_summary
-from trainer.render.difference import changes_of_findings, changes_of_rows
-from trainer.render.report import render_report
+from trainer.render.data.changes import changes_of_findings, changes_of_rows
+from trainer.render.data.findings import short_refs
+from trainer.render.data.page import render_data_page
+from trainer.render.data.terminal import data_summary
+from trainer.render.data.view import data_view
+from trainer.render.report.page import render_report
+from trainer.shapes.report import DataReport, LintFinding
 
 EVIL = '<script>alert("1")</script>'
-FINDINGS: list[dict[str, Any]] = [
+FINDINGS: list[LintFinding] = [
     {
         "rule": "F019",
         "severity": "error",
@@ -38,13 +39,14 @@ FINDINGS: list[dict[str, Any]] = [
     },
 ]
 PAIR = {"row": "a.jsonl:3", "of": "a.jsonl:1", "text": f"copy {EVIL}", "of_text": "original"}
-REPORT: dict[str, Any] = {
-    "rows_read": 1040,
-    "rows_train": 800,
-    "rows_heldout": 200,
-    "rejected": {"near_duplicate": 30, "invalid_json": 10},
-    "lint": FINDINGS,
-    "stats": {
+REPORT = data_report(
+    rows_read=1040,
+    rows_train=800,
+    rows_validation=0,
+    rows_heldout=200,
+    rejected={"near_duplicate": 30, "invalid_json": 10},
+    lint=FINDINGS,
+    stats={
         "prompt_chars": {"edges": [0, 8, 16], "counts": [3, 4], "quantiles": [1, 2, 9, 14, 15]},
         "turns": {"2": 700, "10": 5, "4": 95},
         "languages": {"de": 10, "en": 790},
@@ -52,16 +54,18 @@ REPORT: dict[str, Any] = {
         "system_prompts": [{"text": f"You are {EVIL}", "rows": 7}],
         "worst_rows": [{"row": "a.jsonl:3", "rules": ["F019", "Q007"]}],
     },
-    "clean": {"encoding": {"count": 2, "strings": 3, "samples": [[f"fÃ¼r {EVIL}", "für"]]}},
-    "pii": {"email": {"rows": 7, "count": 9, "action": "redact", "samples": [f"j***@e***.com {EVIL}"]}},
-    "duplicates": {"exact": 0, "near": 30, "samples": [{**PAIR, "similarity": 0.83}]},
-    "conflicts": {"groups": 1, "rows": 2, "samples": [{**PAIR, "reason": "2 rows with this prompt"}]},
-    "contamination": {
-        "samples": [{**PAIR, "kind": "exact"}],
-        "heldout_ngram": {"samples": [{**PAIR, "kind": "ngram"}]},
+    clean={"encoding": {"count": 2, "strings": 3, "samples": [[f"fÃ¼r {EVIL}", "für"]]}},
+    pii={"email": {"rows": 7, "count": 9, "action": "redact", "samples": [f"j***@e***.com {EVIL}"]}},
+    duplicates={"exact": 0, "near": 30, "near_action": "drop", "samples": [{**PAIR, "similarity": 0.83}]},
+    conflicts={"groups": 1, "rows": 2, "places": [], "samples": [{**PAIR, "reason": "2 rows with this prompt"}]},
+    contamination={
+        "action": "report",
+        "hits": {"exact": 1},
+        "samples": [{**PAIR, "reason": "exact", "similarity": 1.0}],
+        "heldout_ngram": {"rows": 1, "heldout_rows_compared": 9, "samples": [{**PAIR, "reason": "ngram", "runs": 2}]},
     },
-}
-PREVIOUS = {
+)
+PREVIOUS: DataReport = {
     **REPORT,
     "rows_train": 700,
     "rejected": {"near_duplicate": 30, "personal_data": 4},
@@ -69,11 +73,9 @@ PREVIOUS = {
 }
 
 
-@pytest.mark.parametrize("report", [{}, {"lint": []}, REPORT], ids=["empty", "clean", "full"])
-@pytest.mark.parametrize("previous", [None, {}, PREVIOUS], ids=["first", "after nothing", "after another"])
-def test_the_data_page_is_well_formed_and_asks_for_nothing(
-    report: dict[str, Any], previous: dict[str, Any] | None
-) -> None:
+@pytest.mark.parametrize("report", [data_report(), REPORT], ids=["clean", "full"])
+@pytest.mark.parametrize("previous", [None, PREVIOUS], ids=["first", "after another"])
+def test_the_data_page_is_well_formed_and_asks_for_nothing(report: DataReport, previous: DataReport | None) -> None:
     page = render_data_page(report, previous, name=EVIL, trainer_version="0.1.0")
     parsed = parse(page)
     assert parsed.open == [] and parsed.requests == [] and "://" not in page
@@ -118,12 +120,12 @@ def test_bars_of_numbers_keep_their_order_and_others_go_by_size() -> None:
 
 
 def test_changed_rows_and_findings_are_named() -> None:
-    assert [(one.name, one.written, one.standing) for one in changes_of_rows(PREVIOUS, REPORT)] == [
+    assert [(change.name, change.written, change.standing) for change in changes_of_rows(PREVIOUS, REPORT)] == [
         ("train rows", "+100", "more"),
         ("left out: invalid json", "+10", "new"),
         ("left out: personal data", "\u22124", "gone"),
     ]
-    assert [(one.name, one.before, one.after) for one in changes_of_findings(PREVIOUS, REPORT)] == [
+    assert [(change.name, change.before, change.after) for change in changes_of_findings(PREVIOUS, REPORT)] == [
         ("F019 special tokens inside the text", 120, 108),
         ("B003 answers that decline or ask back", 0, 1),
         ("B001 few training rows", 9, 0),
@@ -139,15 +141,10 @@ def test_the_table_has_a_line_for_each_finding_with_its_fix() -> None:
 
 
 def test_data_without_findings_say_so() -> None:
-    assert "nothing found" in written(data_summary({"lint": []}))
-    assert "nothing found" not in written(data_summary({}))
+    assert "nothing found" in written(data_summary(data_report()))
     assert "same numbers as the previous version" in written(data_summary(REPORT, REPORT))
 
 
 def test_a_file_is_named_once() -> None:
-    places = ["a.jsonl:1", "a.jsonl:2", "b.jsonl:2", "b.jsonl:3 = b.jsonl:4", "b.jsonl:5 = a.jsonl:6"]
-    assert short_places(places) == ["a.jsonl:1", "2", "b.jsonl:2", "3 = 4", "5 = a.jsonl:6"]
-
-
-def test_a_report_without_counts_has_no_headline() -> None:
-    assert headline({}) == ""
+    refs = ["a.jsonl:1", "a.jsonl:2", "b.jsonl:2", "b.jsonl:3 = b.jsonl:4", "b.jsonl:5 = a.jsonl:6"]
+    assert short_refs(refs) == ["a.jsonl:1", "2", "b.jsonl:2", "3 = 4", "5 = a.jsonl:6"]

@@ -8,18 +8,20 @@ import pytest
 from rich.console import Console
 
 from tests.unit.render.test_report import parse
-from trainer.render.cost import cost_plot
-from trainer.render.decide import decide_fragment, decide_summary, money, render_decide_page
+from trainer.render.decide.cost_chart import cost_chart
+from trainer.render.decide.page import decide_fragment, render_decide_page
+from trainer.render.decide.terminal import decide_summary
+from trainer.shapes.decision import Decision
 
 EVIL = '<script>alert(1)</script><img src="x">'
 
 
-def arm(value: float | None = 0.6, **changes: Any) -> dict[str, Any]:
+def arm(value: float | None = 0.6, **changes: Any) -> Any:
     quality = None if value is None else {"value": value, "low": value - 0.05, "high": value + 0.05}
     against = {"value": 0.2, "low": 0.1, "high": 0.3}
     cost = {"per_1000": 1.04, "per_accepted": 0.0011}
     measured = {"prompt_tokens": 200.0, "answer_tokens": 20.0, "latency_p50_s": 0.4, "latency_p95_s": 0.5}
-    facts = {"failures": {"format": 4}, "cost": cost}
+    facts = {"failures": {"format": 4}, "cost": cost, "retriever": None}
     return {"quality": quality, "against_best_prompted": against, **measured, **facts, **changes}
 
 
@@ -28,12 +30,15 @@ PRICES = {"as_of": "2026-11-01", "currency": "USD", "gpu_hour": 0.8}
 CURVE = {"volumes": [1e3, 1e4, 1e5], "arms": {"few_shot": [1.0, 10.0, 100.0], "tuned": [20.0, 20.0, 40.0]}}
 
 
-def decision(**changes: Any) -> dict[str, Any]:
+def decision(**changes: Any) -> Any:
     made: dict[str, Any] = {
         "verdict": "tune",
         "headline": "Tune: tuned beats few_shot.",
         "because": ["One reason."],
         "would_change": ["Another price."],
+        "price": [],
+        "price_measured": True,
+        "confidence_covers": "which rows were held out",
         "confidence": 0.93,
         "confidence_by_verdict": {"tune": 0.93, "do_not_tune": 0.07},
         "metric": "exact_match",
@@ -70,11 +75,11 @@ def decision(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy({**made, **changes})
 
 
-def page_of(value: dict[str, Any]) -> str:
+def page_of(value: Decision) -> str:
     return render_decide_page(value, name="demo", trainer_version="0")
 
 
-def terminal_of(value: dict[str, Any], width: int = 140) -> str:
+def terminal_of(value: Decision, width: int = 140) -> str:
     console = Console(width=width, highlight=False)
     with console.capture() as shown:
         console.print(decide_summary(value))
@@ -88,7 +93,7 @@ for made in NO_PRICES["arms"].values():
 
 
 @pytest.mark.parametrize("value", [decision(), NO_PRICES], ids=["full", "no prices"])
-def test_the_page_is_well_formed_and_asks_for_nothing(value: dict[str, Any]) -> None:
+def test_the_page_is_well_formed_and_asks_for_nothing(value: Decision) -> None:
     for text in (page_of(value), str(decide_fragment(value))):
         parsed = parse(text)
         assert parsed.open == [] and parsed.requests == []
@@ -141,19 +146,19 @@ def test_the_terminal_shows_each_arm_and_the_verdict_in_one_line() -> None:
 
 def test_what_is_no_number_is_a_dash() -> None:
     value = decision(confidence=None)
-    value["arms"]["few_shot"] = arm(None, prompt_tokens=None, latency_p50_s=float("nan"), against_best_prompted=None)
+    value["arms"]["few_shot"] = arm(None, prompt_tokens=None, latency_p50_s=None, against_best_prompted=None)
     value["curve"]["arms"]["tuned"] = [float("nan"), float("inf"), 0.0]
     for text in (page_of(value).split("</style>")[1].split("<script>")[0], terminal_of(value)):
         assert not re.search(r"\b(nan|inf|None)\b", text)
 
 
 def test_a_plot_without_costs_is_empty() -> None:
-    none = cost_plot({"volumes": [], "arms": {}}, tuned=None, prompted=None, break_even=None, volume=None, currency="")
+    none = cost_chart({"volumes": [], "arms": {}}, tuned=None, prompted=None, break_even=None, volume=None, currency="")
     assert none.chart == "" and none.table == []
 
 
 def test_a_mark_outside_the_plot_is_left_out() -> None:
-    drawn = cost_plot(CURVE, tuned="tuned", prompted="few_shot", break_even=1e9, volume=None, currency="USD")
+    drawn = cost_chart(CURVE, tuned="tuned", prompted="few_shot", break_even=1e9, volume=None, currency="USD")
     assert "break-even" not in drawn.chart and drawn.chart.count("&#34;role&#34;") == 2
     assert drawn.table == [
         ["requests a day", "few_shot", "tuned"],
@@ -161,7 +166,3 @@ def test_a_mark_outside_the_plot_is_left_out() -> None:
         ["10,000", "10", "20"],
         ["100,000", "100", "40"],
     ]
-
-
-def test_amounts_have_cents_or_two_digits() -> None:
-    assert [money(value) for value in (1234.5, 0.104, 0.00114, 0, None)] == ["1,234.50", "0.10", "0.0011", "0.00", "–"]

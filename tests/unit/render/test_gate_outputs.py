@@ -5,38 +5,53 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from trainer.render.junit import render_junit
-from trainer.render.markdown import render_markdown
+from tests.unit.render.facts import comparison, gate, score, scores
+from trainer.render.scores.junit import render_junit
+from trainer.render.scores.summary import render_markdown
+from trainer.shapes.gates import GateResult, GateVerdict
+from trainer.shapes.scores import SuiteScores
 
 EVIL = 'a<b>&"\x00\x1b]]> | `x` @team\n# head'
 
 
-def entry(verdict: str, sentence: str = "why", **gate: Any) -> dict[str, Any]:
-    asked = {"metric": "exact_match", "arm": "tuned", "vs": "base"} | (gate or {"min": 0.9})
-    return {"gate": asked, "layer": "task", "verdict": verdict, "passed": verdict == "pass", "sentence": sentence}
+def entry(verdict: GateVerdict, sentence: str = "why", **condition: Any) -> GateResult:
+    return gate(verdict, sentence, **({"vs": "base"} | (condition or {"min": 0.9})))
 
 
+MUST_PASS: GateResult = {
+    **entry("fail", suite="golden"),
+    "layer": "must_pass",
+    "items": [{"id": EVIL, "passed": False}, {"id": "b", "passed": True}],
+}
 GATES = [
     entry("pass"),
     entry("fail", EVIL, min_gain=0.02),
     entry("insufficient_evidence", min=0.95),
     entry("not_run", max_drop=0.01, vs="best_prompted", suite="general"),
-    entry("fail", suite="golden")
-    | {"layer": "must_pass", "items": [{"id": EVIL, "passed": False}, {"id": "b", "passed": True}]},
+    MUST_PASS,
 ]
-SCORES = {
-    "heldout_rows": 154,
-    "arms": {
-        "base": {"exact_match": {"value": 0.5, "low": 0.42, "high": 0.58, "n": 154}},
+SUITE: SuiteScores = {
+    "must_pass": True,
+    "n": 2,
+    "metrics": {},
+    "arms": {"tuned": {"contains": score(0.5, n=2)}},
+    "comparisons": [],
+}
+SCORES = scores(
+    heldout_rows=154,
+    arms={
+        "base": {"exact_match": score(0.5, 0.42, 0.58)},
         "tuned": {
-            "exact_match": {"value": 0.845, "low": 0.78, "high": 0.89, "n": 154},
-            "latency_p95_s": {"value": 0.2, "low": 0.1, "high": None, "n": 10},
-            "peak_memory_gib": {"value": 1.5, "low": None, "high": None, "n": 1},
+            "exact_match": score(0.845, 0.78, 0.89),
+            "latency_p95_s": score(0.2, 0.1),
+            "peak_memory_gib": score(1.5),
         },
     },
-    "comparisons": [{"metric": "exact_match", "sentence": "tuned is right on 53 more of 154 rows than base"}],
-    "suites": {"golden": {"must_pass": True, "n": 2, "arms": {"tuned": {"contains": {"value": 0.5, "n": 2}}}}},
-}
+    comparisons=[
+        comparison("exact_match", 0.3, 0.2, 0.4, sentence="tuned is right on 53 more of 154 rows than base"),
+    ],
+    suites={"golden": SUITE},
+)
 
 
 def test_junit_holds_a_case_for_each_gate_and_must_pass_item() -> None:
@@ -82,4 +97,5 @@ def test_markdown_escapes_what_models_and_files_say() -> None:
 
 
 def test_markdown_of_nothing_is_still_a_page() -> None:
-    assert render_markdown({}, [], name="x") == "## x: evaluation\n\nno gates in the recipe\n"
+    text = "## x: evaluation\n\nno gates in the recipe, 0 held-out rows\n"
+    assert render_markdown(scores(), [], name="x") == text

@@ -5,19 +5,21 @@ from typing import Any
 
 import pytest
 
-from trainer.render.format import flatten, write_duration, write_number
-from trainer.render.metrics import METRICS, score_rows, verdict, write_difference, write_interval, write_value
+from tests.unit.render.facts import comparison, score, scores
+from trainer.render.metrics import METRICS, write_difference, write_interval, write_value
+from trainer.render.numbers import flatten, write_amount, write_duration, write_number
+from trainer.render.scores.rows import score_rows, verdict
+from trainer.shapes.scores import ArmComparison, Score, Scores
 
 METRIC = "exact_match"
 
 
-def scores_of(base: dict[str, Any], tuned: dict[str, Any], *comparisons: dict[str, Any]) -> dict[str, Any]:
-    return {"arms": {"base": base, "tuned": tuned}, "comparisons": list(comparisons)}
+def scores_of(base: dict[str, Score], tuned: dict[str, Score], *comparisons: ArmComparison) -> Scores:
+    return scores(arms={"base": base, "tuned": tuned}, comparisons=list(comparisons))
 
 
-def entry(value: float, spread: float | None = 0.02) -> dict[str, Any]:
-    bounds = (None, None) if spread is None else (value - spread, value + spread)
-    return {"value": value, "low": bounds[0], "high": bounds[1], "n": 100}
+def entry(value: float, spread: float | None = 0.02) -> Score:
+    return score(value) if spread is None else score(value, value - spread, value + spread)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +39,8 @@ def test_the_standing_follows_the_good_direction(metric: str, base: Any, tuned: 
 
 
 def test_a_tested_difference_overrules_overlapping_intervals() -> None:
-    comparison = {"metric": METRIC, "difference": 0.03, "low": 0.01, "high": 0.05}
-    row = score_rows(scores_of({METRIC: entry(0.50, 0.04)}, {METRIC: entry(0.53, 0.04)}, comparison))[0]
+    tested = comparison(METRIC, 0.03, 0.01, 0.05)
+    row = score_rows(scores_of({METRIC: entry(0.50, 0.04)}, {METRIC: entry(0.53, 0.04)}, tested))[0]
     assert (row.standing, row.low, row.high) == ("better", 0.01, 0.05)
 
 
@@ -52,9 +54,9 @@ def test_the_verdict_names_both_values_and_the_gain() -> None:
     assert said == "The tuned model beats the base model: exact match 84.5% against 61.0%, +23.5 points."
 
 
-@pytest.mark.parametrize("scores", [None, {}, {"arms": {}}, {"arms": {"base": {}}}])
-def test_without_scores_the_verdict_says_so(scores: dict[str, Any] | None) -> None:
-    assert verdict(scores) == "Not scored yet."
+@pytest.mark.parametrize("arms", [{}, {"base": {}}])
+def test_without_scores_the_verdict_says_so(arms: dict[str, dict[str, Score]]) -> None:
+    assert verdict(scores(arms=arms)) == "Not scored yet."
 
 
 def test_latency_alone_gives_no_verdict() -> None:
@@ -105,3 +107,8 @@ def test_numbers_are_grouped_and_what_is_none_is_a_dash() -> None:
 
 def test_flatten_gives_every_leaf_its_dotted_key() -> None:
     assert list(flatten({"gpu": {"name": "H200"}, "ids": [0, 1]})) == [("gpu.name", "H200"), ("ids", "0, 1")]
+
+
+def test_amounts_have_cents_or_two_digits() -> None:
+    written = [write_amount(value) for value in (1234.5, 0.104, 0.00114, 0, None)]
+    assert written == ["1,234.50", "0.10", "0.0011", "0.00", "–"]

@@ -10,19 +10,29 @@ from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import trainer.render
-from tests.unit.render.facts import GATES, SCORES, prediction, report_facts
+from tests.unit.render.facts import (
+    SCORES,
+    comparison,
+    data_report,
+    finding,
+    gate,
+    pack_report,
+    prediction,
+    report_facts,
+    score,
+    scores,
+)
 from tests.unit.render.test_data import REPORT
 from tests.unit.render.test_decide import arm, decision
-from trainer.render.answers import select_answers
-from trainer.render.data_page import render_data_page
-from trainer.render.decide import render_decide_page
-from trainer.render.page import page_script, prose, script_policy
-from trainer.render.report import StageFacts, render_report
+from trainer.render.data.page import render_data_page
+from trainer.render.decide.page import render_decide_page
+from trainer.render.html import page_script, prose, script_policy
+from trainer.render.report.answers import select_answers
+from trainer.render.report.page import StageFacts, render_report
 
 EVIL = (
     "</script><script>alert(1)</script><img src=x onerror=alert(1)>--><!--\"' onload=alert(1) "
@@ -72,24 +82,24 @@ def inspected(page: str) -> Inspector:
 def evil_report() -> str:
     lines = [prediction(EVIL, EVIL, base=EVIL, tuned="x"), prediction("j", '{"a": 1}', tuned='{"a": "</script>"}')]
     lines[0]["answers"]["tuned"]["reasons"] = {"exact_match": EVIL}
-    scores = {
-        **SCORES,
-        "primary": "exact_match",
-        "most_frequent_answer": {"text": EVIL, "exact_match": 0.99},
-        "comparisons": [{"metric": "exact_match", "sentence": EVIL}],
-        "slices": {EVIL: {EVIL: {"n": 1, "arms": {}}}},
-        "suites": {EVIL: {"n": 1, "arms": {"tuned": {EVIL: {"value": 0.5, "n": 1}}}}},
-    }
+    suite = {"must_pass": False, "n": 1, "metrics": {}, "arms": {"tuned": {EVIL: score(0.5)}}, "comparisons": []}
+    measured = scores(
+        arms=SCORES["arms"],
+        most_frequent_answer={"text": EVIL, "exact_match": 0.99},
+        comparisons=[comparison("exact_match", 0.2, 0.1, 0.3, sentence=EVIL)],
+        slices={EVIL: {EVIL: {"n": 1, "arms": {}}}},
+        suites={EVIL: suite},
+    )
     facts = replace(
         report_facts(),
         name=EVIL,
-        scores=scores,
+        scores=measured,
         answers=select_answers(lines),
-        gates=[{**GATES[0], "sentence": EVIL, "passed": False}],
+        gates=[gate("fail", EVIL)],
         env={EVIL: EVIL},
         recipe={EVIL: EVIL},
-        stages=[StageFacts(EVIL, "done", 1.0, {EVIL: EVIL})],  # type: ignore[arg-type]
-        data_report={"rejected": {EVIL: 3}, "formats": {EVIL: 3}, "stats": {"classes": {EVIL: 3}}},
+        stages=[StageFacts(EVIL, 1.0, {EVIL: EVIL})],
+        data_report=data_report(rejected={EVIL: 3}, formats={"x": {EVIL: 3}}, stats={"classes": {EVIL: 3}}),
         decision=decision(headline=EVIL, because=[EVIL]),
     )
     return render_report(facts)
@@ -155,31 +165,24 @@ def test_code_of_our_sentences_is_marked_and_nothing_else_is() -> None:
 
 
 def test_no_sentence_of_a_report_shows_its_backticks() -> None:
-    finding = {"rule": "S1", "severity": "warning", "title": "`x` is", "detail": "see `y`", "count": 1, "fix": "`z`"}
-    facts = replace(report_facts(), pack_report={"lint": [finding]}, gates=[{"passed": True, "sentence": "`m` is"}])
+    marked = finding(title="`x` is", detail="see `y`", fix="`z`")
+    facts = replace(report_facts(), pack_report=pack_report(lint=[marked]), gates=[gate("pass", "`m` is")])
     body = render_report(facts).split("<main>")[1].split("<script>")[0]
     assert "`" not in body and "<code>z</code>" in body
 
 
 def test_a_note_needs_no_fix() -> None:
-    findings = [
-        {"rule": "B003", "severity": "info", "title": "a note", "count": 0, "fix": "nothing to do"},
-        {"rule": "F001", "severity": "error", "title": "an error", "count": 1, "fix": None},
-    ]
-    page = render_report(replace(report_facts(), pack_report={"lint": findings}))
+    findings = [finding(severity="info", fix="nothing to do"), finding(severity="error", fix="")]
+    page = render_report(replace(report_facts(), pack_report=pack_report(lint=findings)))
     assert "Fix:" not in page and "nothing to do" not in page
 
 
 def test_one_of_a_thing_is_singular() -> None:
-    report: dict[str, Any] = {
-        "rows_read": 1,
-        "rows_train": 1,
-        "clean": {"encoding": {"count": 1, "samples": []}},
-        "lint": [],
-    }
+    cleaned = {"encoding": {"count": 1, "strings": 1, "samples": []}}
+    report = data_report(rows_read=1, rows_train=1, clean=cleaned)
     page = render_data_page(report, None, name="x", trainer_version="0")
-    scores = {"arms": {arm: {"exact_match": {"value": 1.0, "n": 1}} for arm in ("base", "tuned")}}
-    facts = replace(report_facts(), scores=scores, answers=select_answers([prediction("p", "a", tuned="a")]))
+    measured = scores(arms={arm: {"exact_match": score(1.0, n=1)} for arm in ("base", "tuned")})
+    facts = replace(report_facts(), scores=measured, answers=select_answers([prediction("p", "a", tuned="a")]))
     for text in (
         page,
         render_report(facts),

@@ -9,9 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.unit.render.facts import prediction, report_facts
-from trainer.render.answers import select_answers
-from trainer.render.report import ReportFacts, StageFacts, render_report
+from tests.unit.render.facts import (
+    data_report,
+    finding,
+    gate,
+    logged,
+    pack_report,
+    prediction,
+    proof,
+    report_facts,
+    score,
+    scores,
+)
+from trainer.render.report.answers import select_answers
+from trainer.render.report.page import ReportFacts, StageFacts, render_report
 
 EMPTY = ReportFacts(name="empty", trainer_version="0.1.0", recipe={})
 SECTIONS = ("scores", "broken", "answers", "loss", "time", "data", "tokens", "export", "recipe", "environment")
@@ -88,9 +99,8 @@ def test_any_one_part_may_be_missing(missing: dict[str, Any]) -> None:
 
 
 def test_findings_about_tokens_stand_beside_their_counts() -> None:
-    finding = {"rule": "T002", "severity": "warning", "title": "few steps", "count": 3, "share": None, "rows": []}
-    finding |= {"detail": "3 of <8>", "fix": "more epochs"}
-    page = render_report(replace(report_facts(), pack_report={"rows": 8, "lint": [finding]}))
+    few_steps = finding(rule="T002", title="few steps", count=3, detail="3 of <8>", fix="more epochs")
+    page = render_report(replace(report_facts(), pack_report=pack_report(lint=[few_steps])))
     tokens = page[page.index('<section id="tokens">') : page.index('<section id="export">')]
     assert "T002" in tokens and "3 of &lt;8&gt;" in tokens and "more epochs" in tokens
 
@@ -99,8 +109,8 @@ def test_what_a_model_answers_is_escaped() -> None:
     evil = '<script>alert(1)</script><img src="x" onerror=alert(1)>'
     answers = select_answers([prediction(evil, evil, base=evil, tuned=evil)])
     facts = replace(report_facts(), name=evil, answers=answers, env={evil: evil})
-    facts = replace(facts, gates=[{"passed": False, "sentence": evil}])
-    page = render_report(replace(facts, data_report={"rejected": {evil: 3}}, stages=[StageFacts(evil, "done", 1.0)]))
+    facts = replace(facts, gates=[gate("fail", evil)], data_report=data_report(rejected={evil: 3}))
+    page = render_report(replace(facts, stages=[StageFacts(evil, 1.0)]))
     assert "img" not in parse(page).tags and page.count("<script") == 1
     assert "&lt;script&gt;alert(1)" in page
 
@@ -116,14 +126,15 @@ def test_answers_are_marked_by_words() -> None:
 
 
 def test_numbers_that_are_not_finite_never_reach_the_page() -> None:
-    metrics = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": math.inf}, {"step": 3, "validation_loss": math.nan}]
-    bad = {"value": math.nan, "low": math.nan, "high": math.inf, "n": math.nan}
+    metrics = [logged(1, loss=math.nan), logged(2, loss=math.inf), logged(3, validation_loss=math.nan)]
+    bad = score(math.nan, math.nan, math.inf)
+    half = score(0.5, math.nan, math.inf)
     facts = replace(
         report_facts(),
         metrics=metrics,
-        scores={"arms": {"base": {"loss": bad}, "tuned": {"loss": bad, "exact_match": {**bad, "value": 0.5}}}},
-        verify={"merged": {"passed": False, "mean_kl": math.nan, "max_kl": math.inf}},
-        stages=[StageFacts("train", "done", math.nan, {"final_loss": math.nan})],
+        scores=scores(arms={"base": {"loss": bad}, "tuned": {"loss": bad, "exact_match": half}}),
+        verify={"merged": proof(passed=False, mean_kl=math.nan, max_kl=math.inf)},
+        stages=[StageFacts("train", math.nan, {"final_loss": math.nan})],
     )
     body = re.sub(r"<[^>]*>", " ", render_report(facts).split("</style>")[1].split("<script>")[0])
     assert not re.search(r"\b(nan|inf|None)\b", body)
@@ -131,14 +142,13 @@ def test_numbers_that_are_not_finite_never_reach_the_page() -> None:
 
 
 def test_a_run_of_one_step_has_a_curve() -> None:
-    assert "data-chart" in render_report(replace(report_facts(), metrics=[{"step": 1, "loss": 0.7}]))
+    assert "data-chart" in render_report(replace(report_facts(), metrics=[logged(1, loss=0.7)]))
 
 
 def test_what_is_logged_is_drawn_and_stands_in_a_table() -> None:
-    line = {"step": 1, "loss": 0.7, "grad_norm": 1.5, "learning_rate": 2e-4, "tokens_per_s": 812.0}
-    page = render_report(
-        replace(report_facts(), metrics=[line, {**line, "step": 2}, {"step": 2, "validation_loss": 0.5}])
-    )
+    values = {"loss": 0.7, "grad_norm": 1.5, "learning_rate": 2e-4, "tokens_per_s": 812.0}
+    metrics = [logged(1, **values), logged(2, **values), logged(2, validation_loss=0.5)]
+    page = render_report(replace(report_facts(), metrics=metrics))
     training = page[page.index('<section id="loss">') : page.index('<section id="time">')]
     for title in ("loss", "gradient norm", "learning rate", "tokens per second"):
         assert f'aria-label="{title} over optimizer step"' in training and f'<th scope="col">{title}</th>' in training
@@ -152,9 +162,9 @@ def test_the_contents_name_every_section() -> None:
 
 
 def test_a_resumed_step_is_drawn_once() -> None:
-    metrics = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    metrics = [logged(1, loss=2.0), logged(2, loss=1.0)]
     once = render_report(replace(report_facts(), metrics=metrics))
-    assert render_report(replace(report_facts(), metrics=[{"step": 2, "loss": 9.0}, *metrics])) == once
+    assert render_report(replace(report_facts(), metrics=[logged(2, loss=9.0), *metrics])) == once
 
 
 def test_failed_gates_stand_under_the_headline() -> None:

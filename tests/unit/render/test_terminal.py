@@ -4,8 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from tests.unit.render.facts import SCORES
-from trainer.render.terminal import scores_table
+from tests.unit.render.facts import SCORES, scores
+from trainer.render.scores.terminal import scores_table
 
 
 def written(thing: object, *, colour: bool = False) -> str:
@@ -30,4 +30,4 @@ def test_intervals_are_dim() -> None:
 
 
 def test_a_table_without_scores_is_only_its_head() -> None:
-    assert len(written(scores_table({})).splitlines()) == 1
+    assert len(written(scores_table(scores())).splitlines()) == 1

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from trainer.render.junit import render_junit
-from trainer.render.markdown import render_markdown
+from trainer.render.scores.junit import render_junit
+from trainer.render.scores.summary import render_markdown
 from trainer.scoring.generation.likelihood import row_scores
 from trainer.scoring.question import Answer, Question
 from trainer.scoring.questions.heldout import HeldOut

@@ -1,16 +1,18 @@
-"""Compares answers that are JSON or tool calls with what was expected, field by field."""
+"""Compare answers that are JSON or tool calls with what was expected, field by field."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 MAX_FIELDS = 40
 MAX_VALUE = 300
 """Characters of one field."""
-Place = tuple[str | int, ...]
+MAX_DEPTH = 20
+Path = tuple[str | int, ...]
+"""Keys and indices down to a field."""
 Standing = Literal["same", "differs", "missing", "extra"]
 _MISSING = object()
 
@@ -48,9 +50,9 @@ class FieldTable:
         """Say in what an arm differs: `total: 31 instead of 30`; empty where it does not or cannot be read."""
         if arm not in self.arms:
             return ""
-        place = self.arms.index(arm)
-        lines = [line for line in self.lines if line.cells[place].standing != "same"]
-        parts = [_in_words(line, line.cells[place]) for line in lines[:limit]]
+        column = self.arms.index(arm)
+        lines = [line for line in self.lines if line.cells[column].standing != "same"]
+        parts = [_in_words(line, line.cells[column]) for line in lines[:limit]]
         return "; ".join(parts) + (f"; and {len(lines) - limit} more" if len(lines) > limit else "")
 
 
@@ -67,25 +69,30 @@ def _in_words(line: FieldLine, cell: Cell) -> str:
             assert_never(cell.standing)
 
 
-def field_table(expected: Any, answers: Mapping[str, Any]) -> FieldTable | None:
+def field_table(expected: object, answers: Mapping[str, object]) -> FieldTable | None:
     """Line up the fields of structured answers.
 
     Args:
-        expected: A JSON value, or a list of calls {"name", "arguments"}.
+        expected: A JSON value.
         answers: The same by arm; None for an answer that could not be read.
 
     Returns:
         None where there is nothing to compare: a plain value, or no arm that could be read.
+
+    Example:
+        >>> table = field_table({"total": 30, "paid": True}, {"tuned": {"total": 31, "paid": True}})
+        >>> table.wrong("tuned"), table.num_same
+        ('total: 31 instead of 30', 1)
     """
     if not isinstance(expected, dict | list) or not any(value is not None for value in answers.values()):
         return None
-    wanted = dict(_leaves(expected))
-    read = {arm: dict(_leaves(value)) for arm, value in answers.items() if value is not None}
-    places = list(dict.fromkeys([*wanted, *(place for leaves in read.values() for place in leaves)]))
-    lines = [_line(place, wanted, list(read.values())) for place in places]
+    right = dict(_leaves(expected))
+    leaves = {arm: dict(_leaves(value)) for arm, value in answers.items() if value is not None}
+    paths = dict.fromkeys([*right, *(path for fields in leaves.values() for path in fields)])
+    lines = [_line(path, right, list(leaves.values())) for path in paths]
     different = [line for line in lines if any(cell.standing != "same" for cell in line.cells)]
     return FieldTable(
-        arms=list(read),
+        arms=list(leaves),
         lines=different[:MAX_FIELDS],
         num_same=len(lines) - len(different),
         num_left_out=max(len(different) - MAX_FIELDS, 0),
@@ -93,51 +100,56 @@ def field_table(expected: Any, answers: Mapping[str, Any]) -> FieldTable | None:
     )
 
 
-def structured(text: str) -> Any:
+def structured(text: str) -> object:
     """Return a text as the JSON object or list that it is; None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict | list) else None
 
 
-def _leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Yield the place and the value of each field; an empty list or object is a value of its own."""
-    if isinstance(value, dict) and value and len(place) < 20:
+def _leaves(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
+    """Yield the path and the value of each field; an empty list or object is a value of its own."""
+    if isinstance(value, dict) and value and len(path) < MAX_DEPTH:
         for key, item in value.items():
-            yield from _leaves(item, (*place, str(key)))
-    elif isinstance(value, list) and value and len(place) < 20:
+            yield from _leaves(item, (*path, str(key)))
+    elif isinstance(value, list) and value and len(path) < MAX_DEPTH:
         for index, item in enumerate(value):
-            yield from _leaves(item, (*place, index))
+            yield from _leaves(item, (*path, index))
     else:
-        yield place, value
+        yield path, value
 
 
-def _line(place: Place, wanted: Mapping[Place, Any], read: Sequence[Mapping[Place, Any]]) -> FieldLine:
-    right = wanted.get(place, _MISSING)
-    return FieldLine(_name(place), _text(right), [_cell(right, leaves.get(place, _MISSING)) for leaves in read])
+def _line(path: Path, right: Mapping[Path, object], leaves: Sequence[Mapping[Path, object]]) -> FieldLine:
+    expected = right.get(path, _MISSING)
+    cells = [_cell(expected, fields.get(path, _MISSING)) for fields in leaves]
+    return FieldLine(_write_path(path), _write_value(expected), cells)
 
 
-def _cell(right: Any, value: Any) -> Cell:
+def _cell(expected: object, value: object) -> Cell:
     if value is _MISSING:
-        return Cell("missing", "missing") if right is not _MISSING else Cell("", "same")
-    if right is _MISSING:
-        return Cell(_text(value), "extra")
-    return Cell(_text(value), "same" if _equal(right, value) else "differs")
+        return Cell("missing", "missing") if expected is not _MISSING else Cell("", "same")
+    if expected is _MISSING:
+        return Cell(_write_value(value), "extra")
+    return Cell(_write_value(value), "same" if _equal(expected, value) else "differs")
 
 
-def _equal(left: Any, right: Any) -> bool:
+def _equal(left: object, right: object) -> bool:
     """Compare as JSON: 1 is 1.0, and neither is true."""
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
-def _name(place: Place) -> str:
-    """Write a place: `items[2].code`; a key that holds a dot or a bracket stands in quotes, as it is no path."""
+def _write_path(path: Path) -> str:
+    """Write a path; a key that holds a dot or a bracket stands in quotes.
+
+    Example:
+        >>> _write_path(("items", 2, "code")), _write_path(("a.b",))
+        ('items[2].code', '"a.b"')
+    """
     parts = []
-    for part in place:
+    for part in path:
         if isinstance(part, int):
             parts.append(f"[{part}]")
         else:
@@ -146,7 +158,7 @@ def _name(place: Place) -> str:
     return "".join(parts) or "(all)"
 
 
-def _text(value: Any) -> str:
+def _write_value(value: object) -> str:
     if value is _MISSING:
         return ""
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

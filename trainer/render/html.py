@@ -1,4 +1,4 @@
-"""Holds what every HTML page shares: the templates, the script with its policy, and how hostile text is shown."""
+"""Set up HTML pages: templates, the one script with its policy, and the escaping of hostile text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from trainer.render.format import count_of, write_duration, write_number
 from trainer.render.metrics import write_difference, write_interval, write_value
+from trainer.render.numbers import count_of, write_duration, write_number
 
 _CODE = re.compile("`([^`\n]+)`")
 # Characters that turn the direction of what follows: a text with them reads as another text than it is.
@@ -31,11 +31,18 @@ def page_environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.globals.update(
-        duration=write_duration, number=write_number, value=write_value, interval=write_interval, gain=write_difference
-    )
     environment.filters["prose"] = prose
-    environment.globals.update(count_of=count_of, script=page_script, policy=script_policy, chart_style=chart_style)
+    environment.globals.update(
+        duration=write_duration,
+        number=write_number,
+        count_of=count_of,
+        value=write_value,
+        interval=write_interval,
+        gain=write_difference,
+        script=page_script,
+        policy=script_policy,
+        chart_style=chart_style,
+    )
     return environment
 
 
@@ -72,8 +79,8 @@ def _finalize(value: object) -> object:
     """Write out what would turn the direction of a text."""
     if not isinstance(value, str):
         return value
-    shown = _TURNING.sub(lambda match: f"\u27e8U+{ord(match[0]):04X}\u27e9", value)
-    return Markup(shown) if isinstance(value, Markup) else shown
+    visible = _TURNING.sub(lambda match: f"\u27e8U+{ord(match[0]):04X}\u27e9", value)
+    return Markup(visible) if isinstance(value, Markup) else visible
 
 
 def _static(name: str) -> str:

@@ -1,0 +1,1 @@
+"""The decision page and its table for the terminal, from decide/decision.json."""

@@ -1,0 +1,1 @@
+"""Tables and sentences about eval/scores.json and eval/gates.json."""
