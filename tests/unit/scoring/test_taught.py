@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trainer.render.scores.junit import render_junit
+from trainer.render.scores.rows import NO_SCORES
 from trainer.render.scores.summary import render_markdown
 from trainer.scoring.generation.likelihood import row_scores
 from trainer.scoring.question import Answer, Question
@@ -44,8 +45,7 @@ def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> 
     assert trained.endswith("'<think></think>right 0<end>'") and answered.endswith("'wrong'")
     assert graded.endswith("'wrong'") and against.endswith("'right 0'")
     assert 'failures="1"' in render_junit([entry], name="run")
-    scores: dict[str, Any] = {"primary": "exact_match", "arms": {}, "comparisons": [], "heldout_rows": NUM}
-    assert "0 of 1 gates passed" in render_markdown(scores, [entry], name="run")
+    assert "0 of 1 gates passed" in render_markdown(NO_SCORES, [entry], name="run")
 
 
 @pytest.mark.parametrize(
