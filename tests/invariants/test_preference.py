@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.rendering import PairTokens
 from tests.stores import pair_store
 from trainer.engine.prepare import Engine, prepare
 from trainer.methods.losses import Totals, loss_of, rewards
@@ -20,7 +21,6 @@ from trainer.methods.reference_log_probs import reference_log_probs
 from trainer.methods.shapes.pair import PairCollator, PairDataset, pair_scores
 from trainer.recipe.method import CpoMethod, DpoLoss, DpoMethod, OrpoMethod, PairedMethod, SimpoMethod
 from trainer.recipe.model import LoraAdapter
-from trainer.tokens.chat import PairTokens
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from tests.rendering import MaskedTokens, PairTokens, Renderer
 from trainer.errors import DataError, HardwareError
 from trainer.recipe import load_recipe
 from trainer.rundir import RunFolder, StageContext, StageRecord
 from trainer.stages import pack as stage
-from trainer.tokens.chat import MaskedTokens, PairTokens, Renderer
 from trainer.tokens.pack import PackPlan
 from trainer.tokens.repeat import repeated
 from trainer.tokens.splits import first_row

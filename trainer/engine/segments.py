@@ -25,7 +25,7 @@ The rejected answer attends to the prompt as if it followed directly, so the pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -101,23 +101,15 @@ class Segments:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Segments:
         """Return the segments with their tensors on a device."""
-        index = self.key_index
-        return Segments(
-            self.spans,
-            self.starts_q.to(device, non_blocking=non_blocking),
-            self.starts_k.to(device, non_blocking=non_blocking),
-            None if index is None else index.to(device, non_blocking=non_blocking),
-        )
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Segments:
         """Return the segments in page-locked memory."""
-        index = self.key_index
-        return Segments(
-            self.spans,
-            self.starts_q.pin_memory(),
-            self.starts_k.pin_memory(),
-            None if index is None else index.pin_memory(),
-        )
+        return self._mapped(torch.Tensor.pin_memory)
+
+    def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Segments:
+        index = None if self.key_index is None else function(self.key_index)
+        return Segments(self.spans, function(self.starts_q), function(self.starts_k), index)
 
     def mask(self, span: Segment, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """Return the additive mask of a segment, (queries, keys), with type and device of `like`."""

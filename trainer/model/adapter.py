@@ -84,9 +84,7 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     # before PEFT wraps them
-    names = sorted(
-        {name.rsplit(".", 1)[-1] for name, child in model.named_modules() if isinstance(child, torch.nn.Linear)}
-    )
+    names = sorted({name.rsplit(".", 1)[-1] for name, _ in _linear_layers(model)})
     try:
         return get_peft_model(model, config)
     except ValueError as error:
@@ -110,9 +108,7 @@ def coverage(model: torch.nn.Module) -> Coverage:
     adapted = [module for module in model.modules() if hasattr(module, "lora_A") and len(module.lora_A) > 0]
     # stacked experts, for example: adapted, but no linear layers of torch
     not_linear = sum(not isinstance(getattr(module, "base_layer", module), torch.nn.Linear) for module in adapted)
-    linear = not_linear + sum(
-        isinstance(module, torch.nn.Linear) for name, module in model.named_modules() if "lora_" not in name
-    )
+    linear = not_linear + sum("lora_" not in name for name, _ in _linear_layers(model))
     parameters = list(model.parameters())
     return Coverage(
         adapted_modules=len(adapted),

@@ -11,7 +11,6 @@ with that turn. The first text must be a prefix of the second: templates that re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Literal
 
@@ -19,7 +18,7 @@ from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
 from trainer.tokens.content import ContentGuard, guard_of, unguarded
 from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
-from trainer.tokens.encode import Rendered, RenderedPair, encode, encode_pairs, encode_rows, location
+from trainer.tokens.encode import Rendered, RenderedPair, encode, location
 from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitted, has_calls
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
@@ -30,23 +29,6 @@ LossOn = Literal["assistant", "last_turn", "completion", "all"]
 
 MESSAGE_CHARACTERS = 20
 """Characters of a turn in a message."""
-
-
-@dataclass
-class MaskedTokens:
-    """Ids of one row with their loss mask (1: trained)."""
-
-    ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-
-
-@dataclass
-class PairTokens:
-    """Ids of one preference row; both answers follow the same prompt."""
-
-    prompt: list[int]
-    chosen: list[int]
-    rejected: list[int]
 
 
 class Renderer:
@@ -244,24 +226,7 @@ class Renderer:
         stop = len(text) - len(end) if text.endswith(end) and len(text) >= start + len(end) else len(text)
         return text[:start] + self.guard.text(text[start:stop]) + text[stop:]
 
-    # Tokens of one row
-
-    def tokens(self, row: Record) -> MaskedTokens:
-        """Return ids and mask of one supervised row.
-
-        Raises:
-            DataError: It cannot be rendered, or has no trained token.
-        """
-        [(ids, mask)] = encode_rows(self.tokenizer, [self.render(row)])
-        return MaskedTokens(ids.tolist(), mask.tolist())
-
-    def pair(self, row: Record) -> PairTokens:
-        """Return prompt, chosen and rejected ids of one preference row.
-
-        Raises:
-            DataError: It cannot be rendered, or an answer has no tokens.
-        """
-        return PairTokens(*(ids.tolist() for ids, _ in encode_pairs(self.tokenizer, [self.render_pair(row)])))
+    # Token ids
 
     def prompt_ids(self, row: Record) -> list[int]:
         """Return the ids of the prompt of the last answer, as in serving."""

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from tests.rendering import MaskedTokens, PairTokens, Renderer
 from tests.unit.tokens import templates
 from tests.unit.tokens.test_chat import ONE_TURN, PAIRS, TWO_TURNS, WITH_TOOLS, assistant, user, with_template
 from trainer.errors import DataError
 from trainer.tokens import batch
 from trainer.tokens.batch import tokenize_file
-from trainer.tokens.chat import LossOn, MaskedTokens, PairTokens, Renderer
+from trainer.tokens.chat import LossOn
 from trainer.tokens.encode import Rendered, encode_rows
 from trainer.tokens.store import StoredShape, TokenStore
 

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
+from tests.rendering import Renderer
 from tests.unit.tokens.test_chat import END, assistant, call, user, with_ends, with_template
 from trainer.errors import DataError
-from trainer.tokens.chat import LossOn, Renderer
+from trainer.tokens.chat import LossOn
 
 SPACE_BEFORE_ANSWER = (  # its prompts end in a space, which ' the' takes with it
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\nA: "

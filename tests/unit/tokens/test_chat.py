@@ -11,9 +11,10 @@ import pytest
 from tokenizers import AddedToken
 
 from tests import tiny
+from tests.rendering import MaskedTokens, Renderer
 from tests.unit.tokens import templates
 from trainer.errors import DataError
-from trainer.tokens.chat import LossOn, MaskedTokens, Renderer
+from trainer.tokens.chat import LossOn
 
 END = "<|im_end|>"
 

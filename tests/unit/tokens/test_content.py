@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from tests import tiny
+from tests.rendering import Renderer
 from trainer.data.lint.findings.tokens import quote_findings
 from trainer.errors import DataError
-from trainer.tokens.chat import LossOn, Renderer
+from trainer.tokens.chat import LossOn
 from trainer.tokens.content import GUARD, ContentGuard, unguarded, without_guards
 from trainer.tokens.quotes import quotes_of
 from trainer.tokens.reasoning import ReasonedAnswer, split_tokens

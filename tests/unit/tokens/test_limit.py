@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rendering import MaskedTokens, PairTokens
 from tests.stores import pair_store, row_store
-from trainer.tokens.chat import MaskedTokens, PairTokens
 from trainer.tokens.limit import write_shortened
 from trainer.tokens.store import TokenStore
 

@@ -182,6 +182,7 @@ class Predictor:
         setting = self.recipe.train.optimizer_in_backward
         return setting is not False and not obstacles(self.recipe, processes=self.processes, accumulation=accumulation)
 
+    @cached_property
     def gradients(self) -> int:
         """Return the bytes of the gradients of all trained weights."""
         return sum(self.trained()) * self.kinds.adapter
@@ -303,9 +304,9 @@ class Predictor:
             is_lean: See `work`.
         """
         stays, within = self._stays, self.steps_in_backward(accumulation)
-        buckets = self._gradients if self.processes > 1 else 0
+        buckets = self.gradients if self.processes > 1 else 0
         passes = max(self._passes(levels, batch, accumulation=accumulation, is_lean=is_lean), key=_sum)
-        update = {"gradients": self._gradients, "activations": 0, "head": 0, "work": self._update}
+        update = {"gradients": self.gradients, "activations": 0, "head": 0, "work": self.update}
         update = dict.fromkeys(update, 0) if within else update
         parts = stays | max(passes, update, key=_sum)
         parts["gradients"] += buckets
@@ -322,7 +323,7 @@ class Predictor:
         self, levels: Sequence[Level], batch: MicroBatch, *, accumulation: int, is_lean: bool
     ) -> Iterator[dict[str, int]]:
         """Yield the parts at the end of the forward pass, and in the first and last layer of each level backward."""
-        early, freed = self._gradients if accumulation > 1 else 0, None
+        early, freed = self.gradients if accumulation > 1 else 0, None
         if self.steps_in_backward(accumulation):
             freed = self.freed_gradients(batch)
         last_norm = FLOAT32 * (self.outline.hidden + 1) * batch.tokens
@@ -338,16 +339,17 @@ class Predictor:
                 below = levels[:number]
                 num_copied = sum(lower not in WHOLE for lower in below) + (level in WHOLE)
                 yield {
-                    "gradients": early or freed or self._gradients * (len(levels) - number) // len(levels),
+                    "gradients": early or freed or self.gradients * (len(levels) - number) // len(levels),
                     "activations": self.activations(below, batch) + self.again(level, batch, is_lean=is_lean),
                     "head": 0,
                     "work": self.work(level, batch, is_lean=is_lean) + self.copies(num_copied),
                 }
         if self.adapter is None:  # the embedding comes last, and a tied one adds up the gradients of its two uses
             tied = 2 * self.outline.table * self.kinds.adapter if self.outline.is_tied else 0
-            gradients = self._gradients + tied if freed is None else freed
+            gradients = self.gradients + tied if freed is None else freed
             yield {"gradients": gradients, "activations": 0, "head": 0, "work": 0}
 
+    @cached_property
     def update(self) -> int:
         """Return the bytes of the update's own tensors: the square roots of all second moments at once."""
         if self._step_work():
@@ -363,14 +365,6 @@ class Predictor:
             "adapters": sum(self.trained()) * self.kinds.adapter if self.adapter else 0,
             "optimizer": self.optimizer(),
         }
-
-    @cached_property
-    def _gradients(self) -> int:
-        return self.gradients()
-
-    @cached_property
-    def _update(self) -> int:
-        return self.update()
 
     @cached_property
     def _kept_bytes(self) -> dict[Level, int]:

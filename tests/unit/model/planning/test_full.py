@@ -136,7 +136,7 @@ def test_gradients_take_what_is_predicted(is_tied: bool, within: bool) -> None:
     outline, batch = Outline.of(model.config.to_dict()), MicroBatch(4, 4)
     predictor = Predictor(outline, recipe("bfloat16", **train), is_cuda=False)
     tied = 2 * BFLOAT16 * outline.table if is_tied else 0
-    predicted = predictor.freed_gradients(batch) if within else predictor.gradients() + tied
+    predicted = predictor.freed_gradients(batch) if within else predictor.gradients + tied
     rest = predictor.activations(("none",) * 2, batch) + predictor.head(batch)
     rest += predictor.work("none", batch, is_lean=False)
     found = predictor.predict(("none",) * 2, batch, accumulation=1)
@@ -152,7 +152,7 @@ def test_freed_gradients_are_a_small_part() -> None:
     settings = {"optim": "adamw_8bit", "global_batch_size": 2}
     predictor = Predictor(outline, recipe("bfloat16", **settings, **WHOLE), is_cuda=True)
     table = 2 * 128_256 * 4096
-    assert predictor.gradients() == 2 * 8_030_261_248 and predictor.freed_gradients(batch) == 2 * table
+    assert predictor.gradients == 2 * 8_030_261_248 and predictor.freed_gradients(batch) == 2 * table
 
 
 def test_auto_frees_gradients_in_plans_with_one_micro_batch_a_step() -> None:

@@ -94,7 +94,7 @@ def test_adapter_gradients_and_optimizer_states_are_counted_to_the_byte(family: 
     predictor = Predictor(Outline.of(model.config.to_dict()), recipe(adapter={"kind": "lora", "r": 8}), is_cuda=False)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     memory = predictor.predict(("none", "none"), MicroBatch(10, 5))
-    assert memory.adapters == memory.gradients == predictor.gradients() == sum(weight.nbytes for weight in trained)
+    assert memory.adapters == memory.gradients == predictor.gradients == sum(weight.nbytes for weight in trained)
     optimizer = torch.optim.AdamW(trained)
     for weight in trained:
         weight.grad = torch.zeros_like(weight)
@@ -290,9 +290,7 @@ def test_every_process_has_buckets_for_gradients() -> None:
     start = recipe(adapter={"kind": "none"}, model={"dtype": "bfloat16"})
     alone, among = (Predictor(Outline.of(EIGHT), start, is_cuda=True, processes=number) for number in (1, 4))
     levels, batch = ("full",) * 32, MicroBatch(1024, 1024)
-    assert (
-        among.predict(levels, batch).peak - alone.predict(levels, batch).peak == alone.gradients() == 2 * 8_030_261_248
-    )
+    assert among.predict(levels, batch).peak - alone.predict(levels, batch).peak == alone.gradients == 2 * 8_030_261_248
 
 
 @pytest.mark.parametrize(

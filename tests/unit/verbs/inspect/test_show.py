@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tests import tiny
-from trainer.tokens.chat import Renderer
+from tests.rendering import Renderer
 from trainer.verbs.inspect.rows import is_position
 from trainer.verbs.inspect.show import readable, row_text, show_beside, show_record, show_spans
 from trainer.verbs.inspect.tokens import decode_spans
