@@ -1,1 +1,1 @@
-"""Losses and the training process. The only door to trl."""
+"""Losses and the training process; no training goes through TRL."""

@@ -1,4 +1,4 @@
-"""Base models and adapters: where they are, loading, merging. The only door to bitsandbytes."""
+"""Base models and adapters: where they are, loading, merging. Silences the advice of bitsandbytes."""
 
 import logging
 

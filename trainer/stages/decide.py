@@ -1,6 +1,6 @@
 """Run `trainer decide`: compare prompting with tuning, from the results of eval and the prices of the recipe.
 
-Asks no model. Writes `verdict.json`, `index.html`, and `providers/*.jsonl` for the services that the recipe names.
+Asks no model. Writes `decision.json`, `index.html`, and `providers/*.jsonl` for the services that the recipe names.
 """
 
 from __future__ import annotations
