@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILES = ("model.onnx", "tokenizer.json", "config.json")
 
 
-class Input(Protocol):
+class GraphInput(Protocol):
     """An input of an ONNX graph."""
 
     name: str
@@ -32,7 +32,7 @@ class Session(Protocol):
 
     def run(self, output_names: None, feeds: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]: ...
 
-    def get_inputs(self) -> list[Input]: ...
+    def get_inputs(self) -> list[GraphInput]: ...
 
 
 class _Loaded(NamedTuple):

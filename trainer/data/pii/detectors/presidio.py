@@ -20,7 +20,7 @@ class Result(Protocol):
     entity_type: str
 
 
-class Engine(Protocol):
+class AnalyzerEngine(Protocol):
     """The part of `presidio_analyzer.AnalyzerEngine` in use here."""
 
     def analyze(
@@ -49,7 +49,7 @@ class PresidioDetector:
         return [Match(result.start, result.end, f"presidio:{result.entity_type}") for result in results]
 
     @cached_property
-    def _engine(self) -> Engine:
+    def _engine(self) -> AnalyzerEngine:
         """Build Presidio's engine with the language engine of the recipe.
 
         Raises:
@@ -67,7 +67,7 @@ class PresidioDetector:
         # By default Presidio's rule for e-mails downloads the list of public suffixes; the packaged one is enough.
         setattr(tldextract, "TLD_EXTRACTOR", tldextract.TLDExtract(suffix_list_urls=()))  # noqa: B010
         nlp = nlp_engine.NlpEngineProvider(**self._configuration()).create_engine()
-        engine: Engine = analyzer.AnalyzerEngine(nlp_engine=nlp, supported_languages=[self._section.language])
+        engine: AnalyzerEngine = analyzer.AnalyzerEngine(nlp_engine=nlp, supported_languages=[self._section.language])
         return engine
 
     def _configuration(self) -> dict[str, object]:
