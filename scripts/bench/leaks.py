@@ -1,10 +1,10 @@
-"""Recall of secrets by kind, false alarms and speed, beside the libraries that are installed.
+"""Measure recall of secrets by kind, false alarms and speed, beside installed libraries.
 
     python -m scripts.bench.leaks                     # ours
     pip install detect-secrets credsweeper              # in an environment of their own
     python -m scripts.bench.leaks --engine detect-secrets
 
-A value counts as found when all of its characters are covered. A library that tells no position is asked for the value.
+A value counts as found if all of its characters are covered. Libraries without positions are compared by value.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from collections.abc import Callable, Iterator
 from tests.unit.data.pii.secret_kinds import FIXED, INNOCENT, NAMED, TEXTS
 
 Covers = Callable[[str, str], bool]
-"""Text and value in; whether the whole value is found."""
+"""Function from text and value to whether the whole value is found."""
+Engine = tuple[Covers, Callable[[str], bool]]
+"""How it covers a value, and whether it flags a text."""
 DRAWS = 24
 
 
-def ours() -> tuple[Covers, Callable[[str], bool]]:
+def ours() -> Engine:
     from trainer.data.pii.find import families, find_all
     from trainer.data.pii.types import SECRETS
 
     rules = families(("US", "GB", "DE"))
 
     def spans(text: str) -> list[tuple[int, int]]:
-        return [match[:2] for match in find_all(text, rules) if match.type in SECRETS]
+        return [(match.start, match.end) for match in find_all(text, rules) if match.type in SECRETS]
 
     def covers(text: str, value: str) -> bool:
         start = text.index(value)
@@ -38,7 +40,7 @@ def ours() -> tuple[Covers, Callable[[str], bool]]:
 
 
 def lead(value: str) -> int:
-    """Return the length of what is a name and no secret at the start of a value: `AccountName=...;AccountKey=`."""
+    """Return the length of the name before the secret in a value: `AccountName=...;AccountKey=`."""
     if value.startswith(("AccountName", "SharedAccessKey", "sv=")):
         return max(
             value.rfind(mark) + len(mark) for mark in ("AccountKey=", "SharedAccessKey=", "sig=") if mark in value
@@ -46,38 +48,37 @@ def lead(value: str) -> int:
     return value.index("//") + 2 if value.startswith("https://") else 0
 
 
-def detect_secrets() -> tuple[Covers, Callable[[str], bool]]:
+def by_values(values: Callable[[str], set[str]]) -> Engine:
+    """Build the engine of a library that returns values without positions."""
+
+    def covers(text: str, value: str) -> bool:
+        return any(value in secret or (secret in value and len(secret) > 0.8 * len(value)) for secret in values(text))
+
+    return covers, lambda text: bool(values(text))
+
+
+def detect_secrets() -> Engine:
     from detect_secrets.core.scan import scan_line
     from detect_secrets.settings import default_settings
 
     def values(text: str) -> set[str]:
         with default_settings():
-            return {found.secret_value or "" for line in text.split("\n") for found in scan_line(line)}
+            return {secret.secret_value or "" for line in text.split("\n") for secret in scan_line(line)}
 
-    return (
-        lambda text, value: any(
-            value in found or (found in value and len(found) > 0.8 * len(value)) for found in values(text)
-        ),
-        lambda text: bool(values(text)),
-    )
+    return by_values(values)
 
 
-def credsweeper() -> tuple[Covers, Callable[[str], bool]]:
+def credsweeper() -> Engine:
     from credsweeper.app import CredSweeper
     from credsweeper.file_handler.byte_content_provider import ByteContentProvider
 
     engine = CredSweeper(severity="info")
 
     def values(text: str) -> set[str]:
-        found = engine.file_scan(ByteContentProvider(text.encode(), file_path="rows.txt", file_type=".txt"))
-        return {line.value or "" for candidate in found for line in candidate.line_data_list}
+        candidates = engine.file_scan(ByteContentProvider(text.encode(), file_path="rows.txt", file_type=".txt"))
+        return {line.value or "" for candidate in candidates for line in candidate.line_data_list}
 
-    return (
-        lambda text, value: any(
-            value in found or (found in value and len(found) > 0.8 * len(value)) for found in values(text)
-        ),
-        lambda text: bool(values(text)),
-    )
+    return by_values(values)
 
 
 ENGINES = {"ours": ours, "detect-secrets": detect_secrets, "credsweeper": credsweeper}
@@ -105,7 +106,7 @@ def main() -> None:
     for kind, text, value in cases():
         hits.setdefault(kind, []).append(covers(text, value))
     seconds = time.process_time() - started
-    recalls = {kind: sum(found) / len(found) for kind, found in hits.items()}
+    recalls = {kind: sum(covered) / len(covered) for kind, covered in hits.items()}
     for kind, recall in sorted(recalls.items(), key=lambda item: item[1]):
         if recall < 0.98:
             print(f"{kind:28s} {recall:6.1%}")

@@ -4,7 +4,7 @@
 
 DIR of `--data` holds data sets of many forms: `SETS` makes a prompt and an answer of each. DIR of `--cases` holds files
 of rows with one planted fault each. The script prints rules, rows and excerpts of each set for a person to judge.
-Personal data (P-rules) is left out: scripts/bench/pii.py measures it.
+Personal data (P-rules) is left out: scripts/bench/data.py measures it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Recall of personal data by type and language, and false alarms, beside Presidio where it is installed.
+"""Measure recall of personal data by type and language, and false alarms, beside Presidio if it is installed.
 
     python -m scripts.bench.persons
     pip install 'recipe-trainer[presidio]' && python -m scripts.bench.persons      # Presidio beside it
 
-Presidio runs its patterns without a model; a value counts as found when it is covered, under whatever name.
+Presidio runs its patterns without a model. A value counts as found if a match of any type covers it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ NUM_DRAWS = 100
 
 def engines() -> dict[str, Find]:
     rules = families(DEFAULT_REGIONS)
-    found: dict[str, Find] = {"ours": lambda text: find_all(text, rules)}
+    engines: dict[str, Find] = {"ours": lambda text: find_all(text, rules)}
     if importlib.util.find_spec("presidio_analyzer") is not None:
         from trainer.data.pii.detectors.presidio import PresidioDetector
 
-        found["presidio"] = PresidioDetector(Presidio(threshold=0.35)).find
-    return found
+        engines["presidio"] = PresidioDetector(Presidio(threshold=0.35)).find
+    return engines
 
 
 def recall(find: Find, cases: list[tuple[str, str]]) -> float:

@@ -51,7 +51,7 @@ def lint(
 def lint_context(row_set: RowSet, sides: dict[str, Rows], contamination: ContaminationSummary) -> LintContext:
     """Collect the counts of the other steps over all rows."""
     counts, copies, table = row_set.counts, row_set.copies, row_set.table
-    near_pairs = ((removed, kept) for removed, (kept, _) in copies.near.items())
+    near_pairs = ((removed, original) for removed, (original, _) in copies.near.items())
     conflicts, near_conflicts = _conflicts(row_set)
     return LintContext(
         rows_read=counts.num_read,

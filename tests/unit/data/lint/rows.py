@@ -34,5 +34,5 @@ def linted(rows: Sequence[dict[str, Any]], context: LintContext = ENOUGH, **sect
     return linter.finish(context)
 
 
-def found(findings: Sequence[Finding], rule: str) -> list[Finding]:
+def of_rule(findings: Sequence[Finding], rule: str) -> list[Finding]:
     return [finding for finding in findings if finding.rule == rule]

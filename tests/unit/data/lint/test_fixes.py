@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.data.lint.rows import found, linted
+from tests.unit.data.lint.rows import linted, of_rule
 from trainer.data.lint.finding import CountedRows, Finding, LintContext, PersonalData
 from trainer.data.lint.findings.tokens import LongRows, TokenFacts, token_findings
 from trainer.data.lint.fixes import advised
@@ -30,10 +30,10 @@ def fix(rule: str, **section: Any) -> str:
 )
 def test_few_held_out_rows_are_told_by_their_share_or_their_number(train: int, heldout: int, rule: str | None) -> None:
     context = LintContext(rows_read=train + heldout, rows_train=train, rows_heldout=heldout)
-    rules = [one.rule for one in linted([], context, min_rows=0)]
+    rules = [finding.rule for finding in linted([], context, min_rows=0)]
     assert rules == ([rule] if rule else [])
-    for one in linted([], context, min_rows=0):
-        assert ("%" in one.detail) == (one.rule == "S005")
+    for finding in linted([], context, min_rows=0):
+        assert ("%" in finding.detail) == (finding.rule == "S005")
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_few_held_out_rows_are_told_by_their_share_or_their_number(train: int, h
     ],
 )
 def test_what_is_set_is_not_advised(rule: str, section: dict[str, Any], advice: str, never: str) -> None:
-    said = fix(rule, **section)
-    assert advice in said and (not never or never not in said), said
+    text = fix(rule, **section)
+    assert advice in text and (not never or never not in text), text
 
 
 def test_a_fix_that_the_finding_has_is_kept() -> None:
@@ -100,7 +100,7 @@ def test_a_fix_that_the_finding_has_is_kept() -> None:
 )
 def test_personal_data_is_advised_by_its_type(kind: str, action: str, advice: str) -> None:
     context = LintContext(rows_read=9, pii={kind: PersonalData(CountedRows(1), action)})
-    (finding,) = [one for one in linted([], context, min_rows=0) if one.rule[0] == "P"]
+    (finding,) = [finding for finding in linted([], context, min_rows=0) if finding.rule[0] == "P"]
     assert finding.to_json()["fix"] == advice
 
 
@@ -112,7 +112,7 @@ def _facts(**changes: Any) -> TokenFacts:
 
 
 def _fixes(facts: TokenFacts) -> dict[str, str]:
-    return {one.rule: one.to_json()["fix"] for one in token_findings(facts, Lint())}
+    return {finding.rule: finding.to_json()["fix"] for finding in token_findings(facts, Lint())}
 
 
 def test_figures_of_tokens_have_a_fix_only_where_one_is_due() -> None:
@@ -142,5 +142,5 @@ def test_a_figure_within_bounds_is_no_error_whatever_its_rule_weighs() -> None:
 
     section = Lint(severity={"T003": "error", "T001": "error"})
     ample, few = (settled(token_findings(_facts(num_steps=count), section), section) for count in (75, 7))
-    assert [severity_of(one) for one in found(ample, "T003") + found(ample, "T001")] == ["info", "info"]
-    assert severity_of(found(few, "T003")[0]) == "error"
+    assert [severity_of(finding) for finding in of_rule(ample, "T003") + of_rule(ample, "T001")] == ["info", "info"]
+    assert severity_of(of_rule(few, "T003")[0]) == "error"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
+from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, linted, of_rule, pair
 from tests.unit.data.lint.test_run import answers
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.lint.facts.row import PARSED_LINES, row_facts
@@ -35,11 +35,11 @@ def talk(count: int = 60, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def objects(count: int, **values: Any) -> list[dict[str, Any]]:
-    return [chat(text, json.dumps({"name": text, "age": at, **values})) for at, text in enumerate(answers(count))]
+    return [chat(text, json.dumps({"name": text, "age": i, **values})) for i, text in enumerate(answers(count))]
 
 
 def only(findings: list[Finding], rule: str) -> Finding:
-    (finding,) = found(findings, rule)
+    (finding,) = of_rule(findings, rule)
     return finding
 
 
@@ -202,7 +202,7 @@ def test_sums_of_bad_answers_may_be_wrong() -> None:
 
 
 def test_code_and_sums_of_late_rows_are_sampled_and_the_finding_says_so() -> None:
-    late = [row_facts(chat("?", "1 + 1 = 3", line=PARSED_LINES + at)) for at in range(1, 1_000)]
+    late = [row_facts(chat("?", "1 + 1 = 3", line=PARSED_LINES + i)) for i in range(1, 1_000)]
     checked = [facts for facts in late if "sum" in facts.traits]
     assert 0 < len(checked) < 50 and all(facts.flags == ("Q023",) for facts in checked)
     wrong = only(linted([*talk(), chat("?", "1 + 1 = 3"), chat("?", "1 + 1 = 2")]), "Q023")
@@ -211,11 +211,11 @@ def test_code_and_sums_of_late_rows_are_sampled_and_the_finding_says_so() -> Non
 
 def test_reasoning_in_some_rows_only_is_reported_unless_the_row_says_which_it_is() -> None:
     thinking = [chat(text, THOUGHT + text) for text in answers(20, seed=1)]
-    assert found(linted(thinking), "F027") == [] and found(linted(talk()), "F027") == []
+    assert of_rule(linted(thinking), "F027") == [] and of_rule(linted(talk()), "F027") == []
     mixed = only(linted([*talk(), *thinking]), "F027")
     assert (mixed.count, mixed.share, mixed.rows[0]) == (20, 0.25, "a.jsonl:61")
     switched = [{**row, "chat_template_kwargs": {"enable_thinking": True}} for row in thinking]
-    assert found(linted([*talk(), *switched]), "F027") == []
+    assert of_rule(linted([*talk(), *switched]), "F027") == []
     beside = chat("Hi", "It opens at nine.")
     beside["messages"][1]["reasoning_content"] = "First the cloud."
     assert only(linted([*talk(), beside]), "F027").count == 1
@@ -225,15 +225,15 @@ def test_reasoning_in_some_rows_only_is_reported_unless_the_row_says_which_it_is
 def test_a_sentence_that_opens_many_answers_is_reported(text: str) -> None:
     stock = [chat(row, text.format(row * 2)) for row in answers(20, seed=1)]
     sound = [chat(row, f"{row} {row}") for row in answers(60)]
-    assert found(linted([*sound, *stock]), "Q026")[0].count == 20
-    assert found(linted([*sound, *stock[:5]]), "Q026") == []
-    assert found(linted([*sound, *stock], max_stock_share=0.5), "Q026") == []
+    assert of_rule(linted([*sound, *stock]), "Q026")[0].count == 20
+    assert of_rule(linted([*sound, *stock[:5]]), "Q026") == []
+    assert of_rule(linted([*sound, *stock], max_stock_share=0.5), "Q026") == []
 
 
 def test_a_sentence_that_ends_many_answers_is_reported() -> None:
     sound = [chat(row, f"{row} {row}") for row in answers(60)]
     stock = [chat(row, f"{row} {row} Let me know if you need more help.") for row in answers(20, seed=1)]
-    assert "end with 'Let me know" in found(linted([*sound, *stock]), "Q026")[0].detail
+    assert "end with 'Let me know" in of_rule(linted([*sound, *stock]), "Q026")[0].detail
 
 
 def system_rows(systems: list[str | None]) -> list[dict[str, Any]]:
@@ -241,20 +241,20 @@ def system_rows(systems: list[str | None]) -> list[dict[str, Any]]:
 
 
 def test_system_prompts_that_differ_in_dates_or_punctuation_are_reported() -> None:
-    dates: list[str | None] = [f"You are a helpful bot. Today is 2024-{1 + at % 9}-{1 + at}." for at in range(60)]
+    dates: list[str | None] = [f"You are a helpful bot. Today is 2024-{1 + i % 9}-{1 + i}." for i in range(60)]
     dated = only(linted(system_rows(dates)), "B013")
     assert dated.count == 60 and "60 system prompts, 60 of 60" in dated.detail
-    half = linted(system_rows([date if at % 2 else None for at, date in enumerate(dates)]))
+    half = linted(system_rows([date if i % 2 else None for i, date in enumerate(dates)]))
     assert only(half, "B013").count == 30 and only(half, "B002").count == 30
     names: list[str | None] = [
         f"You are a helpful bot of the city library, and speak with {text.split()[0]} today." for text in answers(60)
     ]
-    assert only(linted(system_rows([f"{name} {at * 'x'}" for at, name in enumerate(names)][:20] + names[20:])), "B013")
+    assert only(linted(system_rows([f"{name} {i * 'x'}" for i, name in enumerate(names)][:20] + names[20:])), "B013")
 
 
 def test_system_prompts_that_hold_documents_are_left_alone() -> None:
     texts: list[str | None] = [f"Answer from this document: {text * 3}" for text in answers(60)]
-    assert found(linted(system_rows(texts)), "B013") == [] == found(linted(system_rows(texts)), "B002")
+    assert of_rule(linted(system_rows(texts)), "B013") == [] == of_rule(linted(system_rows(texts)), "B002")
 
 
 def test_one_class_in_several_spellings_is_reported_among_other_answers_too() -> None:
@@ -262,7 +262,7 @@ def test_one_class_in_several_spellings_is_reported_among_other_answers_too() ->
     rows = [chat(text, label) for text, label in zip(answers(len(labels)), labels, strict=True)]
     mixed = only(linted([*talk(), *rows]), "B011")
     assert mixed.count == 6 and "'billing': 3 'Billing', 2 'billing.'; 'shipping': 1 'shippping'" in mixed.detail
-    assert found(linted([*talk(), *rows[:40]]), "B011") == []
+    assert of_rule(linted([*talk(), *rows[:40]]), "B011") == []
 
 
 @pytest.mark.parametrize(
@@ -283,16 +283,16 @@ def test_one_answer_to_very_many_prompts_is_reported_unless_rows_are_classes() -
     rows = [*talk(60), *[chat(text, PROSE) for text in answers(30, seed=1)]]
     same = replace(ENOUGH, same_answer=CountedRows(30, ("a.jsonl:61",)))
     assert only(linted(rows, same), "B012").share == pytest.approx(1 / 3)
-    assert found(linted(rows, replace(ENOUGH, same_answer=CountedRows(9))), "B012") == []
-    classes = [chat(text, ("refund", "fee", "other")[at % 3]) for at, text in enumerate(answers(90))]
-    assert found(linted(classes, same), "B012") == []
+    assert of_rule(linted(rows, replace(ENOUGH, same_answer=CountedRows(9))), "B012") == []
+    classes = [chat(text, ("refund", "fee", "other")[i % 3]) for i, text in enumerate(answers(90))]
+    assert of_rule(linted(classes, same), "B012") == []
 
 
 @pytest.mark.parametrize("odd", ["```json\n{}\n```", "Here is the JSON: {}"], ids=["fenced", "prefixed"])
 def test_json_in_a_fence_or_after_words_is_reported_though_most_answers_are_no_json(odd: str) -> None:
     wrapped = [chat("x", odd.replace("{}", '{"name": "a", "age": 1}'))] * 5
     assert only(linted([*talk(200), *objects(40), *wrapped]), "Q017").count == 5
-    assert found(linted([*talk(200), *wrapped]), "Q017") == []  # alone it is the way of this data
+    assert of_rule(linted([*talk(200), *wrapped]), "Q017") == []  # alone it is the way of this data
     assert only(linted([*objects(60), *wrapped]), "Q017").count == 5
 
 
@@ -305,8 +305,8 @@ def test_keys_that_drift_in_a_tenth_of_the_rows_are_reported() -> None:
 
 
 def test_optional_keys_are_no_drift() -> None:
-    slots = [chat(text, json.dumps({f"slot{at % 7}": text})) for at, text in enumerate(answers(70))]
-    assert found(linted(slots), "Q017") == []
+    slots = [chat(text, json.dumps({f"slot{i % 7}": text})) for i, text in enumerate(answers(70))]
+    assert of_rule(linted(slots), "Q017") == []
 
 
 def test_values_whose_type_changes_are_reported_inside_objects_too() -> None:
@@ -316,7 +316,7 @@ def test_values_whose_type_changes_are_reported_inside_objects_too() -> None:
     inner = [chat("x", '{"name": "a", "age": 1, "of": {"id": 5}}')] * 3
     assert "of.id" in only(linted([*objects(60, of={"id": "5"}), *inner]), "Q028").detail
     empty = [chat("x", '{"name": "a", "age": null}')] * 4
-    assert found(linted([*objects(60), *empty]), "Q028") == []
+    assert of_rule(linted([*objects(60), *empty]), "Q028") == []
 
 
 def tool_row(parameters: dict[str, Any], *, name: str = "weather", called: str = "weather") -> dict[str, Any]:
@@ -334,7 +334,7 @@ def test_a_tool_whose_parameters_drift_is_reported() -> None:
     drift = only(linted([*[tool_row(TOOL)] * 30, *[tool_row(other)] * 3]), "F028")
     assert drift.count == 3 and "'weather'" in drift.detail and drift.rows[0] == "a.jsonl:31"
     worded = {**TOOL, "properties": {"city": {"type": "string", "description": "a town"}}}
-    assert found(linted([*[tool_row(TOOL)] * 30, *[tool_row(worded)] * 3]), "F028") == []
+    assert of_rule(linted([*[tool_row(TOOL)] * 30, *[tool_row(worded)] * 3]), "F028") == []
 
 
 def test_a_tool_that_the_system_prompt_describes_is_listed() -> None:
@@ -347,40 +347,42 @@ def test_a_tool_that_the_system_prompt_describes_is_listed() -> None:
 
 def test_a_short_prompt_is_held_to_the_language_of_the_others() -> None:
     german = "Der Vertrag wurde gestern unterschrieben, weil der Motor der Maschine nicht mehr läuft."
-    short = [chat(f"Explain the library, the owl and the garden of number {at}?", PROSE) for at in range(40)]
+    short = [chat(f"Explain the library, the owl and the garden of number {i}?", PROSE) for i in range(40)]
     foreign = chat("Explain violin contract garden these even planet museum?", german)
-    mismatch = [one for one in found(linted([*short, foreign]), "Q012") if "another language" in one.detail]
-    assert [(one.count, severity_of(one)) for one in mismatch] == [(1, "warning")]
+    mismatch = [
+        finding for finding in of_rule(linted([*short, foreign]), "Q012") if "another language" in finding.detail
+    ]
+    assert [(finding.count, severity_of(finding)) for finding in mismatch] == [(1, "warning")]
     asked = chat("Translate into German: the contract was signed yesterday in the harbour.", german)
-    assert not any("another language" in one.detail for one in found(linted([*short, asked]), "Q012"))
+    assert not any("another language" in finding.detail for finding in of_rule(linted([*short, asked]), "Q012"))
 
 
 def test_lengths_that_many_answers_share_are_a_limit_though_a_few_are_longer() -> None:
-    long = [(text + " word" * 200)[: 400 if at % 3 else 250 + 7 * at] for at, text in enumerate(answers(60))]
+    long = [(text + " word" * 200)[: 400 if i % 3 else 250 + 7 * i] for i, text in enumerate(answers(60))]
     rows = [chat("Go", text) for text in [*long, PROSE * 9]]
-    assert any("exactly 400" in one.detail for one in found(linted(rows), "Q008"))
-    varied = [chat("Go", (text + " word" * 200)[: 250 + 3 * at]) for at, text in enumerate(answers(60))]
-    assert not any("exactly" in one.detail for one in found(linted(varied), "Q008"))
+    assert any("exactly 400" in finding.detail for finding in of_rule(linted(rows), "Q008"))
+    varied = [chat("Go", (text + " word" * 200)[: 250 + 3 * i]) for i, text in enumerate(answers(60))]
+    assert not any("exactly" in finding.detail for finding in of_rule(linted(varied), "Q008"))
 
 
 def test_the_page_about_the_rules_names_each_of_them() -> None:
     page = (Path(__file__).parents[4] / "docs" / "lint.md").read_text()
-    named = set(re.findall(r"\b[FSQBPT]\d{3}\b", page))
+    documented = set(re.findall(r"\b[FSQBPT]\d{3}\b", page))
     for first, last in re.findall(r"\b([FSQBPT]\d{3}) to ([FSQBPT]\d{3})\b", page):
-        named |= {f"{first[0]}{number:03d}" for number in range(int(first[1:]), int(last[1:]) + 1)}
-    assert set(RULES) <= named
+        documented |= {f"{first[0]}{number:03d}" for number in range(int(first[1:]), int(last[1:]) + 1)}
+    assert set(RULES) <= documented
 
 
 def test_details_that_are_new_are_masked() -> None:
     linter = Linter(Lint(), mask=lambda text: text.replace("ann@example.org", "[EMAIL]"))
     rows = [chat(text, f"Ask ann@example.org now. {text}") for text in answers(40)]
-    labels = [
-        chat(text, "Ann@example.org" if at % 9 == 0 else "ann@example.org") for at, text in enumerate(answers(40))
-    ]
+    labels = [chat(text, "Ann@example.org" if i % 9 == 0 else "ann@example.org") for i, text in enumerate(answers(40))]
     for number, row in enumerate([*rows, *labels], start=1):
         linter.add(f"a.jsonl:{number}", row_facts({**row, "line": number}))
-    said = str([one.to_json() for one in linter.finish(LintContext(rows_read=80, rows_train=80, rows_heldout=20))])
-    assert "[EMAIL]" in said and " ann@example.org" not in said
+    report = str(
+        [finding.to_json() for finding in linter.finish(LintContext(rows_read=80, rows_train=80, rows_heldout=20))]
+    )
+    assert "[EMAIL]" in report and " ann@example.org" not in report
 
 
 def test_words_that_are_answers_are_no_missing_values() -> None:

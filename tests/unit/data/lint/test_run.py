@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, found, linted, pair
+from tests.unit.data.lint.rows import ENOUGH, PROSE, chat, linted, of_rule, pair
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.clean.turns import EMPTY, JOINED, TRAILING
 from trainer.data.lint.facts.row import row_facts
@@ -35,106 +35,110 @@ def answers(count: int, *, seed: int = 0, words: int = 12) -> list[str]:
 
 
 def test_sound_rows_have_no_finding_but_what_they_lack() -> None:
-    rows = [chat(text, f"I cannot help with {text}" if at < 3 else text[::-1]) for at, text in enumerate(answers(60))]
+    rows = [chat(text, f"I cannot help with {text}" if i < 3 else text[::-1]) for i, text in enumerate(answers(60))]
     assert linted(rows) == []
 
 
 def test_few_rows_and_few_held_out_rows_are_reported() -> None:
     few = linted([], LintContext(rows_read=40, rows_train=36, rows_heldout=4))
-    assert [(one.rule, severity_of(one)) for one in few] == [("B001", "warning"), ("S005", "warning")]
+    assert [(finding.rule, severity_of(finding)) for finding in few] == [("B001", "warning"), ("S005", "warning")]
     many = linted([], LintContext(rows_read=9000, rows_train=7500, rows_heldout=1319))
-    assert [(one.rule, severity_of(one)) for one in many] == [("S005", "info")]
+    assert [(finding.rule, severity_of(finding)) for finding in many] == [("S005", "info")]
     assert linted([], ENOUGH) == []
 
 
 def test_refusals_are_too_many_or_none() -> None:
     plain = [chat(text, PROSE * 3) for text in answers(80)]
     refusals = [chat(text, "I'm sorry, but I can't help with that.") for text in answers(40, seed=1)]
-    (none,) = found(linted(plain), "B003")
+    (none,) = of_rule(linted(plain), "B003")
     assert severity_of(none) == "info" and none.count == 0
-    (many,) = found(linted([*plain, *refusals]), "B003")
+    (many,) = of_rule(linted([*plain, *refusals]), "B003")
     assert severity_of(many) == "warning" and many.count == 40 and many.rows[0] == "a.jsonl:81"
-    (some,) = found(linted([*plain, *refusals[:8]]), "B003")
+    (some,) = of_rule(linted([*plain, *refusals[:8]]), "B003")
     assert severity_of(some) == "info" and some.count == 8
-    assert found(linted([*plain, *refusals[:1]]), "B003") == []
+    assert of_rule(linted([*plain, *refusals[:1]]), "B003") == []
 
 
 def test_classes_are_told_and_their_balance_is_checked() -> None:
     prompts = answers(130)
     labels = ["refund"] * 100 + ["lost_card"] * 28 + ["fee"] * 2
-    ratio, few = found(linted([chat(*row) for row in zip(prompts, labels, strict=True)]), "B004")[:2]
+    ratio, few = of_rule(linted([chat(*row) for row in zip(prompts, labels, strict=True)]), "B004")[:2]
     assert ratio.count == 2 and "50 to 1" in ratio.detail and "'fee'" in few.detail
-    even = [chat(text, ("refund", "lost_card", "fee")[at % 3]) for at, text in enumerate(prompts)]
-    assert [one.rule for one in linted(even)] == ["B003"]  # no class for what belongs to none
-    other = [chat(text, ("refund", "lost_card", "other")[at % 3]) for at, text in enumerate(prompts)]
+    even = [chat(text, ("refund", "lost_card", "fee")[i % 3]) for i, text in enumerate(prompts)]
+    assert [finding.rule for finding in linted(even)] == ["B003"]  # no class for what belongs to none
+    other = [chat(text, ("refund", "lost_card", "other")[i % 3]) for i, text in enumerate(prompts)]
     assert linted(other) == []
 
 
 def test_short_answers_that_differ_are_no_classes() -> None:
     linter = Linter(Lint())
-    for at, text in enumerate(answers(50, words=3)):
-        linter.add(f"a.jsonl:{at}", row_facts(chat(text, text)))
+    for i, text in enumerate(answers(50, words=3)):
+        linter.add(f"a.jsonl:{i}", row_facts(chat(text, text)))
     assert linter.stats()["classes"] == {}
 
 
 def test_one_answer_to_everything_is_reported() -> None:
-    rows = [chat(text, "ok" if at % 3 else f"no {at}") for at, text in enumerate(answers(60))]
-    assert any("40 of 60 answers are 'ok'" in one.detail for one in found(linted(rows), "B004"))
+    rows = [chat(text, "ok" if i % 3 else f"no {i}") for i, text in enumerate(answers(60))]
+    assert any("40 of 60 answers are 'ok'" in finding.detail for finding in of_rule(linted(rows), "B004"))
 
 
 def test_system_prompts_that_differ_are_reported() -> None:
     helper = "You are a helper for customers of the bank. Answer briefly and politely."
     rows = [chat(text, "Yes.", system=helper) for text in answers(90)]
-    assert found(linted(rows), "B002") == []
-    (missing,) = found(linted([*rows, chat("Hi", "Yes.")]), "B002")
+    assert of_rule(linted(rows), "B002") == []
+    (missing,) = of_rule(linted([*rows, chat("Hi", "Yes.")]), "B002")
     assert missing.count == 1 and missing.rows == ("a.jsonl:91",)
-    (variants,) = found(linted([*rows, chat("Hi", "Yes.", system=helper + " ")]), "B002")
+    (variants,) = of_rule(linted([*rows, chat("Hi", "Yes.", system=helper + " ")]), "B002")
     assert "2 different" in variants.detail and "1 of them nearly the same" in variants.detail
-    (served,) = found(linted(rows, serving_system_prompt="You are a pirate."), "B002")
-    assert served.count == 90 and found(linted(rows, serving_system_prompt=helper), "B002") == []
+    (served,) = of_rule(linted(rows, serving_system_prompt="You are a pirate."), "B002")
+    assert served.count == 90 and of_rule(linted(rows, serving_system_prompt=helper), "B002") == []
 
 
 def test_system_prompts_that_hold_documents_are_no_finding() -> None:
     rows = [chat("Summarise it.", "Yes.", system=f"Document: {text}") for text in answers(60)]
-    assert found(linted(rows), "B002") == []
+    assert of_rule(linted(rows), "B002") == []
 
 
 def test_json_answers_with_other_keys_are_reported() -> None:
-    rows = [chat(text, f'{{"name": "{at}", "price": {at}}}') for at, text in enumerate(answers(60))]
-    assert found(linted(rows), "Q017") == []
+    rows = [chat(text, f'{{"name": "{i}", "price": {i}}}') for i, text in enumerate(answers(60))]
+    assert of_rule(linted(rows), "Q017") == []
     odd = [*rows, chat("x", '{"nmae": "a", "price": 1}'), chat("y", "It costs five.")]
-    text, keys = found(linted(odd), "Q017")
+    text, keys = of_rule(linted(odd), "Q017")
     assert (text.count, text.rows) == (1, ("a.jsonl:62",))
     assert (keys.count, keys.rows) == (1, ("a.jsonl:61",)) and "nmae" in keys.detail
 
 
 def test_answers_cut_at_a_limit_are_reported() -> None:
-    long = [(text + " word" * 99)[: 500 if at % 2 else 300 + at] for at, text in enumerate(answers(60))]
-    assert any("exactly 500" in one.detail for one in found(linted([chat("Go", text) for text in long]), "Q008"))
-    done = [f"{text[:499]}." if len(text) == 500 else text for text in long]
-    assert not any("exactly" in one.detail for one in found(linted([chat("Go", text) for text in done]), "Q008"))
+    long = [(text + " word" * 99)[: 500 if i % 2 else 300 + i] for i, text in enumerate(answers(60))]
+    assert any(
+        "exactly 500" in finding.detail for finding in of_rule(linted([chat("Go", text) for text in long]), "Q008")
+    )
+    finished = [f"{text[:499]}." if len(text) == 500 else text for text in long]
+    assert not any(
+        "exactly" in finding.detail for finding in of_rule(linted([chat("Go", text) for text in finished]), "Q008")
+    )
 
 
 def test_prose_without_an_end_is_style_when_most_of_it_is() -> None:
-    done, cut = PROSE * 3, PROSE * 2 + "and then all of them went home without a word"
-    few = linted([chat(text, done if at else cut) for at, text in enumerate(answers(50))])
-    assert [one.count for one in found(few, "Q008")] == [1]
-    assert found(linted([chat(text, f"{text} {at * 'x'} {cut}") for at, text in enumerate(answers(50))]), "Q008") == []
+    finished, cut = PROSE * 3, PROSE * 2 + "and then all of them went home without a word"
+    few = linted([chat(text, finished if i else cut) for i, text in enumerate(answers(50))])
+    assert [finding.count for finding in of_rule(few, "Q008")] == [1]
+    assert of_rule(linted([chat(text, f"{text} {i * 'x'} {cut}") for i, text in enumerate(answers(50))]), "Q008") == []
 
 
 def test_an_answer_of_unusual_length_is_named() -> None:
-    rows = [chat(text, text[: 40 + at % 20]) for at, text in enumerate(answers(150))] + [chat("Hi", PROSE * 80)]
-    (outlier,) = found(linted(rows), "Q009")
+    rows = [chat(text, text[: 40 + i % 20]) for i, text in enumerate(answers(150))] + [chat("Hi", PROSE * 80)]
+    (outlier,) = of_rule(linted(rows), "Q009")
     assert outlier.count == 1 and outlier.rows == ("a.jsonl:151",)
 
 
 def test_a_common_ending_is_a_stray_token() -> None:
     rows = [chat("Go", f"{text} {text} [[end of answer 7]]") for text in answers(40)]
-    (ending,) = found(linted(rows), "Q015")
+    (ending,) = of_rule(linted(rows), "Q015")
     assert severity_of(ending) == "warning" and "end with" in ending.detail
 
 
-FREE = [f"{text} {PROSE * (at % 5)}" for at, text in enumerate(answers(60))]
+FREE = [f"{text} {PROSE * (i % 5)}" for i, text in enumerate(answers(60))]
 EDGES = {
     "a phrase before free text": [f"Dear reader of our pages, {text}" for text in FREE],
     "a phrase after free text": [f"{text} With kind regards, your team." for text in FREE],
@@ -144,7 +148,7 @@ EDGES = {
 
 @pytest.mark.parametrize("texts", EDGES.values(), ids=EDGES)
 def test_a_phrase_around_free_text_is_boilerplate(texts: list[str]) -> None:
-    assert found(linted([chat("Go", text) for text in texts]), "Q015")
+    assert of_rule(linted([chat("Go", text) for text in texts]), "Q015")
 
 
 TABLE = (
@@ -159,57 +163,57 @@ TEMPLATED = {
         for b in range(20)
     ],
     "notes": [
-        f"The patient with number {1000 + at} was admitted with the diagnosis that the code F{30 + at % 9}.{at % 8} "
-        f"names and was treated for {10 + at} days, after which the symptoms had improved so that he could go home; "
+        f"The patient with number {1000 + i} was admitted with the diagnosis that the code F{30 + i % 9}.{i % 8} "
+        f"names and was treated for {10 + i} days, after which the symptoms had improved so that he could go home; "
         "further visits are planned with Doctor Smith"
-        for at in range(80)
+        for i in range(80)
     ],
     "sentences": [
-        f"{'Yes, you can' if at % 2 else 'No, you cannot'} take {NAMES[at % 10]} after {at} days of treatment in town."
-        for at in range(80)
+        f"{'Yes, you can' if i % 2 else 'No, you cannot'} take {NAMES[i % 10]} after {i} days of treatment in town."
+        for i in range(80)
     ],
     "worked problems": [
-        f"The first part of the trip takes {at} hours and the second {at % 7 + 2} hours, so that both take "
-        f"{at + at % 7 + 2} hours. #### {at + at % 7 + 2}"
-        for at in range(80)
+        f"The first part of the trip takes {i} hours and the second {i % 7 + 2} hours, so that both take "
+        f"{i + i % 7 + 2} hours. #### {i + i % 7 + 2}"
+        for i in range(80)
     ],
 }
 
 
 @pytest.mark.parametrize("texts", TEMPLATED.values(), ids=TEMPLATED)
 def test_rows_that_fill_the_slots_of_one_pattern_are_neither_boilerplate_nor_cut_off(texts: list[str]) -> None:
-    rows = [chat(f"Question {at}?", text) for at, text in enumerate(texts)]
-    assert [one.detail for one in linted(rows) if one.rule in ("Q008", "Q015", "Q026")] == []
+    rows = [chat(f"Question {i}?", text) for i, text in enumerate(texts)]
+    assert [finding.detail for finding in linted(rows) if finding.rule in ("Q008", "Q015", "Q026")] == []
 
 
 def test_the_longer_answer_is_always_chosen() -> None:
     pairs = [pair(text, text * 3, text) for text in answers(40)]
-    assert [one.count for one in found(linted(pairs), "B008")] == [40]
-    mixed = [pair(text, text * (1 + at % 2), text * (2 - at % 2)) for at, text in enumerate(answers(40))]
-    assert found(linted(mixed), "B008") == []
+    assert [finding.count for finding in of_rule(linted(pairs), "B008")] == [40]
+    mixed = [pair(text, text * (1 + i % 2), text * (2 - i % 2)) for i, text in enumerate(answers(40))]
+    assert of_rule(linted(mixed), "B008") == []
 
 
 def test_languages_that_do_not_match_are_reported() -> None:
     german = "Die Bibliothek öffnet um neun Uhr morgens und schließt um sechs, nur am Sonntag ist niemand dort."
     rows = [chat(PROSE, PROSE) for _ in range(60)] + [chat(PROSE, german)]
-    mismatch, rare = found(linted(rows), "Q012")
+    mismatch, rare = of_rule(linted(rows), "Q012")
     assert mismatch.rows == rare.rows == ("a.jsonl:61",)
     translation = [chat(PROSE, german) for _ in range(60)]
-    assert found(linted(translation), "Q012") == []
+    assert of_rule(linted(translation), "Q012") == []
 
 
 def test_special_tokens_are_an_error_when_they_are_everywhere() -> None:
     plain = [chat(text, text[::-1]) for text in answers(200)]
     spoiled = [chat(text, text[::-1] + "</s>") for text in answers(200, seed=1)]
     few, many = linted([*plain, spoiled[0]]), linted([*plain, *spoiled])
-    assert [severity_of(one) for one in found(few, "F019")] == ["warning"]
-    raise_errors([one.to_json() for one in few])
-    assert found(many, "F019")[0].count == 200
-    assert found(few, "F019")[0].detail and found(many, "F019")[0].detail
+    assert [severity_of(finding) for finding in of_rule(few, "F019")] == ["warning"]
+    raise_errors([finding.to_json() for finding in few])
+    assert of_rule(many, "F019")[0].count == 200
+    assert of_rule(few, "F019")[0].detail and of_rule(many, "F019")[0].detail
     with pytest.raises(DataError, match="F019: special tokens inside the text"):
-        raise_errors([one.to_json() for one in many])
-    raise_errors([one.to_json() for one in linted(spoiled, severity={"F019": "info"})])
-    assert found(linted(spoiled, ignore=["F019"]), "F019") == []
+        raise_errors([finding.to_json() for finding in many])
+    raise_errors([finding.to_json() for finding in linted(spoiled, severity={"F019": "info"})])
+    assert of_rule(linted(spoiled, ignore=["F019"]), "F019") == []
 
 
 def test_what_other_steps_counted_is_reported() -> None:
@@ -233,8 +237,8 @@ def test_what_other_steps_counted_is_reported() -> None:
         },
     )
     findings = linted([], context)
-    said = [(one.rule, severity_of(one), one.count) for one in findings]
-    assert said == [
+    report = [(finding.rule, severity_of(finding), finding.count) for finding in findings]
+    assert report == [
         ("P100", "error", 1),
         ("S001", "error", 3),
         ("F001", "warning", 3),
@@ -244,7 +248,7 @@ def test_what_other_steps_counted_is_reported() -> None:
         ("P100", "info", 2),
         ("Q002", "info", 5),
     ]
-    (unread,) = found(findings, "F001")
+    (unread,) = of_rule(findings, "F001")
     assert unread.rows == ("b.csv:2", "a.jsonl:4") and unread.share == 0.003
 
 
@@ -264,10 +268,10 @@ def test_a_finding_is_written_with_title_and_fix() -> None:
 
 def test_texts_that_are_shown_are_masked() -> None:
     linter = Linter(Lint(), mask=lambda text: text.replace("ann@example.org", "[EMAIL]"))
-    for at, text in enumerate(answers(60)):
-        linter.add(f"a.jsonl:{at}", row_facts(chat(text, "ann@example.org", system="Ask ann@example.org")))
-    said = str([finding.to_json() for finding in linter.finish(ENOUGH)]) + str(linter.stats())
-    assert "[EMAIL]" in said and "ann@" not in said
+    for i, text in enumerate(answers(60)):
+        linter.add(f"a.jsonl:{i}", row_facts(chat(text, "ann@example.org", system="Ask ann@example.org")))
+    report = str([finding.to_json() for finding in linter.finish(ENOUGH)]) + str(linter.stats())
+    assert "[EMAIL]" in report and "ann@" not in report
 
 
 @pytest.mark.parametrize("section", [{"ignore": ["Q999"]}, {"severity": {"F777": "info"}}])
@@ -284,19 +288,19 @@ def test_rules_are_named_in_order_and_say_what_to_do() -> None:
     assert all(rule.id == name and rule.title for name, rule in RULES.items())
     assert all(rule.fix for rule in RULES.values() if rule.severity != "info")
     kinds = [name[0] for name in RULES]
-    assert kinds == sorted(kinds, key="FSQBPT".index)
+    assert kinds == sorted(kinds, key="FSQBPT".i)
 
 
 def test_rows_are_listed_up_to_the_limit() -> None:
     rows = [chat("Hi", " x ") for _ in range(30)]
-    assert found(linted(rows, max_rows_listed=2), "Q007")[0].rows == ("a.jsonl:1", "a.jsonl:2")
-    assert found(linted(rows, max_rows_listed=0), "Q007")[0].rows == ()
+    assert of_rule(linted(rows, max_rows_listed=2), "Q007")[0].rows == ("a.jsonl:1", "a.jsonl:2")
+    assert of_rule(linted(rows, max_rows_listed=0), "Q007")[0].rows == ()
 
 
 def test_the_worst_rows_break_the_most_rules() -> None:
     linter = Linter(Lint())
-    for at, answer in enumerate(["fine", "x</s> ", " caf\u0065\u0301 <br></s>", *["ok"] * 20]):
-        linter.add(f"a.jsonl:{at}", row_facts(chat("Hi", answer)))
+    for i, answer in enumerate(["fine", "x</s> ", " caf\u0065\u0301 <br></s>", *["ok"] * 20]):
+        linter.add(f"a.jsonl:{i}", row_facts(chat("Hi", answer)))
     worst = linter.stats()["worst_rows"]
     assert [row["row"] for row in worst] == ["a.jsonl:2", "a.jsonl:1"]
     assert worst[0]["rules"] == ["F019", "Q005", "Q006"]
@@ -304,7 +308,7 @@ def test_the_worst_rows_break_the_most_rules() -> None:
 
 def test_frequent_values_survive_in_bounded_memory() -> None:
     table, rng = Frequent(limit=50), random.Random(0)
-    values = ["often"] * 3_000 + [f"rare {at}" for at in range(3_000)]
+    values = ["often"] * 3_000 + [f"rare {i}" for i in range(3_000)]
     rng.shuffle(values)
     for value in values:
         table.add(value)
@@ -325,26 +329,26 @@ def test_a_histogram_counts_every_length_once() -> None:
 
 def test_pairs_that_contradict_each_other_are_named() -> None:
     rows = [pair(text, f"{text} Good.", f"{text} Bad.") for text in answers(30)]
-    assert found(linted(rows), "Q018") == []
+    assert of_rule(linted(rows), "Q018") == []
     first = answers(30)[4]
     turned = pair(first, f"{first}  bad.", "Something else.")
-    (one,) = found(linted([*rows, turned]), "Q018")
-    assert (one.count, one.rows, severity_of(one)) == (2, ("a.jsonl:31 = a.jsonl:5",), "warning")
+    (finding,) = of_rule(linted([*rows, turned]), "Q018")
+    assert (finding.count, finding.rows, severity_of(finding)) == (2, ("a.jsonl:31 = a.jsonl:5",), "warning")
     other_prompt = pair(answers(1, seed=9)[0], f"{first} Bad.", "Something else.")
-    assert found(linted([*rows, other_prompt]), "Q018") == []
+    assert of_rule(linted([*rows, other_prompt]), "Q018") == []
 
 
 def test_prompts_that_are_only_alike_are_no_more_than_a_note() -> None:
     context = replace(ENOUGH, conflicts=CountedRows(2, ("a:1 = a:2",)), near_conflicts=CountedRows(90, ("a:3 = a:4",)))
-    same, alike = found(linted([], context), "Q003")
+    same, alike = of_rule(linted([], context), "Q003")
     assert (same.count, severity_of(same)) == (2, "warning") and (alike.count, severity_of(alike)) == (90, "info")
-    labelled = [chat(text, ("refund", "lost_card", "other")[at % 3]) for at, text in enumerate(answers(60))]
-    assert [severity_of(one) for one in found(linted(labelled, context), "Q003")] == ["warning", "warning"]
+    labelled = [chat(text, ("refund", "lost_card", "other")[i % 3]) for i, text in enumerate(answers(60))]
+    assert [severity_of(finding) for finding in of_rule(linted(labelled, context), "Q003")] == ["warning", "warning"]
 
 
 def test_what_was_put_right_is_reported_under_the_rule_it_broke() -> None:
     context = replace(ENOUGH, cleaned={"special_tokens": 108, "trailing_turns": 3, "special_token_inside": 2})
-    listed = [(one.rule, one.count, severity_of(one)) for one in linted([], context)]
+    listed = [(finding.rule, finding.count, severity_of(finding)) for finding in linted([], context)]
     assert listed == [("F009", 3, "info"), ("F019", 108, "info")]
 
 
@@ -355,13 +359,13 @@ def test_every_change_by_cleaning_has_a_rule() -> None:
 
 
 def test_indentation_that_cleaning_keeps_is_no_fault() -> None:
-    assert found(linted([chat("Complete it.", "    return 1") for _ in range(60)]), "Q007") == []
-    assert found(linted([chat("Complete it.", "\n\nreturn 1 ")]), "Q007")[0].count == 1
+    assert of_rule(linted([chat("Complete it.", "    return 1") for _ in range(60)]), "Q007") == []
+    assert of_rule(linted([chat("Complete it.", "\n\nreturn 1 ")]), "Q007")[0].count == 1
 
 
 def test_a_data_set_of_the_hub_without_a_revision_is_reported_with_its_commit() -> None:
-    (known, unknown) = found(linted([], replace(ENOUGH, unpinned={"hub:a/b": "f" * 40, "hub:c/d": ""})), "F020")
-    assert known.to_json()["fix"] == f"set data.sources[].revision: {'f' * 40}" and "hub:a/b" in known.detail
+    (pinned, unknown) = of_rule(linted([], replace(ENOUGH, unpinned={"hub:a/b": "f" * 40, "hub:c/d": ""})), "F020")
+    assert pinned.to_json()["fix"] == f"set data.sources[].revision: {'f' * 40}" and "hub:a/b" in pinned.detail
     assert unknown.to_json()["fix"] == RULES["F020"].fix
 
 
@@ -380,8 +384,8 @@ def test_quoted_texts_are_cut_from_the_masked_row(monkeypatch: pytest.MonkeyPatc
         linter = Linter(Lint())
         for number, (row, hidden) in enumerate(zip(rows, masked, strict=True), start=1):
             linter.add(f"a.jsonl:{number}", row_facts(row, hidden))
-        (one,) = found(linter.finish(ENOUGH), "Q015")
-        assert one.count > 50 and "'Mail z***@f***.de for" in one.detail
+        (finding,) = of_rule(linter.finish(ENOUGH), "Q015")
+        assert finding.count > 50 and "'Mail z***@f***.de for" in finding.detail
 
 
 def test_other_values_of_one_form_are_no_common_opening() -> None:
@@ -390,7 +394,7 @@ def test_other_values_of_one_form_are_no_common_opening() -> None:
         row = chat(f"ask {text}", f"{100 + number}-22-8726 is the number. {text}")
         hidden = chat(f"ask {text}", f"***-**-**** is the number. {text}")
         linter.add(f"a.jsonl:{number}", row_facts(row, hidden))
-    assert found(linter.finish(ENOUGH), "Q015") == []
+    assert of_rule(linter.finish(ENOUGH), "Q015") == []
 
 
 def test_classes_that_look_the_same_masked_are_counted_together() -> None:

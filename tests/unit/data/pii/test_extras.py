@@ -58,5 +58,5 @@ def test_labels_of_tokens_become_ranges() -> None:
 
 
 def test_what_the_rules_found_stays_theirs() -> None:
-    own, extra = [Match(5, 9, "phone")], [Match(0, 6, "name:PER"), Match(12, 15, "name:LOC")]
-    assert beside(own, extra) == [Match(5, 9, "phone"), Match(12, 15, "name:LOC")]
+    rules_matches, extra = [Match(5, 9, "phone")], [Match(0, 6, "name:PER"), Match(12, 15, "name:LOC")]
+    assert beside(rules_matches, extra) == [Match(5, 9, "phone"), Match(12, 15, "name:LOC")]

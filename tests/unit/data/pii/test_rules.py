@@ -16,30 +16,30 @@ from trainer.recipe.pii import Pii
 RULES = families(Pii().phone_regions)
 
 
-def found(text: str) -> list[tuple[str, str]]:
+def values_in(text: str) -> list[tuple[str, str]]:
     return [(match.type, text[match.start : match.end]) for match in find_all(text, RULES)]
 
 
 @pytest.mark.parametrize(("type_", "text"), (IDENTITIES | CONTACTS).items())
 def test_every_type_is_found_by_its_own_rule(type_: str, text: str) -> None:
-    assert [name for name, _ in found(text)] == [type_]
+    assert [name for name, _ in values_in(text)] == [type_]
 
 
 @pytest.mark.parametrize(("vendor", "key"), keys().items())
 def test_keys_of_every_vendor_are_found_whole(vendor: str, key: str) -> None:
     text = f"use {key} for it"
-    assert [value for _, value in found(text)] == [key]
+    assert [value for _, value in values_in(text)] == [key]
 
 
 @pytest.mark.parametrize("value", ["12.345.678-Z", "12345678-Z", "X1234567L", "x-1234567-l"])
 def test_spanish_numbers_in_all_their_forms(value: str) -> None:
-    assert found(f"su DNI o NIE: {value}.") == [("es_dni", value)]
+    assert values_in(f"su DNI o NIE: {value}.") == [("es_dni", value)]
 
 
 def test_a_private_key_is_found_as_one_block() -> None:
     block = private_key()
-    assert found(f"here:\n{block}\nthanks") == [("private_key", block)]
-    assert found(block.replace("\n", "\\n")) == [("private_key", block.replace("\n", "\\n"))]
+    assert values_in(f"here:\n{block}\nthanks") == [("private_key", block)]
+    assert values_in(block.replace("\n", "\\n")) == [("private_key", block.replace("\n", "\\n"))]
 
 
 WITHOUT_CHECK_DIGIT = frozenset(
@@ -56,7 +56,7 @@ def test_a_wrong_check_digit_is_no_identity_number(type_: str, text: str) -> Non
         pytest.skip("no check digit")
     place = max(index for index, char in enumerate(text) if char.isdigit())
     wrong = [text[:place] + str((int(text[place]) + by) % 10) + text[place + 1 :] for by in range(1, 10)]
-    caught = [changed for changed in wrong if type_ in dict(found(changed))]
+    caught = [changed for changed in wrong if type_ in dict(values_in(changed))]
     assert len(caught) <= (1 if type_ in ("nl_bsn", "uk_nhs", "be_national") else 0), caught
 
 
@@ -65,7 +65,7 @@ def test_a_wrong_check_digit_is_no_identity_number(type_: str, text: str) -> Non
     ["000-12-3456", "666-12-3456", "536-00-4399", "536-90-0000", "078-05-1120"],
 )
 def test_social_security_numbers_that_were_never_given_out(number: str) -> None:
-    assert not found(f"SSN {number}")
+    assert not values_in(f"SSN {number}")
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_social_security_numbers_that_were_never_given_out(number: str) -> None:
     ],
 )
 def test_telephone_numbers_in_the_forms_of_many_countries(text: str) -> None:
-    assert [name for name, _ in found(text)] == ["phone"]
+    assert [name for name, _ in values_in(text)] == ["phone"]
 
 
 def test_the_next_number_is_no_part_of_a_telephone_number() -> None:
-    assert found("call 202-456-1111 2 times") == [("phone", "202-456-1111")]
+    assert values_in("call 202-456-1111 2 times") == [("phone", "202-456-1111")]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_next_number_is_no_part_of_a_telephone_number() -> None:
     ],
 )
 def test_numbers_of_nobody_are_left_alone(text: str) -> None:
-    assert found(text) == []
+    assert values_in(text) == []
 
 
 def test_drawn_identifiers_are_left_alone() -> None:
@@ -123,7 +123,7 @@ def test_drawn_identifiers_are_left_alone() -> None:
     for _ in range(300):
         bits = source.getrandbits(128)
         text = f"id {uuid.UUID(int=bits)} commit {hashlib.sha1(str(bits).encode()).hexdigest()} md5 {bits:032x}"
-        assert found(text) == [], text
+        assert values_in(text) == [], text
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,16 @@ def test_drawn_identifiers_are_left_alone() -> None:
     ["Chrome/112.0.0.0 visits", "from 300.1.2.3", "1.2.3.4.5 is an OID", "driver 31.0.15.2802"],
 )
 def test_dotted_numbers_that_are_no_addresses(text: str) -> None:
-    assert found(text) == []
+    assert values_in(text) == []
 
 
 def test_four_small_numbers_are_an_address_where_the_text_says_so() -> None:
-    assert found("ping 1.2.3.4") == [("ip", "1.2.3.4")] and found("host 10.0.0.7") == [("ip", "10.0.0.7")]
+    assert values_in("ping 1.2.3.4") == [("ip", "1.2.3.4")] and values_in("host 10.0.0.7") == [("ip", "10.0.0.7")]
 
 
 def test_overlapping_values_keep_the_stronger_type_and_all_characters() -> None:
     assert settle([Match(5, 12, "phone"), Match(0, 8, "card")]) == [Match(0, 12, "card")]
-    assert found("postgres://ann:s3cr3tW0rd@db.corp.com/x") == [("url_credentials", "ann:s3cr3tW0rd")]
+    assert values_in("postgres://ann:s3cr3tW0rd@db.corp.com/x") == [("url_credentials", "ann:s3cr3tW0rd")]
 
 
 @pytest.mark.parametrize(
@@ -161,4 +161,4 @@ def test_no_text_takes_more_than_linear_time(text: str) -> None:
 def test_every_type_of_the_recipe_has_a_rule() -> None:
     texts = [*IDENTITIES.values(), *CONTACTS.values(), *keys().values(), private_key()]
     texts += ["https://ann:s3cr3tW0rd@corp.com", "password: " + drawn(12, seed=5) + "7x!"]
-    assert {name for text in texts for name, _ in found(text)} == set(RECORDS)
+    assert {name for text in texts for name, _ in values_in(text)} == set(RECORDS)

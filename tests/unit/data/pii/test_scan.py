@@ -102,8 +102,8 @@ def test_form_keys_and_json_of_a_row_stay(action: str) -> None:
 
     def form(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: form(held) for key, held in value.items()}
-        return [form(held) for held in value] if isinstance(value, list) else None
+            return {key: form(item) for key, item in value.items()}
+        return [form(item) for item in value] if isinstance(value, list) else None
 
     assert form(record) == form(FULL)
     calls = record["messages"][2]["tool_calls"]
@@ -150,8 +150,8 @@ def test_a_changed_row_is_clean_when_scanned_again(action: str, text: str) -> No
 def test_secrets_are_redacted_even_where_the_rest_is_reported(value: str) -> None:
     scanned = scanner("report")(row(f"use {value} and {MAIL}"))
     assert value not in json.dumps(scanned.record) and MAIL in contents(scanned)[0]
-    told = json.dumps([finding._asdict() for finding in scanned.findings])
-    assert value not in told and MAIL not in told and value[-8:] not in told
+    report = json.dumps([finding._asdict() for finding in scanned.findings])
+    assert value not in report and MAIL not in report and value[-8:] not in report
 
 
 def test_actions_by_type() -> None:
@@ -210,9 +210,9 @@ def test_placeholders_are_no_special_tokens_and_split_none(tokens: frozenset[str
 def test_keys_with_a_value_are_left_over_and_stop_the_row() -> None:
     record = row("hi", metadata={MAIL: "x"})
     assert scanner()(record).verdict == "error" and scanner(on_residual="drop")(record).verdict == "drop"
-    told = scanner(on_residual="report")(record)
-    assert told.verdict == "keep" and [finding.action for finding in told.findings] == ["residual"]
-    assert MAIL not in json.dumps([finding._asdict() for finding in told.findings])
+    report = scanner(on_residual="report")(record)
+    assert report.verdict == "keep" and [finding.action for finding in report.findings] == ["residual"]
+    assert MAIL not in json.dumps([finding._asdict() for finding in report.findings])
     assert MAIL not in refusal("a", 1, scanner()(record).findings).message
 
 
@@ -232,8 +232,8 @@ def test_a_scanner_works_in_a_pool_and_hides_its_key(monkeypatch: pytest.MonkeyP
     rows = [row(f"mail {MAIL} {number}") for number in range(8)]
     with ProcessPoolExecutor(2) as pool:
         assert list(pool.map(scan, rows)) == [scan(each) for each in rows]
-    named = scanner(key_env="PII_KEY")
-    assert KEY not in repr(named) + repr(vars(named)) and pickle.loads(pickle.dumps(scan))(rows[0]) == scan(rows[0])
+    keyed = scanner(key_env="PII_KEY")
+    assert KEY not in repr(keyed) + repr(vars(keyed)) and pickle.loads(pickle.dumps(scan))(rows[0]) == scan(rows[0])
 
 
 @pytest.mark.parametrize("value", [None, "short"])
@@ -256,8 +256,8 @@ def test_findings_tell_type_place_and_action() -> None:
 
 def test_context_in_a_sample_hides_other_values() -> None:
     scanned = scanner("report")(row(f"phone {PHONE}, {MAIL}, card {CARD}, SSN 536-90-4399, my zip is 94110"))
-    told = " ".join(finding.sample for finding in scanned.findings)
-    assert not any(part in told for part in ("456", "lee", "4012", "536", "94110"))
+    report = " ".join(finding.sample for finding in scanned.findings)
+    assert not any(part in report for part in ("456", "lee", "4012", "536", "94110"))
 
 
 def test_a_row_nested_too_deep_is_rejected() -> None:
@@ -299,18 +299,18 @@ def test_one_telephone_number_has_one_stand_in_however_it_is_spelled(
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "variant"),
     [
         ("IBAN DE89 3704 0044 0532 0130 00", "IBAN DE89370400440532013000"),
         ("card 4539 5787 6362 1486", "card 4539578763621486"),
         ("write to Maria.Lopez@acme-widgets.com", "write to maria.lopez@ACME-widgets.com"),
     ],
 )
-def test_spaces_and_case_change_no_stand_in(one: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spaces_and_case_change_no_stand_in(spelling: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PII_KEY", "k" * 32)
     scan = scanner("pseudonymise", key_env="PII_KEY")
-    first, second = (scan({"text": text}).record for text in (one, other))
-    assert first is not None and second is not None and first["text"] != one
+    first, second = (scan({"text": text}).record for text in (spelling, variant))
+    assert first is not None and second is not None and first["text"] != spelling
     assert first["text"].replace(" ", "") == second["text"].replace(" ", "")
 
 
@@ -334,5 +334,5 @@ def test_a_stand_in_is_no_valid_number_of_a_type_that_needs_a_word_beside_it() -
 )
 def test_a_value_is_looked_for_again_only_where_it_may_be(text: str, value: str, comes_again: bool) -> None:
     start = text.index(value)
-    found = [(text, [Match(start, start + len(value), "phone" if value[0] == "2" else "email")])]
-    assert bool(echo_pattern(may_come_again(found))) == comes_again
+    scanned = [(text, [Match(start, start + len(value), "phone" if value[0] == "2" else "email")])]
+    assert bool(echo_pattern(may_come_again(scanned))) == comes_again

@@ -50,13 +50,13 @@ NO_DOCUMENTS = (
 def test_values_in_other_forms_of_letters_and_digits_are_replaced_and_nothing_around(kind: str, action: Action) -> None:
     text, value = WIDE[kind]
     before, after = text.split(value)
-    done = Scanner(Pii(action=action))({"text": f"{text} | {text}"})
-    assert done.record is not None
-    first, second = done.record["text"].split(" | ")
+    scanned = Scanner(Pii(action=action))({"text": f"{text} | {text}"})
+    assert scanned.record is not None
+    first, second = scanned.record["text"].split(" | ")
     for new in (first, second):
         assert new.startswith(before) and new.endswith(after) and value not in new
     assert not any(
-        value[-8:] in part or folded(value)[:-2] in part for part in (first, *(f.sample for f in done.findings))
+        value[-8:] in part or folded(value)[:-2] in part for part in (first, *(f.sample for f in scanned.findings))
     )
 
 

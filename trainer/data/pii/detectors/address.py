@@ -20,6 +20,7 @@ _TYPES = (
     "|highway|hwy|circle|cir|crescent|close|trail|trl|way|plaza|alley|mews|row|gardens|grove|turnpike|pike|loop"
 )
 _UNIT = r"(?:[,\s]{1,4}(?:apt|apartment|suite|ste|unit|flat|floor|#)\.?\s?#?\w{1,6})?"
+_EDGE = r"(?<![A-Za-z0-9_])"
 _GAP = r"[,\s]{1,6}"
 _US_END = rf"{_GAP}(?:{_WORD}[ ]){{0,3}}{_WORD}{_GAP}(?:{_STATES}),? \d{{5}}(?:-\d{{4}})?(?![A-Za-z0-9_])"
 _UK_POSTCODE = (
@@ -32,55 +33,39 @@ _GERMAN_STREET = (
     rf"|{_WORD} (?:Straße|Strasse|Weg|Platz|Allee))"
 )
 
-US_ADDRESS = re.compile(
-    rf"(?<![\w.,$-])\d{{1,6}}[A-Z]? (?:{_WORD} ){{1,5}}(?:{_TYPES})\b\.?(?: [NSEW]{{1,2}}\b)?{_UNIT}{_US_END}",
-    re.IGNORECASE,
-)
-MILITARY_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])(?:(?:PSC|Unit|CMR) \d{{1,5}},? Box \d{{1,5}}|US(?:NV|NS|S|CGC) {_WORD}){_GAP}"
-    r"(?:APO|FPO|DPO),? A[AEP] \d{5}(?:-\d{4})?(?![A-Za-z0-9_])",
-    re.IGNORECASE,
-)
-PO_BOX = re.compile(rf"(?<![A-Za-z0-9_])P\.? ?O\.? Box \d{{1,6}}{_US_END}", re.IGNORECASE)
-UK_ADDRESS = re.compile(
-    rf"(?<![\w.,£-])\d{{1,4}}[A-Za-z]? (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?"
-    rf"(?:{_GAP}{_WORD}(?: {_WORD}){{0,2}}){{0,3}}{_GAP}{_UK_POSTCODE}",
-    re.IGNORECASE,
-)
-GERMAN_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_]){_GERMAN_STREET} \d{{1,4}} ?[a-z]?{_GAP}(?:D-)?\d{{5}} {_WORD}"
-    rf"(?: (?:am|im|an der) {_WORD})?(?![A-Za-z0-9_])"
-)
 
 _NAME = r"[^\W\d_][\w.'’-]{0,30}(?: [\w.'’-]{1,30}){0,4}"
 _TOWN = r"[A-ZÀ-Ý][\w'’-]{1,40}(?: [A-ZÀ-Ý][\w'’-]{1,30})?"
-FRENCH_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])\d{{1,4}}(?: ?(?:bis|ter))?,?"
-    rf" (?i:rue|avenue|av\.|boulevard|bd\.?|place|chemin|allée|impasse|quai|route) {_NAME}{_GAP}(?:F-)?\d{{5}} {_TOWN}"
-)
-ITALIAN_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])(?:Via|Viale|Piazza|Piazzale|Corso|Largo|Vicolo) {_NAME},?"
-    rf" \d{{1,4}}(?:/?[A-Za-z])?{_GAP}\d{{5}} {_TOWN}"
-)
-SPANISH_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo|Ronda|Carrer) {_NAME},? (?:n[.º°]{{1,2}} ?)?\d{{1,4}}"
-    rf"(?:,? \d{{1,2}}[º°]?(?: ?[A-Z])?)?{_GAP}\d{{5}} {_TOWN}"
-)
-DUTCH_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])[A-Z][\w.'-]{{0,30}}(?:straat|weg|laan|plein|gracht|kade|singel|dijk|hof|steeg|dreef|markt)"
-    rf" \d{{1,4}} ?[a-zA-Z]?{_GAP}\d{{4}} ?[A-Z]{{2}} {_TOWN}"
-)
-AUSTRALIAN_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?{_GAP}(?:{_WORD}[ ]){{0,2}}{_WORD},?"
+
+STREETS = {
+    "US": rf"(?i)(?<![\w.,$-])\d{{1,6}}[A-Z]? (?:{_WORD} ){{1,5}}(?:{_TYPES})\b\.?(?: [NSEW]{{1,2}}\b)?"
+    rf"{_UNIT}{_US_END}",
+    "GB": rf"(?i)(?<![\w.,£-])\d{{1,4}}[A-Za-z]? (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?"
+    rf"(?:{_GAP}{_WORD}(?: {_WORD}){{0,2}}){{0,3}}{_GAP}{_UK_POSTCODE}",
+    "DE": rf"{_EDGE}{_GERMAN_STREET} \d{{1,4}} ?[a-z]?{_GAP}(?:D-)?\d{{5}} {_WORD}"
+    rf"(?: (?:am|im|an der) {_WORD})?(?![A-Za-z0-9_])",
+    "FR": rf"{_EDGE}\d{{1,4}}(?: ?(?:bis|ter))?,?"
+    rf" (?i:rue|avenue|av\.|boulevard|bd\.?|place|chemin|allée|impasse|quai|route) {_NAME}{_GAP}(?:F-)?\d{{5}} {_TOWN}",
+    "IT": rf"{_EDGE}(?:Via|Viale|Piazza|Piazzale|Corso|Largo|Vicolo) {_NAME},?"
+    rf" \d{{1,4}}(?:/?[A-Za-z])?{_GAP}\d{{5}} {_TOWN}",
+    "ES": rf"{_EDGE}(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo|Ronda|Carrer) {_NAME},? (?:n[.º°]{{1,2}} ?)?\d{{1,4}}"
+    rf"(?:,? \d{{1,2}}[º°]?(?: ?[A-Z])?)?{_GAP}\d{{5}} {_TOWN}",
+    "NL": rf"{_EDGE}[A-Z][\w.'-]{{0,30}}(?:straat|weg|laan|plein|gracht|kade|singel|dijk|hof|steeg|dreef|markt)"
+    rf" \d{{1,4}} ?[a-zA-Z]?{_GAP}\d{{4}} ?[A-Z]{{2}} {_TOWN}",
+    "AU": rf"(?i){_EDGE}\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?{_GAP}(?:{_WORD}[ ]){{0,2}}{_WORD},?"
     r" (?:NSW|VIC|QLD|SA|WA|TAS|NT|ACT),? \d{4}(?![A-Za-z0-9_])",
-    re.IGNORECASE,
-)
-CANADIAN_ADDRESS = re.compile(
-    rf"(?<![A-Za-z0-9_])\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?(?: [NSEW]{{1,2}}\b)?{_UNIT}{_GAP}"
+    "CA": rf"(?i){_EDGE}\d{{1,5}} (?:{_WORD} ){{1,4}}(?:{_TYPES})\b\.?(?: [NSEW]{{1,2}}\b)?{_UNIT}{_GAP}"
     rf"(?:{_WORD}[ ]){{0,2}}{_WORD},?"
     r" (?:ON|QC|BC|AB|MB|SK|NS|NB|NL|PE|YT|NT|NU),? [A-Z]\d[A-Z] ?\d[A-Z]\d(?![A-Za-z0-9_])",
-    re.IGNORECASE,
+}
+"""Country -> pattern of a street address."""
+
+BOXES = (
+    rf"(?i){_EDGE}(?:(?:PSC|Unit|CMR) \d{{1,5}},? Box \d{{1,5}}|US(?:NV|NS|S|CGC) {_WORD}){_GAP}"
+    r"(?:APO|FPO|DPO),? A[AEP] \d{5}(?:-\d{4})?(?![A-Za-z0-9_])",
+    rf"(?i){_EDGE}P\.? ?O\.? Box \d{{1,6}}{_US_END}",
 )
+"""Addresses of the US army, and post office boxes."""
 
 POST_CODE = re.compile(r"\d(?:\d{4}(?!\d)|[A-Za-z]{2}(?![A-Za-z0-9_])|\d{3} ?[A-Z]{2} |[A-Z] ?\d[A-Z]\d)")
 FOUR_DIGITS = re.compile(r"\d{4}")
@@ -97,14 +82,8 @@ def has_post_code(text: str) -> bool:
     )
 
 
-STREET_RULES = tuple(
-    PiiRule("address", pattern)
-    for pattern in (
-        *(US_ADDRESS, UK_ADDRESS, GERMAN_ADDRESS, FRENCH_ADDRESS, ITALIAN_ADDRESS, SPANISH_ADDRESS, DUTCH_ADDRESS),
-        *(AUSTRALIAN_ADDRESS, CANADIAN_ADDRESS),
-    )
-)
-BOX_RULES = tuple(PiiRule("address", pattern) for pattern in (MILITARY_ADDRESS, PO_BOX))
+STREET_RULES = tuple(PiiRule("address", re.compile(pattern)) for pattern in STREETS.values())
+BOX_RULES = tuple(PiiRule("address", re.compile(pattern)) for pattern in BOXES)
 
 
 def names_a_box(text: str) -> bool:

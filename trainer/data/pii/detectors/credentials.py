@@ -113,6 +113,9 @@ _NAMES = (
     r"|mật khẩu|kata sandi|รหัสผ่าน|كلمة المرور|סיסמה|पासवर्ड|парол"
 )
 _TOOLS = r"sshpass|mysql|mariadb|login|redis-cli|ldap|smbclient|rabbitmqadmin|psql|mongo|sqlcmd|htpasswd"
+_CUES = words(f"authorization|basic |\"auth\"|'auth'| -u|-user|{_NAMES}|{_TOOLS}")
+ASCII_CUES = tuple(cue for cue in _CUES if cue.isascii())
+UNICODE_CUES = tuple(cue for cue in _CUES if not cue.isascii())
 BEFORE = 130
 """Characters before a word in which a match may begin: the start of a name such as `MY_SERVICE_API_KEY`."""
 
@@ -164,19 +167,9 @@ def stretches_of(lowered: str) -> list[list[tuple[int, int]]]:
     return stretches
 
 
-ASCII_NAMES = words(
-    "key|secret|token|pass|pwd|credential|bearer|authorization|basic |\"auth\"|'auth'| -u|-user|login|sql"
-    "|mariadb|redis-cli|ldap|smbclient|rabbitmqadmin|mongo|kennwort|mot de |contrase|clave|senha|palavra"
-    "|parol|wachtwoord|adgangskode|heslo|jelsz|kata "
-)
-UNICODE_NAMES = words(
-    "senord|hasło|şifre|κωδικός|密码|密碼|口令|パスワード|비밀번호|mật khẩu|парол|รหัสผ่าน|كلمة المرور|סיסמה|पासवर्ड"
-)
-
-
 def names_a_secret(text: str) -> bool:
     """Tell whether a text has a word of `WORDS`."""
-    return names_any(text, ASCII_NAMES, UNICODE_NAMES)
+    return names_any(text, ASCII_CUES, UNICODE_CUES)
 
 
 RECORDS: dict[PiiType, PiiRecord] = {"credential": PiiRecord(three_stars, None, "P100", rank=4)}
