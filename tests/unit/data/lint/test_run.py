@@ -288,7 +288,7 @@ def test_rules_are_named_in_order_and_say_what_to_do() -> None:
     assert all(rule.id == name and rule.title for name, rule in RULES.items())
     assert all(rule.fix for rule in RULES.values() if rule.severity != "info")
     kinds = [name[0] for name in RULES]
-    assert kinds == sorted(kinds, key="FSQBPT".i)
+    assert kinds == sorted(kinds, key="FSQBPT".index)
 
 
 def test_rows_are_listed_up_to_the_limit() -> None:
