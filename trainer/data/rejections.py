@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from trainer.data.column_usage import Usage
 from trainer.data.prepare import Prepared
@@ -120,11 +119,12 @@ class RowCounts:
     ) -> None:
         self._file.close()
 
-    def reject(self, row: dict[str, Any]) -> None:
+    def reject(self, row: dict[str, object]) -> None:
         """Write down a row that is left out, see `prepare.rejected`."""
         self._file.write(write_line(row))
-        self.reasons[row["reason"]] += 1
-        listed = self.listed.setdefault(row["reason"], [])
+        reason = str(row["reason"])
+        self.reasons[reason] += 1
+        listed = self.listed.setdefault(reason, [])
         if len(listed) < NUM_LISTED:
             listed.append(f"{row['source']}:{row['line']}")
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -83,7 +83,7 @@ def prompt_keys(record: Record) -> list[str]:
     return [digest("turns", f"[{','.join(folded[:end])}]") for end in ends or [len(folded)]]
 
 
-def compared_turns(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, Any]]:
+def compared_turns(turns: Iterable[Message], *, system: bool = False) -> list[dict[str, object]]:
     """Return what the turns say, without the system turn unless it is asked for."""
     chosen = [turn for turn in turns if system or turn["role"] != "system"]
     return [{key: value for key in COMPARED_KEYS if (value := turn.get(key))} for turn in chosen]
@@ -94,7 +94,7 @@ def dump(value: object, fold: Callable[[str], str] = normalise) -> str:
     return exact_json.dumps(_folded(value, fold), option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _folded(value: Any, fold: Callable[[str], str]) -> Any:
+def _folded(value: object, fold: Callable[[str], str]) -> object:
     if isinstance(value, str):
         return fold(value)
     if isinstance(value, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from trainer.data.read.raw_row import RawRow
 from trainer.data.records.reasons import RowError
@@ -28,7 +27,7 @@ def expand(rows: Iterator[RawRow], format: Format, mapping: Mapping[str, str]) -
             yield row
 
 
-def _pairs(row: RawRow, value: dict[str, Any], mapping: Mapping[str, str]) -> Iterator[RawRow]:
+def _pairs(row: RawRow, value: dict[str, object], mapping: Mapping[str, str]) -> Iterator[RawRow]:
     try:
         columns = Columns(value, mapping)
         pairs = list(ranked_pairs(columns))
@@ -43,13 +42,14 @@ def _pairs(row: RawRow, value: dict[str, Any], mapping: Mapping[str, str]) -> It
         yield RawRow(row.line, {**unused, "prompt": prompt, "chosen": better, "rejected": worse})
 
 
-def _is_article(value: dict[str, Any]) -> bool:
+def _is_article(value: dict[str, object]) -> bool:
     parts = value.get("paragraphs")
     return isinstance(parts, list) and bool(parts) and all(isinstance(part, dict) and "qas" in part for part in parts)
 
 
-def _questions(article: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _questions(article: dict[str, object]) -> Iterator[dict[str, object]]:
     title = {"title": article["title"]} if "title" in article else {}
-    for paragraph in article["paragraphs"]:
+    paragraphs = article["paragraphs"]
+    for paragraph in paragraphs if isinstance(paragraphs, list) else []:
         for question in paragraph["qas"]:
             yield {**title, "context": paragraph.get("context"), **question}

@@ -68,7 +68,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(f"{path}: not a readable {kind} file: {message}", hint="write the file again")
 
 
-def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(row: dict[str, object]) -> dict[str, object]:
     """Drop the keys that Arrow filled with null so that all rows have the same ones: no row of the file wrote them.
 
     Bytes that are UTF-8 are text, as writers without a type for text leave it.
@@ -76,7 +76,7 @@ def without_nulls(row: dict[str, Any]) -> dict[str, Any]:
     return {name: _bare(cell) for name, cell in row.items()}
 
 
-def _bare(cell: Any) -> Any:
+def _bare(cell: object) -> object:
     match cell:
         case str() | int() | None:
             return cell

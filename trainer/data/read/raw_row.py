@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.values import twice
@@ -21,13 +21,13 @@ class RawRow(NamedTuple):
     error: RowError | None = None
 
 
-def checked_row(line: int, text: bytes | str, value: Any) -> RawRow:
+def checked_row(line: int, text: bytes | str, value: object) -> RawRow:
     """Return the row of a value and the JSON text that it was read from; an error where a key stands twice in it."""
     marked = with_doubled(text, value)
     return RawRow(line, value) if marked is value else marked_row(line, marked)
 
 
-def marked_row(line: int, value: Any) -> RawRow:
+def marked_row(line: int, value: object) -> RawRow:
     """Return the row of a value from `with_doubled`."""
     key = doubled_key(value)
     return RawRow(line, value) if key is None else RawRow(line, None, twice(key))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from trainer.data.records.reasons import RowError, mark_text
 
@@ -104,7 +103,7 @@ class Columns:
     def __init__(self, raw: Mapping[str, object], mapping: Mapping[str, str]) -> None:
         self.paths = {name: path for name, path in mapping.items() if path}
         mapped = {name: _at(raw, path) for name, path in self.paths.items()}
-        unmapped: Mapping[str, object] = raw
+        unmapped = raw
         for path in self.paths.values():
             unmapped = _without(unmapped, path)
         self.hidden = {name for name, path in mapping.items() if not path}
@@ -128,7 +127,7 @@ class Columns:
     def has(self, name: str) -> bool:
         return name not in self.hidden and not is_missing(self.values.get(name))
 
-    def take(self, name: str) -> Any:
+    def take(self, name: str) -> object:
         """Return the column, or None, and mark it as used."""
         if name in self.hidden:
             return None
@@ -197,7 +196,7 @@ def _says_something(value: object) -> bool:
     return not is_missing(value) and value != "" and value != [] and value != {}
 
 
-def _at(raw: Mapping[str, object], path: str) -> Any:
+def _at(raw: Mapping[str, object], path: str) -> object:
     """Return what stands at a path; a column whose name holds the dots itself comes first."""
     if path in raw:
         return raw[path]
@@ -212,14 +211,24 @@ def _at(raw: Mapping[str, object], path: str) -> Any:
     return value
 
 
-def _without(value: Any, path: str) -> Any:
-    """Return `value` without what stands at the path; only the objects along the path are new."""
-    if isinstance(value, Mapping) and path in value:
+def _without(value: Mapping[str, object], path: str) -> Mapping[str, object]:
+    """Return an object without the value at the path; only the objects along the path are new.
+
+    Example:
+        >>> _without({"a": [1, {"b": 2, "c": 3}], "d": 4}, "a.1.b")
+        {'a': [1, {'c': 3}], 'd': 4}
+    """
+    if path in value:
         return {name: item for name, item in value.items() if name != path}
     part, _, inner_path = path.partition(".")
-    if isinstance(value, Mapping) and inner_path and part in value:
-        return {**value, part: _without(value[part], inner_path)}
-    if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-        inside = [_without(value[int(part)], inner_path)] if inner_path else []
-        return [*value[: int(part)], *inside, *value[int(part) + 1 :]]
-    return value
+    return {**value, part: _without_inside(value[part], inner_path)} if inner_path and part in value else value
+
+
+def _without_inside(value: object, path: str) -> object:
+    if isinstance(value, Mapping):
+        return _without(value, path)
+    part, _, inner_path = path.partition(".")
+    if not isinstance(value, list) or not part.isdecimal() or int(part) >= len(value):
+        return value
+    inside = [_without_inside(value[int(part)], inner_path)] if inner_path else []
+    return [*value[: int(part)], *inside, *value[int(part) + 1 :]]

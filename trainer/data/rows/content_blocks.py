@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainer.data.records.reasons import RowError
 
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -16,20 +14,22 @@ def has_blocks(content: object) -> bool:
     return isinstance(content, list) and any(isinstance(part, dict) and type_of(part) in BLOCKS for part in content)
 
 
-def type_of(part: dict[str, Any]) -> str:
+def type_of(part: dict[str, object]) -> str:
     """Return the type of a part: text where it names none, "" where what it names is no text."""
     kind = part.get("type", "text")
     return kind if isinstance(kind, str) else ""
 
 
-def unfold_blocks(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
+def unfold_blocks(turn: dict[str, object], where: str) -> list[dict[str, object]]:
     """Turn one message with blocks into messages of OpenAI's form: results first, then what is said.
 
     Raises:
         RowError: a block without its name or result, or results beside calls in one turn.
     """
-    results, calls, thoughts, parts = [], [], [], []
-    for part in turn["content"]:
+    results: list[dict[str, object]] = []
+    calls, thoughts, parts = [], [], []
+    content = turn["content"]
+    for part in content if isinstance(content, list) else []:
         match part.get("type") if isinstance(part, dict) else None:
             case "tool_result":
                 results.append(_tool_turn(part))
@@ -39,7 +39,7 @@ def unfold_blocks(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
                 thoughts.append(str(part.get("thinking") or ""))
             case _:
                 parts.append(part)
-    message: dict[str, Any] = {**turn, "content": parts}
+    message: dict[str, object] = {**turn, "content": parts}
     if calls:
         message["tool_calls"] = calls
     if thoughts:
@@ -49,12 +49,12 @@ def unfold_blocks(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
     return [*results, message] if parts or calls or thoughts else results
 
 
-def _tool_turn(part: dict[str, Any]) -> dict[str, Any]:
-    turn = {"role": "tool", "content": part.get("content")}
+def _tool_turn(part: dict[str, object]) -> dict[str, object]:
+    turn: dict[str, object] = {"role": "tool", "content": part.get("content")}
     return turn if part.get("tool_use_id") is None else {**turn, "tool_call_id": part["tool_use_id"]}
 
 
-def _call(part: dict[str, Any], where: str) -> dict[str, Any]:
+def _call(part: dict[str, object], where: str) -> dict[str, object]:
     if not isinstance(part.get("name"), str):
         raise RowError("invalid_tool_arguments", f"{where}: a tool_use block without a name")
     identity = {"id": part["id"]} if part.get("id") is not None else {}

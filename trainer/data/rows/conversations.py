@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainer.data.records.kinds import Message, Role
 from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import (
@@ -33,7 +31,7 @@ def parse_turns(columns: Columns) -> list[Message]:
     return canonical_turns(value, name, columns.notes)
 
 
-def turns_column(row: dict[str, Any]) -> str | None:
+def turns_column(row: dict[str, object]) -> str | None:
     """Return the name of the one column that holds turns, None where there is none or several."""
     names = [name for name, value in row.items() if is_turns(value)]
     return names[0] if len(names) == 1 else None
@@ -179,28 +177,33 @@ def parse_gemini(columns: Columns) -> list[Message]:
     return canonical_turns(turns, "contents", columns.notes)
 
 
-def _gemini_turns(item: object, where: str) -> list[dict[str, Any]]:
+def _gemini_turns(item: object, where: str) -> list[dict[str, object]]:
     if not isinstance(item, dict) or not isinstance(item.get("parts"), list):
         raise RowError("unknown_role", f"{where} is {kind_of(item)}, not an object with role and parts")
     marks = {key: item[key] for key in MARKS if key in item}  # Vertex AI's `weight`
-    message: dict[str, Any] = {"role": item.get("role") or "user", "content": "", **marks}
-    results: list[dict[str, Any]] = []
+    results: list[dict[str, object]] = []
+    calls: list[dict[str, object]] = []
+    text, reasoning = "", None
     for part in item["parts"]:
         match part:
             case {"functionCall": dict(call)} | {"function_call": dict(call)}:
-                message.setdefault("tool_calls", []).append({"name": call.get("name"), "arguments": call.get("args")})
+                calls.append({"name": call.get("name"), "arguments": call.get("args")})
             case {"functionResponse": dict(result)} | {"function_response": dict(result)}:
                 results.append({"role": "tool", "name": result.get("name"), "content": result.get("response")})
-            case {"thought": True, "text": str(text)}:
-                message["reasoning_content"] = message.get("reasoning_content", "") + text
-            case {"text": str(text)}:
-                message["content"] += text
+            case {"thought": True, "text": str(thought)}:
+                reasoning = (reasoning or "") + thought
+            case {"text": str(more)}:
+                text += more
             case _:
                 names = ", ".join(map(str, part)) if isinstance(part, dict) else kind_of(part)
                 raise RowError(
                     "unsupported_content", f"{where}: part {mark_text(repr(names))}; only text and calls are trained on"
                 )
-    return [*results, *([message] if message["content"] or "tool_calls" in message or not results else [])]
+    if results and not text and not calls:
+        return results
+    message: dict[str, object] = {"role": item.get("role") or "user", "content": text, **marks}
+    message |= {"tool_calls": calls} if calls else {}
+    return [*results, message if reasoning is None else {**message, "reasoning_content": reasoning}]
 
 
 def gemini_system(columns: Columns) -> str:
@@ -236,7 +239,7 @@ def parse_batch(columns: Columns) -> list[Message]:
     return [*turns, *canonical_turns(_batch_answer(columns.take("response")), "response", columns.notes)]
 
 
-def _batch_answer(response: object) -> dict[str, Any]:
+def _batch_answer(response: object) -> dict[str, object]:
     """Return the message of a response.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trainer.data.records.kinds import Message
 from trainer.data.records.reasons import RowError, mark_text
@@ -48,7 +48,7 @@ TEXT_KEYS = ("response", "answer", "text", "content", "output", "completion")
 SCORE_KEYS, RANK_KEYS = ("overall_score", "score", "rating", "reward", "fine-grained_score"), ("rank", "ranking")
 
 
-def two_answers(row: dict[str, Any]) -> TwoAnswers | None:
+def two_answers(row: dict[str, object]) -> TwoAnswers | None:
     """Return which columns hold two answers with a verdict on them, None for a row of another layout."""
     for answers in TWO_ANSWERS:
         if answers.first in row and answers.second in row and _verdict_columns(row, answers):
@@ -56,7 +56,7 @@ def two_answers(row: dict[str, Any]) -> TwoAnswers | None:
     return None
 
 
-def _verdict_columns(row: dict[str, Any], answers: TwoAnswers) -> list[str]:
+def _verdict_columns(row: dict[str, object], answers: TwoAnswers) -> list[str]:
     """Return the columns that say which of two answers is better."""
     if answers.first == "human_ref_A":
         return [name for name in ("labels",) if name in row]
@@ -66,7 +66,7 @@ def _verdict_columns(row: dict[str, Any], answers: TwoAnswers) -> list[str]:
     return verdicts or _score_columns(row, answers)
 
 
-def _score_columns(row: dict[str, Any], answers: TwoAnswers) -> list[str]:
+def _score_columns(row: dict[str, object], answers: TwoAnswers) -> list[str]:
     for stem in ("score", "rating", "reward"):
         names = [f"{stem}_{suffix}" for suffix in answers.names]
         if all(name in row for name in names):
@@ -93,7 +93,7 @@ def parse_two_answers(columns: Columns) -> tuple[list[Message] | None, object, o
     return (prompt, first, second) if better == 0 else (prompt, second, first)
 
 
-def _better(values: list[Any], names: list[str], answers: TwoAnswers) -> int:
+def _better(values: list[object], names: list[str], answers: TwoAnswers) -> int:
     """Return 0 or 1: which answer is better.
 
     Raises:
@@ -162,7 +162,7 @@ class Judged(NamedTuple):
     answer: object
 
 
-def has_ranked(row: dict[str, Any]) -> bool:
+def has_ranked(row: dict[str, object]) -> bool:
     """Whether a row holds several answers with ranks or scores."""
     return _ranked(Columns(row, {})) != []
 
@@ -191,27 +191,27 @@ def _ranked(columns: Columns) -> list[Judged]:
     return []
 
 
-def _scored_objects(items: list[Any]) -> list[Judged]:
+def _scored_objects(items: list[object]) -> list[Judged]:
     """Read answers that carry their own score; none where one of them has none."""
     answers = []
     for item in items:
-        score = _score_of(item) if isinstance(item, dict) else None
-        if score is None:
+        if not isinstance(item, dict):
             return []
+        score = _score_of(item)
         text = next((item[key] for key in TEXT_KEYS if isinstance(item.get(key), str)), None)
-        if text is None:
+        if score is None or text is None:
             return []
         answers.append(Judged(score, text))
     return answers
 
 
-def _score_of(item: dict[str, Any]) -> float | None:
+def _score_of(item: dict[str, object]) -> float | None:
     scores = [number for key in SCORE_KEYS if (number := _number(item.get(key))) is not None]
     ranks = [-number for key in RANK_KEYS if (number := _number(item.get(key))) is not None]
     return next(iter(ranks + scores), None)
 
 
-def _scored_beside(columns: Columns, answers: list[Any]) -> list[Judged]:
+def _scored_beside(columns: Columns, answers: list[object]) -> list[Judged]:
     """Read answers whose scores or ranks stand in a list of their own."""
     if not all(isinstance(answer, str) for answer in answers):
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from trainer.data.records.reasons import RowError, mark_text
 from trainer.data.rows.columns import (
@@ -27,7 +26,7 @@ from trainer.recipe.data import Format
 
 ANSWERS = frozenset({*COMPLETION_COLUMNS, *RARE_COMPLETIONS})
 PROMPTS = frozenset({*PROMPT_COLUMNS, *RARE_PROMPTS})
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,13 @@ def _is_pair(row: Row) -> bool:
     return not row.keys().isdisjoint(REJECTED_COLUMNS) and _conversation(row) is not None
 
 
-def two_outputs(row: Row) -> str | None:
-    """Return the column in which older LLaMA-Factory holds the better and the worse answer to an instruction."""
-    if "instruction" not in row:
-        return None
-    lists = (name for name in OUTPUT_COLUMNS if isinstance(row.get(name), list))
-    return next((name for name in lists if len(row[name]) == 2 and all(isinstance(t, str) for t in row[name])), None)
+def two_outputs(row: Row) -> tuple[str, str, str] | None:
+    """Return the column in which older LLaMA-Factory holds the better and the worse answer, and both answers."""
+    for name in OUTPUT_COLUMNS if "instruction" in row else ():
+        match row.get(name):
+            case [str(better), str(worse)]:
+                return name, better, worse
+    return None
 
 
 def _is_judged(row: Row) -> bool:

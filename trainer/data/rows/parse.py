@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 from trainer.data.records.kinds import Message, Record
 from trainer.data.records.reasons import RowError
@@ -97,7 +97,7 @@ def parse_row(
     return Parsed(layout, {**record, "source": source, "line": line}, used, unused, columns.notes)
 
 
-def _layout_of(raw: dict[str, Any], mapping: Mapping[str, str], format: Format) -> tuple[Columns, Format]:
+def _layout_of(raw: dict[str, object], mapping: Mapping[str, str], format: Format) -> tuple[Columns, Format]:
     """Return the columns of a row and their layout; where none fits, names in capitals are tried as ours.
 
     Raises:
@@ -161,8 +161,9 @@ def _add_extras(columns: Columns, record: Record) -> None:
     name = columns.first_of(TOOL_COLUMNS)
     if name and (tools := canonical_tools(columns.take(name), columns.notes)):
         record["tools"] = tools
-    if columns.has("chat_template_kwargs") and isinstance(columns.values["chat_template_kwargs"], dict):
-        record["chat_template_kwargs"] = columns.take("chat_template_kwargs")
+    if columns.has("chat_template_kwargs") and isinstance(kwargs := columns.values["chat_template_kwargs"], dict):
+        columns.take("chat_template_kwargs")
+        record["chat_template_kwargs"] = kwargs
 
 
 def _has_called_text(record: Record) -> bool:
@@ -189,7 +190,8 @@ def _add_reasoning(columns: Columns, record: Record) -> None:
         return
     reasoning = columns.values[name]
     if isinstance(reasoning, str) and reasoning.strip() and not {"reasoning_content", "thinking"} & answer[-1].keys():
-        answer[-1]["reasoning_content"] = columns.take(name)
+        columns.take(name)
+        answer[-1]["reasoning_content"] = reasoning
 
 
 def _parse_kto(columns: Columns) -> Record:
@@ -214,9 +216,10 @@ def _parse_preference(columns: Columns) -> Record:
     if not columns.has("rejected"):
         if name := columns.first_of(REJECTED_COLUMNS):  # ms-swift: the other answer is the good one
             return _parse_second_answer(columns, name)
-        if name := two_outputs(columns.present()):
-            chosen, rejected = columns.take(name)
-            return _pair(columns, conversations.alpaca_prompt(columns), chosen, rejected)
+        if outputs := two_outputs(columns.present()):
+            name, better, worse = outputs
+            columns.take(name)
+            return _pair(columns, conversations.alpaca_prompt(columns), better, worse)
     prompt, chosen, rejected = _preference_prompt(columns), columns.take("chosen"), columns.take("rejected")
     return _pair(columns, prompt, chosen, rejected)
 

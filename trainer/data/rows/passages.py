@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from trainer.data.records.kinds import Message
 from trainer.data.records.reasons import RowError, mark_text
@@ -47,7 +46,7 @@ def passages_of(value: object, where: str, notes: Notes) -> list[str]:
     return [text for item in items if (text := _text_of(item, where).strip())]
 
 
-def _rows_of(value: dict[str, Any]) -> list[Any]:
+def _rows_of(value: dict[str, object]) -> list[object]:
     """Turn an object of lists into a list of objects; one passage stays one."""
     columns = {name: cells for name, cells in value.items() if isinstance(cells, list)}
     if not columns or any(isinstance(value.get(name), str) for name in TEXT_KEYS):

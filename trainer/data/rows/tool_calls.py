@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from trainer.data.records.kinds import Tool, ToolCall
 from trainer.data.records.reasons import RowError, mark_text
@@ -47,7 +46,7 @@ def _canonical_call(call: object, where: str, notes: Notes) -> ToolCall:
     return canonical
 
 
-def _arguments(function: dict[str, Any], owner: str, notes: Notes) -> dict[str, Any]:
+def _arguments(function: dict[str, object], owner: str, notes: Notes) -> dict[str, object]:
     """Read arguments: an object, its JSON text, or nothing, for which PHP writes `[]`.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainer.data.records.reasons import RowError, mark_text
 
 TRAINED = ("weight", "loss", "train", "training", "trainable", "loss_mask", "loss_weight", "loss_scale")
@@ -16,7 +14,7 @@ MARKS = (*TRAINED, *MASKED, *IN_PART)
 _WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
-def weight_of(turn: dict[str, Any], where: str) -> int | None:
+def weight_of(turn: dict[str, object], where: str) -> int | None:
     """Return 1 for a turn that is marked as trained, 0 for one that is not to be, None without a mark.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from trainer.data.records.kinds import Message, Role
 from trainer.data.records.reasons import RowError, mark_text
@@ -149,7 +149,7 @@ def canonical_turn(turn: object, where: str, notes: Notes) -> Message:
     return message
 
 
-def _add_weight(message: Message, turn: dict[str, Any], where: str, notes: Notes) -> None:
+def _add_weight(message: Message, turn: dict[str, object], where: str, notes: Notes) -> None:
     """Keep whether the file marks a turn as trained; of turns that nobody learns to say, say so.
 
     Raises:
@@ -163,11 +163,12 @@ def _add_weight(message: Message, turn: dict[str, Any], where: str, notes: Notes
         notes.add("asked_marked")
 
 
-def _reasoning_of(turn: dict[str, Any]) -> str | None:
+def _reasoning_of(turn: dict[str, object]) -> str | None:
     """Return the reasoning of a turn that stands under another name than the one that chat templates know."""
     if turn.get("reasoning_content") is not None:
         return None
-    return next((turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str) and turn[key]), None)
+    texts = (text for key in REASONING_KEYS if isinstance(text := turn.get(key), str) and text)
+    return next(texts, None)
 
 
 def lost_keys(value: object, where: str) -> set[str]:
@@ -182,7 +183,7 @@ def lost_keys(value: object, where: str) -> set[str]:
     return {f"{where}[].{key}" for key, is_empty in unknown if not is_empty}
 
 
-def _unknown_role(turn: dict[str, Any], role_name: object) -> str:
+def _unknown_role(turn: dict[str, object], role_name: object) -> str:
     """Say what is wrong with the role of a turn: its name, or that it stands under another key."""
     if role_name is not None:
         return f"role {mark_text(repr(role_name))}; known are {', '.join(sorted(set(ROLES.values())))}"
@@ -197,7 +198,7 @@ def _content_of(content: object, role: str, where: str, notes: Notes) -> str:
     return text_of(content, where, notes)
 
 
-def _are_parts(content: list[Any]) -> bool:
+def _are_parts(content: list[object]) -> bool:
     return all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content)
 
 

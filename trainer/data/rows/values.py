@@ -6,7 +6,6 @@ import ast
 import re
 from datetime import date, time
 from decimal import Decimal
-from typing import Any
 
 from trainer.data.pii.hide import hidden
 from trainer.data.records.reasons import RowError, mark_text
@@ -63,7 +62,7 @@ def _python_literal(text: str) -> object:
         return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a literal in the types of JSON.
 
     Raises:
