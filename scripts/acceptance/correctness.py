@@ -1,4 +1,4 @@
-"""The same weights give the same numbers on the card as on the CPU, packed or not, saved, merged and reopened.
+"""Check that the same weights give the same numbers on the card and on the CPU: packed or not, saved, merged, reopened.
 
 The reference is the CPU in float32; without a card it is the CPU in float64, so that every line of this still runs.
 """

@@ -1,4 +1,4 @@
-"""The engine on a card: attention against plain attention, gradients against the CPU, speed against TRL."""
+"""Compare the engine on a card: attention with plain attention, gradients with the CPU, speed with TRL."""
 
 import copy
 import json

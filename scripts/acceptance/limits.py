@@ -1,4 +1,4 @@
-"""How close the engine comes to the card's limit: speed and memory by plan, every lever on and off, TRL at its best.
+"""Measure the distance to the card's limit: speed and memory by plan, every lever on and off, TRL at its best.
 
 Shapes of Llama 3.1 8B and Llama 3.2 1B with random weights, LoRA of rank 16 on all linear layers, rows of 4096 tokens
 that are all trained. Bounds hold on an H100 or H200; other cards give figures.

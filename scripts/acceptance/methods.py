@@ -1,4 +1,4 @@
-"""Every adapter with every method trains, by either launcher, and resumes where it was stopped."""
+"""Train every adapter with every method, by either launcher, and resume stopped trainings."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Random models, a byte-level tokenizer and seeded rows; nothing is downloaded."""
+"""Make random models, a byte-level tokenizer and seeded rows; nothing is downloaded."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Make tiny bases with transformers 4, and open what was exported from them; run by older_transformers.sh.
+"""Make tiny bases with transformers 4, and open their exports; older_transformers.sh runs it.
 
 Knows nothing of this project: it is what a server does that has an older transformers.
 """

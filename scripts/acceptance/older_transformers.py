@@ -1,4 +1,4 @@
-"""Train and export on the bases that older_reader.py made, and note what we find in every export.
+"""Train and export on the bases of older_reader.py, and record our results for every export.
 
 python scripts/acceptance/older_transformers.py rows FOLDER    # what the bases are made from
 python scripts/acceptance/older_transformers.py run FOLDER

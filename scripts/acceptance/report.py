@@ -1,4 +1,4 @@
-"""What was found: one JSON file a part, and a table."""
+"""Write the results: one JSON file a part, and a table."""
 
 import json
 import operator

@@ -1,4 +1,4 @@
-"""Serve a run with real servers and ask them as an OpenAI client does; write what each of them passed as JSON.
+"""Serve a run with real servers, ask them as an OpenAI client does, and write the passed checks as JSON.
 
     scripts/acceptance/servers.sh RUN benchmarks/results/servers-cpu.json
 

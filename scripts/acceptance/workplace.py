@@ -1,4 +1,4 @@
-"""A temporary folder in which the real command line runs, with a cache of its own."""
+"""Run the real command line in a temporary folder with a cache of its own."""
 
 import os
 import signal
