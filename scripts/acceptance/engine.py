@@ -29,7 +29,7 @@ def attention() -> dict[str, Any]:
     if CARD.type == "cpu":
         spans = [Segment(0, 30), Segment(30, 50, 0, 20)]
         inputs = [torch.randn(1, heads, 50, 16) for heads in (4, 2, 2)]
-        found = by_segment(*inputs, Segments.of(spans))
+        results = by_segment(*inputs, Segments.of(spans))
         hidden = torch.full((20, 40), float("-inf")).triu(21)
         expected = F.scaled_dot_product_attention(
             inputs[0][:, :, 30:],
@@ -37,7 +37,7 @@ def attention() -> dict[str, Any]:
             attn_mask=hidden,
             enable_gqa=True,
         ).transpose(1, 2)
-        return {"max_difference": Limit(relative(found[:, 30:], expected), "<=", 1e-5), "kernel": "plain"}
+        return {"max_difference": Limit(relative(results[:, 30:], expected), "<=", 1e-5), "kernel": "plain"}
     figures: dict[str, Any] = {"kernel": flash.fastest(), "torch": torch.__version__}
     for dtype in flash.HALF:
         figures[f"max_difference_{dtype}"] = Limit(max(flash.differences(CARD, dtype)), "<=", flash.TOLERANCE)
@@ -55,11 +55,11 @@ def head() -> dict[str, Any]:
     layer = torch.nn.Linear(256, 4096, bias=False, device=CARD, dtype=torch.bfloat16).requires_grad_(False)
     layer.weight.copy_(weight)
     rows = hidden.to(CARD, torch.bfloat16).requires_grad_()
-    found = log_probs(layer, layer.forward, rows, ids.to(CARD), Logits(), 4096)
-    found.sum().backward()
+    results = log_probs(layer, layer.forward, rows, ids.to(CARD), Logits(), 4096)
+    results.sum().backward()
     assert rows.grad is not None and exact.grad is not None
     return {
-        "relative_error": Limit(relative(found.detach().cpu().double(), expected.detach()), "<=", 1e-2),
+        "relative_error": Limit(relative(results.detach().cpu().double(), expected.detach()), "<=", 1e-2),
         "gradient_relative_error": Limit(relative(rows.grad.cpu().double(), exact.grad), "<=", LARGEST_GRADIENT_ERROR),
     }
 
@@ -74,37 +74,38 @@ def gradients(folder: Path) -> dict[str, Any]:
     sides = {"card": copy.deepcopy(base).to(CARD), "cpu": base.to(EXACT)}
     figures: dict[str, Any] = {}
     for kind, batch in batches.items():
-        found = {}
+        results = {}
         for side, model in sides.items():
             engine = prepare(model, [ids for ids, _ in rows], attention="auto", say=print)
             assert engine.layout == "flat"
-            place = next(model.parameters()).device
-            here = moved(batch, place)
+            device = next(model.parameters()).device
+            here = moved(batch, device)
             model.zero_grad()
-            with torch.autocast(place.type, dtype=torch.bfloat16, enabled=side == "card" and place.type == "cuda"):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=side == "card" and device.type == "cuda"):
                 values = engine.score(model, here)[0]
                 sums = here["targets"].sums(values)
                 loss = (
                     -sums.sum() / len(values) if kind == "sft" else -F.logsigmoid(0.1 * (sums[::2] - sums[1::2])).mean()
                 )
             loss.backward()
-            found[side] = torch.cat([weight.grad.flatten().double().cpu() for weight in trained(model)])
-        cosine = F.cosine_similarity(found["card"], found["cpu"], dim=0)
-        figures[f"{kind}_gradient_relative_error"] = Limit(relative(found["card"], found["cpu"]), "<=", 0.05)
+            results[side] = torch.cat([weight.grad.flatten().double().cpu() for weight in trained(model)])
+        cosine = F.cosine_similarity(results["card"], results["cpu"], dim=0)
+        figures[f"{kind}_gradient_relative_error"] = Limit(relative(results["card"], results["cpu"]), "<=", 0.05)
         figures[f"{kind}_gradient_cosine"] = Limit(cosine.item(), ">=", 0.999)
-        figures[f"{kind}_gradient_norm"] = Limit(found["card"].norm().item(), ">", 0)
+        figures[f"{kind}_gradient_norm"] = Limit(results["card"].norm().item(), ">", 0)
     return figures
 
 
-def speed(place: Workplace, what: str, shape: str) -> dict[str, Any]:
+def speed(workplace: Workplace, kind: str, shape: str) -> dict[str, Any]:
     """Run `trainer bench` and take its ratios to TRL's default."""
-    path = place.folder / f"{what}-{shape}.json"
+    path = workplace.folder / f"{kind}-{shape}.json"
     quick = ["--quick"] if shape != "1b" else []
-    place.execute("-m", "trainer", "bench", what, *quick, "--shape", shape, "--json", str(path))
+    workplace.execute("-m", "trainer", "bench", kind, *quick, "--shape", shape, "--json", str(path))
     result = json.loads(path.read_text())
-    bound = FASTER[what] if CARD.type == "cuda" else 0.0
+    bound = FASTER[kind] if CARD.type == "cuda" else 0.0
     engines = {
-        name: {key: value for key, value in one.items() if key != "rounds"} for name, one in result["engines"].items()
+        name: {key: value for key, value in figures.items() if key != "rounds"}
+        for name, figures in result["engines"].items()
     }
     figures: dict[str, Any] = {"engines": [engines], "gemm": [result["gemm"]], "workload": [result["workload"]]}
     for accounting, ratios in result["ratios"].items():
@@ -115,12 +116,12 @@ def speed(place: Workplace, what: str, shape: str) -> dict[str, Any]:
     return figures
 
 
-def run(report: Report, place: Workplace) -> None:
+def run(report: Report, workplace: Workplace) -> None:
     report.case("attention", attention)
     report.case("head", head)
-    report.case("gradients", gradients, models.make_model(place.folder / "model", "correctness", "tiny"))
+    report.case("gradients", gradients, models.make_model(workplace.folder / "model", "correctness", "tiny"))
     comparisons = (
-        [(what, shape) for shape in ("1b", "8b") for what in FASTER] if place.size == "real" else [("dpo", "tiny")]
+        [(kind, shape) for shape in ("1b", "8b") for kind in FASTER] if workplace.size == "real" else [("dpo", "tiny")]
     )
-    for what, shape in comparisons:
-        report.case(f"{what} {shape}", speed, place, what, shape)
+    for kind, shape in comparisons:
+        report.case(f"{kind} {shape}", speed, workplace, kind, shape)

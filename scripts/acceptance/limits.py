@@ -78,19 +78,19 @@ LEVERS = {
 }
 
 
-def shape_of(place: Workplace, name: str) -> LlamaShape:
-    return SHAPES[name] if place.size == "real" else TINY
+def shape_of(workplace: Workplace, name: str) -> LlamaShape:
+    return SHAPES[name] if workplace.size == "real" else TINY
 
 
-def described(one: Measured) -> dict[str, Any]:
+def described(training: Measured) -> dict[str, Any]:
     """Return what a reader wants to know of one training."""
     return {
-        "tokens_per_s": one.tokens_per_s,
-        "peak_gib": one.peak_bytes / GIB,
-        "recompute": one.recompute,
-        "micro_batch_size": one.micro_batch_size,
-        "loss": one.loss,
-        "grad_norm": Limit(one.grad_norm, ">", 0),
+        "tokens_per_s": training.tokens_per_s,
+        "peak_gib": training.peak_bytes / GIB,
+        "recompute": training.recompute,
+        "micro_batch_size": training.micro_batch_size,
+        "loss": training.loss,
+        "grad_norm": Limit(training.grad_norm, ">", 0),
     }
 
 
@@ -103,35 +103,35 @@ def bounded(value: float, sign: str, bound: float) -> Limit | float:
     return Limit(value, sign, bound) if is_hopper() else value
 
 
-def predicted(one: Measured) -> dict[str, Any]:
+def predicted(training: Measured) -> dict[str, Any]:
     """Compare what was allocated with what was predicted; the CPU's peak is of the whole process."""
-    if one.predicted_bytes is None:
+    if training.predicted_bytes is None:
         return {}
-    ratio = one.predicted_bytes / one.peak_bytes
-    figures: dict[str, Any] = {"predicted_gib": one.predicted_bytes / GIB}
+    ratio = training.predicted_bytes / training.peak_bytes
+    figures: dict[str, Any] = {"predicted_gib": training.predicted_bytes / GIB}
     if clock.on_cuda():
         figures["prediction_error"] = Limit(abs(ratio - 1), "<=", PREDICTED_WITHIN)
     return figures
 
 
-def by_plan(rig: Rig, name: str, one: Measured) -> dict[str, Any]:
+def by_plan(rig: Rig, name: str, training: Measured) -> dict[str, Any]:
     """Describe a training by the recipe's defaults: levels by plan, micro-batch by plan."""
-    figures = described(one) | predicted(one)
-    figures["tokens_per_s"] = bounded(one.tokens_per_s, ">=", LEAST_TOKENS_PER_S[name])
+    figures = described(training) | predicted(training)
+    figures["tokens_per_s"] = bounded(training.tokens_per_s, ">=", LEAST_TOKENS_PER_S[name])
     if clock.on_cuda():
-        figures["share_of_matrix_rate"] = share_of_rate(rig, one)
+        figures["share_of_matrix_rate"] = share_of_rate(rig, training)
     return figures
 
 
-def share_of_rate(rig: Rig, one: Measured) -> float:
+def share_of_rate(rig: Rig, training: Measured) -> float:
     """Return the share of a large product's rate that 4 operations a weight and token make."""
-    return 4 * rig.shape.linear_weights() * one.tokens_per_s / clock.gemm()["flops"]
+    return 4 * rig.shape.linear_weights() * training.tokens_per_s / clock.gemm()["flops"]
 
 
-def lever(rig: Rig, what: Lever) -> dict[str, Any]:
+def compare_lever(rig: Rig, lever: Lever) -> dict[str, Any]:
     """Measure one lever on and off, in turns."""
-    off, on = gain(rig, what.off, what.on)
-    expected = what.predicted or predicted_gain(rig, what)
+    off, on = gain(rig, lever.off, lever.on)
+    expected = lever.predicted or predicted_gain(rig, lever)
     figures = {f"{key}_off": value for key, value in described(off).items()}
     figures |= {f"{key}_on": value for key, value in described(on).items()}
     figures |= {"gain": on.tokens_per_s / off.tokens_per_s, "gain_predicted": expected}
@@ -140,15 +140,17 @@ def lever(rig: Rig, what: Lever) -> dict[str, Any]:
     return figures | same(on, off)
 
 
-def same(one: Measured, other: Measured) -> dict[str, Any]:
+def same(training: Measured, second: Measured) -> dict[str, Any]:
     """Two trainings of the same rows: their first losses and gradients agree, or one of them trains something else."""
     return {
-        "loss_difference": Limit(abs(one.loss - other.loss) / other.loss, "<=", SAME_LOSS),
-        "gradient_difference": Limit(abs(one.grad_norm - other.grad_norm) / other.grad_norm, "<=", SAME_GRADIENT),
+        "loss_difference": Limit(abs(training.loss - second.loss) / second.loss, "<=", SAME_LOSS),
+        "gradient_difference": Limit(
+            abs(training.grad_norm - second.grad_norm) / second.grad_norm, "<=", SAME_GRADIENT
+        ),
     }
 
 
-def predicted_gain(rig: Rig, what: Lever) -> float | None:
+def predicted_gain(rig: Rig, lever: Lever) -> float | None:
     """Return the ratio of predicted seconds of a step."""
     card = (
         listed_card(clock.device_name(), torch.cuda.get_device_properties(0).total_memory) if clock.on_cuda() else None
@@ -156,121 +158,121 @@ def predicted_gain(rig: Rig, what: Lever) -> float | None:
     if card is None:
         return None
     outline = Outline.of(rig.model.config.get_text_config().to_dict())
-    off, on = (planned(rig.recipe(setting), outline, card).seconds for setting in (what.off, what.on))
+    off, on = (planned(rig.recipe(setting), outline, card).seconds for setting in (lever.off, lever.on))
     return off / on
 
 
 def qlora(rig: Rig, lora: Measured | None) -> dict[str, Any]:
     """QLoRA at the same tokens a micro-batch as LoRA."""
-    one = rig.train(Setting(batch(2)))
-    figures = described(one) | predicted(one)
+    training = rig.train(Setting(batch(2)))
+    figures = described(training) | predicted(training)
     if lora:
-        figures["share_of_lora"] = bounded(one.tokens_per_s / lora.tokens_per_s, ">=", QLORA_SHARE)
+        figures["share_of_lora"] = bounded(training.tokens_per_s / lora.tokens_per_s, ">=", QLORA_SHARE)
     return figures
 
 
-def float8_base(place: Workplace, plain: Measured | None) -> dict[str, Any]:
+def float8_base(workplace: Workplace, plain: Measured | None) -> dict[str, Any]:
     """Frozen weights and products in 8 bits, against 16 bits; the gradients differ by what 8 bits round away."""
-    rig = Rig(place, shape_of(place, "8b"), "lora", LENGTH[place.size], "train.float8_base=true")
-    one = rig.train(Setting((ROWS.format(2),)))
-    figures = described(one) | predicted(one)
+    rig = Rig(workplace, shape_of(workplace, "8b"), "lora", LENGTH[workplace.size], "train.float8_base=true")
+    training = rig.train(Setting((ROWS.format(2),)))
+    figures = described(training) | predicted(training)
     figures["product_difference"] = Limit(float8.difference(device()), "<=", float8.TOLERANCE)
     if plain:
-        figures["gain"] = one.tokens_per_s / plain.tokens_per_s
+        figures["gain"] = training.tokens_per_s / plain.tokens_per_s
         figures["gain_predicted"] = FLOAT8_GAIN
-        figures["loss_difference"] = Limit(abs(one.loss - plain.loss) / plain.loss, "<=", SAME_LOSS)
+        figures["loss_difference"] = Limit(abs(training.loss - plain.loss) / plain.loss, "<=", SAME_LOSS)
     return figures
 
 
-def smallest_qlora(place: Workplace) -> dict[str, Any]:
+def smallest_qlora(workplace: Workplace) -> dict[str, Any]:
     """QLoRA where memory is all: 2k tokens, everything recomputed, states in 8 bits on a card."""
-    rig = Rig(place, shape_of(place, "8b"), "qlora", LENGTH[place.size] // 2)
+    rig = Rig(workplace, shape_of(workplace, "8b"), "qlora", LENGTH[workplace.size] // 2)
     optim = "train.optim=adamw_8bit" if clock.on_cuda() else "train.optim=adamw_torch"
-    one = rig.train(Setting(batch(1, NOTHING_KEPT, optim)))
-    figures = described(one) | predicted(one)
+    training = rig.train(Setting(batch(1, NOTHING_KEPT, optim)))
+    figures = described(training) | predicted(training)
     if clock.on_cuda():
-        figures["peak_bytes"] = Limit(one.peak_bytes, "<=", SMALLEST_QLORA_BYTES)
+        figures["peak_bytes"] = Limit(training.peak_bytes, "<=", SMALLEST_QLORA_BYTES)
     return figures
 
 
 def long(rig_of: Any) -> dict[str, Any]:
     """One pack of 32k tokens, by plan."""
-    one = rig_of().train(Setting(batch(1)))
-    return described(one) | predicted(one)
+    training = rig_of().train(Setting(batch(1)))
+    return described(training) | predicted(training)
 
 
-def trl(place: Workplace, name: str, **settings: Any) -> Measured:
+def trl(workplace: Workplace, name: str, **settings: Any) -> Measured:
     """TRL at its best: the fastest of two rows or one, without recomputation, or two with."""
-    train = functools.partial(train_trl, place, shape_of(place, name), LENGTH[place.size], **settings)
+    train = functools.partial(train_trl, workplace, shape_of(workplace, name), LENGTH[workplace.size], **settings)
     trials = [functools.partial(train, micro=2), functools.partial(train, micro=1)]
     if clock.on_cuda():
         trials.append(functools.partial(train, micro=2, gradient_checkpointing=True))
     return fastest(*trials)
 
 
-def peers(report: Report, place: Workplace, name: str) -> list[Measured]:
+def train_peers(report: Report, workplace: Workplace, name: str) -> list[Measured]:
     """Measure TRL, and TRL with Liger's layers; Unsloth pins releases of TRL that exclude this one."""
-    found: list[Measured] = []
+    results: list[Measured] = []
 
     def measured(**settings: Any) -> dict[str, Any]:
-        found.append(trl(place, name, **settings))
-        return described(found[-1])
+        results.append(trl(workplace, name, **settings))
+        return described(results[-1])
 
     report.case(f"{name} trl", measured)
     if clock.on_cuda() and find_spec("liger_kernel"):
         report.case(f"{name} trl liger", functools.partial(measured, use_liger_kernel=True))
-    return found
+    return results
 
 
-def against(one: Measured, others: list[Measured]) -> dict[str, Any]:
+def against(training: Measured, peers: list[Measured]) -> dict[str, Any]:
     """Compare with the fastest of other engines."""
-    best = max(others, key=lambda other: other.tokens_per_s)
-    return {"over_best_peer": one.tokens_per_s / best.tokens_per_s} | same(one, best)
+    best = max(peers, key=lambda second: second.tokens_per_s)
+    return {"over_best_peer": training.tokens_per_s / best.tokens_per_s} | same(training, best)
 
 
-def of_shape(report: Report, place: Workplace, name: str) -> None:
+def of_shape(report: Report, workplace: Workplace, name: str) -> None:
     """Measure LoRA on one shape: TRL, by plan, and each lever."""
-    others = peers(report, place, name)
+    peers = train_peers(report, workplace, name)
     rigs: list[Rig] = []
     plain: list[Measured] = []
 
     def first() -> dict[str, Any]:
-        rigs.append(Rig(place, shape_of(place, name), "lora", LENGTH[place.size]))
-        one = rigs[0].train(Setting((ROWS.format(2),)))
-        plain.append(one)
-        return by_plan(rigs[0], name, one) | (against(one, others) if others else {})
+        rigs.append(Rig(workplace, shape_of(workplace, name), "lora", LENGTH[workplace.size]))
+        training = rigs[0].train(Setting((ROWS.format(2),)))
+        plain.append(training)
+        return by_plan(rigs[0], name, training) | (against(training, peers) if peers else {})
 
     report.case(f"{name} lora by plan", first)
-    for one in LEVERS["lora"] if rigs else ():
-        report.case(f"{name} {one.name}", lever, rigs[0], one)
+    for lever in LEVERS["lora"] if rigs else ():
+        report.case(f"{name} {lever.name}", compare_lever, rigs[0], lever)
     rigs.clear()
     free()
     if name == "8b":
         fastest_lora = plain[0] if plain else None
-        report.case("8b lora 8-bit base", float8_base, place, fastest_lora)
+        report.case("8b lora 8-bit base", float8_base, workplace, fastest_lora)
         free()
-        of_qlora(report, place, fastest_lora)
+        of_qlora(report, workplace, fastest_lora)
 
 
-def of_qlora(report: Report, place: Workplace, lora: Measured | None) -> None:
+def of_qlora(report: Report, workplace: Workplace, lora: Measured | None) -> None:
     """Measure QLoRA on the 8B shape."""
     rigs: list[Rig] = []
 
     def first() -> dict[str, Any]:
-        rigs.append(Rig(place, shape_of(place, "8b"), "qlora", LENGTH[place.size]))
+        rigs.append(Rig(workplace, shape_of(workplace, "8b"), "qlora", LENGTH[workplace.size]))
         return qlora(rigs[0], lora)
 
     report.case("8b qlora", first)
-    for one in LEVERS["qlora"] if rigs else ():
-        report.case(f"8b qlora {one.name}", lever, rigs[0], one)
+    for lever in LEVERS["qlora"] if rigs else ():
+        report.case(f"8b qlora {lever.name}", compare_lever, rigs[0], lever)
     rigs.clear()
     free()
-    report.case("8b qlora smallest", smallest_qlora, place)
+    report.case("8b qlora smallest", smallest_qlora, workplace)
     free()
 
 
-def run(report: Report, place: Workplace) -> None:
-    models.make_model(place.folder / "model", "correctness", "tiny")
-    for name in ("8b", "1b") if place.size == "real" else ("8b",):
-        of_shape(report, place, name)
-    report.case("8b lora 32k", long, lambda: Rig(place, shape_of(place, "8b"), "lora", LONG[place.size]))
+def run(report: Report, workplace: Workplace) -> None:
+    models.make_model(workplace.folder / "model", "correctness", "tiny")
+    for name in ("8b", "1b") if workplace.size == "real" else ("8b",):
+        of_shape(report, workplace, name)
+    report.case("8b lora 32k", long, lambda: Rig(workplace, shape_of(workplace, "8b"), "lora", LONG[workplace.size]))

@@ -44,16 +44,16 @@ class Watch:
     """What a loop waits for in micro-steps and optimizer steps; logging, validation and checkpoints may wait."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.waits: list[str] = []
         self.micro_steps = 0
         self.is_on = False
 
-    def note(self, what: str) -> None:
+    def note(self, event: str) -> None:
         """Keep what happened, and the line of the project that led to it."""
         if self.is_on and self.micro_steps:  # before the first one, the order of the data is drawn
             frames = [frame for frame in traceback.extract_stack() if "acceptance" not in frame.filename]
             near = [frame for frame in frames if "torch/" not in frame.filename][-1]
-            self.found.append(f"{what} at {Path(near.filename).name}:{near.lineno}")
+            self.waits.append(f"{event} at {Path(near.filename).name}:{near.lineno}")
 
     @contextlib.contextmanager
     def counting(self, is_on: bool) -> Iterator[None]:
@@ -68,11 +68,11 @@ class Watch:
     def around(self, method: Callable[..., Any], is_on: bool) -> Callable[..., Any]:
         """Return a method that counts, or does not."""
 
-        def called(loop: Any, *arguments: Any, **named: Any) -> Any:
+        def called(loop: Any, *arguments: Any, **keywords: Any) -> Any:
             if method.__name__ == "training_step":
                 self.micro_steps += 1
             with self.counting(is_on):
-                return method(loop, *arguments, **named)
+                return method(loop, *arguments, **keywords)
 
         return called
 
@@ -95,7 +95,9 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        by_mask = name in INDEXED and any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1])
+        by_mask = name in INDEXED and any(
+            entry is not None and entry.dtype in (torch.bool, torch.uint8) for entry in args[1]
+        )
         if name in WAITING or by_mask or func is torch.ops.aten.repeat_interleave.Tensor:
             self.watch.note(name)
         return func(*args, **(kwargs or {}))
@@ -111,9 +113,9 @@ def _card_says(watch: Watch, is_on: bool) -> Iterator[None]:
             yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
-        for one in caught:
-            if "synchroniz" in str(one.message):
-                watch.note(f"{one.message} ({Path(one.filename).name}:{one.lineno})")
+        for entry in caught:
+            if "synchroniz" in str(entry.message):
+                watch.note(f"{entry.message} ({Path(entry.filename).name}:{entry.lineno})")
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def watched() -> Iterator[Watch]:
 
 if __name__ == "__main__":  # FIGURES.json, then the words of `trainer train`, which trains in this process
     os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "no")  # as in a process that accelerate has launched
-    with watched() as seen:
+    with watched() as watch:
         code = main(sys.argv[2:])
-    Path(sys.argv[1]).write_text(json.dumps({"micro_steps": seen.micro_steps, "waits": seen.found}))
+    Path(sys.argv[1]).write_text(json.dumps({"micro_steps": watch.micro_steps, "waits": watch.waits}))
     sys.exit(code)

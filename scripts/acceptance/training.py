@@ -85,15 +85,15 @@ class Stopwatch(TrainerCallback):
 class Rig:
     """A model of one shape with one kind of adapter, and rows of one length."""
 
-    def __init__(self, place: Workplace, shape: LlamaShape, kind: str, length: int, *sets: str) -> None:
-        self.place, self.shape, self.length, self.sets = place, shape, length, sets
-        self.steps = WARM_UP + TIMED[place.size]
-        write_rows(place.folder / "limits.jsonl", count=20, length=20)
-        self.path = place.write_recipe(
+    def __init__(self, workplace: Workplace, shape: LlamaShape, kind: str, length: int, *sets: str) -> None:
+        self.workplace, self.shape, self.length, self.sets = workplace, shape, length, sets
+        self.steps = WARM_UP + TIMED[workplace.size]
+        write_rows(workplace.folder / "limits.jsonl", count=20, length=20)
+        self.path = workplace.write_recipe(
             f"limits-{kind}-{length}",
-            model={"name_or_path": str(place.folder / "model")},
+            model={"name_or_path": str(workplace.folder / "model")},
             adapter={"kind": kind} | ({} if kind == "none" else {"r": LORA_RANK, "alpha": float(LORA_ALPHA)}),
-            data={"sources": [{"path": str(place.folder / "limits.jsonl")}]},
+            data={"sources": [{"path": str(workplace.folder / "limits.jsonl")}]},
             pack={"max_length": length},
             train={"max_steps": self.steps, "learning_rate": LEARNING_RATE / 10, "lr_scheduler_type": "constant"},
         )
@@ -134,8 +134,8 @@ class Rig:
         return measured
 
     def _loop(self, recipe: Recipe, setting: Setting) -> tuple[Any, Any]:
-        folder = self.place.folder / "limits" / str(time.monotonic_ns())
-        job = Job(recipe, folder, folder, self.place.folder / "cache", weights={}, say=_say)
+        folder = self.workplace.folder / "limits" / str(time.monotonic_ns())
+        job = Job(recipe, folder, folder, self.workplace.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
         engine = self._switched(assembly.build_engine(job, self.model, inputs, _say), setting.without)
         context = TrainingContext(
@@ -195,16 +195,16 @@ def random_rows(vocabulary: int, count: int, length: int) -> TokenStore:
     return TokenStore(ids, np.ones(len(ids), dtype=np.uint8), offsets, np.arange(count, dtype=np.int32), 1)
 
 
-def train_trl(place: Workplace, shape: LlamaShape, length: int, micro: int, **settings: Any) -> Measured:
+def train_trl(workplace: Workplace, shape: LlamaShape, length: int, micro: int, **settings: Any) -> Measured:
     """Train the same by TRL: bfloat16, LoRA on all linear layers, rows that fill a sequence, so without padding."""
     on_cuda = clock.on_cuda()
     dtype = torch.bfloat16 if on_cuda else torch.float32
     model = random_llama(shape, dtype, length)
-    steps = WARM_UP + TIMED[place.size]
+    steps = WARM_UP + TIMED[workplace.size]
     store = random_rows(shape.vocabulary, micro * steps, length)
     rows = [store.row(index)[0].tolist() for index in range(len(store))]
     common: dict[str, Any] = {
-        "output_dir": str(place.folder / "trl"),
+        "output_dir": str(workplace.folder / "trl"),
         "max_steps": steps,
         "per_device_train_batch_size": micro,
         "max_length": length,
@@ -225,7 +225,7 @@ def train_trl(place: Workplace, shape: LlamaShape, length: int, micro: int, **se
         args=SFTConfig(**common | settings),
         train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
         peft_config=LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
-        processing_class=AutoTokenizer.from_pretrained(place.folder / "model"),
+        processing_class=AutoTokenizer.from_pretrained(workplace.folder / "model"),
     )
     same_start(loop.model)
     watch = Stopwatch()
@@ -249,25 +249,30 @@ def train_trl(place: Workplace, shape: LlamaShape, length: int, micro: int, **se
 
 def fastest(*trials: Any) -> Measured:
     """Return the fastest of several trainings; one that runs out of memory does not take part."""
-    found = []
+    results = []
     for trial in trials:
         with contextlib.suppress(torch.OutOfMemoryError):
-            found.append(trial())
+            results.append(trial())
         free()
-    return max(found, key=lambda one: one.tokens_per_s)
+    return max(results, key=lambda training: training.tokens_per_s)
 
 
 def gain(rig: Rig, off: Setting, on: Setting) -> tuple[Measured, Measured]:
     """Measure two settings in turns; return the median of each by speed."""
-    found: dict[Setting, list[Measured]] = {off: [], on: []}
-    rounds = ROUNDS[rig.place.size]
+    results: dict[Setting, list[Measured]] = {off: [], on: []}
+    rounds = ROUNDS[rig.workplace.size]
     for number in range(rounds):
         for setting in (off, on) if number % 2 == 0 else (on, off):
-            found[setting].append(rig.train(setting))
+            results[setting].append(rig.train(setting))
     middle = {
-        setting: sorted(ones, key=lambda one: one.tokens_per_s)[(rounds - 1) // 2] for setting, ones in found.items()
+        setting: sorted(trainings, key=lambda training: training.tokens_per_s)[(rounds - 1) // 2]
+        for setting, trainings in results.items()
     }
-    assert all(math.isfinite(one.loss) and one.grad_norm > 0 for ones in found.values() for one in ones)
+    assert all(
+        math.isfinite(training.loss) and training.grad_norm > 0
+        for trainings in results.values()
+        for training in trainings
+    )
     return middle[off], middle[on]
 
 

@@ -78,9 +78,9 @@ def validation_loss(recipe: Recipe, run: Path) -> float:
         ids, mask = (torch.from_numpy(array.astype("int64")) for array in store.row(row))
         with torch.no_grad():
             logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
-        wanted = mask[1:] > 0
-        total += float(torch.nn.functional.cross_entropy(logits[wanted], ids[1:][wanted], reduction="sum"))
-        number += int(wanted.sum())
+        is_trained = mask[1:] > 0
+        total += float(torch.nn.functional.cross_entropy(logits[is_trained], ids[1:][is_trained], reduction="sum"))
+        number += int(is_trained.sum())
     return total / number
 
 
@@ -90,7 +90,7 @@ def formats(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
     model.requires_grad_(False)
     model.enable_input_require_grads()
     ids = torch.from_numpy(TokenStore.load(run / "pack/train.safetensors").row(0)[0].astype("int64"))
-    found: dict[str, list[float]] = {"e4m3": [], "e5m2": []}
+    results: dict[str, list[float]] = {"e4m3": [], "e5m2": []}
 
     def watch(module: torch.nn.Linear, _: Any, grads: tuple[torch.Tensor, ...]) -> None:
         dy, weight = grads[0].reshape(-1, grads[0].shape[-1]), module.weight
@@ -98,13 +98,13 @@ def formats(recipe: Recipe, run: Path) -> dict[str, dict[str, float]]:
         frozen = codes.double() * scale  # the base as it is: what is compared is the rounding of dY alone
         exact = dy.double() @ frozen
         for name, kind in (("e4m3", torch.float8_e4m3fn), ("e5m2", torch.float8_e5m2)):
-            found[name].append(float((_as(kind, dy * scale[:, 0]) @ codes.double() - exact).norm() / exact.norm()))
+            results[name].append(float((_as(kind, dy * scale[:, 0]) @ codes.double() - exact).norm() / exact.norm()))
 
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             module.register_full_backward_hook(watch)
     model(input_ids=ids[None], labels=ids[None], use_cache=False).loss.backward()
-    return {name: {"median": statistics.median(gaps), "largest": max(gaps)} for name, gaps in found.items()}
+    return {name: {"median": statistics.median(gaps), "largest": max(gaps)} for name, gaps in results.items()}
 
 
 def _as(kind: torch.dtype, rows: torch.Tensor) -> torch.Tensor:

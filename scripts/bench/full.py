@@ -129,11 +129,11 @@ def curves(options: argparse.Namespace) -> None:
             engine = prepare(model, rows[:1], attention="auto", say=lambda _: None)
             optimizer = built(model, dtype, optim, options.learning_rate)
             hooks = InBackward(optimizer)
-            losses, held, began = [], [], time.process_time()
+            losses, held_out_losses, began = [], [], time.process_time()
             for step in range(options.steps + 1):
                 if step % (options.steps // 4) == 0:
                     with torch.no_grad():
-                        held.append(round(float(mean_loss(engine, model.eval(), rows[:HELD_OUT])), 4))
+                        held_out_losses.append(round(float(mean_loss(engine, model.eval(), rows[:HELD_OUT])), 4))
                 if step == options.steps:
                     break
                 first = HELD_OUT + step * options.rows
@@ -142,15 +142,15 @@ def curves(options: argparse.Namespace) -> None:
                 hooks.take_norm()
                 losses.append(float(loss.detach()))
             stayed = sum(int((weight == start[name]).sum()) for name, weight in model.named_parameters())
-            found = {
+            results = {
                 "dtype": dtype,
                 "rounding": {"nearest": "nearest", "adamw": "stochastic"}[optim] if dtype == "bfloat16" else "none",
-                "held_out_loss": held,
+                "held_out_loss": held_out_losses,
                 "mean_training_loss_of_last_20": round(statistics.fmean(losses[-20:]), 4),
                 "share_of_weights_unchanged": round(stayed / sum(weight.numel() for weight in start.values()), 4),
                 "cpu_s": round(time.process_time() - began, 1),
             }
-            print(json.dumps(found), flush=True)
+            print(json.dumps(results), flush=True)
 
 
 def main() -> None:

@@ -32,19 +32,19 @@ TOLERANCE = 1e-3
 def measure(kind: str, forward: str, shape: str, length: int) -> dict[str, float]:
     """Train a few steps of one micro-batch in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Workplace(Path(folder), "real")
-        models.make_model(place.folder / "model", "correctness", "tiny")
+        workplace = Workplace(Path(folder), "real")
+        models.make_model(workplace.folder / "model", "correctness", "tiny")
         keys = ("train.global_batch_size=2", "train.micro_batch_size=2", "train.gradient_checkpointing=false")
-        rig = Rig(place, SHAPES[shape], kind, length)
-        found = rig.train(Setting(keys, "product" if forward == "peft" else None))
-    return {name: getattr(found, name) for name in ("tokens_per_s", "peak_bytes", "loss", "grad_norm")}
+        rig = Rig(workplace, SHAPES[shape], kind, length)
+        results = rig.train(Setting(keys, "product" if forward == "peft" else None))
+    return {name: getattr(results, name) for name in ("tokens_per_s", "peak_bytes", "loss", "grad_norm")}
 
 
 def in_process(*arguments: str) -> dict[str, float]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, __file__, "--one", *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
-    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    answer: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     return answer
 
 
@@ -60,15 +60,21 @@ def main() -> None:
         return
     same = ("--shape", chosen.shape, "--length", str(chosen.length))
     for kind in KINDS:
-        found: dict[str, list[dict[str, Any]]] = {forward: [] for forward in FORWARDS}
+        results: dict[str, list[dict[str, Any]]] = {forward: [] for forward in FORWARDS}
         for number in range(chosen.rounds):
             for forward in FORWARDS if number % 2 == 0 else FORWARDS[::-1]:
-                found[forward].append(in_process(kind, forward, *same))
+                results[forward].append(in_process(kind, forward, *same))
         for name in ("loss", "grad_norm"):
-            values = [one[name] for ones in found.values() for one in ones]
+            values = [training[name] for trainings in results.values() for training in trainings]
             assert min(values) > 0 and max(values) - min(values) < TOLERANCE * max(values), (name, values)
-        speed = {forward: median(one["tokens_per_s"] for one in ones) for forward, ones in found.items()}
-        peak = {forward: median(one["peak_bytes"] for one in ones) / 2**20 for forward, ones in found.items()}
+        speed = {
+            forward: median(training["tokens_per_s"] for training in trainings)
+            for forward, trainings in results.items()
+        }
+        peak = {
+            forward: median(training["peak_bytes"] for training in trainings) / 2**20
+            for forward, trainings in results.items()
+        }
         for forward in FORWARDS:
             print(f"{kind:6} {forward:8} {speed[forward]:8.0f} tokens/s {peak[forward]:7.0f} MiB")
         print(f"{kind:6} {speed['product'] / speed['peft']:.3f} x speed, {peak['product'] / peak['peft']:.3f} x memory")

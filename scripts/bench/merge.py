@@ -131,11 +131,11 @@ def run_step(step: str, folder: Path, arguments: argparse.Namespace) -> None:
     adapters = [(folder / "adapter", 1.0)]
     if step == "merge":
         report = asdict(merge_streaming(folder / "base", adapters, folder / "merged", plan, lambda _: None))
-        kept = ("survival", "nearest_survival", "rounding", "changed", "copied", "streamed")
-        answer = {name: report[name] for name in kept}
+        names = ("survival", "nearest_survival", "rounding", "changed", "copied", "streamed")
+        answer = {name: report[name] for name in names}
     else:
-        found = replay(folder / "base", adapters, folder / "merged", plan)
-        answer = {"equal": found.equal, "tensors": found.tensors, "differing": len(found.differing)}
+        comparison = replay(folder / "base", adapters, folder / "merged", plan)
+        answer = {"equal": comparison.equal, "tensors": comparison.tensors, "differing": len(comparison.differing)}
     (folder / f"{step}.json").write_text(json.dumps(answer))
 
 

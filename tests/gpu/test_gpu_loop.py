@@ -31,12 +31,12 @@ def test_no_micro_step_waits_for_the_card(tmp_path: Path, tiny_model_dir: Path, 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA card")
     steps = {"max_steps": 10, "micro_batch_size": 2, "logging_steps": 5, "save_steps": 5}
-    made = Project(tmp_path)
+    project = Project(tmp_path)
     train = steps | changes.get("train", {})
-    tiny.write_recipe(made.folder, model=tiny_model_dir, **changes | {"train": train})
+    tiny.write_recipe(project.folder, model=tiny_model_dir, **changes | {"train": train})
     for verb in ("data", "pack"):
-        assert made.call(verb).code == 0
+        assert project.call(verb).code == 0
     with watched() as watch:
-        result = made.call("train", worker=True)
+        result = project.call("train", worker=True)
     assert result.code == 0, result.text
-    assert watch.micro_steps == 20 and not watch.found
+    assert watch.micro_steps == 20 and not watch.waits

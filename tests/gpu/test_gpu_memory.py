@@ -45,8 +45,8 @@ def step(training: Any) -> tuple[list[Any], int]:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     with torch.autocast("cuda", torch.bfloat16):
-        found, _ = engine.score(model, batch)
-        loss = -found.mean()
+        gradients, _ = engine.score(model, batch)
+        loss = -gradients.mean()
     loss.backward()
     peak = torch.cuda.max_memory_allocated() - before
     return [weight.grad for weight in model.parameters() if weight.grad is not None], peak
@@ -66,10 +66,10 @@ def test_a_level_changes_no_gradient_and_takes_what_was_predicted(level: Any, is
     expected = [gradient.clone() for gradient in step(training)[0]]
     recompute.apply(model, [level] * 8, is_lean=is_lean)
     step(training)
-    found, peak = step(training)
+    gradients, peak = step(training)
     # FlashAttention's backward pass adds up in any order
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0.02 * float(other.abs().max()))
+    for first, second in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0.02 * float(second.abs().max()))
     values = {"recipe_version": 1, "name": "p", "model": {"name_or_path": "x"}, "data": {"sources": [{"path": "x"}]}}
     recipe = Recipe.model_validate(values | {"adapter": {"kind": "lora", "r": 16}})
     predictor = Predictor(Outline.of(config.to_dict()), recipe, is_cuda=True)
