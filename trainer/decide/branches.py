@@ -9,20 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from trainer.decide.case import LARGE_VOLUME, MAX_LOSS, MIN_ROWS, Case
-
-Verdict = Literal[
-    "insufficient_evidence",
-    "prompt",
-    "smaller_tuned_model",
-    "nothing_fits",
-    "tune",
-    "rag_first",
-    "do_not_tune",
-    "refine_prompt_or_data",
-]
+from trainer.shapes.decision import Verdict
 
 
 @dataclass(frozen=True)

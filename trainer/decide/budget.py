@@ -1,17 +1,16 @@
-"""From what eval measured and what the recipe's `decide` section states to the costs of every arm, as JSON values."""
+"""Compute the cost of every arm from its measured use and the prices of the recipe."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from trainer.decide import cost
 from trainer.decide.cost import ArmCost, BreakEven
-from trainer.recipe.decide import DecideSection, Prices, TokenPrice
+from trainer.recipe.decide import DecideSection, Prices
+from trainer.shapes.decision import BreakEvenValues, CostCurve, CostValues, MissingCost, Sensitivity
 
-FACTORS = (0.5, 2.0, 10.0)
 ASSUMED = "tuned (assumed)"
 """Stands for the tuned arm before training: the base model's own speed, and its prompts without examples."""
 
@@ -50,11 +49,11 @@ def make_budget(section: DecideSection, uses: Mapping[str, ArmUse], training_hou
     costs: dict[str, ArmCost] = {}
     missing: dict[str, str] = {}
     for name, use in uses.items():
-        found = _arm_cost(section, use, training_hours)
-        if isinstance(found, str):
-            missing[name] = found
+        arm_cost = _arm_cost(section, use, training_hours)
+        if isinstance(arm_cost, str):
+            missing[name] = arm_cost
         else:
-            costs[name] = found
+            costs[name] = arm_cost
     return Budget(section, training_hours, uses, costs, missing)
 
 
@@ -63,8 +62,7 @@ def with_assumed_tuning(uses: Mapping[str, ArmUse]) -> dict[str, ArmUse]:
     base = uses.get("base")
     if any(use.model == "tuned" for use in uses.values()) or base is None or base.model != "base":
         return dict(uses)
-    fields = {**base.__dict__, "name": ASSUMED, "model": "tuned", "correct": None}
-    return {**uses, ASSUMED: ArmUse(**fields)}
+    return {**uses, ASSUMED: replace(base, name=ASSUMED, model="tuned", correct=None)}
 
 
 def _arm_cost(section: DecideSection, use: ArmUse, training_hours: float) -> ArmCost | str:
@@ -101,27 +99,22 @@ def _requests_per_second(section: DecideSection, use: ArmUse) -> float | None:
     return use.throughput_rps if stated == "auto" else stated
 
 
-def arm_costs(budget: Budget) -> dict[str, dict[str, Any]]:
+def arm_costs(budget: Budget) -> dict[str, CostValues | MissingCost]:
     """Return for each arm its cost per 1,000 requests, per accepted answer, a day and a month, or `missing`."""
-    return {name: _arm_numbers(budget, name) for name in budget.uses}
+    return {
+        name: _cost_values(budget, name) if name in budget.costs else {"missing": budget.missing[name]}
+        for name in budget.uses
+    }
 
 
-def _arm_numbers(budget: Budget, name: str) -> dict[str, Any]:
-    if name not in budget.costs:
-        return {"missing": budget.missing[name]}
+def _cost_values(budget: Budget, name: str) -> CostValues:
     section, use, arm = budget.section, budget.uses[name], budget.costs[name]
     volume, days = section.requests_per_day, section.lifetime_days
-    one = cost.cost_per_request(arm, volume, days)
-    fallback = fallback_cost(budget)
+    per_request = cost.cost_per_request(arm, volume, days)
     per_day = None if volume is None else cost.cost_per_day(arm, volume, days)
-    accepted = (
-        None
-        if use.correct is None or fallback is None
-        else cost.cost_per_accepted(one, use.valid, fallback, use.correct)
-    )
     return {
-        "per_1000": 1000 * one,
-        "per_accepted": accepted,
+        "per_1000": 1000 * per_request,
+        "per_accepted": _per_accepted(budget, use, per_request),
         "per_day": per_day,
         "per_month": None if per_day is None else per_day * cost.DAYS_PER_MONTH,
         "replicas": None if volume is None else cost.num_replicas(arm, volume),
@@ -130,6 +123,13 @@ def _arm_numbers(budget: Budget, name: str) -> dict[str, Any]:
         "capacity_per_day": arm.capacity_per_day if math.isfinite(arm.capacity_per_day) else None,
         "one_off": arm.one_off,
     }
+
+
+def _per_accepted(budget: Budget, use: ArmUse, per_request: float) -> float | None:
+    fallback = fallback_cost(budget)
+    if use.correct is None or fallback is None:
+        return None
+    return cost.cost_per_accepted(per_request, use.valid, fallback, use.correct)
 
 
 def fallback_cost(budget: Budget) -> float | None:
@@ -163,77 +163,79 @@ def cost_per_accepted(budget: Budget) -> dict[str, float]:
     """Return the cost of an answer that is right at the stated volume, by arm; empty without a volume."""
     if budget.section.requests_per_day is None:
         return {}
-    accepted = {name: numbers.get("per_accepted") for name, numbers in arm_costs(budget).items()}
+    volume, days = budget.section.requests_per_day, budget.section.lifetime_days
+    accepted = {
+        name: _per_accepted(budget, budget.uses[name], cost.cost_per_request(arm, volume, days))
+        for name, arm in budget.costs.items()
+    }
     return {name: value for name, value in accepted.items() if value is not None}
 
 
-def break_evens(budget: Budget, tuned: str | None) -> dict[str, dict[str, Any]]:
+def break_evens(budget: Budget, tuned: str | None) -> dict[str, BreakEvenValues]:
     """Return from which volume the tuned arm stays cheaper than each other arm, by the other's name."""
     if tuned is None or tuned not in budget.costs:
         return {}
-    return {name: found.__dict__ for name in _others(budget, tuned) if (found := _break_even(budget, tuned, name))}
+    untuned = [name for name in budget.costs if budget.uses[name].model not in ("tuned", "start")]
+    crossings = {name: _break_even(budget, tuned, name) for name in untuned if name != tuned}
+    return {
+        name: {"requests_per_day": entry.requests_per_day, "first": entry.first, "replicas": entry.replicas}
+        for name, entry in crossings.items()
+    }
 
 
-def _others(budget: Budget, tuned: str) -> list[str]:
-    return [name for name in budget.costs if name != tuned and budget.uses[name].model not in ("tuned", "start")]
+def _break_even(budget: Budget, tuned: str, rival: str) -> BreakEven:
+    return cost.break_even(budget.costs[tuned], budget.costs[rival], budget.section.lifetime_days)
 
 
-def _break_even(budget: Budget, tuned: str, other: str) -> BreakEven | None:
-    if tuned not in budget.costs or other not in budget.costs:
-        return None
-    return cost.break_even(budget.costs[tuned], budget.costs[other], budget.section.lifetime_days)
-
-
-def sensitivity(budget: Budget, tuned: str | None, other: str | None) -> list[dict[str, Any]]:
+def sensitivity(budget: Budget, tuned: str | None, rival: str | None) -> list[Sensitivity]:
     """Return the break-even of two arms with each price halved, doubled and times ten, one entry a price."""
     prices = budget.section.prices
-    if prices is None or tuned is None or other is None or not {tuned, other} <= budget.costs.keys():
+    if prices is None or tuned is None or rival is None or not {tuned, rival} <= budget.costs.keys():
         return []
-    entries = []
-    for key, scaled in _scalable(budget, prices, other).items():
-        volumes = {}
-        for factor in FACTORS:
-            section = budget.section.model_copy(update={"prices": scaled(factor)})
-            found = _break_even(make_budget(section, budget.uses, budget.training_hours), tuned, other)
-            volumes[f"x{factor:g}"] = found.requests_per_day if found else None
-        entries.append({"price": key, **volumes})
-    return entries
+    use = budget.uses[rival]
+    halved, doubled, tenfold = (_scaled(prices, use, factor) for factor in (0.5, 2.0, 10.0))
+    return [
+        {
+            "price": name,
+            "x0.5": _crossing(budget, tuned, rival, halved[name]),
+            "x2": _crossing(budget, tuned, rival, doubled[name]),
+            "x10": _crossing(budget, tuned, rival, tenfold[name]),
+        }
+        for name in halved
+    ]
 
 
-def _scalable(budget: Budget, prices: Prices, other: str) -> dict[str, Any]:
-    """Return for each price that is not zero a function from a factor to the changed prices."""
-    single = {
-        name: lambda factor, name=name: prices.model_copy(update={name: getattr(prices, name) * factor})
+def _crossing(budget: Budget, tuned: str, rival: str, prices: Prices) -> float | None:
+    section = budget.section.model_copy(update={"prices": prices})
+    return _break_even(make_budget(section, budget.uses, budget.training_hours), tuned, rival).requests_per_day
+
+
+def _scaled(prices: Prices, use: ArmUse, factor: float) -> dict[str, Prices]:
+    """Return for each price that is not zero all prices, that one multiplied by a factor."""
+    scaled = {
+        name: prices.model_copy(update={name: price * factor})
         for name in ("gpu_hour", "labelling", "development_hourly")
-        if getattr(prices, name)
+        if (price := getattr(prices, name))
     }
-    use = budget.uses[other]
     key = next((name for name in (use.name, use.endpoint) if name in prices.endpoints), None)
     if use.model != "endpoint" or key is None:
-        return single
-    price = prices.endpoints[key]
-    fields = ("input_per_million", "cached_input_per_million", "output_per_million")
-    tokens = {
-        f"endpoints.{key}.{name}": lambda factor, name=name: _with_token_price(prices, key, price, name, factor)
-        for name in fields
-        if getattr(price, name)
-    }
-    return {**single, **tokens}
+        return scaled
+    tokens = prices.endpoints[key]
+    for name in ("input_per_million", "cached_input_per_million", "output_per_million"):
+        if price := getattr(tokens, name):
+            endpoints = {**prices.endpoints, key: tokens.model_copy(update={name: price * factor})}
+            scaled[f"endpoints.{key}.{name}"] = prices.model_copy(update={"endpoints": endpoints})
+    return scaled
 
 
-def _with_token_price(prices: Prices, key: str, price: TokenPrice, field: str, factor: float) -> Prices:
-    changed = price.model_copy(update={field: getattr(price, field) * factor})
-    return prices.model_copy(update={"endpoints": {**prices.endpoints, key: changed}})
-
-
-def curve(budget: Budget, break_even_at: float | None) -> dict[str, Any]:
+def curve(budget: Budget, break_even: float | None) -> CostCurve:
     """Return the cost of a day of every arm over volumes of at least three decades around what matters here."""
     if not budget.costs:
         return {"volumes": [], "arms": {}}
-    wanted = [value for value in (budget.section.requests_per_day, break_even_at) if value]
-    low = min([1000.0, *(value / 30 for value in wanted)])
-    high = max([1_000_000.0, *(value * 30 for value in wanted)])
-    at = cost.volumes(low, high, list(budget.costs.values()))
+    marks = [volume for volume in (budget.section.requests_per_day, break_even) if volume]
+    low = min([1000.0, *(mark / 30 for mark in marks)])
+    high = max([1_000_000.0, *(mark * 30 for mark in marks)])
+    volumes = cost.volumes(low, high, list(budget.costs.values()))
     days = budget.section.lifetime_days
-    arms = {name: [cost.cost_per_day(arm, volume, days) for volume in at] for name, arm in budget.costs.items()}
-    return {"volumes": at, "arms": arms}
+    arms = {name: [cost.cost_per_day(arm, volume, days) for volume in volumes] for name, arm in budget.costs.items()}
+    return {"volumes": volumes, "arms": arms}

@@ -1,4 +1,4 @@
-"""Reduce what was measured to what the branches of a decision ask."""
+"""Reduce the inputs of a decision to the yes and no of the questions that its branches ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from trainer.decide.budget import ASSUMED
-from trainer.decide.inputs import ArmGrounds, DecisionInputs, Interval
+from trainer.decide.inputs import ArmInputs, DecisionInputs, Interval
 
 Kind = Literal["form", "knowledge", "other"]
 
@@ -25,47 +25,47 @@ MAX_LOSS = 0.02
 class Case:
     """What was measured, reduced to what the branches ask."""
 
-    grounds: DecisionInputs
+    inputs: DecisionInputs
 
     @cached_property
-    def prompted(self) -> ArmGrounds | None:
+    def prompted(self) -> ArmInputs | None:
         """The best arm with untuned weights."""
-        return chosen(self.grounds, prompted_arms(self.grounds))
+        return chosen(self.inputs, prompted_arms(self.inputs))
 
     @cached_property
-    def tuned(self) -> ArmGrounds | None:
+    def tuned(self) -> ArmInputs | None:
         """The best arm with this run's adapter; None before training."""
-        return chosen(self.grounds, [arm for arm in self.grounds.arms.values() if arm.model == "tuned"])
+        return chosen(self.inputs, [arm for arm in self.inputs.arms.values() if arm.model == "tuned"])
 
     @cached_property
     def kind(self) -> Kind | None:
         """What most failures of the best prompted arm without documents are."""
-        return failing_on(best(arm for arm in prompted_arms(self.grounds) if not arm.documents) or self.prompted)
+        return failing_on(best(arm for arm in prompted_arms(self.inputs) if not arm.documents) or self.prompted)
 
     @property
     def few_rows(self) -> bool:
         """Fewer rows than any verdict needs."""
-        return self.grounds.num_rows < MIN_ROWS
+        return self.inputs.num_rows < MIN_ROWS
 
     @property
     def prompt_in_time(self) -> bool:
         """A prompted arm stays within the latency limit."""
-        return self.prompted is not None and not too_slow(self.grounds, self.prompted)
+        return self.prompted is not None and not too_slow(self.inputs, self.prompted)
 
     @property
     def tuned_in_time(self) -> bool:
         """A tuned arm stays within the latency limit."""
-        return self.tuned is not None and not too_slow(self.grounds, self.tuned)
+        return self.tuned is not None and not too_slow(self.inputs, self.tuned)
 
     @property
     def reached(self) -> bool:
         """The prompted arm's lower bound reaches the target."""
-        return self.prompted is not None and self.prompted.quality.low >= self.grounds.target
+        return self.prompted is not None and self.prompted.quality.low >= self.inputs.target
 
     @cached_property
     def against(self) -> Interval | None:
         """Quality of the tuned arm less that of the prompted one."""
-        return difference(self.grounds, self.tuned.name, self.prompted.name) if self.tuned and self.prompted else None
+        return difference(self.inputs, self.tuned.name, self.prompted.name) if self.tuned and self.prompted else None
 
     @property
     def better(self) -> bool:
@@ -82,116 +82,117 @@ class Case:
         """The tuned arm reaches the target itself, or is shown to lose less than MAX_LOSS."""
         if self.tuned is None or self.against is None:
             return False
-        return self.tuned.quality.low >= self.grounds.target or self.against.low > -MAX_LOSS
+        return self.tuned.quality.low >= self.inputs.target or self.against.low > -MAX_LOSS
 
     @property
     def cheaper(self) -> bool:
         """The tuned arm, before training its stand-in, costs less at the stated volume."""
-        one, other = self.cost_of_tuned, self.cost_of_prompt
-        return one is not None and other is not None and one < other
+        tuned, prompt = self.cost_of_tuned, self.cost_of_prompt
+        return tuned is not None and prompt is not None and tuned < prompt
 
     @property
     def cost_of_tuned(self) -> float | None:
         """Cost of a day with the tuned arm, or with its stand-in before training."""
-        return self.grounds.cost_per_day.get(self.tuned.name if self.tuned else ASSUMED)
+        return self.inputs.cost_per_day.get(self.tuned.name if self.tuned else ASSUMED)
 
     @property
     def cost_of_prompt(self) -> float | None:
         """Cost of a day with the prompted arm."""
-        return self.grounds.cost_per_day.get(self.prompted.name) if self.prompted else None
+        return self.inputs.cost_per_day.get(self.prompted.name) if self.prompted else None
 
     @property
     def pays(self) -> bool:
         """What the tuned arm costs more, it earns: it alone reaches the target, or a right answer costs no more."""
         if self.tuned is None or self.prompted is None:
             return False
-        accepted = self.grounds.cost_per_accepted
-        one, other = accepted.get(self.tuned.name), accepted.get(self.prompted.name)
-        if self.cheaper or one is None or other is None:
+        accepted = self.inputs.cost_per_accepted
+        tuned, prompt = accepted.get(self.tuned.name), accepted.get(self.prompted.name)
+        if self.cheaper or tuned is None or prompt is None:
             return True
-        return one <= other or (self.tuned.quality.low >= self.grounds.target and not self.reached)
+        return tuned <= prompt or (self.tuned.quality.low >= self.inputs.target and not self.reached)
 
     @property
     def large_volume(self) -> bool:
         """More requests a day than LARGE_VOLUME, and no prices that could tell what they cost."""
         priced = self.cost_of_tuned is not None and self.cost_of_prompt is not None
-        return not priced and (self.grounds.requests_per_day or 0) > LARGE_VOLUME
+        return not priced and (self.inputs.requests_per_day or 0) > LARGE_VOLUME
 
     @property
     def target_unclear(self) -> bool:
         """The prompted arm's value reaches the target and its lower bound does not."""
         return (
-            self.prompted is not None and self.prompted.quality.low < self.grounds.target <= self.prompted.quality.value
+            self.prompted is not None and self.prompted.quality.low < self.inputs.target <= self.prompted.quality.value
         )
 
     @property
     def rows_unclear(self) -> bool:
         """Fewer rows than could show the target, and they tell neither the target nor the two arms apart."""
-        if self.prompted is None or self.grounds.num_rows >= rows_needed(self.grounds.target):
+        if self.prompted is None or self.inputs.num_rows >= rows_needed(self.inputs.target):
             return False
-        return self.prompted.quality.high >= self.grounds.target or (self.tuned is not None and not self.worse)
+        return self.prompted.quality.high >= self.inputs.target or (self.tuned is not None and not self.worse)
 
     @property
     def documents_help(self) -> bool:
         """An arm with documents is shown better than the best prompted one without."""
-        arms = prompted_arms(self.grounds)
+        arms = prompted_arms(self.inputs)
         without = best(arm for arm in arms if not arm.documents)
         with_documents = best(arm for arm in arms if arm.documents)
-        found = difference(self.grounds, with_documents.name, without.name) if without and with_documents else None
-        return found is not None and found.low > 0
+        if without is None or with_documents is None:
+            return False
+        gain = difference(self.inputs, with_documents.name, without.name)
+        return gain is not None and gain.low > 0
 
     @property
     def documents_tried(self) -> bool:
         """An arm with documents was measured."""
-        return any(arm.documents for arm in self.grounds.arms.values())
+        return any(arm.documents for arm in self.inputs.arms.values())
 
     @property
     def documents_may_help(self) -> bool:
         """The answers may stand in documents: they are no closed set, or the recipe has documents."""
-        return not self.grounds.closed_set or self.grounds.documents_exist
+        return not self.inputs.closed_set or self.inputs.documents_exist
 
     @property
     def examples_tried(self) -> bool:
         """A prompted arm with examples was measured."""
-        return any(arm.shots for arm in prompted_arms(self.grounds))
+        return any(arm.shots for arm in prompted_arms(self.inputs))
 
 
-def prompted_arms(grounds: DecisionInputs) -> list[ArmGrounds]:
+def prompted_arms(inputs: DecisionInputs) -> list[ArmInputs]:
     """Return the arms with untuned weights, the plain base model among them."""
-    return [arm for arm in grounds.arms.values() if arm.model in ("base", "endpoint")]
+    return [arm for arm in inputs.arms.values() if arm.model in ("base", "endpoint")]
 
 
-def chosen(grounds: DecisionInputs, arms: Sequence[ArmGrounds]) -> ArmGrounds | None:
+def chosen(inputs: DecisionInputs, arms: Sequence[ArmInputs]) -> ArmInputs | None:
     """Return the arm to use among several of a kind.
 
     Of those in time that reach the target the cheapest, where the cost of each is known; else the best of those in
     time; where none is in time, the best of all.
     """
-    in_time = [arm for arm in arms if not too_slow(grounds, arm)]
-    enough = [arm for arm in in_time if arm.quality.low >= grounds.target]
-    costs = grounds.cost_per_day or grounds.cost_per_1000
+    in_time = [arm for arm in arms if not too_slow(inputs, arm)]
+    enough = [arm for arm in in_time if arm.quality.low >= inputs.target]
+    costs = inputs.cost_per_day or inputs.cost_per_1000
     if enough and all(arm.name in costs for arm in enough):
         return min(enough, key=lambda arm: (costs[arm.name], -arm.quality.value))
     return best(enough or in_time or arms)
 
 
-def best(arms: Iterable[ArmGrounds]) -> ArmGrounds | None:
+def best(arms: Iterable[ArmInputs]) -> ArmInputs | None:
     """Return the arm of the highest quality, the first of equals; None without arms."""
     return max(arms, key=lambda arm: arm.quality.value, default=None)
 
 
-def failing_on(arm: ArmGrounds | None) -> Kind | None:
+def failing_on(arm: ArmInputs | None) -> Kind | None:
     """Return what the largest part of an arm's failures is; form is format and style together."""
     if arm is None or not sum(arm.failures.values()):
         return None
     form = arm.failures.get("format", 0) + arm.failures.get("style", 0)
-    rest = arm.failures.get("refusal", 0) + arm.failures.get("other", 0)
-    counts: list[tuple[Kind, float]] = [
-        ("form", form),
-        ("knowledge", arm.failures.get("knowledge", 0)),
-        ("other", rest),
-    ]
-    return max(counts, key=lambda item: item[1])[0]
+    counts: dict[Kind, float] = {
+        "form": form,
+        "knowledge": arm.failures.get("knowledge", 0),
+        "other": arm.failures.get("refusal", 0) + arm.failures.get("other", 0),
+    }
+    return max(counts, key=lambda kind: counts[kind])
 
 
 def rows_needed(target: float) -> int:
@@ -199,16 +200,16 @@ def rows_needed(target: float) -> int:
     return math.ceil(math.log(0.05) / math.log(target))
 
 
-def too_slow(grounds: DecisionInputs, arm: ArmGrounds) -> bool:
+def too_slow(inputs: DecisionInputs, arm: ArmInputs) -> bool:
     """Tell whether an arm's p95 latency is above the stated limit."""
-    limit = grounds.latency_limit_s
+    limit = inputs.latency_limit_s
     return limit is not None and arm.latency_p95_s is not None and arm.latency_p95_s > limit
 
 
-def difference(grounds: DecisionInputs, first: str, second: str) -> Interval | None:
+def difference(inputs: DecisionInputs, first: str, second: str) -> Interval | None:
     """Return the quality of one arm less another's; where it was not paired, from intervals of both."""
-    paired = grounds.differences.get((first, second))
-    if paired or first not in grounds.arms or second not in grounds.arms:
+    paired = inputs.differences.get((first, second))
+    if paired or first not in inputs.arms or second not in inputs.arms:
         return paired
-    one, other = grounds.arms[first].quality, grounds.arms[second].quality
-    return Interval(one.value - other.value, one.low - other.high, one.high - other.low)
+    left, right = inputs.arms[first].quality, inputs.arms[second].quality
+    return Interval(left.value - right.value, left.low - right.high, left.high - right.low)

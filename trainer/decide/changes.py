@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainer.decide.branches import BRANCHES, Verdict
+from trainer.decide.branches import BRANCHES
 from trainer.decide.case import prompted_arms
 from trainer.decide.headline import percent
 from trainer.decide.inputs import DecisionInputs, Interval
 from trainer.decide.verdict import Choice, decide
+from trainer.shapes.decision import Verdict
 
 AtVolume = Callable[[float], DecisionInputs]
-"""The same grounds at another number of requests a day."""
+"""The same inputs at another number of requests a day."""
 
 VOLUMES = np.geomspace(1, 1e9, 181)
 MORE_ROWS = (1.5, 2, 3, 5, 10, 20, 50)
@@ -36,12 +37,12 @@ def would_change(choice: Choice, at_volume: AtVolume | None = None) -> list[str]
 
     Args:
         choice: The verdict.
-        at_volume: Gives the grounds at another volume; None without prices.
+        at_volume: Gives the inputs at another volume; None without prices.
     """
-    grounds = choice.case.grounds
-    named = f"{choice.branch.change[0].upper()}{choice.branch.change[1:]}."
+    inputs = choice.case.inputs
+    stated = f"{choice.branch.change[0].upper()}{choice.branch.change[1:]}."
     if choice.prompted is None:
-        return [named]
+        return [stated]
     tried = [
         *_target(choice),
         *_rows(choice),
@@ -50,10 +51,10 @@ def would_change(choice: Choice, at_volume: AtVolume | None = None) -> list[str]
         *_prices(choice),
         *_gain(choice),
     ]
-    return [named, *_untried(grounds), *tried]
+    return [stated, *_untried(inputs), *tried]
 
 
-def _told(choice: Choice, change: str, changed: DecisionInputs) -> Iterator[str]:
+def _sentence(choice: Choice, change: str, changed: DecisionInputs) -> Iterator[str]:
     """Yield a sentence where the change leads to another verdict."""
     verdict = decide(changed).verdict
     if verdict != choice.verdict:
@@ -61,44 +62,44 @@ def _told(choice: Choice, change: str, changed: DecisionInputs) -> Iterator[str]
 
 
 def _target(choice: Choice) -> Iterator[str]:
-    grounds, prompted = choice.case.grounds, choice.case.prompted
+    inputs, prompted = choice.case.inputs, choice.case.prompted
     assert prompted is not None
     low = prompted.quality.low
-    if low >= grounds.target:
+    if low >= inputs.target:
         above = min(0.9999, low + 0.0001)
-        yield from _told(choice, f"A target above {percent(low)}, its lower bound", replace(grounds, target=above))
+        yield from _sentence(choice, f"A target above {percent(low)}, its lower bound", replace(inputs, target=above))
     elif low > 0:
         reachable = f"A target of {percent(low)} or less, the lower bound of {prompted.name}"
-        yield from _told(choice, reachable, replace(grounds, target=low))
+        yield from _sentence(choice, reachable, replace(inputs, target=low))
 
 
 def _rows(choice: Choice) -> Iterator[str]:
     """Yield how many rows with the same values would lead elsewhere."""
-    grounds = choice.case.grounds
+    inputs = choice.case.inputs
     for factor in MORE_ROWS:
-        changed = more_rows(grounds, factor)
+        changed = more_rows(inputs, factor)
         if decide(changed).verdict != choice.verdict:
-            about = f"The same values on about {int(grounds.num_rows * factor):,} held-out rows"
-            yield from _told(choice, about, changed)
+            about = f"The same values on about {int(inputs.num_rows * factor):,} held-out rows"
+            yield from _sentence(choice, about, changed)
             return
 
 
-def more_rows(grounds: DecisionInputs, factor: float) -> DecisionInputs:
-    """Return the grounds as so many times the rows would have given them: equal values, shorter intervals."""
-    arms = {name: replace(arm, quality=arm.quality.shrunk(factor**0.5)) for name, arm in grounds.arms.items()}
-    differences = {pair: found.shrunk(factor**0.5) for pair, found in grounds.differences.items()}
-    return replace(grounds, arms=arms, differences=differences, num_rows=int(grounds.num_rows * factor))
+def more_rows(inputs: DecisionInputs, factor: float) -> DecisionInputs:
+    """Return the inputs as so many times the rows would have given them: equal values, shorter intervals."""
+    arms = {name: replace(arm, quality=arm.quality.shrunk(factor**0.5)) for name, arm in inputs.arms.items()}
+    differences = {pair: gap.shrunk(factor**0.5) for pair, gap in inputs.differences.items()}
+    return replace(inputs, arms=arms, differences=differences, num_rows=int(inputs.num_rows * factor))
 
 
 def _latency(choice: Choice) -> Iterator[str]:
-    grounds = choice.case.grounds
-    if grounds.latency_limit_s is None:
+    inputs = choice.case.inputs
+    if inputs.latency_limit_s is None:
         return
-    measured = sorted({arm.latency_p95_s for arm in grounds.arms.values() if arm.latency_p95_s is not None})
-    for latency in (value for value in measured if value > grounds.latency_limit_s):
-        changed = replace(grounds, latency_limit_s=latency)
+    measured = sorted({arm.latency_p95_s for arm in inputs.arms.values() if arm.latency_p95_s is not None})
+    for latency in (value for value in measured if value > inputs.latency_limit_s):
+        changed = replace(inputs, latency_limit_s=latency)
         if decide(changed).verdict != choice.verdict:
-            yield from _told(choice, f"A latency limit of {latency:.2f} s", changed)
+            yield from _sentence(choice, f"A latency limit of {latency:.2f} s", changed)
             return
 
 
@@ -106,12 +107,12 @@ def _volume(choice: Choice, at_volume: AtVolume | None) -> Iterator[str]:
     """Yield the nearest volumes above and below from which another verdict holds."""
     if at_volume is None:
         return
-    here = choice.case.grounds.requests_per_day
+    here = choice.case.inputs.requests_per_day
     if here is None:  # the verdict leaves costs out: start where it would be the same with them
         same = (float(volume) for volume in VOLUMES if decide(at_volume(volume)).verdict == choice.verdict)
         here = next(same, None)
     if here is None:
-        yield from _told(choice, "A volume, whatever it is", at_volume(float(VOLUMES[len(VOLUMES) // 2])))
+        yield from _sentence(choice, "A volume, whatever it is", at_volume(float(VOLUMES[len(VOLUMES) // 2])))
         return
     above = [float(volume) for volume in VOLUMES if volume > here]
     below = [float(volume) for volume in VOLUMES[::-1] if volume < here]
@@ -120,7 +121,7 @@ def _volume(choice: Choice, at_volume: AtVolume | None) -> Iterator[str]:
         for volume in candidates:
             if decide(at_volume(volume)).verdict != choice.verdict:
                 edge = _edge(choice, at_volume, inside, volume)
-                yield from _told(choice, f"{word} than {edge:,.0f} requests a day", at_volume(volume))
+                yield from _sentence(choice, f"{word} than {edge:,.0f} requests a day", at_volume(volume))
                 break
             inside = volume
 
@@ -136,14 +137,14 @@ def _edge(choice: Choice, at_volume: AtVolume, inside: float, outside: float) ->
 
 def _prices(choice: Choice) -> Iterator[str]:
     """Yield that prices matter, where there are none and some would lead elsewhere."""
-    grounds = choice.case.grounds
-    if grounds.cost_per_day or choice.tuned is None or choice.prompted is None:
+    inputs = choice.case.inputs
+    if inputs.cost_per_day or choice.tuned is None or choice.prompted is None:
         return
-    for one, other in ((0.0, 1.0), (1.0, 0.0)):
-        costs = {choice.tuned: one, choice.prompted: other}
-        verdict = decide(replace(grounds, cost_per_day=costs, cost_per_accepted=costs)).verdict
+    for tuned, prompt in ((0.0, 1.0), (1.0, 0.0)):
+        costs = {choice.tuned: tuned, choice.prompted: prompt}
+        verdict = decide(replace(inputs, cost_per_day=costs, cost_per_accepted=costs)).verdict
         if verdict != choice.verdict:
-            side = "cheaper" if one < other else "dearer"
+            side = "cheaper" if tuned < prompt else "dearer"
             yield f"Prices and a volume at which {choice.tuned} is {side}: {WORDS[verdict]}."
 
 
@@ -153,33 +154,33 @@ def _gain(choice: Choice) -> Iterator[str]:
     if rival is None:
         return
     for gain in GAINS:
-        changed = better_by(choice.case.grounds, rival, gain)
+        changed = better_by(choice.case.inputs, rival, gain)
         verdict = decide(changed).verdict
         if verdict not in (choice.verdict, "insufficient_evidence"):
-            yield from _told(choice, f"{rival} better by {100 * gain:.0f} points than measured", changed)
+            yield from _sentence(choice, f"{rival} better by {100 * gain:.0f} points than measured", changed)
             return
 
 
-def better_by(grounds: DecisionInputs, arm: str, gain: float) -> DecisionInputs:
-    """Return the grounds with one arm better, its intervals as wide as they are."""
-    moved = _capped(grounds.arms[arm].quality.moved_by(gain))
+def better_by(inputs: DecisionInputs, arm: str, gain: float) -> DecisionInputs:
+    """Return the inputs with one arm better, its intervals as wide as they are."""
+    moved = _capped(inputs.arms[arm].quality.moved_by(gain))
     differences = {
-        (one, other): found.moved_by(gain * ((one == arm) - (other == arm)))
-        for (one, other), found in grounds.differences.items()
+        (first, second): gap.moved_by(gain * ((first == arm) - (second == arm)))
+        for (first, second), gap in inputs.differences.items()
     }
-    arms = {**grounds.arms, arm: replace(grounds.arms[arm], quality=moved)}
-    return replace(grounds, arms=arms, differences=differences)
+    arms = {**inputs.arms, arm: replace(inputs.arms[arm], quality=moved)}
+    return replace(inputs, arms=arms, differences=differences)
 
 
 def _capped(quality: Interval) -> Interval:
     return Interval(min(quality.value, 1.0), min(quality.low, 1.0), min(quality.high, 1.0))
 
 
-def _untried(grounds: DecisionInputs) -> Iterator[str]:
-    arms = prompted_arms(grounds)
+def _untried(inputs: DecisionInputs) -> Iterator[str]:
+    arms = prompted_arms(inputs)
     if len(arms) == 1 and not (arms[0].shots or arms[0].documents or arms[0].model == "endpoint"):
         yield "A better prompt: only the zero-shot one was measured. Add few_shot and dynamic_few_shot to eval.arms."
-    if not any(arm.model == "tuned" for arm in grounds.arms.values()):
+    if not any(arm.model == "tuned" for arm in inputs.arms.values()):
         yield "A trained adapter that is measured on the same rows: trainer train, then eval with the arm `tuned`."
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 MIN_KNOWN = 0.9
 """Share of what held-out answers say that the training answers must say too."""
@@ -12,25 +12,28 @@ MIN_REPEATS = 2.0
 """Training values for each different one: labels come back, facts hardly do."""
 
 
-def is_closed_set(references: Sequence[str], known: Iterable[str]) -> bool:
+def is_closed_set(references: Sequence[str], trained: Iterable[str]) -> bool:
     """Tell whether held-out answers hold only what the training answers hold, each several times.
+
+    Example:
+        >>> is_closed_set(["refund"], ["refund", "refund", "delivery", "delivery"])
+        True
+        >>> is_closed_set(["Paris"], ["Rome", "Oslo"])
+        False
 
     JSON answers are compared value by value, so that two labels in one object count as two. Numbers between 0 and 1
     that are no integers, such as confidences, say nothing.
 
     Args:
         references: Right answers of the held-out rows.
-        known: Right answers of the training rows.
+        trained: Right answers of the training rows.
     """
-    seen: dict[str, int] = {}
-    for text in known:
-        for value in _values(text):
-            seen[value] = seen.get(value, 0) + 1
-    wanted = [value for text in references for value in _values(text)]
-    if not wanted or not seen:
+    counts = Counter(value for text in trained for value in _values(text))
+    expected = [value for text in references for value in _values(text)]
+    if not expected or not counts:
         return False
-    share = sum(value in seen for value in wanted) / len(wanted)
-    return share >= MIN_KNOWN and sum(seen.values()) / len(seen) >= MIN_REPEATS
+    share = sum(value in counts for value in expected) / len(expected)
+    return share >= MIN_KNOWN and counts.total() / len(counts) >= MIN_REPEATS
 
 
 def _values(text: str) -> Iterator[str]:
@@ -42,7 +45,7 @@ def _values(text: str) -> Iterator[str]:
     yield from _leaves(answer)
 
 
-def _leaves(answer: Any) -> Iterator[str]:
+def _leaves(answer: object) -> Iterator[str]:
     match answer:
         case dict():
             for key, value in answer.items():

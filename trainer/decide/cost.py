@@ -115,38 +115,38 @@ def cost_per_accepted(per_request: float, valid: float, fallback: float, correct
     return (per_request + (1 - valid) * fallback) / correct if correct > 0 else None
 
 
-def break_even(arm: ArmCost, other: ArmCost, lifetime_days: float) -> BreakEven:
-    """Return the volume from which `arm` stays cheaper than `other`.
+def break_even(arm: ArmCost, rival: ArmCost, lifetime_days: float) -> BreakEven:
+    """Return the volume from which `arm` stays cheaper than `rival`.
 
-    On one replica this is N* = (hosting per day + one-off / lifetime - the other's fixed cost per day) / (difference of
+    On one replica this is N* = (hosting per day + one-off / lifetime - the rival's fixed cost per day) / (difference of
     the cost per request). Each further replica is a step up, after which `arm` may be dearer again: so all steps below
     a volume that bounds the last crossing are looked at.
     """
-    slope = _full_load(arm) - _full_load(other)
-    once = (arm.one_off - other.one_off) / lifetime_days
+    slope = _full_load(arm) - _full_load(rival)
+    once = (arm.one_off - rival.one_off) / lifetime_days
     if slope >= 0:
-        return BreakEven(None, _first_cheaper(arm, other, lifetime_days), None)
-    # ceil(x) <= x + 1 bounds arm from above, and other costs at least its full load: beyond this arm is cheaper
+        return BreakEven(None, _first_cheaper(arm, rival, lifetime_days), None)
+    # ceil(x) <= x + 1 bounds arm from above, and rival costs at least its full load: beyond this arm is cheaper
     last = max(
         (arm.per_replica_day + once) / -slope, arm.capacity_per_day if math.isfinite(arm.capacity_per_day) else 0
     )
-    ends = _step_ends(arm, other, last)
+    ends = _step_ends(arm, rival, last)
     if ends is None:
         return BreakEven(None, None, None)
     starts = np.concatenate([[0.0], ends[:-1]])
-    dearer = _dearer_until(arm, other, once, starts, ends)
+    dearer = _dearer_until(arm, rival, once, starts, ends)
     crossing = next((float(value) for value in dearer[::-1] if not math.isnan(value)), 0.0)
-    return BreakEven(crossing, _first_cheaper(arm, other, lifetime_days), num_replicas(arm, crossing))
+    return BreakEven(crossing, _first_cheaper(arm, rival, lifetime_days), num_replicas(arm, crossing))
 
 
 def _full_load(cost: ArmCost) -> float:
     return cost.per_request + cost.per_replica_day / cost.capacity_per_day
 
 
-def _step_ends(arm: ArmCost, other: ArmCost, last: float) -> Floats | None:
+def _step_ends(arm: ArmCost, rival: ArmCost, last: float) -> Floats | None:
     """Return the volumes up to `last` after which one of the two needs another replica; None if too many."""
     steps = [np.array([last])]
-    for capacity in (arm.capacity_per_day, other.capacity_per_day):
+    for capacity in (arm.capacity_per_day, rival.capacity_per_day):
         if math.isfinite(capacity):
             if last / capacity > MAX_STEPS:
                 return None
@@ -154,11 +154,11 @@ def _step_ends(arm: ArmCost, other: ArmCost, last: float) -> Floats | None:
     return np.unique(np.concatenate(steps))
 
 
-def _dearer_until(arm: ArmCost, other: ArmCost, once: float, starts: Floats, ends: Floats) -> Floats:
+def _dearer_until(arm: ArmCost, rival: ArmCost, once: float, starts: Floats, ends: Floats) -> Floats:
     """Return for each step (start, end] the volume up to which `arm` is not cheaper, NaN where it is throughout."""
     middles = (starts + ends) / 2
-    fixed = once + _hosting(arm, middles) - _hosting(other, middles)
-    gain = other.per_request - arm.per_request  # what each further request saves
+    fixed = once + _hosting(arm, middles) - _hosting(rival, middles)
+    gain = rival.per_request - arm.per_request  # what each further request saves
     if gain == 0:
         return np.where(fixed >= 0, ends, np.nan)
     crossing = fixed / gain
@@ -173,18 +173,18 @@ def _hosting(cost: ArmCost, volumes: Floats) -> Floats:
     return np.maximum(1, np.ceil(volumes / cost.capacity_per_day)) * cost.per_replica_day
 
 
-def _first_cheaper(arm: ArmCost, other: ArmCost, lifetime_days: float) -> float | None:
+def _first_cheaper(arm: ArmCost, rival: ArmCost, lifetime_days: float) -> float | None:
     """Return where `arm` is cheaper for the first time, on its first thousand replicas; None where it never is."""
-    capacities = [cost.capacity_per_day for cost in (arm, other) if math.isfinite(cost.capacity_per_day)]
-    once = (arm.one_off - other.one_off) / lifetime_days
+    capacities = [cost.capacity_per_day for cost in (arm, rival) if math.isfinite(cost.capacity_per_day)]
+    once = (arm.one_off - rival.one_off) / lifetime_days
     if not capacities:
-        gain = other.per_request - arm.per_request
+        gain = rival.per_request - arm.per_request
         return max(0.0, once / gain) if gain > 0 else None
-    ends = _step_ends(arm, other, 1000 * max(capacities))
+    ends = _step_ends(arm, rival, 1000 * max(capacities))
     if ends is None:
         return None
     starts = np.concatenate([[0.0], ends[:-1]])
-    dearer = _dearer_until(arm, other, once, starts, ends)
+    dearer = _dearer_until(arm, rival, once, starts, ends)
     for start, end, until in zip(starts, ends, dearer, strict=True):
         if math.isnan(until):
             return float(start)

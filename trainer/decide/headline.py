@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trainer.decide.case import LARGE_VOLUME, Case, too_slow
-from trainer.decide.inputs import ArmGrounds, Interval
+from trainer.decide.inputs import ArmInputs, Interval
 from trainer.decide.verdict import Choice
+from trainer.render.numbers import write_amount
 
 
 def headline(choice: Choice) -> str:
@@ -12,7 +13,7 @@ def headline(choice: Choice) -> str:
     case = choice.case
     match choice.verdict:
         case "insufficient_evidence":
-            return f"Too little evidence for a decision: {rows(case.grounds.num_rows)}."
+            return f"Too little evidence for a decision: {rows(case.inputs.num_rows)}."
         case "prompt":
             return f"Prompt: {choice.prompted} has {_quality(case.prompted)}, there is no need to tune."
         case "smaller_tuned_model":
@@ -52,7 +53,7 @@ def _unfit(choice: Choice) -> str:
         case "tuned_in_time_worse":
             return f"{prompted} {_breach(case, prompted)}, and {tuned} is shown worse by {_gap(case)}"
         case _:
-            fastest = min(case.grounds.arms.values(), key=lambda arm: arm.latency_p95_s or 0.0)
+            fastest = min(case.inputs.arms.values(), key=lambda arm: arm.latency_p95_s or 0.0)
             return f"no arm is in time, the fastest, {fastest.name}, {_breach(case, fastest.name)}"
 
 
@@ -73,9 +74,9 @@ def _tune(choice: Choice) -> str:
 
 def _tried(case: Case) -> str:
     """Name the best arm with documents, and whether its quality or its latency is not enough."""
-    arms = [arm for arm in case.grounds.arms.values() if arm.documents]
+    arms = [arm for arm in case.inputs.arms.values() if arm.documents]
     best = max(arms, key=lambda arm: arm.quality.value)
-    if too_slow(case.grounds, best):
+    if too_slow(case.inputs, best):
         return (
             f"documents were tried and are not enough: {best.name} has {_quality(best)} and {_breach(case, best.name)}"
         )
@@ -102,22 +103,22 @@ def _not(choice: Choice) -> str:
 
 
 def _refine(choice: Choice) -> str:
-    found = f"{choice.prompted} has {_quality(choice.case.prompted)}"
+    quality = f"{choice.prompted} has {_quality(choice.case.prompted)}"
     if choice.branch.name == "examples_first":
-        return f"Examples first: the answers are a closed set, no arm shows examples of it, and {found}."
-    return f"Refine the prompt or add data: {found}."
+        return f"Examples first: the answers are a closed set, no arm shows examples of it, and {quality}."
+    return f"Refine the prompt or add data: {quality}."
 
 
 def _breach(case: Case, name: str | None) -> str:
     """Name the latency limit that an arm breaks."""
-    arm = case.grounds.arms[name or ""]
-    return f"takes {arm.latency_p95_s or 0:.2f} s, above the limit of {case.grounds.latency_limit_s or 0:g} s"
+    arm = case.inputs.arms[name or ""]
+    return f"takes {arm.latency_p95_s or 0:.2f} s, above the limit of {case.inputs.latency_limit_s or 0:g} s"
 
 
 def _costs(case: Case) -> str:
-    one, other = case.cost_of_tuned or 0.0, case.cost_of_prompt or 0.0
-    volume = case.grounds.requests_per_day or 0.0
-    return f"costs {money(one)} a day against {money(other)} at {volume:,.0f} requests a day"
+    tuned, prompt = case.cost_of_tuned or 0.0, case.cost_of_prompt or 0.0
+    volume = case.inputs.requests_per_day or 0.0
+    return f"costs {write_amount(tuned)} a day against {write_amount(prompt)} at {volume:,.0f} requests a day"
 
 
 def _gap(case: Case) -> str:
@@ -125,7 +126,7 @@ def _gap(case: Case) -> str:
     return points(case.against)
 
 
-def _quality(arm: ArmGrounds | None) -> str:
+def _quality(arm: ArmInputs | None) -> str:
     assert arm is not None
     return written(arm.quality)
 
@@ -133,11 +134,6 @@ def _quality(arm: ArmGrounds | None) -> str:
 def rows(count: int) -> str:
     """Write a number of held-out rows."""
     return f"{count:,} held-out row" + ("" if count == 1 else "s")
-
-
-def money(value: float) -> str:
-    """Write an amount: cents from 0.1 on, two significant digits below."""
-    return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def percent(value: float) -> str:

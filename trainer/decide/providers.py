@@ -1,28 +1,29 @@
-"""Whether the same rows would do for a hosted tuning service, and the rows in its format.
+"""Check training rows against hosted tuning services, and write them in the format of each.
 
-What each service asks for stands in providers.json, with its source and the day on which it was read.
+providers.json holds the requirements of each service, with their source and the day on which it was read.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
 from trainer import exact_json
+from trainer.shapes.decision import Readiness, ServiceReadiness, ServiceRequirements
 
 Row = dict[str, Any]
 Message = dict[str, Any]
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb: the tokenizers of these services are not here. Lengths are said to be estimates."""
-MAX_PLACES = 5
+MAX_REFS = 5
 
 
 class Service(BaseModel):
@@ -60,13 +61,8 @@ def services() -> dict[str, Service]:
     return {name: Service.model_validate(value) for name, value in json.loads(text).items()}
 
 
-def readiness(service: Service, rows: Sequence[Row], today: date) -> dict[str, Any]:
-    """Say whether training rows would do for a service, and whether it can still be used.
-
-    Returns:
-        `verdict` (ready, usable: fewer rows than recommended, not_ready), `sentence`, `rows` that would be taken,
-        `failing` {reason: number of rows}, `first` {reason: places}, and what the service asks for.
-    """
+def readiness(service: Service, rows: Sequence[Row], today: date) -> ServiceReadiness:
+    """Say whether training rows would do for a service, and whether it can still be used."""
     failing: Counter[str] = Counter()
     first: dict[str, list[str]] = {}
     size, good = 0, 0
@@ -80,8 +76,8 @@ def readiness(service: Service, rows: Sequence[Row], today: date) -> dict[str, A
         first.setdefault(reason, []).append(f"{row.get('source')}:{row.get('line')}")
     mib = size / 2**20
     verdict, sentence = _judge(service, good, mib)
-    if (gone := _gone(service, today)) is not None:
-        verdict, sentence = "not_ready", f"{gone} {sentence}"
+    if (closure := _closure(service, today)) is not None:
+        verdict, sentence = "not_ready", f"{closure} {sentence}"
     if failing:
         sentence += f" {sum(failing.values()):,} rows would be left out."
     return {
@@ -90,12 +86,12 @@ def readiness(service: Service, rows: Sequence[Row], today: date) -> dict[str, A
         "rows": good,
         "file_mib": round(mib, 3),
         "failing": dict(failing.most_common()),
-        "first": {reason: places[:MAX_PLACES] for reason, places in first.items()},
-        "requirements": service.model_dump(mode="json", exclude={"roles"}),
+        "first": {reason: refs[:MAX_REFS] for reason, refs in first.items()},
+        "requirements": cast(ServiceRequirements, service.model_dump(mode="json", exclude={"roles"})),
     }
 
 
-def _gone(service: Service, today: date) -> str | None:
+def _closure(service: Service, today: date) -> str | None:
     """Say why a service cannot be used at all, whatever the rows; None where it can."""
     if service.ends is not None and today > service.ends:
         return f"Its end was {service.ends}."
@@ -104,7 +100,7 @@ def _gone(service: Service, today: date) -> str | None:
     return None
 
 
-def _judge(service: Service, rows: int, mib: float) -> tuple[Literal["ready", "usable", "not_ready"], str]:
+def _judge(service: Service, rows: int, mib: float) -> tuple[Readiness, str]:
     low, high = service.recommended_rows
     if rows < service.min_rows:
         return "not_ready", f"{rows:,} rows of the {service.min_rows} that it takes at least."
@@ -176,7 +172,7 @@ def _converted(service: Service, row: Row) -> Row:
             ) | {"contents": [_gemini(message) for message in messages if message["role"] != "system"]}
 
 
-def _with_system(messages: Sequence[Message], key: str, make: Any) -> Row:
+def _with_system(messages: Sequence[Message], key: str, make: Callable[[str], object]) -> Row:
     texts = [_text(message) for message in messages if message["role"] == "system"]
     return {key: make(texts[0])} if texts else {}
 
@@ -202,7 +198,7 @@ def _openai_messages(messages: Sequence[Message]) -> list[Message]:
         entry = {"role": message["role"], "content": _text(message)}
         entry |= {key: message[key] for key in ("name", "weight") if key in message and message["role"] == "assistant"}
         if calls := message.get("tool_calls"):
-            entry["tool_calls"] = [_openai_call(call, f"call_{index}_{place}") for place, call in enumerate(calls)]
+            entry["tool_calls"] = [_openai_call(call, f"call_{index}_{number}") for number, call in enumerate(calls)]
             pending = [call["id"] for call in entry["tool_calls"]]
         if message["role"] == "tool":
             default = pending.pop(0) if pending else f"call_{index}"

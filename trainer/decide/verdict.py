@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from trainer.decide.branches import BRANCHES, Branch, Verdict
+from trainer.decide.branches import BRANCHES, Branch
 from trainer.decide.case import Case
-from trainer.decide.inputs import DecisionInputs, Resamples, resampled
+from trainer.decide.inputs import DecisionInputs
+from trainer.decide.resamples import Resamples, resampled
+from trainer.shapes.decision import Verdict
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,15 @@ class Choice:
         return self.case.tuned.name if self.case.tuned else None
 
 
-def decide(grounds: DecisionInputs) -> Choice:
+def decide(inputs: DecisionInputs) -> Choice:
     """Return the first branch of BRANCHES that holds."""
-    case = Case(grounds)
+    case = Case(inputs)
     return Choice(next(branch for branch in BRANCHES if branch.applies(case)), case)
 
 
 def confidence(
-    grounds: DecisionInputs, resamples: Resamples | None, verdict: Verdict
-) -> tuple[float | None, dict[str, float]]:
+    inputs: DecisionInputs, resamples: Resamples | None, verdict: Verdict
+) -> tuple[float | None, dict[Verdict, float]]:
     """Return the share of bootstrap resamples of the rows with the same verdict, and the share of each verdict.
 
     It covers the choice of the rows alone: not the rule, the prices, the latencies or the kinds of failure.
@@ -49,5 +51,5 @@ def confidence(
     if resamples is None:
         return None, {}
     num = len(resamples.shifts)
-    counts = Counter(decide(resampled(grounds, resamples, index)).verdict for index in range(num))
+    counts = Counter(decide(resampled(inputs, resamples, index)).verdict for index in range(num))
     return counts[verdict] / num, {name: count / num for name, count in counts.most_common()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from rich.console import Console
 
@@ -17,7 +16,7 @@ from trainer.decide import budget as budgets
 from trainer.decide import providers
 from trainer.decide.closed_set import is_closed_set
 from trainer.decide.decision import decision_of
-from trainer.decide.grounds import deciding_metric, grounds_of, uses_of
+from trainer.decide.from_scores import deciding_metric, inputs_of, uses_of
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
@@ -25,10 +24,10 @@ from trainer.render.decide.page import render_decide_page
 from trainer.render.decide.terminal import decide_summary
 from trainer.rundir import StageContext, read_json, read_json_lines, write_json
 from trainer.scoring.questions.from_rows import conversation
+from trainer.shapes.decision import Decision, ServiceReadiness
 from trainer.shapes.predictions import Prediction
 
 SECONDS_PER_HOUR = 3600
-Json = dict[str, Any]
 
 
 def run(recipe: Recipe, context: StageContext) -> None:
@@ -44,18 +43,18 @@ def run(recipe: Recipe, context: StageContext) -> None:
     uses = uses_of(scores, metric, _endpoint_names(recipe))
     hours = _training_hours(section, context)
     budget = budgets.make_budget(section, budgets.with_assumed_tuning(uses), hours)
-    measured, resamples = grounds_of(section, scores, predictions, metric, budget, recipe.seed)
-    measured = replace(
-        measured,
+    inputs, resamples = inputs_of(section, scores, predictions, metric, budget, recipe.seed)
+    inputs = replace(
+        inputs,
         closed_set=_closed_set(predictions, context),
         documents_exist=any(arm.documents for arm in recipe.eval.all_arms),
     )
-    value: Any = decision_of(measured, resamples, scores, budget) | {"providers": _providers(section, context)}
-    write_json(context.dir / "decision.json", value)
-    page = render_decide_page(value, name=recipe.name, trainer_version=trainer.__version__)
+    decision = decision_of(inputs, resamples, scores, budget, _services(section, context))
+    write_json(context.dir / "decision.json", decision)
+    page = render_decide_page(decision, name=recipe.name, trainer_version=trainer.__version__)
     (context.dir / "index.html").write_text(page, encoding="utf-8")
-    context.numbers.update(verdict=value["verdict"], confidence=value["confidence"])
-    _show(value, context)
+    context.numbers.update(verdict=decision["verdict"], confidence=decision["confidence"])
+    _show(decision, context)
 
 
 def _endpoint_names(recipe: Recipe) -> dict[str, str]:
@@ -81,7 +80,7 @@ def _closed_set(predictions: list[Prediction], context: StageContext) -> bool:
     return is_closed_set([str(prediction["reference"] or "") for prediction in predictions], trained)
 
 
-def _providers(section: DecideSection, context: StageContext) -> Json:
+def _services(section: DecideSection, context: StageContext) -> dict[str, ServiceReadiness]:
     """Check the training rows against each service, and write the files of those that the recipe names."""
     services = providers.services()
     names = list(services) if section.providers == "auto" else section.providers
@@ -95,8 +94,8 @@ def _providers(section: DecideSection, context: StageContext) -> Json:
     return {name: providers.readiness(services[name], sides["train"], date.today()) for name in names}
 
 
-def _show(value: Any, context: StageContext) -> None:
+def _show(decision: Decision, context: StageContext) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     with console.capture() as capture:
-        console.print(decide_summary(value))
+        console.print(decide_summary(decision))
     context.say(capture.get().rstrip())

@@ -18,7 +18,7 @@ def scores(leak: tuple[float, float] = (0.0, 0.0), drop: float = 0.0, holm: floa
     }
     found = {"arm": "tuned", "vs": "base", "metric": "knowledge", "difference": -drop, "n": 60, "holm_p_value": holm}
     return {
-        "retention": {"format_leak_rate": rates},
+        "retention": {"format_leak_rate": rates, "comparisons": []},
         "suites": {
             "general": {
                 "metrics": {"knowledge": {"unit": "share", "better": "higher"}},

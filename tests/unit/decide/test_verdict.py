@@ -12,24 +12,18 @@ from trainer.decide.case import rows_needed
 from trainer.decide.changes import branch_table, would_change
 from trainer.decide.explanation import because
 from trainer.decide.headline import headline
-from trainer.decide.inputs import (
-    ArmGrounds,
-    DecisionInputs,
-    Interval,
-    make_table,
-    paired_differences,
-    resample,
-)
+from trainer.decide.inputs import ArmInputs, DecisionInputs, Interval
+from trainer.decide.resamples import make_table, paired_differences, resample
 from trainer.decide.verdict import confidence, decide
 
 
-def grounds_of(arms: list[Made], rows: int = 200, **changes: object) -> DecisionInputs:
+def inputs_of(arms: list[Made], rows: int = 200, **changes: object) -> DecisionInputs:
     scores, predictions = make(arms, rows)
     table = make_table(predictions, "exact_match", [arm.name for arm in arms])
     measured = {}
     for arm in arms:
         score = scores["arms"][arm.name]["exact_match"]
-        measured[arm.name] = ArmGrounds(
+        measured[arm.name] = ArmInputs(
             name=arm.name,
             model=arm.model,
             quality=Interval(score["value"], score["low"], score["high"]),
@@ -214,7 +208,7 @@ CASES: dict[str, Case] = {
 def test_each_branch_is_reached_by_its_measurement(
     arms: list[Made], rows: int, changes: dict[str, object], branch: str
 ) -> None:
-    choice = decide(grounds_of(arms, rows, **changes))
+    choice = decide(inputs_of(arms, rows, **changes))
     assert choice.branch.name == branch
     sentences = [headline(choice), *because(choice, {}), *would_change(choice)]
     assert all(sentence.endswith(".") and "nan" not in sentence and "None" not in sentence for sentence in sentences)
@@ -247,7 +241,7 @@ RIGHT: dict[str, tuple[str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", RIGHT)
 def test_situations_that_were_once_decided_wrongly(case: str) -> None:
     arms, rows, changes, _ = CASES[case]
-    choice = decide(grounds_of(arms, rows, **changes))
+    choice = decide(inputs_of(arms, rows, **changes))
     verdict, said = RIGHT[case]
     assert choice.verdict == verdict
     assert all(part in headline(choice) for part in said)
@@ -259,10 +253,10 @@ def test_of_two_prompts_that_reach_the_target_the_cheaper_counts() -> None:
         {"cost_per_day": {"cheap": 1.0, "dear": 150.0, "below": 0.1}},
         {"cost_per_1000": {"cheap": 1, "dear": 2}},
     ):
-        choice = decide(grounds_of(arms, 1000, **changes))
+        choice = decide(inputs_of(arms, 1000, **changes))
         assert (choice.verdict, choice.prompted) == ("prompt", "cheap")
         assert any(sentence.startswith("dear has") and "costs more" in sentence for sentence in because(choice, {}))
-    unpriced = decide(grounds_of(arms, 1000, cost_per_day={"cheap": 1.0}))
+    unpriced = decide(inputs_of(arms, 1000, cost_per_day={"cheap": 1.0}))
     assert unpriced.prompted == "dear"
 
 
@@ -271,7 +265,7 @@ def at(volume: float, *, tuned_right: float = 0.9, rows: int = 200) -> DecisionI
     endpoint, hosted = 0.00035 * volume, 74.84
     arms = [Made("few_shot", 0.6, shots=4, failure="other"), Made("tuned", tuned_right, model="tuned")]
     accepted = {"few_shot": 0.00035 / 0.6, "tuned": hosted / volume / tuned_right}
-    return grounds_of(arms, rows, **costs(volume, endpoint, hosted, **accepted))
+    return inputs_of(arms, rows, **costs(volume, endpoint, hosted, **accepted))
 
 
 def test_a_volume_is_named_where_another_verdict_holds_and_nowhere_else() -> None:
@@ -281,31 +275,31 @@ def test_a_volume_is_named_where_another_verdict_holds_and_nowhere_else() -> Non
     told = next(sentence for sentence in would_change(few, at) if "requests a day" in sentence)
     assert told == f"More than {crossing:,.0f} requests a day: tune."
     assert any(f"Fewer than {crossing:,.0f} requests a day: do not tune" in text for text in would_change(many, at))
-    sure = decide(grounds_of([PROMPT, TUNED]))
-    assert not any("requests a day" in sentence for sentence in would_change(sure, lambda _: sure.case.grounds))
+    sure = decide(inputs_of([PROMPT, TUNED]))
+    assert not any("requests a day" in sentence for sentence in would_change(sure, lambda _: sure.case.inputs))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_said_to_change_the_verdict_does(case: str) -> None:
     """Every sentence that names another verdict names one that is not this one."""
     arms, rows, changes, _ = CASES[case]
-    choice = decide(grounds_of(arms, rows, **changes))
+    choice = decide(inputs_of(arms, rows, **changes))
     words = {"do_not_tune": ": do not tune.", "prompt": ": prompt.", "tune": ": tune."}
     assert not any(sentence.endswith(words.get(choice.verdict, ": -")) for sentence in would_change(choice))
 
 
 def test_more_rows_are_named_where_they_would_settle_it() -> None:
-    said = would_change(decide(grounds_of([Made("base", 0.97)], 200)))
+    said = would_change(decide(inputs_of([Made("base", 0.97)], 200)))
     assert any("held-out rows: prompt." in sentence for sentence in said)
 
 
 def test_only_changes_of_the_target_that_matter_are_named() -> None:
-    said = would_change(decide(grounds_of([BASE, PROMPT, TUNED])))
+    said = would_change(decide(inputs_of([BASE, PROMPT, TUNED])))
     assert any(sentence.startswith("A target of 53.") and sentence.endswith(": prompt.") for sentence in said)
 
 
 def test_bm25_is_named_where_a_stronger_retriever_is_not_installed() -> None:
-    measured = grounds_of([PROMPT, TUNED])
+    measured = inputs_of([PROMPT, TUNED])
     arms = {**measured.arms, "few_shot": replace(measured.arms["few_shot"], stronger_retriever="pip install x")}
     said = " ".join(because(decide(replace(measured, arms=arms)), {}))
     assert "few_shot: what is shown was found by BM25" in said and "pip install x" in said
@@ -313,7 +307,7 @@ def test_bm25_is_named_where_a_stronger_retriever_is_not_installed() -> None:
 
 
 def test_equal_arms_have_a_difference_of_some_width() -> None:
-    found = grounds_of([Made("base", 1.0), tuned(1.0)], 20).differences["tuned", "base"]
+    found = inputs_of([Made("base", 1.0), tuned(1.0)], 20).differences["tuned", "base"]
     assert found.low < 0 < found.high
 
 
@@ -324,16 +318,16 @@ def test_a_clear_case_is_sure_and_a_close_one_is_not() -> None:
     ):
         scores, predictions = make(arms, 200)
         assert scores["heldout_rows"] == 200
-        grounds = grounds_of(arms)
+        inputs = inputs_of(arms)
         table = make_table(predictions, "exact_match", [arm.name for arm in arms])
-        share, shares = confidence(grounds, resample(table, seed=1), decide(grounds).verdict)
+        share, shares = confidence(inputs, resample(table, seed=1), decide(inputs).verdict)
         assert share is not None and at_least <= share <= at_most
         assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_without_graded_rows_nothing_is_said_about_confidence() -> None:
     table = make_table([], "exact_match", ["base"])
-    assert confidence(grounds_of([BASE]), resample(table, seed=0), "tune") == (None, {})
+    assert confidence(inputs_of([BASE]), resample(table, seed=0), "tune") == (None, {})
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:
@@ -363,11 +357,11 @@ def test_rows_needed_are_those_of_a_run_without_failure() -> None:
 
 
 def test_a_zero_shot_prompt_alone_is_said_to_be_no_test_of_prompting() -> None:
-    said = " ".join(would_change(decide(grounds_of([BASE, UNHELPFUL]))))
+    said = " ".join(would_change(decide(inputs_of([BASE, UNHELPFUL]))))
     assert "zero-shot" in said and "dynamic_few_shot" in said
 
 
 def test_documents_that_are_enough_and_too_slow_are_told_as_slow() -> None:
     base, slow = Made("base", 0.3, failure="knowledge", latency=0.2), Made("rag", 0.99, documents=True, latency=5.0)
-    line = headline(decide(grounds_of([base, slow], 400, latency_limit_s=1.0)))
+    line = headline(decide(inputs_of([base, slow], 400, latency_limit_s=1.0)))
     assert "rag has 99.0%" in line and "rag" in line and "takes 5.00 s, above the limit of 1 s" in line
