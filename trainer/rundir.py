@@ -132,6 +132,12 @@ def hash_value(value: object) -> str:
     return hash_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
 
 
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class HashMemory:
     """sha256 of files, remembered by size, modification time and inode, so that weights are read once."""
 
@@ -144,14 +150,13 @@ class HashMemory:
             pass  # a memory: without it files are read again
 
     def file(self, path: Path) -> str:
-        """Return the sha256 of a file's bytes."""
+        """Return the sha256 of a file, read again only where it seems to have changed."""
         stat = path.stat()
         mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         key = str(path.resolve())
         if key in self.entries and self.entries[key][:3] == mark:
             return str(self.entries[key][3])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(path)
         # a file touched within the clock's grain could change again unseen
         if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
             self.entries[key] = [*mark, digest]

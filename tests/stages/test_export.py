@@ -133,7 +133,7 @@ def test_the_merge_is_told_base_end_and_types(tmp_path: Path, tiny_model_dir: Pa
         plans.append(arguments[3])
         raise GateErrorForTest
 
-    monkeypatch.setattr(write, "write_merged", seen)
+    monkeypatch.setattr(write, "merge_streaming", seen)
     with project.environment(), pytest.raises(GateErrorForTest):
         _stage_alone(project, "export.formats=[merged]")
     weights = tiny_model_dir / "model.safetensors"

@@ -13,7 +13,7 @@ import trainer
 from trainer.data.served_prompt import ServedSystem, served_system
 from trainer.errors import StageError
 from trainer.export.judge import Proof
-from trainer.export.provenance import digest_of, template_sha256, write_provenance
+from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.sidecar import ServedPrompt, served_template, with_template
 from trainer.export.write_transformers import licence_of
 from trainer.model.load import commit, precision
@@ -21,6 +21,7 @@ from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.export import format_named
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
+from trainer.rundir import hash_value
 from trainer.shapes.gates import GateResult
 from trainer.shapes.proof import ExportProof
 from trainer.shapes.report import DataReport
@@ -138,7 +139,7 @@ class ExportLineage:
             },
             "trained": self.run.trained,
             "data": self.run.rows,
-            "recipe": digest_of(self._public_recipe),
+            "recipe": hash_value(self._public_recipe),
             "template": template_sha256(self.trained_template),
             "served_template": template_sha256(self.tokenizer.chat_template),
             "stop_token_id": stop_id,

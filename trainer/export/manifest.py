@@ -19,7 +19,6 @@ from trainer.export.provenance import (
     WRITTEN,
     Examined,
     changed_files,
-    digest_of,
     entries_in,
     examine,
     is_foreign_link,
@@ -27,8 +26,8 @@ from trainer.export.provenance import (
     lists_files,
     noted,
     read_provenance,
-    sha256_of,
 )
+from trainer.rundir import hash_file, hash_value
 from trainer.shapes.files import FileDigest
 
 MANIFEST, STAGE = "manifest.json", "stage.json"
@@ -83,7 +82,7 @@ def write_manifest(folder: Path) -> str:
     beside = entries_in(folder, (MANIFEST, *(format_folder.name for format_folder in formats)))
     files |= {name: noted(folder / name) for name in beside}
     content = {"manifest_version": FORMAT_VERSION, "files": files}
-    digest = digest_of(content)
+    digest = hash_value(content)
     (folder / MANIFEST).write_bytes(orjson.dumps(content | {"digest": digest}, option=WRITTEN))
     return digest
 
@@ -133,7 +132,7 @@ def _examine_export(folder: Path) -> list[Examined]:
 def _examine_format(folder: Path, files: Files) -> Examined:
     """Examine a format of an export: by its own provenance where that is the one of the export, else by the list."""
     path = folder / PROVENANCE
-    is_own = path.is_file() and not path.is_symlink() and sha256_of(path) == files[PROVENANCE]["sha256"]
+    is_own = path.is_file() and not path.is_symlink() and hash_file(path) == files[PROVENANCE]["sha256"]
     if is_own and not folder.is_symlink():
         return examine(folder)
     report = Examined(folder, folder.name, "", len(files), sum(facts["bytes"] for facts in files.values()))
@@ -156,7 +155,7 @@ def _listing(folder: Path) -> Listing:
     if isinstance(manifest, dict) and lists_files(manifest.get("files")):
         listing.digest = str(manifest.pop("digest", ""))
         listing.files = manifest["files"]
-        if digest_of(manifest) != listing.digest:
+        if hash_value(manifest) != listing.digest:
             listing.findings.append(f"{MANIFEST} was edited: its content has another hash than it says")
     elif (folder / MANIFEST).exists():
         listing.findings.append(f"{MANIFEST} is damaged: no list of files")
@@ -173,7 +172,7 @@ def _compared(folder: Path, stage: Files, listed: Files) -> Iterator[str]:
     path = folder / MANIFEST
     if path.is_file() and MANIFEST not in stage:
         yield f"{MANIFEST} is not part of the export"
-    elif path.is_file() and sha256_of(path) != stage[MANIFEST]["sha256"]:
+    elif path.is_file() and hash_file(path) != stage[MANIFEST]["sha256"]:
         yield f"{MANIFEST} has another content than was exported"
     elif listed and listed != {name: facts for name, facts in stage.items() if name != MANIFEST}:
         yield f"{STAGE} lists other files than {MANIFEST}"

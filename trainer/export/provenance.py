@@ -17,6 +17,7 @@ import orjson
 
 from trainer.errors import StageError
 from trainer.export.safetensors_check import DamagedFileError, is_zero, not_finite, stored_tensors
+from trainer.rundir import hash_file, hash_value
 from trainer.shapes.files import FileDigest
 
 PROVENANCE = "provenance.json"
@@ -60,7 +61,7 @@ def write_provenance(folder: Path, facts: Mapping[str, object]) -> str:
     files = {name: noted(folder / name) for name in entries_in(folder, (PROVENANCE,))}
     # the digest covers the list of files, so a published digest covers every byte of the folder
     content = {"provenance_version": FORMAT_VERSION, **facts, "files": files}
-    digest = digest_of(content)
+    digest = hash_value(content)
     (folder / PROVENANCE).write_bytes(orjson.dumps(content | {"digest": digest}, option=WRITTEN))
     return digest
 
@@ -105,7 +106,7 @@ def examine(folder: Path) -> Examined:
     digest = str(facts.pop("digest", ""))
     sizes = [file["bytes"] for file in facts["files"].values()]
     report = Examined(folder, str(facts.get("kind")), digest, len(sizes), sum(sizes))
-    if digest_of(facts) != digest:
+    if hash_value(facts) != digest:
         report.findings.append(f"{PROVENANCE} was edited: its content has another hash than it says")
     report.findings += [
         *changed_files(folder, facts["files"], (PROVENANCE,)),
@@ -129,18 +130,7 @@ def entries_in(folder: Path, skipped: Collection[str] = ()) -> list[str]:
 
 def noted(path: Path) -> FileDigest:
     """Return sha256 and size of a file."""
-    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_of(content: object) -> str:
-    """Return the sha256 of a JSON value, independent of the order of keys."""
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return {"sha256": hash_file(path), "bytes": path.stat().st_size}
 
 
 def changed_files(folder: Path, files: Mapping[str, FileDigest], skipped: Collection[str] = ()) -> Iterator[str]:
@@ -160,7 +150,7 @@ def changed_files(folder: Path, files: Mapping[str, FileDigest], skipped: Collec
             yield link_finding(path, name)
         elif (size := path.stat().st_size) != expected["bytes"]:
             yield f"{name} has {size} bytes, exported with {expected['bytes']}"
-        elif sha256_of(path) != expected["sha256"]:
+        elif hash_file(path) != expected["sha256"]:
             yield f"{name} has another content than was exported"
     for name in sorted(there - files.keys()):
         yield f"{name} is not part of the export"

@@ -13,10 +13,10 @@ from transformers import GenerationConfig
 
 from trainer.export.compress.compressor import DTYPES, Compressed, calibration_rows, write_compressed
 from trainer.export.gguf.write import write_gguf, write_prompts
-from trainer.export.merge import SURVIVAL_LIMIT, FourBit, MergePlan, MergeReport
+from trainer.export.merge import SURVIVAL_LIMIT, FourBit, MergePlan, MergeReport, merge_streaming
 from trainer.export.request import Export
 from trainer.export.sidecar import ServedPrompt
-from trainer.export.write_transformers import plan_values, write_adapter, write_bnb4, write_full, write_merged
+from trainer.export.write_transformers import plan_values, write_adapter, write_bnb4, write_full
 from trainer.model.load import device
 from trainer.recipe import Recipe
 from trainer.recipe.export import Format
@@ -144,7 +144,7 @@ class Writer:
         plan = self._plan(base)
         folder, aside = self.folder / name, self.merging / name
         shutil.rmtree(aside, ignore_errors=True)  # whole, but of another export
-        report = write_merged(self.base, self.trained, aside, plan, lambda _: None)
+        report = merge_streaming(self.base, [(self.trained, 1.0)], aside, plan, lambda _: None)
         aside.rename(folder)
         self.say(survived(name, report))
         facts = {"base": base, "rounding": report.rounding, "survival": report.survival, "streamed": report.streamed}

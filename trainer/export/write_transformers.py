@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,10 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from trainer.errors import HardwareError
-from trainer.export.merge import FourBit, MergePlan, MergeReport, merge_streaming
+from trainer.export.merge import FourBit, MergePlan
 from trainer.model.load import device, four_bit, load_model, model_folder
 from trainer.model.source import locate
 from trainer.recipe.model import ModelSection, QloraAdapter
-
-Say = Callable[[str], None]
 
 
 def base_folder(section: ModelSection, cache: Path) -> Path:
@@ -53,11 +50,6 @@ def own_files(section: ModelSection, base: Path) -> Path | None:
 def write_adapter(trained: Path, target: Path) -> None:
     """Copy the PEFT files of training."""
     shutil.copytree(trained, target, ignore=shutil.ignore_patterns("README.md"))
-
-
-def write_merged(base: Path, trained: Path, target: Path, plan: MergePlan, say: Say) -> MergeReport:
-    """Write base plus update, shard by shard."""
-    return merge_streaming(base, [(trained, 1.0)], target, plan, say)
 
 
 def write_full(section: ModelSection, cache: Path, target: Path, *, dtype: str, max_shard_gb: float) -> None:

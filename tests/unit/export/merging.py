@@ -13,6 +13,8 @@ from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from trainer.rundir import hash_file
+
 SIZE = {
     "vocab_size": 97,
     "hidden_size": 64,
@@ -141,3 +143,9 @@ def rewrite(path: Path, change: Any) -> None:
 def config(folder: Path) -> dict[str, Any]:
     """Return config.json."""
     return json.loads((folder / "config.json").read_text())
+
+
+def hash_folder(path: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by its path relative to the folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): hash_file(file) for file in files}

@@ -9,7 +9,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from trainer.export.merge import FourBit, MergePlan
+from trainer.export.merge import FourBit, MergePlan, merge_streaming
 from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.request import Export, Request
 from trainer.export.sidecar import write_carried
@@ -19,7 +19,6 @@ from trainer.export.write_transformers import (
     write_adapter,
     write_bnb4,
     write_full,
-    write_merged,
 )
 from trainer.recipe.export import Quantised, Verify
 from trainer.recipe.model import ModelSection, QloraAdapter
@@ -149,7 +148,7 @@ def write_formats(kind: str, base: Path, trained: Path, path: Path, tokenizer: A
                 stop_id=tokenizer.eos_token_id,
             )
             name = "merged" if on == "plain" else "merged-dequantised"
-            write_merged(base, trained, path / name, plan, lambda line: None)
+            merge_streaming(base, [(trained, 1.0)], path / name, plan, lambda line: None)
             actual.append(Export(name, "merged", str(path / name), on, plan_values(plan), FINGERPRINT))
     if kind in ("lora", "qlora", "none"):  # merged weights of the others are no different
         write_bnb4(path / "merged", path / "bnb4", QLORA, max_shard_gb=1)

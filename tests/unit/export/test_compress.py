@@ -22,11 +22,10 @@ from trainer.errors import HardwareError
 from trainer.export.compress import compressor
 from trainer.export.compress.compressor import calibration_rows, check_compressor, write_compressed
 from trainer.export.judge import judge
-from trainer.export.merge import MergePlan
+from trainer.export.merge import MergePlan, merge_streaming
 from trainer.export.prover import prove
 from trainer.export.request import Export, Request
 from trainer.export.safetensors_check import not_finite
-from trainer.export.write_transformers import write_merged
 from trainer.recipe.export import Compress
 from trainer.tokens.store import TokenStore
 
@@ -53,7 +52,7 @@ def written(
         path, folder = tmp_path_factory.mktemp("compress"), base(family)
         trained = write_trained("lora", folder, path / "trained")
         plan = MergePlan(dtype="bfloat16", stop_id=tiny_tokenizer.eos_token_id)
-        write_merged(folder, trained, path / "merged", plan, lambda line: None)
+        merge_streaming(folder, [(trained, 1.0)], path / "merged", plan, lambda line: None)
         return trained, path / "merged"
 
     def compress(family: str, kind: str) -> tuple[Request, Export, dict[str, Any]]:

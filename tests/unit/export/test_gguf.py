@@ -22,12 +22,12 @@ from trainer.export.gguf.reopen import open_gguf
 from trainer.export.gguf.runtime import GgufRunner
 from trainer.export.gguf.write import check_gguf, gguf_file, write_gguf, write_prompts
 from trainer.export.judge import judge
-from trainer.export.merge import MergePlan
+from trainer.export.merge import MergePlan, merge_streaming
 from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.prover import prove
 from trainer.export.request import Export, Request, TokenPrompt
 from trainer.export.sidecar import write_carried
-from trainer.export.write_transformers import base_folder, generation_settings, write_merged
+from trainer.export.write_transformers import base_folder, generation_settings
 from trainer.model.source import locate
 from trainer.recipe.export import Gguf, Quantised, Verify
 from trainer.recipe.model import ModelSection
@@ -146,7 +146,7 @@ def test_an_adapter_merged_into_a_family_passes_its_proof(family: str, tmp_path:
     tuned.save_pretrained(tmp_path / "trained")
     stop_id = tokenizer.eos_token_id
     plan = MergePlan(dtype="float32", stop_id=stop_id)
-    write_merged(base, tmp_path / "trained", tmp_path / "merged", plan, lambda line: None)
+    merge_streaming(base, [(tmp_path / "trained", 1.0)], tmp_path / "merged", plan, lambda line: None)
     write_carried(tmp_path / "merged", tokenizer, generation_settings(base), stop_id, served(tokenizer), base=base)
     facts = export(tmp_path / "merged", tmp_path / "gguf", tokenizer, "f32", "q8_0")
     template = template_sha256(tokenizer.chat_template)

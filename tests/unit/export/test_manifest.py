@@ -11,7 +11,8 @@ import pytest
 
 from tests.command import call
 from trainer.export.manifest import MANIFEST, RESOLVED, STAGE, verify, write_manifest
-from trainer.export.provenance import PROVENANCE, digest_of, entries_in, noted, write_provenance
+from trainer.export.provenance import PROVENANCE, entries_in, noted, write_provenance
+from trainer.rundir import hash_value
 
 FORMATS = ("adapter", "merged")
 
@@ -64,7 +65,7 @@ def _without(path: Path, name: str) -> None:
     for listed in [listed for listed in content["files"] if listed.startswith(name)]:
         del content["files"][listed]
     del content["digest"]
-    path.write_text(json.dumps(content | {"digest": digest_of(content)}))
+    path.write_text(json.dumps(content | {"digest": hash_value(content)}))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.unit.export import merging
-from trainer.export.merge import MergePlan, hash_folder, merge_streaming, replay, shards
+from trainer.export.merge import MergePlan, merge_streaming, replay, shards
 
 EXACT = MergePlan(dtype="float32")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -185,7 +185,7 @@ def test_the_folder_is_complete_and_readable(tmp_path: Path, tiny_model_dir: Pat
     assert "model.safetensors.index.json" in files and "merge_state.json" not in files
     assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o644}
     assert merging.reopened(tmp_path / "merged").generation_config.eos_token_id in (4, [4])
-    assert set(hash_folder(tmp_path / "merged")) == set(files)
+    assert set(merging.hash_folder(tmp_path / "merged")) == set(files)
     assert [path.name for path in tmp_path.glob("*merged*")] == ["merged"]
     assert not list(tmp_path.glob(".*"))
 

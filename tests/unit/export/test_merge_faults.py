@@ -14,7 +14,7 @@ import torch
 
 from tests.unit.export import merging
 from trainer.errors import DivergedError, HardwareError, StageError, TrainerError
-from trainer.export.merge import MergePlan, hash_folder, merge_streaming, replay
+from trainer.export.merge import MergePlan, merge_streaming, replay
 from trainer.export.merge import folder as folders
 
 ADAPTER = "adapter_model.safetensors"
@@ -177,7 +177,7 @@ def test_an_adapter_of_another_architecture_is_refused(fresh: Case, tmp_path: Pa
 
 
 def test_another_base_than_the_trained_one_is_refused(fresh: Case) -> None:
-    trained = {"model.safetensors": hash_folder(fresh.base)["model.safetensors"]}
+    trained = {"model.safetensors": merging.hash_folder(fresh.base)["model.safetensors"]}
     merging.rewrite(fresh.base / "model.safetensors", lambda actual: actual["model.norm.weight"].add_(1))
     with pytest.raises(StageError, match="is not what the adapter was trained on: sha256"):
         fresh.merge(MergePlan(base_sha256=trained))
@@ -228,7 +228,7 @@ def test_a_disk_that_runs_full_is_named_and_the_rest_is_kept(fresh: Case, projec
     with pytest.raises(HardwareError, match="is full"):
         fresh.merge(say=full)
     assert fresh.merge().resumed_shards == 2
-    assert hash_folder(fresh.merged) == hash_folder(project.merged)
+    assert merging.hash_folder(fresh.merged) == merging.hash_folder(project.merged)
 
 
 def killed_after(case: Case, shard: int) -> None:
@@ -252,7 +252,7 @@ def test_a_killed_merge_goes_on_and_gives_the_same_bytes(fresh: Case, project: C
     assert not fresh.merged.exists()
     report = fresh.merge()
     assert report.resumed_shards == 2
-    assert hash_folder(fresh.merged) == hash_folder(project.merged)
+    assert merging.hash_folder(fresh.merged) == merging.hash_folder(project.merged)
     assert report.survival["mean"] > 0
 
 
@@ -263,7 +263,7 @@ def test_shards_of_another_merge_or_damaged_ones_are_written_again(fresh: Case, 
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")
     assert fresh.merge().resumed_shards == 1
-    assert hash_folder(fresh.merged) == hash_folder(project.merged)
+    assert merging.hash_folder(fresh.merged) == merging.hash_folder(project.merged)
     shutil.rmtree(fresh.merged)
     killed_after(fresh, 2)
     assert fresh.merge(MergePlan(max_shard_gb=4e-5, seed=3)).resumed_shards == 0

@@ -3,7 +3,6 @@
 from trainer.export.merge.in_memory import open_to_all
 from trainer.export.merge.plan import SURVIVAL_LIMIT, FourBit, MergePlan, MergeReport, Replay
 from trainer.export.merge.replay import replay
-from trainer.export.merge.shards import hash_folder
 from trainer.export.merge.stream import merge_streaming
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "MergePlan",
     "MergeReport",
     "Replay",
-    "hash_folder",
     "merge_streaming",
     "open_to_all",
     "replay",

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import HardwareError, StageError
-from trainer.export.merge.shards import INDEX, sha256_of
+from trainer.export.merge.shards import INDEX
 from trainer.lock import exclusive
 from trainer.model.durable import sync
 from trainer.model.source import TOKENIZER_FILES
+from trainer.rundir import hash_file
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt")
 SPARE_BYTES = 64 * 2**20
@@ -95,7 +96,7 @@ def check_base(base: Path, expected: Mapping[str, str]) -> None:
             raise StageError(
                 f"{path} is missing; the adapter was trained on it", hint="set model.revision to the trained one"
             )
-        digest = sha256_of(path)
+        digest = hash_file(path)
         if digest != sha256:
             raise StageError(
                 f"{path} is not what the adapter was trained on: sha256 {digest[:12]}, then {sha256[:12]}",

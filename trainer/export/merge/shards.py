@@ -230,15 +230,3 @@ class ShardWriter:
     def abandon(self) -> None:
         """Close without a promise about the content."""
         self._file.close()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hash_folder(path: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder, by its path relative to the folder, sorted."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path).as_posix(): sha256_of(file) for file in files}

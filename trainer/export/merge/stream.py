@@ -38,7 +38,8 @@ from trainer.export.merge.plan import (
     NotStreamableError,
 )
 from trainer.export.merge.rounding import MANTISSA_BITS, Survival
-from trainer.export.merge.shards import SINGLE, ShardWriter, return_memory_at_once, sha256_of
+from trainer.export.merge.shards import SINGLE, ShardWriter, return_memory_at_once
+from trainer.rundir import hash_file
 
 Say = Callable[[str], None]
 STATE = "merge_state.json"
@@ -255,7 +256,7 @@ def _fingerprint(base: Path, adapters: Adapters, plan: MergePlan) -> str:
         "plan": {name: repr(value) for name, value in asdict(plan).items()},
         "base": [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files],  # hashing takes minutes
         "adapters": [
-            (weight, [(path.name, sha256_of(path)) for path in sorted(folder.glob("adapter_*")) if path.is_file()])
+            (weight, [(path.name, hash_file(path)) for path in sorted(folder.glob("adapter_*")) if path.is_file()])
             for folder, weight in adapters
         ],
         "torch": torch.__version__,
@@ -284,7 +285,7 @@ def _state(partial: Path, fingerprint: str) -> MergeState:
 
 def _is_whole(partial: Path, name: str, shard: WrittenShard) -> bool:
     path = partial / name
-    return path.is_file() and path.stat().st_size == shard["size"] and sha256_of(path) == shard["sha256"]
+    return path.is_file() and path.stat().st_size == shard["size"] and hash_file(path) == shard["sha256"]
 
 
 def _save_state(partial: Path, state: MergeState) -> None:
