@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from trainer.export.measurement import Divergence
+from trainer.shapes.proof import ModelAgreement
 
 Logits = list[torch.Tensor]
 MAX_LOGIT_BYTES = 512 << 20
@@ -30,7 +30,7 @@ class Agreement:
     top1_agreement: float
     num_positions: int
 
-    def figures(self) -> Divergence:
+    def figures(self) -> ModelAgreement:
         """Return them as JSON."""
         return {
             "max_logit_diff": self.max_logit_diff,

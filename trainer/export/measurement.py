@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, Required, final
+from typing import NotRequired, Required
 
 from typing_extensions import TypedDict
 
-
-class BaseDifference(TypedDict):
-    """How far a format is from the untrained base model, on the same rows."""
-
-    mean_kl: float
-    """Nats a token."""
-    max_logit_diff: float
-
-
-@final
-class Divergence(BaseDifference):
-    """How near the outputs of two models are, see `Agreement`."""
-
-    max_kl: float
-    top1_agreement: float
-    """Share of positions with the same best token, 0 to 1."""
-    num_positions: int
+from trainer.shapes.proof import ModelAgreement, OutputGain
 
 
 class Measurement(TypedDict, total=False):
@@ -35,10 +19,10 @@ class Measurement(TypedDict, total=False):
     max_logit_diff: float
     top1_agreement: float
     num_positions: int
-    differs_from_base: BaseDifference
-    drift_from_4bit: Divergence
+    differs_from_base: OutputGain
+    drift_from_4bit: ModelAgreement
     """From the model as qlora trained it, on held-out rows."""
-    general_drift_from_4bit: Divergence
+    general_drift_from_4bit: ModelAgreement
     """The same on general prompts."""
     answers: list[str]
     """Greedy answers to the held-out questions."""

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Agreement, Logits, agreement, agreement_of_log_probs, logits_of
 from trainer.export.formats import format_of
-from trainer.export.measurement import Divergence, Measurement, ProofAnswer, TrainedAnswers
+from trainer.export.measurement import Measurement, ProofAnswer, TrainedAnswers
 from trainer.export.merge import replay
 from trainer.export.provenance import examine, read_provenance
 from trainer.export.reopen import Opened, free, greedy, in_double, recast_findings, unquantised
@@ -32,6 +32,7 @@ from trainer.export.write_transformers import plan_of
 from trainer.model import adapter as adapters
 from trainer.model.load import load_model, load_tokenizer
 from trainer.recipe.model import QloraAdapter
+from trainer.shapes.proof import ModelAgreement
 
 GENERAL_TOKENS = 16
 """Length of the trained model's answers to general prompts, at whose tokens the formats are compared."""
@@ -198,7 +199,7 @@ class Prover:
                 measured["general_drift_from_4bit"] = drift[1]
         return measured
 
-    def _drift(self, opened: Opened, rows: Logits) -> tuple[Divergence, Divergence | None]:
+    def _drift(self, opened: Opened, rows: Logits) -> tuple[ModelAgreement, ModelAgreement | None]:
         """Compare with the model as it was trained, on held-out rows and, where there are any, on general prompts."""
         trained = self.references["dequantised"]
         drift = self._agreement(opened, trained.rows, rows).figures()
