@@ -1,4 +1,4 @@
-"""Pure functions that mark answers against what is expected."""
+"""Grade answers against expected values, by pure functions."""
 
 from trainer.scoring.graders.auto import auto_metrics
 from trainer.scoring.graders.calibration import calibration, expected_calibration_error

@@ -1,11 +1,10 @@
-"""Marks mathematical answers by math-verify, in a process that is limited and can be replaced."""
+"""Grade mathematical answers by math-verify, in a process that is limited and can be replaced."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from trainer.recipe.executed import MathAnswer
 from trainer.scoring.graders.expected import expected_texts
@@ -13,7 +12,7 @@ from trainer.scoring.graders.failures import excerpt, failure_of
 from trainer.scoring.graders.final_answer import MAX_CHARACTERS, marked, sentences, without_remarks
 from trainer.scoring.graders.normalise import normalise
 from trainer.scoring.graders.quantities import quantities
-from trainer.scoring.isolated.worker import IsolatedWorker
+from trainer.scoring.isolated.worker import IsolatedWorker, Reply
 from trainer.scoring.question import Answer, Grade, Question
 
 MEMORY_MIB = 2048
@@ -33,7 +32,7 @@ def grade_math(grader: MathAnswer, answers: Sequence[Answer], questions: Sequenc
 def _grade(grader: MathAnswer, answer: Answer, question: Question, worker: IsolatedWorker) -> Grade:
     expected = expected_texts(grader, question)
     forms = _forms(answer.text)
-    replies: list[dict[str, Any]] = []
+    replies: list[Reply] = []
     for text in expected:
         right = _forms(text)
         if _same_text(forms[0], right[0]) or _same_number(forms[0], right[0]):
@@ -50,16 +49,21 @@ def _same_text(text: str, expected: str) -> bool:
 
 
 def _same_number(text: str, expected: str) -> bool:
-    """Tell whether both are numbers and nothing else, equal ones: words such as million are no mathematics."""
+    """Tell whether both are one equal number and nothing else: math-verify does not know words such as million.
+
+    Example:
+        >>> _same_number("2 million", "$2,000,000$"), _same_number("2 million people", "2000000")
+        (True, False)
+    """
     numbers = [quantities(form.strip(" $.")) for form in (text, expected)]
-    are_whole = all(
-        len(found) == 1 and found[0].start == 0 and found[0].end == len(form.strip(" $."))
-        for found, form in zip(numbers, (text, expected), strict=True)
+    are_bare = all(
+        len(values) == 1 and values[0].start == 0 and values[0].end == len(form.strip(" $."))
+        for values, form in zip(numbers, (text, expected), strict=True)
     )
-    return are_whole and math.isclose(numbers[0][0].value, numbers[1][0].value, rel_tol=1e-12)
+    return are_bare and math.isclose(numbers[0][0].value, numbers[1][0].value, rel_tol=1e-12)
 
 
-def _wrong(answer: Answer, expected: list[str], replies: list[dict[str, Any]]) -> Grade:
+def _wrong(answer: Answer, expected: list[str], replies: list[Reply]) -> Grade:
     fault = next((reply["error"] for reply in replies if "error" in reply), None)
     if fault is not None:
         return Grade(0.0, f"cannot be compared with {excerpt(expected[0])}: {fault}", "other")
@@ -71,7 +75,7 @@ def _wrong(answer: Answer, expected: list[str], replies: list[dict[str, Any]]) -
 
 
 def _forms(text: str) -> list[str]:
-    """Return what may be the final answer, the likeliest part first: never more than three."""
+    """Return the parts that may be the final answer, the likeliest first: never more than three."""
     text = text[-MAX_CHARACTERS:].strip()
     part = marked(text)
     parts = sentences(part) if part is not None else []

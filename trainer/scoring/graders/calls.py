@@ -1,4 +1,4 @@
-"""Tool calls in the text of an answer, in the forms that open models write."""
+"""Read tool calls in the text of an answer, in the forms that open models write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trainer.scoring.graders.json_text import find, parse
 
@@ -38,7 +37,7 @@ class Call:
     """One call of a tool."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -50,35 +49,39 @@ class Calls:
     """Text that is marked as a call and cannot be read as one."""
 
 
-def calls_of(values: Sequence[Any]) -> Calls:
+def calls_of(values: Sequence[object]) -> Calls:
     """Read calls as messages hold them: `function` or plain, arguments as an object or as its JSON text."""
-    found = [call for value in values for call in _calls(value)]
+    calls = [call for value in values for call in _calls(value)]
     broken = [value for value in values if not _calls(value)]
-    return Calls(tuple(found), json.dumps(broken[0])[:200] if broken else "")
+    return Calls(tuple(calls), json.dumps(broken[0])[:200] if broken else "")
 
 
 def read_calls(text: str, names: Sequence[str] = ()) -> Calls:
     """Read the calls in a text: `<tool_call>` tags, markers such as `[TOOL_CALLS]`, JSON, `name(key="value")`.
+
+    Example:
+        >>> read_calls('[weather(city="Rome")]').calls
+        (Call(name='weather', arguments={'city': 'Rome'}),)
 
     Args:
         text: An answer.
         names: Of the tools that there are: such a name before a JSON object is a call.
     """
     text = text[:MAX_CHARACTERS]
-    named = _by_name(text, names)
-    if named and not _TAGGED.search(text):
-        return Calls(tuple(named))
-    found: list[Call] = []
+    by_name = _by_name(text, names)
+    if by_name and not _TAGGED.search(text):
+        return Calls(tuple(by_name))
+    results: list[Call] = []
     broken = ""
     marked = list(_marked(text))
     for part in marked or [text, *_FENCE.findall(text)]:
         calls = _read(part)
-        found += calls
+        results += calls
         if calls and not marked:
             break
         if not calls and marked and part.strip():
             broken = part.strip()[:200]
-    return Calls(tuple(found), broken)
+    return Calls(tuple(results), broken)
 
 
 def _by_name(text: str, names: Sequence[str]) -> list[Call]:
@@ -94,7 +97,7 @@ def _by_name(text: str, names: Sequence[str]) -> list[Call]:
 
 
 def _marked(text: str) -> Iterator[str]:
-    """Yield what is marked as a call."""
+    """Yield the parts that are marked as calls."""
     tagged = [match[2] for match in _TAGGED.finditer(text)]
     functions = [match[0] for match in _FUNCTION_TAG.finditer(text)]
     if tagged or functions:
@@ -133,11 +136,11 @@ def _pieces(part: str, text: str) -> Iterator[list[Call]]:
             continue
 
 
-def _calls(value: Any) -> list[Call]:
+def _calls(value: object) -> list[Call]:
     """Return the calls that a JSON value stands for; none if it stands for something else."""
     if isinstance(value, list):
-        found = [_calls(item) for item in value]
-        return [call for calls in found for call in calls] if all(found) else []
+        groups = [_calls(item) for item in value]
+        return [call for calls in groups for call in calls] if all(groups) else []
     if not isinstance(value, dict):
         return []
     if "tool_calls" in value and isinstance(value["tool_calls"], list):
@@ -151,7 +154,7 @@ def _calls(value: Any) -> list[Call]:
     return [] if arguments is None else [Call(inner["name"], arguments)]
 
 
-def _object(arguments: Any) -> dict[str, Any] | None:
+def _object(arguments: object) -> dict[str, object] | None:
     if isinstance(arguments, str):
         try:
             arguments = parse(arguments) if arguments.strip() else {}
@@ -168,7 +171,7 @@ def _from_tags(name: str, body: str) -> Call:
     return Call(name, {key: _value(text) for key, text in _PARAMETER_TAG.findall(body)})
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     try:
         return parse(text)
     except ValueError:

@@ -1,10 +1,10 @@
-"""The one door to all graders."""
+"""Grade answers by any metric: the one entrance to all graders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +66,12 @@ from trainer.scoring.graders.tools import grade_tool_call
 from trainer.scoring.question import Answer, Grade, Question
 
 Embedder = Callable[[Sequence[str]], NDArray[np.float32]]
+Service = TypeVar("Service")
 
 
 @dataclass(frozen=True)
 class GraderServices:
-    """What some graders need beside the answer; None where there is none."""
+    """Helpers that some graders need beside the answer; None where there is none."""
 
     embed: Callable[[str], Embedder] | None = None
     """Loads an embedding model by the metric's `model`."""
@@ -81,7 +82,7 @@ class GraderServices:
 
 
 def grade(
-    grader: Grader, answers: Sequence[Answer], questions: Sequence[Question], help: GraderServices
+    grader: Grader, answers: Sequence[Answer], questions: Sequence[Question], services: GraderServices
 ) -> list[Grade | None]:
     """Mark answers.
 
@@ -89,7 +90,7 @@ def grade(
         grader: The metric.
         answers: One a question, reasoning cut off.
         questions: What was asked.
-        help: What the metric may need beside them.
+        services: Helpers that the metric may need.
 
     Returns:
         One mark a question; None where the metric does not look at the row.
@@ -98,12 +99,12 @@ def grade(
         DataError: A row lacks what the metric compares with.
         HardwareError: A helper that the metric needs is missing.
     """
-    places = [place for place, question in enumerate(questions) if applies(grader, question)]
+    indices = [index for index, question in enumerate(questions) if applies(grader, question)]
     marks: list[Grade | None] = [None] * len(questions)
-    if places:
-        found = _grade_all(grader, [answers[place] for place in places], [questions[place] for place in places], help)
-        for place, mark in zip(places, found, strict=True):
-            marks[place] = _writable(mark)
+    if indices:
+        relevant = [answers[index] for index in indices], [questions[index] for index in indices]
+        for index, mark in zip(indices, _grade_all(grader, *relevant, services), strict=True):
+            marks[index] = _writable(mark)
     return marks
 
 
@@ -152,16 +153,18 @@ def needs_help(grader: Grader) -> bool:
 
 
 def _grade_all(
-    grader: Grader, answers: Sequence[Answer], questions: Sequence[Question], help: GraderServices
+    grader: Grader, answers: Sequence[Answer], questions: Sequence[Question], services: GraderServices
 ) -> Sequence[Grade | None]:
     match grader:
         case Label():
             return grade_labels(grader, answers, questions)
         case MultipleChoice():
-            what = "log-probabilities, which this model does not give"
-            return grade_choices(grader, questions, _given(help.choice_scores, grader, what, "kind: label"))
+            noun = "log-probabilities, which this model does not give"
+            return grade_choices(grader, questions, _required(services.choice_scores, grader, noun, "kind: label"))
         case SemanticSimilarity():
-            embed = _given(help.embed, grader, "sentence embeddings", "kind: rouge_l, or install the extra `semantic`")
+            embed = _required(
+                services.embed, grader, "sentence embeddings", "kind: rouge_l, or install the extra `semantic`"
+            )
             return grade_semantic(grader, answers, questions, embed(grader.model))
         case MathAnswer():
             return grade_math(grader, answers, questions)
@@ -170,7 +173,7 @@ def _grade_all(
         case Code():
             return grade_code(grader, answers, questions)
         case LlmJudge():
-            ask = _given(help.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
+            ask = _required(services.ask, grader, "a model as judge", "a judge: eval.judge: {base_url: ..., name: ...}")
             return grade_by_judge(grader, answers, questions, ask)
         case _:
             return [_grade_in_time(grader, *row) for row in zip(answers, questions, strict=True)]
@@ -229,7 +232,7 @@ def _grade_row(  # noqa: C901  one flat case a metric
             assert_never(grader)
 
 
-def _given(helper: Any, grader: Grader, what: str, instead: str) -> Any:
-    if helper is None:
-        raise HardwareError(f"metric {grader.title} needs {what}", hint=f"name {instead}")
-    return helper
+def _required(service: Service | None, grader: Grader, noun: str, instead: str) -> Service:
+    if service is None:
+        raise HardwareError(f"metric {grader.title} needs {noun}", hint=f"name {instead}")
+    return service

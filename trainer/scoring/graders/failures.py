@@ -1,4 +1,4 @@
-"""Kinds of failure: what an answer would need to become right."""
+"""Sort wrong answers by what they would need to become right."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.question import Answer, Grade
 from trainer.shapes.scores import FailureKind
 
-SHOWN_CHARACTERS = 80
+EXCERPT_CHARACTERS = 80
 
 
 def failure_of(answer: Answer, expected: Sequence[str]) -> FailureKind:
     """Sort a wrong answer.
 
     other: empty, or cut off at the limit; refusal: it refused where it should answer; style: the right content after
-    normalisation, or with words around it; format: not JSON where JSON is expected; knowledge: the rest.
+    normalisation, or with words around it; format: not JSON where JSON is expected; knowledge: all others.
     """
     if not answer.text.strip():
         return "other"
@@ -40,17 +40,17 @@ def wrong(answer: Answer, expected: Sequence[str], reason: str = "") -> Grade:
 
 
 def excerpt(text: str) -> str:
-    """Return a text short enough for a reason."""
+    """Return a text on one line, short enough for a reason."""
     text = " ".join(text.split())
-    return repr(text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…")
+    return repr(text if len(text) <= EXCERPT_CHARACTERS else text[: EXCERPT_CHARACTERS - 1] + "…")
 
 
 def _has_content(text: str, expected: str) -> bool:
-    """Tell whether a text says what is expected, in another form or with words before or after it."""
+    """Tell whether a text holds the expected content, in another form or with words before or after it."""
     if is_json(expected):
         value = find(text)
         return value is not None and canonical(value) == canonical(parse(expected))
-    found, wanted = words(text), words(expected)
-    if not wanted:
+    actual, right = words(text), words(expected)
+    if not right:
         return False
-    return found[: len(wanted)] == wanted or found[-len(wanted) :] == wanted
+    return actual[: len(right)] == right or actual[-len(right) :] == right

@@ -1,11 +1,11 @@
-"""Finds the part of a text that holds its final answer: in a box, after a mark, or before the closing remarks."""
+"""Find the part of a text that holds its final answer: in a box, after a mark, or before the closing remarks."""
 
 from __future__ import annotations
 
 import re
 
 MAX_CHARACTERS = 8_000
-"""What of a text is looked at, from its end."""
+"""Characters of a text that are read, from its end."""
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASHES = re.compile(r"####[ \t]*\n?[ \t]*([^\n]+)")
 _TAG = re.compile(r"<answer>([^<]+)(?:</answer>|\Z)", re.IGNORECASE)
@@ -30,20 +30,25 @@ _ASIDE = re.compile(r"\s\(|\s[—–]\s|,\s*(?:as|which|who|da|car)\b", re.IGNOR
 
 
 def boxed(text: str) -> str | None:
-    r"""Return what stands in the last `\boxed{...}`; None where there is none."""
+    r"""Return the content of the last `\boxed{...}`; None where there is none.
+
+    Example:
+        >>> boxed(r"so \boxed{\frac{1}{2}}.")
+        '\\frac{1}{2}'
+    """
     starts = [match.end() for match in _BOX.finditer(text)]
     if not starts:
         return None
     depth = 1
-    for place in range(starts[-1], len(text)):
-        depth += (text[place] == "{") - (text[place] == "}")
+    for index in range(starts[-1], len(text)):
+        depth += (text[index] == "{") - (text[index] == "}")
         if depth == 0:
-            return text[starts[-1] : place]
+            return text[starts[-1] : index]
     return text[starts[-1] :]
 
 
 def marked(text: str) -> str | None:
-    r"""Return what follows the last mark of a final answer; None where there is none.
+    r"""Return the text after the last mark of a final answer; None where there is none.
 
     Marks are, in this order, `\boxed{...}`, `####`, `<answer>`, and words such as "the answer is".
     """

@@ -1,4 +1,4 @@
-"""Checks the values of JSON Schema's `format`, all of the vocabulary, without further packages.
+"""Check the values of JSON Schema's `format`, all of the vocabulary, without further packages.
 
 Source: JSON Schema validation, draft 2020-12, section 7, and `byte` of OpenAPI. Other names are not checked.
 """
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from datetime import date, time
 from functools import cache
-from typing import Any
+from typing import Protocol
 from urllib.parse import urlsplit
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -117,14 +117,21 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
 }
 
 
+class FormatChecker(Protocol):
+    """The part of jsonschema's class that is used."""
+
+    def checks(self, name: str, raises: tuple[type[Exception], ...]) -> Callable[[Callable[[object], bool]], object]:
+        """Return a decorator that registers the check of a format."""
+
+
 @cache
-def format_checker() -> Any:
-    """Return what jsonschema asks about a format; a check that raises says no."""
-    checker = importlib.import_module("jsonschema").FormatChecker(formats=())
+def format_checker() -> FormatChecker:
+    """Return jsonschema's checker of formats; a check that raises says no."""
+    checker: FormatChecker = importlib.import_module("jsonschema").FormatChecker(formats=())
     for name, check in _CHECKS.items():
         checker.checks(name, raises=_FAULTS)(_of_texts(check))
     return checker
 
 
-def _of_texts(check: Callable[[str], bool]) -> Callable[[Any], bool]:
+def _of_texts(check: Callable[[str], bool]) -> Callable[[object], bool]:
     return lambda value: not isinstance(value, str) or check(value)

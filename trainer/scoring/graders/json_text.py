@@ -1,4 +1,4 @@
-"""JSON in answers."""
+"""Read JSON in answers, strictly, and write it in one form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
@@ -42,13 +42,13 @@ def parse(text: str) -> Any:
         raise ValueError("too deeply nested") from error
 
 
-def _shallow(value: Any) -> Any:
+def _shallow(value: object) -> Any:  # a JSON value
     """Return a value that can be walked through by functions that call themselves.
 
     Raises:
         ValueError: It is nested more deeply than `MAX_DEPTH`.
     """
-    level = [value]
+    level: list[object] = [value]
     for _ in range(MAX_DEPTH):
         level = [part for item in level if isinstance(item, dict | list) for part in _parts(item)]
         if not level:
@@ -56,7 +56,7 @@ def _shallow(value: Any) -> Any:
     raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
-def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+def _parts(value: dict[str, object] | list[object]) -> Iterable[object]:
     return value.values() if isinstance(value, dict) else value
 
 
@@ -80,12 +80,17 @@ def find(text: str) -> Any:
     return None
 
 
-def canonical(value: Any) -> str:
-    """Write a value so that equal ones are equal texts: keys in order, 1.0 as 1."""
+def canonical(value: object) -> str:
+    """Write a value so that equal ones are equal texts: keys in order, 1.0 as 1.
+
+    Example:
+        >>> canonical({"b": 1.0, "a": "é"})
+        '{"a": "é", "b": 1}'
+    """
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""A model as judge. Judges favour long answers and first places: pairs are asked in both orders."""
+"""Grade by a model as judge. Judges favour long answers and the first of two: pairs are asked in both orders."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def judge_pairs(
         HardwareError: More verdicts are unreadable than `MAX_UNREADABLE` allows.
     """
     rows = list(zip(questions, first, second, strict=True))
-    prompts = [_pair_prompt(grader, question, one, two) for question, one, two in rows]
-    prompts += [_pair_prompt(grader, question, two, one) for question, one, two in rows]
+    prompts = [_pair_prompt(grader, *row) for row in rows]
+    prompts += [_pair_prompt(grader, question, right, left) for question, left, right in rows]
     verdicts = _verdicts(prompts, _VERDICT, ask)
     return [_joined(*pair) for pair in zip(verdicts[: len(rows)], verdicts[len(rows) :], strict=True)]
 
@@ -86,34 +86,36 @@ def _joined(straight: str | None, swapped: str | None) -> float | None:
 
 
 def _verdicts(prompts: list[list[Message]], pattern: re.Pattern[str], ask: Ask) -> list[str | None]:
-    """Ask; what cannot be read is asked once more."""
+    """Ask; ask once more where the verdict cannot be read."""
     replies = ask(prompts)
-    found = [_last(pattern, reply) for reply in replies]
-    again = [place for place, verdict in enumerate(found) if verdict is None]
+    verdicts = [_last(pattern, reply) for reply in replies]
+    again = [index for index, verdict in enumerate(verdicts) if verdict is None]
     if again:
-        for place, reply in zip(again, ask([prompts[place] for place in again]), strict=True):
-            found[place] = _last(pattern, reply)
-    missing = [place for place, verdict in enumerate(found) if verdict is None]
+        for index, reply in zip(again, ask([prompts[index] for index in again]), strict=True):
+            verdicts[index] = _last(pattern, reply)
+    missing = [index for index, verdict in enumerate(verdicts) if verdict is None]
     if len(missing) > MAX_UNREADABLE * len(prompts):
         raise HardwareError(
             f"the judge gave no readable verdict on {len(missing)} of {len(prompts)} requests, "
             f"for example: {excerpt(replies[missing[0]])}",
             hint="name a stronger model in eval.judge, or take llm_judge out of the metrics",
         )
-    return found
+    return verdicts
 
 
 def _last(pattern: re.Pattern[str], reply: str) -> str | None:
-    found = pattern.findall(reply.replace("*", ""))
-    return found[-1].lower() if found else None
+    verdicts = pattern.findall(reply.replace("*", ""))
+    return verdicts[-1].lower() if verdicts else None
 
 
 def _grade(grader: LlmJudge, score: float, answer: Answer, question: Question) -> Grade:
     if score == 1:
         return Grade(1.0)
-    said = f"{round(score * (BEST - 1)) + 1} of {BEST}" if grader.mode == "rubric" else "lost" if not score else "tied"
+    verdict = (
+        f"{round(score * (BEST - 1)) + 1} of {BEST}" if grader.mode == "rubric" else "lost" if not score else "tied"
+    )
     reference = question.reference
-    return Grade(score, f"the judge: {said}", failure_of(answer, [reference or ""]) if score < 0.5 else None)
+    return Grade(score, f"the judge: {verdict}", failure_of(answer, [reference or ""]) if score < 0.5 else None)
 
 
 def _rubric_prompt(grader: LlmJudge, answer: Answer, question: Question) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Texts in one form, so that what means the same compares equal."""
+"""Bring texts into one form, so that equal meanings compare equal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ def normalise(text: str, *, punctuation: bool = False, articles: bool = False, n
         punctuation: Leave punctuation out.
         articles: Leave a, an and the out.
         numbers: Write numbers in one way: 1,000.0 becomes 1000.
+
+    Example:
+        >>> normalise("The  answer: 1,000.0!", punctuation=True, articles=True, numbers=True)
+        'answer 1000'
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     if numbers:
         text = _NUMBER.sub(lambda match: _one_way(match[0]), text)
     if punctuation:
-        text = "".join(" " if _is_mark(text, place) else letter for place, letter in enumerate(text))
+        text = "".join(" " if _is_mark(text, index) else letter for index, letter in enumerate(text))
     if articles:
         text = _ARTICLES.sub(" ", text)
     return " ".join(text.split())
@@ -33,14 +37,14 @@ def _one_way(number: str) -> str:
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
-def _is_mark(text: str, place: int) -> bool:
+def _is_mark(text: str, index: int) -> bool:
     """Tell whether a character is punctuation; a point between digits and a sign before one are part of a number."""
-    if not unicodedata.category(text[place]).startswith("P"):
+    if not unicodedata.category(text[index]).startswith("P"):
         return False
-    after = text[place + 1 : place + 2].isdigit()
-    before = text[place - 1 : place].isdigit() if place else False
-    is_point = text[place] == "." and before and after
-    is_sign = text[place] == "-" and after and not text[place - 1 : place].isalnum()
+    after = text[index + 1 : index + 2].isdigit()
+    before = text[index - 1 : index].isdigit() if index else False
+    is_point = text[index] == "." and before and after
+    is_sign = text[index] == "-" and after and not text[index - 1 : index].isalnum()
     return not (is_point or is_sign)
 
 

@@ -1,4 +1,4 @@
-"""Marks the number that an answer ends up with."""
+"""Grade the number that an answer ends up with."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def final_number(text: str, pattern: str | None = None) -> Quantity | None:
     Args:
         text: An answer.
         pattern: Expression whose first group holds the number; the last match counts.
+
+    Example:
+        >>> texts = ("12 = 15 - 3, so 12 apples.", "The answer is 5, not 7.", "#### 1,018")
+        >>> [number.value for text in texts if (number := final_number(text))]
+        [12.0, 5.0, 1018.0]
     """
     text = text[-MAX_CHARACTERS:]
     if pattern is not None:
@@ -144,7 +149,7 @@ def grade_numeric(grader: Numeric, answer: Answer, question: Question) -> Grade:
     if not answer.finished:
         return Grade(0.0, reason, "other")
     last = quantities(answer.text[-MAX_CHARACTERS:])[-2:]
-    is_there = any(_equal(grader, replace(other, is_open=False), value) for other in last for value in expected)
+    is_there = any(_equal(grader, replace(candidate, is_open=False), value) for candidate in last for value in expected)
     return Grade(0.0, reason, "style" if is_there else "knowledge")
 
 
@@ -158,8 +163,8 @@ def _equal(grader: Numeric, number: Quantity, expected: Quantity) -> bool:
     if number.is_open != expected.is_open:
         return False
     values = _readings(number, is_share=not expected.is_percent)
-    wanted = _readings(expected, is_share=not number.is_percent)
-    return any(_is_equal(grader, value, other) for value in values for other in wanted)
+    right = _readings(expected, is_share=not number.is_percent)
+    return any(_is_equal(grader, value, target) for value in values for target in right)
 
 
 def _readings(number: Quantity, *, is_share: bool) -> list[float]:

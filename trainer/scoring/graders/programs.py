@@ -1,20 +1,21 @@
-"""Marks programs by their tests, each run in a confined process of its own."""
+"""Grade programs by their tests, each run in a confined process of its own."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from trainer.errors import DataError, HardwareError
 from trainer.recipe.executed import Code
-from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import field
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.isolated.worker import IsolatedWorker
+from trainer.scoring.isolated.worker import IsolatedWorker, Reply
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.shapes.scores import FailureKind
 
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
+MAX_CHARACTERS = 200_000
 SPARE_CPU_S = 2
 """Processor time for the start of the interpreter."""
 
@@ -56,13 +57,30 @@ def _grade(grader: Code, answer: Answer, question: Question) -> Grade:
     return Grade(0.0, reason, _failure(answer, reply, reason))
 
 
-def _failure(answer: Answer, reply: dict[str, Any], reason: str) -> FailureKind:
+def _failure(answer: Answer, reply: Reply, reason: str) -> FailureKind:
     if not answer.finished:
         return "other"
     if refuses(answer.text):
         return "refusal"
     is_no_code = not reply.get("in_tests") and reason.startswith(("SyntaxError", "IndentationError"))
     return "format" if is_no_code else "knowledge"
+
+
+def code_in(text: str, languages: set[str], word: str | None = None) -> str:
+    """Return the code of an answer: of its fences, else all of it.
+
+    Args:
+        text: The answer.
+        languages: Names of the language, in small letters; fences of another one do not count where one has it.
+        word: A word, such as a function's name: of several fences the first that has it counts, else the longest.
+    """
+    text = text[:MAX_CHARACTERS]
+    blocks = [(language.lower(), code) for _, language, code in _FENCE.findall(text)]
+    chosen = [code for language, code in blocks if language in languages] or [code for _, code in blocks]
+    if not chosen:
+        return text
+    having = [code for code in chosen if word is not None and re.search(rf"\b{re.escape(word)}\b", code)]
+    return having[0] if having else max(chosen, key=len)
 
 
 def program_of(grader: Code, text: str, question: Question) -> str:
@@ -97,7 +115,7 @@ def tests_of(grader: Code, question: Question) -> str:
     return f"{tests}\ncheck({entry})" if calls_check and entry else tests
 
 
-def _run(grader: Code, program: str, tests: str) -> dict[str, Any]:
+def _run(grader: Code, program: str, tests: str) -> Reply:
     cpu_s = int(grader.timeout_s) + SPARE_CPU_S
     with IsolatedWorker("programs", memory_mib=grader.memory_mib, cpu_s=cpu_s, must_confine=True) as worker:
         reply = worker.ask({"program": program, "tests": tests}, grader.timeout_s)

@@ -1,4 +1,4 @@
-"""Reads the numbers in a text as people and models write them."""
+"""Read the numbers in a text as people and models write them."""
 
 from __future__ import annotations
 

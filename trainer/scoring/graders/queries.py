@@ -1,19 +1,18 @@
-"""Marks queries by their rows: both run on SQLite, read-only, in a process that is limited and can be replaced."""
+"""Grade queries by their rows: both run on SQLite, read-only, in a process that is limited and can be replaced."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trainer.errors import DataError
 from trainer.recipe.executed import Sql
-from trainer.scoring.graders.code_blocks import code_in
 from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.failures import excerpt
+from trainer.scoring.graders.programs import code_in
 from trainer.scoring.graders.refusal import refuses
-from trainer.scoring.isolated.worker import IsolatedWorker
+from trainer.scoring.isolated.worker import IsolatedWorker, Reply, Request
 from trainer.scoring.question import Answer, Grade, Question
 from trainer.shapes.scores import FailureKind
 
@@ -51,7 +50,7 @@ def _grade(grader: Sql, answer: Answer, question: Question, worker: IsolatedWork
     query = query_in(answer.text)
     if query is None:
         return Grade(0.0, f"no query in {excerpt(answer.text)}", _without_query(answer))
-    reply: dict[str, Any] = {}
+    reply: Reply = {}
     for expected in expected_texts(grader, question):
         reply = worker.ask(_request(grader, question, expected, query), grader.timeout_s)
         _raise_fault(grader, question, {key: value for key, value in reply.items() if key == "fault"})
@@ -81,7 +80,7 @@ def _without_query(answer: Answer) -> FailureKind:
     return "refusal" if refuses(answer.text) else "format"
 
 
-def _request(grader: Sql, question: Question, expected: str, answer: str | None) -> dict[str, Any]:
+def _request(grader: Sql, question: Question, expected: str, answer: str | None) -> Request:
     source = grader.database if grader.database is not None else str(field(grader, question, grader.tables))
     return {
         **_database(grader, question, source),
@@ -94,7 +93,7 @@ def _request(grader: Sql, question: Question, expected: str, answer: str | None)
 
 
 def _database(grader: Sql, question: Question, source: str) -> dict[str, str | None]:
-    """Return what the child opens: a file, or the statements that make tables."""
+    """Return the database for the child: a file, or the statements that make tables."""
     is_path = "\n" not in source and source.lower().endswith((*DATABASE_TYPES, *SCRIPT_TYPES))
     if not is_path and grader.database is None:
         return {"script": source, "path": None}
@@ -110,7 +109,7 @@ def _database(grader: Sql, question: Question, source: str) -> dict[str, str | N
         ) from error
 
 
-def _raise_fault(grader: Sql, question: Question, reply: dict[str, Any]) -> None:
+def _raise_fault(grader: Sql, question: Question, reply: Reply) -> None:
     fault = reply.get("fault") or reply.get("error")
     if fault is not None:
         raise DataError(

@@ -1,6 +1,6 @@
-"""Lists the forms of a refusal in English, German, French and Spanish.
+"""List the forms of a refusal in English, German, French and Spanish.
 
-Whoever says `I cannot` to what was asked refuses. A company that cannot (`we cannot refund orders after 30 days`)
+`I cannot`, said to a request, refuses it. A company that cannot (`we cannot refund orders after 30 days`)
 states a rule, unless what it cannot do is the request itself (`we cannot help you with that`).
 """
 

@@ -1,11 +1,10 @@
-"""Marks for likeness to the expected text; with several expected texts the most similar one counts."""
+"""Grade likeness to the expected text; with several expected texts the most similar one counts."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,11 @@ POOR = 0.5
 
 
 @cache
-def _rouge(stemmer: bool) -> Any:
+def _rouge_l(stemmer: bool) -> Callable[[str, str], float]:
+    """Return the F1 of ROUGE-L as a function of (expected text, answer)."""
     # by name: it brings nltk, a second of imports that only this metric needs
-    return importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=stemmer)
+    scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=stemmer)
+    return lambda text, answer: float(scorer.score(text, answer)["rougeL"].fmeasure)
 
 
 @cache
@@ -40,8 +41,8 @@ def grade_rouge_l(grader: RougeL, answer: Answer, question: Question) -> Grade:
     Source: Lin, https://aclanthology.org/W04-1013, by the library rouge-score.
     """
     texts = expected_texts(grader, question)
-    scores = [_rouge(grader.stemmer).score(text, answer.text)["rougeL"].fmeasure for text in texts]
-    return _grade(max(scores), answer, texts)
+    f1 = _rouge_l(grader.stemmer)
+    return _grade(max(f1(text, answer.text) for text in texts), answer, texts)
 
 
 def grade_chrf(grader: ChrF, answer: Answer, question: Question) -> Grade:
@@ -63,13 +64,13 @@ def grade_semantic(
     grader: SemanticSimilarity, answers: Sequence[Answer], questions: Sequence[Question], embed: Embed
 ) -> list[Grade]:
     """Return the cosine of the embeddings of answer and expected text, at least 0."""
-    wanted = [expected_texts(grader, question) for question in questions]
-    texts = list(dict.fromkeys([answer.text for answer in answers] + [text for group in wanted for text in group]))
+    expected = [expected_texts(grader, question) for question in questions]
+    texts = list(dict.fromkeys([answer.text for answer in answers] + [text for group in expected for text in group]))
     vectors = embed(texts)
-    place = {text: row for row, text in enumerate(texts)}
+    index = {text: row for row, text in enumerate(texts)}
     grades = []
-    for answer, group in zip(answers, wanted, strict=True):
-        cosines = vectors[[place[text] for text in group]] @ vectors[place[answer.text]]
+    for answer, group in zip(answers, expected, strict=True):
+        cosines = vectors[[index[text] for text in group]] @ vectors[index[answer.text]]
         score = float(np.clip(cosines.max(), 0, 1)) if answer.text.strip() else 0.0
         grades.append(_grade(score, answer, group))
     return grades

@@ -1,15 +1,14 @@
-"""Marks for JSON answers: validity, schema, and F1 over fields."""
+"""Grade JSON answers: validity, schema, and F1 over fields."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from trainer import exact_json
 from trainer.errors import DataError
@@ -20,15 +19,31 @@ from trainer.scoring.graders.fields import ABSENT, FieldTally, compare, summaris
 from trainer.scoring.graders.formats import format_checker
 from trainer.scoring.graders.json_text import find, is_json, parse
 from trainer.scoring.question import Answer, Grade, Question
+from trainer.scoring.statistics.inference import Floats
 from trainer.shapes.scores import FailureKind
 
-MAX_NAMED = 6
+MAX_LISTED = 6
+"""Faults of fields that a reason lists."""
+
+
+class SchemaError(Protocol):
+    """The part of jsonschema's `ValidationError` that is used."""
+
+    absolute_path: Sequence[str | int]
+    message: str
+
+
+class Validator(Protocol):
+    """The part of jsonschema's validators that is used."""
+
+    def iter_errors(self, instance: object) -> Iterable[SchemaError]:
+        """Yield the errors of a value."""
 
 
 def _unreadable(answer: Answer) -> FailureKind:
     """Sort an answer that is not JSON."""
-    found = failure_of(answer, ["{}"])
-    return "format" if found in ("knowledge", "style") else found
+    failure = failure_of(answer, ["{}"])
+    return "format" if failure in ("knowledge", "style") else failure
 
 
 def grade_valid_json(grader: ValidJson, answer: Answer, question: Question) -> Grade:
@@ -49,8 +64,8 @@ def grade_json_schema(grader: JsonSchema, answer: Answer, question: Question) ->
     return Grade(0.0, fault, "format") if fault else Grade(1.0)
 
 
-def schema_fault(schema: Any, value: Any) -> str:
-    """Return what a schema does not allow about a value, with its place; empty if it allows it.
+def schema_fault(schema: object, value: object) -> str:
+    """Return why a schema does not allow a value, and where; empty if it allows it.
 
     Raises:
         DataError: The schema refers to one that is not part of it: nothing is fetched.
@@ -66,13 +81,13 @@ def schema_fault(schema: Any, value: Any) -> str:
         ) from error
     if not errors:
         return ""
-    place = "/".join(map(str, errors[0].absolute_path)) or "its top"
+    location = "/".join(map(str, errors[0].absolute_path)) or "its top"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"at {place}: {errors[0].message[:200]}{more}"
+    return f"at {location}: {errors[0].message[:200]}{more}"
 
 
 @cache
-def _validator(schema: bytes) -> Any:
+def _validator(schema: bytes) -> Validator:
     library = importlib.import_module("jsonschema")  # by name: it is needed only where a schema is
     value = orjson.loads(schema)
     kind = library.validators.validator_for(value, default=library.Draft202012Validator)
@@ -81,7 +96,7 @@ def _validator(schema: bytes) -> Any:
     return kind(value, registry=no_addresses, format_checker=format_checker())
 
 
-def _wanted(grader: JsonFields, question: Question) -> Any:
+def _expected(grader: JsonFields, question: Question) -> object:
     value = expected_value(grader, question)
     if not isinstance(value, str):
         return value
@@ -94,7 +109,7 @@ def _wanted(grader: JsonFields, question: Question) -> Any:
         ) from error
 
 
-def _stated(grader: JsonFields, answer: Answer) -> Any:
+def _stated(grader: JsonFields, answer: Answer) -> object:
     """Return the answer's value; `ABSENT` where it is not JSON."""
     try:
         return parse(answer.text)
@@ -109,15 +124,15 @@ def grade_json_fields(grader: JsonFields, answer: Answer, question: Question) ->
     Raises:
         DataError: The expected value is not JSON.
     """
-    wanted = _wanted(grader, question)
+    expected = _expected(grader, question)
     value = _stated(grader, answer)
-    tally = compare(grader, value, wanted)
+    tally = compare(grader, value, expected)
     score = _score(grader.measure, tally)
     if value is ABSENT:
         content = find(answer.text)
-        is_right = content is not None and not _is_wrong(compare(grader, content, wanted))
+        is_right = content is not None and not _is_wrong(compare(grader, content, expected))
         return Grade(score, f"not JSON: {excerpt(answer.text)}", "style" if is_right else _unreadable(answer))
-    return Grade(score, summarised(tally.faults, MAX_NAMED), "knowledge") if _is_wrong(tally) else Grade(score)
+    return Grade(score, summarised(tally.faults, MAX_LISTED), "knowledge") if _is_wrong(tally) else Grade(score)
 
 
 def _is_wrong(tally: FieldTally) -> bool:
@@ -132,12 +147,12 @@ def _score(measure: str, tally: FieldTally) -> float:
     return (2 * hits if measure == "f1" else hits) / total
 
 
-def micro(grader: Grader, answers: Sequence[Answer], questions: Sequence[Question]) -> NDArray[np.float64] | None:
+def micro(grader: Grader, answers: Sequence[Answer], questions: Sequence[Question]) -> Floats | None:
     """Count the fields of each row, for F1 over all rows together.
 
     Returns:
-        (rows, 3) true positives, false positives and false negatives, zeros where `when` leaves a row out; None for
-        a metric that is the mean of its rows' marks.
+        (rows, 3) true positives, false positives and false negatives, zeros where `when` excludes a row; None for a
+        metric that is the mean of its rows' marks.
 
     Raises:
         DataError: An expected value is not JSON.
@@ -147,6 +162,6 @@ def micro(grader: Grader, answers: Sequence[Answer], questions: Sequence[Questio
     counts = np.zeros((len(answers), 3))
     for row, (answer, question) in enumerate(zip(answers, questions, strict=True)):
         if applies(grader, question):
-            tally = compare(grader, _stated(grader, answer), _wanted(grader, question))
+            tally = compare(grader, _stated(grader, answer), _expected(grader, question))
             counts[row] = tally.hits, tally.extra, tally.missing
     return counts

@@ -1,8 +1,9 @@
-"""Marks for the wording of an answer."""
+"""Grade the wording of an answer."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from trainer.errors import DataError
@@ -21,8 +22,7 @@ from trainer.scoring.graders.expected import expected_texts, field
 from trainer.scoring.graders.expressions import search
 from trainer.scoring.graders.failures import excerpt, wrong
 from trainer.scoring.graders.normalise import bare, normalise, words
-from trainer.scoring.graders.sentences import split_sentences
-from trainer.scoring.graders.whole import stands_whole_in
+from trainer.scoring.graders.segments import split_sentences, stands_whole_in
 from trainer.scoring.question import Answer, Grade, Question
 
 RIGHT = Grade(1.0)
@@ -60,7 +60,7 @@ def grade_one_of(grader: OneOf, answer: Answer, question: Question) -> Grade:
 
 
 def _present(grader: Contains | NotContains, answer: Answer, question: Question) -> tuple[bool, list[str], list[str]]:
-    """Return whether the texts count as contained, those that are found, and all of them."""
+    """Return whether the texts count as contained, those in the answer, and all of them."""
     texts = grader.values or expected_texts(grader, question)
 
     def form(text: str) -> str:
@@ -68,21 +68,21 @@ def _present(grader: Contains | NotContains, answer: Answer, question: Question)
         return composed.casefold() if grader.ignore_case else composed
 
     stands_in = stands_whole_in if grader.whole else str.__contains__
-    found = [text for text in texts if stands_in(form(answer.text), form(text))]
-    return (bool(found) if grader.mode == "any" else len(found) == len(texts)), found, texts
+    present = [text for text in texts if stands_in(form(answer.text), form(text))]
+    return (bool(present) if grader.mode == "any" else len(present) == len(texts)), present, texts
 
 
 def grade_contains(grader: Contains, answer: Answer, question: Question) -> Grade:
     """Mark whether the texts stand in the answer."""
-    is_present, found, texts = _present(grader, answer, question)
-    missing = ", ".join(excerpt(text) for text in texts if text not in found)
+    is_present, present, texts = _present(grader, answer, question)
+    missing = ", ".join(excerpt(text) for text in texts if text not in present)
     return RIGHT if is_present else wrong(answer, texts, f"does not contain {missing}")
 
 
 def grade_not_contains(grader: NotContains, answer: Answer, question: Question) -> Grade:
     """Mark whether the texts are absent from the answer."""
-    is_present, found, _ = _present(grader, answer, question)
-    return Grade(0.0, f"contains {', '.join(map(excerpt, found))}", "style") if is_present else RIGHT
+    is_present, present, _ = _present(grader, answer, question)
+    return Grade(0.0, f"contains {', '.join(map(excerpt, present))}", "style") if is_present else RIGHT
 
 
 def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
@@ -103,20 +103,20 @@ def grade_regex(grader: Regex, answer: Answer, question: Question) -> Grade:
 
 def grade_labels(grader: Label, answers: Sequence[Answer], questions: Sequence[Question]) -> list[Grade]:
     """Mark labels of a closed set: by default all expected ones."""
-    wanted = [expected_texts(grader, question) for question in questions]
-    allowed = grader.labels or sorted({text for texts in wanted for text in texts})
-    return [_label(grader, *pair, allowed) for pair in zip(answers, wanted, strict=True)]
+    expected = [expected_texts(grader, question) for question in questions]
+    allowed = grader.labels or sorted({text for texts in expected for text in texts})
+    return [_grade_label(grader, *pair, allowed) for pair in zip(answers, expected, strict=True)]
 
 
-def _label(grader: Label, answer: Answer, wanted: list[str], allowed: list[str]) -> Grade:
+def _grade_label(grader: Label, answer: Answer, expected: list[str], allowed: list[str]) -> Grade:
     form: Callable[[str], str] = normalise if grader.ignore_case else str.strip
-    found = form(answer.text)
-    if found in map(form, wanted):
+    label = form(answer.text)
+    if label in map(form, expected):
         return RIGHT
-    if found in map(form, allowed):
-        return Grade(0.0, f"expected {excerpt(wanted[0])}, got {excerpt(found)}", "knowledge")
-    failure = wrong(answer, wanted).failure
-    reason = f"expected {excerpt(wanted[0])}, got {excerpt(answer.text)}, which is none of the {len(allowed)} labels"
+    if label in map(form, allowed):
+        return Grade(0.0, f"expected {excerpt(expected[0])}, got {excerpt(label)}", "knowledge")
+    failure = wrong(answer, expected).failure
+    reason = f"expected {excerpt(expected[0])}, got {excerpt(answer.text)}, which is none of the {len(allowed)} labels"
     return Grade(0.0, reason, "format" if failure == "knowledge" else failure)
 
 
@@ -150,14 +150,12 @@ def token_f1(answer: str, reference: str) -> float:
     """Return F1 over the words that two texts share, counted as often as they occur in both.
 
     Source: Rajpurkar et al., SQuAD, https://arxiv.org/abs/1606.05250, section 6.1.
+
+    Example: two of three words shared on either side.
+        >>> round(token_f1("in old Rome", "Rome in Italy"), 3)
+        0.667
     """
-    found, wanted = words(answer), words(reference)
-    if not found or not wanted:
-        return float(found == wanted)
-    left = list(wanted)
-    shared = 0
-    for word in found:
-        if word in left:
-            left.remove(word)
-            shared += 1
-    return 2 * shared / (len(found) + len(wanted))
+    actual, expected = Counter(words(answer)), Counter(words(reference))
+    if not actual or not expected:
+        return float(actual == expected)
+    return 2 * (actual & expected).total() / (actual.total() + expected.total())

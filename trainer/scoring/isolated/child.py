@@ -1,4 +1,4 @@
-"""Answers requests in the child process: one JSON object a line in, one out."""
+"""Answer requests in the child process: one JSON object per line in, one out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trainer.scoring.isolated.confine import CannotConfineError, confine, limit
+
+if TYPE_CHECKING:
+    from trainer.scoring.isolated.worker import Reply, Request
 
 JOBS = {"mathematics", "queries", "programs"}
 
@@ -23,7 +26,7 @@ def main() -> None:
     for stream in (1, 2):  # what a program prints must not be taken for a reply
         os.dup2(silence, stream)
     assert job in JOBS, job
-    perform: Callable[[dict[str, Any]], dict[str, Any]] = importlib.import_module(f"trainer.scoring.isolated.{job}").run
+    perform: Callable[[Request], Reply] = importlib.import_module(f"trainer.scoring.isolated.{job}").run
     limit(memory_mib=settings["memory_mib"], cpu_s=settings.get("cpu_s"))
     unconfined = _unconfined()
     for line in sys.stdin:
@@ -43,7 +46,7 @@ def _unconfined() -> str:
     return ""
 
 
-def _reply(perform: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+def _reply(perform: Callable[[Request], Reply], request: Request) -> Reply:
     try:
         return perform(request)
     except MemoryError:

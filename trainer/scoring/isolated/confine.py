@@ -1,4 +1,4 @@
-"""Takes from this process all that computing does not need: files to write, sockets, programs, other processes."""
+"""Take from this process all that computing does not need: files to write, sockets, programs, other processes."""
 
 from __future__ import annotations
 

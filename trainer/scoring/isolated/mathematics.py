@@ -1,11 +1,14 @@
-"""Compares mathematical answers by math-verify, in the child process."""
+"""Compare mathematical answers by math-verify, in the child process."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 from math_verify import parse, verify
+
+if TYPE_CHECKING:
+    from trainer.scoring.isolated.worker import Reply, Request
 
 MAX_CHARACTERS = 4000
 """Of an expression; the grammar takes time that grows faster than its length."""
@@ -13,7 +16,7 @@ MAX_CHARACTERS = 4000
 logging.disable(logging.CRITICAL)  # each expression that cannot be read would be a line
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: Request) -> Reply:
     """Tell whether an answer equals an expected one.
 
     Args:
@@ -32,7 +35,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     return {"equal": equal, "read": bool(answer)}
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: str) -> list[object]:
     """Read an expression, in delimiters of LaTeX or without."""
     text = text.strip()[-MAX_CHARACTERS:]
     is_bare = "$" not in text and "\\boxed" not in text and "\\(" not in text and "\\[" not in text

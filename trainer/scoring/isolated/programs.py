@@ -1,14 +1,17 @@
-"""Runs a program with its tests, in the child process, which takes one program and is replaced."""
+"""Run a program with its tests, in the child process; it takes one program and is replaced."""
 
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.scoring.isolated.worker import Reply, Request
 
 ANSWER, TESTS = "<answer>", "<tests>"
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: Request) -> Reply:
     """Run a program, then its tests.
 
     Args:
@@ -19,7 +22,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     """
     if request.get("ready"):
         return {}
-    names: dict[str, Any] = {"__name__": "answer", "__builtins__": __builtins__}
+    names: dict[str, object] = {"__name__": "answer", "__builtins__": __builtins__}
     part = ANSWER
     try:
         exec(compile(request["program"], ANSWER, "exec"), names)

@@ -1,4 +1,4 @@
-"""Runs two queries on SQLite and compares their rows, in the child process."""
+"""Run two queries on SQLite and compare their rows, in the child process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import math
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise, permutations
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from trainer.scoring.isolated.worker import Reply, Request
 
 MAX_ROWS = 100_000
 MAX_COLUMNS_IN_ANY_ORDER = 7
@@ -19,11 +23,13 @@ HEAP_BYTES = 256 * 2**20
 _READ = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _REFUSED_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 
-Rows = list[tuple[Any, ...]]
+Value = int | float | str | bytes | None
+Row = tuple[Value, ...]
+Rows = list[Row]
 _databases: dict[str, sqlite3.Connection] = {}
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: Request) -> Reply:
     """Run the expected query and the answer's on one database.
 
     Args:
@@ -39,22 +45,22 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     until = time.process_time() + 0.9 * request["timeout_s"]
     try:
         database = _database(request, until)
-        wanted = _rows(database, request["expected"], until)
+        expected = _rows(database, request["expected"], until)
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         return {"fault": str(error)}
     if request["answer"] is None:
-        return {"equal": True, "reason": "", "rows": len(wanted)}
+        return {"equal": True, "reason": "", "rows": len(expected)}
     try:
         rows = _rows(database, request["answer"], until)
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
         return {"equal": False, "reason": str(error), "failed": True}
-    return _compared(rows, wanted, request)
+    return _compared(rows, expected, request)
 
 
 # Databases
 
 
-def _database(request: dict[str, Any], until: float) -> sqlite3.Connection:
+def _database(request: Request, until: float) -> sqlite3.Connection:
     """Return the read-only database of a request, kept for the requests that follow."""
     name = request["path"] or request["script"]
     if name not in _databases:
@@ -63,7 +69,7 @@ def _database(request: dict[str, Any], until: float) -> sqlite3.Connection:
     return _databases[name]
 
 
-def _opened(request: dict[str, Any], until: float) -> sqlite3.Connection:
+def _opened(request: Request, until: float) -> sqlite3.Connection:
     if request["path"]:
         database = sqlite3.connect(f"file:{quote(request['path'])}?mode=ro&immutable=1", uri=True)
     else:
@@ -120,52 +126,52 @@ def _rows(database: sqlite3.Connection, query: str, until: float) -> Rows:
     return rows
 
 
-def _compared(rows: Rows, wanted: Rows, request: dict[str, Any]) -> dict[str, Any]:
-    widths = [len(some[0]) if some else None for some in (rows, wanted)]
-    if len(rows) != len(wanted):
-        return {"equal": False, "reason": f"{len(rows)} rows instead of {len(wanted)}"}
+def _compared(rows: Rows, expected: Rows, request: Request) -> Reply:
+    widths = [len(some[0]) if some else None for some in (rows, expected)]
+    if len(rows) != len(expected):
+        return {"equal": False, "reason": f"{len(rows)} rows instead of {len(expected)}"}
     if widths[0] != widths[1]:
         return {"equal": False, "reason": f"{widths[0]} columns instead of {widths[1]}"}
     in_order = request["order"] == "strict" or (request["order"] == "auto" and _sorts(request["expected"]))
     tolerance = request["rel_tolerance"]
     for columns in _arrangements(widths[0] or 0, request["columns"]):
         arranged = [tuple(row[column] for column in columns) for row in rows]
-        if _equal(arranged, wanted, tolerance, in_order=in_order):
+        if _equal(arranged, expected, tolerance, in_order=in_order):
             return {"equal": True, "reason": ""}
-    is_shuffled = in_order and _equal(rows, wanted, tolerance, in_order=False)
+    is_shuffled = in_order and _equal(rows, expected, tolerance, in_order=False)
     return {"equal": False, "reason": "the rows come in another order" if is_shuffled else "other values"}
 
 
-def _arrangements(width: int, columns: str) -> Any:
+def _arrangements(width: int, columns: str) -> Iterable[tuple[int, ...]]:
     if columns == "ordered" or width > MAX_COLUMNS_IN_ANY_ORDER:
         return [tuple(range(width))]
     return permutations(range(width))
 
 
-def _equal(rows: Rows, wanted: Rows, tolerance: float, *, in_order: bool) -> bool:
+def _equal(rows: Rows, expected: Rows, tolerance: float, *, in_order: bool) -> bool:
     if not in_order:
-        if Counter(rows) == Counter(wanted):
+        if Counter(rows) == Counter(expected):
             return True
-        rows, wanted = sorted(rows, key=_sort_key), sorted(wanted, key=_sort_key)
+        rows, expected = sorted(rows, key=_sort_key), sorted(expected, key=_sort_key)
     return all(
-        len(one) == len(other) and all(_same(*pair, tolerance) for pair in zip(one, other, strict=True))
-        for one, other in zip(rows, wanted, strict=True)
+        len(row) == len(right) and all(_same(*pair, tolerance) for pair in zip(row, right, strict=True))
+        for row, right in zip(rows, expected, strict=True)
     )
 
 
-def _same(value: Any, wanted: Any, tolerance: float) -> bool:
+def _same(value: Value, expected: Value, tolerance: float) -> bool:
     """Compare two values; NULL equals NULL alone, 1 equals 1.0, and a text is no number."""
-    if isinstance(value, float | int) and isinstance(wanted, float | int):
-        return value == wanted or math.isclose(value, wanted, rel_tol=tolerance, abs_tol=1e-12)
-    return type(value) is type(wanted) and bool(value == wanted)
+    if isinstance(value, float | int) and isinstance(expected, float | int):
+        return value == expected or math.isclose(value, expected, rel_tol=tolerance, abs_tol=1e-12)
+    return type(value) is type(expected) and bool(value == expected)
 
 
-def _sort_key(row: tuple[Any, ...]) -> list[tuple[int, Any]]:
+def _sort_key(row: Row) -> list[tuple[int, float | str | bytes]]:
     """Return a key under which numbers that differ by rounding stay next to each other."""
     return [_value_key(value) for value in row]
 
 
-def _value_key(value: Any) -> tuple[int, Any]:
+def _value_key(value: Value) -> tuple[int, float | str | bytes]:
     if value is None:
         return 0, 0
     if isinstance(value, int | float):
@@ -174,7 +180,12 @@ def _value_key(value: Any) -> tuple[int, Any]:
 
 
 def _sorts(query: str) -> bool:
-    """Tell whether a query sorts its result: ORDER BY outside of brackets, texts and comments."""
+    """Tell whether a query sorts its result: ORDER BY outside of brackets, texts and comments.
+
+    Example:
+        >>> _sorts("SELECT a FROM t ORDER BY a"), _sorts("SELECT (SELECT a FROM t ORDER BY a) -- ORDER BY")
+        (True, False)
+    """
     depth = 0
     outside: list[str] = []
     for mark in _tokens(query):
@@ -187,27 +198,27 @@ def _sorts(query: str) -> bool:
 def _tokens(query: str) -> list[str]:
     """Cut a query into words and brackets, without texts, quoted names and comments."""
     words: list[str] = []
-    place = 0
-    while place < len(query):
-        letter = query[place]
+    position = 0
+    while position < len(query):
+        letter = query[position]
         if letter in "'\"`[":
-            place = _after(query, place + 1, "]" if letter == "[" else letter)
-        elif query.startswith("--", place):
-            place = _after(query, place, "\n")
-        elif query.startswith("/*", place):
-            place = _after(query, place + 2, "*/")
+            position = _after(query, position + 1, "]" if letter == "[" else letter)
+        elif query.startswith("--", position):
+            position = _after(query, position, "\n")
+        elif query.startswith("/*", position):
+            position = _after(query, position + 2, "*/")
         elif letter.isalnum() or letter == "_":
-            end = place
+            end = position
             while end < len(query) and (query[end].isalnum() or query[end] == "_"):
                 end += 1
-            words.append(query[place:end])
-            place = end
+            words.append(query[position:end])
+            position = end
         else:
             words += [letter] if letter in "()" else []
-            place += 1
+            position += 1
     return words
 
 
-def _after(query: str, place: int, mark: str) -> int:
-    end = query.find(mark, place)
+def _after(query: str, position: int, mark: str) -> int:
+    end = query.find(mark, position)
     return len(query) if end < 0 else end + len(mark)

@@ -1,4 +1,4 @@
-"""Hands requests to a child process, and replaces it where a request takes too long or ends it."""
+"""Hand requests to a child process, and replace it where a request takes too long or ends it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from typing import Any, Literal
 
 import trainer
 
+Request = dict[str, Any]
+"""JSON object; its keys are those of the job."""
+Reply = dict[str, Any]
 Job = Literal["mathematics", "queries", "programs"]
 MAX_REPLY_BYTES = 2**20
 START_S = 60.0
@@ -25,7 +28,7 @@ PATIENCE = 4
 OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)
 READY = {"timeout_s": START_S, "ready": True}
 _CODE = (
-    "import sys; sys.path.insert(0, {!r}); from trainer.scoring.isolated.child import main; main()"  # only what is ours
+    "import sys; sys.path.insert(0, {!r}); from trainer.scoring.isolated.child import main; main()"  # no other package
 )
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
@@ -53,7 +56,7 @@ class IsolatedWorker:
     ) -> None:
         self.close()
 
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def ask(self, request: Request, timeout_s: float) -> Reply:
         """Return the reply to a request; `{"error": reason}` where it took too long or ended the child.
 
         Args:
@@ -68,7 +71,7 @@ class IsolatedWorker:
             return {"error": f"it takes longer than {timeout_s:g} s"}
         except (OSError, EOFError):
             ended = self._ended(process)
-            return {"error": f"it takes longer than {timeout_s:g} s" if ended in OUT_OF_TIME else _told(ended)}
+            return {"error": f"it takes longer than {timeout_s:g} s" if ended in OUT_OF_TIME else _ending(ended)}
 
     def close(self) -> None:
         """End the child; the next request starts another."""
@@ -98,7 +101,7 @@ class IsolatedWorker:
             try:
                 _exchange(self.process, READY, START_S)
             except (OSError, EOFError) as error:
-                ended = _told(self._ended(self.process))
+                ended = _ending(self._ended(self.process))
                 raise RuntimeError(f"the process for {self.job} does not start: {ended}") from error
         return self.process
 
@@ -111,11 +114,11 @@ class IsolatedWorker:
         return code
 
 
-def _told(code: int | None) -> str:
+def _ending(code: int | None) -> str:
     return f"its process ended by signal {-code}" if code and code < 0 else f"its process ended ({code})"
 
 
-def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+def _exchange(process: subprocess.Popen[bytes], request: Request, timeout_s: float) -> Reply:
     """Send a request and return the reply.
 
     Raises:

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.scoring.graders.make import answer, mark, metric, question
 from trainer.errors import DataError
 from trainer.scoring.graders.ifeval.checks import CHECKS, follows, follows_loosely
-from trainer.scoring.graders.sentences import split_sentences
+from trainer.scoring.graders.segments import split_sentences
 
 REPEAT = "Write a song about a corgi named Chester who loves to play fetch."
 GERMAN = "Das Wetter ist heute sehr schön und wir gehen mit den Kindern in den Park."

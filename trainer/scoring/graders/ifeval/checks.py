@@ -1,4 +1,4 @@
-"""The 25 kinds of instruction of IFEval.
+"""Check the 25 kinds of instruction of IFEval.
 
 Source: definitions and keyword arguments of the published data set, https://huggingface.co/datasets/google/IFEval.
 Where the paper's wording is open, a check accepts what the published verdicts accept: bullets count exactly, most
@@ -8,18 +8,48 @@ other counts are lower bounds, and words are looked for as parts of words unless
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache
 
-from trainer.scoring.graders.ifeval.language import is_in
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
 from trainer.scoring.graders.json_text import parse
-from trainer.scoring.graders.sentences import split_sentences
+from trainer.scoring.graders.segments import split_sentences
 
 Check = Callable[..., bool]
 
 OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _WORD = re.compile(r"\w[\w'’.-]*")
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
+
+
+# Language
+
+_OTHER_CODES = {"zh-cn": "zh", "zh-tw": "zh", "nb": "no"}
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
+
+
+def language_of(text: str) -> str | None:
+    """Return the ISO 639-1 code of a text's language; None for a text without a letter.
+
+    Case is left out: the model has hardly seen texts in capital letters.
+    """
+    if not any(letter.isalpha() for letter in text):
+        return None
+    return str(_identifier().classify(" ".join(text.lower().split()))[0])
+
+
+def is_in(text: str, code: str) -> bool:
+    """Tell whether a text is in a language; a text without letters is in any, as IFEval has it."""
+    language = language_of(text)
+    return language is None or language == _OTHER_CODES.get(code.lower(), code.lower())
+
+
+# Checks
 
 
 def _compare(count: int, relation: str, limit: int) -> bool:
@@ -89,8 +119,8 @@ def _number_placeholders(text: str, *, num_placeholders: int) -> bool:
 
 def _postscript(text: str, *, postscript_marker: str) -> bool:
     """The marker P.P.S also matches with spaces between its letters, and P.S. as well."""
-    known = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
-    return bool(_occurrences(known.get(postscript_marker, re.escape(postscript_marker)), text))
+    patterns = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return bool(_occurrences(patterns.get(postscript_marker, re.escape(postscript_marker)), text))
 
 
 def _number_bullet_lists(text: str, *, num_bullets: int) -> bool:
@@ -106,8 +136,8 @@ def _constrained_response(text: str) -> bool:
 
 def _number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
     """Text between asterisks on one line; what stands between double ones is seen by both expressions."""
-    single = [found for found in re.findall(r"\*([^\n*]*)\*", text) if found.strip()]
-    double = [found for found in re.findall(r"\*\*([^\n*]*)\*\*", text) if found.strip()]
+    single = [part for part in re.findall(r"\*([^\n*]*)\*", text) if part.strip()]
+    double = [part for part in re.findall(r"\*\*([^\n*]*)\*\*", text) if part.strip()]
     return len(single) + len(double) >= num_highlights
 
 
@@ -125,7 +155,7 @@ def _json_format(text: str) -> bool:
 
 
 def _title(text: str) -> bool:
-    return any(found.strip("<> \t") for found in re.findall(r"<<([^\n]+)>>", text))
+    return any(part.strip("<> \t") for part in re.findall(r"<<([^\n]+)>>", text))
 
 
 def _two_responses(text: str) -> bool:
@@ -192,7 +222,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def follows(text: str, instruction: str, arguments: dict[str, Any]) -> bool:
+def follows(text: str, instruction: str, arguments: Mapping[str, object]) -> bool:
     """Tell whether a text follows one instruction; an empty text follows none.
 
     Args:
@@ -205,11 +235,11 @@ def follows(text: str, instruction: str, arguments: dict[str, Any]) -> bool:
         TypeError: An argument is missing or unknown.
         ValueError: An argument has no meaning.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return bool(text.strip()) and CHECKS[instruction](text, **given)
+    stated = {name: value for name, value in arguments.items() if value is not None}
+    return bool(text.strip()) and CHECKS[instruction](text, **stated)
 
 
-def follows_loosely(text: str, instruction: str, arguments: dict[str, Any]) -> bool:
+def follows_loosely(text: str, instruction: str, arguments: Mapping[str, object]) -> bool:
     """Tell whether a text follows an instruction, also without its first or last line or its asterisks.
 
     Raises:
