@@ -105,7 +105,7 @@ Projection = Callable[[torch.Tensor], torch.Tensor]
 """Hidden states (rows, H) to logits (rows, V)."""
 
 
-class Scores(TypedDict):
+class HeadScores(TypedDict):
     """Output of a scored model."""
 
     log_probs: torch.Tensor
@@ -251,13 +251,13 @@ class Scorer:
         """Restore the model."""
         del self.head.forward, self.model.forward, self.model._scorer
 
-    def score(self, targets: Targets, arguments: dict[str, object]) -> Scores:
+    def score(self, targets: Targets, arguments: dict[str, object]) -> HeadScores:
         """Run the model with targets."""
         self.targets = targets
         try:
             output = self.forward(**arguments)
             assert self.log_probs is not None, "the model's forward calls its head"
-            return Scores(log_probs=self.log_probs, aux_loss=getattr(output, "aux_loss", None))
+            return HeadScores(log_probs=self.log_probs, aux_loss=getattr(output, "aux_loss", None))
         finally:
             self.targets = self.log_probs = None
 
@@ -272,6 +272,6 @@ class Scorer:
 
 def _scoring_forward(
     model: PreTrainedModel, *arguments: object, targets: Targets | None = None, **keywords: object
-) -> ModelOutput | Scores:
+) -> ModelOutput | HeadScores:
     scorer: Scorer = model._scorer
     return scorer.forward(*arguments, **keywords) if targets is None else scorer.score(targets, keywords)

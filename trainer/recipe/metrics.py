@@ -193,7 +193,7 @@ class JsonFields(Keyed):
     """Take the JSON out of text around it; otherwise such an answer has no right field."""
 
 
-class ToolCall(Keyed):
+class ToolCallMatch(Keyed):
     """The answer makes the expected calls, by name and arguments; none where none is expected."""
 
     kind: Literal["tool_call"] = "tool_call"
@@ -334,13 +334,13 @@ class LlmJudge(Keyed):
 
 RowGrader = (
     ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | Numeric | ValidJson | JsonSchema
-    | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | Length | CleanStop | Confidence
+    | JsonFields | ToolCallMatch | Refusal | IfEval | RougeL | ChrF | TokenF1 | Length | CleanStop | Confidence
 )  # fmt: skip
 """Metrics that mark one answer at a time, with nothing but its row beside it."""
 Grader = Annotated[
     ExactMatch | NormalisedMatch | OneOf | Contains | NotContains | Regex | MultipleChoice | Numeric | Label
-    | ValidJson | JsonSchema | JsonFields | ToolCall | Refusal | IfEval | RougeL | ChrF | TokenF1 | SemanticSimilarity
-    | Length | CleanStop | Confidence | LlmJudge | MathAnswer | Sql | Code,
+    | ValidJson | JsonSchema | JsonFields | ToolCallMatch | Refusal | IfEval | RougeL | ChrF | TokenF1
+    | SemanticSimilarity | Length | CleanStop | Confidence | LlmJudge | MathAnswer | Sql | Code,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

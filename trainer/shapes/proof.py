@@ -7,7 +7,7 @@ from typing import NotRequired
 from typing_extensions import TypedDict
 
 
-class Survival(TypedDict, total=False):
+class SurvivalFigures(TypedDict, total=False):
     """Share of the update that rounding leaves, over the adapted tensors; an empty object where there are none."""
 
     median: float
@@ -73,7 +73,7 @@ class ExportProof(TypedDict):
     base: NotRequired[str]
     """plain or dequantised: the base that the update was added to."""
     rounding: NotRequired[str]
-    survival: NotRequired[Survival]
+    survival: NotRequired[SurvivalFigures]
     scheme: NotRequired[str]
     """Of llm-compressor."""
     llmcompressor: NotRequired[str]

@@ -28,7 +28,7 @@ from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
-from trainer.recipe.metrics import Grader, ToolCall, written_out
+from trainer.recipe.metrics import Grader, ToolCallMatch, written_out
 from trainer.render.scores.junit import render_junit
 from trainer.render.scores.summary import render_markdown
 from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
@@ -146,7 +146,7 @@ class EvalRun:
         graders = _graders(recipe, questions)
         for grader in graders.values():
             check(grader, questions)
-        has_calls = any(isinstance(grader, ToolCall) for grader in graders.values())
+        has_calls = any(isinstance(grader, ToolCallMatch) for grader in graders.values())
         if has_calls and (num_unread := unread_calls(questions)):
             self.context.say(
                 f"eval: {num_unread} tool calls cannot be read in the form in which this model's template writes them: "

@@ -18,7 +18,7 @@ from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.gates import Gate
 from trainer.recipe.load import load_suite
-from trainer.recipe.metrics import Grader, GraderName, ToolCall, written_out
+from trainer.recipe.metrics import Grader, GraderName, ToolCallMatch, written_out
 from trainer.recipe.suite import ItemFile, LmEvalTasks, Suite
 from trainer.scoring.gates.metrics import MEASURED, MetricTraits, task_range, traits_of
 from trainer.scoring.gates.reach import GateScope, out_of_range, unreachable
@@ -128,7 +128,7 @@ def _scope(
         groups = _groups(gate, recipe, grader, rows.rows)
         noun = "held-out rows" + "".join(f" with {name} {value}" for name, value in (gate.slice or {}).items())
         return scope(len(groups), noun, remedy, groups)
-    asks_more = section.turns == "all" or (section.turns == "auto" and isinstance(grader, ToolCall))
+    asks_more = section.turns == "all" or (section.turns == "auto" and isinstance(grader, ToolCallMatch))
     if rows.num_rows is None or asks_more:
         return None  # a row may ask for several answers
     return scope(rows.num_rows, "held-out rows at most", remedy)

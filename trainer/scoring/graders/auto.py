@@ -15,7 +15,7 @@ from trainer.recipe.metrics import (
     Numeric,
     RougeL,
     TokenF1,
-    ToolCall,
+    ToolCallMatch,
     ValidJson,
 )
 from trainer.scoring.graders.final_answer import marked
@@ -43,7 +43,7 @@ def auto_metrics(references: Sequence[str], questions: Sequence[Question]) -> li
     texts = [text for text, question in zip(references, questions, strict=True) if not _has_calls(question)]
     if len(texts) < len(references):
         text_graders = [_only_texts(grader) for grader in _of_text(texts)] if texts else [ExactMatch()]
-        return [ToolCall(), *text_graders]
+        return [ToolCallMatch(), *text_graders]
     return _of_text(references)
 
 

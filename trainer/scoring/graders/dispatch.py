@@ -35,7 +35,7 @@ from trainer.recipe.metrics import (
     RowGrader,
     SemanticSimilarity,
     TokenF1,
-    ToolCall,
+    ToolCallMatch,
     ValidJson,
 )
 from trainer.scoring.graders.algebra import grade_math
@@ -210,7 +210,7 @@ def _grade_row(  # noqa: C901  one flat case a metric
             return grade_json_schema(grader, answer, question)
         case JsonFields():
             return grade_json_fields(grader, answer, question)
-        case ToolCall():
+        case ToolCallMatch():
             return grade_tool_call(grader, answer, question)
         case Refusal():
             return grade_refusal(grader, answer, question)

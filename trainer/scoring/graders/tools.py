@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trainer.errors import DataError
-from trainer.recipe.metrics import ToolCall
+from trainer.recipe.metrics import ToolCallMatch
 from trainer.scoring.graders.calls import Call, calls_of, read_calls
 from trainer.scoring.graders.expected import expected_value
 from trainer.scoring.graders.failures import excerpt
@@ -15,7 +15,7 @@ from trainer.scoring.question import Answer, Grade, Question
 from trainer.shapes.scores import FailureKind
 
 
-def grade_tool_call(grader: ToolCall, answer: Answer, question: Question) -> Grade:
+def grade_tool_call(grader: ToolCallMatch, answer: Answer, question: Question) -> Grade:
     """Mark the calls of an answer: all of the expected ones, and no other.
 
     Raises:
@@ -73,7 +73,7 @@ def _cut_or(answer: Answer, failure: FailureKind) -> FailureKind:
     return failure if answer.finished and answer.text.strip() else "other"
 
 
-def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
+def expected_calls(grader: ToolCallMatch, question: Question) -> tuple[Call, ...]:
     """Return the calls of the metric's field, of the reference message, or of the reference text.
 
     Raises:
@@ -94,18 +94,18 @@ def expected_calls(grader: ToolCall, question: Question) -> tuple[Call, ...]:
 
 def unread_calls(questions: Sequence[Question]) -> int:
     """Count the questions whose calls, as the template writes them, cannot be read back as the same calls."""
-    grader = ToolCall()
+    grader = ToolCallMatch()
     return sum(_is_unread(grader, question) for question in questions if question.calls)
 
 
-def _is_unread(grader: ToolCall, question: Question) -> bool:
+def _is_unread(grader: ToolCallMatch, question: Question) -> bool:
     tools = _tools(question)
     written = read_calls(question.reference or "", list(tools)).calls
     expected = expected_calls(grader, question)
     return bool(_fault(grader, [_filled(call, tools) for call in written], [_filled(call, tools) for call in expected]))
 
 
-def _fault(grader: ToolCall, calls: list[Call], expected: list[Call]) -> str:
+def _fault(grader: ToolCallMatch, calls: list[Call], expected: list[Call]) -> str:
     """Return the first difference; empty if the calls are the same."""
     if grader.ordered:
         faults = [_difference(grader, *pair) for pair in zip(calls, expected, strict=False)]
@@ -124,7 +124,7 @@ def _fault(grader: ToolCall, calls: list[Call], expected: list[Call]) -> str:
     return next((fault for fault in [*faults, *counts] if fault), "")
 
 
-def _difference(grader: ToolCall, call: Call, expected: Call) -> str:
+def _difference(grader: ToolCallMatch, call: Call, expected: Call) -> str:
     if call.name != expected.name:
         return f"expected a call of {expected.name}, got {call.name}"
     if grader.arguments == "ignore":
