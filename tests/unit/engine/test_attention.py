@@ -151,7 +151,7 @@ def test_the_kernel_is_refused_when_it_aligns_at_the_upper_left(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"segments": None}, "does not hand `segments`"),
+        ({"segments": None}, "does not pass `segments`"),
         ({"is_causal": False}, "not causal"),
         ({"attention_mask": torch.ones(1)}, "not causal"),
         ({"position_bias": torch.ones(1)}, "position_bias"),
