@@ -1,4 +1,4 @@
-"""The table of verdicts: what holds is asked from the first row to the last, and docs/decide.md shows it.
+"""Define the table of verdicts, read from the first row to the last; docs/decide.md shows it.
 
 "Shown" means that the 95 % interval of the paired difference leaves out zero.
 Source of the order: the practice that hosted services and their users describe (stop at a prompt that is right in 95 %

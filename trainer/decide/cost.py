@@ -1,4 +1,4 @@
-"""What each arm costs at a volume, and from which volume tuning is cheaper. Pure arithmetic; no price is built in.
+"""Compute what each arm costs at a volume, and from which volume tuning is cheaper; no price is built in.
 
 With N requests a day:
 

@@ -1,4 +1,4 @@
-"""The numbers that led to a verdict, in sentences."""
+"""Explain a verdict: the numbers that led to it, in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tuning cost outside the task: answers in the form of the task where none is due, and lost abilities."""
+"""Tell the damage of tuning outside the task: answers in the form of the task where none is due, and lost abilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared: a model together with the way it is prompted."""
+"""Define what is compared: a model together with the way it is prompted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is put right in the text of rows before they are compared and trained on."""
+"""Define `data.clean`: what is put right in the text of rows before they are compared and trained on."""
 
 from __future__ import annotations
 

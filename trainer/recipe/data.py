@@ -1,4 +1,4 @@
-"""Which rows, and how they are cleaned and split."""
+"""Define `data` and `pack`: which rows, and how they are cleaned and split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the decision between prompting and tuning rests on: target, volume, limits and prices.
+"""Define what the decision between prompting and tuning rests on: target, volume, limits and prices.
 
 No price is built in: what the recipe does not state is not counted, and the page says so.
 """

@@ -1,9 +1,10 @@
-"""How the result is measured."""
+"""Define `eval`: how the result is measured."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -109,13 +110,13 @@ class EvalSection(Section):
         """Refuse gates of one place whose limits no value can keep together."""
         limits: dict[object, tuple[float, float]] = {}
         for gate in self.gates:
-            place = (gate.metric, gate.arm, gate.suite, str(gate.slice))
-            low, high = limits.get(place, (-math.inf, math.inf))
+            subject = (gate.metric, gate.arm, gate.suite, str(gate.slice))
+            low, high = limits.get(subject, (-math.inf, math.inf))
             low = low if gate.min is None else max(low, gate.min)
             high = high if gate.max is None else min(high, gate.max)
             if low > high:
                 raise ValueError(f"gates on {gate.metric} of {gate.arm} ask for at least {low:g} and at most {high:g}")
-            limits[place] = low, high
+            limits[subject] = low, high
         return self
 
     @model_validator(mode="after")
@@ -138,7 +139,7 @@ class EvalSection(Section):
 
     @model_validator(mode="after")
     def the_judge_is_named(self) -> EvalSection:
-        graders: list[Any] = [] if self.metrics == "auto" else self.metrics
+        graders: Sequence[object] = [] if self.metrics == "auto" else self.metrics
         if self.judge is None and any(getattr(grader, "kind", grader) == "llm_judge" for grader in graders):
             raise ValueError("llm_judge needs a model that grades: give eval.judge")
         return self

@@ -1,4 +1,4 @@
-"""Defines the metrics whose marks come from running something in a process of its own: algebra, queries, programs."""
+"""Define the metrics that run something in a process of its own: algebra, queries, programs."""
 
 from __future__ import annotations
 

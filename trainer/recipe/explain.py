@@ -1,4 +1,4 @@
-"""What pydantic found wrong, as a person would name it: the key in the file, its line, and what is expected there."""
+"""Turn pydantic's errors into problems of a file: the key, its line, and what is expected there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from trainer.errors import Problem
 from trainer.recipe.schema import Recipe
@@ -20,12 +21,13 @@ from trainer.recipe.yaml import Document, Key, dotted
 STATED_KEY = re.compile(r"(?P<key>[a-z_]+(?:\.[a-z_0-9]+)+): (?P<message>.+)", re.DOTALL)
 KEY_OF_DICT = "[key]"
 """In pydantic's place of a key that is none of those which a dict takes."""
+LocatedError = tuple["ErrorLocation", ErrorDetails]
 WRONG_KIND = ("model_type", "model_attributes_type", "dict_type")
 
 
 @dataclass(frozen=True)
-class Where:
-    """A place of pydantic's, without the names of union members that it mixes in."""
+class ErrorLocation:
+    """A location of pydantic's, without the names of union members that it mixes in."""
 
     key: Key
     model: type[BaseModel] | None
@@ -44,17 +46,17 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel] = 
         document: What was validated.
         root: The section that the whole document is.
     """
-    details: dict[Key, list[tuple[Where, Any]]] = {}
+    details: dict[Key, list[LocatedError]] = {}
     for detail in error.errors(include_url=False):
-        where = _where(detail["loc"], root)
+        where = _locate(detail["loc"], root)
         details.setdefault(where.key, []).append((where, detail))
     # `target_modules: [1]`: the fault is the 1 in the list, not that a list is no 'all-linear'
-    inner = {union for key, found in details.items() for where, _ in found for union in where.unions if union != key}
-    return [_problem(document, found) for key, found in details.items() if key not in inner]
+    inner = {union for key, errors in details.items() for where, _ in errors for union in where.unions if union != key}
+    return [_problem(document, errors) for key, errors in details.items() if key not in inner]
 
 
-def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
-    where, detail = found[0]
+def _problem(document: Document, errors: list[LocatedError]) -> Problem:
+    where, detail = errors[0]
     key, message = where.key, _message(where, detail)
     if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
         key = (*key, "kind")
@@ -63,28 +65,28 @@ def _problem(document: Document, found: list[tuple[Where, Any]]) -> Problem:
         if stated:
             key, message = tuple(stated["key"].split(".")), stated["message"]
     elif detail["type"] not in ("missing", "extra_forbidden") and not where.names:
-        expected = " or ".join(dict.fromkeys(_message(where, other) for where, other in found))
-        message = _misspelt(found) or f"{expected} (got {detail['input']!r:.80})"
-    place = document.place(key)
-    return Problem(place.file, place.line, dotted(key), message)
+        expected = " or ".join(dict.fromkeys(_message(where, error) for where, error in errors))
+        message = _misspelt(errors) or f"{expected} (got {detail['input']!r:.80})"
+    location = document.location(key)
+    return Problem(location.file, location.line, dotted(key), message)
 
 
-def _misspelt(found: list[tuple[Where, Any]]) -> str:
+def _misspelt(errors: list[LocatedError]) -> str:
     """Return what a word was meant to be, where it is nearly one of those that stand for choice."""
-    word = found[0][1]["input"]
-    expected = " ".join(detail["ctx"]["expected"] for _, detail in found if detail["type"] == "literal_error")
+    word = errors[0][1]["input"]
+    expected = " ".join(detail["ctx"]["expected"] for _, detail in errors if detail["type"] == "literal_error")
     near = get_close_matches(word, re.findall(r"'([^']+)'", expected), n=1) if isinstance(word, str) else []
     return f"{word!r} is unknown; did you mean `{near[0]}`?" if near else ""
 
 
-def _message(where: Where, detail: Any) -> str:
+def _message(where: ErrorLocation, detail: ErrorDetails) -> str:
     text = str(detail["msg"])
     if where.names:
-        return "unknown key" + suggest(str(where.key[-1]), where.names, _known_keys())
+        return "unknown key" + suggest(str(where.key[-1]), where.names, _keys_by_name())
     match detail["type"]:
         case "extra_forbidden":
-            known = list(where.model.model_fields) if where.model else []
-            return "unknown key" + suggest(str(where.key[-1]), known, _known_keys())
+            keys = list(where.model.model_fields) if where.model else []
+            return "unknown key" + suggest(str(where.key[-1]), keys, _keys_by_name())
         case "missing":
             return "required"
         case "union_tag_not_found":
@@ -98,7 +100,7 @@ def _message(where: Where, detail: Any) -> str:
     return f"{text[0].lower()}{text[1:]}"
 
 
-def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
+def _locate(location: tuple[str | int, ...], root: type[BaseModel]) -> ErrorLocation:
     key: list[str | int] = []
     model: type[BaseModel] | None = None
     unions: list[Key] = []
@@ -106,7 +108,7 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
     inner: Any = root
     for part in location:
         if part == KEY_OF_DICT:
-            return Where(tuple(key), model, tuple(unions), tuple(_literals(get_args(inner)[0])))
+            return ErrorLocation(tuple(key), model, tuple(unions), tuple(_literals(get_args(inner)[0])))
         if len(members) > 1:  # the part names a member of the union, not a key
             if str(part).startswith("tagged-union["):
                 members = [member for member in members if _is_section(member)]
@@ -126,7 +128,7 @@ def _where(location: tuple[str | int, ...], root: type[BaseModel]) -> Where:
             members = _members(field.annotation) if field else []
         else:
             members = _members(get_args(inner)[-1]) if _container(inner) else []
-    return Where(tuple(key), model, tuple(unions))
+    return ErrorLocation(tuple(key), model, tuple(unions))
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -159,7 +161,7 @@ def _kinds(section: type[BaseModel]) -> tuple[Any, ...]:
     return get_args(section.model_fields["kind"].annotation) if "kind" in section.model_fields else ()
 
 
-def _tags(where: Where) -> str:
+def _tags(where: ErrorLocation) -> str:
     """Return the kinds that a choose-one section offers: `'none', 'lora', 'qlora'`."""
     assert where.model is not None
     members = _members(where.model.model_fields[str(where.key[-1])].annotation)
@@ -175,7 +177,7 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _sections(get_args(member)[0])
 
 
-def _known_keys() -> dict[str, str]:
+def _keys_by_name() -> dict[str, str]:
     """Map the last part of every key of the recipe to its dotted name."""
     names: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""What is delivered, and the limits of the proof that follows."""
+"""Define `export`: the delivered formats, and the limits of the proof that follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions that a result must meet before it is exported."""
+"""Define the conditions that a result must meet before it is exported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from trainer.recipe.base import Section
+from trainer.shapes.gates import Layer
 
-Layer = Literal["must_pass", "task", "retention", "operations"]
 BEST_PROMPTED = "best_prompted"
 
 

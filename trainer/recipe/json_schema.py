@@ -1,15 +1,14 @@
-"""JSON Schemas that a recipe names, checked before anything runs."""
+"""Read and check the JSON Schemas that a recipe names."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 
-def check_schema(schema: Any) -> None:
+def check_schema(schema: object) -> None:
     """Refuse what is not a JSON Schema.
 
     Raises:
@@ -21,11 +20,11 @@ def check_schema(schema: Any) -> None:
     try:
         library.validators.validator_for(schema, default=library.Draft202012Validator).check_schema(schema)
     except library.SchemaError as error:
-        place = "/".join(map(str, error.absolute_path)) or "its top"
-        raise ValueError(f"not a JSON Schema: at {place}: {error.message}") from error
+        path = "/".join(map(str, error.absolute_path)) or "its top"
+        raise ValueError(f"not a JSON Schema: at {path}: {error.message}") from error
 
 
-def read_schema(path: str) -> Any:
+def read_schema(path: str) -> object:
     """Read a schema from a JSON file.
 
     Raises:

@@ -1,15 +1,15 @@
-"""What `trainer data` reports about the rows: thresholds, and rules that are silenced or weighed otherwise."""
+"""Define `data.lint`: thresholds of the checks, and rules that are silenced or weighed otherwise."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from trainer.recipe.base import Section
+from trainer.shapes.report import Severity
 
 RuleId = Annotated[str, StringConstraints(pattern=r"^[FSQBPT]\d{3}$")]
-Severity = Literal["error", "warning", "info"]
 
 
 class Lint(Section):

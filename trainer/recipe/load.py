@@ -1,4 +1,4 @@
-"""Recipe file to `Recipe`: `extends`, `--set`, paths, and every problem at once."""
+"""Load a recipe: apply `extends` and `--set`, resolve paths, and report every problem at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_recipe(path: str | Path, *, sets: list[str] | None = None) -> Recipe:
         RecipeError: With every problem of the file, its parents and the overrides.
     """
     path = Path(path)
-    document = _read_run(path) if path.is_dir() else _read_extended(path, seen=())
+    document = _read_run(path) if path.is_dir() else _read_extended(path, chain=())
     if not isinstance(document.values, dict):
         problem = Problem(str(path), None, "recipe", "expected keys and values, got nothing of the kind")
         raise RecipeError(document.problems or [problem])
@@ -108,19 +108,19 @@ def _read_run(run_dir: Path) -> Document:
 # extends
 
 
-def _read_extended(path: Path, *, seen: tuple[Path, ...]) -> Document:
+def _read_extended(path: Path, *, chain: tuple[Path, ...]) -> Document:
     document = read(path)
     if not isinstance(document.values, dict) or "extends" not in document.values:
         return document
     name = document.values.pop("extends")
     parent_path = path.parent / _expand(str(name))
-    chain = (*seen, path.resolve())
+    chain = (*chain, path.resolve())
     if not isinstance(name, str) or not parent_path.is_file():
         return _refuse_parent(document, f"no such file: {name}")
     if parent_path.resolve() in chain:
         return _refuse_parent(document, f"{name} extends this file itself")
     try:
-        parent = _read_extended(parent_path, seen=chain)
+        parent = _read_extended(parent_path, chain=chain)
     except RecipeError as error:
         document.problems += error.problems
         return _refuse_parent(document, f"{name} cannot be read")
@@ -130,29 +130,29 @@ def _read_extended(path: Path, *, seen: tuple[Path, ...]) -> Document:
 
 
 def _refuse_parent(document: Document, message: str) -> Document:
-    place = document.places[("extends",)]
-    document.problems.append(Problem(place.file, place.line, "extends", message))
+    location = document.locations[("extends",)]
+    document.problems.append(Problem(location.file, location.line, "extends", message))
     return document
 
 
 def _merge(parent: Document, child: Document) -> Document:
     """Merge deeply, lists replaced; a value keeps the place where it was written."""
-    places = dict(parent.places)
+    locations = dict(parent.locations)
 
-    def merge(below: Any, above: Any, key: Key) -> Any:
+    def merge(below: object, above: object, key: Key) -> object:
         if isinstance(below, dict) and isinstance(above, dict):
             return below | {name: merge(below.get(name), value, (*key, name)) for name, value in above.items()}
-        _forget(places, key)
+        _forget(locations, key)
         return above
 
     values = merge(parent.values, child.values, ())
-    return Document(values, places | child.places, parent.problems + child.problems)
+    return Document(values, locations | child.locations, parent.problems + child.problems)
 
 
-def _forget(places: dict[Key, SourceLocation], key: Key) -> None:
-    """Remove the places of a value that is replaced, and of all inside it."""
-    for old in [known for known in places if known[: len(key)] == key]:
-        del places[old]
+def _forget(locations: dict[Key, SourceLocation], key: Key) -> None:
+    """Remove the locations of a value that is replaced, and of all inside it."""
+    for old in [inner for inner in locations if inner[: len(key)] == key]:
+        del locations[old]
 
 
 # --set
@@ -163,20 +163,20 @@ def _apply_sets(document: Document, sets: list[str]) -> None:
         name, equals, value = text.partition("=")
         name = name.strip()
         keys = [int(part) if part.isascii() and part.isdigit() else part for part in name.split(".")]
-        place = SourceLocation(f"{SET} {text}", None)
+        location = SourceLocation(f"{SET} {text}", None)
         if not equals or "" in keys:
-            document.problems.append(Problem(place.file, None, name or "key", "expected key.path=value"))
+            document.problems.append(Problem(location.file, None, name or "key", "expected key.path=value"))
             continue
         try:
             parsed = parse_scalar(value)
         except RecipeError as error:
-            document.problems += [Problem(place.file, None, name, problem.message) for problem in error.problems]
+            document.problems += [Problem(location.file, None, name, problem.message) for problem in error.problems]
             continue
-        if not _set(document, keys, parsed, place):
-            document.problems.append(Problem(place.file, None, name, "there is no such place in the recipe"))
+        if not _set(document, keys, parsed, location):
+            document.problems.append(Problem(location.file, None, name, "there is no such place in the recipe"))
 
 
-def _set(document: Document, keys: list[str | int], value: Any, place: SourceLocation) -> bool:
+def _set(document: Document, keys: list[str | int], value: object, location: SourceLocation) -> bool:
     """Put a value in its place, creating the sections around it; tell whether there is such a place."""
     node: Any = document.values
     path: list[str | int] = []
@@ -191,10 +191,10 @@ def _set(document: Document, keys: list[str | int], value: Any, place: SourceLoc
             node[key] = value
         elif (node.get(key) if isinstance(node, dict) else node[key]) is None:
             node[key] = [] if isinstance(keys[depth + 1], int) else {}
-            document.places[tuple(path)] = place
+            document.locations[tuple(path)] = location
         node = node[key]
-    _forget(document.places, tuple(path))
-    document.places[tuple(path)] = place
+    _forget(document.locations, tuple(path))
+    document.locations[tuple(path)] = location
     return True
 
 
@@ -202,7 +202,7 @@ def _set(document: Document, keys: list[str | int], value: Any, place: SourceLoc
 
 
 def _resolve_paths(document: Document, path_keys: set[str]) -> None:
-    def walk(node: Any, key: Key) -> Any:
+    def walk(node: object, key: Key) -> object:
         if isinstance(node, dict):
             return {name: walk(value, (*key, name)) for name, value in node.items()}
         if isinstance(node, list):
@@ -214,17 +214,17 @@ def _resolve_paths(document: Document, path_keys: set[str]) -> None:
 
 
 def _resolve_path(document: Document, key: Key, text: str) -> str:
-    place = document.place(key)
-    is_set = place.file.startswith(SET)
-    if place.line is None and not is_set:
+    location = document.location(key)
+    is_set = location.file.startswith(SET)
+    if location.line is None and not is_set:
         return text  # a resolved recipe
     missing = [name for name in VARIABLE.findall(text) if name not in os.environ]
     for name in missing:
-        document.problems.append(Problem(place.file, place.line, dotted(key), f"${{{name}}} is not set"))
+        document.problems.append(Problem(location.file, location.line, dotted(key), f"${{{name}}} is not set"))
     expanded = _expand(text)
     if expanded.startswith(HUB_PREFIX) or expanded == "auto":
         return expanded
-    joined = (Path.cwd() if is_set else Path(place.file).parent) / expanded
+    joined = (Path.cwd() if is_set else Path(location.file).parent) / expanded
     if key == ("model", "name_or_path") and not _is_local_model(expanded, joined):
         return expanded
     return os.path.normpath(joined.absolute())
@@ -250,11 +250,11 @@ def _validate(document: Document, path: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.values)
     except ValidationError as error:
-        known = {problem.key for problem in problems}
+        reported = {problem.key for problem in problems}
         for problem in explain(error, document):
             # A value that could not be read, or a parent that could not, has been named: its echoes say nothing.
-            unread = problem.key in known and problem.message.endswith("(got None)")
-            orphaned = "extends" in known and problem.message == "required"
+            unread = problem.key in reported and problem.message.endswith("(got None)")
+            orphaned = "extends" in reported and problem.message == "required"
             problems += [] if unread or orphaned else [problem]
     if problems:
         problems.sort(key=lambda problem: (problem.file.startswith(SET), problem.file, problem.line or 0))

@@ -1,4 +1,4 @@
-"""Which loss is minimised."""
+"""Define `method`: which loss is minimised."""
 
 from __future__ import annotations
 

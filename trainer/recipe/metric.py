@@ -1,4 +1,4 @@
-"""Defines what every metric has."""
+"""Define what every metric has."""
 
 from __future__ import annotations
 

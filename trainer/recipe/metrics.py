@@ -1,4 +1,4 @@
-"""Metrics that mark answers: what `eval.metrics` and the items of a suite may name.
+"""Define the metrics that mark answers: what `eval.metrics` and the items of a suite may name.
 
 `higher_is_better`, `is_share` (marks are 0 or 1) and `is_format` (form, not content) are facts of a kind of metric.
 """
@@ -93,8 +93,8 @@ class Regex(Keyed):
     @model_validator(mode="after")
     def has_the_group(self) -> Regex:
         pattern = re.compile(self.pattern)
-        known = {*range(pattern.groups + 1), *pattern.groupindex}
-        if self.group is not None and self.group not in known:
+        groups = {*range(pattern.groups + 1), *pattern.groupindex}
+        if self.group is not None and self.group not in groups:
             raise ValueError(f"`pattern` has no group {self.group!r}")
         if self.expected is not None and self.group is None:
             raise ValueError("`expected` needs `group`: 0 is the whole match")

@@ -1,4 +1,4 @@
-"""Which base model is trained, and which of its weights move."""
+"""Define `model` and `adapter`: which base model is trained, and which of its weights move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done about personal data and secrets in the rows."""
+"""Define `data.pii`: what is done about personal data and secrets in the rows."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ class Pii(Section):
         from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  slow, and mostly not needed
 
         if wrong := [region for region in regions if region not in SUPPORTED_REGIONS]:
-            said = "is no country of two capital letters, such as US"
-            raise ValueError(f"{wrong[0]!r} {said}{_meant(wrong[0], SUPPORTED_REGIONS)}")
+            message = f"{wrong[0]!r} is no country of two capital letters, such as US"
+            raise ValueError(message + _suggested_country(wrong[0], SUPPORTED_REGIONS))
         return regions
 
     @field_validator("allow")
@@ -175,11 +175,11 @@ COUNTRY_NAMES = {
 """What people write for a country, names of languages among it -> its code (ISO 3166-1 alpha-2)."""
 
 
-def _meant(region: str, known: Collection[str]) -> str:
+def _suggested_country(region: str, codes: Collection[str]) -> str:
     """Return the end of a message that names the country which was most likely meant."""
     written = region.strip().upper()
     code = COUNTRY_NAMES.get(written, written)
-    return f"; did you mean {code}?" if code in known else ""
+    return f"; did you mean {code}?" if code in codes else ""
 
 
 def pseudonymises(section: Pii) -> bool:

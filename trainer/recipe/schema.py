@@ -1,4 +1,4 @@
-"""The whole recipe, the rules across its sections, and what `auto` comes to."""
+"""Define the whole recipe, the rules across its sections, and the values of `auto`."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def best_model_needs_validation_rows(self) -> Recipe:
-        wanted = self.train.load_best_model_at_end or self.train.early_stopping_patience is not None
-        if wanted and not (self.data.split.validation or self.data.split.validation_path):
+        needs_validation = self.train.load_best_model_at_end or self.train.early_stopping_patience is not None
+        if needs_validation and not (self.data.split.validation or self.data.split.validation_path):
             raise ValueError("data.split.validation: load_best_model_at_end and early_stopping_patience need such rows")
         return self
 
@@ -107,9 +107,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def preference_accuracy_needs_pairs(self) -> Recipe:
-        named = self.eval.metrics if self.eval.metrics != "auto" else []
+        metrics = self.eval.metrics if self.eval.metrics != "auto" else []
         for metric in ("preference_accuracy", "preference_margin"):
-            if metric in named and not row_facts(self.method).has_preference:
+            if metric in metrics and not row_facts(self.method).has_preference:
                 kind = self.method.kind
                 raise ValueError(f"eval.metrics: {metric} needs preference rows, and method.kind is {kind}")
         return self
@@ -127,9 +127,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def nothing_waits_for_gradients(self) -> Recipe:
         processes, accumulation = stated(self)
-        found = obstacles(self, processes=processes, accumulation=accumulation)
-        if self.train.optimizer_in_backward is True and found:
-            raise ValueError(f"train.optimizer_in_backward: {'; '.join(found)}")
+        problems = obstacles(self, processes=processes, accumulation=accumulation)
+        if self.train.optimizer_in_backward is True and problems:
+            raise ValueError(f"train.optimizer_in_backward: {'; '.join(problems)}")
         return self
 
     @model_validator(mode="after")
@@ -195,8 +195,8 @@ def _obstacles(recipe: Recipe, processes: int | None, accumulation: int | None) 
 
 def stated(recipe: Recipe) -> tuple[int | None, int | None]:
     """Return processes and micro-batches a step and process as far as the recipe names them."""
-    named, micro = recipe.launch.num_processes, recipe.train.micro_batch_size
-    processes = None if named == "auto" else named
+    num_processes, micro = recipe.launch.num_processes, recipe.train.micro_batch_size
+    processes = None if num_processes == "auto" else num_processes
     if micro == "auto":
         return processes, None
     return processes, recipe.train.global_batch_size // (micro * (processes or 1) * recipe.launch.num_nodes)

@@ -1,4 +1,4 @@
-"""What other tools call our keys, so that an unknown key gets a useful answer.
+"""Name the keys of other tools, so that an unknown key gets a useful answer.
 
 Source: recipes and command lines of Axolotl, LLaMA-Factory, TRL, ms-swift and Unsloth, autumn 2026.
 """
@@ -119,29 +119,29 @@ FOREIGN: dict[str, str] = {
 }
 
 
-def suggest(key: str, known: Collection[str], everywhere: dict[str, str]) -> str:
+def suggest(key: str, keys: Collection[str], everywhere: dict[str, str]) -> str:
     """Return the end of an unknown-key message: the nearest known key, or what another tool's key is called here.
 
     Args:
         key: The unknown key, without its section.
-        known: Keys of the section in which it was found.
+        keys: Keys of the section in which it was found.
         everywhere: Last part of each key of the recipe to its dotted name.
     """
     foreign = FOREIGN.get(key)
-    if foreign and _last_part(foreign) in known:
+    if foreign and _last_part(foreign) in keys:
         return f"; that is called `{foreign}` here"
-    near = get_close_matches(key, list(known), n=1, cutoff=0.75)
+    near = get_close_matches(key, list(keys), n=1, cutoff=0.75)
     if near:
         return f"; did you mean `{near[0]}`?"
     if key in everywhere:
         return f"; did you mean `{everywhere[key]}`?"
     if foreign:
         return f"; that is called `{foreign}` here"
-    near = get_close_matches(key, [*known, *everywhere, *FOREIGN], n=1, cutoff=0.75)
+    near = get_close_matches(key, [*keys, *everywhere, *FOREIGN], n=1, cutoff=0.75)
     if near:
-        name = near[0] if near[0] in known else everywhere.get(near[0], FOREIGN.get(near[0], near[0]))
+        name = near[0] if near[0] in keys else everywhere.get(near[0], FOREIGN.get(near[0], near[0]))
         return f"; did you mean `{name}`?"
-    return f"; known here: {', '.join(sorted(known))}"
+    return f"; known here: {', '.join(sorted(keys))}"
 
 
 def _last_part(spelling: str) -> str:

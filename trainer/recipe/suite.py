@@ -1,4 +1,4 @@
-"""A regression suite: items with graders, kept apart from any one recipe."""
+"""Define a regression suite: items with graders, kept apart from any one recipe."""
 
 from __future__ import annotations
 

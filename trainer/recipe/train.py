@@ -1,4 +1,4 @@
-"""Optimizer, schedule, checkpoints, trackers and launch."""
+"""Define `train`, `track` and `launch`: optimizer, schedule, checkpoints, trackers and processes."""
 
 from __future__ import annotations
 

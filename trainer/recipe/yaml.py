@@ -1,4 +1,4 @@
-"""YAML text to values that remember their lines.
+"""Read YAML into values that remember their lines.
 
 YAML 1.2 rules (ruamel.yaml): `3e-4` is a number and `no` is a string. Duplicate keys, aliases and tags are refused,
 size and depth are bounded, and every problem of a file is reported at once.
@@ -39,22 +39,27 @@ class Document:
     """Plain values, and the place of each one by its path."""
 
     values: Any
-    places: dict[Key, SourceLocation] = field(default_factory=dict)
+    locations: dict[Key, SourceLocation] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def place(self, key: Key) -> SourceLocation:
+    def location(self, key: Key) -> SourceLocation:
         """Return the place of a key, or of the nearest thing around it that was written."""
-        while key and key not in self.places:
+        while key and key not in self.locations:
             key = key[:-1]
-        return self.places.get(key, SourceLocation("recipe", None))
+        return self.locations.get(key, SourceLocation("recipe", None))
 
 
 def dotted(key: Key) -> str:
-    """Return `data.sources.0.path` for `("data", "sources", 0, "path")`."""
+    """Return a key as text.
+
+    Example:
+        >>> dotted(("data", "sources", 0, "path"))
+        'data.sources.0.path'
+    """
     return ".".join(str(part) for part in key) or "recipe"
 
 
-def parse_scalar(text: str) -> Any:
+def parse_scalar(text: str) -> object:
     """Return the value of one YAML text, as `--set key=value` takes it.
 
     Raises:
@@ -89,7 +94,7 @@ def read(path: Path) -> Document:
 
 
 def parse(text: str, *, file: str) -> Document:
-    """Parse YAML text into values and places.
+    """Parse YAML text into values and locations.
 
     Raises:
         RecipeError: The text is not YAML at all.
@@ -113,59 +118,61 @@ def parse(text: str, *, file: str) -> Document:
 
 
 class _Builder:
-    """Walks YAML nodes, collecting values, places and problems."""
+    """Walks YAML nodes, collecting values, locations and problems."""
 
     def __init__(self, loader: YAML, file: str, document: Document) -> None:
         self.constructor = loader.constructor
         self.file = file
         self.document = document
-        self.seen: set[int] = set()
+        self.visited: set[int] = set()
 
-    def value(self, node: Node, key: Key) -> Any:
+    def value(self, node: Node, key: Key) -> object:
         # of an alias, the node is where its anchor stands: the key is the place to correct
-        place = self.document.places.setdefault(key, SourceLocation(self.file, node.start_mark.line + 1))
-        if id(node) in self.seen or node.anchor:
-            return self.problem(place, key, "anchors and aliases are not allowed; use `extends`")
-        self.seen.add(id(node))
+        location = self.document.locations.setdefault(key, SourceLocation(self.file, node.start_mark.line + 1))
+        if id(node) in self.visited or node.anchor:
+            return self.refuse(location, key, "anchors and aliases are not allowed; use `extends`")
+        self.visited.add(id(node))
         if len(key) > MAX_DEPTH:
-            return self.problem(place, key, f"nested deeper than {MAX_DEPTH}")
+            return self.refuse(location, key, f"nested deeper than {MAX_DEPTH}")
         if str(node.tag) not in TAGS:
-            return self.problem(place, key, f"tag {node.tag} is not allowed")
+            return self.refuse(location, key, f"tag {node.tag} is not allowed")
         match node:
             case MappingNode():
                 return self.mapping(node, key)
             case SequenceNode():
                 return [self.value(child, (*key, index)) for index, child in enumerate(node.value)]
             case ScalarNode():
-                return self.scalar(node, key, place)
+                return self.scalar(node, key, location)
         raise AssertionError(f"unknown YAML node {node!r}")
 
-    def mapping(self, node: MappingNode, key: Key) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def mapping(self, node: MappingNode, key: Key) -> dict[str, object]:
+        values: dict[str, object] = {}
         for name_node, child in node.value:
-            place = SourceLocation(self.file, name_node.start_mark.line + 1)
+            location = SourceLocation(self.file, name_node.start_mark.line + 1)
             if not isinstance(name_node, ScalarNode):
-                self.problem(place, key, "a key must be plain text")
+                self.refuse(location, key, "a key must be plain text")
                 continue
             name = name_node.value
             if name in values:
-                first = self.document.places[(*key, name)].line
-                self.problem(place, (*key, name), f"duplicate key, first given on line {first}")
+                first = self.document.locations[(*key, name)].line
+                self.refuse(location, (*key, name), f"duplicate key, first given on line {first}")
                 continue
-            self.document.places[(*key, name)] = place
+            self.document.locations[(*key, name)] = location
             values[name] = self.value(child, (*key, name))
         return values
 
-    def scalar(self, node: ScalarNode, key: Key, place: SourceLocation) -> Any:
+    def scalar(self, node: ScalarNode, key: Key, location: SourceLocation) -> object:
         if str(node.tag) in TEXT_TAGS:
             return node.value
         try:
             value = self.constructor.construct_object(node)
         except (YAMLError, ValueError) as error:
-            return self.problem(place, key, f"cannot read {node.value!r:.80}: {error}")
+            return self.refuse(location, key, f"cannot read {node.value!r:.80}: {error}")
         if isinstance(value, int) and value not in WHOLE_NUMBERS:
-            return self.problem(place, key, f"{node.value:.40} is beyond 64 bits, from -2^63 to 2^63 - 1")
+            return self.refuse(location, key, f"{node.value:.40} is beyond 64 bits, from -2^63 to 2^63 - 1")
         return value
 
-    def problem(self, place: SourceLocation, key: Key, message: str) -> None:
-        self.document.problems.append(Problem(place.file, place.line, dotted(key), message))
+    def refuse(self, location: SourceLocation, key: Key, message: str) -> object:
+        """Note a problem, and return what stands for the value that cannot be read."""
+        self.document.problems.append(Problem(location.file, location.line, dotted(key), message))
+        return None

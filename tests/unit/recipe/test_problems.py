@@ -9,7 +9,7 @@ import pytest
 
 from trainer.errors import RecipeError
 from trainer.recipe import load_recipe
-from trainer.recipe.explain import _known_keys
+from trainer.recipe.explain import _keys_by_name
 from trainer.recipe.spellings import FOREIGN
 from trainer.recipe.yaml import MAX_BYTES, MAX_DEPTH
 
@@ -303,10 +303,10 @@ def test_what_other_tools_call_a_key_leads_to_a_key_that_exists() -> None:
 
     from trainer.recipe.schema import Recipe
 
-    known = set(_known_keys().values()) | set(Recipe.model_fields)
+    known = set(_keys_by_name().values()) | set(Recipe.model_fields)
     known |= {"adapter.kind", "method.kind", "data.system_prompt.text"}
     named = {re.split(r"[: ]", target)[0] for target in FOREIGN.values()}
-    # two sections share a name: `_known_keys` holds the first
+    # two sections share a name: `_keys_by_name` holds the first
     twice = {"train.micro_batch_size", "data.sources.format", "export.formats", "train.max_steps"}
     assert named - known <= twice, named - known - twice
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trainer.data.lint.rules import RULES
-from trainer.recipe.lint import Severity
-from trainer.shapes.report import LintFinding
+from trainer.shapes.report import LintFinding, Severity
 
 
 @dataclass(frozen=True)

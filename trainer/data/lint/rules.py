@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.recipe.lint import Severity
+from trainer.shapes.report import Severity
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from trainer.data.lint.tally import Ints, RowTally
 from trainer.data.pii.hide import masked_names
 from trainer.data.records.reasons import render_detail
 from trainer.errors import DataError
-from trainer.recipe.lint import Lint, Severity
-from trainer.shapes.report import LengthHistogram, LintFinding, RowStatistics
+from trainer.recipe.lint import Lint
+from trainer.shapes.report import LengthHistogram, LintFinding, RowStatistics, Severity
 
 RANK: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 MAX_STATS = 20

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.lint.finding import CountedRows, Finding
-from trainer.recipe.lint import Lint, Severity
+from trainer.recipe.lint import Lint
+from trainer.shapes.report import Severity
 
 NUM_TOKENS = 3
 """Tokens in a message."""

@@ -8,7 +8,8 @@ from itertools import chain, groupby
 from trainer.data.lint.finding import CountedRows, Finding, LintContext
 from trainer.data.lint.rules import REASONS
 from trainer.data.pii.types import is_ours, record_named
-from trainer.recipe.lint import Lint, Severity
+from trainer.recipe.lint import Lint
+from trainer.shapes.report import Severity
 
 LEAKS = {"exact": "S001", "near": "S002", "prompt": "S003", "ngram": "S004"}
 NO_FAULTS = ("exact_duplicate", "near_duplicate", "in_heldout", "in_validation", "contaminated", "personal_data")
