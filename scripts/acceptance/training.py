@@ -100,7 +100,9 @@ class Rig:
         recipe = self.recipe(Setting())
         self.types = precision(recipe.model, recipe.adapter)
         model = random_model(shape, recipe, self.types.weights, length)
-        self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
+        self.model = (
+            adapters.attach(model, recipe.adapter, lambda _: None) if isinstance(recipe.adapter, LoraAdapter) else model
+        )
         if recipe.train.float8_base:
             assembly.hold_in_float8(self.model, device(), _say)
 
@@ -137,7 +139,9 @@ class Rig:
         folder = self.workplace.folder / "limits" / str(time.monotonic_ns())
         job = Job(recipe, folder, folder, self.workplace.folder / "cache", weights={}, say=_say)
         inputs = self._inputs(recipe)
-        engine = self._switched(assembly.build_engine(job, self.model, inputs, _say), setting.without)
+        engine = self._switched(
+            assembly.build_engine(job, self.model, inputs, self.types.autocast, _say), setting.without
+        )
         context = TrainingContext(
             job, self.model, engine, inputs, self.types, load_tokenizer(recipe.model, job.cache), _say
         )

@@ -51,7 +51,7 @@ def by_segment(
             outputs.append(_spelled_out(q, k, v, mask, scale, dropout, softcap, sinks))
         else:
             outputs.append(_plain(q, k, v, segments, span, scale, _effective(window, span), dropout))
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def _effective(window: int | None, span: Segment) -> int | None:

@@ -125,7 +125,7 @@ class LoraProduct(torch.autograd.Function):
             y, xa = _forward_below(rows, base.block, base.bias, scaled_b)
         ctx.save_for_backward(rows, xa, a, b, weight if base.keep else None)
         ctx.scaling, ctx.base, ctx.adapter, ctx.x = scaling, base, adapter, (x.shape, x.dtype)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return _owned(y.view(*x.shape[:-1], y.shape[-1]))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -152,6 +152,11 @@ class LoraProduct(torch.autograd.Function):
             db,
             *(None,) * 4,
         )
+
+
+def _owned(y: torch.Tensor) -> torch.Tensor:
+    """Return a tensor on the same memory that is no view: models may add to the result in place."""
+    return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), y.shape, y.stride())
 
 
 def _widens(narrow: int, wide: int) -> bool:

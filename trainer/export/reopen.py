@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Logits, logits_of
@@ -19,6 +19,7 @@ from trainer.export.request import TokenPrompt
 from trainer.export.safetensors_check import DamagedFileError, not_finite
 from trainer.export.sidecar import end_tokens
 from trainer.model import adapter as adapters
+from trainer.model.classes import class_of
 from trainer.model.load import device, load_model
 from trainer.recipe.model import ModelSection
 
@@ -195,7 +196,7 @@ def _plain(folder: Path) -> tuple[PreTrainedModel, list[str]]:
         HardwareError: It cannot be opened.
     """
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = class_of(folder).from_pretrained(
             str(folder), dtype=torch.float32, device_map={"": device()}, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan
@@ -82,7 +82,7 @@ def write_bnb4(merged: Path, target: Path, adapter: QloraAdapter, *, max_shard_g
     """
     kind = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = class_of(merged).from_pretrained(
             str(merged), dtype=kind, device_map={"": device()}, quantization_config=four_bit(adapter, kind)
         )
     except (OSError, ValueError, RuntimeError) as error:

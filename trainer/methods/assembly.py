@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from trainer.engine import float8
+from trainer.engine.gradients import unreached
 from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
@@ -41,7 +42,7 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     where = torch.device("cpu") if recipe.train.float8_base else None  # so the card never holds the wider weights
     model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
     if adapter := low_rank(recipe.adapter):
-        model = adapters.attach(model, adapter)
+        model = adapters.attach(model, adapter, say)
     if recipe.train.float8_base:
         hold_in_float8(model, device(), say)
     covered = adapters.coverage(model)
@@ -74,7 +75,9 @@ def hold_in_float8(model: PeftModel, target: torch.device, say: Callable[[str], 
         base.hf_device_map = {"": target}
 
 
-def build_engine(job: Job, model: torch.nn.Module, inputs: Inputs, say: Callable[[str], None]) -> Engine:
+def build_engine(
+    job: Job, model: torch.nn.Module, inputs: Inputs, autocast: torch.dtype | None, say: Callable[[str], None]
+) -> Engine:
     """Test on the first rows which parts of the engine the model can use; unpack rows that would see each other.
 
     Raises:
@@ -93,6 +96,7 @@ def build_engine(job: Job, model: torch.nn.Module, inputs: Inputs, say: Callable
         say=say,
         may_dequantise=dequantises_once(job.recipe),
     )
+    _follow_gradients(job, model, unreached(model, engine, rows, autocast=autocast), say)
     dependence = _batch_dependence(model, store)
     inputs.go_alone = dependence is not None
     leak = engine.leak or dependence
@@ -105,6 +109,29 @@ def build_engine(job: Job, model: torch.nn.Module, inputs: Inputs, say: Callable
         is_alone = job.recipe.train.micro_batch_size in ("auto", 1)
         say(f"train: {dependence}; " + ("items go one by one" if is_alone else "micro_batch_size 1 avoids it"))
     return engine
+
+
+def _follow_gradients(job: Job, model: torch.nn.Module, names: list[str], say: Callable[[str], None]) -> None:
+    """Refuse an adapter with weights that no gradient reaches; freeze such weights of a full fine-tuning.
+
+    DDP waits for the gradient of every trained weight. Weights without one would be saved as if they were trained.
+
+    Raises:
+        HardwareError: Weights of the adapter get no gradient.
+    """
+    if not names:
+        return
+    examples = ", ".join(names[:3])
+    if low_rank(job.recipe.adapter) is None:  # towers for images, for example
+        for name in names:
+            model.get_parameter(name).requires_grad_(False)
+        say(f"train: {len(names)} weights are frozen, no gradient of text reaches them: {examples}")
+        return
+    layer = names[0].partition(".lora_")[0].rpartition(".")[2]
+    raise HardwareError(
+        f"no gradient reaches {len(names)} weights of the adapter, the first are {examples}",
+        hint=f"--set 'adapter.exclude_modules=[{layer}]' leaves such layers out",
+    )
 
 
 def _batch_dependence(model: torch.nn.Module, store: TokenStore) -> str | None:

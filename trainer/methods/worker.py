@@ -96,7 +96,7 @@ def train(job: Job) -> dict[str, object]:
     types = precision(job.recipe.model, job.recipe.adapter)
     model, coverage = build_model(job, types, say)
     inputs = read_inputs(job)
-    engine = build_engine(job, model, inputs, say)
+    engine = build_engine(job, model, inputs, types.autocast, say)
     context = TrainingContext(job, model, engine, inputs, types, load_tokenizer(job.recipe.model, job.cache), say)
     plan = plan_batches(context, state.num_processes)
     loop, metrics = build_loop(context, plan, signals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from peft.utils import load_peft_weights
 from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
+from trainer.model.targets import choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -57,12 +58,13 @@ def settings(start: str) -> dict[str, object]:
     return {name: value for name, value in json.loads(text).items() if name != "base_model_name_or_path"}
 
 
-def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
+def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], None]) -> PeftModel:
     """Put a trainable adapter on a frozen model; a fresh one changes no output (B = 0).
 
     Args:
         model: Base model, plain or 4-bit.
         adapter: The recipe's section.
+        say: Told which layers of `all-linear` get no adapter, and why.
 
     Raises:
         HardwareError: `target_modules` match no module of the model.
@@ -73,16 +75,9 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
         folder = adapter_folder(adapter.init_from)
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     assert adapter.alpha != "auto", "solve() settles alpha"
-    config = LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.alpha,  # PEFT takes fractions although it declares int
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save or None,
-        use_rslora=adapter.use_rslora,
-        use_dora=adapter.use_dora,
-        task_type="CAUSAL_LM",
-    )
+    config, excluded = _peft_config(model, adapter)
+    if excluded:
+        say(f"train: no adapter on layers: {excluded}")
     # before PEFT wraps them
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in _linear_layers(model)})
     try:
@@ -99,8 +94,22 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter) -> PeftModel:
         ) from error
 
 
-def _linear_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+def _peft_config(model: PreTrainedModel, adapter: LoraAdapter) -> tuple[LoraConfig, str]:
+    """Return PEFT's settings, and why layers of `all-linear` get no adapter."""
+    targets = choose_targets(model, adapter) if adapter.target_modules == "all-linear" else None
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,  # PEFT takes fractions although it declares int
+        lora_dropout=adapter.dropout,
+        target_modules=shortest_names(model, targets.modules) if targets else adapter.target_modules,
+        target_parameters=(targets.parameters if targets else None) or None,
+        exclude_modules=None if targets else adapter.exclude_modules or None,
+        modules_to_save=adapter.modules_to_save or None,
+        use_rslora=adapter.use_rslora,
+        use_dora=adapter.use_dora,
+        task_type="CAUSAL_LM",
+    )
+    return config, targets.summary() if targets else ""
 
 
 def coverage(model: torch.nn.Module) -> Coverage:

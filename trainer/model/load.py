@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,6 +28,7 @@ from transformers.utils import logging
 
 from trainer.errors import HardwareError, RecipeError
 from trainer.errors import Problem as RecipeProblem
+from trainer.model.classes import auto_class
 from trainer.model.source import ModelSource, locate
 from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter, four_bit_of
 
@@ -183,8 +185,8 @@ def load_model(
     if qlora:
         kwargs["quantization_config"] = four_bit(qlora, dtype)
     try:
-        _refuse_hidden_code(name, source)
-        model = AutoModelForCausalLM.from_pretrained(name, **source, **kwargs)
+        config = _config_without_hidden_code(name, source)
+        model = auto_class(config).from_pretrained(name, **source, **kwargs)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"{name} does not fit into the memory of {'all cards' if placement == 'auto' else placement}",
@@ -212,14 +214,15 @@ def four_bit(adapter: QloraAdapter, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
-def _refuse_hidden_code(name: str, source: SourceSettings) -> None:
-    """Refuse a model with Python code of its own, unless the recipe allows it."""
+def _config_without_hidden_code(name: str, source: SourceSettings) -> PreTrainedConfig:
+    """Return a model's configuration; refuse a model with Python code of its own, unless the recipe allows it."""
     config = AutoConfig.from_pretrained(name, **source)
     if getattr(config, "auto_map", None) and not source["trust_remote_code"]:
         raise HardwareError(
             f"{name} asks to run its own Python code (auto_map in config.json)",
             hint="read that code, pin model.revision, then set model.trust_remote_code: true",
         )
+    return config
 
 
 def _cannot_load(part: str, name: str, error: BaseException) -> HardwareError:

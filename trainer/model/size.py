@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+from trainer.model.classes import auto_class
 from trainer.model.load import model_folder
 from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
@@ -27,7 +28,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dt
     name, kwargs = model_folder(section, cache)
     config = AutoConfig.from_pretrained(name, **kwargs)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=section.trust_remote_code)
+        model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=section.trust_remote_code)
     packed: set[int] = set()
     if adapter and four_bit_of(adapter):
         head = model.get_output_embeddings()

@@ -9,7 +9,17 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from trainer.recipe.base import Section
 
-OF_START_ADAPTER = ("r", "alpha", "dropout", "target_modules", "modules_to_save", "use_rslora", "use_dora")
+OF_START_ADAPTER = (
+    "r",
+    "alpha",
+    "dropout",
+    "target_modules",
+    "exclude_modules",
+    "experts",
+    "modules_to_save",
+    "use_rslora",
+    "use_dora",
+)
 """Settings of an adapter that `init_from` brings along."""
 
 
@@ -53,6 +63,11 @@ class LoraAdapter(Section):
     target_modules: str | list[str] = "all-linear"
     """Layers that get an adapter, as PEFT takes them: `all-linear`, a list of the ends of their names, or a regular
     expression that whole names match, such as `.*\\.layers\\.(1[6-9]|2\\d)\\..*_proj`."""
+    exclude_modules: list[str] = Field(default_factory=list)
+    """Layers of `target_modules` that get none: ends of their names, or regular expressions of whole names."""
+    experts: Literal["auto", "all", "none"] = "auto"
+    """Adapters on experts whose matrices are stacked in one parameter, under `all-linear`. auto: on all of them, unless
+    dropout or DoRA is on: PEFT has neither for such parameters. Routers never get an adapter by `all-linear`."""
     modules_to_save: list[str] = Field(default_factory=list)
     """Layers trained in full and saved beside the adapter."""
     use_rslora: bool = False

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from trainer.errors import HardwareError
 from trainer.export.merge.four_bit import dequantised
@@ -16,6 +16,7 @@ from trainer.export.merge.pieces import main_dtype
 from trainer.export.merge.plan import Adapters, MergedWeights, MergePlan
 from trainer.export.merge.shards import checkpoint
 from trainer.export.merge.skeleton import quantised_parameters
+from trainer.model.classes import class_of
 
 
 def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePlan) -> MergedWeights:
@@ -28,7 +29,7 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
     for path in folder.iterdir():  # shards of an earlier attempt that was streamed
         path.unlink()
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True).eval()
+        model = class_of(base).from_pretrained(base, dtype=torch.float32, use_safetensors=True).eval()
         was_tied = bool(model.config.get_text_config().tie_word_embeddings)
         if plan.base == "dequantised" and plan.four_bit:
             for name in quantised_parameters(base, plan.four_bit):

@@ -63,7 +63,7 @@ def _adapter_findings(adapters: Adapters) -> list[str]:
             findings.append(error.message)
             continue
         findings += [f"{name} of {folder.name} is not finite" for name in faults.not_finite]
-        findings += [f"{name} of {folder.name} is all zero" for name in faults.zero]
+        findings += [f"{name} of {folder.name} is all zero" for name in faults.zero if not is_expert(name)]
     return findings
 
 
@@ -88,12 +88,19 @@ def _piece_equal(piece: Piece, stored: StoredTensor, seed: int | None, device: s
     """Return whether the file holds these bits, and whether an adapted tensor differs from its base."""
     if (stored.shape, stored.dtype) != (piece.source.shape, piece.dtype):
         return False, True
-    same, moved = True, piece.update is None
+    same, moved, has_update = True, piece.update is None, not is_expert(piece.name)
     for block in blocks_of(piece, seed=seed, device=device):
         read = stored.rows(block.start, block.start + len(block.stored)) if stored.shape else stored.read()
         same = same and torch.equal(_bits(read), _bits(block.stored.cpu()))
         moved = moved or (block.base is not None and not torch.equal(read.float(), _as_stored(block.base, piece)))
-    return same, moved
+        # an expert that no token chose has an update of zero: unchanged is right
+        has_update = has_update or block.exact is None or not torch.equal(block.exact, block.base)
+    return same, moved or not has_update
+
+
+def is_expert(name: str) -> bool:
+    """Tell whether a tensor belongs to one expert, or to all of a layer: tokens may never have chosen it."""
+    return "expert" in name
 
 
 def _as_stored(base: torch.Tensor, piece: Piece) -> torch.Tensor:

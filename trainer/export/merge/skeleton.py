@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     Concatenate,
@@ -25,6 +25,7 @@ from transformers.quantizers import AutoHfQuantizer
 
 from trainer.errors import HardwareError
 from trainer.export.merge.plan import FourBit, NotStreamableError, wrong_adapter
+from trainer.model.classes import auto_class
 
 PREFIX = "base_model.model."
 PLAIN_INITS = {True, False, None, "gaussian", "eva", "orthogonal"}
@@ -75,7 +76,7 @@ def empty_model(base: Path) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(base)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = auto_class(config).from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise HardwareError(
             f"cannot build the model of {base}: {str(error).splitlines()[0]}", hint="check model.name_or_path"

@@ -58,7 +58,7 @@ def build(task: Task, variant: str) -> OurTraining:
     model, _ = assembly.build_model(job, types, _silent)
     same_start(model)
     inputs = read_inputs(job)
-    engine = assembly.build_engine(job, model, inputs, _silent)
+    engine = assembly.build_engine(job, model, inputs, types.autocast, _silent)
     context = TrainingContext(job, model, engine, inputs, types, load_tokenizer(recipe.model, job.cache), _silent)
     plan = plan_batches(context, 1)
     # the first build computes the reference and caches it, the second reads it: the difference is its cost

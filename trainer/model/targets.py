@@ -1,0 +1,179 @@
+"""Choose the layers that get an adapter where a recipe says `target_modules: all-linear`.
+
+PEFT's own `all-linear` takes every `nn.Linear` but the head. Some of these are no targets: towers for images and sound,
+routers, layers whose subclass computes something else than a product, layers that PEFT refuses in models with Mamba
+layers, and layers that no gradient reaches. Experts that are stacked in one parameter are no `nn.Linear` at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import assert_never
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from trainer.recipe.model import LoraAdapter
+
+MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+MAMBA_REFUSED = frozenset({"conv1d", "out_proj"})
+"""Model types and names of layers that PEFT refuses. Source: peft.tuners.tuners_utils, PEFT 0.19."""
+ROUTER_NAMES = frozenset({"gate", "router", "router_linear", "shared_expert_gate", "shared_experts_gate", "wg"})
+UNREACHED_NAMES = frozenset({"dt_proj"})
+"""Layers of which the model uses the weight and never calls the layer (Mamba's time steps)."""
+UNREACHED_PARTS = frozenset({"indexer"})
+"""Modules whose output only selects positions: no gradient reaches their weights."""
+NO_VARIANTS = "of stacked experts, for which PEFT has neither dropout nor DoRA"
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+@dataclass
+class Targets:
+    """The layers of one model that get an adapter."""
+
+    modules: list[str] = field(default_factory=list)
+    """Names of linear layers, from the model."""
+    parameters: list[str] = field(default_factory=list)
+    """Names of stacked weights of experts, each (experts, rows, columns)."""
+    excluded: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Reason -> names of linear layers and stacked weights that get none."""
+
+    def summary(self) -> str:
+        """Return the reasons with the number of their layers, for the log; empty where no layer is left out."""
+        return "; ".join(f"{len(names)} {reason}" for reason, names in sorted(self.excluded.items()))
+
+
+def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
+    """Choose the targets of `all-linear`.
+
+    Args:
+        model: Base model, on any device; on meta it needs no weights.
+        adapter: The recipe's section; its `exclude_modules` and `experts` are followed.
+    """
+    targets = Targets()
+    head = model.get_output_embeddings()
+    decoder = text_decoder(model)
+    for name, layer in model.named_modules():
+        if not isinstance(layer, (nn.Linear, Conv1D)) or layer is head:
+            continue
+        reason = _reason_against(name, layer, model.config, decoder, adapter)
+        if reason:
+            targets.excluded[reason].append(name)
+        else:
+            targets.modules.append(name)
+    experts = [name for name in stacked_experts(model) if _inside(name, decoder)]
+    if _takes_experts(adapter):
+        targets.parameters = experts
+    elif experts:
+        reason = "of stacked experts (adapter.experts)" if adapter.experts == "none" else NO_VARIANTS
+        targets.excluded[reason] = experts
+    return targets
+
+
+def shortest_names(model: nn.Module, modules: Sequence[str]) -> list[str]:
+    """Return the last parts of names where these mean the same layers to PEFT, and whole names elsewhere.
+
+    Example: `q_proj` stands for 64 names unless a tower for images has a `q_proj` too.
+    """
+    targets = set(modules)
+    others = {name.rpartition(".")[2] for name, _ in model.named_modules() if name not in targets}
+    leaves = {name: name.rpartition(".")[2] for name in modules}
+    return sorted({name if leaf in others else leaf for name, leaf in leaves.items()})
+
+
+def _takes_experts(adapter: LoraAdapter) -> bool:
+    """Tell whether stacked experts get an adapter; PEFT has neither dropout nor DoRA for them."""
+    match adapter.experts:
+        case "auto":
+            return not adapter.dropout and not adapter.use_dora
+        case "all":
+            return True
+        case "none":
+            return False
+        case _:
+            assert_never(adapter.experts)
+
+
+def text_decoder(model: PreTrainedModel) -> str:
+    """Return the name of the module that reads text; empty where the whole model does.
+
+    Example: `model.language_model` of a Gemma 3 with its vision tower, empty for a Llama.
+    """
+    if model.config.get_text_config() is model.config:
+        return ""
+    decoder = model.get_decoder()
+    return next((name for name, module in model.named_modules() if module is decoder), "")
+
+
+def stacked_experts(model: nn.Module) -> Iterator[str]:
+    """Yield the parameters that hold the matrices of all experts of a layer, (experts, rows, columns)."""
+    for name, module in model.named_modules():
+        if "Expert" in type(module).__name__:
+            for own_name, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() == 3:
+                    yield f"{name}.{own_name}"
+
+
+def _reason_against(
+    name: str, layer: nn.Module, config: PreTrainedConfig, decoder: str, adapter: LoraAdapter
+) -> str | None:
+    """Return why a linear layer gets no adapter; None where it gets one."""
+    leaf = name.rpartition(".")[2]
+    if not _inside(name, decoder):
+        return "outside the language model (towers, projectors)"
+    if any(_matches(pattern, name) for pattern in adapter.exclude_modules):
+        return "named by adapter.exclude_modules"
+    if _is_router(leaf, layer, config.get_text_config()):
+        return "routers"
+    layer_class: type[nn.Module] = type(layer)
+    if not computes_product(layer_class):
+        return f"of the class {type(layer).__name__}, which is no plain product"
+    if config.model_type in MAMBA_TYPES and leaf in MAMBA_REFUSED:
+        return "that PEFT refuses in models with Mamba layers"
+    if leaf in UNREACHED_NAMES or UNREACHED_PARTS & set(name.split(".")):
+        return "that no gradient reaches"
+    return None
+
+
+def _inside(name: str, decoder: str) -> bool:
+    return not decoder or name.startswith(f"{decoder}.")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Match a name as PEFT does: the end of a name, or a regular expression of whole names."""
+    return name == pattern or name.endswith(f".{pattern}") or bool(re.fullmatch(pattern, name))
+
+
+def _is_router(leaf: str, layer: nn.Module, config: PreTrainedConfig) -> bool:
+    if "Router" in type(layer).__name__:
+        return True
+    num_outputs = getattr(layer, "out_features", None)
+    counts = {getattr(config, name, None) for name in EXPERT_COUNTS} | {1}
+    return leaf in ROUTER_NAMES and num_outputs in counts
+
+
+@cache
+def computes_product(layer_class: type[nn.Module]) -> bool:
+    """Tell whether a class of layers computes x W^T + b, by trying a small one.
+
+    A subclass of `nn.Linear` may return a tuple (routers) or mix groups of inputs: an adapter beside it would be wrong.
+    """
+    if layer_class in (nn.Linear, Conv1D) or layer_class.forward is nn.Linear.forward:
+        return True
+    if layer_class.__module__.startswith("bitsandbytes"):
+        return True
+    try:
+        layer = layer_class(4, 3)
+        inputs = torch.arange(8.0).reshape(2, 4)
+        with torch.no_grad():
+            outputs = layer(inputs)
+        expected = nn.functional.linear(inputs, layer.weight, layer.bias)
+        return isinstance(outputs, torch.Tensor) and torch.allclose(outputs, expected)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return False
