@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from typing import assert_never
@@ -21,12 +22,11 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.recipe.model import LoraAdapter
 
+PROBE_TOKENS = 8
 MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 MAMBA_REFUSED = frozenset({"conv1d", "out_proj"})
 """Model types and names of layers that PEFT refuses. Source: peft.tuners.tuners_utils, PEFT 0.19."""
 ROUTER_NAMES = frozenset({"gate", "router", "router_linear", "shared_expert_gate", "shared_experts_gate", "wg"})
-UNREACHED_NAMES = frozenset({"dt_proj"})
-"""Layers of which the model uses the weight and never calls the layer (Mamba's time steps)."""
 UNREACHED_PARTS = frozenset({"indexer"})
 """Modules whose output only selects positions: no gradient reaches their weights."""
 NO_VARIANTS = "of stacked experts, for which PEFT has neither dropout nor DoRA"
@@ -53,16 +53,19 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
     """Choose the targets of `all-linear`.
 
     Args:
-        model: Base model, on any device; on meta it needs no weights.
+        model: Base model; on the device meta all layers count as called.
         adapter: The recipe's section; its `exclude_modules` and `experts` are followed.
     """
     targets = Targets()
+    called = None if model.device.type == "meta" else called_layers(model)
     head = model.get_output_embeddings()
     decoder = text_decoder(model)
     for name, layer in model.named_modules():
         if not isinstance(layer, (nn.Linear, Conv1D)) or layer is head:
             continue
         reason = _reason_against(name, layer, model.config, decoder, adapter)
+        if reason is None and called is not None and name not in called and "expert" not in name:
+            reason = "that the model never calls: it reads their weights"
         if reason:
             targets.excluded[reason].append(name)
         else:
@@ -74,6 +77,26 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
         reason = "of stacked experts (adapter.experts)" if adapter.experts == "none" else NO_VARIANTS
         targets.excluded[reason] = experts
     return targets
+
+
+def called_layers(model: PreTrainedModel) -> set[str]:
+    """Return the names of the linear layers that a forward pass of training calls, on a few tokens.
+
+    Mamba's time steps and Gemma 3n's coefficients are read as weights: an adapter on such a layer would do nothing.
+    """
+    was_training = model.training
+    names: set[str] = set()
+    ids = torch.arange(1, PROBE_TOKENS + 1, device=model.device)[None]
+    devices = [model.device] if model.device.type == "cuda" else []
+    with ExitStack() as stack, torch.no_grad(), torch.random.fork_rng(devices):
+        stack.callback(model.train, was_training)
+        model.train()
+        for name, layer in model.named_modules():
+            if isinstance(layer, (nn.Linear, Conv1D)):
+                hook = layer.register_forward_hook(lambda *_, name=name: names.add(name))
+                stack.callback(hook.remove)
+        model(input_ids=ids, use_cache=False)
+    return names
 
 
 def shortest_names(model: nn.Module, modules: Sequence[str]) -> list[str]:
@@ -131,12 +154,11 @@ def _reason_against(
         return "named by adapter.exclude_modules"
     if _is_router(leaf, layer, config.get_text_config()):
         return "routers"
-    layer_class: type[nn.Module] = type(layer)
-    if not computes_product(layer_class):
+    if not computes_product(type(layer)):  # type: ignore[arg-type]  # a class is hashable
         return f"of the class {type(layer).__name__}, which is no plain product"
     if config.model_type in MAMBA_TYPES and leaf in MAMBA_REFUSED:
         return "that PEFT refuses in models with Mamba layers"
-    if leaf in UNREACHED_NAMES or UNREACHED_PARTS & set(name.split(".")):
+    if UNREACHED_PARTS & set(name.split(".")):
         return "that no gradient reaches"
     return None
 
