@@ -17,7 +17,7 @@ from trainer.errors import HardwareError
 
 AutoClass = type[_BaseAutoModelClass]
 CLASSES: tuple[AutoClass, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM)
-"""In the order of preference: the causal mapping holds text models, and whole models where these have a text head."""
+"""In the order of preference."""
 
 
 def class_of(folder: str | Path) -> AutoClass:
@@ -31,17 +31,26 @@ def class_of(folder: str | Path) -> AutoClass:
 
 
 def auto_class(config: PreTrainedConfig) -> AutoClass:
-    """Return the class whose mapping has the configuration: `AutoModelForImageTextToText` for a Mistral 3, say.
+    """Return the class whose mapping has the configuration: `AutoModelForImageTextToText` for a Mistral 3, for example.
+
+    Where several have it, the one whose model is in `architectures` comes first: it holds all weights of the checkpoint,
+    and the names of its layers are those that servers know.
 
     Raises:
         HardwareError: transformers has no class that generates text for it.
     """
     if getattr(config, "auto_map", None):  # the repository's own code, which the recipe has allowed
         return AutoModelForCausalLM
-    for loader in CLASSES:
-        if type(config) in loader._model_mapping:
-            return loader
-    raise HardwareError(
-        f"no model of the type {config.model_type} generates text (transformers has no such class for it)",
-        hint="choose a causal language model, or one that reads images and writes text",
-    )
+    loaders = [loader for loader in CLASSES if type(config) in loader._model_mapping]
+    if not loaders:
+        raise HardwareError(
+            f"no model of the type {config.model_type} generates text (transformers has no such class for it)",
+            hint="choose a causal language model, or one that reads images and writes text",
+        )
+    architectures = set(config.architectures or ())
+    return next((loader for loader in loaders if _class_names(loader, config) & architectures), loaders[0])
+
+
+def _class_names(loader: AutoClass, config: PreTrainedConfig) -> set[str]:
+    model_classes = loader._model_mapping[type(config)]
+    return {each.__name__ for each in (model_classes if isinstance(model_classes, tuple) else (model_classes,))}

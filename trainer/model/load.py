@@ -226,11 +226,21 @@ def _config_without_hidden_code(name: str, source: SourceSettings) -> PreTrained
 
 
 def _cannot_load(part: str, name: str, error: BaseException) -> HardwareError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1" or "couldn't connect" in str(error).lower()
-    hint = (
-        "the hub cannot be reached and the files are not in HF_HOME: download them first, or use a local folder"
-        if offline
-        else "check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment"
+    """Return an error with the cause that transformers reports, and the way out of that cause."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    return HardwareError(
+        f"cannot load the {part} {name}: {first}", hint=_way_out(text.lower(), is_local=Path(name).exists())
     )
-    return HardwareError(f"cannot load the {part} {name}: {first}", hint=hint)
+
+
+def _way_out(cause: str, *, is_local: bool) -> str:
+    if "does not recognize this architecture" in cause or "unrecognized configuration class" in cause:
+        return "the installed transformers has no such model: choose another, or update transformers and run the tests"
+    if is_local:
+        return "compare the folder with its source: a file is missing, damaged, or of another model"
+    if any(word in cause for word in ("gated", "401", "403", "authenticated")):
+        return "ask for access on the model's page, and set HF_TOKEN in the environment"
+    if any(word in cause for word in ("connect", "offline", "cached files", "resolve host")):
+        return "the hub cannot be reached and the files are not in HF_HOME: download them first, or use a local folder"
+    return "check model.name_or_path and model.revision"
