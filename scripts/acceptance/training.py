@@ -100,9 +100,7 @@ class Rig:
         recipe = self.recipe(Setting())
         self.types = precision(recipe.model, recipe.adapter)
         model = random_model(shape, recipe, self.types.weights, length)
-        self.model = (
-            adapters.attach(model, recipe.adapter, lambda _: None) if isinstance(recipe.adapter, LoraAdapter) else model
-        )
+        self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
         if recipe.train.float8_base:
             assembly.hold_in_float8(self.model, device(), _say)
 

@@ -49,7 +49,8 @@ def _sizes(config_class: type[PreTrainedConfig], tokenizer: Any) -> dict[str, An
 def make(model_type: str, tokenizer: Any, *, device: str = "cpu") -> PreTrainedModel:
     """Return the tiny model of a type; on the device meta it has no weights.
 
-    Matrices are three times as wide as initialised, so that layers matter beside the residual.
+    Matrices are three times as wide as initialised, so that layers matter beside the residual. Vectors of zeros are
+    drawn: a scale of zero would hide the layers below it.
     """
     torch.manual_seed(0)
     config = config_of(model_type, tokenizer)
@@ -63,6 +64,8 @@ def make(model_type: str, tokenizer: Any, *, device: str = "cpu") -> PreTrainedM
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and not any(part in name for part in ("conv", "A_log", "vision")):
                 weight.mul_(3)
+            elif weight.dim() == 1 and not weight.any():
+                weight.normal_(std=0.1)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, **ends)
     return model

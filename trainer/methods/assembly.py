@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from trainer.engine import float8
-from trainer.engine.gradients import unreached
+from trainer.engine.batch import moved, of_rows
 from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
 from trainer.errors import HardwareError, Problem, RecipeError
@@ -25,6 +25,7 @@ from trainer.methods.shapes.shape import LoopSettings
 from trainer.methods.training_arguments import check_schedule, settings_of
 from trainer.model import adapter as adapters
 from trainer.model.adapter import Coverage
+from trainer.model.gradients import unreached
 from trainer.model.load import Precision, device, load_model
 from trainer.model.planning.planner import dequantises_once
 from trainer.recipe.method import row_facts
@@ -33,7 +34,7 @@ from trainer.tokens.arrays import Ints
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
 
-PROBE_ROWS = 3
+PROBE_ROWS, PROBE_TOKENS = 3, 64
 
 
 def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[PreTrainedModel | PeftModel, Coverage]:
@@ -96,7 +97,8 @@ def build_engine(
         say=say,
         may_dequantise=dequantises_once(job.recipe),
     )
-    _follow_gradients(job, model, unreached(model, engine, rows, autocast=autocast), say)
+    names = unreached(model, lambda: _loss(model, engine, rows), autocast=autocast)
+    _follow_gradients(job, model, names, say)
     dependence = _batch_dependence(model, store)
     inputs.go_alone = dependence is not None
     leak = engine.leak or dependence
@@ -109,6 +111,14 @@ def build_engine(
         is_alone = job.recipe.train.micro_batch_size in ("auto", 1)
         say(f"train: {dependence}; " + ("items go one by one" if is_alone else "micro_batch_size 1 avoids it"))
     return engine
+
+
+def _loss(model: torch.nn.Module, engine: Engine, rows: Sequence[Ints]) -> torch.Tensor:
+    """Return the mean negative log-probability of rows, as training computes it, plus a router's loss."""
+    cut = [row[:PROBE_TOKENS].astype(np.int64) for row in rows if len(row) > 1]
+    batch = of_rows([[(ids, np.ones(len(ids), dtype=np.uint8)) for ids in cut]], engine.layout, 0)
+    log_probs, router_loss = engine.score(model, moved(batch, next(model.parameters()).device))
+    return -log_probs.mean() if router_loss is None else -log_probs.mean() + router_loss
 
 
 def _follow_gradients(job: Job, model: torch.nn.Module, names: list[str], say: Callable[[str], None]) -> None:

@@ -13,10 +13,12 @@ from peft.utils import load_peft_weights
 from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
+from trainer.model.gradients import unreached
 from trainer.model.targets import choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
 
 WEIGHTS = "adapter_model.safetensors"
+PROBE_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def settings(start: str) -> dict[str, object]:
     return {name: value for name, value in json.loads(text).items() if name != "base_model_name_or_path"}
 
 
-def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], None]) -> PeftModel:
+def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], None] = lambda _: None) -> PeftModel:
     """Put a trainable adapter on a frozen model; a fresh one changes no output (B = 0).
 
     Args:
@@ -75,13 +77,10 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
         folder = adapter_folder(adapter.init_from)
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     assert adapter.alpha != "auto", "solve() settles alpha"
-    config, excluded = _peft_config(model, adapter)
-    if excluded:
-        say(f"train: no adapter on layers: {excluded}")
     # before PEFT wraps them
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in _linear_layers(model)})
     try:
-        return get_peft_model(model, config)
+        return _with_fresh_adapter(model, adapter, say)
     except ValueError as error:
         if "use_dora" in str(error):  # a mixture of experts keeps the matrices of all experts in one parameter
             raise HardwareError(
@@ -94,22 +93,58 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
         ) from error
 
 
-def _peft_config(model: PreTrainedModel, adapter: LoraAdapter) -> tuple[LoraConfig, str]:
-    """Return PEFT's settings, and why layers of `all-linear` get no adapter."""
-    targets = choose_targets(model, adapter) if adapter.target_modules == "all-linear" else None
+def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], None]) -> PeftModel:
+    """Attach a fresh adapter; `all-linear` leaves out the layers that no gradient reaches.
+
+    Mamba's time steps are read as weights, and indexers of sparse attention only select positions: an adapter on such
+    layers would never change.
+    """
+    if adapter.target_modules != "all-linear":
+        return _peft_model(model, adapter, adapter.target_modules, None)
+    targets = choose_targets(model, adapter)
+    peft = _peft_model(model, adapter, shortest_names(model, targets.modules), targets.parameters)
+    idle = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in _idle_weights(peft)}
+    if idle:
+        base = peft.unload()
+        targets.leave_out(idle)
+        peft = _peft_model(base, adapter, shortest_names(base, targets.modules), targets.parameters)
+    if targets.excluded:
+        say(f"train: no adapter on layers: {targets.summary()}")
+    return peft
+
+
+def _peft_model(
+    model: PreTrainedModel, adapter: LoraAdapter, modules: str | list[str], parameters: list[str] | None
+) -> PeftModel:
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,  # PEFT takes fractions although it declares int
         lora_dropout=adapter.dropout,
-        target_modules=shortest_names(model, targets.modules) if targets else adapter.target_modules,
-        target_parameters=(targets.parameters if targets else None) or None,
-        exclude_modules=None if targets else adapter.exclude_modules or None,
+        target_modules=modules,
+        target_parameters=parameters or None,
+        exclude_modules=adapter.exclude_modules or None if parameters is None else None,
         modules_to_save=adapter.modules_to_save or None,
         use_rslora=adapter.use_rslora,
         use_dora=adapter.use_dora,
         task_type="CAUSAL_LM",
     )
-    return config, targets.summary() if targets else ""
+    return get_peft_model(model, config)
+
+
+def _idle_weights(peft: PeftModel) -> list[str]:
+    """Return the weights of an adapter that get no gradient from a few tokens."""
+    num_ids = peft.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(PROBE_TOKENS, device=peft.device) % num_ids)[None]  # (1, T)
+
+    def loss() -> torch.Tensor:
+        logits: torch.Tensor = peft(input_ids=ids, use_cache=False).logits
+        return logits.float().logsumexp(-1).mean()
+
+    return unreached(peft, loss)
+
+
+def _linear_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
 
 
 def coverage(model: torch.nn.Module) -> Coverage:

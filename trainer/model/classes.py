@@ -33,8 +33,8 @@ def class_of(folder: str | Path) -> AutoClass:
 def auto_class(config: PreTrainedConfig) -> AutoClass:
     """Return the class whose mapping has the configuration: `AutoModelForImageTextToText` for a Mistral 3, for example.
 
-    Where several have it, the one whose model is in `architectures` comes first: it holds all weights of the checkpoint,
-    and the names of its layers are those that servers know.
+    Where several have it, the one whose model is in `architectures` comes first: it holds all weights of the
+    checkpoint, and servers know the names of its layers.
 
     Raises:
         HardwareError: transformers has no class that generates text for it.

@@ -1,34 +1,35 @@
 """Choose the layers that get an adapter where a recipe says `target_modules: all-linear`.
 
 PEFT's own `all-linear` takes every `nn.Linear` but the head. Some of these are no targets: towers for images and sound,
-routers, layers whose subclass computes something else than a product, layers that PEFT refuses in models with Mamba
-layers, and layers that no gradient reaches. Experts that are stacked in one parameter are no `nn.Linear` at all.
+routers, layers whose subclass computes something else than a product, and layers that PEFT refuses or renames. Layers
+that no gradient reaches are found when the adapter is attached. Experts that are stacked in one parameter are no
+`nn.Linear`; they are named one by one.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import assert_never
 
 import torch
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from trainer.recipe.model import LoraAdapter
 
-PROBE_TOKENS = 8
 MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 MAMBA_REFUSED = frozenset({"conv1d", "out_proj"})
 """Model types and names of layers that PEFT refuses. Source: peft.tuners.tuners_utils, PEFT 0.19."""
 ROUTER_NAMES = frozenset({"gate", "router", "router_linear", "shared_expert_gate", "shared_experts_gate", "wg"})
-UNREACHED_PARTS = frozenset({"indexer"})
-"""Modules whose output only selects positions: no gradient reaches their weights."""
+UNREACHED = "that no gradient reaches"
 NO_VARIANTS = "of stacked experts, for which PEFT has neither dropout nor DoRA"
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
@@ -44,6 +45,11 @@ class Targets:
     excluded: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Reason -> names of linear layers and stacked weights that get none."""
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Move modules to those that no gradient reaches."""
+        self.excluded[UNREACHED] += [name for name in self.modules if name in names]
+        self.modules = [name for name in self.modules if name not in names]
+
     def summary(self) -> str:
         """Return the reasons with the number of their layers, for the log; empty where no layer is left out."""
         return "; ".join(f"{len(names)} {reason}" for reason, names in sorted(self.excluded.items()))
@@ -53,19 +59,19 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
     """Choose the targets of `all-linear`.
 
     Args:
-        model: Base model; on the device meta all layers count as called.
+        model: Base model, on any device; on meta it needs no weights.
         adapter: The recipe's section; its `exclude_modules` and `experts` are followed.
     """
     targets = Targets()
-    called = None if model.device.type == "meta" else called_layers(model)
     head = model.get_output_embeddings()
     decoder = text_decoder(model)
+    renamed = _renamed_by_peft(model)
     for name, layer in model.named_modules():
         if not isinstance(layer, (nn.Linear, Conv1D)) or layer is head:
             continue
         reason = _reason_against(name, layer, model.config, decoder, adapter)
-        if reason is None and called is not None and name not in called and "expert" not in name:
-            reason = "that the model never calls: it reads their weights"
+        if reason is None and name.rpartition(".")[2] in renamed:
+            reason = "whose names PEFT takes for those of stacked experts"
         if reason:
             targets.excluded[reason].append(name)
         else:
@@ -79,24 +85,18 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
     return targets
 
 
-def called_layers(model: PreTrainedModel) -> set[str]:
-    """Return the names of the linear layers that a forward pass of training calls, on a few tokens.
+def _renamed_by_peft(model: PreTrainedModel) -> set[str]:
+    """Return the names of layers that PEFT replaces by stacked experts, as `gate_proj` in models like Qwen2-MoE.
 
-    Mamba's time steps and Gemma 3n's coefficients are read as weights: an adapter on such a layer would do nothing.
+    Adapters of older releases named each expert. PEFT reads such names as the stacked parameters, and the same name of
+    a dense layer or a shared expert with them.
     """
-    was_training = model.training
-    names: set[str] = set()
-    ids = torch.arange(1, PROBE_TOKENS + 1, device=model.device)[None]
-    devices = [model.device] if model.device.type == "cuda" else []
-    with ExitStack() as stack, torch.no_grad(), torch.random.fork_rng(devices):
-        stack.callback(model.train, was_training)
-        model.train()
-        for name, layer in model.named_modules():
-            if isinstance(layer, (nn.Linear, Conv1D)):
-                hook = layer.register_forward_hook(lambda *_, name=name: names.add(name))
-                stack.callback(hook.remove)
-        model(input_ids=ids, use_cache=False)
-    return names
+    if not any(True for _ in stacked_experts(model)):
+        return set()
+    names = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    config = LoraConfig(target_modules=sorted(names))
+    convert_peft_config_for_transformers(config, model=model, conversions=get_model_conversion_mapping(model))
+    return names - set(config.target_modules)
 
 
 def shortest_names(model: nn.Module, modules: Sequence[str]) -> list[str]:
@@ -158,8 +158,6 @@ def _reason_against(
         return f"of the class {type(layer).__name__}, which is no plain product"
     if config.model_type in MAMBA_TYPES and leaf in MAMBA_REFUSED:
         return "that PEFT refuses in models with Mamba layers"
-    if UNREACHED_PARTS & set(name.split(".")):
-        return "that no gradient reaches"
     return None
 
 

@@ -52,9 +52,19 @@ def test_no_more_layers_are_adapted_than_there_are() -> None:
     assert 0 < found.adapted_modules < found.linear_modules  # the head is not adapted
 
 
-def test_dora_on_stacked_experts_is_refused() -> None:
+def mixtral() -> MixtralForCausalLM:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = MixtralForCausalLM(MixtralConfig(vocab_size=50, num_key_value_heads=2, num_local_experts=2, **sizes))
+    return MixtralForCausalLM(MixtralConfig(vocab_size=50, num_key_value_heads=2, num_local_experts=2, **sizes))
+
+
+def test_dora_leaves_stacked_experts_out_and_says_so() -> None:
+    messages: list[str] = []
+    model = attach(mixtral(), LoraAdapter(kind="lora", alpha=8, use_dora=True), messages.append)
+    assert "2 of stacked experts, for which PEFT has neither dropout nor DoRA" in messages[0]
+    assert not any("experts" in name for name, weight in model.named_parameters() if weight.requires_grad)
+
+
+def test_dora_on_stacked_experts_is_refused_where_the_recipe_asks_for_them() -> None:
     with pytest.raises(HardwareError, match="no DoRA for stacked experts") as caught:
-        attach(model, LoraAdapter(kind="lora", alpha=8, use_dora=True))
+        attach(mixtral(), LoraAdapter(kind="lora", alpha=8, use_dora=True, experts="all"))
     assert "q_proj" in caught.value.hint and "base_layer" not in caught.value.hint
