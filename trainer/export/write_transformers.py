@@ -14,6 +14,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan
+from trainer.model.classes import class_of
 from trainer.model.load import device, four_bit, load_model, model_folder
 from trainer.model.source import locate
 from trainer.recipe.model import ModelSection, QloraAdapter
