@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from trainer.rundir import (
 )
 from trainer.scoring.inputs import eval_inputs
 from trainer.scoring.question import ANSWER_KIND
-from trainer.stages import STAGES, Stage, load
+from trainer.stages import STAGES, Stage, load, select
 
 
 @dataclass(frozen=True)
@@ -357,37 +357,6 @@ class Pipeline:
                 "quality gate failed: " + "; ".join(failed),
                 hint=f"look at {self.run.path}/report/index.html; to export all the same: --accept failed-gate",
             )
-
-
-def select(values: Mapping[str, object], stage: Stage) -> Iterator[tuple[str, object]]:
-    """Yield the leaves (`a.b.c`, value) of the sections that a stage reads.
-
-    Example:
-        Lists of objects are numbered; ignored keys are named with `*` for the number.
-
-        >>> stage = Stage("data", help="", version=1, sections=("data",), ignored=frozenset({"data.sources.*.path"}))
-        >>> dict(select({"data": {"sources": [{"path": "a.jsonl", "repeat": 2.0}]}, "seed": 0}, stage))
-        {'data.sources.0.repeat': 2.0}
-    """
-
-    def leaves(key: str, value: object, pattern: str) -> Iterator[tuple[str, object]]:
-        if pattern in stage.ignored:
-            return
-        if isinstance(value, dict) and value:
-            for name in sorted(value):
-                yield from leaves(f"{key}.{name}", value[name], f"{pattern}.{name}")
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            for index, item in enumerate(value):
-                yield from leaves(f"{key}.{index}", item, f"{pattern}.*")
-        else:
-            yield key, value
-
-    for section in stage.sections:
-        value: object = values
-        for part in section.split("."):
-            assert isinstance(value, Mapping)
-            value = value[part]
-        yield from leaves(section, value, section)
 
 
 def differences(old: StageRecord, new: StageRecord) -> Iterator[str]:

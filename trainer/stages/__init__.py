@@ -7,6 +7,7 @@ Importing it imports no stage; `load` does, by name.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -159,3 +160,34 @@ STAGES: dict[str, Stage] = {
 def load(name: str) -> RunStage:
     """Import a stage and return its `run`; the one place where an import is made from a name."""
     return cast("RunStage", importlib.import_module(f"trainer.stages.{name}").run)
+
+
+def select(values: Mapping[str, object], stage: Stage) -> Iterator[tuple[str, object]]:
+    """Yield the leaves (`a.b.c`, value) of the sections that a stage reads.
+
+    Example:
+        Lists of objects are numbered; ignored keys are named with `*` for the number.
+
+        >>> stage = Stage("data", help="", version=1, sections=("data",), ignored=frozenset({"data.sources.*.path"}))
+        >>> dict(select({"data": {"sources": [{"path": "a.jsonl", "repeat": 2.0}]}, "seed": 0}, stage))
+        {'data.sources.0.repeat': 2.0}
+    """
+
+    def leaves(key: str, value: object, pattern: str) -> Iterator[tuple[str, object]]:
+        if pattern in stage.ignored:
+            return
+        if isinstance(value, dict) and value:
+            for name in sorted(value):
+                yield from leaves(f"{key}.{name}", value[name], f"{pattern}.{name}")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            for index, item in enumerate(value):
+                yield from leaves(f"{key}.{index}", item, f"{pattern}.*")
+        else:
+            yield key, value
+
+    for section in stage.sections:
+        value: object = values
+        for part in section.split("."):
+            assert isinstance(value, Mapping)
+            value = value[part]
+        yield from leaves(section, value, section)
