@@ -149,8 +149,9 @@ class RetentionMeter:
 def _answer_log_probs(model: PreTrainedModel | PeftModel, prompt: list[int], answer: list[int]) -> torch.Tensor:
     """Return (T, V) float32 log-probabilities at the tokens of the answer."""
     device = next(model.parameters()).device
-    ids = torch.tensor([[*prompt, *answer]], device=device)
+    ids = torch.tensor([[*prompt, *answer]], device=device)  # (1, S)
     with torch.no_grad():
+        # position t predicts token t + 1: the last of the prompt predicts the first of the answer
         logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits.float(), dim=-1)
 

@@ -134,6 +134,7 @@ class Loop:
                 batch = self._joined(batch, self._started(entering))
                 entered += len(entering)
             assert batch is not None
+            # rows are exchanged in groups, as each exchange copies the cache
             while not self._exchange_pays(batch, entered < len(rows)):
                 for row in self._step(batch):
                     on_end(row)
@@ -169,6 +170,7 @@ class Loop:
         # (B, T - shared) padding does not count as a position
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.shared :]
         mask = mask.to(self.device)
+        # the prefix was computed once; all rows share its keys until they append their own
         cache = kv_cache.repeated(self.prefix, len(rows))
         logits = self._forward(ids.to(self.device), mask, positions.to(self.device), cache)
         return DecodingBatch(list(rows), cache, mask, logits)
@@ -190,7 +192,7 @@ class Loop:
         if batch is None or all(batch.alive):
             return batch
         rows = torch.tensor([index for index, alive in enumerate(batch.alive) if alive], device=self.device)
-        columns = batch.mask[rows].any(0).nonzero()[:, 0]
+        columns = batch.mask[rows].any(0).nonzero()[:, 0]  # (T',) padding that only ended rows needed goes
         return DecodingBatch(
             [batch.rows[index] for index in rows.tolist()],
             kv_cache.selected(batch.cache, rows, columns),

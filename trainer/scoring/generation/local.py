@@ -284,4 +284,5 @@ class _Chosen(LogitsProcessor):
         drawn = [row.uniforms[step] for row in self.rows] if self.sampling else []
         tokens = choose(scores, self.sampling, drawn)
         self.on_token()
+        # (B, V): 0 for the chosen token, minus infinity for all others, so that greedy decoding takes it
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)

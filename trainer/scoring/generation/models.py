@@ -15,7 +15,7 @@ from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
 from trainer.scoring.generation.local import LocalModel
-from trainer.scoring.generation.replicas import Layout, LocalSettings, Replicas, ReplicatedModel, devices, placement
+from trainer.scoring.generation.replicas import Layout, LocalSettings, Replicas, ReplicatedModel, devices, layout_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ def open_models(
     *,
     tuned: Path,
     cache: Path,
-    place: Placement | None = None,
+    placement: Placement | None = None,
 ) -> Iterator[tuple[Kind, PreTrainedModel | PeftModel]]:
     """Yield some models in evaluation mode; with an adapter all of them share one copy of the base weights.
 
@@ -40,7 +40,7 @@ def open_models(
         kinds: Which ones.
         tuned: Folder `train/` of the run.
         cache: Folder for converted models.
-        place: Device, or auto for all cards; by default this process's.
+        placement: Device, or auto for all cards; by default this process's.
 
     Raises:
         HardwareError: A model cannot be loaded.
@@ -52,9 +52,9 @@ def open_models(
             if kind in kinds:
                 name = section.name_or_path if kind == "base" else str((tuned / "model").absolute())
                 weights = section.model_copy(update={"name_or_path": name})
-                yield kind, load_model(weights, cache, dtype=dtype, placement=place).eval()
+                yield kind, load_model(weights, cache, dtype=dtype, placement=placement).eval()
         return
-    base = load_model(section, cache, adapter=adapter, dtype=dtype, placement=place).eval()
+    base = load_model(section, cache, adapter=adapter, dtype=dtype, placement=placement).eval()
     if "base" in kinds:
         yield "base", base
     model: PeftModel | None = None
@@ -79,7 +79,7 @@ def open_one(
     section: ModelSection, adapter: Adapter, kind: Kind, tuned: Path, cache: Path, device: torch.device
 ) -> PreTrainedModel | PeftModel:
     """Return one of the models, on one device."""
-    return next(open_models(section, adapter, [kind], tuned=tuned, cache=cache, place=device))[1]
+    return next(open_models(section, adapter, [kind], tuned=tuned, cache=cache, placement=device))[1]
 
 
 class Models:
@@ -112,9 +112,9 @@ class Models:
 
     def opened(self, kinds: Collection[Kind]) -> Iterator[tuple[Kind, PreTrainedModel | PeftModel]]:
         """Yield some models; one is in use at a time."""
-        layout = self._placement()
-        place: Placement | None = "auto" if layout == "sharded" else None
-        models = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, place=place)
+        layout = self._layout()
+        spread: Placement | None = "auto" if layout == "sharded" else None
+        models = open_models(self.section, self.adapter, kinds, tuned=self.tuned, cache=self.cache, placement=spread)
         for kind, model in models:
             if layout != "replicas":
                 yield kind, model
@@ -129,11 +129,11 @@ class Models:
             return LocalModel(model, self.tokenizer, **settings)
         return ReplicatedModel(model, self.tokenizer, replicas=self.replicas, **settings)
 
-    def _placement(self) -> Layout:
+    def _layout(self) -> Layout:
         if len(self.cards) == 1:
             return "single"
         size = weight_bytes(self.section, self.cache, self.adapter, precision(self.section, None).weights)
-        return placement(size, [_memory(card) for card in self.cards])
+        return layout_of(size, [_memory(card) for card in self.cards])
 
 
 def _memory(card: torch.device) -> int:

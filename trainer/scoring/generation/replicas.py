@@ -70,7 +70,7 @@ def devices() -> list[torch.device]:
     return [torch.device("cuda", card) for card in range(torch.cuda.device_count())] or [torch.device("cpu")]
 
 
-def placement(weight_bytes: int, card_bytes: Sequence[int]) -> Layout:
+def layout_of(weight_bytes: int, card_bytes: Sequence[int]) -> Layout:
     """Return how a model is put onto cards.
 
     Args:
@@ -228,9 +228,9 @@ class ReplicatedModel(LocalModel):
         return super().answers(prompts, on_answer=on_answer)
 
 
-def _died(code: int, done: int, count: int) -> HardwareError:
+def _died(code: int, num_answers: int, num_prompts: int) -> HardwareError:
     return HardwareError(
-        f"a process that answers ended with code {code} after {done} of {count} answers",
+        f"a process that answers ended with code {code} after {num_answers} of {num_prompts} answers",
         hint="a negative code is a signal, -9 mostly too little memory: --set eval.batch_size=8",
     )
 

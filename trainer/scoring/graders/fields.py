@@ -39,13 +39,13 @@ class FieldTally:
     missing: int = 0
     faults: tuple[str, ...] = field(default=(), compare=False)
 
-    def __add__(self, other: FieldTally) -> FieldTally:
+    def __add__(self, tally: FieldTally) -> FieldTally:
         """Return the sum of both."""
         return FieldTally(
-            self.hits + other.hits,
-            self.extra + other.extra,
-            self.missing + other.missing,
-            (*self.faults, *other.faults),
+            self.hits + tally.hits,
+            self.extra + tally.extra,
+            self.missing + tally.missing,
+            (*self.faults, *tally.faults),
         )
 
 
@@ -92,13 +92,13 @@ def _comparator(grader: JsonFields, path: Path) -> Comparator | None:
 
 def _as_objects(value: object, expected: object) -> tuple[dict[str, object], dict[str, object]] | None:
     """Return two objects, an empty one for one that is absent; None where a value is no object."""
-    first, second = ({} if side is ABSENT and other is not ABSENT else side for side, other in _sides(value, expected))
+    first, second = ({} if side is ABSENT and peer is not ABSENT else side for side, peer in _sides(value, expected))
     return (first, second) if isinstance(first, dict) and isinstance(second, dict) else None
 
 
 def _as_lists(value: object, expected: object) -> tuple[list[object], list[object]] | None:
     """Return two lists, an empty one for one that is absent; None where a value is no list."""
-    first, second = ([] if side is ABSENT and other is not ABSENT else side for side, other in _sides(value, expected))
+    first, second = ([] if side is ABSENT and peer is not ABSENT else side for side, peer in _sides(value, expected))
     return (first, second) if isinstance(first, list) and isinstance(second, list) else None
 
 

@@ -9,7 +9,7 @@ MAX_CHARACTERS = 8_000
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASHES = re.compile(r"####[ \t]*\n?[ \t]*([^\n]+)")
 _TAG = re.compile(r"<answer>([^<]+)(?:</answer>|\Z)", re.IGNORECASE)
-_NAMED = re.compile(
+_ANNOUNCED = re.compile(
     r"\b(?:answer|result|solution|antwort|ergebnis|lösung|réponse|résultat|respuesta|resultado)\b"
     r"[^\n.:=?]{0,40}?(?:\b(?:is|are|lautet|ist|est|es)\b|[:=])[ \t*_:]*",
     re.IGNORECASE,
@@ -60,7 +60,7 @@ def marked(text: str) -> str | None:
         parts = pattern.findall(text)
         if parts:
             return str(parts[-1])
-    ends = [match.end() for match in _NAMED.finditer(text)]
+    ends = [match.end() for match in _ANNOUNCED.finditer(text)]
     return text[ends[-1] :].lstrip() if ends else None
 
 

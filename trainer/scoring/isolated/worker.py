@@ -30,7 +30,7 @@ READY = {"timeout_s": START_S, "ready": True}
 _CODE = (
     "import sys; sys.path.insert(0, {!r}); from trainer.scoring.isolated.child import main; main()"  # no other package
 )
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 class IsolatedWorker:
@@ -94,7 +94,7 @@ class IsolatedWorker:
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 # no tokens, and one thread: each would take address space
-                env={name: os.environ[name] for name in _KEPT if name in os.environ} | {"OMP_NUM_THREADS": "1"},
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OMP_NUM_THREADS": "1"},
                 start_new_session=True,
                 bufsize=0,
             )

@@ -21,7 +21,7 @@ from trainer.recipe.model import ModelSection, NoAdapter, QloraAdapter
 from trainer.scoring.generation import models
 from trainer.scoring.generation.local import LocalModel
 from trainer.scoring.generation.models import open_one
-from trainer.scoring.generation.replicas import Replicas, ReplicatedModel, _work, deal, placement
+from trainer.scoring.generation.replicas import Replicas, ReplicatedModel, _work, deal, layout_of
 from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.generation.timing import peak_memory_gib, throughput, timings
 from trainer.scoring.question import Answer
@@ -153,7 +153,7 @@ def test_every_prompt_is_dealt_once_and_hands_weigh_the_same() -> None:
     [(10, [], "single"), (90, [80], "single"), (50, [80, 80], "replicas"), (60, [80, 80], "sharded")],
 )
 def test_a_model_past_one_card_is_sharded(weights: int, cards: list[int], expected: str) -> None:
-    assert placement(weights, cards) == expected
+    assert layout_of(weights, cards) == expected
 
 
 @pytest.mark.parametrize(
