@@ -106,12 +106,12 @@ def write_confidence(decision: Decision) -> str:
     share = finite(decision["confidence"])
     if share is None:
         return "No rows with grades of every arm: how sure this is cannot be said."
-    others = [
+    alternatives = [
         f"{VERDICTS[name].lower()} {value:.0%}"
         for name, value in decision["confidence_by_verdict"].items()
         if name != decision["verdict"] and value >= MIN_LISTED
     ]
-    more = f"; otherwise {', '.join(others)}" if others else ""
+    more = f"; otherwise {', '.join(alternatives)}" if alternatives else ""
     return (
         f"{share:.0%} of 1,000 resamples of the held-out rows lead to the same verdict{more}. "
         f"This covers {decision['confidence_covers']}."
