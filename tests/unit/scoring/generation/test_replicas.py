@@ -170,7 +170,9 @@ def test_several_cards_hold_copies_or_share_one(
     monkeypatch.setattr(models, "devices", lambda: [CPU, CPU])
     sizes = iter(card_bytes)
     monkeypatch.setattr(models, "_memory", lambda card: next(sizes))
-    monkeypatch.setattr(models, "open_models", lambda *_, place, **__: asked.append(place) or iter([("base", None)]))
+    monkeypatch.setattr(
+        models, "open_models", lambda *_, placement, **__: asked.append(placement) or iter([("base", None)])
+    )
     section = ModelSection(name_or_path=str(tiny_model_dir))
     opened = models.Models(section, NoAdapter(kind="none"), None, tuned=tmp_path, cache=tmp_path)
     for _, _model in opened.opened(["base"]):
