@@ -179,9 +179,9 @@ def test_parquet_values_without_a_json_type_are_whole_text(tmp_path: Path) -> No
 
 
 def test_answers_that_differ_beyond_64_bits_differ_for_near_copies() -> None:
-    one, other = (tokens_of(f'{{"tracking": 940011020088123456700{digit}}}') for digit in (0, 1))
+    one, other = (tokens_of(f'{{"tracking": 940011020088123456700{digit}}}', fold=False) for digit in (0, 1))
     assert one != other
-    assert one == tokens_of('{ "tracking" : 9400110200881234567000 }')
+    assert one == tokens_of('{ "tracking" : 9400110200881234567000 }', fold=False)
 
 
 def test_redaction_inside_arguments_as_text_keeps_the_numbers_beside() -> None:

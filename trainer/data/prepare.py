@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 
 from trainer.data.clean.cleaner import Cleaner
 from trainer.data.clean.strings import Sample
-from trainer.data.duplicates.jaccard import ComparableText
 from trainer.data.duplicates.keys import digest, number
 from trainer.data.duplicates.minhash import Bands, band_texts
 from trainer.data.duplicates.texts import (
     OPENING_WORDS,
     RowKeys,
-    answer_text,
     comparable_of,
     keys_of,
     num_turns,
     openings_of,
     pack_texts,
-    prompt_text,
+    texts_of_row,
 )
 from trainer.data.lint.facts.row import row_facts
 from trainer.data.pii.hide import Mask, scanner
@@ -300,11 +298,16 @@ def parse_benchmark(raw: RawRow, label: str) -> Record:
 
 def _describe(records: list[Record], tools: Tools, result: Prepared) -> None:
     data = tools.data
-    lines, keys = [write_line(record) for record in records], [keys_of(record) for record in records]
-    comparable = [comparable_of(record) for record in records]
+    lines, texts = list(map(write_line, records)), list(map(texts_of_row, records))
+    keys, comparable = list(map(keys_of, records, texts)), list(map(comparable_of, records, texts))
     packed = [pack_texts(row) for row in comparable]
     result.lines, result.texts = b"".join(lines), b"".join(packed)
-    facts = [_facts(*row, data) for row in zip(records, keys, comparable, strict=True)]
+    facts = [
+        _facts(record, row_keys, data)
+        | {"prompt_chars": len(row_texts.prompt), "answer_chars": len(row_texts.answer)}
+        | dict(zip(OPENINGS, openings_of(row), strict=True))
+        for record, row_keys, row_texts, row in zip(records, keys, texts, comparable, strict=True)
+    ]
     values = {name: [fact[name] for fact in facts] for name in COLUMNS if name not in ("size", "texts_size")}
     values |= {"size": list(map(len, lines)), "texts_size": list(map(len, packed))}
     result.columns = {name: np.array(values[name], kind) for name, kind in COLUMNS.items()}
@@ -316,9 +319,8 @@ def _describe(records: list[Record], tools: Tools, result: Prepared) -> None:
     result.facts = pickle.dumps(list(map(row_facts, records, masked)), pickle.HIGHEST_PROTOCOL)
 
 
-def _facts(record: Record, keys: RowKeys, comparable: ComparableText, data: DataSection) -> dict[str, int]:
+def _facts(record: Record, keys: RowKeys, data: DataSection) -> dict[str, int]:
     return {
-        **dict(zip(OPENINGS, openings_of(comparable), strict=True)),
         "line": record["line"],
         "kind": kind_of_row(record),
         "content": keys.content,
@@ -330,8 +332,6 @@ def _facts(record: Record, keys: RowKeys, comparable: ComparableText, data: Data
         "by": field_key(record, data.split.by),
         "label": field_key(record, data.split.stratify),
         "num_turns": 0 if "text" in record or "input_ids" in record else num_turns(record),
-        "prompt_chars": len(prompt_text(record)),
-        "answer_chars": len(answer_text(record)),
     }
 
 

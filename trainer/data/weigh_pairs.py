@@ -124,7 +124,9 @@ def _weigh(left: Texts, right: Texts) -> list[Difference]:
 
 def _asks_for_spelling(prompt: Difference, answers: tuple[str, ...]) -> bool:
     """Tell prompts that differ in the spelling of a word which a short answer gives."""
-    answer_words = {token.key for answer in answers for token in tokens_of(answer)} if prompt.typos else set()
+    answer_words = (
+        {token.key for answer in answers for token in tokens_of(answer, fold=False)} if prompt.typos else set()
+    )
     return any(
         may_be_typo(word, key) or word == key for typo in prompt.typos for word in typo[:2] for key in answer_words
     )

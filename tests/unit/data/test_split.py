@@ -12,7 +12,7 @@ from trainer.data import split
 from trainer.data.duplicates import exact
 from trainer.data.duplicates.keys import prompt_keys
 from trainer.data.duplicates.minhash import Edges
-from trainer.data.duplicates.texts import keys_of
+from trainer.data.duplicates.texts import keys_of, texts_of_row
 from trainer.data.prepare import field_key
 from trainer.data.rows.system_prompt import apply_system_prompt
 from trainer.data.split import Groups, Prompts, Side, group_rows
@@ -25,7 +25,7 @@ def row(*said: str, line: int = 1, **metadata: object) -> dict[str, Any]:
 
 
 def keys(records: list[dict[str, Any]]) -> Prompts:
-    found = [keys_of(record).prompts for record in records]
+    found = [keys_of(record, texts_of_row(record)).prompts for record in records]
     flat = np.array([key for row in found for key in row], np.uint64)
     return Prompts(flat, np.array([len(row) for row in found], np.int64))
 
@@ -49,7 +49,9 @@ def find_leaks(records: list[dict[str, Any]], protected: list[dict[str, Any]]) -
 
 
 def find_exact_duplicates(records: list[dict[str, Any]]) -> dict[int, int]:
-    return exact.find_exact_duplicates(np.array([keys_of(record).content for record in records], np.uint64))
+    return exact.find_exact_duplicates(
+        np.array([keys_of(record, texts_of_row(record)).content for record in records], np.uint64)
+    )
 
 
 def similar(pairs: list[tuple[int, int, float]]) -> Edges:

@@ -22,8 +22,12 @@ def repeats_prompt(prompt: tuple[str, ...], answer: tuple[str, ...]) -> bool:
     """Tell rows that correct or rewrite: the answer repeats the question, and what differs between them is the task."""
     if not prompt:
         return False
-    prompt_tokens, answer_tokens = tokens_of(prompt[-1]), [token for text in answer for token in tokens_of(text)]
-    if len(answer_tokens) < MIN_REPEATED_WORDS or _share(_keys(answer_tokens), _keys(prompt_tokens)) < REPEATED_SHARE:
+    prompt_tokens = tokens_of(prompt[-1], fold=False)
+    answer_tokens = [token for text in answer for token in tokens_of(text, fold=False)]
+    # A prompt of fewer words cannot hold so large a share; counting them takes ten times as long.
+    if len(answer_tokens) < MIN_REPEATED_WORDS or len(prompt_tokens) < REPEATED_SHARE * len(answer_tokens):
+        return False
+    if _share(_keys(answer_tokens), _keys(prompt_tokens)) < REPEATED_SHARE:
         return False
     if sum(token.kind is Kind.VALUE for token in set(answer_tokens).difference(prompt_tokens)) > MAX_NEW_VALUES:
         return False

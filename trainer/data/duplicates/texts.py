@@ -27,9 +27,25 @@ class RowKeys(NamedTuple):
     """System turn, results of tools, and tools."""
 
 
-def keys_of(record: Record) -> RowKeys:
+class RowTexts(NamedTuple):
+    """Texts of one row, as they are written."""
+
+    prompt: str
+    """See `prompt_text`."""
+    answer: str
+    """See `answer_text`."""
+    context: str
+    """System turn, results of tools, tools and label."""
+
+
+def texts_of_row(record: Record) -> RowTexts:
+    """Return the texts of a canonical row."""
+    return RowTexts(prompt_text(record), answer_text(record), _context_text(record))
+
+
+def keys_of(record: Record, texts: RowTexts) -> RowKeys:
     """Return the digests of a canonical row."""
-    answer, context = answer_text(record), _context_text(record)
+    _, answer, context = texts
     return RowKeys(
         content=number(content_key(record)),
         prompts=tuple(number(key) for key in prompt_keys(record)),
@@ -39,10 +55,10 @@ def keys_of(record: Record) -> RowKeys:
     )
 
 
-def comparable_of(record: Record) -> ComparableText:
-    """Return the texts by which a row is compared with others."""
+def comparable_of(record: Record, texts: RowTexts) -> ComparableText:
+    """Return the texts by which a row is compared with others; results of tools count as context."""
     prompt = " ".join(_turn_text(turn) for turn in prompt_turns(record) if turn["role"] in ("user", "assistant"))
-    return ComparableText(*map(normalise_words, (prompt, answer_text(record), _context_text(record))))
+    return ComparableText(*map(normalise_words, (prompt, texts.answer, texts.context)))
 
 
 OPENING_WORDS = (8, 16, 32)

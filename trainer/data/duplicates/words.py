@@ -79,8 +79,9 @@ MAX_CASED = 2
 """Up to so many letters, capitals tell words apart: US and us, CO and Co, MB and Mb."""
 
 
-@lru_cache(maxsize=4096)  # a row is compared with several others
-def tokens_of(text: str, *, fold: bool = False) -> Tokens:
+# A row is compared with several others. `fold` has no default: the cache would hold a text twice.
+@lru_cache(maxsize=4096)
+def tokens_of(text: str, *, fold: bool) -> Tokens:
     """Cut a text into tokens.
 
     Args:
@@ -88,7 +89,7 @@ def tokens_of(text: str, *, fold: bool = False) -> Tokens:
         fold: ignore capitals, for texts of which one is written in capitals throughout.
 
     Example:
-        >>> [(token.key, token.kind.name) for token in tokens_of("Why can't Bonn pay 5%?")]
+        >>> [(token.key, token.kind.name) for token in tokens_of("Why can't Bonn pay 5%?", fold=False)]
         [('why', 'WORD'), ('can', 'GLUE'), ('not', 'WORD'), ('bonn', 'NAME'), ('pay', 'WORD'), ('5%', 'VALUE')]
     """
     if not text.isascii():
