@@ -35,7 +35,7 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_nu
 
 
 @dataclass
-class Targets:
+class AdapterTargets:
     """The layers of one model that get an adapter."""
 
     modules: list[str] = field(default_factory=list)
@@ -55,14 +55,14 @@ class Targets:
         return "; ".join(f"{len(names)} {reason}" for reason, names in sorted(self.excluded.items()))
 
 
-def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> Targets:
+def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> AdapterTargets:
     """Choose the targets of `all-linear`.
 
     Args:
         model: Base model, on any device; on meta it needs no weights.
         adapter: The recipe's section; its `exclude_modules` and `experts` are followed.
     """
-    targets = Targets()
+    targets = AdapterTargets()
     head = model.get_output_embeddings()
     decoder = text_decoder(model)
     renamed = _renamed_by_peft(model)
