@@ -34,6 +34,7 @@ from tests.zoo import models  # noqa: E402
 
 VERBS = ("data", "pack", "train", "eval", "export")
 LIMIT_S = 300
+MARKER = "<!-- the table is written by scripts/zoo.py --table docs/models.md -->"
 RECIPE: dict[str, Any] = {
     "adapter": {"kind": "lora", "r": 4},
     "train": {"max_steps": 3},
@@ -49,7 +50,7 @@ def run_type(model_type: str, folder: Path) -> dict[str, Any]:
     try:
         models.write(model_type, folder / "model", tiny.make_tokenizer())
     except Exception as error:
-        return result | {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+        return result | {"error": _first_line(error)}
     tiny.write_recipe(folder / "project", model=folder / "model", **RECIPE)
     project = Project(folder / "project")
     for verb in VERBS:
@@ -58,13 +59,17 @@ def run_type(model_type: str, folder: Path) -> dict[str, Any]:
             ended = project.call(verb, worker=verb == "train")
         except Exception as error:
             result["traceback"] = traceback.format_exc()[-2000:]
-            return result | {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+            return result | {"error": _first_line(error)}
         result["log"] += ended.text
         if ended.code:
             lines = [line for line in ended.text.splitlines() if line.startswith("error")]
             return result | {"code": ended.code, "error": (lines or ended.text.splitlines()[-1:])[0][:300]}
     verified = json.loads((project.run / "export/verify.json").read_text())
     return result | {"verb": "done", "verify": verified, "memory": _memory_known(result["log"])}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _memory_known(log: str) -> bool:
@@ -121,8 +126,12 @@ def main() -> None:
     done = sum(result["verb"] == "done" for result in results)
     print(f"{done} of {len(results)} end with a proven merge")
     if options.table:
-        head = "| model type | rows | adapted layers | memory | outcome |\n|---|---|---|---|---|\n"
-        options.table.write_text(head + "\n".join(map(row, results)) + "\n", encoding="utf-8")
+        page, marker, _ = options.table.read_text(encoding="utf-8").partition(MARKER)
+        assert marker, f"{options.table} has no line {MARKER}"
+        head = "| model type | rows | adapted | memory | outcome |\n|---|---|---|---|---|\n"
+        table = head + "\n".join(map(row, results)) + "\n"
+        count = f"{done} of {len(results)} types end with a proven merge."
+        options.table.write_text(f"{page}{MARKER}\n\n{count}\n\n{table}", encoding="utf-8")
 
 
 if __name__ == "__main__":

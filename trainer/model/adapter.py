@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import load_peft_weights
+from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
 from trainer.model.gradients import unreached
-from trainer.model.targets import choose_targets, shortest_names
+from trainer.model.targets import UNREACHED, UNREADABLE, choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -70,12 +70,14 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
 
     Raises:
         HardwareError: `target_modules` match no module of the model.
-        StageError: `init_from` holds no adapter.
+        StageError: `init_from` holds no adapter, or one of another model.
     """
     _keep_four_bit_layout(model)
     if adapter.init_from:
         folder = adapter_folder(adapter.init_from)
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        check_loaded(peft, folder)
+        return peft
     assert adapter.alpha != "auto", "solve() settles alpha"
     # before PEFT wraps them
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in _linear_layers(model)})
@@ -103,10 +105,11 @@ def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Calla
         return _peft_model(model, adapter, adapter.target_modules, None)
     targets = choose_targets(model, adapter)
     peft = _peft_model(model, adapter, shortest_names(model, targets.modules), targets.parameters)
-    idle = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in _idle_weights(peft)}
-    if idle:
+    idle, unreadable = _layers_of(_idle_weights(peft)), _layers_of(_unreadable(peft))
+    if idle or unreadable:
         base = peft.unload()
-        targets.leave_out(idle)
+        targets.leave_out(idle, UNREACHED)
+        targets.leave_out(unreadable, UNREADABLE)
         peft = _peft_model(base, adapter, shortest_names(base, targets.modules), targets.parameters)
     if targets.excluded:
         say(f"train: no adapter on layers: {targets.summary()}")
@@ -129,6 +132,27 @@ def _peft_model(
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _layers_of(names: Iterable[str]) -> set[str]:
+    """Return the layers of weights of an adapter, by their names in the base model.
+
+    Example:
+        >>> _layers_of(["base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight"])
+        {'model.layers.0.mlp.up_proj'}
+    """
+    return {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in names}
+
+
+def _unreadable(peft: PeftModel) -> list[str]:
+    """Return the weights that PEFT writes under names that it does not find again.
+
+    PEFT renames keys as transformers renames those of the checkpoint, and a pattern may match the new name too:
+    Laguna's `shared_expert.` also matches `shared_experts`. Such weights would be lost without a word.
+    """
+    written = get_peft_model_state_dict(peft)
+    missing: list[str] = set_peft_model_state_dict(peft, written).missing_keys
+    return [name for name in missing if "lora_" in name]
 
 
 def _idle_weights(peft: PeftModel) -> list[str]:
@@ -169,8 +193,33 @@ def _numel(parameter: torch.nn.Parameter) -> int:
 
 
 def load_on(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put a saved adapter on a base model, frozen."""
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    """Put a saved adapter on a base model, frozen.
+
+    Raises:
+        StageError: PEFT does not put every tensor of the file on the model.
+    """
+    peft = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    check_loaded(peft, folder)
+    return peft
+
+
+def check_loaded(peft: PeftModel, folder: Path, *, adapter_name: str = "default") -> None:
+    """Compare the tensors of an adapter's file with those on the model.
+
+    Raises:
+        StageError: A tensor is missing on the model, or differs.
+    """
+    loaded = get_peft_model_state_dict(peft, adapter_name=adapter_name)
+    lost = [
+        name
+        for name, tensor in load_peft_weights(str(folder), device="cpu").items()
+        if name not in loaded or not torch.equal(loaded[name].cpu().to(tensor.dtype), tensor)
+    ]
+    if lost:
+        raise StageError(
+            f"PEFT does not put {len(lost)} tensors of {folder / WEIGHTS} on this model, the first is {lost[0]}",
+            hint="the adapter is of another base, or of a layer whose name this PEFT cannot read back",
+        )
 
 
 def check_saved(folder: Path) -> dict[str, float]:

@@ -30,6 +30,7 @@ MAMBA_REFUSED = frozenset({"conv1d", "out_proj"})
 """Model types and names of layers that PEFT refuses. Source: peft.tuners.tuners_utils, PEFT 0.19."""
 ROUTER_NAMES = frozenset({"gate", "router", "router_linear", "shared_expert_gate", "shared_experts_gate", "wg"})
 UNREACHED = "that no gradient reaches"
+UNREADABLE = "whose names PEFT cannot read back"
 NO_VARIANTS = "of stacked experts, for which PEFT has neither dropout nor DoRA"
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
@@ -45,10 +46,11 @@ class AdapterTargets:
     excluded: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Reason -> names of linear layers and stacked weights that get none."""
 
-    def leave_out(self, names: Collection[str]) -> None:
-        """Move modules to those that no gradient reaches."""
-        self.excluded[UNREACHED] += [name for name in self.modules if name in names]
-        self.modules = [name for name in self.modules if name not in names]
+    def leave_out(self, names: Collection[str], reason: str) -> None:
+        """Move modules to those that get no adapter for a reason."""
+        if excluded := [name for name in self.modules if name in names]:
+            self.excluded[reason] += excluded
+            self.modules = [name for name in self.modules if name not in names]
 
     def summary(self) -> str:
         """Return the reasons with the number of their layers, for the log; empty where no layer is left out."""

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer import exact_json
 from trainer.data.embedding import load_embedder
 from trainer.errors import GateError, HardwareError, StageError
-from trainer.model.adapter import WEIGHTS
+from trainer.model.adapter import WEIGHTS, load_on
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
@@ -128,8 +128,9 @@ class _Opened:
         self.encoder = PromptEncoder(Renderer(self.tokenizer))
         model: PreTrainedModel = load_model(section, cache_dir(), dtype=precision(section, None).weights)
         if self.adapter is not None:
-            model = PeftModel.from_pretrained(model, str(self.adapter))
-        self.model = model.eval()
+            self.model: PreTrainedModel | PeftModel = load_on(model, self.adapter)
+        else:
+            self.model = model.eval()
 
     def responder(self, max_new_tokens: int) -> Responder:
         if self.target.is_address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 from tests import tiny
 from tests.zoo import models
-from trainer.model.adapter import attach
+from trainer.errors import StageError
+from trainer.model.adapter import attach, load_on
 from trainer.model.targets import choose_targets, computes_product
 from trainer.recipe.model import LoraAdapter
 
@@ -81,6 +83,27 @@ def test_layers_that_no_gradient_reaches_get_no_adapter(model_type: str, leaf: s
     adapted = {name.partition(".lora_")[0].rpartition(".")[2] for name, _ in peft.named_parameters() if "lora_" in name}
     assert leaf not in adapted and adapted & {"o_proj", "down_proj"}
     assert "that no gradient reaches" in messages[0]
+
+
+def test_layers_whose_names_peft_cannot_read_back_get_no_adapter(tokenizer: Any, tmp_path: Path) -> None:
+    messages: list[str] = []
+    adapter = LoraAdapter.model_validate({"kind": "lora", "r": 2, "alpha": 4})
+    peft = attach(models.make("laguna", tokenizer), adapter, messages.append)
+    assert "3 whose names PEFT cannot read back" in messages[0]
+    for name, weight in peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    peft.save_pretrained(tmp_path)
+    again = load_on(models.make("laguna", tokenizer), tmp_path)
+    ids = torch.arange(1, 9)[None]
+    assert torch.equal(again(input_ids=ids).logits, peft.eval()(input_ids=ids).logits)
+
+
+def test_an_adapter_of_another_model_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    adapter = LoraAdapter.model_validate({"kind": "lora", "r": 2, "alpha": 4})
+    attach(models.make("llama", tokenizer), adapter).save_pretrained(tmp_path)
+    with pytest.raises(StageError, match="PEFT does not put"):
+        load_on(models.make("phi3", tokenizer), tmp_path)
 
 
 @pytest.mark.parametrize(("experts", "num_parameters"), [("auto", 4), ("all", 4), ("none", 0)])

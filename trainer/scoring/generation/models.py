@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import torch
 from peft import PeftModel
 
-from trainer.model.adapter import adapter_folder
+from trainer.model.adapter import adapter_folder, check_loaded
 from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
@@ -71,6 +71,7 @@ def open_models(
             model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind)
         else:
             model.load_adapter(str(folder), adapter_name=kind)
+        check_loaded(model, folder, adapter_name=kind)
         model.set_adapter(kind)
         yield kind, model.eval()
 
