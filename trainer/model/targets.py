@@ -9,7 +9,7 @@ that no gradient reaches are found when the adapter is attached. Experts that ar
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -68,10 +68,13 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> AdapterTarge
     head = model.get_output_embeddings()
     decoder = text_decoder(model)
     renamed = _renamed_by_peft(model)
+    sharers = Counter(id(layer.weight) for _, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D)))
     for name, layer in model.named_modules():
         if not isinstance(layer, (nn.Linear, Conv1D)) or layer is head:
             continue
         reason = _reason_against(name, layer, model.config, decoder, adapter)
+        if reason is None and sharers[id(layer.weight)] > 1:
+            reason = "whose weights several layers share: a merge could not tell their updates apart"
         if reason is None and name.rpartition(".")[2] in renamed:
             reason = "whose names PEFT takes for those of stacked experts"
         if reason:

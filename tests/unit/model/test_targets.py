@@ -66,6 +66,7 @@ def test_every_product_of_the_language_model_is_a_target_and_nothing_else(
         ("qwen3_next", "routers", "shared_expert_gate"),
         ("deepseek_v4", "no plain product", "o_a_proj"),
         ("falcon_h1", "PEFT refuses", "out_proj"),
+        ("zamba2", "several layers share", "q_proj"),
     ],
 )
 def test_a_layer_that_is_left_out_has_its_reason(model_type: str, reason: str, leaf: str, tokenizer: Any) -> None:
