@@ -50,7 +50,7 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *paths: str, **section
 
 
 def noted_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that takes in the name of the function of each job on the launch."""
+    """Return a list that takes in the name of the function of each job on the cluster."""
     steps, done = importlib.import_module("trainer.data.cluster.steps"), []
     run_job = steps.run_job
 
@@ -107,7 +107,7 @@ def test_an_error_of_a_task_is_that_of_one_machine(
         messages.append((str(caught.value), caught.value.hint))
         monkeypatch.delenv(launch.VARIABLE, raising=False)
     assert messages[0] == messages[1]
-    assert not (tmp_path / "apart/launch.partial").exists()
+    assert not (tmp_path / "apart/cluster.partial").exists()
 
 
 def test_pseudonyms_need_a_key_that_all_machines_know(tmp_path: Path, two_tasks: None) -> None:
@@ -235,8 +235,8 @@ def test_a_slurm_job_that_leaves_the_queue_without_a_result_is_an_error(
     path = written(tmp_path / "a.jsonl", rows(10))
     with pytest.raises(StageError, match="2 of 2 tasks"):
         run_stage(tmp_path / "out", path)
-    assert (tmp_path / "out/launch.partial/job-0/logs").is_dir()
-    assert not (tmp_path / "out/launch.partial/job-0/results").exists()
+    assert (tmp_path / "out/cluster.partial/job-0/logs").is_dir()
+    assert not (tmp_path / "out/cluster.partial/job-0/results").exists()
 
 
 def test_options_that_an_executor_does_not_know_are_told(

@@ -150,7 +150,7 @@ def identity(
         stop_ids=[4],
         sampling=sampling,
     )
-    return stage.EvalRun._identity(work, arm, 8)  # type: ignore[arg-type]
+    return stage.EvalRun._answer_key(work, arm, 8)  # type: ignore[arg-type]
 
 
 def test_the_identity_of_answers_holds_all_that_they_depend_on(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from trainer.engine import lora
 
 TOKENS = 512
-VIEWS = {"t", "view", "detach", "_unsafe_view", "alias", "transpose", "slice", "expand", "as_strided", "new_empty"}
+VIEWS = {"t", "view", "detach", "_unsafe_view", "alias", "transpose", "slice", "expand", "as_strided", "new_empty"} | {
+    "set_"
+}
 
 
 class Traffic(TorchDispatchMode):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 
 WIDE_SIGNS = "＠．－＋（）／＿％"
 """Commas and colons of Chinese and Japanese text stay: between two numbers they separate them."""
 
+END_OF_SCRIPTS = 0x20000
+"""All scripts stand in the first two planes of Unicode; the others take ten times as long to look through."""
 DIGITS = {
     code: str(unicodedata.decimal(chr(code)))
-    for code in range(0x80, sys.maxunicode + 1)
+    for code in range(0x80, END_OF_SCRIPTS)
     if unicodedata.category(chr(code)) == "Nd"
 }
 LETTERS = {code: chr(code - 0xFEE0) for start in (0xFF21, 0xFF41) for code in range(start, start + 26)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,23 +304,21 @@ def test_gates_at_their_limit_hardly_pass_where_rows_are_few_and_values_skewed(
 
 def test_a_comparison_alone_is_not_corrected_and_several_are() -> None:
     shares = comparisons.share_difference(*paired(8, 1, 66))
-    (alone,) = comparisons.with_holm([shares])
-    assert alone["holm_p_value"] == pytest.approx(shares["p_value"])
+    assert comparisons.corrected_p_values([shares]) == pytest.approx([shares["p_value"]])
     noise = np.random.default_rng(3).standard_normal((2, 75))
     losses = comparisons.paired_difference(2 + noise[0], 2 + noise[1])
-    several = comparisons.with_holm([shares, losses, {"difference": 1.0, "low": None, "high": None, "n": 1}])
-    assert several[0]["holm_p_value"] == pytest.approx(2 * shares["p_value"]) and "holm_p_value" not in several[2]
+    one_row: Any = {"difference": 1.0, "low": None, "high": None, "n": 1}
+    first, _, last = comparisons.corrected_p_values([shares, losses, one_row])
+    assert first == pytest.approx(2 * shares["p_value"]) and last is None
 
 
 def test_the_p_value_of_an_interval_is_five_percent_where_it_ends_at_zero() -> None:
-    (found,) = comparisons.with_holm([{"difference": 0.2, "low": 0.0, "high": 0.5, "n": 9}])
-    assert found["holm_p_value"] == pytest.approx(0.05, abs=1e-3)
+    at_zero: Any = {"difference": 0.2, "low": 0.0, "high": 0.5, "n": 9}
+    assert comparisons.corrected_p_values([at_zero]) == pytest.approx([0.05], abs=1e-3)
 
 
 def test_many_comparisons_take_the_corrected_chance() -> None:
     found = comparisons.share_difference(*paired(8, 1, 66))
     assert "more of 75" in wording.sentence(found, first="tuned", second="base")
-    corrected = found | {"holm_p_value": 0.12}
-    assert wording.sentence(corrected, first="tuned", second="base").startswith(
-        "no difference between tuned and base shown"
-    )
+    corrected = wording.sentence(found, first="tuned", second="base", p_value=0.12)
+    assert corrected.startswith("no difference between tuned and base shown")

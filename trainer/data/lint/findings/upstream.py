@@ -7,7 +7,6 @@ from itertools import chain, groupby
 
 from trainer.data.lint.finding import CountedRows, Finding, LintContext
 from trainer.data.lint.rules import REASONS
-from trainer.data.pii.types import is_ours, record_named
 from trainer.recipe.lint import Lint
 from trainer.shapes.report import Severity
 
@@ -129,6 +128,10 @@ def _near_copies(context: LintContext) -> Iterator[Finding]:
 
 
 def _personal(context: LintContext) -> Iterator[Finding]:
+    if not context.pii:
+        return
+    from trainer.data.pii.types import record_named  # noqa: PLC0415  detectors are slow to import
+
     for kind, personal in sorted(context.pii.items()):
         rows, record = personal.rows, record_named(kind)
         if not rows.count:
@@ -142,6 +145,8 @@ def _personal(context: LintContext) -> Iterator[Finding]:
 
 
 def _redaction(rule: str, kind: str) -> str:
+    from trainer.data.pii.types import is_ours  # noqa: PLC0415  detectors are slow to import
+
     if rule == "P100":
         return "revoke them, and set data.pii.secrets: redact"
     if not is_ours(kind):
