@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 PART_TIMEOUT_S = 525  # a part stays under nine minutes
-CASE_TIMEOUT_S = 200
+CASE_TIMEOUT_S = 400
 INHERITED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "TRAINER_RUNS", "TRAINER_LAUNCHED")
 
 
