@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 
+from tests.unit.model.planning.test_predictor import EIGHT
 from trainer.engine.batch import of_rows
 from trainer.engine.optimizer.adamw_8bit import BlockwiseAdamW
 from trainer.engine.optimizer.backward import InBackward
@@ -22,16 +23,6 @@ from trainer.model.planning.predictor import BFLOAT16, BLOCK_OF_STEP, BLOCK_WORK
 from trainer.recipe import Recipe
 
 WHOLE = {"optimizer_in_backward": True, "max_grad_norm": 0}
-EIGHT = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "vocab_size": 128256,
-    "tie_word_embeddings": False,
-}
 """Llama 3.1 8B. Source: https://huggingface.co/meta-llama/Llama-3.1-8B, config.json."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"mlp_bias": True, "attention_bias": True},
