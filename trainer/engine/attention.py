@@ -68,6 +68,7 @@ def segment_attention(
     """
     _check(module, segments, attention_mask, is_causal, sliding_window, ignored)
     assert segments is not None
+    # the kernel has no dropout, soft cap or sinks: those are computed by torch, segment by segment
     if not dropout and not softcap and s_aux is None and flash.covers(query, key, value):
         return flash.attend(query, key, value, segments, scale=scaling, window=sliding_window), None
     output = by_segment(
@@ -99,6 +100,7 @@ def _check(
         raise NotCovered("the model does not pass `segments` to its attention layers")
     if mask is not None or is_causal is False:
         raise NotCovered("the model wants attention that is not causal")
+    # Long rows would see keys beyond the window; the rows of the start-up test may be too short to show it.
     if window is None and _has_window(module):
         raise NotCovered("the model limits attention to a window by a mask, not by a keyword")
     used = {name for name, value in keywords.items() if value is not None and value is not False}

@@ -123,7 +123,7 @@ def _flat_rows(rows: Sequence[Row]) -> Batch:
     return Batch(
         inputs={
             "input_ids": _line([ids for ids, _ in rows]),
-            "position_ids": _line([np.arange(length) for length in lengths]),
+            "position_ids": _line([np.arange(length) for length in lengths]),  # 0 1 2 0 1: each row starts again
             "segments": Segments.of([Segment(low, high) for low, high in pairwise(starts)]),
         },
         targets=_targets([_trained(row, start) for start, row in zip(starts[:-1], rows, strict=True)]),
@@ -143,7 +143,9 @@ def _flat_pairs(pairs: Sequence[Pair], with_prompts: bool) -> Batch:
         middle, end = start + len(prompt) + len(chosen), start + len(prompt) + len(chosen) + len(rejected)
         last = start + len(prompt) - 1  # predicts the first token of both answers
         ids += [prompt, chosen, rejected]
+        # rotary positions of both answers go on from the prompt's end, as in rows of their own
         positions += [np.arange(middle - start), len(prompt) + np.arange(len(rejected))]
+        # the rejected answer's keys: the prompt, then itself; never the chosen answer between them
         spans += [Segment(start, middle), Segment(middle, end, start, start + len(prompt))]
         answers += [
             (np.arange(last, middle - 1), chosen),
@@ -176,7 +178,7 @@ def _positions(items: Sequence[Sequence[Row]], pad_id: int) -> Batch:
     filled = [np.concatenate([line, np.arange(width - len(line))]) for line in positions]
     trained = []
     for index, item in enumerate(items):
-        start = index * width
+        start = index * width  # of line `index` in the flattened (B T) batch
         for row in item:
             trained.append(_trained(row, start))
             start += len(row[0])
@@ -195,6 +197,7 @@ def _padded(rows: Sequence[Row], pad_id: int) -> Batch:
 
 
 def _masked(batch: Batch, rows: Sequence[Row]) -> Batch:
+    # (B, T): 1 for the row's tokens, 0 for padding
     ones = [np.ones(len(ids), dtype=np.int64) for ids, _ in rows]
     batch["inputs"]["attention_mask"] = _stack(ones, _width(rows), 0)
     return batch
@@ -227,15 +230,16 @@ def _trained(row: Row, start: int) -> tuple[Ints, Ints]:
         ([11, 12], [7, 8])
     """
     ids, mask = row
+    # position of mask[1:] in the row = position of the hidden state one step before the token
     return start + np.flatnonzero(mask[1:]), ids[1:][mask[1:] > 0]
 
 
 def _targets(sequences: Sequence[tuple[Ints, Ints]]) -> Targets:
     lengths = np.array([len(ids) for _, ids in sequences], dtype=np.int64)
     return Targets(
-        positions=_int64(np.concatenate([positions for positions, _ in sequences])),
+        positions=_int64(np.concatenate([positions for positions, _ in sequences])),  # (N,), as are the ids
         ids=_int64(np.concatenate([ids for _, ids in sequences])),
-        owner=_int64(np.repeat(np.arange(len(sequences)), lengths)),
+        owner=_int64(np.repeat(np.arange(len(sequences)), lengths)),  # lengths [2, 1]: 0 0 1
         lengths=_int64(lengths),
     )
 

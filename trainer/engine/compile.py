@@ -65,6 +65,7 @@ def try_on(
         NotCompiled: The layers stay uncompiled.
     """
     layers = _layers(model)
+    # LoRA starts at B = 0, where A has no gradient: a wrong one would not show
     with _no_zeros(model):
         try:
             expected = _results(model, loss)
@@ -114,6 +115,7 @@ def difference(results: list[torch.Tensor], expected: list[torch.Tensor]) -> flo
     """
     norms = torch.stack([tensor.double().norm() for tensor in expected])
     gaps = torch.stack([(a.double() - b.double()).norm() for a, b in zip(results, expected, strict=True)])
+    # without the floor, a gradient that is all but zero would show rounding errors as large shares
     return float((gaps / norms.clamp(min=SMALL * float(norms.max()))).max())
 
 
@@ -149,6 +151,7 @@ def _switch_on(model: PreTrainedModel, layers: list[GradientCheckpointingLayer],
     # The second pass of a recomputed layer must choose the graph that the first one chose (pytorch#166926).
     torch._C._dynamo.eval_frame._set_lru_cache(False)
     for layer in layers:
+        # batches of many lengths: one graph with symbolic sizes, in place of a recompilation for each
         layer.compile(backend=backend, dynamic=not is_static)
 
 

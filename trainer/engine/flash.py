@@ -78,13 +78,14 @@ def _call(
 ) -> torch.Tensor:
     options: dict[str, object] = {"scale": scale}
     if "window_size" in _parameters():
-        options["window_size"] = (-1 if window is None else window - 1, 0)
+        options["window_size"] = (-1 if window is None else window - 1, 0)  # (left, right): no key to the right
     elif window is None:
         options["is_causal"] = True
     else:
         raise RuntimeError("this torch's varlen_attn has no sliding window")
     if "enable_gqa" in _parameters():
         options["enable_gqa"] = q.shape[1] != k.shape[1]
+    # q (T, h, d); k, v (gathered keys, g, d); causal at the lower right where a segment has more keys than queries
     return varlen_attn(q, k, v, segments.starts_q, segments.starts_k, segments.longest_q, segments.longest_k, **options)
 
 
@@ -117,13 +118,15 @@ def differences(device: torch.device, dtype: torch.dtype) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     largest = []
     for window in (None, 16):
-        inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]
+        inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]  # h = 4, g = 2
         weight = torch.randn(1, 133, 4, 64, generator=generator).to(device)
         results = []
         for kind in (torch.float32, dtype):
+            # both start from the numbers that half precision can hold, so only the kernels' own rounding differs
             leaves = [tensor.to(device, dtype).to(kind).requires_grad_() for tensor in inputs]
             function: Callable[..., torch.Tensor] = attend if kind == dtype else by_segment
             output = function(*leaves, segments, scale=None, window=window)
+            # a random weight for each output: a plain sum would let errors of opposite sign cancel
             results.append([output, *torch.autograd.grad((output.float() * weight).sum(), leaves)])
         largest += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
     return largest

@@ -57,6 +57,7 @@ def rounded(rows: torch.Tensor, factor: torch.Tensor | None = None) -> tuple[tor
     chunks = zip(rows.split(num_rows), codes.split(num_rows), scale.split(num_rows), strict=True)
     for chunk, chunk_codes, chunk_scale in chunks:
         numbers = chunk.float() if factor is None else chunk * factor
+        # the largest number of a row gets the largest code, 448
         chunk_scale.copy_((numbers.abs().amax(1, keepdim=True) / LARGEST).clamp_min(SMALLEST_SCALE))
         chunk_codes.copy_(numbers / chunk_scale)
     return codes, scale
@@ -77,7 +78,7 @@ def product(
     if left.is_cuda:
         return on_card(left, left_scale, right, right_scale).to(dtype)
     with torch.autocast(left.device.type, enabled=False):
-        total = left.float() @ right.float().t()
+        total = left.float() @ right.float().t()  # exact products of codes, (M, N)
     return total.mul_(left_scale).mul_(right_scale.t()).to(dtype)
 
 
@@ -117,6 +118,7 @@ class Float8Weight:
         """Return dY W, (tokens, inputs), for dY of (tokens, outputs), in its type."""
         if not self.rounds:
             return dy @ self.wide(dy.dtype)
+        # (dY diag(s)) C: columns of dY times s, so that the product with the codes needs no other scale
         codes, scale = rounded(dy, self.scale[:, 0])
         across = self.codes.t()
         return product(codes, scale, across, torch.ones(len(across), 1, device=dy.device), dy.dtype)

@@ -141,12 +141,12 @@ class FrozenHead(torch.autograd.Function):
         for rows in _chunks(len(ids), len(weight), hidden.device):
             z = torch.nn.functional.linear(hidden[rows].to(weight.dtype), weight, bias).to(log_probs.dtype)
             scores, slope = _processed(z, logits)
-            target, most = ids[rows, None], scores.amax(-1, keepdim=True)
-            picked = scores.gather(1, target) - most
+            target, most = ids[rows, None], scores.amax(-1, keepdim=True)  # (rows, 1) each
+            picked = scores.gather(1, target) - most  # log p = z[y] - max - log sum exp(z - max): no overflow
             total = scores.sub_(most).exp_().sum(-1, keepdim=True)  # in place: the largest tensor of a training
             log_probs[rows] = (picked - total.log())[:, 0]
             if gradients is not None:
-                gradients[rows] = _gradient(scores.div_(total), target, slope, weight)
+                gradients[rows] = _gradient(scores.div_(total), target, slope, weight)  # scores / total = p
             del z, scores, slope  # before the next chunk is made
         if gradients is not None:
             ctx.save_for_backward(gradients)
@@ -156,6 +156,7 @@ class FrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Multiply each row of the saved gradient by its number."""
+        # dL/dh = dL/dlogp (N, 1) * dlogp/dh (N, H)
         (saved,) = ctx.saved_tensors
         return (saved * gradient[:, None].to(saved.dtype)).to(ctx.dtype), None, None, None, None
 
@@ -165,10 +166,10 @@ def _gradient(
 ) -> torch.Tensor:
     """Return ((one-hot - probabilities) * slope) W, (rows, H); overwrites the probabilities."""
     minus_p = probabilities.neg_()
-    minus_p.scatter_add_(1, target, torch.ones_like(target, dtype=minus_p.dtype))
+    minus_p.scatter_add_(1, target, torch.ones_like(target, dtype=minus_p.dtype))  # onehot(y) - p, (rows, V)
     if isinstance(slope, torch.Tensor) or slope != 1.0:
         minus_p.mul_(slope)
-    return minus_p.to(weight.dtype) @ weight
+    return minus_p.to(weight.dtype) @ weight  # (rows, V) (V, H)
 
 
 def _processed(z: torch.Tensor, logits: Logits) -> tuple[torch.Tensor, torch.Tensor | float]:
@@ -178,10 +179,12 @@ def _processed(z: torch.Tensor, logits: Logits) -> tuple[torch.Tensor, torch.Ten
     if not logits.softcap:
         return z, logits.scale
     bounded = torch.tanh(z / logits.softcap)
+    # d/dz c tanh(s z / c) = s (1 - tanh^2)
     return bounded * logits.softcap, (1 - bounded.square()) * logits.scale
 
 
 def _chunks(num_rows: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
+    # 4 bytes a logit; at V = 128k a card takes 512 rows at a time
     size = max(MIN_CHUNK_ROWS, CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
@@ -265,7 +268,7 @@ class Scorer:
         if self.targets is None:
             result: torch.Tensor = self.project(hidden)
             return result
-        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.targets.positions)
+        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.targets.positions)  # (B, T, H) -> (N, H)
         self.log_probs = log_probs(self.head, self.project, rows, self.targets.ids, self.logits, self.vocabulary)
         return hidden.new_zeros(1, 1, 1)  # stands for logits, which the model's forward returns and nobody reads
 

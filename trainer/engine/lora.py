@@ -72,6 +72,7 @@ def dequantised_fits(model: torch.nn.Module) -> bool:
         return False
     size = sum(math.prod(state.shape) * state.dtype.itemsize for state in states)
     free, _ = torch.cuda.mem_get_info(weights[0].device)
+    # the rest of the memory stays for activations, gradients and optimizer states
     return size <= DEQUANTISED_SHARE * free
 
 
@@ -136,6 +137,7 @@ class _LayerProduct:
             self.block = existing  # switched on before
         elif not _is_four_bit(base.weight):
             self.block = base._lora_block = FrozenBlock(base.weight.data, rank)
+            # the layer's weight becomes a view of the block, so that W exists once; `holds` notices a later move
             base.weight.data = self.block.weight
         elif dequantised:
             self.block = base._lora_block = FrozenBlock(dequantize_bnb_weight(base.weight), rank, base.weight)
@@ -150,10 +152,12 @@ class _LayerProduct:
         name = _active(module)[0]
         a, b = module.lora_A[name], module.lora_B[name]
         kinds = _kinds(base, x, a.weight.dtype)
+        # hooks on A, B or the base would not run inside the product
         if kinds is None or _hooked(base) or _hooked(a) or _hooked(b):
             return None
         product, adapter, result = kinds
         frozen = self._frozen(base, a.weight.shape[0], product, adapter)
+        # x (..., K), A (r, K), B (N, r) -> y (..., N)
         y: torch.Tensor = LoraProduct.apply(x, a.weight, b.weight, module.scaling[name], frozen, product, adapter)
         return y.to(result)
 

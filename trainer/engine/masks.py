@@ -36,5 +36,5 @@ def _rows_of_packs(position_ids: torch.Tensor) -> torch.Tensor:
         >>> _rows_of_packs(torch.tensor([[0, 1, 2, 0, 1]])).tolist()
         [[0, 0, 0, 1, 1]]
     """
-    first = position_ids[:, :1] - 1
-    return (torch.diff(position_ids, prepend=first, dim=-1) != 1).cumsum(-1)
+    first = position_ids[:, :1] - 1  # before the first token: difference 1, so that it starts no row
+    return (torch.diff(position_ids, prepend=first, dim=-1) != 1).cumsum(-1)  # one more at each step that is not +1

@@ -77,6 +77,7 @@ class Host:
         tensor = waiting.on_device
         assert tensor is not None
         waiting.on_device = None
+        # the copy of the layer below runs while this layer is computed again
         if waiting.below is not None:
             self._fetch(waiting.below)
         return tensor

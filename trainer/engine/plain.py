@@ -51,7 +51,7 @@ def by_segment(
             outputs.append(_spelled_out(q, k, v, mask, scale, dropout, softcap, sinks))
         else:
             outputs.append(_plain(q, k, v, segments, span, scale, _effective(window, span), dropout))
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()  # (1, h, T, d) -> (1, T, h, d)
 
 
 def _effective(window: int | None, span: Segment) -> int | None:
@@ -75,6 +75,7 @@ def _plain(
     window: int | None,
     dropout: float,
 ) -> torch.Tensor:
+    # without a prefix torch's own causal flag is right, and needs no mask of (queries, keys)
     is_square = span.num_queries == span.num_keys and window is None
     return F.scaled_dot_product_attention(
         q,
@@ -103,7 +104,7 @@ def _spelled_out(
     Source: Gemma 2 (https://arxiv.org/abs/2408.00118, section 2), gpt-oss (https://arxiv.org/abs/2508.10925).
     """
     groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (1, g, keys, d) -> (1, h, keys, d)
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scale is None else scale)  # (1, h, queries, keys)
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
@@ -112,5 +113,5 @@ def _spelled_out(
         column = sinks.reshape(1, -1, 1, 1).expand(-1, -1, scores.shape[2], 1).to(scores.dtype)
         scores = torch.cat([scores, column], dim=3)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
-    weights = F.dropout(weights[..., : k.shape[2]], dropout, training=dropout > 0)
+    weights = F.dropout(weights[..., : k.shape[2]], dropout, training=dropout > 0)  # the sink has taken its share
     return weights @ v

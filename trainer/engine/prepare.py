@@ -57,7 +57,7 @@ class Engine:
                 scores = model(**batch["inputs"], use_cache=False, targets=targets)
                 return scores["log_probs"], scores["aux_loss"]
             output = model(**batch["inputs"], use_cache=False)
-        logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)
+        logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)  # (N, V)
         return picked_log_probs(logits, targets.ids), getattr(output, "aux_loss", None)
 
 
@@ -149,7 +149,7 @@ class _Probe:
         scores = []
         for row in rows:
             ids = torch.from_numpy(row).to(self.device)
-            logits = self.model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+            logits = self.model(input_ids=ids[None], use_cache=False).logits[0, :-1]  # (1, T, V) -> (T - 1, V)
             scores.append(picked_log_probs(logits, ids[1:]))
         return torch.cat(scores)
 
@@ -170,6 +170,7 @@ class _Probe:
         if self.base.get_output_embeddings() is None:
             return None, "the model names no output head"
         problem: str | None = None
+        # a configuration does not say where its scale and soft cap apply: the first that agrees is right
         for logits in Logits.candidates(self.base.config):
             scorer = Scorer(self.base, logits)
             difference = self._head_problem(scorer)
@@ -221,6 +222,7 @@ class _Probe:
         """Compare rows that are filled up, without a mask, with rows alone; a router's loss always needs the mask."""
         if getattr(self.base.config.get_text_config(), "router_aux_loss_coef", None):
             return "masked"
+        # each row beside its first half, so that every batch has lines that are filled up
         halves = [row[: max(2, len(row) // 2)] for row in self.rows]
         rows = [part for pair in zip(self.rows, halves, strict=True) for part in pair]
         of_rows = self.alone.split([len(row) - 1 for row in self.rows])

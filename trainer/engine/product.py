@@ -113,7 +113,7 @@ class LoraProduct(torch.autograd.Function):
         adapter: torch.dtype,
     ) -> torch.Tensor:
         """Return y."""
-        rows = x.reshape(-1, x.shape[-1]).to(product)
+        rows = x.reshape(-1, x.shape[-1]).to(product)  # (M, K)
         small_a, scaled_b = base.adapter(a, b, scaling, adapter)
         weight = None
         if base.block is None:
@@ -134,7 +134,8 @@ class LoraProduct(torch.autograd.Function):
         rows, xa, a, b, weight = ctx.saved_tensors
         base, needs = ctx.base, ctx.needs_input_grad
         small_a, scaled_b = base.adapter(a, b, ctx.scaling, ctx.adapter)
-        dy = grad.reshape(-1, grad.shape[-1]).to(rows.dtype)
+        dy = grad.reshape(-1, grad.shape[-1]).to(rows.dtype)  # (M, N)
+        # the first layer of a model with frozen embeddings: nothing below wants dx
         if not needs[0]:
             dx, dxa = None, dy.to(ctx.adapter) @ scaled_b
         elif base.block is None:
@@ -143,7 +144,7 @@ class LoraProduct(torch.autograd.Function):
             dx, dxa = _backward_below(dy, base.block, scaled_b)
         else:
             dx, dxa = _backward_beside(dy, base.block, small_a)
-        da = dxa.t() @ rows.to(ctx.adapter) if needs[1] else None
+        da = dxa.t() @ rows.to(ctx.adapter) if needs[1] else None  # (r, M) (M, K)
         db = (dy.to(ctx.adapter).t() @ xa).to(b.dtype).mul_(ctx.scaling) if needs[2] else None
         shape, dtype = ctx.x
         return (
@@ -191,14 +192,14 @@ def _forward_beside(
     x: torch.Tensor, block: FrozenBlock, bias: torch.Tensor | None, a: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     xa = x @ a.t()
-    return torch.nn.functional.linear(torch.cat([x, xa], 1), block.beside, bias), xa
+    return torch.nn.functional.linear(torch.cat([x, xa], 1), block.beside, bias), xa  # (M, K + r) (K + r, N)
 
 
 def _forward_below(
     x: torch.Tensor, block: FrozenBlock, bias: torch.Tensor | None, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     padded = None if bias is None else torch.nn.functional.pad(bias, (0, block.rank))
-    both = torch.nn.functional.linear(x, block.below, padded)
+    both = torch.nn.functional.linear(x, block.below, padded)  # (M, N + r) = [u | x Aᵀ]
     y, xa = both[:, : block.outputs], both[:, block.outputs :].clone()  # a view would keep all of `both` in memory
     y.addmm_(xa, b.t())
     return y, xa
@@ -207,14 +208,14 @@ def _forward_below(
 def _backward(
     dy: torch.Tensor, weight: torch.Tensor | Float8Weight, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    dxa = dy.to(b.dtype) @ b
+    dxa = dy.to(b.dtype) @ b  # b is sB, (N, r)
     dx = weight.backward(dy) if isinstance(weight, Float8Weight) else dy @ weight
     _add_product(dx, dxa, a)
     return dx, dxa
 
 
 def _backward_beside(dy: torch.Tensor, block: FrozenBlock, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    both = dy @ block.beside
+    both = dy @ block.beside  # (M, K + r) = [v | dxa]
     dx, dxa = both[:, : block.inputs], both[:, block.inputs :]
     dx.addmm_(dxa, a)
     return dx, dxa
@@ -222,4 +223,4 @@ def _backward_beside(dy: torch.Tensor, block: FrozenBlock, a: torch.Tensor) -> t
 
 def _backward_below(dy: torch.Tensor, block: FrozenBlock, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     dxa = dy @ b
-    return torch.cat([dy, dxa], 1) @ block.below, dxa
+    return torch.cat([dy, dxa], 1) @ block.below, dxa  # (M, N + r) (N + r, K)

@@ -122,6 +122,7 @@ class _ComputedAgain(torch.autograd.Function):
         host: Host | None,
     ) -> torch.Tensor:
         """Compute the layer; autograd saves nothing in here."""
+        # dropout must draw the same numbers in the second pass
         ctx.run, ctx.host, ctx.state = run, host, _State.now(hidden.device)
         if host is None:
             ctx.save_for_backward(hidden)
@@ -249,6 +250,7 @@ class _Elementwise:
         if not self.is_on:
             result: torch.Tensor = original(x)
             return result
+        # autograd keeps x alone, not the norm's own intermediate results; norms draw no random numbers
         y: torch.Tensor = checkpoint(original, x, use_reentrant=False, preserve_rng_state=False)
         self._note(y, original, x)
         return y

@@ -135,9 +135,9 @@ def lower_right(num_queries: int, num_keys: int, window: int | None, like: torch
         [[-inf, 0.0, 0.0, -inf], [-inf, -inf, 0.0, 0.0]]
     """
     hidden = torch.full((num_queries, num_keys), float("-inf"), dtype=like.dtype, device=like.device)
-    shift = num_keys - num_queries
+    shift = num_keys - num_queries  # query i sees keys up to i + shift
     mask = hidden.triu(shift + 1)
-    return mask if window is None else mask + hidden.tril(shift - window)
+    return mask if window is None else mask + hidden.tril(shift - window)  # and none before i + shift - window + 1
 
 
 def _starts(lengths: list[int]) -> torch.Tensor:

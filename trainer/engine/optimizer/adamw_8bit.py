@@ -109,6 +109,7 @@ def _part(states: torch.Tensor, part: slice) -> torch.Tensor:
 
 
 def _in_8bit(weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], part: slice, group: Group) -> None:
+    # blocks of the update are multiples of STATE_BLOCK, so no two parts share a scale
     scales = slice(part.start // STATE_BLOCK, -(-part.stop // STATE_BLOCK))
     functional.optimizer_update_8bit_blockwise(
         "adam",

@@ -46,6 +46,7 @@ class InBackward:
         """Return the norm of all gradients of the last backward pass, () on their device."""
         norms = [self.norms[indices] for indices in sorted(self.norms)]
         self.norms.clear()
+        # sqrt(sum of squared norms); sorted, so that the sum does not depend on the order of the hooks
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
     def _step(self, parameter: torch.Tensor) -> None:
@@ -54,6 +55,7 @@ class InBackward:
         indices = self.indices[id(parameter)]
         self.norms[indices] = _norm(gradient)
         groups = self.optimizer.param_groups
+        # a copy of the group with this parameter alone: the step updates nothing else
         self.optimizer.param_groups = [groups[indices[0]] | {"params": [parameter]}]
         try:
             self.optimizer.step()

@@ -126,7 +126,7 @@ class RoundedSGD(Rounded):
 
         def change(weights: torch.Tensor, gradient: torch.Tensor, part: slice) -> None:
             if group["weight_decay"]:
-                gradient = gradient.add(weights, alpha=group["weight_decay"])
-            weights.add_(gradient, alpha=-group["lr"])
+                gradient = gradient.add(weights, alpha=group["weight_decay"])  # g + d w
+            weights.add_(gradient, alpha=-group["lr"])  # w - lr g
 
         return change

@@ -37,8 +37,8 @@ def to_bfloat16(values: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         >>> to_bfloat16(torch.full((2,), 1 + 2.0**-8), torch.tensor([32767, 32768], dtype=torch.int32)).tolist()
         [1.0, 1.0078125]
     """
-    added = values.view(torch.int32) + noise.view(values.shape)
-    rounded = added.bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)
+    added = values.view(torch.int32) + noise.view(values.shape)  # the carry out of the low bits rounds up
+    rounded = added.bitwise_right_shift_(16).to(torch.int16).view(torch.bfloat16)  # cuts the low bits
     return torch.where(values.abs() <= LARGEST, rounded, values.to(torch.bfloat16))
 
 
@@ -51,6 +51,7 @@ class Noise:
 
     def take(self, count: int) -> torch.Tensor:
         """Return the next numbers, (count,) int32; four of them come from one draw."""
+        # 64 random bits are four numbers
         raw = torch.empty(-(-count // 4), dtype=torch.int64, device=self.generator.device)
         raw.random_(-(2**63), None, generator=self.generator)
         return raw.view(torch.int16)[:count].to(torch.int32).bitwise_and_(LOW_BITS)
