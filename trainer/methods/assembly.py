@@ -89,6 +89,7 @@ def build_engine(
     switched_off = 0.0 if row_facts(job.recipe.method).keeps_dropout else _switch_dropout_off(model)
     if switched_off:  # before LoRA layers are told apart by their dropout
         say(f"train: dropout {switched_off:g} is off: both answers of a pair must see the same policy")
+    # a few rows of the data show what all rows would: same template, same special tokens
     rows = [shape.probe_ids(store, row) for row in range(min(PROBE_ROWS, len(store)))]
     engine = prepare(
         model,
@@ -214,6 +215,8 @@ def _tokens_per_step(inputs: Inputs, items: Ints, steps: StepPlan) -> Ints:
     """Return the real tokens (no padding) of each step over all processes, shape (num_steps,)."""
     lengths = inputs.train.lengths()
     # (items,): tokens of all rows of each item
+    # lengths 3 2 4 in packs [0 1] [2]: 5 4
     totals = np.add.reduceat(lengths[inputs.plan.rows], inputs.plan.offsets[:-1])
+    # order of `items`: (steps * global batch,), one row of the table a step
     tokens: Ints = totals[items].reshape(steps.num_steps, steps.global_batch_size).sum(axis=1)
     return tokens

@@ -76,6 +76,7 @@ class Metrics(TrainerCallback):
             if name in LOGGED or name.removeprefix("eval_").startswith(TRL_PREFIXES):
                 line[RENAMED.get(name, name)] = value
         if "loss" in logs:
+            # since this process began: the time of steps before a resume is not known
             tokens = self.tokens[state.global_step] - self.tokens[self.start_step]
             self.last_rate = float(tokens / seconds) if seconds else 0.0
             line["tokens_per_s"] = round(self.last_rate, 1)
@@ -87,6 +88,7 @@ class Metrics(TrainerCallback):
         """Tell whether a scaled float16 gradient was too large: that step is skipped, and the scale is halved."""
         if "grad_norm" not in logs:
             return False
+        # at most MAX_OVERFLOWS in a row: then the scale is 1, and the gradient itself is infinite
         self.overflows = 0 if math.isfinite(logs["grad_norm"]) else self.overflows + 1
         return bool(args.fp16) and 0 < self.overflows <= MAX_OVERFLOWS
 
@@ -198,6 +200,7 @@ class StopSignals(TrainerCallback):
         number = self.received
         if args.world_size > 1:
             before, self.pending = self.pending, MaximumOfProcesses(number, args.device)
+            # one step late on every process: a signal that only some have seen must not part them
             number = before.wait() if before else 0
         if number and state.global_step < state.max_steps:
             self.stopped_by = number
@@ -225,4 +228,5 @@ def is_over(history: list[LogLine], patience: int) -> bool:
         (True, False)
     """
     losses = [loss for loss, _ in validations(history)]
+    # `index` is the first of equal bests: a loss that stands still is no improvement
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience

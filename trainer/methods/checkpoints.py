@@ -33,6 +33,7 @@ def publish(staged: Path, target: Path) -> None:
     files = {name: {"sha256": _sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
     (staged / MANIFEST).write_text(json.dumps({"files": files}, indent=2))
     for name in [*names, MANIFEST]:
+        # before the rename: a file system may order the rename before the data it names
         sync(staged / name)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,7 @@ def requested(folder: Path, name: str) -> Path:
 def rotate(folder: Path, *, keep: int, best: int | None) -> None:
     """Remove the oldest checkpoints beyond `keep`, never the best one."""
     for index, (step, path) in enumerate(steps(folder)):
+        # the best one is loaded at the end (`load_best_model_at_end`)
         if index >= keep and step != best:
             shutil.rmtree(path)
 

@@ -40,6 +40,7 @@ def compile_layers(
         number = compile.try_on(loop.model, loss, dtype=types.autocast or types.weights, is_static=width is not None)
     except compile.NotCompiled as error:
         problem = str(error)
+    # all or none: compiled and uncompiled layers round differently, and processes average their gradients
     able = loop.accelerator.reduce(torch.tensor(min(number, 1), device=loop.args.device), "sum")
     if int(able) == loop.accelerator.num_processes:
         say(f"train: {number} decoder layers are compiled")

@@ -68,5 +68,6 @@ def read_inputs(job: Job) -> Inputs:
     train_rows = TokenStore.load(job.pack_dir / "train.safetensors")
     validation = TokenStore.load(job.pack_dir / "validation.safetensors")
     plan = PackPlan.load(job.pack_dir / "packs.safetensors")
+    # rows of each item; a plan of single rows trains in the layouts for single rows
     is_packed = bool(np.diff(plan.offsets).max() > 1)
     return Inputs(train_rows, validation if len(validation) else None, plan, is_packed)

@@ -39,6 +39,7 @@ def local_card(device: torch.device) -> gpus.Card:
         return gpus.host()
     name, (free, total) = torch.cuda.get_device_name(device), torch.cuda.mem_get_info(device)
     listed = gpus.listed_card(name, total)
+    # processes of one machine share its memory
     host = HOST_SHARE * gpus.host_free() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # a prediction counts the CUDA context, which is taken by now
     available = min(total, free + torch.cuda.memory_reserved(device) + RESERVE_CUDA)

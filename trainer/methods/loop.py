@@ -130,13 +130,16 @@ class RecipeLoop(Trainer):
         """Return the micro-batch's share of the step's loss; a router's auxiliary loss is a mean over micro-batches."""
         assert not return_outputs, "validation is our own"
         log_probs, router_loss = self.engine.score(model, inputs)
+        # loss of a step = sum over micro-batches and processes of (sum of this one's terms) / (count of the step)
         loss = self.loss(inputs, log_probs, num_items_in_batch)
         if router_loss is not None and self.router_share:
             num_micro_batches = self.current_gradient_accumulation_steps * self.accelerator.num_processes
+            # a mean over tokens of one micro-batch, which cannot be divided by a count of the step
             loss = loss + self.router_share * router_loss / num_micro_batches
         return loss * self.accelerator.num_processes  # gradients are averaged over the processes
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
+        # (micro-batches, counts) -> (counts,): the divisors of the whole step, known before its first backward pass
         counts = torch.stack([batch["counts"].to(device) for batch in batch_samples]).sum(0)
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
@@ -171,6 +174,7 @@ class RecipeLoop(Trainer):
         # process p takes rows p, p + world, ...; all take equally many, so rows at the end wrap around, uncounted
         rows = range(self.args.process_index, -(-num_rows // world) * world, world)
         self.model.eval()
+        # float64: a sum over 100,000 rows in float32 would lose digits that the number of processes then changes
         sums = torch.zeros((), dtype=torch.float64, device=self.args.device)
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
@@ -215,6 +219,7 @@ class RecipeLoop(Trainer):
         """Check the weights, and the losses since the last log line, with one read from the device."""
         trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         names = [*(f"weight {name}" for name in trained), "the loss since the last logged step"]
+        # one boolean a tensor, stacked below: each read of its own would wait for the card
         flags = [_gathered(torch.isfinite(weight).all()) for weight in trained.values()]
         flags.append(torch.isfinite(self._tr_loss).all())
         for name, is_finite in zip(names, torch.stack(flags).tolist(), strict=True):

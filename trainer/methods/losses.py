@@ -88,13 +88,16 @@ def loss_of(method: PairedMethod, scores: PairScores, totals: Totals) -> torch.T
             if method.loss_type == "ipo":
                 chosen, rejected = scores.means()
                 delta = chosen - rejected
+            # a mean over pairs, less a mean over tokens: the likelihood of the chosen answers (NLL of CPO)
             paired = _cpo(method, delta).sum() / totals.pairs
             return paired - method.cpo_alpha * scores.chosen.sum() / totals.chosen_tokens
         case SimpoMethod():
             chosen, rejected = scores.means()
+            # SimPO: - log sigmoid(beta (mean log p(c) - mean log p(j)) - gamma), https://arxiv.org/abs/2405.14734
             delta = method.beta * (chosen - rejected) - method.simpo_gamma
             return _smoothed(delta, method.label_smoothing).sum() / totals.pairs
         case OrpoMethod():
+            # ORPO: NLL of the chosen row - beta log sigmoid(log odds ratio)
             likelihood = (scores.chosen + scores.prompt).sum() / totals.supervised_tokens
             return -likelihood - method.beta * F.logsigmoid(_log_odds(scores)).sum() / totals.pairs
         case _:
@@ -135,6 +138,7 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
         case "hinge":
             return torch.relu(1 - margin)
         case "ipo":
+            # means over tokens, as TRL averages them for ipo
             delta = chosen / scores.chosen_tokens - rejected / scores.rejected_tokens
             return (delta - 1 / (2 * beta)) ** 2
         case "sigmoid_norm":
@@ -146,12 +150,14 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
             return chosen_loss - 0.5 * F.logsigmoid(-beta * chosen) - 0.5 * F.logsigmoid(-beta * rejected)
         case "robust":
             flipped = smoothing * F.logsigmoid(-margin)
+            # unbiased where a share `smoothing` of the labels is swapped, https://arxiv.org/abs/2403.00409
             return (flipped - (1 - smoothing) * F.logsigmoid(margin)) / (1 - 2 * smoothing)
         case "bco_pair":
             return -F.logsigmoid(beta * chosen) - F.logsigmoid(-beta * rejected)
         case "sppo_hard":
             return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
         case "aot":
+            # optimal transport in one dimension pairs the k-th smallest margins of policy and reference
             policy = (scores.chosen - scores.rejected).sort().values
             reference = (scores.reference_chosen - scores.reference_rejected).sort().values
             return _smoothed(beta * (policy - reference), smoothing)

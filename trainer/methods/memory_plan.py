@@ -55,6 +55,7 @@ def plan_memory(
     try:
         _check_coverage(model, engine, recipe)
         predictor = predictor_for(model, recipe, card)
+        # an encoder or a tower for images beside the decoder: its activations are in no formula
         if len(recompute.decoder_layers(model)) != predictor.outline.layers:
             raise NotPredictedError("its layers are not those of its configuration")
     except NotPredictedError as error:

@@ -51,6 +51,7 @@ class Trial:
         with torch.random.fork_rng(cards, device_type="cuda"):
             peak = self._peak(plan)
         self.model.train(was_training)
+        # max(x) = -min(-x); one process out of memory makes it infinite for all
         highest = -lowest([-float("inf") if peak is None else -float(peak)], self.device)[0]
         return None if highest == float("inf") else int(highest)
 
@@ -59,6 +60,7 @@ class Trial:
             reset_peak(self.device)
             # stands for the optimizer's states, which do not exist yet
             states = torch.empty(plan.memory.optimizer, dtype=torch.uint8, device=self.device)
+            # from the second micro-batch on, gradients exist during the forward pass
             if plan.accumulation > 1:
                 for weight in self.model.parameters():
                     weight.grad = torch.zeros_like(weight) if weight.requires_grad else None

@@ -49,6 +49,7 @@ def plan_steps(train: TrainSection, *, num_items: int, share: int, micro_batch_s
     num_steps = train.max_steps
     if num_steps is None:
         assert train.num_train_epochs is not None, "solve() settles the epochs"
+        # rounded first: 25 rows * 2.2 epochs is 55.00000000000001 in binary, which would add a step
         num_steps = max(1, math.ceil(round(num_items * train.num_train_epochs, 6) / train.global_batch_size))
     return StepPlan(num_items, train.global_batch_size, num_steps, micro_batch_size, share // micro_batch_size)
 
@@ -63,6 +64,7 @@ def order(plan: StepPlan, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64
     count = plan.num_steps * plan.global_batch_size
     epochs = math.ceil(count / plan.num_items)
     return np.concatenate(
+        # a generator for each epoch: epoch 3 is the same whether or not a run begins there
         [np.random.default_rng([seed, epoch]).permutation(plan.num_items) for epoch in range(epochs)]
     )[:count]
 

@@ -109,7 +109,8 @@ def reference_log_probs(
         batch = moved(of_pairs([store.pair(row) for row in rows], engine.layout, pad_id), device)
         with torch.no_grad(), accelerator.autocast(), model.disable_adapter() if is_fresh else nullcontext():
             of_tokens, _ = engine.score(model, batch)
-        sums = batch["targets"].sums(of_tokens).view(-1, 2)
+        sums = batch["targets"].sums(of_tokens).view(-1, 2)  # (2n,) alternating -> (n, 2)
+        # float64 where the model computes in it, known only after the first batch
         log_probs = log_probs.to(sums.dtype)
         log_probs[torch.tensor(rows, device=device)] = sums
     model.train(was_training)
@@ -134,6 +135,7 @@ def _batches(store: TokenStore, budget: int) -> Iterator[list[int]]:
 def reference_key(store: TokenStore, policy: dict[str, object]) -> str:
     """Return the hash of the tokens, and of policy and precision as `_policy` describes them."""
     digest = hashlib.sha256(json.dumps([VERSION, policy], sort_keys=True, default=str).encode())
+    # the loss mask follows from the offsets: answers are trained in whole, prompts never
     for array in (store.input_ids, store.offsets):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -106,6 +106,7 @@ def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Calla
     targets = choose_targets(model, adapter)
     peft = _peft_model(model, adapter, shortest_names(model, targets.modules), targets.parameters)
     idle, unreadable = _layers_of(_idle_weights(peft)), _layers_of(_unreadable(peft))
+    # PEFT has no way to take single layers out again: unload and attach anew
     if idle or unreadable:
         base = peft.unload()
         targets.leave_out(idle, UNREACHED)
@@ -162,7 +163,7 @@ def _idle_weights(peft: PeftModel) -> list[str]:
 
     def loss() -> torch.Tensor:
         logits: torch.Tensor = peft(input_ids=ids, use_cache=False).logits
-        return logits.float().logsumexp(-1).mean()
+        return logits.float().logsumexp(-1).mean()  # (1, T, V): depends on every logit, whatever the ids
 
     return unreached(peft, loss)
 
@@ -213,6 +214,7 @@ def check_loaded(peft: PeftModel, folder: Path, *, adapter_name: str = "default"
     lost = [
         name
         for name, tensor in load_peft_weights(str(folder), device="cpu").items()
+        # compared in the type of the file: PEFT may hold adapters in float32 that were saved in 16 bits
         if name not in loaded or not torch.equal(loaded[name].cpu().to(tensor.dtype), tensor)
     ]
     if lost:

@@ -38,6 +38,7 @@ def unreached(model: nn.Module, loss: Callable[[], torch.Tensor], *, autocast: t
             stack.enter_context(torch.autocast(device.type, dtype=autocast))
         model.train()
         loss().backward()
+    # post-accumulate hooks run only for weights that the graph of the loss contains
     return [name for name in trained if name not in reached and EXPERTS not in name]
 
 

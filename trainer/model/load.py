@@ -79,6 +79,7 @@ def precision(section: ModelSection, adapter: Adapter | None) -> Precision:
         return Precision(getattr(torch, section.dtype), None)
     if not on_cuda:
         return Precision(torch.float32, None)
+    # bfloat16 has the exponent of float32 (8 bits), so its gradients need no scale; float16 has 5
     half = torch.bfloat16 if has_bfloat16 and section.dtype == "auto" else torch.float16
     match adapter:
         case NoAdapter():
@@ -199,6 +200,7 @@ def load_model(
         raise _cannot_load("model", name, error) from error
     if qlora and not getattr(model, "is_loaded_in_4bit", False):
         raise HardwareError(f"{name} was not loaded in 4 bits", hint="update bitsandbytes, or --set adapter.kind=lora")
+    # a cache of keys and values is of no use to training, and keeps layers from being recomputed
     model.config.use_cache = False
     return model
 

@@ -68,6 +68,7 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> AdapterTarge
     head = model.get_output_embeddings()
     decoder = text_decoder(model)
     renamed = _renamed_by_peft(model)
+    # W + B1 A1 + B2 A2 in one tensor: neither layer would compute with its own update after a merge
     sharers = Counter(id(layer.weight) for _, layer in model.named_modules() if isinstance(layer, (nn.Linear, Conv1D)))
     for name, layer in model.named_modules():
         if not isinstance(layer, (nn.Linear, Conv1D)) or layer is head:
@@ -180,6 +181,7 @@ def _is_router(leaf: str, layer: nn.Module, config: PreTrainedConfig) -> bool:
         return True
     num_outputs = getattr(layer, "out_features", None)
     counts = {getattr(config, name, None) for name in EXPERT_COUNTS} | {1}
+    # `gate` is also the name of half an MLP: a router has as many outputs as there are experts, or one
     return leaf in ROUTER_NAMES and num_outputs in counts
 
 
@@ -195,6 +197,7 @@ def computes_product(layer_class: type[nn.Module]) -> bool:
         return True
     try:
         layer = layer_class(4, 3)
+        # (2, 4) -> (2, 3): different sizes show a transposed weight
         inputs = torch.arange(8.0).reshape(2, 4)
         with torch.no_grad():
             outputs = layer(inputs)

@@ -64,6 +64,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Ints | ArraySpool], metadata: 
             "data_offsets": [start, end],
         }
     text = orjson.dumps(header)
+    # the header ends at a multiple of 8, so that int64 arrays after it are aligned
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

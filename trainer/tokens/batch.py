@@ -47,6 +47,7 @@ def tokenize_file(source: Path, renderer: Renderer, target: Path, shape: StoredS
         for lines in _chunks(source):
             rendered = [render(exact_json.loads(line)) for line in lines]
             numbers = range(end, end := end + len(lines))
+            # chunk n is tokenized while chunk n + 1 is rendered; one in flight bounds the memory
             future = beside.submit(encode, renderer.tokenizer, rendered)
             if waiting:
                 writer.add(waiting[0], waiting[1].result())

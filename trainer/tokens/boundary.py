@@ -55,6 +55,7 @@ def differing_prompts(
     for ids, some, low in zip(pieces, starts, bounds, strict=False):
         differing.append({})
         for start, (tail, first, end) in zip(some, tails[low : low + len(some)], strict=True):
+            # all before `first` is the same by construction: added tokens split texts
             if not np.array_equal(ids[first:end], ids_of_tail[tail]):
                 differing[-1][start] = np.concatenate([ids[:first], ids_of_tail[tail]])
     return differing
@@ -62,7 +63,7 @@ def differing_prompts(
 
 def _prompt_tail(text: str, ids: Ints, begin: Ints, start: int, added: Mapping[int, str]) -> tuple[str, int, int]:
     """Return the prompt from its last added token on, and the row's tokens [first, end) that should equal its ids."""
-    end = int(np.searchsorted(begin, start))
+    end = int(np.searchsorted(begin, start))  # first token that begins in the answer
     for first in range(end - 1, -1, -1):
         # compare the text as well: SentencePiece may write bytes by added tokens
         token, position = added.get(int(ids[first])), int(begin[first])
@@ -80,9 +81,11 @@ def continuation(tokenizer: Tokenizer, prompt: Ints, row: Ints) -> tuple[Ints, i
     Returns:
         None where no such ids give the same text.
     """
+    # prompt 'A:' ' ' and row 'A:' ' the': shared 1, left ' ', right ' the', cut 'the'
     shared = common_prefix(prompt, row)
     left = "".join(tokenizer.convert_ids_to_tokens(prompt[shared:].tolist()))
     right, end = "", shared
+    # take as many tokens of the row as cover the prompt's remaining characters
     while len(right) < len(left) and end < len(row):
         right += tokenizer.convert_ids_to_tokens([int(row[end])])[0]
         end += 1

@@ -35,6 +35,7 @@ class TokenCache:
         for entry in self.folder.glob(f"{key}-*.safetensors") if self.limit_bytes else ():
             try:
                 _link(entry, target)
+                # hash what this run will read: another process may replace the entry in between
                 if entry.stem[-SHA_LENGTH:] == file_sha256(target):
                     return True
                 entry.unlink(missing_ok=True)

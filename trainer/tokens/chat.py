@@ -74,6 +74,7 @@ class Renderer:
             raise DataError(
                 "the tokenizer has no chat template", hint="give a Jinja file in model.chat_template of the recipe"
             )
+        # trying forms renders the row several times: only rows with calls pay for it
         form = self.form_of(row, messages) if has_calls(messages) else FORMS[0]
         try:
             return self._apply(row, messages, form, prompt=prompt, template=template)
@@ -144,6 +145,7 @@ class Renderer:
         guarded, turns = self.guard.tools(row), [self.guard.turns(messages) for messages in conversations]
         for guarded_turns, plain in zip(turns, conversations, strict=True):
             is_same = guarded is row and guarded_turns is plain
+            # a template that trims or escapes content would treat a guarded token otherwise than a plain one
             if not is_same and unguarded(self.text(guarded, guarded_turns)) != self.text(row, plain):
                 raise DataError(
                     f"{location(row)}: the row quotes special tokens, and the chat template changes them",
@@ -182,6 +184,7 @@ class Renderer:
         if self.loss_on != "all" and has_marks(self.template_of(row)):
             spans = self._marked_spans(row, messages, text, answers)
         else:
+            # no marks: span of turn i = text of turns 0..i less text of the prompt before it
             spans = [self._difference(row, messages, text, index) for index in answers]
         check_nothing_dropped(self.text, row, messages, text, trained)
         for index, (low, high) in zip(answers, spans, strict=True):

@@ -75,6 +75,7 @@ class ContentGuard:
         else:
             return text
         tokens = self.answered if is_answer else self.tokens
+        # nearly all texts: the same object tells the callers that nothing changed
         if GUARD not in text and not tokens.search(text):
             return text
         return split(text.replace(GUARD, GUARD * 2), tokens)

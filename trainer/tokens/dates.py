@@ -26,6 +26,7 @@ Render = Callable[..., str]
 
 def formats_of_today(render: Render, row: Record, template: str) -> list[str]:
     """Return the formats in which a template prints today's date into a row."""
+    # a macro shadows the function, so calls inside loops, macros and conditions are found as they run
     text = render(row, template=PRINTS_FORMATS + template)
     return re.findall(f"{LEFT}(.*?){RIGHT}", text)
 

@@ -40,6 +40,7 @@ def check_nothing_dropped(
                 _refuse(render, row, messages, index, part, is_trained=index in trained)
             else:
                 ends.append(end)
+        # templates may print the system turn anywhere; all others must follow each other
         start = start if is_system else max(ends)
     for tool in row.get("tools") or []:
         name = str(tool.get("function", tool).get("name", ""))

@@ -93,9 +93,10 @@ class Encoded:
         where the token before it ended.
         """
         pairs = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in self.encodings))
-        offsets = np.fromiter(pairs, dtype=np.int64, count=2 * len(self.ids)).reshape(-1, 2)
+        offsets = np.fromiter(pairs, dtype=np.int64, count=2 * len(self.ids)).reshape(-1, 2)  # (tokens, 2)
         start_of_text = np.repeat(_starts(self.texts)[:-1], np.diff(self.bounds))
         start, end = (offsets + start_of_text[:, None]).T
+        # (tokens,): the furthest end of all tokens before each one
         reached = np.maximum.accumulate(np.concatenate([[0], end]))[:-1]
         begin = np.where(start < end, start, np.minimum(start, np.maximum(reached, start_of_text)))
         return begin, begin < end
@@ -108,6 +109,7 @@ class Encoded:
     def inside(self, spans: Sequence[Sequence[Span]]) -> Ints:
         """Return 1 for tokens that begin inside a span of their text, 0 for others, even if they end there."""
         starts = _starts(self.texts)
+        # one flag for each character of all texts; a token looks up the one at its begin
         marked = np.zeros(starts[-1] + 1, dtype=np.uint8)
         for base, some in zip(starts.tolist(), spans, strict=False):
             for low, high in some:
@@ -216,6 +218,7 @@ def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
     encoded = encode(tokenizer, [row.text for row in rows])
     flat = encoded.inside([row.trained for row in rows])
     if any(row.left_out for row in rows):
+        # turns of weight 0 inside a text that is trained as a whole
         flat &= 1 - encoded.inside([row.left_out for row in rows])
     pieces, masks = encoded.pieces(encoded.ids), encoded.pieces(flat)
 
@@ -223,6 +226,7 @@ def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
         again = encode(tokenizer, texts)
         return again.pieces(again.ids)
 
+    # the prompts that serving will send: their ids must begin the row, whatever the tokenizer merges
     starts = [row.answers for row in rows]
     added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()}
     differing = differing_prompts(encoded.texts, pieces, encoded.begins_in_texts(), starts, added, ids_of)
@@ -243,6 +247,7 @@ def _apart(tokenizer: Tokenizer, row: Rendered, ids: Ints, mask: Ints, prompts: 
     shared = common_prefix(prompt, ids)
     is_prompt_trained = any(low < start < high for low, high in row.trained)
     of_prompt = np.full(len(prompt), is_prompt_trained, dtype=np.uint8)
+    # tokens before the seam keep their mask; those of the seam are trained only if the seam is
     of_prompt[:shared] = mask[:shared]
     num_old = len(answer) - num_new
     of_answer = np.concatenate([np.ones(num_new, dtype=np.uint8), mask[len(mask) - num_old :]])

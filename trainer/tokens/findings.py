@@ -87,6 +87,7 @@ def long_rows(train: TokenSplit, before: TokenStore, recipe: Recipe) -> LongRows
     """Describe the training rows that `pack.overlong` dropped or cut; `before` is as they were before."""
     limit = recipe.pack.max_length
     long = np.flatnonzero(before.sequence_lengths() > limit)
+    # the prompt alone fills the limit: no token is left for the answer
     filled = np.array([row for row in long.tolist() if _num_prompt_tokens(before, row) >= limit], dtype=np.int64)
     dropped = np.setdiff1d(before.row_index, train.store.row_index)
     lost = int(before.lengths().sum()) - int(train.store.lengths().sum())

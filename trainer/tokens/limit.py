@@ -50,5 +50,6 @@ def _without_oldest(pieces: list[Piece], excess: int) -> list[Piece]:
         []
     """
     (ids, mask), *answers = pieces
+    # argmax of a mask: index of the first trained token
     num_untrained = int(mask.argmax()) if mask.any() else len(mask)
     return [(ids[excess:], mask[excess:]), *answers] if excess < num_untrained else []

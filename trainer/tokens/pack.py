@@ -75,10 +75,11 @@ def pack_rows(rows: Sequence[int] | Ints, lengths: Ints, *, capacity: int) -> Pa
     numbers = np.asarray(rows, dtype=np.int32)
     sizes = np.asarray(lengths)[numbers]
     assert not len(sizes) or 0 < sizes.min() <= sizes.max() <= capacity, "rows over the capacity are dropped or cut"
-    order = np.argsort(-sizes, kind="stable")
+    order = np.argsort(-sizes, kind="stable")  # stable: equal lengths keep the order of the rows
     packs = _best_fit_decreasing(sizes[order], capacity)
     rows_of_pack = np.bincount(packs)
     return PackPlan(
+        # rows by falling length, then grouped by pack
         rows=numbers[order[np.argsort(packs, kind="stable")]],
         offsets=np.concatenate([[0], np.cumsum(rows_of_pack)]).astype(np.int64),
     )
@@ -114,6 +115,7 @@ class _OpenPacks:
 def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
     """Return the pack of each row, for sizes in falling order."""
     result = np.empty(len(sizes), dtype=np.int32)
+    # sizes 6 5 4 4 3: a run of each length begins at 0 1 2 4, the last ends at 5
     bounds = np.flatnonzero(np.diff(sizes, prepend=-1, append=-1)).tolist()
     open_packs = _OpenPacks()
     num_packs = 0
@@ -122,7 +124,7 @@ def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
         while first < last:
             tightest = open_packs.take_tightest(size)
             if tightest is None:
-                num_new = -(-(last - first) // (capacity // size))
+                num_new = -(-(last - first) // (capacity // size))  # ceil(rows / rows that fit in an empty pack)
                 tightest = capacity, np.arange(num_packs, num_packs + num_new, dtype=np.int32)
                 num_packs += num_new
             room, packs = tightest

@@ -88,6 +88,7 @@ class QuotingTokenizer:
         for text, (_, positions), encoding in zip(texts, plain, encodings, strict=True):
             ids = [self.ids.get(id_, id_) for id_ in encoding.ids]
             written = sum(1 for _ in self.tokens.finditer(text)) + sum(encoding.special_tokens_mask)
+            # more special ids than the template and the tokenizer wrote: one of them was quoted
             if np.isin(ids, self.special).sum() > written:
                 raise DataError(f"{unguarded(text)[:80]!r}: special tokens in it cannot be plain text", hint=PLAIN_ONLY)
             readings.append(Reading(ids, [_guarded_span(low, high, positions) for low, high in encoding.offsets]))
@@ -121,6 +122,7 @@ def _rename(state: TokenizerState, names: dict[str, str]) -> str | None:
         model["unk_token"] = names[model["unk_token"]]
     if model.get("merges"):
         pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
+        # merges name vocabulary entries: those of renamed tokens would make the file unreadable
         model["merges"] = [pair for pair in pairs if not names.keys() & {*pair, "".join(pair)}]
     return unknown
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, takewhile
+from itertools import groupby
+from os.path import commonprefix
 from typing import Literal
 
 from trainer.data.records.kinds import Message
@@ -165,8 +166,7 @@ def _closing(after: str, prefix: str) -> str:
 
 def shared_opening(left: str, right: str) -> str:
     """Return the longest common prefix of two texts."""
-    equal = takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))
-    return "".join(character for character, _ in equal)
+    return commonprefix([left, right])  # noqa: RUF071  by characters, as these are no paths
 
 
 def _last_tag(prompt: str) -> str:

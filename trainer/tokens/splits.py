@@ -84,6 +84,7 @@ def fit_splits(splits: list[TokenSplit], section: PackSection) -> dict[str, list
 
 def _overlong_error(splits: list[TokenSplit], split: TokenSplit, limit: int) -> DataError:
     lengths = np.sort(np.concatenate([each.store.sequence_lengths() for each in splits]))
+    # nearest-rank percentiles: the smallest length that at least this share of rows does not exceed
     keeps = {share: int(lengths[math.ceil(len(lengths) * share / 100) - 1]) for share in (95, 99, 100)}
     first = split.store.row_index[np.argmax(split.store.sequence_lengths() > limit)]
     [row] = split.rows(np.array([first]))
@@ -128,6 +129,7 @@ def stop_token(split: TokenSplit, renderer: Renderer) -> int:
         DataError: Answers end in ordinary text, so that the model would never learn to stop.
     """
     ends, first, counts = np.unique(split.store.last_trained(), return_index=True, return_counts=True)
+    # the most frequent last token; of equals the one that a row has first (lexsort: last key first)
     token = int(ends[np.lexsort((first, -counts))[0]])
     if token in renderer.end_ids:
         return token

@@ -80,6 +80,7 @@ class TokenStore:
     def sequence_lengths(self) -> Ints:
         """Return the tokens of the longest sequence of each row, (rows,): of a pair, prompt and longer answer."""
         parts = np.diff(self.offsets).reshape(-1, self.segments)
+        # (rows, segments): prompt + max(chosen, rejected); a single row has no second segment, and adds 0
         longest: Ints = parts[:, 0] + parts[:, 1:].max(axis=1, initial=0)
         return longest
 
@@ -91,6 +92,7 @@ class TokenStore:
         """Return the number of trained tokens of each row, shape (rows,)."""
         counts = np.zeros(len(self), dtype=np.int64)
         for rows, bounds, mask in self._masks():
+            # prefix sums: trained tokens before each token
             total = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
             counts[rows] = np.diff(total[bounds])
         return counts
@@ -101,7 +103,7 @@ class TokenStore:
             case "single":
                 return self._last_of_masks()
             case "pair":
-                return self.input_ids[self.offsets[2::3] - 1]
+                return self.input_ids[self.offsets[2::3] - 1]  # end of each chosen segment: 2, 5, 8 of [p c r p c r ..]
             case _:
                 assert_never(self.shape)
 

@@ -44,8 +44,9 @@ def mark(sets: Sets, kind: Shingle, words: list[int]) -> Marks:
     """Return the bits of texts that have the shingles `sets` and so many words."""
     sizes = np.diff(sets.offsets)
     is_set = np.zeros((sizes.size, NUM_BITS), np.bool_)
+    # (texts, 512): text i owns the next sizes[i] hashes
     is_set[np.repeat(np.arange(sizes.size), sizes), sets.hashes % np.uint64(NUM_BITS)] = True
-    bits = np.packbits(is_set, axis=1)
+    bits = np.packbits(is_set, axis=1)  # (texts, 64) bytes
     clipped = np.minimum(np.array(words, np.int64), LONG_WORDS).astype(np.uint16)
     return Marks(np.full(sizes.size, kind, np.uint8), clipped, sizes.astype(np.uint32), bits)
 
@@ -66,6 +67,7 @@ def upper_bounds(marks: Marks, rows: NDArray[np.int64], pairs: NDArray[np.int64]
         num_rows: all rows.
     """
     entry, words = np.full((len(Shingle), num_rows), -1, np.int32), np.zeros(num_rows, np.uint16)
+    # (kinds, rows): -1 where a row has no entry
     entry[marks.kinds, rows], words[rows] = np.arange(rows.size), marks.words
     bounds = np.ones(len(pairs))
     for begin in range(0, len(pairs), PAIRS_AT_ONCE):
@@ -86,6 +88,6 @@ def _bounds(marks: Marks, left: NDArray[np.int32], right: NDArray[np.int32]) -> 
     only_left, only_right = (
         SET_BITS[bits].sum(axis=1, dtype=np.int64) for bits in (left_bits & ~right_bits, right_bits & ~left_bits)
     )
-    shared = np.minimum(marks.sizes[left] - only_left, marks.sizes[right] - only_right)
+    shared = np.minimum(marks.sizes[left] - only_left, marks.sizes[right] - only_right)  # m of the formula
     bounds: NDArray[np.float64] = shared / np.maximum(shared + only_left + only_right, 1)
     return bounds

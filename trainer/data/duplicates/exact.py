@@ -23,7 +23,7 @@ def find_exact_duplicates(content: Keys) -> dict[int, int]:
         {2: 0, 3: 0}
     """
     _, first, inverse = np.unique(content, return_index=True, return_inverse=True)
-    original = first[inverse]
+    original = first[inverse]  # (rows,): the first row with the same key
     repeated = np.flatnonzero(original != np.arange(content.size))
     return dict(zip(repeated.tolist(), original[repeated].tolist(), strict=True))
 
@@ -49,7 +49,7 @@ def find_conflicts(prompt: Keys, context: Keys, answer: Keys) -> list[list[int]]
     questions = np.stack([prompt, context], axis=1)
     _, first, group_of, sizes = np.unique(questions, axis=0, return_index=True, return_inverse=True, return_counts=True)
     group_of = group_of.reshape(-1)
-    differs = answer != answer[first[group_of]]
+    differs = answer != answer[first[group_of]]  # unlike the first row of its group: two answers at least
     is_conflict = np.zeros(sizes.size, np.bool_)
     is_conflict[group_of[differs]] = True
     rows = np.flatnonzero(is_conflict[group_of])

@@ -84,7 +84,7 @@ def compare(texts: Sequence[ComparableText], pairs: Pairs, *, least: float) -> C
     prompt, answer = Column([text.prompt for text in texts]), Column([text.answer for text in texts])
     conversation = Column([conversation_text(text) for text in texts], parts=(prompt, answer))
     result.context[:] = context.similarities(pairs)
-    related = np.flatnonzero(result.context >= least)
+    related = np.flatnonzero(result.context >= least)  # indices of pairs, here and below
     result.prompt[related] = prompt.similarities(pairs[related])
     result.conversation[related] = conversation.similarities(pairs[related])
     close = related[np.maximum(result.prompt[related], result.conversation[related]) >= least]
@@ -116,6 +116,7 @@ def _take_up_others(left: ComparableText, right: ComparableText) -> bool:
     if left.answer == right.answer:
         return False
     sides = [_taken_up(left, right), _taken_up(right, left)]
+    # on both sides, at least half of the answer's own words come from its own prompt
     return all(2 * len(values) >= len(words) > 0 for values, words in sides)
 
 
@@ -151,6 +152,7 @@ class Column:
         for kind in Shingle:
             chosen = np.flatnonzero(kinds == kind)
             if chosen.size:
+                # each text of these pairs is shingled once; `indices` are the pairs in terms of them
                 rows, indices = np.unique(pairs[chosen], return_inverse=True)
                 sets = [shingle([part.texts[row] for row in rows.tolist()], kind) for part in self.parts]
                 result[chosen] = pair_similarities(reduce(united, sets), indices.reshape(-1, 2))

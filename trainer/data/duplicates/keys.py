@@ -49,6 +49,7 @@ def normalise_exactly(text: str) -> str:
 
 def _is_cased(text: str) -> bool:
     classes = classes_of(text, CASED_CLASSES)
+    # one pass over classes of letters first: most texts need no search
     may_be = b"aA" in classes or b"AA" in classes or b"Aad" in classes or b"ns" in classes or "```" in text
     return (may_be or (b"c" in classes and b"n" in classes)) and CASED.search(text) is not None
 

@@ -104,10 +104,11 @@ def _signatures(sets: Sets) -> NDArray[np.uint32]:
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Hash each band of 4 values to 32 bits; a chance collision only costs one exact comparison."""
-    bands = signatures.reshape(-1, NUM_BANDS, ROWS_PER_BAND).astype(np.uint64)
+    bands = signatures.reshape(-1, NUM_BANDS, ROWS_PER_BAND).astype(np.uint64)  # (texts, 32, 4)
     keys = np.zeros(bands.shape[:2], np.uint64)
     for column in range(ROWS_PER_BAND):
         keys = (keys ^ bands[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        # the factor mixes upwards only: shift high bits down before the next value
         keys ^= keys >> np.uint64(29)
     return (keys >> np.uint64(32)).astype(np.uint32)
 
@@ -141,6 +142,7 @@ class Index:
             columns = partial(_band_column, parts, masks)
             for band in range(NUM_BANDS):
                 pairs, cut = _bucket_pairs(columns, rows, band)
+                # after each band: most pairs recur in several bands, and would fill memory 32 times
                 packed_pairs, crowded[cut] = distinct(np.concatenate([packed_pairs, pairs])), True
         both = np.stack([packed_pairs >> np.uint64(32), packed_pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
         return self._possible(both, prompt.size, least), np.flatnonzero(crowded)
@@ -182,21 +184,23 @@ def _bucket_pairs(
         return np.zeros(0, np.uint64), rows[:0]
     # Another order in each band: a large bucket that recurs then gives other neighbours each time.
     shuffled = np.random.default_rng(band).permutation(keys.size)
+    # key in the upper half, entry in the lower: one sort of numbers groups entries by bucket
     packed = np.sort((keys[shuffled].astype(np.uint64) << np.uint64(32)) | np.arange(keys.size, dtype=np.uint64))
     keys = (packed >> np.uint64(32)).astype(np.uint32)
     meets = np.concatenate([keys[1:] == keys[:-1], [False]])
     meets[1:] |= meets[:-1].copy()  # rows alone in their bucket, the most, are put aside
     keys, packed = keys[meets], packed[meets]
     entries = shuffled[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]
-    first = np.searchsorted(keys, keys, side="left")
+    first = np.searchsorted(keys, keys, side="left")  # (entries,): where each entry's bucket begins
     positions = np.arange(keys.size)
     crowded = np.isin(first, first[positions - first > WINDOW])
     if crowded.any():
         entries[crowded] = _closest_first(entries[crowded], first[crowded], columns, band)
     rows = rows[entries].astype(np.uint64)
+    # a far row of a large bucket meets its first row too, so that each bucket hangs together
     left, right = [first[positions - first > WINDOW]], [positions[positions - first > WINDOW]]
     for step in range(1, WINDOW + 1):
-        same = np.flatnonzero(keys[step:] == keys[:-step])
+        same = np.flatnonzero(keys[step:] == keys[:-step])  # both in one bucket, `step` apart
         left.append(same)
         right.append(same + step)
     one_row, other_row = rows[np.concatenate(left)], rows[np.concatenate(right)]
@@ -212,6 +216,7 @@ def _closest_first(entries: Rows, buckets: Rows, columns: Callable[[int], NDArra
     Source: Bawa, Condie, Ganesan: LSH Forest, WWW 2005.
     """
     following = [columns(band + step)[entries].astype(np.int64) for step in range(FOREST_BANDS, 0, -1)]
+    # lexsort sorts by its last key first: bucket, next band, the one after it ..
     return entries[np.lexsort(np.stack([*following, buckets]))]
 
 
@@ -253,6 +258,7 @@ def keep_best(edges: Edges, rank: Rows) -> dict[int, tuple[int, float]]:
     """
     copies: dict[int, tuple[int, float]] = {}
     for row, better_copies in _by_rank(edges, rank):
+        # rows come best first, so whether a better copy stays is known by now; no chain a -> b -> c of copies
         staying = [(score, -int(rank[copy]), copy) for copy, score in better_copies if copy not in copies]
         if staying:
             score, _, copy = max(staying)

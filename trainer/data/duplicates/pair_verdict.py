@@ -78,10 +78,12 @@ def judge(
         flag: similarity from which rows belong on one side of the split.
     """
     same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
+    # (pairs,) flags, here and below
     is_label = compared.short_answer | shared[pairs[:, 0]] | shared[pairs[:, 1]]
     only_prompts = same_answer & shared[pairs[:, 0]]
     related = compared.context >= drop
     score = np.where(only_prompts, compared.prompt, np.maximum(compared.conversation, 0.0))
+    # the prompt too: a long shared answer alone would make copies of rows that ask different things
     near = related & (score >= drop) & (compared.prompt >= flag)
     equal = near & (weights.prompt == Weight.NONE) & (weights.answer == Weight.NONE) & (weights.context == Weight.NONE)
     differs = related & (np.maximum(compared.prompt, compared.conversation) >= drop) & ~equal
@@ -101,6 +103,7 @@ def judge(
     asked_alike = related & (compared.prompt >= drop) & ~same_answer
     conflict = asked_alike & (weights.prompt == Weight.NONE) & (weights.answer > Weight.NONE)
     other_question = compared.other_values | compared.other_numbers | (weights.prompt == Weight.VALUES) | slots
+    # also prompts that are only nearly equal, unless numbers, values or slots make them other questions
     conflict |= asked_alike & ~alike_answers & ~other_question
 
     score = np.where(alike_answers, score, np.maximum(compared.prompt, compared.conversation))
@@ -118,5 +121,6 @@ def _labels_follow(
     if near.size < MIN_LABELLED_PAIRS or agrees.mean() < LABELS_AGREE:
         return np.zeros(len(pairs), np.bool_)
     values, of = np.unique(np.concatenate([left, right]), return_inverse=True)
+    # for each label: of the pairs that have it on either side, how many have it on both
     share = np.bincount(of, weights=np.tile(agrees, 2)) / np.bincount(of)
     return np.isin(answers[pairs[:, 0]], values[share >= LABEL_AGREES])

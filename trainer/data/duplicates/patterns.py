@@ -33,6 +33,7 @@ def find_patterns(pairs: Rows, chosen: Flags, num_rows: int) -> Flags:
         array([ True,  True, False])
     """
     neighbours = pairs[chosen]
+    # density-based clustering: cores have enough neighbours, members are next to a core
     is_core = np.bincount(neighbours.reshape(-1), minlength=num_rows) >= PATTERN_ROWS - 1
     is_member = is_core.copy()
     is_member[neighbours[is_core[neighbours].any(axis=1)]] = True
@@ -52,5 +53,6 @@ def group_patterns(pairs: Rows, num_rows: int) -> list[Rows]:
         parents.join(left, right)
     roots = parents.roots()
     order = np.argsort(roots, kind="stable")
+    # cut where the root changes
     groups = np.split(members[order], np.flatnonzero(np.diff(roots[order])) + 1) if members.size else []
     return sorted(groups, key=lambda group: (-group.size, int(group[0])))

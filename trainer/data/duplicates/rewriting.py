@@ -44,4 +44,5 @@ def _repeats_pairs(answer_keys: list[str], prompt_keys: list[str]) -> bool:
 
 def _share(part: Sequence[object], reference: Sequence[object]) -> float:
     """Return how much of one list stands in another one."""
+    # multisets: a word that stands twice must stand twice in both
     return (Counter(part) & Counter(reference)).total() / len(part)

@@ -96,7 +96,7 @@ def shingle(texts: Sequence[str], kind: Shingle) -> Sets:
         >>> shingle(["to be or not", "to be"], Shingle.WORDS_2).offsets
         array([0, 3, 4])
     """
-    units, lengths = _characters(texts)
+    units, lengths = _characters(texts)  # flat: one number a character, and characters of each text
     if kind is Shingle.WORDS_2:
         units, lengths = _words(units, lengths)
     return _windows(units, lengths, {Shingle.CHARACTERS_3: 3, Shingle.CHARACTERS_5: 5, Shingle.WORDS_2: 2}[kind])
@@ -110,6 +110,7 @@ def word_windows(texts: Sequence[str], num_words: int) -> Sets:
     """
     units, lengths = _words(*_characters(texts))
     powers, inverse = _powers(int(_STEP), units.size), _powers(pow(int(_STEP), -1, 2**64), units.size)
+    # sum of h[i] b^i modulo 2^64; a run from s on is (sums[s + n] - sums[s]) b^-s, the same wherever it stands
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(units * powers, dtype=np.uint64)])
     sizes = np.maximum(lengths - num_words + 1, 0)
     offsets = offsets_of(sizes)
@@ -149,12 +150,14 @@ def _words(codes: Hashes, lengths: Counts) -> tuple[Hashes, Counts]:
     starts = is_letter.copy()
     starts[1:] &= ~is_letter[:-1]
     begins = offsets_of(lengths)[:-1][lengths > 0]
+    # the first character of a text begins a word, whatever the text before ends with
     starts[begins] = is_letter[begins]
     first, letters = np.flatnonzero(starts), np.flatnonzero(is_letter)
     if not first.size:
         return codes[:0], np.zeros_like(lengths)
-    nth = np.cumsum(is_letter)[first] - 1
+    nth = np.cumsum(is_letter)[first] - 1  # index of each word's first letter among all letters
     index_in_word = letters - np.repeat(first, np.diff(nth, append=letters.size))
+    # the place in the word counts, so that `on` and `no` differ; a sum then makes a word of its letters
     mixed = _mix(codes[letters] + index_in_word.astype(np.uint64) * _STEP)
     counted = offsets_of(starts)
     ends = offsets_of(lengths)
@@ -165,6 +168,7 @@ def _windows(units: Hashes, lengths: Counts, width: int) -> Sets:
     """Hash each run of `width` units that lies within one text; a text of fewer units is one run."""
     sizes = np.where(lengths > 0, np.maximum(lengths - width + 1, 1), 0)
     offsets, begins = offsets_of(sizes), offsets_of(lengths)[:-1]
+    # 0 stands for no unit, in runs of short texts
     shifted = np.concatenate([units, np.zeros(width, np.uint64)]) + np.uint64(1)
     # Runs from every place, those that reach into the next text too, which are then left out.
     runs = _fold(shifted[shift : shift + units.size] for shift in range(width))
@@ -230,14 +234,16 @@ def pair_similarities(sets: Sets, pairs: NDArray[np.int64]) -> NDArray[np.float6
     owner = np.repeat(np.arange(num_texts, dtype=np.uint64), np.diff(sets.offsets))
     # The text's number before what is left of the hash: of few thousand texts at least 50 bits.
     members = distinct((owner << shift) | (sets.hashes >> (np.uint64(64) - shift)))
-    sizes = np.bincount((members >> shift).astype(np.int64), minlength=num_texts)
+    sizes = np.bincount((members >> shift).astype(np.int64), minlength=num_texts)  # |A| of each text
     left, right = pairs.T
+    # for each pair the members of its left text, one after another
     start = np.repeat(offsets_of(sizes)[left] - offsets_of(sizes[left])[:-1], sizes[left])
     sought = members[start + np.arange(start.size)] & ((np.uint64(1) << shift) - np.uint64(1))
+    # the same hashes under the number of the right text: found where both texts have them
     sought |= np.repeat(right.astype(np.uint64), sizes[left]) << shift
     index = np.minimum(np.searchsorted(members, sought), max(members.size - 1, 0))
     shared = np.bincount(np.repeat(np.arange(len(pairs)), sizes[left])[members[index] == sought], minlength=len(pairs))
-    union = sizes[left] + sizes[right] - shared
+    union = sizes[left] + sizes[right] - shared  # |A or B| = |A| + |B| - |A and B|
     return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
 
 

@@ -10,6 +10,7 @@ KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 def _neighbours() -> dict[str, str]:
     """Return the keys beside, above and below each key; of two vowels none can be told to be a slip."""
+    # half a key as the unit: each row stands half a key further right than the one above
     keys = {key: (row, 2 * column + row) for row, letters in enumerate(KEYBOARD) for column, key in enumerate(letters)}
     return {
         key: "".join(
@@ -40,10 +41,12 @@ def may_be_typo(left: str, right: str, least: int = MIN_TYPO_LETTERS) -> bool:
         return False
     start = _shared(left, right)
     left_end, right_end = left[start:], right[start:]
+    # ie and ei
     if left_end[:2] == right_end[1::-1] and left_end[2:] == right_end[2:]:
         return True
     if len(left) != len(right):
         return start > 0 and (left_end[1:] == right_end or left_end == right_end[1:])
+    # equal but for one letter, which lies beside the right one
     return start > 0 and left_end[1:] == right_end[1:] and right_end[0] in NEIGHBOURS.get(left_end[0], "")
 
 

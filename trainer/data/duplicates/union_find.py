@@ -29,6 +29,7 @@ class Parents:
     def root(self, row: int) -> int:
         """Return the least row of the group, and halve the path to it."""
         while self.parent[row] != row:
+            # path halving: about constant time a look-up (Tarjan and van Leeuwen 1984)
             self.parent[row] = row = self.parent[self.parent[row]]
         return row
 
@@ -43,6 +44,7 @@ class Parents:
             return True
         if limit is not None and self.sizes[low] + self.sizes[high] > limit:
             return False
+        # the lesser row becomes the root, so that groups are named by their first row in any order of joins
         self.parent[high] = low
         self.sizes[low] += self.sizes[high]
         return True

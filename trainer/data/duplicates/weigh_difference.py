@@ -166,6 +166,7 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) 
     # What both begin and end with differs in nothing, and is most of the two.
     cut_lefts, cut_rights = _apart(lefts, rights)
     left_words, right_words = _content(cut_lefts), _content(cut_rights)
+    # the same content words: only glue, or spaces inside words, can differ
     if _joined(left_words) == _joined(right_words):
         weight = Weight.NONE if len(left_words) != len(right_words) else _weigh_glue(cut_lefts, cut_rights)
         return Difference(weight, weight, (), is_slot=False)
@@ -174,6 +175,7 @@ def _weigh_tokens(lefts: Tokens, rights: Tokens, *, may_err: bool, align: bool) 
     )
     words = [set(side) for side in _only(left_words, right_words)]
     only = words[0] | words[1]
+    # of the whole text: a few words do not tell a language
     is_foreign = bool(only) and _are_foreign(only, lefts)
     weight = _weigh_content(_content(lefts), _content(rights), words, exchanged, is_foreign=is_foreign)
     typos = _typos(left_words, right_words) if may_err and len(left_words) == len(right_words) else ()
@@ -318,6 +320,7 @@ def _is_moved(left: list[str], right: list[str]) -> bool:
 
     `dog bites man` and `man bites dog` is no move, neither are metres in feet and feet in metres.
     """
+    # a rotation: `if it rains, stay` and `stay if it rains`
     if any(left[cut:] + left[:cut] == right for cut in range(1, len(left)) if left[cut] == right[0]):
         return True
     steady = [[word for word in side if word not in ADVERBS and not word.endswith("ly")] for side in (left, right)]

@@ -147,6 +147,7 @@ def _chunks(line: str) -> list[str]:
     chunks = line.split()
     if "-" not in chunks:
         return chunks
+    # the chunk and both of its neighbours
     is_sign = [any(map(TERM.search, chunks[max(index - 1, 0) : index + 2])) for index in range(len(chunks))]
     return [chunk for chunk, keep in zip(chunks, is_sign, strict=True) if keep or chunk != "-"]
 
@@ -212,6 +213,7 @@ def _word(word: str, *, starts_sentence: bool, fold: bool) -> Iterator[Token]:
     elif len(folded) == 1:
         yield Token(folded if fold else word, Kind.VALUE)
     else:
+        # a capital at the start of a sentence tells nothing
         is_name = not fold and not starts_sentence and word[0].isupper()
         yield Token(folded, Kind.NAME if is_name else Kind.WORD)
 

@@ -101,6 +101,7 @@ def faults_of(tensors: dict[str, StoredTensor]) -> Faults:
         blocks = [tensor.rows(*rows) for rows in row_blocks(tensor.shape)] if tensor.shape else [tensor.read()]
         if not all(bool(torch.isfinite(block.float()).all()) for block in blocks):
             not_finite.append(name)
+        # B A = 0 as long as this matrix is zero: the layer was never trained
         if name.endswith(START_AT_ZERO):
             num_starts += 1
             if not any(bool(block.any()) for block in blocks):

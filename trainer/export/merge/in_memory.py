@@ -34,6 +34,7 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
         if plan.base == "dequantised" and plan.four_bit:
             for name in quantised_parameters(base, plan.four_bit):
                 weight = model.get_parameter(name)
+                # W' = dequantise(quantise(W)): the update was trained on W', and fits it better than W
                 weight.data = dequantised(weight.data, plan.four_bit, plan.device).float().cpu()
         peft = _with_adapters(model, adapters)
         changed = sum(isinstance(layer, LoraLayer) for layer in peft.modules())

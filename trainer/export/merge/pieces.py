@@ -241,6 +241,7 @@ def _computed(piece: Piece, block: RowBlock, seed: int | None, device: str) -> R
         raise DivergedError(
             f"merged weight {piece.name} is not finite", hint="continue from a checkpoint: trainer train RECIPE"
         )
+    # without an update the nearest number is the best one
     stored = rounded(exact, piece.dtype, seed=seed if piece.update else None, name=piece.name, block=block.number)
     if not torch.isfinite(stored).all() and torch.isfinite(exact).all():
         raise HardwareError(

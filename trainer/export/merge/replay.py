@@ -72,7 +72,7 @@ def _compare(
 ) -> tuple[list[str], list[str]]:
     """Return the names that differ, and those that an adapter should have changed and did not."""
     expected = {piece.name for piece in pieces.pieces}
-    differing, unchanged = sorted(expected ^ set(stored)), []
+    differing, unchanged = sorted(expected ^ set(stored)), []  # in one of both only: missing, or too many
     for piece in pieces.pieces:
         if piece.name not in stored:
             continue

@@ -97,7 +97,9 @@ class Survival:
             stored: The same in the type of the file.
         """
         update = exact - base
+        # against the rounded base: a base in the type of the file has no rounding error of its own
         actual = stored.float() - base.to(stored.dtype).float()
+        # a projection: rounding errors that are unlike dW cancel in the sum
         self.surviving += float((actual * update).sum(dtype=torch.float64))
         self.requested += float(update.square().sum(dtype=torch.float64))
 

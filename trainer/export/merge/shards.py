@@ -75,6 +75,7 @@ class StoredTensor:
     def _read(self, start: int, count: int) -> torch.Tensor:
         if not count:
             return torch.empty(0, dtype=self.dtype)
+        # `frombuffer` shares this memory, so the numbers are never copied
         buffer = bytearray(count)
         view, num_read = memoryview(buffer), 0
         with self.path.open("rb", buffering=0) as file:

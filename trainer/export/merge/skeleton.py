@@ -139,6 +139,7 @@ def homes(model: PreTrainedModel, tensors: Iterable[tuple[str, tuple[int, ...]]]
     transforms = get_model_conversion_mapping(model)
     renamings = [entry for entry in transforms if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in transforms if isinstance(entry, WeightConverter)]
+    # a renaming moves a tensor as it is; a converter builds one parameter out of several tensors
     by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
     state = model.state_dict()
     shapes = dict(tensors)

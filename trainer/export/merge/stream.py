@@ -102,6 +102,7 @@ def merge_streaming(
         if plan.base_sha256:
             check_base(base, plan.base_sha256)
         try:
+            # reads headers only: a wrong adapter is refused before hours of writing
             pieces = plan_pieces(base, weighted, plan)
         except NotStreamableError as reason:
             say(f"merge: in memory, the whole model at once, since {reason}")
@@ -185,6 +186,7 @@ def choose_rounding(pieces: Pieces, plan: MergePlan) -> tuple[str, float | None]
 
 def _sampled(piece: Piece, device: str) -> float:
     survival = Survival()
+    # enough for a median over tensors: all blocks would cost a second merge
     for block in islice(blocks_of(piece, seed=None, device=device), SAMPLED_BLOCKS):
         if block.base is not None and block.exact is not None:
             survival.add(block.base, block.exact, block.stored)

@@ -124,7 +124,7 @@ class ExpertUpdate:
             experts = layer.num_experts
             layer.lora_A[adapter].weight = _parameter(a.reshape(experts, -1, a.shape[-1])[number])
             layer.lora_B[adapter].weight = _parameter(b.reshape(b.shape[0], -1, experts)[:, :, number].contiguous())
-            delta = Linear.get_delta_weight(layer, adapter)
+            delta = Linear.get_delta_weight(layer, adapter)  # scaling B A, (out, in)
             total = total + (delta if layer._did_swap_in_out_features or experts == 1 else delta.T)
         _empty(layer, list(self.parts))
         return total
@@ -161,7 +161,7 @@ class BiasUpdate:
 
     def apply(self, start: int, block: torch.Tensor) -> torch.Tensor:
         for adapter, parts in self.parts.items():
-            block = block + _on(parts["lora_B.bias"], block) * self.layer.scaling[adapter]
+            block = block + _on(parts["lora_B.bias"], block) * self.layer.scaling[adapter]  # b + s b_B
         return block
 
 

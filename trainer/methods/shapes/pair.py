@@ -101,6 +101,7 @@ class PairCollator(Collator[PairItem]):
         """Return inputs, targets, reference (pairs, 2) and counts."""
         batch = of_pairs([item.pair for item in items], self.layout, self.pad_id, with_prompts=self.with_prompts)
         lengths = batch["targets"].lengths
+        # c0 j0 c1 j1 .. p0 p1 ..
         chosen, prompts = lengths[: 2 * len(items) : 2].sum(), lengths[2 * len(items) :].sum()
         counts = torch.stack([torch.tensor(len(items)), chosen, chosen + prompts])
         return batch | Batch(reference=torch.stack([item.reference for item in items]), counts=counts)
@@ -125,12 +126,13 @@ class PreferenceLoop(RecipeLoop):
     def measure(self, batch: Batch, log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return the sums of LOGGED, the number of pairs, and the sum of their losses, (LOGGED + 2,)."""
         scores = pair_scores(batch, log_probs)
+        # one by one: a loss that sorts pairs (aot) or divides by tokens would depend on the batch of validation
         losses = torch.stack([self._alone(scores, index) for index in range(len(weights))])
         return (torch.cat([_facts(self.method, scores), losses[None]]) * weights).sum(1)
 
     def validation(self, sums: torch.Tensor) -> dict[str, float]:
         """Return the mean loss of a pair, and the means of LOGGED."""
-        means = (sums / sums[len(LOGGED)].clamp(min=1)).tolist()
+        means = (sums / sums[len(LOGGED)].clamp(min=1)).tolist()  # sums: LOGGED.., pairs, losses
         return {VALIDATION_LOSS: means[-1]} | {f"eval_{name}": means[index] for index, name in enumerate(LOGGED)}
 
     def _alone(self, scores: PairScores, index: int) -> torch.Tensor:

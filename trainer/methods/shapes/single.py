@@ -84,6 +84,7 @@ class SftLoop(RecipeLoop):
     def measure(self, batch: Batch, log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return summed loss and trained tokens, (2,)."""
         targets = batch["targets"]
+        # (rows,): a row that only fills up a process has weight 0, so it must be a number of its own
         losses = -targets.sums(log_probs.double())
         return torch.stack([(losses * weights).sum(), (targets.lengths * weights).sum()])
 

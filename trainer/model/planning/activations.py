@@ -82,7 +82,9 @@ class LayerBytes:
         if level == "offload":
             return 0
         if level == "full":
+            # b H: the input of the layer alone
             return self.outline.hidden * self.kinds.weights
+        # x Aᵀ of each adapted layer, (T, r)
         small = len(self.adapted) * self.rank * self.kinds.small
         return self._norms(level) + self._inputs(level) + self._attention() + self._gated(level) + small
 
@@ -124,6 +126,7 @@ class LayerBytes:
         value = outline.query + 2 * outline.key if outline.is_fused else outline.key
         name = "qkv_proj" if outline.is_fused else "v_proj"
         value += self._view(name) - self._linear(name).outputs
+        # torch's CPU attention saves its output, and our transpose of it is another tensor
         outputs = outline.query * (1 if self.is_cuda else 2)
         return self.kinds.product * (outline.query + outline.key + value + outputs) + FLOAT32 * outline.heads
 
@@ -131,6 +134,7 @@ class LayerBytes:
         """Count gate and up, the activation, and its product with up."""
         names = ("gate_up_proj",) if self.outline.is_fused else ("gate_proj", "up_proj")
         widths = sum(self._view(name) for name in names)
+        # act(gate) and act(gate) * up follow from gate and up; a fused product has no module between to hook
         again = level == "elementwise" and not self.outline.is_fused
         return self.kinds.product * (widths + (0 if again else 2 * self.outline.intermediate))
 

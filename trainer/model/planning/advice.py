@@ -57,6 +57,7 @@ def planned(recipe: Recipe, outline: Outline, card: gpus.Card, *, longest: int |
 
 
 def _dequantised_fits(predictor: Predictor, card: gpus.Card) -> bool:
+    # the same share of the same number as `lora.dequantised_fits` measures once the weights are loaded
     free = card.memory - RESERVE_CUDA - predictor.weights()
     return card.is_cuda and predictor.dequantised() <= DEQUANTISED_SHARE * free
 
@@ -142,6 +143,7 @@ def after_running_out(recipe: Recipe, outline: Outline, failed: MemoryPlan) -> s
         fixed.append(("train", "gradient_checkpointing", True))
     if recipe.train.micro_batch_size == "auto":
         fixed.append(("train", "micro_batch_size", failed.micro_batch_size))
+    # the prediction has just been wrong: ask for a fifth less than it
     less = min(failed.card.memory, int(TOO_CLOSE * failed.memory.total))
     longest = -(-failed.batch.tokens // failed.micro_batch_size)
     return fixes(recipe, outline, replace(failed.card, memory=less), fixed=fixed, longest=longest)

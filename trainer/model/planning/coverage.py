@@ -48,6 +48,7 @@ def _uncovered_setting(recipe: Recipe, outline: Outline, *, is_cuda: bool) -> st
     names = outline.adapted(adapter.target_modules)
     if names is None:
         return "adapter.target_modules with other layers adapted in some blocks than in others"
+    # embed_tokens and lm_head, for example: PEFT can adapt them, the counts know no such adapter
     missing = set(names) - {linear.name for linear in outline.linears}
     return f"adapter.target_modules {', '.join(sorted(missing))}" if missing else None
 

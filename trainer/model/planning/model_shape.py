@@ -70,6 +70,7 @@ class Outline:
         if family not in COVERED:
             raise NotPredictedError(f"{family} models are not predicted, only {', '.join(COVERED)}")
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        # defaults of the configuration classes of transformers, which a config.json may leave out
         head_size = config.get("head_dim") or (256 if family == "gemma" else 128 if family == "qwen3" else 0)
         sizes = {
             "layers": config["num_hidden_layers"],
@@ -145,7 +146,9 @@ class Outline:
     @property
     def other_weights(self) -> int:
         """Return the weights of embedding, output head, norms and biases."""
+        # V H for the embedding, V H for a head of its own
         tables = self.table * (1 if self.is_tied else 2)
+        # the last term: the norm before the head
         return tables + self.layers * sum(self.small_tensors) + self.hidden
 
     @property

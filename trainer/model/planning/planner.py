@@ -228,6 +228,7 @@ class Calibration:
 
     def next_plan(self) -> MemoryPlan:
         """Return the first plan that fits by its corrected bytes and needs less than failed ones; else the smallest."""
+        # no plan that needs as much as one that failed
         limit = min(
             [plan.card.memory for plan in self.plans] + [self.corrected_bytes(plan) - 1 for plan in self.failed]
         )
@@ -244,6 +245,7 @@ class Calibration:
             self.failed.append(plan)
         else:
             self.ran[plan] = measured
+            # taken to be the same for all plans: kernels' own buffers, fragments
             self.correction = measured - plan.memory.passes
 
     def final_plan(self) -> MemoryPlan:

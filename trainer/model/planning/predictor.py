@@ -144,6 +144,7 @@ class Predictor:
             return four_bit_bytes(linear.size, double=self.four_bit.bnb_4bit_use_double_quant)
         if self._in_float8(linear):
             return linear.size + FLOAT32 * linear.outputs
+        # [[W, sB], [A, 0]]: (N + r, K + r), see `engine.product`
         margin = self.rank if self.has_adapter(linear) and self._in_block(linear) else 0
         return (linear.outputs + margin) * (linear.inputs + margin) * self.kinds.weights
 
@@ -166,6 +167,7 @@ class Predictor:
             tables = [outline.table] * (1 if outline.is_tied else 2)
             return [*tables, *of_layer * outline.layers, outline.hidden]
         adapted = [linear for linear in outline.linears if self.has_adapter(linear)]
+        # A (r, K), B (N, r)
         sizes = [self.rank * width for linear in adapted for width in (linear.inputs, linear.outputs)]
         return sizes * outline.layers
 
@@ -175,6 +177,7 @@ class Predictor:
         if name in STATES:
             return STATES[name] * sum(sizes)
         first = 1 if self.adapter is None else 0
+        # two moments a weight
         return 2 * FLOAT32 * sum(sizes[:first]) + sum(eight_bit_states(size) for size in sizes[first:])
 
     def steps_in_backward(self, accumulation: int) -> bool:
@@ -225,6 +228,7 @@ class Predictor:
             return 0
         meanwhile: Level = "elementwise" if is_lean else "none"
         is_itself = is_lean or self.kinds.weights == FLOAT32  # what the first norm keeps of its input
+        # less the input where it is counted already, as the tensor that level full has kept
         per_token = self._kept_bytes[meanwhile] - (self._kept_bytes["full"] if is_itself else 0)
         once, shared = self.layer.kept_once(meanwhile), self.layer.kept_shared(meanwhile)
         return per_token * batch.tokens + once + shared * batch.shared
@@ -239,10 +243,12 @@ class Predictor:
 
         A trained head computes each chunk again, with its gradients.
         """
+        # (rows, V), as `head._chunks` cuts them
         chunk = min(self._rows_of_logits(), batch.trained) * self.outline.vocabulary
         if self.adapter is None:
             return batch.trained * self.outline.hidden * self.kinds.weights + chunk * (3 * FLOAT32 + self.kinds.product)
         copy = self.kinds.product if self.kinds.product < FLOAT32 else 0
+        # T H, N H, and its gradient
         hidden = (batch.tokens + 2 * batch.trained) * self.outline.hidden * self.kinds.product
         return hidden + chunk * (FLOAT32 + copy)
 
@@ -335,10 +341,12 @@ class Predictor:
         }
         for level in dict.fromkeys(levels):
             first = levels.index(level)
+            # between them the activations only grow: one end or the other is the peak
             for number in {first + 1, first + levels.count(level)}:
                 below = levels[:number]
                 num_copied = sum(lower not in WHOLE for lower in below) + (level in WHOLE)
                 yield {
+                    # the layers above have their gradients by now, in equal shares
                     "gradients": early or freed or self.gradients * (len(levels) - number) // len(levels),
                     "activations": self.activations(below, batch) + self.again(level, batch, is_lean=is_lean),
                     "head": 0,

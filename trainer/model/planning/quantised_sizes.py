@@ -35,6 +35,7 @@ def four_bit_bytes(size: int, *, double: bool) -> int:
     codes = ceil(size / 2) + CODE_4BIT * FLOAT32
     if not double:
         return codes + scales * FLOAT32
+    # scales in 8 bits, their own scales in float32, the table of 8-bit codes, and the mean that was taken off
     return codes + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
 
 
@@ -42,4 +43,4 @@ def eight_bit_states(size: int) -> int:
     """Return the bytes of both moments of a trained tensor in 8 bits."""
     if size < LEAST_8BIT:
         return 2 * FLOAT32 * size
-    return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))
+    return 2 * (size + FLOAT32 * ceil(size / BLOCK_8BIT))  # two moments: a byte each, and a float32 scale a block

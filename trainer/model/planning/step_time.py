@@ -51,7 +51,7 @@ def step_seconds(
 
 def _operations(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch) -> float:
     outline, context = predictor.outline, predictor.recipe.pack.max_length
-    passes = 6 if predictor.adapter is None else 4
+    passes = 6 if predictor.adapter is None else 4  # frozen weights need no gradient of their own
     again = 2 * _num_recomputed(levels) / len(levels)
     attention = (7 + again) * outline.layers * outline.query * context  # causal: half of all pairs, 2.5 times backward
     head = passes * outline.vocabulary * outline.hidden
@@ -61,6 +61,7 @@ def _operations(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch
 def _bytes(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch, is_lean: bool) -> float:
     """Count what is moved by recomputed norms and activations, and by dequantising weights."""
     outline = predictor.outline
+    # constants are of 16-bit numbers: half of them for 8 bits, twice for 32
     elementwise = (NORM_BYTES * outline.hidden + GATE_BYTES * outline.intermediate) * predictor.kinds.product / 2
     num_recomputed = _num_recomputed(levels)
     moved = elementwise * batch.tokens * (levels.count("elementwise") + num_recomputed * (2 if is_lean else 1))
@@ -75,8 +76,9 @@ def _waits(predictor: Predictor, levels: Sequence[Level], batch: MicroBatch, rat
     outline, num_offloaded = predictor.outline, levels.count("offload")
     if not num_offloaded:
         return 0.0
-    copy = predictor.layer.kept("full") * batch.tokens / HOST_BANDWIDTH
+    copy = predictor.layer.kept("full") * batch.tokens / HOST_BANDWIDTH  # seconds for one input, either way
     forward = 2 * outline.linear_weights / outline.layers * batch.tokens / rate
+    # a copy out runs beside a forward pass, a copy back beside a backward pass, which takes twice as long
     return num_offloaded * (max(0.0, copy - forward) + max(0.0, copy - 2 * forward) + 0.02 * copy)
 
 

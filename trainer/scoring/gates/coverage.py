@@ -166,6 +166,7 @@ def _suite_fault(gate: Gate, suite: Suite) -> str | None:
     outside = out_of_range(gate, traits.range)
     if outside is not None or (suite.must_pass and gate.layer == "auto"):
         return outside
+    # items that another metric marks say nothing about this one
     num_items = sum(
         any(grader.title == gate.metric and applies(grader, question) for grader in graders)
         for question, graders in zip(items.questions, items.graders, strict=True)
@@ -202,6 +203,7 @@ def _most_rows(recipe: Recipe) -> int | None:
         return 0
     enough = math.ceil(most / split.heldout)  # more source rows change nothing
     rows = sum(1 for _ in islice(_rows_of(recipe, Side.SOURCE), enough))
+    # an upper bound: cleaning may drop rows, so "can never pass" stays true
     return min(most, math.ceil(SPLIT_SLACK * split.heldout * rows) + 1)
 
 

@@ -95,6 +95,7 @@ class _Judge:
         rows, score = self.lookup(gate.arm, gate), self._score(gate, gate.arm)
         if rows is None and score is None:
             return _not_run(gate, gate.arm)
+        # counts of an F1 (rows, 3) have no mark for each item
         if rows is None or rows.values.ndim != 1 or not len(rows.values):
             perfect = score is not None and bool(score["n"]) and score["value"] >= 1
             value = f"{score['value']:.4g} of {score['n']} items" if score else "no items"
@@ -126,6 +127,7 @@ class _Judge:
         if score is None:
             return [_not_run(gate, gate.arm)]
         rows = self.lookup(gate.arm, gate)
+        # one-sided bounds: P(value < low) and P(value > high) are each at most 1 - confidence
         low, high = self._value_bounds(gate, rows, score)
         value, findings = f"{gate.arm}: {gate.metric} {score['value']:.4g} against", []
         if gate.min is not None:
@@ -134,6 +136,7 @@ class _Judge:
             doubt = _doubt(verdict, gate, (low, high), score["n"], needed)
             findings.append(_Finding(verdict, f"{value} at least {gate.min:.4g}{doubt}"))
         if gate.max is not None:
+            # value <= max is -value >= -max, and bounds change places
             verdict = _verdict(_negative(high), _negative(low), -gate.max, strict=False)
             needed = _rows_needed(1 - gate.max, lambda marks: int((marks > 0).sum()), rows, gate.confidence)
             doubt = _doubt(verdict, gate, (low, high), score["n"], needed)

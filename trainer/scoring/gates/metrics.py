@@ -92,6 +92,7 @@ HARNESS_RANGES = {
 def grader_shape(grader: Grader) -> Shape:
     """Return how the marks of a grader are measured: a rubric goes from 1 to 5, a cosine below 0."""
     match grader:
+        # a sum over bins of answers: no row has a value of its own
         case Confidence() if grader.measure == "ece":
             return "unbounded"
         case LlmJudge() if grader.mode == "rubric":

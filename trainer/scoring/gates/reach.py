@@ -92,6 +92,7 @@ def _limit_fault(gate: Gate, limit: Limit, scope: GateScope) -> str | None:
         return _quantile_fault(gate, limit, scope, condition)
     if scope.shape == "unbounded":
         return f"{condition}: {scope}, and an interval takes at least 2; {scope.remedy}" if scope.rows < 2 else None
+    # the real judge on the best answers: what it refuses here it would refuse always
     if _passes(gate, limit, scope, scope.rows, scope.groups):
         return None
     needed = _rows_to_pass(lambda rows: _passes(gate, limit, scope, rows, None), scope.rows)
@@ -132,6 +133,7 @@ def _quantile_fault(gate: Gate, limit: Limit, scope: GateScope, condition: str) 
 
 def _rows_to_pass(passes: Callable[[int], bool], rows: int) -> int | None:
     """Return the fewest rows that pass, above those that there are; None where none up to MOST_ROWS do."""
+    # more perfect rows never prove less, so doubling and bisection find the fewest
     low, high = 1, max(2, rows)
     while not passes(high):
         low, high = high, 2 * high
@@ -173,5 +175,6 @@ def _best_marks(limit: Limit, scope: GateScope) -> tuple[float, float]:
 
 def _evidence(shape: Shape, mark: float, rows: int, groups: Sequence[str] | None) -> Evidence:
     if shape == "f1":
+        # tp, fp, fn of a row that is all right, or all wrong
         return Evidence("f1", np.tile([mark, 1 - mark, 1 - mark], (rows, 1)), groups=groups)
     return Evidence("share" if shape == "share" else "mean", np.full(rows, mark), groups=groups, bounded=True)

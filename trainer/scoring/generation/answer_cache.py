@@ -51,6 +51,7 @@ class AnswerStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("ab")
         line = orjson.dumps({"key": key, **asdict(answer)}, option=orjson.OPT_APPEND_NEWLINE)
+        # half a line of a crash gets its own line, which `_read` refuses
         self.file.write(b"\n" + line if self.cut_off else line)
         self.file.flush()
         self.cut_off = False

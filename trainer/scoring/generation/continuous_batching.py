@@ -49,10 +49,12 @@ def continuous(
         raise _failed(f"{type(error).__name__}: {error}") from error
     outputs = list(results.values())
     errors = [output.error for output in outputs if output.error is not None]
+    # it may return fewer rows than prompts, with no exception
     if errors or len(outputs) != len(prompts):
         raise _failed(errors[0] if errors else f"{len(outputs)} of {len(prompts)} prompts were answered")
     for index, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         row = decoding.row(index, prompt)
+        # take tokens one by one until one of them ends the row, as the loop of `decoding` does
         next((token for token in output.generated_tokens if decoding.take(row, token)), None)
         yield row
 

@@ -69,9 +69,10 @@ def choose(logits: torch.Tensor, sampling: NucleusSampling | None, uniforms: Seq
         return logits.float().argmax(-1)
     # (B, V) probabilities in falling order, with their tokens
     shares, tokens = (logits.double() / sampling.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-    reached = shares.cumsum(-1)
+    reached = shares.cumsum(-1)  # (B, V): share of each token and of all likelier ones
     # the first token stays whatever its share; later ones while those before them hold less than top_p
     nucleus = torch.where(reached - shares < sampling.top_p, reached, 0).amax(-1, keepdim=True)
+    # inverse of the cumulative distribution: u in [0, 1) times the share of the nucleus picks the token
     drawn = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * nucleus
     return tokens.gather(-1, torch.searchsorted(reached, drawn, right=True).clamp(max=logits.shape[-1] - 1))[:, 0]
 
@@ -160,8 +161,10 @@ class Loop:
     def _started(self, rows: Sequence[DecodingRow]) -> DecodingBatch:
         """Compute the prompts of rows that enter."""
         width = max(len(row.prompt) for row in rows)
+        # (B, T - shared): the prefix is in the cache, so only what follows goes through the model
         ids = torch.full((len(rows), width - self.shared), self.pad_id)
         mask = torch.zeros((len(rows), width), dtype=torch.int64)
+        # columns: the prefix for every row, padding, the row's own tokens
         mask[:, : self.shared] = 1
         for index, row in enumerate(rows):
             tokens = row.prompt[self.shared :]
@@ -214,6 +217,7 @@ class Loop:
                 batch.alive[index] = False
                 ended.append(batch.rows[index])
         if any(batch.alive):
+            # (B, 1): tokens so far, padding not counted, is the position of the next one
             positions = batch.mask.sum(1, keepdim=True)
             batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(batch.rows), 1))], 1)
             batch.logits = self._forward(chosen[:, None], batch.mask, positions, batch.cache)

@@ -155,6 +155,7 @@ class EndpointModel:
                     try:
                         index, answer = requests[request], request.result()
                     except EndpointError as error:
+                        # the first error counts: later ones are of requests that it has ended
                         failure = failure or error
                         is_abandoned.set()
                         continue
@@ -199,6 +200,7 @@ class EndpointModel:
                 return attempt(prompt)
             except _TryAgainError as error:
                 pause = _pause_s(attempts, error.wait_s)
+                # attempt 1 is no retry, so `max_retries` allows one more than its number
                 last = attempts > self.endpoint.max_retries or waited + pause > MAX_WAIT_S
                 if last or is_abandoned.wait(pause):
                     self._fail(error.reason, attempts)
@@ -220,6 +222,7 @@ class EndpointModel:
                     self._refused(response)
                 for chunk in response.iter_bytes():
                     size += len(chunk)
+                    # httpx limits the wait for each chunk: a server that drips one now and then would never end
                     if time.monotonic() > ends:
                         raise _TryAgainError(f"no complete answer within {limit_s:g} s")
                     if size > MAX_ANSWER_BYTES:
@@ -262,6 +265,7 @@ class EndpointModel:
             values = orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise _TryAgainError(f"answered no JSON: {self._excerpt(content)}") from error
+        # some servers report an error with status 200
         if not isinstance(values, dict) or values.get("error"):
             raise _TryAgainError(f"answered {self._excerpt(content)}")
         return cast("_Reply", values)
@@ -303,6 +307,7 @@ class EndpointModel:
         total_s = time.perf_counter() - started
         if reason is None:
             raise _TryAgainError("the stream ended before the answer did")
+        # a chunk is about a token
         return Timing(total_s if first_s is None else first_s, total_s, num_tokens or num_chunks)
 
     def _fail(self, reason: str, attempts: int) -> NoReturn:

@@ -42,13 +42,13 @@ class BlockLayer(DynamicLayer):
     def hold(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
         """Take over tensors of which the first `used` columns count."""
         self.stores = (keys, values)
-        self.keys, self.values = keys[:, :, :used], values[:, :, :used]
+        self.keys, self.values = keys[:, :, :used], values[:, :, :used]  # views: nothing is copied
 
 
 def _appended(store: torch.Tensor | None, used: int, states: torch.Tensor) -> torch.Tensor:
     end = used + states.shape[-2]
     if store is None or store.shape[-2] < end:
-        room = states.new_zeros((*states.shape[:2], end + BLOCK, states.shape[-1]))
+        room = states.new_zeros((*states.shape[:2], end + BLOCK, states.shape[-1]))  # (B, H, T + spare, D)
         if store is not None:
             room[:, :, :used] = store[:, :, :used]
         store = room
@@ -74,6 +74,7 @@ def _from_layers(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Cache:
 def repeated(cache: Cache, count: int) -> Cache:
     """Return a cache of one row as `count` equal rows; the first update copies it."""
     return _from_layers(
+        # (1, H, T, D) -> (count, H, T, D) without memory: all rows read the same keys
         [(layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1)) for layer in cache.layers]
     )
 
@@ -86,7 +87,7 @@ def selected(cache: Cache, rows: torch.Tensor, columns: torch.Tensor) -> Cache:
 
 
 def _picked(states: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    return states[rows.to(states.device)][:, :, columns.to(states.device)]
+    return states[rows.to(states.device)][:, :, columns.to(states.device)]  # (B, H, T, D) -> (B', H, T', D)
 
 
 def joined(first: Cache, second: Cache, column: int) -> Cache:
@@ -140,5 +141,6 @@ def max_shared_width(model: PreTrainedModel) -> int | None:
         getattr(config, "layer_types", None) or []
     ):
         return None
+    # a batch that is no wider than its narrowest window hides nothing that a row should see
     windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
     return min(windows, default=1 << 30)

@@ -52,6 +52,7 @@ def row_scores(
         on_rows: Called with the number of rows of each batch.
     """
     lengths = [len(np.asarray(ids)) for ids, _ in rows]
+    # rows of about one length in a batch: little padding
     order = sorted(range(len(rows)), key=lengths.__getitem__)
     losses, counts, likeliest = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
     for start in range(0, len(order), batch_size):
@@ -79,7 +80,7 @@ def _last_run(is_trained: Tensor) -> int:
         3
     """
     positions = is_trained.nonzero()[:, 0]
-    breaks = (positions.diff() > 1).nonzero()[:, 0]
+    breaks = (positions.diff() > 1).nonzero()[:, 0]  # the last trained token of each run but the last one
     return len(positions) - (int(breaks[-1]) + 1 if len(breaks) else 0)
 
 
@@ -124,9 +125,11 @@ def choice_log_probs(
 
 def _log_prob(logits: Tensor, context: list[int], continuation: list[int]) -> LogProb:
     """Score one row of (S, V) logits: position t predicts token t + 1."""
+    # (continuation, V): from the context's last token on, each predicts the next token of the continuation
     predicted = logits[len(context) - 1 : len(context) - 1 + len(continuation)].float()
     targets = torch.tensor(continuation, device=predicted.device)
     log_probs = predicted.log_softmax(-1).gather(-1, targets[:, None])
+    # sum in float64: a long continuation adds hundreds of numbers
     return float(log_probs.double().sum()), bool((predicted.argmax(-1) == targets).all())
 
 
@@ -134,7 +137,7 @@ def _logits(model: PreTrainedModel, rows: Sequence[Tensor], *, padding: int) -> 
     """Return (B, S, V) logits of rows that are padded on the right and masked there."""
     ids = pad_sequence(list(rows), batch_first=True, padding_value=padding)  # (B, S)
     lengths = torch.tensor([len(row) for row in rows])
-    attention = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+    attention = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()  # (B, S): 1 for tokens
     device = next(model.parameters()).device
     with torch.no_grad():
         return model(input_ids=ids.to(device), attention_mask=attention.to(device), use_cache=False).logits

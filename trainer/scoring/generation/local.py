@@ -73,6 +73,7 @@ class LocalModel:
         self.batch_size = batch_size
         self.decoding = Decoding(frozenset(stop_ids), max_new_tokens, sampling)
         pad_id = tokenizer.pad_token_id
+        # the mask hides padding, so any token does
         self.pad_id = min(stop_ids) if pad_id is None else pad_id
         self.decoder = continuous_batching.without_shell(model)
         """The model without PEFT's shell; adapters sit in its layers."""
@@ -178,6 +179,7 @@ class LocalModel:
         widest = kv_cache.max_shared_width(self.decoder)
         if not prompts:
             return []
+        # longest first: memory runs out at once or never
         if widest is None or widest < max(map(len, prompts)) + self.max_new_tokens:
             return [(0, sorted(range(len(prompts)), key=lambda index: -len(prompts[index])))]
         return shared_prefix.groups(prompts)
@@ -191,6 +193,7 @@ class LocalModel:
             ended.add(row.index)
             end(row)
 
+        # rows start again from their prompt: their draws depend on seed and prompt alone, so answers stay the same
         while waiting := [self.decoding.row(row.index, row.prompt) for row in rows if row.index not in ended]:
             prompt = waiting[0].prompt
             try:
@@ -264,6 +267,7 @@ def _bytes_per_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config(decoder=True)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # keys and values; the cache and its copy
     return 2 * 2 * int(config.num_hidden_layers * heads * head_dim) * next(model.parameters()).element_size()
 
 

@@ -68,6 +68,7 @@ def open_models(
         if kind not in kinds:
             continue
         if model is None:
+            # PEFT changes `base` in place, so the plain model has been yielded before
             model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind)
         else:
             model.load_adapter(str(folder), adapter_name=kind)

@@ -95,6 +95,7 @@ def deal(prompts: Sequence[Sequence[int]], hands: int) -> list[list[int]]:
     order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     dealt: list[list[int]] = [[] for _ in range(hands)]
     for turn, index in enumerate(order):
+        # 0 1 2 | 2 1 0 | 0 1 2: the hand with the longest prompt of a lap gets the shortest of the next
         lap, seat = divmod(turn, hands)
         dealt[seat if lap % 2 == 0 else hands - 1 - seat].append(index)
     return dealt
@@ -162,6 +163,7 @@ class Replicas:
 
         def end_local(position: int, answer: Answer) -> None:
             end(local[position], answer)
+            # answers of others are passed on while this process still decodes, so that the bar moves
             while self._take(end, wait_s=None):
                 pass
 
@@ -176,6 +178,7 @@ class Replicas:
     def _start(self) -> None:
         if self.workers:
             return
+        # CUDA cannot be used in a forked process
         context = multiprocessing.get_context("spawn")
         self.results = context.Queue()
         self.jobs = [context.Queue() for _ in self.devices]

@@ -80,6 +80,7 @@ class PromptEncoder:
             ids = self.renderer.answer_ids(row, list(history), turn)
         except DataError:
             ids = self.of_text(turn.get("content") or "")
+        # answers of a model have no end token either
         ids = ids[:-1] if ids and ids[-1] in self.renderer.end_ids else ids
         prompt = self.renderer.history_ids(row, list(history))
         parts = split_tokens(self.form, self.renderer.tokenizer, prompt, ids)
@@ -204,6 +205,7 @@ def _with_store(
         answer: Answers prompts and tells (index, answer) as they come.
         on_done: Called once per answer.
     """
+    # equal prompts are asked once; greedy and seeded answers to them are equal anyway
     keys = [hashlib.sha256(exact_json.dumps(value)).hexdigest() for value in keyed_by]
     missing: dict[str, Prompt] = {}
     for key, prompt in zip(keys, prompts, strict=True):

@@ -26,6 +26,7 @@ class NucleusSampling:
 
     def row_seed(self, prompt: Sequence[int]) -> int:
         """Return a seed that depends on this one and the prompt alone, never on the batch."""
+        # int64 in the bytes of the host: little-endian on every machine that torch supports
         digest = hashlib.sha256(f"{self.seed}|".encode() + np.asarray(prompt, dtype=np.int64).tobytes()).digest()
         return int.from_bytes(digest[:4], "big")
 

@@ -27,6 +27,7 @@ def common_length(prompts: Sequence[list[int]]) -> int:
 
 def groups(prompts: Sequence[list[int]]) -> list[tuple[int, list[int]]]:
     """Return (length of the shared beginning, indices of the prompts, longest prompt first) of each group."""
+    # sorted, prompts with one beginning stand side by side
     parts = _split(prompts, sorted(range(len(prompts)), key=prompts.__getitem__)) if prompts else []
     return [(shared, sorted(indices, key=lambda index: -len(prompts[index]))) for shared, indices in parts]
 
@@ -36,6 +37,7 @@ def _split(prompts: Sequence[list[int]], indices: list[int]) -> list[tuple[int, 
     shared = _shareable(prompts, indices)
     remaining: list[int] = []
     parts: list[tuple[int, list[int]]] = []
+    # by the first token after what all share: parts share at least one token more
     for _, members in groupby(indices, key=lambda index: prompts[index][shared : shared + 1]):
         part = list(members)
         if MIN_ROWS <= len(part) < len(indices) and _shareable(prompts, part) >= shared + MIN_SHARED:

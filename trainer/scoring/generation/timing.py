@@ -28,6 +28,7 @@ class Timed(Protocol[Prompt]):
 
 def timings(model: Timed[Prompt], prompts: Sequence[Prompt], *, warm_up: int = 1) -> list[Timing]:
     """Answer prompts one by one; the first `warm_up` of them once more before, unmeasured."""
+    # the first pass allocates memory and chooses kernels
     for prompt in prompts[:warm_up]:
         model.timing(prompt)
     return [model.timing(prompt) for prompt in prompts]

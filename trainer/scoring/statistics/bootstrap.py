@@ -128,7 +128,7 @@ def quantile_bounds(columns: Floats, signs: Floats, level: float, inference: Inf
         for column, sign in enumerate(signs):
             rows = order[:, column]
             reached = np.cumsum(weights[:, index[rows]], axis=1)  # (draws, rows) rows up to each value
-            picks = (reached < level * reached[:, -1:]).sum(1)
+            picks = (reached < level * reached[:, -1:]).sum(1)  # first row at which the weighted share reaches `level`
             total += sign * columns[rows[picks], column]
         totals.append(total)
     low, high = np.quantile(np.concatenate(totals), [inference.tail, 1 - inference.tail])
@@ -148,15 +148,17 @@ def _estimates(weights: Floats, table: Floats) -> tuple[Floats, Floats, Floats]:
     """
     draws, clusters = weights.shape
     width = table.shape[1]
-    totals = weights @ table
-    tops, bottoms = totals[:, 0::2], totals[:, 1::2]
+    totals = weights @ table  # (draws, 2 * ratios): sums over the drawn clusters
+    tops, bottoms = totals[:, 0::2], totals[:, 1::2]  # (draws, ratios) each
     is_defined = bottoms != 0
     divisors = np.where(is_defined, bottoms, 1.0)
     ratios = np.where(is_defined, tops / divisors, 0.0)
     slopes = np.empty((draws, width))
     slopes[:, 0::2], slopes[:, 1::2] = is_defined / divisors, -ratios / divisors
+    # (clusters, width * width) outer products, so that one matrix product gives those of every resample
     products = (table[:, :, None] * table[:, None, :]).reshape(clusters, -1)
     squares = (weights @ products).reshape(draws, width, width)
+    # delta method: g' S g, with S the sums of squares of a resample (its mean residual is 0), unbiased by k / (k - 1)
     variance = np.einsum("di,dij,dj->d", slopes, squares, slopes) * clusters / max(clusters - 1, 1)
     return ratios.sum(1), np.sqrt(np.maximum(variance, 0.0)), slopes
 
@@ -165,6 +167,7 @@ def _draws(clusters: int, seed: int, rows: int = 0) -> Iterator[Floats]:
     """Yield (draws, clusters) counts of how often each cluster was drawn, RESAMPLES draws in all."""
     generator = np.random.default_rng(seed)
     for count in _counts(max(clusters, rows)):
+        # an offset for each draw, so that one bincount counts all of them
         picks = generator.integers(0, clusters, size=(count, clusters)) + np.arange(count)[:, None] * clusters
         yield np.bincount(picks.ravel(), minlength=count * clusters).reshape(count, clusters).astype(np.float64)
 

@@ -66,4 +66,5 @@ def effective(values: Floats, share: float, index: Index) -> Effective:
     excess = max(variance * n / rows_variance, 1.0) - 1
     effect = 1 + excess * (1 + 1 / (share * fewest))
     freedom = (len(sizes) - 1) * (effect / (effect - 1)) ** 2 if effect > 1.001 else math.inf
+    # never fewer than if each cluster were one row
     return Effective(max(n / effect, min(fewest, float(len(sizes)))), freedom)

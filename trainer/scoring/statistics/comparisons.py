@@ -91,6 +91,7 @@ def paired_ratio_difference(
     """Return the difference of two ratios with the same denominators, with a seeded paired bootstrap by cluster."""
     change = first - second
     shares = is_share(first, counts) and is_share(second, counts) if inference.bounded is None else inference.bounded
+    # two shares differ by 1 at most, either way
     limits: Bounds = (-1.0, 1.0) if shares else (None, None)
     bounds = ratio_bounds(np.stack([change, counts], -1)[:, None], inference, limits)
     return _difference(float(change.sum() / counts.sum()), bounds, first, second)
@@ -114,6 +115,7 @@ def paired_quantile_difference(
     """
     clusters = int(inference.clusters(len(first)).max()) + 1
     low, high = quantile_bounds(np.stack([first, second], -1), np.array([1.0, -1.0]), level, inference)
+    # P(all clusters on one side of the quantile), for its worse side
     is_bound = max(level, 1 - level) ** clusters <= inference.tail
     value = float(np.quantile(first, level) - np.quantile(second, level))
     return _difference(value, spread(low, high) if is_bound else (None, None), first, second)
@@ -178,6 +180,7 @@ def _discordance(first: Floats, second: Floats, index: Index) -> tuple[float, fl
     """Return the mean gain, the mean loss and what the rows are worth."""
     change = first - second
     gain, loss = float(np.maximum(change, 0).mean()), float(np.maximum(-change, 0).mean())
+    # only rows that differ hold evidence: their share decides how many clusters do
     return gain, loss, effective(change, gain + loss, index)
 
 

@@ -111,6 +111,7 @@ def quantile(values: Floats, level: float, inference: Inference = DEFAULT) -> Sc
     """
     clusters, ordered = int(inference.clusters(len(values)).max()) + 1, np.sort(values)
     low, high = quantile_bounds(values[:, None], np.ones(1), level, inference)
+    # the next smaller value that was seen
     below = max(int(np.searchsorted(ordered, low, "left")) - 1, 0)
     above = min(int(np.searchsorted(ordered, high, "right")), len(values) - 1)
     bounds = spread(float(ordered[below]), float(ordered[above]))
@@ -162,6 +163,7 @@ def rows_needed(min_rate: float, failures: int = 0, *, confidence: float = 0.95)
     def proves(n: int) -> bool:
         return bool(bdtr(failures, n, 1 - min_rate) <= 1 - confidence)
 
+    # P falls with n: double until it proves, then bisect
     while not proves(high):
         low, high = high, 2 * high
     while high - low > 1:

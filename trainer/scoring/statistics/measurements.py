@@ -61,6 +61,7 @@ class Evidence:
 
     def bounds_of(self, seed: int, confidence: float) -> Inference:
         """Return the two-sided inference whose ends are one-sided bounds with this confidence."""
+        # a one-sided bound at 95 % is an end of a two-sided interval at 90 %: tails of 5 % each
         return self.inference(seed, 2 * confidence - 1, BOUND)
 
 
@@ -105,6 +106,7 @@ def _score(evidence: Evidence, inference: Inference) -> Score:
         case "ratio":
             return intervals.ratio(values, evidence.denominators, inference)
         case "f1":
+            # micro F1 = sum of 2 tp / sum of (2 tp + fp + fn): a ratio of sums over rows
             return intervals.ratio(*intervals.f1_parts(values), replace(inference, bounded=True))
         case "quantile":
             return intervals.quantile(values, evidence.level, inference)

@@ -121,7 +121,7 @@ def _could_have_shown(difference: ScoreDifference, low: float, high: float) -> s
         # half an interval is 1.96 standard errors; 80 % power asks for 2.8
         return f"{half * 2.8016 / 1.96:.2g}"
     n = difference["n"]
-    share = (difference["wins"] + difference["losses"]) / n
+    share = (difference["wins"] + difference["losses"]) / n  # of discordant rows
     effective: float = n
     if "p_value" not in difference and high > low:  # clusters: as many rows as the width of the interval tells
         effective = min(n, max(4, share / ((high - low) / 3.92) ** 2)) if share else n
