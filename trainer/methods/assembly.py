@@ -98,6 +98,7 @@ def build_engine(
         say=say,
         may_dequantise=dequantises_once(job.recipe),
     )
+    # after the engine is on: its own forward functions are what must pass gradients on
     names = unreached(model, lambda: _loss(model, engine, rows), autocast=autocast)
     _follow_gradients(job, model, names, say)
     dependence = _batch_dependence(model, store)
@@ -107,6 +108,7 @@ def build_engine(
         if job.recipe.pack.packing is True:
             raise RecipeError([Problem("recipe", None, "pack.packing", leak)], hint="--set pack.packing=false")
         say(f"train: not packed: {leak}")
+        # packs of one row each: the same rows in the same order, other global batches
         inputs.plan, inputs.is_packed = one_by_one(inputs.plan.rows), False
     if dependence is not None:
         is_alone = job.recipe.train.micro_batch_size in ("auto", 1)
@@ -160,6 +162,7 @@ def build_loop(context: TrainingContext, plan: BatchPlan, signals: StopSignals) 
     metrics = Metrics(
         job.out_dir / "metrics.jsonl",
         tokens_per_step=_tokens_per_step(inputs, items, steps),
+        # not a whole number: a step may hold items of two epochs
         steps_per_epoch=steps.num_items / steps.global_batch_size,
     )
     callbacks: list[TrainerCallback] = [metrics, Progress(metrics, context.say), signals]

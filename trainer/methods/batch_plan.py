@@ -107,6 +107,7 @@ def _longest_batch(context: TrainingContext, size: int) -> Batch:
 
 def _usual_size(recipe: Recipe, inputs: Inputs, sizes: Sequence[int]) -> int:
     """Return the largest size within the usual number of tokens, for models whose memory is not predicted."""
+    # packs are full to max_length, or nearly
     longest = recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
     budget = TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
     return max([size for size in sizes if size * longest <= budget], default=sizes[0])

@@ -79,7 +79,7 @@ class Metrics(TrainerCallback):
             # since this process began: the time of steps before a resume is not known
             tokens = self.tokens[state.global_step] - self.tokens[self.start_step]
             self.last_rate = float(tokens / seconds) if seconds else 0.0
-            line["tokens_per_s"] = round(self.last_rate, 1)
+            line["tokens_per_s"] = round(self.last_rate, 1)  # of all processes together
         line["seconds"] = round(seconds, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -164,6 +164,7 @@ class MaximumOfProcesses:
     """The largest number of all processes, copied from the device without waiting for it."""
 
     def __init__(self, number: int, device: torch.device) -> None:
+        # (): signal numbers are above 0, so the maximum is a signal wherever one came
         largest = torch.full((), number, device=device)
         torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
         self.number = largest.to("cpu", non_blocking=True)

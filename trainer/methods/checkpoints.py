@@ -51,6 +51,7 @@ def damage(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
+        # the size first: a file cut short is told without reading it
         if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
             return f"{name} is damaged"
     return None
@@ -58,6 +59,7 @@ def damage(folder: Path) -> str | None:
 
 def steps(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield (step, checkpoint), the newest first."""
+    # sorted by number: names of seven digits come after those of six
     numbered = [(int(match[1]), path) for path in folder.glob("step_*") if (match := NAME.match(path.name))]
     yield from sorted(numbered, reverse=True)
 

@@ -26,6 +26,7 @@ def compile_layers(
     """
     collator = loop.data_collator
     collator.width = width
+    # the longest one: if it fits in memory while both ways are compared, all fit
     batch = moved(collator([loop.train_dataset[item] for item in items]), loop.args.device)
 
     def loss() -> torch.Tensor:

@@ -59,6 +59,7 @@ class TrainingContext:
     @property
     def pad_id(self) -> int:
         """Return the token that fills lines up; no loss depends on it."""
+        # padding has no targets, and segments or masks keep it from being attended to
         pad = self.tokenizer.pad_token_id
         return int((pad if pad is not None else self.tokenizer.eos_token_id) or 0)
 

@@ -94,6 +94,7 @@ class RecipeLoop(Trainer):
         """
         if not self.model.training:
             model.train()
+        # in the first step: accelerate has wrapped the model by now
         if not hasattr(self, "trained"):
             self._walk_once(model)
         loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
@@ -141,6 +142,7 @@ class RecipeLoop(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
         # (micro-batches, counts) -> (counts,): the divisors of the whole step, known before its first backward pass
         counts = torch.stack([batch["counts"].to(device) for batch in batch_samples]).sum(0)
+        # token counts differ between processes: means of their means would weigh tokens unequally
         total: torch.Tensor = self.accelerator.reduce(counts, "sum") if self.args.world_size > 1 else counts
         return total
 

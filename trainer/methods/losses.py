@@ -51,7 +51,7 @@ class PairScores:
 
     def means(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean log-probability of a token of each answer."""
-        return self.chosen / self.chosen_tokens, self.rejected / self.rejected_tokens
+        return self.chosen / self.chosen_tokens, self.rejected / self.rejected_tokens  # (n,) / (n,)
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
             return (delta - 1 / (2 * beta)) ** 2
         case "sigmoid_norm":
             return -F.logsigmoid(beta * (chosen / scores.chosen_tokens - rejected / scores.rejected_tokens))
+        # EXO: KL divergences to labels of which a share is swapped, https://arxiv.org/abs/2402.00856
         case "exo_pair":
             return _divergence(margin, 1 - smoothing) + _divergence(-margin, smoothing)
         case "nca_pair":
@@ -154,6 +155,7 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
             return (flipped - (1 - smoothing) * F.logsigmoid(margin)) / (1 - 2 * smoothing)
         case "bco_pair":
             return -F.logsigmoid(beta * chosen) - F.logsigmoid(-beta * rejected)
+        # SPPO: log-ratios of +1/(2 beta) and -1/(2 beta), https://arxiv.org/abs/2405.00675
         case "sppo_hard":
             return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
         case "aot":
@@ -163,6 +165,7 @@ def _dpo_pairs(  # noqa: C901  one flat case a loss
             return _smoothed(beta * (policy - reference), smoothing)
         case "aot_unpaired":
             return _smoothed(beta * (chosen.sort().values - rejected.sort().values), smoothing)
+        # APO: chosen up and rejected down, each against the reference, https://arxiv.org/abs/2408.06266
         case "apo_zero":
             return 1 - torch.sigmoid(beta * chosen) + torch.sigmoid(beta * rejected)
         case "apo_down":
@@ -217,6 +220,7 @@ def _log1mexp(x: torch.Tensor) -> torch.Tensor:
 
     Source: Maechler 2012, Accurately computing log(1 - exp(-|a|)), equation 7.
     """
+    # both branches are computed, so each clamps x to its own side: no NaN enters the gradient
     near = torch.log(-torch.expm1(x.clamp(min=LOG_HALF, max=-torch.finfo(x.dtype).eps)))
     far = torch.log1p(-torch.exp(x.clamp(max=LOG_HALF)))
     return torch.where(x > LOG_HALF, near, far)

@@ -48,6 +48,7 @@ class Trial:
         was_training = self.model.training
         self.model.train()
         cards = [self.device] if self.device.type == "cuda" else []
+        # dropout draws numbers: the training must begin with those it would have without a trial
         with torch.random.fork_rng(cards, device_type="cuda"):
             peak = self._peak(plan)
         self.model.train(was_training)
@@ -80,7 +81,7 @@ class Trial:
         batch = moved(Batch(inputs=batch["inputs"], targets=batch["targets"]), self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             log_probs, _ = self.engine.score(self.model, batch)
-            loss = -log_probs.mean()
+            loss = -log_probs.mean()  # any loss of the (N,) log-probabilities takes the same memory
         loss.backward()
 
 

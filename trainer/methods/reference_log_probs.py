@@ -102,7 +102,8 @@ def reference_log_probs(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    log_probs = torch.zeros(len(store), 2, device=device)
+    log_probs = torch.zeros(len(store), 2, device=device)  # (pairs, 2): chosen, rejected
+    # 0 tokens: each batch is the one pair that always fits
     budget = 0 if go_alone else TOKENS_PER_BATCH.get(device.type, TOKENS_PER_BATCH["cuda"])
     batches = list(_batches(store, budget))
     for rows in batches[accelerator.process_index :: accelerator.num_processes]:

@@ -91,6 +91,7 @@ def train(job: Job) -> dict[str, object]:
     state = start_processes(job.expected_world_size)
     signals = StopSignals()
     signals.install()
+    # before the model: a fresh adapter draws its A matrices
     set_seed(job.recipe.seed)
     say = job.say if state.is_main_process else _silent
     types = precision(job.recipe.model, job.recipe.adapter)

@@ -190,7 +190,7 @@ def coverage(model: torch.nn.Module) -> Coverage:
 def _numel(parameter: torch.nn.Parameter) -> int:
     """Count weights; bitsandbytes keeps two 4-bit ones in a byte."""
     packed = parameter.__class__.__name__ == "Params4bit"
-    return parameter.numel() * (2 * parameter.element_size() if packed else 1)
+    return parameter.numel() * (2 * parameter.element_size() if packed else 1)  # bytes, two weights in each
 
 
 def load_on(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -246,6 +246,7 @@ def check_saved(folder: Path) -> dict[str, float]:
         )
     # an embedding layer starts with A at zero, where linear layers start with B at zero
     squares = [weights[name].double().square().sum() for name in weights if "lora_B" in name or "embedding_A" in name]
+    # sqrt(sum of all |B|^2), in float64
     norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     if norm == 0.0:
         raise StageError(

@@ -48,6 +48,7 @@ def auto_class(config: PreTrainedConfig) -> AutoClass:
             hint="choose a causal language model, or one that reads images and writes text",
         )
     architectures = set(config.architectures or ())
+    # a checkpoint with a vision tower names the whole model, not its text decoder
     return next((loader for loader in loaders if _class_names(loader, config) & architectures), loaders[0])
 
 

@@ -115,6 +115,7 @@ def _converted(source: ModelSource, cache: Path) -> Path:
     """Convert a GGUF file to a folder of bfloat16 safetensors, once."""
     assert source.path is not None
     stat = source.path.stat()
+    # size and time of change stand for the content, which takes minutes to hash
     folder = cache / "models" / f"{source.path.stem}-{stat.st_size}-{stat.st_mtime_ns:x}"
     if (folder / "config.json").is_file():
         return folder

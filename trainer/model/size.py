@@ -27,6 +27,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dt
     """
     name, kwargs = model_folder(section, cache)
     config = AutoConfig.from_pretrained(name, **kwargs)
+    # shapes without memory: a 70B model is counted in seconds
     with torch.device("meta"):
         model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=section.trust_remote_code)
     packed: set[int] = set()

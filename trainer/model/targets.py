@@ -66,6 +66,7 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> AdapterTarge
     """
     targets = AdapterTargets()
     head = model.get_output_embeddings()
+    # `gate_proj` of an image tower is no target: its input never comes from text
     decoder = text_decoder(model)
     renamed = _renamed_by_peft(model)
     # W + B1 A1 + B2 A2 in one tensor: neither layer would compute with its own update after a merge

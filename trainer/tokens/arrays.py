@@ -53,6 +53,7 @@ class ArraySpool:
 
 def write_arrays(path: Path, arrays: Mapping[str, Ints | ArraySpool], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, the same bytes for the same values; wide types first, so that all are aligned."""
+    # int64, int32, uint8: each begins at a multiple of its own size
     names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -108,6 +109,7 @@ def _views(view: mmap.mmap) -> tuple[dict[str, Ints], dict[str, str]]:
         dtype = DTYPES[entry["dtype"]]
         start, end = entry["data_offsets"]
         (size,) = entry["shape"]
+        # offsets count from the end of the header; without gaps, as the format asks
         if start != position - 8 - length or end - start != size * dtype.itemsize or 8 + length + end > len(view):
             raise ValueError(f"{name}: {size} values in bytes {start} to {end} of {len(view) - 8 - length}")
         arrays[name] = np.frombuffer(view, dtype, size, position) if size else np.empty(0, dtype)

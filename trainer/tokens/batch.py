@@ -64,6 +64,7 @@ def _chunks(source: Path) -> Iterator[list[bytes]]:
         for line in file:
             lines.append(line)
             num_bytes += len(line)
+            # by bytes too: 512 rows of a megabyte each would not fit
             if len(lines) >= ROWS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
                 yield lines
                 lines, num_bytes = [], 0

@@ -48,6 +48,7 @@ def differing_prompts(
         for text, ids, begin, some in zip(texts, pieces, begins, starts, strict=True)
         for start in some
     ]
+    # most prompts end alike, in `<|im_start|>assistant` and a line break: one tail is tokenized once
     distinct = list(dict.fromkeys(tail for tail, _, _ in tails))
     ids_of_tail = dict(zip(distinct, ids_of(distinct), strict=True))
     differing: list[dict[int, Ints]] = []
@@ -92,6 +93,7 @@ def continuation(tokenizer: Tokenizer, prompt: Ints, row: Ints) -> tuple[Ints, i
     if not right.startswith(left):
         return None
     cut = right[len(left) :]
+    # the model alone, without normaliser and pre-tokenizer: `cut` is text in the vocabulary's own spelling
     new = [token.id for token in tokenizer.backend_tokenizer.model.tokenize(cut)] if cut else []
     ids = np.concatenate([np.array(new, dtype=np.int32), row[end:]])
     if not len(ids) or _text(tokenizer, np.concatenate([prompt, ids])) != _text(tokenizer, row):

@@ -312,6 +312,7 @@ class Renderer:
                 f"{location(row)}: the generation marks of the chat template leave out {omission} of turn {index}",
                 hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
             )
+        # a later turn must not change this one, or serving would see other tokens than training
         if index < len(messages) - 1 and not self.text(row, messages[: index + 1]).startswith(before + inside):
             raise rewritten(row, index)
         return start, start + len(inside)
@@ -323,6 +324,7 @@ class Renderer:
         after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
         if not after.startswith(before):
             raise prompt_differs(self.text, row, messages, index)
+        # [before | answer | what the template writes after it]
         answer = self._cut_after_end(after[len(before) :])
         if not text.startswith(before + answer):
             raise rewritten(row, index)

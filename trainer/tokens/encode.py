@@ -95,7 +95,7 @@ class Encoded:
         pairs = chain.from_iterable(chain.from_iterable(encoding.offsets for encoding in self.encodings))
         offsets = np.fromiter(pairs, dtype=np.int64, count=2 * len(self.ids)).reshape(-1, 2)  # (tokens, 2)
         start_of_text = np.repeat(_starts(self.texts)[:-1], np.diff(self.bounds))
-        start, end = (offsets + start_of_text[:, None]).T
+        start, end = (offsets + start_of_text[:, None]).T  # (tokens,) each, over all texts
         # (tokens,): the furthest end of all tokens before each one
         reached = np.maximum.accumulate(np.concatenate([[0], end]))[:-1]
         begin = np.where(start < end, start, np.minimum(start, np.maximum(reached, start_of_text)))
@@ -115,6 +115,7 @@ class Encoded:
             for low, high in some:
                 marked[base + low : base + high] = 1
         begin, has_characters = self.begins
+        # a token without characters (a byte of a longer sign) has no begin of its own
         return marked[begin] & has_characters
 
 
@@ -137,7 +138,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], *, add_special_tokens: bo
     if not texts:
         return Encoded(np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64), [], [])
     lists, encodings = _tokenized(tokenizer, texts, add_special_tokens)
-    bounds = np.array(list(accumulate((len(ids) for ids in lists), initial=0)), dtype=np.int64)
+    bounds = np.array(list(accumulate((len(ids) for ids in lists), initial=0)), dtype=np.int64)  # (texts + 1,)
     ids = np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(bounds[-1]))
     return Encoded(ids, bounds, encodings, texts)
 
@@ -189,6 +190,7 @@ def encode_pairs(tokenizer: Tokenizer, rows: Sequence[RenderedPair]) -> list[Pie
     ids = encoded.pieces(encoded.ids)
     pieces: list[Piece] = []
     for index, row in enumerate(rows):
+        # prompt, prompt + chosen, prompt + rejected
         prompt, *sides = ids[3 * index : 3 * index + 3]
         pieces.append((prompt, np.zeros(len(prompt), dtype=np.uint8)))
         for side, text in zip(sides, (row.chosen, row.rejected), strict=True):
@@ -296,7 +298,7 @@ def _take_ids(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
         if len(ids) and not 0 <= ids.min() <= ids.max() < limit:
             wrong = ids[(ids < 0) | (ids >= limit)][0]
             raise _bad_ids(row.row, f"token id {wrong}: the tokenizer has {limit}", "tokenize with this model's own")
-        trained = labels != IGNORED
+        trained = labels != IGNORED  # (tokens,)
         if (mismatches := np.flatnonzero(trained & (labels != ids))).size:
             index = int(mismatches[0])
             raise _bad_ids(

@@ -24,6 +24,7 @@ def write_shortened(store: TokenStore, target: Path, *, max_length: int, truncat
         max_length: Tokens of the longest sequence; of a pair, of the prompt and its longer answer.
         truncate_prompt: Drop the oldest tokens before the first trained one, all but one at most, instead of the row.
     """
+    # (rows,) tokens over the limit
     excess = np.maximum(store.sequence_lengths() - max_length, 0).tolist()
     with TokenWriter(target, segments=store.segments) as writer:
         for first in range(0, len(store), ROWS_AT_ONCE):

@@ -128,8 +128,8 @@ def _best_fit_decreasing(sizes: Ints, capacity: int) -> Ints:
                 tightest = capacity, np.arange(num_packs, num_packs + num_new, dtype=np.int32)
                 num_packs += num_new
             room, packs = tightest
-            per_pack = room // size
-            num_used = min(len(packs), -(-(last - first) // per_pack))
+            per_pack = room // size  # rows of this length that one such pack takes
+            num_used = min(len(packs), -(-(last - first) // per_pack))  # packs that get any of the remaining rows
             count = min(last - first, num_used * per_pack)
             result[first : first + count] = np.repeat(packs[:num_used], per_pack)[:count]
             in_last = count - (num_used - 1) * per_pack  # the last used pack may take fewer rows

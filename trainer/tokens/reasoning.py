@@ -118,6 +118,7 @@ def read_form(render: Callable[..., str], special: tuple[str, ...]) -> AnswerFor
         reasoned[key] = REASONING
         written = _before_content(render, prompt, [*question, reasoned])
         if written is not None and REASONING in written:
+            # written = opening + REASONING + between + closing, and then CONTENT
             opening, _, after = written.partition(REASONING)
             closing = _closing(after, prefix)
             between = after.strip().removesuffix(closing)
@@ -140,6 +141,7 @@ def _written(form: AnswerForm, tokenizer: Tokenizer, ids: list[int]) -> str:
     tokens = any_of(token for token in form.special if len(token) > 1)
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if str(token) in form.special}
     text = text.replace(GUARD, GUARD * 2)
+    # as many spelled as written by ids: none of them is plain text
     if len(tokens.findall(text)) <= sum(id_ in special for id_ in ids):
         return text
     runs = ((is_special, list(run)) for is_special, run in groupby(ids, key=special.__contains__))

@@ -31,6 +31,6 @@ def repeated(rows: Iterable[Record], seed: int) -> Ints:
     for (source, repeat), members in sources.items():
         # seeded by the source too: its half stays the same when another source changes
         extra = random.Random(f"{seed} {source}").sample(members, round((repeat % 1) * len(members)))
-        counts[members] = int(repeat)
+        counts[members] = int(repeat)  # repeat 2.5: each row twice, half of them once more
         counts[extra] += 1
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)

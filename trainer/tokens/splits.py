@@ -86,6 +86,7 @@ def _overlong_error(splits: list[TokenSplit], split: TokenSplit, limit: int) -> 
     lengths = np.sort(np.concatenate([each.store.sequence_lengths() for each in splits]))
     # nearest-rank percentiles: the smallest length that at least this share of rows does not exceed
     keeps = {share: int(lengths[math.ceil(len(lengths) * share / 100) - 1]) for share in (95, 99, 100)}
+    # argmax of booleans: the first row that is too long
     first = split.store.row_index[np.argmax(split.store.sequence_lengths() > limit)]
     [row] = split.rows(np.array([first]))
     lines = [
@@ -109,7 +110,7 @@ def histogram(lengths: Ints) -> dict[str, list[int]]:
         {'edges': [3, 4, 5, 6, 7, 8, 9], 'counts': [1, 2, 0, 0, 0, 1]}
     """
     low, high = int(lengths.min()), int(lengths.max())
-    width = math.ceil((high - low + 1) / MAX_BINS)
+    width = math.ceil((high - low + 1) / MAX_BINS)  # whole tokens
     edges = list(range(low, high + width + 1, width))
     counts, _ = np.histogram(lengths, bins=edges)
     return {"edges": edges, "counts": counts.tolist()}

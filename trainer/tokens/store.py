@@ -75,7 +75,7 @@ class TokenStore:
 
     def lengths(self) -> Ints:
         """Return the number of tokens of each row, shape (rows,)."""
-        return np.diff(self.offsets[:: self.segments])
+        return np.diff(self.offsets[:: self.segments])  # every 1st or 3rd offset begins a row
 
     def sequence_lengths(self) -> Ints:
         """Return the tokens of the longest sequence of each row, (rows,): of a pair, prompt and longer answer."""
@@ -119,6 +119,7 @@ class TokenStore:
         bounds = self.offsets[:: self.segments]
         first = 0
         while first < len(self):
+            # rows that end within the next million tokens, and at least one
             last = int(np.searchsorted(bounds, bounds[first] + TOKENS_AT_ONCE, side="right")) - 1
             rows = slice(first, max(first + 1, last))
             inside = bounds[rows.start : rows.stop + 1]

@@ -87,6 +87,7 @@ def compare(texts: Sequence[ComparableText], pairs: Pairs, *, least: float) -> C
     related = np.flatnonzero(result.context >= least)  # indices of pairs, here and below
     result.prompt[related] = prompt.similarities(pairs[related])
     result.conversation[related] = conversation.similarities(pairs[related])
+    # few: their texts are read below
     close = related[np.maximum(result.prompt[related], result.conversation[related]) >= least]
     result.answer[close] = answer.similarities(pairs[close])
     rows = [(texts[left], texts[right]) for left, right in pairs[close].tolist()]

@@ -77,7 +77,7 @@ def judge(
         drop: similarity from which rows can be copies.
         flag: similarity from which rows belong on one side of the split.
     """
-    same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]
+    same_answer = answers[pairs[:, 0]] == answers[pairs[:, 1]]  # (pairs,)
     # (pairs,) flags, here and below
     is_label = compared.short_answer | shared[pairs[:, 0]] | shared[pairs[:, 1]]
     only_prompts = same_answer & shared[pairs[:, 0]]

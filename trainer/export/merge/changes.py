@@ -207,6 +207,7 @@ def _add_tokens(
         parameter = f"{name}.weight"
         rows = adapter.take(f"{path}.token_adapter.trainable_tokens_delta")
         if rows is None and parameter == bones.head and bones.tied:
+            # tied: one tensor at both ends, so one list of updates
             shared = changes[bones.embeddings].updates
             _change(changes, parameter).updates.extend(shared)
         elif rows is None:

@@ -45,6 +45,7 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
         ) from error
     total = sum(1 for _ in result.parameters())
     untied = was_tied and not result.config.get_text_config().tie_word_embeddings
+    # the one rounding: all before was float32
     result.to(dtype).save_pretrained(str(folder), max_shard_size=f"{plan.max_shard_gb}GB")
     return MergedWeights(
         dtype=str(dtype).removeprefix("torch."),

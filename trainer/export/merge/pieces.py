@@ -134,6 +134,7 @@ def _changed(piece: Piece, home: Home, changes: dict[str, ParameterChange]) -> P
         raise NotStreamableError(f"transformers rearranges {piece.name} when it loads it")
     updates = change.updates
     if home.expert is not None:
+        # a checkpoint with experts apart: of the update of the stacked parameter, the rows of this one
         updates = [
             OneExpert(update, home.expert, home.first_row) for update in updates if isinstance(update, ExpertUpdate)
         ]

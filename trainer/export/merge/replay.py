@@ -47,6 +47,7 @@ def replay(base: Path, adapters: Sequence[tuple[Path, float]], merged: Path, pla
     except (DivergedError, StageError) as error:
         unused = [error.message.rsplit(" ", 1)[-1]] if "nothing in the model takes" in error.message else []
         return Replay(False, 0, [], unused, [*findings, error.message])
+    # measured anew, from the same blocks: the same answer as in the merge
     rounding, _ = choose_rounding(pieces, plan)
     differing, unchanged = _compare(pieces, stored, plan.seed if rounding == "stochastic" else None, plan.device)
     findings += [f"{name} is left as in the base, although it is adapted" for name in unchanged]
@@ -109,7 +110,7 @@ def _as_stored(base: torch.Tensor, piece: Piece) -> torch.Tensor:
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     """Return the bytes: NaN equals NaN, and 0 differs from -0."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    return tensor.contiguous().reshape(-1).view(torch.uint8)  # (bytes,)
 
 
 def _config_findings(merged: Path, pieces: Pieces) -> list[str]:

@@ -52,6 +52,7 @@ def _noise(count: int, num_bytes: int, *, seed: int, name: str, block: int) -> n
     # a key for each tensor, a counter for each block: blocks can be computed in any order, and again
     key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
     raw = np.random.Philox(key=key, counter=block << 192).random_raw(-(-count * num_bytes // 8))
+    # each 64-bit number is four of 16 bits, or two of 32
     return raw.astype("<u8", copy=False).view(f"<u{num_bytes}")[:count]
 
 

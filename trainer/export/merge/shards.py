@@ -80,6 +80,7 @@ class StoredTensor:
         view, num_read = memoryview(buffer), 0
         with self.path.open("rb", buffering=0) as file:
             while num_read < count:
+                # Linux reads at most 2 GiB a call
                 num_new = os.preadv(file.fileno(), [view[num_read:]], self.offset + start + num_read)
                 if not num_new:
                     raise StageError(f"{self.path} ends inside {self.name}", hint="fetch or write that file again")
@@ -155,7 +156,7 @@ def row_blocks(shape: tuple[int, ...], *, as_one: bool = False) -> Iterator[tupl
     """
     rows = shape[0] if shape else 1
     width = max(1, math.prod(shape[1:]))
-    step = max(1, rows if as_one else BLOCK_ELEMENTS // width)
+    step = max(1, rows if as_one else BLOCK_ELEMENTS // width)  # rows of a block
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
 

@@ -208,7 +208,7 @@ def shard_plan(pieces: list[Piece], max_shard_gb: float) -> list[Shard]:
         model-00002-of-00002.safetensors ['c']
     """
     groups: list[list[Piece]] = [[]]
-    room = limit = max_shard_gb * 1e9
+    room = limit = max_shard_gb * 1e9  # bytes
     for piece in pieces:
         if groups[-1] and piece.slot.num_bytes > room:
             groups.append([])

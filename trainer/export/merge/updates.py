@@ -179,7 +179,7 @@ class TokenRows:
         if not here:
             return block
         positions, rows = zip(*here, strict=True)
-        trained = _on(self.rows, block)[list(rows)]
+        trained = _on(self.rows, block)[list(rows)]  # (tokens in this block, H)
         return block.index_copy(0, torch.tensor(positions, device=block.device), trained)
 
 

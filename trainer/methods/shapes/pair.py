@@ -128,7 +128,7 @@ class PreferenceLoop(RecipeLoop):
         scores = pair_scores(batch, log_probs)
         # one by one: a loss that sorts pairs (aot) or divides by tokens would depend on the batch of validation
         losses = torch.stack([self._alone(scores, index) for index in range(len(weights))])
-        return (torch.cat([_facts(self.method, scores), losses[None]]) * weights).sum(1)
+        return (torch.cat([_facts(self.method, scores), losses[None]]) * weights).sum(1)  # (LOGGED + 2, pairs)
 
     def validation(self, sums: torch.Tensor) -> dict[str, float]:
         """Return the mean loss of a pair, and the means of LOGGED."""

@@ -106,7 +106,7 @@ class LayerBytes:
             return 2 * self.kinds.weights * outline.hidden + qk
         size = 2 * FLOAT32 * (outline.hidden + 1)
         if has_qk:
-            size += FLOAT32 * (outline.heads + outline.kv_heads)
+            size += FLOAT32 * (outline.heads + outline.kv_heads)  # a scale for each head
             wide = self._view("q_proj") + self._view("k_proj") if product == FLOAT32 else outline.query + outline.key
             size += FLOAT32 * wide
         if not self.rank:  # the gradient of a trained scale wants the normalised input
@@ -117,6 +117,7 @@ class LayerBytes:
     def _inputs(self, level: Level) -> int:
         """Count what norms give to linear layers: once for all, or rounded for each of them."""
         if self.kinds.is_mixed:
+            # autocast rounds the input of q, k, v, gate and up each for itself; fused: of two products
             return self.kinds.product * self.outline.hidden * (2 if self.outline.is_fused else 5)
         return 0 if level == "elementwise" else 2 * self.kinds.product * self.outline.hidden
 

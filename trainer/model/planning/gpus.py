@@ -86,6 +86,7 @@ def listed_card(name: str, memory: int) -> Card | None:
     plain = name.upper().replace(" ", "").replace("GEFORCE", "").replace("NVIDIA", "")
     if "PCIE" in plain or "NVL" in plain or "LAPTOP" in plain:
         return None  # other rates under the same name
+    # `H100 80GB HBM3` and `A100-SXM4-40GB` both begin with the chip
     words = plain.replace("-", " ").replace("80GB", " ").replace("40GB", " ").split()
     return next(
         (

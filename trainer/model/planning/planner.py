@@ -110,6 +110,7 @@ def mixtures(layers: int) -> Iterator[tuple[Level, ...]]:
         offload full
         offload offload
     """
+    # two neighbouring levels at a time: 3 L + 1 mixtures in place of 4^L
     steps: tuple[tuple[Level, Level], ...] = (("elementwise", "none"), ("full", "elementwise"), ("offload", "full"))
     nothing: Level = "none"
     yield (nothing,) * layers

@@ -310,6 +310,7 @@ class Predictor:
             is_lean: See `work`.
         """
         stays, within = self._stays, self.steps_in_backward(accumulation)
+        # DDP copies gradients to its buckets, as many bytes again
         buckets = self.gradients if self.processes > 1 else 0
         passes = max(self._passes(levels, batch, accumulation=accumulation, is_lean=is_lean), key=_sum)
         update = {"gradients": self.gradients, "activations": 0, "head": 0, "work": self.update}

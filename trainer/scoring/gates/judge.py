@@ -116,6 +116,7 @@ class _Judge:
     def _limits(self, gate: Gate) -> _Finding:
         """Judge each stated limit; the worst verdict counts, with its sentences."""
         findings = [*self._value_limits(gate), *(self._gain_limits(gate) if gate.compares else [])]
+        # every limit of a gate must hold
         worst = next(verdict for verdict in WORST_FIRST if any(finding.verdict == verdict for finding in findings))
         sentences = dict.fromkeys(finding.sentence for finding in findings if finding.verdict == worst)
         return _Finding(worst, "; ".join(sentences))
@@ -150,7 +151,7 @@ class _Judge:
         score, against = self._score(gate, gate.arm), self._score(gate, peer)
         if score is None or against is None:
             return [_not_run(gate, gate.arm if score is None else peer)]
-        gain = self._sign(gate) * (score["value"] - against["value"])
+        gain = self._sign(gate) * (score["value"] - against["value"])  # of a loss, a fall is a gain
         low, high = self._gain_bounds(gate, peer, gain)
         measured, findings = f"{gate.arm}: {gate.metric}", []
         if gate.min_gain is not None:

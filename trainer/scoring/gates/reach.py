@@ -54,6 +54,7 @@ def out_of_range(gate: Gate, values: Range) -> str | None:
         >>> out_of_range(Gate(metric="exact_match", min=90), SHARE)
         'exact_match min 90: it is always from 0 to 1; 90 % is 0.9'
     """
+    # two arms can differ by no more than the width of the range
     span = values.high - values.low
     for limit in LIMITS:
         bound: float | None = getattr(gate, limit)
@@ -125,7 +126,7 @@ def _quantile_fault(gate: Gate, limit: Limit, scope: GateScope, condition: str) 
     """
     sides = {"min": (1 - scope.level,), "max": (scope.level,)}.get(limit, (scope.level, 1 - scope.level))
     assert gate.confidence is not None
-    needed = max(2, *(math.ceil(math.log(1 - gate.confidence) / math.log(side)) for side in sides))
+    needed = max(2, *(math.ceil(math.log(1 - gate.confidence) / math.log(side)) for side in sides))  # side^n <= 1 - c
     if scope.rows >= needed:
         return None
     return f"{condition}: {scope}, and it takes {needed} at confidence {gate.confidence:g}; {scope.remedy}"

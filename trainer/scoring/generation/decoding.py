@@ -208,7 +208,7 @@ class Loop:
         sampling = self.decoding.sampling
         last = self.decoding.max_new_tokens - 1  # ended rows stay in the batch for a while
         drawn = [row.uniforms[min(len(row.tokens), last)] for row in batch.rows] if sampling else []
-        chosen = choose(batch.logits, sampling, drawn)
+        chosen = choose(batch.logits, sampling, drawn)  # (B,)
         tokens = chosen.tolist()
         self.on_token()
         ended = []
@@ -216,6 +216,7 @@ class Loop:
             if batch.alive[index] and self.decoding.take(batch.rows[index], token):
                 batch.alive[index] = False
                 ended.append(batch.rows[index])
+        # the logits after a row's last token are never read
         if any(batch.alive):
             # (B, 1): tokens so far, padding not counted, is the position of the next one
             positions = batch.mask.sum(1, keepdim=True)

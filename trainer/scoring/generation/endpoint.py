@@ -334,7 +334,7 @@ def _authorization(endpoint: Endpoint) -> dict[str, str]:
 
 def _pause_s(attempts: int, requested_s: float | None) -> float:
     """Return the pause after a number of attempts: doubled each time, and spread so that threads part ways."""
-    grown = min(FIRST_PAUSE_S * 2 ** (attempts - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0)
+    grown = min(FIRST_PAUSE_S * 2 ** (attempts - 1), MAX_PAUSE_S) * random.uniform(0.5, 1.0)  # 0.5, 1, 2 .. 30 s
     return grown if requested_s is None else min(requested_s, MAX_PAUSE_S)
 
 

@@ -63,7 +63,7 @@ def row_scores(
             is_trained = torch.from_numpy(np.asarray(rows[index][1], dtype=np.int64))[1:].bool()
             # position t is predicted from t - 1: (S - 1, V) logits for the tokens from the second on
             predicted = logits[row, : lengths[index] - 1][is_trained.to(logits.device)].float()
-            targets = ids[row][1:][is_trained].to(logits.device)
+            targets = ids[row][1:][is_trained].to(logits.device)  # (trained tokens,)
             losses[index] = float(torch.nn.functional.cross_entropy(predicted, targets, reduction="sum"))
             counts[index] = int(is_trained.sum())
             answer = slice(-_last_run(is_trained), None)

@@ -259,6 +259,7 @@ class LocalModel:
         if self.device.type != "cuda":
             return max(1, min(CPU_BATCH, CPU_BATCH_TOKENS // width))
         free, _ = torch.cuda.mem_get_info(self.device)
+        # rows whose keys and values fit in half of the free memory
         return max(1, min(MAX_BATCH, int(free * FREE_MEMORY_SHARE) // (width * _bytes_per_token(self.decoder))))
 
 
