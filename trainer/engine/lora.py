@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import torch
 from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.integrations import dequantize_bnb_weight
 
 from trainer.engine.float8 import Float8Linear
@@ -48,6 +49,8 @@ def switch_on(model: torch.nn.Module, *, dequantised: bool = False) -> Counter[s
     counted: Counter[str] = Counter()
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for module, layer in _lora_layers(model):
+        if isinstance(module, ParamWrapper):
+            continue  # stacked experts, see trainer.model.expert_adapter
         reason = "it is the output head" if module is head else _not_linear(module)
         if reason is None:
             module._product = _LayerProduct(module, layer, dequantised)

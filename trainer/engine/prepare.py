@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainer.engine import flash, float8, lora
@@ -165,6 +166,8 @@ class _Probe:
         for reason, number in sorted(counted.items()):
             how = f"by PEFT's own forward: {reason}" if reason else f"in one product{detail}"
             say(f"train: LoRA in {number} layers {how}")
+        if stacks := sum(isinstance(module, ParamWrapper) for module in self.base.modules()):
+            say(f"train: LoRA on {stacks} stacks of experts, summed with the base at each use")
 
     def _head(self) -> tuple[Scorer | None, str | None]:
         if self.base.get_output_embeddings() is None:

@@ -30,6 +30,7 @@ from trainer.export.request import Export, Request, TokenPrompt
 from trainer.export.sidecar import carried_findings
 from trainer.export.write_transformers import plan_of
 from trainer.model import adapter as adapters
+from trainer.model.four_bit import dequantise_stacks
 from trainer.model.load import load_model, load_tokenizer
 from trainer.recipe.model import QloraAdapter
 from trainer.shapes.proof import ModelAgreement
@@ -118,6 +119,7 @@ class Prover:
         packed = load_model(
             request.section, Path(request.cache), adapter=adapter, dtype=getattr(torch, request.weights_dtype)
         )
+        dequantise_stacks(packed)
         return in_double(packed.dequantize().float().eval())
 
     # The formats

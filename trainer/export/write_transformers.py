@@ -15,7 +15,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan
 from trainer.model.classes import class_of
-from trainer.model.load import device, four_bit, load_model, model_folder
+from trainer.model.four_bit import four_bit
+from trainer.model.load import device, load_model, model_folder
 from trainer.model.source import locate
 from trainer.recipe.model import ModelSection, QloraAdapter
 

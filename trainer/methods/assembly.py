@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,11 +26,12 @@ from trainer.methods.shapes.shape import LoopSettings
 from trainer.methods.training_arguments import check_schedule, settings_of
 from trainer.model import adapter as adapters
 from trainer.model.adapter import Coverage
+from trainer.model.four_bit import keep_out_of_ddp, weight_bytes_of
 from trainer.model.gradients import unreached
 from trainer.model.load import Precision, device, load_model
 from trainer.model.planning.planner import dequantises_once
 from trainer.recipe.method import row_facts
-from trainer.recipe.model import low_rank
+from trainer.recipe.model import four_bit_of, low_rank
 from trainer.tokens.arrays import Ints
 from trainer.tokens.pack import one_by_one
 from trainer.tokens.store import TokenStore
@@ -42,8 +44,12 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     recipe = job.recipe
     where = torch.device("cpu") if recipe.train.float8_base else None  # so the card never holds the wider weights
     model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
+    held = weight_bytes_of(model) if four_bit_of(recipe.adapter) else None
+    if held:
+        say(f"train: frozen weights: {held.summary()}")
     if adapter := low_rank(recipe.adapter):
         model = adapters.attach(model, adapter, say)
+        keep_out_of_ddp(model)
     if recipe.train.float8_base:
         hold_in_float8(model, device(), say)
     covered = adapters.coverage(model)
@@ -52,7 +58,7 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
         f"train: {covered.trained_parameters:,} of {covered.all_parameters:,} weights are trained"
         + (layers if covered.adapted_modules else "")
     )
-    return model, covered
+    return model, replace(covered, four_bit_bytes=held.four_bit, wide_bytes=held.wide.total()) if held else covered
 
 
 def hold_in_float8(model: PeftModel, target: torch.device, say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_mo
 from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
+from trainer.model.expert_adapter import sum_lazily
 from trainer.model.gradients import unreached
 from trainer.model.targets import UNREACHED, UNREADABLE, choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
@@ -29,6 +30,10 @@ class Coverage:
     linear_modules: int
     trained_parameters: int
     all_parameters: int
+    four_bit_bytes: int = 0
+    """Frozen weights that bitsandbytes holds in 4 bits, with their scales."""
+    wide_bytes: int = 0
+    """Frozen weights beside them; both are 0 without qlora."""
 
 
 def _keep_four_bit_layout(model: PreTrainedModel) -> None:
@@ -76,6 +81,7 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
     if adapter.init_from:
         folder = adapter_folder(adapter.init_from)
         peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        sum_lazily(peft)
         check_loaded(peft, folder)
         return peft
     assert adapter.alpha != "auto", "solve() settles alpha"
@@ -132,7 +138,9 @@ def _peft_model(
         use_dora=adapter.use_dora,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    peft: PeftModel = get_peft_model(model, config)
+    sum_lazily(peft)
+    return peft
 
 
 def _layers_of(names: Iterable[str]) -> set[str]:
@@ -200,6 +208,7 @@ def load_on(model: PreTrainedModel, folder: Path) -> PeftModel:
         StageError: PEFT does not put every tensor of the file on the model.
     """
     peft = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    sum_lazily(peft)
     check_loaded(peft, folder)
     return peft
 

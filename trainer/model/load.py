@@ -19,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,8 +28,9 @@ from transformers.utils import logging
 from trainer.errors import HardwareError, RecipeError
 from trainer.errors import Problem as RecipeProblem
 from trainer.model.classes import auto_class
+from trainer.model.four_bit import four_bit, stacks_in_four_bits
 from trainer.model.source import ModelSource, locate
-from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, QloraAdapter, four_bit_of
+from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, four_bit_of
 
 logging.disable_progress_bar()  # transformers draws one for every file that it opens
 
@@ -188,7 +188,8 @@ def load_model(
         kwargs["quantization_config"] = four_bit(qlora, dtype)
     try:
         config = _config_without_hidden_code(name, source)
-        model = auto_class(config).from_pretrained(name, **source, **kwargs)
+        with stacks_in_four_bits():
+            model = auto_class(config).from_pretrained(name, **source, **kwargs)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"{name} does not fit into the memory of {'all cards' if placement == 'auto' else placement}",
@@ -204,17 +205,6 @@ def load_model(
     # a cache of keys and values is of no use to training, and keeps layers from being recomputed
     model.config.use_cache = False
     return model
-
-
-def four_bit(adapter: QloraAdapter, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return bitsandbytes' settings for a qlora adapter."""
-    compute = adapter.bnb_4bit_compute_dtype
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=adapter.bnb_4bit_quant_type,
-        bnb_4bit_use_double_quant=adapter.bnb_4bit_use_double_quant,
-        bnb_4bit_compute_dtype=dtype if compute == "auto" else getattr(torch, compute),
-    )
 
 
 def _config_without_hidden_code(name: str, source: SourceSettings) -> PreTrainedConfig:

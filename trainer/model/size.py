@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import AutoConfig
 
 from trainer.model.classes import auto_class
+from trainer.model.four_bit import four_bit, quantised_names
 from trainer.model.load import model_folder
 from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
@@ -22,7 +22,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dt
     Args:
         section: The recipe's `model`.
         cache: Folder for converted models.
-        adapter: The recipe's `adapter`; linear layers of qlora are in 4 bits. None: plain weights.
+        adapter: The recipe's `adapter`; linear layers and stacked experts of qlora are in 4 bits. None: plain weights.
         dtype: Type of the weights.
     """
     name, kwargs = model_folder(section, cache)
@@ -30,12 +30,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dt
     # shapes without memory: a 70B model is counted in seconds
     with torch.device("meta"):
         model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=section.trust_remote_code)
-    packed: set[int] = set()
-    if adapter and four_bit_of(adapter):
-        head = model.get_output_embeddings()
-        packed = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head}
-    sizes = (
-        weight.numel() * (FOUR_BIT_BYTES if id(weight) in packed else weight.element_size())
-        for weight in model.parameters()
-    )
-    return int(sum(sizes))
+    sizes = {name: (weight.numel(), weight.element_size()) for name, weight in model.named_parameters()}
+    qlora = four_bit_of(adapter) if adapter else None
+    packed = quantised_names(model, four_bit(qlora, dtype)) if qlora else set()
+    return int(sum(count * (FOUR_BIT_BYTES if name in packed else size) for name, (count, size) in sizes.items()))

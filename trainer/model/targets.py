@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import assert_never
@@ -23,6 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
+from trainer.model.experts import stacked_experts
 from trainer.recipe.model import LoraAdapter
 
 MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
@@ -139,15 +140,6 @@ def text_decoder(model: PreTrainedModel) -> str:
         return ""
     decoder = model.get_decoder()
     return next((name for name, module in model.named_modules() if module is decoder), "")
-
-
-def stacked_experts(model: nn.Module) -> Iterator[str]:
-    """Yield the parameters that hold the matrices of all experts of a layer, (experts, rows, columns)."""
-    for name, module in model.named_modules():
-        if "Expert" in type(module).__name__:
-            for own_name, parameter in module.named_parameters(recurse=False):
-                if parameter.dim() == 3:
-                    yield f"{name}.{own_name}"
 
 
 def _reason_against(

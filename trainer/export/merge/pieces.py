@@ -10,7 +10,7 @@ import torch
 
 from trainer.errors import DivergedError, HardwareError
 from trainer.export.merge.changes import ParameterChange, changes_of, read_adapters
-from trainer.export.merge.four_bit import dequantised
+from trainer.export.merge.four_bit import Stack, dequantised
 from trainer.export.merge.plan import Adapters, FourBit, MergePlan, NotStreamableError, wrong_adapter
 from trainer.export.merge.rounding import rounded
 from trainer.export.merge.shards import Slot, StoredTensor, checkpoint, row_blocks
@@ -28,6 +28,7 @@ class Piece:
         dtype: Type in the file.
         update: What is added; None copies.
         four_bit: Quantise and dequantise the source first.
+        part: The stack that is quantised with it, where the checkpoint keeps experts apart; its expert and first row.
         replaced: The source is the adapter's, not the base's.
     """
 
@@ -36,6 +37,7 @@ class Piece:
     dtype: torch.dtype
     update: Update | None = None
     four_bit: FourBit | None = None
+    part: tuple[Stack, int, int] | None = None
     replaced: bool = False
 
     @property
@@ -94,17 +96,37 @@ def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
     quantised = quantised_parameters(base, plan.four_bit) if plan.base == "dequantised" and plan.four_bit else set()
     # an adapter on one end of tied embeddings pulls them apart: the file then needs a head of its own
     untied = bones.tied and not _same(changes.get(bones.embeddings), changes.get(bones.head or ""))
+    stacks = _stacks(tensors, home_of, quantised)
     pieces = []
     for name, tensor in tensors.items():
-        piece = Piece(name, tensor, target if tensor.dtype == main else tensor.dtype)
-        if home_of[name].parameter in quantised and home_of[name].expert is None:
-            piece = replace(piece, four_bit=plan.four_bit)
-        pieces.append(_changed(piece, home_of[name], changes))
+        piece, home = Piece(name, tensor, target if tensor.dtype == main else tensor.dtype), home_of[name]
+        if home.parameter in quantised:
+            part = None if home.expert is None else (stacks[home.parameter], home.expert, home.first_row)
+            piece = replace(piece, four_bit=plan.four_bit, part=part)
+        pieces.append(_changed(piece, home, changes))
     pieces += _head(bones, changes, pieces, home_of, target, untied=untied)
     _check_all_taken(changes, home_of, bones, untied=untied)
     size = _vocabulary(pieces, bones, home_of)
     grown = size if size != bones.peft.get_base_model().config.get_text_config().vocab_size else None
     return Pieces(pieces, target, untied, grown)
+
+
+def _stacks(tensors: dict[str, StoredTensor], home_of: dict[str, Home], quantised: set[str]) -> dict[str, Stack]:
+    """Return the quantised parameters whose experts are apart in the files.
+
+    Raises:
+        NotStreamableError: transformers rearranges such a parameter.
+    """
+    parts: dict[str, dict[int, dict[int, StoredTensor]]] = {}
+    for name, home in home_of.items():
+        if home.parameter in quantised and home.opaque:
+            raise NotStreamableError(f"transformers rearranges {name} before it is quantised")
+        if home.parameter in quantised and home.expert is not None:
+            parts.setdefault(home.parameter, {}).setdefault(home.expert, {})[home.first_row] = tensors[name]
+    return {
+        parameter: Stack(tuple(tuple(rows[first] for first in sorted(rows)) for _, rows in sorted(experts.items())))
+        for parameter, experts in parts.items()
+    }
 
 
 def main_dtype(tensors: dict[str, StoredTensor]) -> torch.dtype:
@@ -223,7 +245,7 @@ def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterato
     """
     as_one = piece.update is not None and piece.update.needs_all_rows
     # 4-bit statistics run over the whole tensor, so it is dequantised once and cut into rows afterwards
-    prepared = dequantised(piece.source.read(), piece.four_bit, device) if piece.four_bit else None
+    prepared = _prepared(piece, piece.four_bit, device) if piece.four_bit else None
     for number, (start, stop) in enumerate(row_blocks(piece.source.shape, as_one=as_one)):
         read = piece.source.rows(start, stop) if prepared is None else prepared[start:stop]
         if piece.is_copy:
@@ -232,6 +254,13 @@ def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterato
             with torch.no_grad():
                 computed = _computed(piece, RowBlock(number, start, read), seed, device)
             yield computed
+
+
+def _prepared(piece: Piece, settings: FourBit, device: str) -> torch.Tensor:
+    if piece.part is None:
+        return dequantised(piece.source.read(), settings, device)
+    stack, expert, first_row = piece.part
+    return stack.rows(expert, first_row, piece.source.shape[0], settings, device)
 
 
 def _computed(piece: Piece, block: RowBlock, seed: int | None, device: str) -> RowBlock:

@@ -21,11 +21,11 @@ from transformers.core_model_loading import (
     WeightRenaming,
     rename_source_key,
 )
-from transformers.quantizers import AutoHfQuantizer
 
 from trainer.errors import HardwareError
 from trainer.export.merge.plan import FourBit, NotStreamableError, wrong_adapter
 from trainer.model.classes import auto_class
+from trainer.model.four_bit import quantised_names
 
 PREFIX = "base_model.model."
 PLAIN_INITS = {True, False, None, "gaussian", "eva", "orthogonal"}
@@ -192,8 +192,4 @@ def quantised_parameters(base: Path, four_bit: FourBit) -> set[str]:
         bnb_4bit_use_double_quant=four_bit.double_quant,
         llm_int8_skip_modules=list(four_bit.skipped) or None,
     )
-    quantizer = AutoHfQuantizer.from_config(config, pre_quantized=False)
-    with torch.device("meta"):
-        # replaces the layers that it will quantise, and needs no weights for that
-        quantizer._process_model_before_weight_loading(model, device_map=None)
-    return {f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    return quantised_names(model, config)

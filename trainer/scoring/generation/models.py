@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 
 from trainer.model.adapter import adapter_folder, check_loaded
+from trainer.model.expert_adapter import sum_lazily
 from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
@@ -72,6 +73,7 @@ def open_models(
             model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind)
         else:
             model.load_adapter(str(folder), adapter_name=kind)
+        sum_lazily(model)
         check_loaded(model, folder, adapter_name=kind)
         model.set_adapter(kind)
         yield kind, model.eval()
