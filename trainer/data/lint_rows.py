@@ -26,11 +26,6 @@ def lint(
 ) -> tuple[list[Finding], RowStatistics]:
     """Lint the training rows.
 
-    Args:
-        row_set: all rows.
-        sides: rows of each side.
-        contamination: that section of report.json.
-
     Returns:
         Findings, and the distributions for the report.
     """

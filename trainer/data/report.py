@@ -33,15 +33,7 @@ MAX_SAMPLE_CHARS, SHARED_CHARS = 500, 120
 def build_report(
     row_set: RowSet, sides: dict[str, Rows], arrangement: Arrangement, *, lint: list[LintFinding], stats: RowStatistics
 ) -> DataReport:
-    """Return `report.json`; the same rows give the same report.
-
-    Args:
-        row_set: everything about the rows.
-        sides: rows of each side.
-        arrangement: how they were compared and split.
-        lint: findings, the worst first.
-        stats: distributions over the training rows.
-    """
+    """Return `report.json`; the same rows give the same report."""
     columns, counts = row_set.table.columns, row_set.counts
     rows = np.concatenate(list(sides.values()))
     turns = Counter(columns["num_turns"][rows[~np.isin(columns["kind"][rows], (TEXT, TOKENS))]].tolist())

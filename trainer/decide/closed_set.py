@@ -23,10 +23,6 @@ def is_closed_set(references: Sequence[str], trained: Iterable[str]) -> bool:
 
     JSON answers are compared value by value, so that two labels in one object count as two. Numbers between 0 and 1
     that are no integers, such as confidences, say nothing.
-
-    Args:
-        references: Right answers of the held-out rows.
-        trained: Right answers of the training rows.
     """
     counts = Counter(value for text in trained for value in _values(text))
     expected = [value for text in references for value in _values(text)]

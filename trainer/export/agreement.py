@@ -42,13 +42,7 @@ class Agreement:
 
 
 def logits_of(model: PreTrainedModel, rows: Sequence[Sequence[int]], *, max_bytes: int = MAX_LOGIT_BYTES) -> Logits:
-    """Return logits of at least float32, one (S, V) tensor a row, on the CPU; of long rows the end.
-
-    Args:
-        model: Causal language model.
-        rows: Token ids.
-        max_bytes: Most memory for all of them.
-    """
+    """Return logits of at least float32, one (S, V) tensor a row, on the CPU; of long rows the end."""
     device = next(model.parameters()).device
     row_logits: Logits = []
     for tokens in rows:

@@ -31,10 +31,6 @@ def hub_token(settings: Push) -> str:
 def push(folder: Path, settings: Push) -> str:
     """Upload a folder as a model repository; return its address.
 
-    Args:
-        folder: Of one format.
-        settings: The recipe's `export.push`.
-
     Raises:
         StageError: HF_TOKEN is not set, or the repository is public and the recipe says private.
         HardwareError: The hub refuses, or cannot be reached.

@@ -115,11 +115,7 @@ class ReadChunks(PipelineStep):
 
 
 class Apply(PipelineStep):
-    """What one machine does to chunks, done to each chunk of a task.
-
-    Args:
-        function: of a chunk.
-    """
+    """What one machine does to chunks, done to each chunk of a task."""
 
     name, type = "apply", "FORMATTER"
 
@@ -169,10 +165,6 @@ class Results:
     """What the tasks of a job have put down: a file of pickles for each task and file of rows, and their counts.
 
     Files are opened by name: the listing of a folder on a shared disk may be seconds old, and rows would be missing.
-
-    Args:
-        folder: see `Keep`.
-        num_tasks: of the job.
     """
 
     def __init__(self, folder: Path, num_tasks: int) -> None:

@@ -87,11 +87,6 @@ class LeafMatches(NamedTuple):
 def sample(masked_text: str, start: int, end: int) -> str:
     """Cut out the masked value with a little text around it, and hide numbers of that text too.
 
-    Args:
-        masked_text: text with all values masked.
-        start: first character of the value.
-        end: character after it.
-
     Example:
         >>> sample("My zip is 94110, mail a***@c***.de now", 22, 33)
         'zip is #####, mail a***@c***.de now'

@@ -81,10 +81,6 @@ def rendered_by(template: str, special_tokens: dict[str, str], kwargs: dict[str,
 def go_template(chat: Render, template: str) -> str:
     """Return the Go template that renders as a chat template does.
 
-    Args:
-        chat: Renders conversations.
-        template: The Jinja text.
-
     Raises:
         UnknownTemplateError: There is none; the message says why.
     """
@@ -221,12 +217,7 @@ class Modelfile:
 
 
 def parameters_of(settings: GenerationConfig, stop: Sequence[str]) -> list[tuple[str, str]]:
-    """Return Ollama's parameters; its own defaults would sample, and punish repetition, where the model did not.
-
-    Args:
-        settings: Generation defaults of the model.
-        stop: Texts that end an answer.
-    """
+    """Return Ollama's parameters; its own defaults would sample, and punish repetition, where the model did not."""
     names = ("temperature", "top_p", "top_k", "min_p") if settings.do_sample else ()
     parameters = [(name, str(value)) for name in names if (value := getattr(settings, name, None)) is not None]
     if not settings.do_sample:

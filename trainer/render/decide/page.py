@@ -18,13 +18,7 @@ STYLES: dict[Readiness, str] = {"ready": "good", "usable": "", "not_ready": "bad
 
 
 def render_decide_page(decision: Decision, *, name: str, trainer_version: str) -> str:
-    """Render decide/decision.json as one self-contained HTML page.
-
-    Args:
-        decision: decide/decision.json.
-        name: Name of the run.
-        trainer_version: Version of this package.
-    """
+    """Render decide/decision.json as one self-contained HTML page."""
     page = page_environment().get_template("decide_page.html.j2")
     return encodable(page.render(**_context(decision), name=name, trainer_version=trainer_version))
 

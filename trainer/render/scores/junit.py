@@ -27,10 +27,6 @@ def render_junit(gates: Sequence[GateResult], *, name: str) -> str:
     """Return JUnit XML: one test case a gate, and one for each must-pass item.
 
     Insufficient evidence and not_run are failures too: a skipped test would let the pipeline go on.
-
-    Args:
-        gates: eval/gates.json.
-        name: Name of the run.
     """
     cases = list(_cases(gates))
     failures = sum(case.verdict != "pass" for case in cases)

@@ -22,13 +22,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 
 
 def render_markdown(scores: Scores, gates: Sequence[GateResult], *, name: str) -> str:
-    """Return a heading, the verdict, a table of arms and metrics, comparisons as sentences, and the gates.
-
-    Args:
-        scores: eval/scores.json.
-        gates: eval/gates.json.
-        name: Name of the run.
-    """
+    """Return a heading, the verdict, a table of arms and metrics, comparisons as sentences, and the gates."""
     passed = sum(entry["passed"] for entry in gates)
     verdict = f"{passed} of {len(gates)} gates passed" if gates else "no gates in the recipe"
     parts = [

@@ -87,15 +87,7 @@ def open_one(
 
 
 class Models:
-    """The models of a run on all visible cards: copies where one card holds the weights, else spread over them.
-
-    Args:
-        section: The recipe's `model`.
-        adapter: The recipe's `adapter`.
-        tokenizer: Of all of them.
-        tuned: Folder `train/` of the run.
-        cache: Folder for converted models.
-    """
+    """The models of a run on all visible cards: copies where one card holds the weights, else spread over them."""
 
     def __init__(
         self,

@@ -102,13 +102,7 @@ def deal(prompts: Sequence[Sequence[int]], hands: int) -> list[list[int]]:
 
 
 class Replicas:
-    """Processes that hold the same model on other devices; started when first needed, ended by `close`.
-
-    Args:
-        load: Loads the model.
-        tokenizer: Decodes answers.
-        devices: A device for each process.
-    """
+    """Processes that hold the same model on other devices; started when first needed, ended by `close`."""
 
     def __init__(self, load: Load, tokenizer: PreTrainedTokenizerBase, devices: Sequence[torch.device]) -> None:
         self.load = load

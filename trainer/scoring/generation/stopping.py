@@ -15,12 +15,7 @@ MIN_NEW_TOKENS = 32
 
 
 def stop_ids(pack_report: Mapping[str, object], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: the one that was trained, and the tokenizer's own.
-
-    Args:
-        pack_report: pack/report.json.
-        tokenizer: Of the run.
-    """
+    """Return the tokens that end an answer: the one that was trained, and the tokenizer's own."""
     eos = tokenizer.eos_token_id
     trained = pack_report["stop_token_id"]
     assert isinstance(trained, int), "pack always writes it"

@@ -94,13 +94,6 @@ def read_held_out(
 ) -> HeldOut:
     """Return the held-out rows, above `max_rows` a seeded sample.
 
-    Args:
-        store: Their tokens.
-        lines: data/heldout.jsonl.
-        max_rows: Most rows.
-        seed: Of the sample.
-        by: Field whose rows belong together.
-
     Raises:
         DataError: There are none.
     """

@@ -35,10 +35,6 @@ def lengths(count: int) -> Lengths:
 def measure(packer: str, count: int) -> dict[str, Any]:
     """Pack `count` lengths and prove that every row is there once and no pack is too long.
 
-    Args:
-        packer: Name in `PACKERS`.
-        count: Number of rows.
-
     Returns:
         `seconds` (cpu), `rows`, `packs`, `fill` (share of the packs that holds tokens), `peak_bytes`, `problem`.
     """

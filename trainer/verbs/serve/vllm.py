@@ -186,11 +186,7 @@ def _adapter_flags(context: ServerContext, folder: Path, settings: dict[str, Any
 
 
 def vllm_parser(folder: Path) -> str | None:
-    """Return the parser for the chat template of a folder; None where no known one fits.
-
-    Args:
-        folder: Of an exported format.
-    """
+    """Return the parser for the chat template of a folder; None where no known one fits."""
     tool_template = folder / "additional_chat_templates" / "tool_use.jinja"
     path = tool_template if tool_template.is_file() else folder / "chat_template.jinja"
     return parser_of(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -43,11 +43,7 @@ class _Loaded(NamedTuple):
 
 
 class NameDetector:
-    """Finds what a local model labels, under the type `name:LABEL`. The first text loads the model.
-
-    Args:
-        section: `data.pii.name_model`.
-    """
+    """Finds what a local model labels, under the type `name:LABEL`. The first text loads the model."""
 
     def __init__(self, section: NameModel) -> None:
         self._section = section

@@ -29,11 +29,7 @@ class AnalyzerEngine(Protocol):
 
 
 class PresidioDetector:
-    """Finds what Presidio recognises, under the type `presidio:NAME`. The first text builds the engine.
-
-    Args:
-        section: `data.pii.presidio`.
-    """
+    """Finds what Presidio recognises, under the type `presidio:NAME`. The first text builds the engine."""
 
     def __init__(self, section: Presidio) -> None:
         self._section = section

@@ -61,11 +61,7 @@ def is_jwt(value: str) -> bool:
 
 
 class KeyDetector:
-    """Finds keys that begin with fixed text. A look-up by two characters spares most words the patterns.
-
-    Args:
-        forms: forms of keys.
-    """
+    """Finds keys that begin with fixed text. A look-up by two characters spares most words the patterns."""
 
     def __init__(self, forms: Sequence[KeyForm] = LED) -> None:
         by_start: dict[str, list[KeyForm]] = {}

@@ -24,10 +24,6 @@ IDENTIFIER = re.compile(
 def remains(text: str, stand_ins: Iterable[str]) -> list[Match]:
     """Return runs of random characters next to a placeholder, at most punctuation or headers between.
 
-    Args:
-        text: text after the replacement.
-        stand_ins: placeholders of secrets.
-
     Example:
         >>> remains("[API_KEY]-Qm7Zt1VbN6yXw3LmR0aHsJ5c ok", ["[API_KEY]"])
         [Match(start=10, end=34, type='credential')]

@@ -106,9 +106,6 @@ def _num_in(text: str, part: str) -> int:
 def echo_pattern(values: Iterable[tuple[str, str]]) -> dict[str, re.Pattern[str]]:
     """Build a pattern for each type: it finds the values again where no word stands beside them.
 
-    Args:
-        values: type and value of each match.
-
     Example:
         >>> echo_pattern([("phone", "202-456-1111")])["phone"].search("or (202) 4561111")[0]
         '(202) 4561111'
