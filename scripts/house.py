@@ -1,15 +1,16 @@
 """Measure how the source reads: names, types, comments, examples, folders, imports, lines.
 
-    python scripts/house.py [--names] [ROOT]
+    python scripts/house.py [--names | --comments] [ROOT]
 
 Prints a table for the package `ROOT/trainer`; ROOT is any checkout, so that two states can be compared. `--names` lists
-the vague bindings of each file instead.
+the vague bindings of each file, of tests and scripts too. `--comments` counts comments by folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import io
 import statistics
 import sys
@@ -25,6 +26,11 @@ VAGUE_WORDS = (
 )
 """Words that name no kind of value. A binding is vague if it is one of them as a whole."""
 VAGUE = frozenset(VAGUE_WORDS.split())
+WITH_TENSORS = (
+    *("engine", "methods", "tokens", "model", "export/merge", "data/duplicates"),
+    *("scoring/statistics", "scoring/gates", "scoring/generation"),
+)
+"""Folders of `trainer` where tensors and statistics are, which need more comments than others."""
 Folder = str
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -80,8 +86,8 @@ def imports(tree: ast.AST, modules: set[str]) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "trainer":
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                targets.add(whole if whole in modules else node.module)
+                complete = f"{node.module}.{alias.name}"
+                targets.add(complete if complete in modules else node.module)
     return targets & modules
 
 
@@ -90,17 +96,28 @@ def folder_of(module: str) -> Folder:
     return module.rpartition(".")[0] or module
 
 
+def sources_in(folder: Path) -> dict[Path, str]:
+    """Read the sources of a folder and of all folders in it."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))}
+
+
 class House:
     """The sources of one checkout, parsed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.sources = {path: path.read_text(encoding="utf-8") for path in sorted((root / "trainer").rglob("*.py"))}
+        self.sources = sources_in(root / "trainer")
         self.trees = {path: ast.parse(source) for path, source in self.sources.items()}
         self.modules = {
             ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
             for path in self.sources
         }
+
+    @functools.cached_property
+    def trees_beside(self) -> dict[Path, ast.Module]:
+        """Parse tests and scripts, of which only the names are measured."""
+        beside = sources_in(self.root / "tests") | sources_in(self.root / "scripts")
+        return {path: ast.parse(source) for path, source in beside.items()}
 
     def arrows(self) -> dict[tuple[Folder, Folder], int]:
         """Return pairs of folders of which the first imports the second, with the number of imports."""
@@ -121,14 +138,33 @@ class House:
         """Return the number of lines of all files."""
         return sum(source.count("\n") for source in self.sources.values())
 
-    def names(self) -> list[str]:
-        """Return every name that the sources bind, as often as they bind it."""
-        return [name for tree in self.trees.values() for _, name in bindings(tree)]
+    def vague(self, *, beside: bool = False) -> tuple[int, int]:
+        """Count vague bindings and all bindings of the package, or of tests and scripts beside it."""
+        trees = self.trees_beside if beside else self.trees
+        names = [name for tree in trees.values() for _, name in bindings(tree)]
+        return sum(map(is_vague, names)), len(names)
 
-    def vague_percent(self) -> float:
+    def vague_percent(self, *, beside: bool = False) -> float:
         """Return the share of vague bindings in percent."""
-        names = self.names()
-        return 100 * sum(map(is_vague, names)) / len(names)
+        num_vague, total = self.vague(beside=beside)
+        return 100 * num_vague / max(1, total)
+
+    def comments_by_folder(self) -> dict[Folder, tuple[int, int]]:
+        """Count the comments and lines of each folder, inner folders apart."""
+        counts: dict[Folder, tuple[int, int]] = {}
+        for path, source in self.sources.items():
+            folder = str(path.parent.relative_to(self.root))
+            num_comments, num_lines = counts.get(folder, (0, 0))
+            counts[folder] = num_comments + comments(source), num_lines + source.count("\n")
+        return counts
+
+    def comments_with_tensors(self) -> float:
+        """Return the comments in 100 lines of the folders where tensors and statistics are."""
+        num_comments = num_lines = 0
+        for folder, counts in self.comments_by_folder().items():
+            if any(f"{folder}/".startswith(f"trainer/{name}/") for name in WITH_TENSORS):
+                num_comments, num_lines = num_comments + counts[0], num_lines + counts[1]
+        return 100 * num_comments / max(1, num_lines)
 
     def any_per_1000_lines(self) -> float:
         """Return the uses of `Any` in 1,000 lines."""
@@ -152,7 +188,6 @@ class House:
         """Yield name and value of each figure."""
         file_lengths = [source.count("\n") for source in self.sources.values()]
         lengths = [(node.end_lineno or node.lineno) - node.lineno + 1 for node in self.nodes(ast.FunctionDef)]
-        names = self.names()
         texts = [text for tree in self.trees.values() for text in docstrings(tree)]
         folders = self.folder_sizes()
         largest = max(folders, key=lambda folder: folders[folder])
@@ -162,11 +197,14 @@ class House:
             "functions, lines of the median and the longest",
             f"{len(lengths)}, {statistics.median(lengths):.0f}, {max(lengths)}",
         )
-        yield "vague bindings", f"{sum(map(is_vague, names))} of {len(names)} ({self.vague_percent():.1f} %)"
+        for where, beside in (("", False), (" of tests and scripts", True)):
+            num_vague, total = self.vague(beside=beside)
+            yield f"vague bindings{where}", f"{num_vague} of {total} ({self.vague_percent(beside=beside):.1f} %)"
         yield "class names that stand for two things", str(len(self.repeated_class_names()))
         yield "`Any` in 1,000 lines", f"{self.any_per_1000_lines():.1f}"
         num_comments = sum(map(comments, self.sources.values()))
         yield "comments in 100 lines", f"{100 * num_comments / self.num_lines():.1f}"
+        yield "  where tensors and statistics are", f"{self.comments_with_tensors():.1f}"
         yield "docstrings with an example", f"{sum(map(has_example, texts))} of {len(texts)}"
         yield "`assert_never`", str(sum(source.count("assert_never(") for source in self.sources.values()))
         yield "files of the largest folder", f"{folders[largest]} ({largest})"
@@ -205,17 +243,23 @@ def components(below: dict[str, set[str]]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Print the figures, or the vague names."""
+    """Print the figures, the vague names, or the comments by folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
-    parser.add_argument("--names", action="store_true")
+    lists = parser.add_mutually_exclusive_group()
+    lists.add_argument("--names", action="store_true")
+    lists.add_argument("--comments", action="store_true")
     options = parser.parse_args()
     house = House(options.root.resolve())
     if options.names:
-        for path, tree in house.trees.items():
+        for path, tree in (house.trees | house.trees_beside).items():
             for line, name in sorted(set(bindings(tree))):
                 if is_vague(name):
                     print(f"{path}:{line}: {name}")
+        sys.exit()
+    if options.comments:
+        for folder, (num_comments, num_lines) in sorted(house.comments_by_folder().items()):
+            print(f"{100 * num_comments / max(1, num_lines):4.1f} in 100 of {num_lines:5} lines  {folder}")
         sys.exit()
     width = max(len(name) for name, _ in house.rows())
     for name, value in house.rows():

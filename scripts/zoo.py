@@ -123,14 +123,14 @@ def main() -> None:
         if not (options.out / f"{model_type}.json").exists():
             in_child(model_type, options.out)
     results = [json.loads(path.read_text()) for path in sorted(options.out.glob("*.json"))]
-    done = sum(result["verb"] == "done" for result in results)
-    print(f"{done} of {len(results)} end with a proven merge")
+    jobs = sum(result["verb"] == "done" for result in results)
+    print(f"{jobs} of {len(results)} end with a proven merge")
     if options.table:
         page, marker, _ = options.table.read_text(encoding="utf-8").partition(MARKER)
         assert marker, f"{options.table} has no line {MARKER}"
         head = "| model type | rows | adapted | memory | outcome |\n|---|---|---|---|---|\n"
         table = head + "\n".join(map(row, results)) + "\n"
-        count = f"{done} of {len(results)} types end with a proven merge."
+        count = f"{jobs} of {len(results)} types end with a proven merge."
         options.table.write_text(f"{page}{MARKER}\n\n{count}\n\n{table}", encoding="utf-8")
 
 

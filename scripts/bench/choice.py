@@ -33,8 +33,8 @@ def scores_of(model: Any, tokenizer: Any, items: list[dict[str, Any]]) -> list[l
         ids = tokenizer(context)["input_ids"]
         contexts.append(ids)
         continuations.append([tokenizer(f"{context} {choice}")["input_ids"][len(ids) :] for choice in item["choices"]])
-    found = choice_log_probs(model, tokenizer, contexts, continuations, 8)
-    return [[score for score, _ in row] for row in found]
+    log_prob = choice_log_probs(model, tokenizer, contexts, continuations, 8)
+    return [[score for score, _ in row] for row in log_prob]
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
         grades = grade(
             grader, [Answer("", 0, True)] * len(items), questions, GraderServices(choice_scores=lambda *_: scores)
         )
-        marks[name] = [found.score for found in grades if found]
+        marks[name] = [result.score for result in grades if result]
         print(f"{name}: {sum(marks[name]):g} of {len(items)}")
     if chosen.out:
         chosen.out.write_text(json.dumps({**marks, "scores": scores}))

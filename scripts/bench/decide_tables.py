@@ -46,13 +46,13 @@ def banking(source, out):
     """500 training rows, and 154 held-out ones: two of each of the 77 intents."""
     draw = random.Random(0)
     train = draw.sample(rows(source / "banking77" / "train.jsonl"), 500)
-    asked = {row["text"].casefold() for row in train}
+    requests = {row["text"].casefold() for row in train}
     by_label = defaultdict(list)
     for row in rows(source / "banking77" / "test_shared.jsonl"):
-        if row["text"].casefold() not in asked:
+        if row["text"].casefold() not in requests:
             by_label[row["label"]].append(row)
-    held = [row for label in sorted(by_label) for row in draw.sample(by_label[label], 2)]
-    for name, chosen in (("train", train), ("heldout", held)):
+    test_rows = [row for label in sorted(by_label) for row in draw.sample(by_label[label], 2)]
+    for name, chosen in (("train", train), ("heldout", test_rows)):
         write(out / f"banking77-{name}.jsonl", [chat(BANKING_SYSTEM, row["text"], row["label"]) for row in chosen])
     labels = "\n".join(sorted(by_label))
     prompt = f"Sort the bank customer's message into one of these intents:\n{labels}\n\nAnswer with the intent alone."
@@ -64,8 +64,8 @@ def wikisql(source, out):
     """1,000 training rows and 150 held-out ones."""
     draw = random.Random(0)
     train = draw.sample(rows(source / "wikisql-3k" / "train.jsonl"), 1000)
-    held = draw.sample(rows(source / "wikisql-3k" / "test_shared.jsonl"), 150)
-    for name, chosen in (("train", train), ("heldout", held)):
+    test_rows = draw.sample(rows(source / "wikisql-3k" / "test_shared.jsonl"), 150)
+    for name, chosen in (("train", train), ("heldout", test_rows)):
         write(out / f"wikisql-{name}.jsonl", [chat(SQL_SYSTEM, row["question"], row["sql"]) for row in chosen])
     (out / "wikisql-prompt.md").write_text(SQL_PROMPT, encoding="utf-8")
     recipe(out, "wikisql", epochs=1, max_length=256)
@@ -98,9 +98,9 @@ def table(run):
     print("|---|--:|--:|--:|--:|")
     for name, arm in decision["arms"].items():
         quality = arm["quality"]
-        shown = f"{quality['value']:.1%} ({quality['low']:.1%} to {quality['high']:.1%})"
+        quality_text = f"{quality['value']:.1%} ({quality['low']:.1%} to {quality['high']:.1%})"
         waits = f"{arm['latency_p50_s']:.2f}, {arm['latency_p95_s']:.2f}"
-        print(f"| {name} | {shown} | {arm['prompt_tokens']:.0f} | {arm['answer_tokens']:.1f} | {waits} |")
+        print(f"| {name} | {quality_text} | {arm['prompt_tokens']:.0f} | {arm['answer_tokens']:.1f} | {waits} |")
     print()
     for sentence in decision["because"]:
         print(f"- {sentence}")

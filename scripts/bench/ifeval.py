@@ -51,11 +51,11 @@ def texts_of(path: Path) -> Iterator[str]:
 
 def forms(settings: dict[str, Any], text: str) -> Iterator[str]:
     """Yield a text in forms that keep or break each kind of instruction."""
-    named = [one for value in settings.values() for one in (value if isinstance(value, list) else [value])]
+    listed = [item for value in settings.values() for item in (value if isinstance(value, list) else [value])]
     yield from (text, text.upper(), text.lower(), f'"{text}"', text.replace(",", ""), f"<<Title>>\n{text}")
     yield from (f"{text}\n\nP.S. bye", f"{text}\nP.P.S bye", f"{text}\n******\n{text[::-1]}")
     yield from (f"* a\n* b\n- c\n*x* {text}", "***".join(text.split("\n\n")), '```json\n{"a": 1}\n```')
-    yield from (f"My answer is yes. {text}", f"{text} {' '.join(map(str, named))}", f"[x][x][x]{text}")
+    yield from (f"My answer is yes. {text}", f"{text} {' '.join(map(str, listed))}", f"[x][x][x]{text}")
     yield "\n".join(
         f"{settings.get('section_spliter', 'Section')} {number}\n{text[:40]}"
         for number in range(1, 1 + (settings.get("num_sections") or 3))
@@ -87,7 +87,7 @@ def main() -> None:
     for line in chosen.prompts.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         for name, settings in zip(row["instruction_id_list"], row["kwargs"], strict=True):
-            for text in (form for one in draw.sample(pool, 2) for form in forms(settings, one)):
+            for text in (form for item in draw.sample(pool, 2) for form in forms(settings, item)):
                 example = checks.InputExample(row["key"], [name], row["prompt"], [settings])
                 for mode, theirs, ours in pairs:
                     if mode == "loose" and draw.random() > LOOSE_SHARE:

@@ -74,7 +74,7 @@ def test_two_processes_train_what_one_does(one_process: Project, tmp_path: Path,
 
 
 def test_two_processes_prefer_what_one_does(tmp_path: Path, tiny_model_dir: Path) -> None:
-    found = []
+    results = []
     for processes in (1, 2):
         project = prepared(
             tmp_path / str(processes),
@@ -87,12 +87,12 @@ def test_two_processes_prefer_what_one_does(tmp_path: Path, tiny_model_dir: Path
         result = project.spawn("train", str(project.recipe), TRAINER_CACHE=str(tmp_path / f"cache-{processes}"))
         assert result.code == 0, result.text
         assert "pairs computed once" in result.out
-        found.append(project)
+        results.append(project)
     for name in ("loss", "validation_loss", "rewards/margins", "eval_rewards/margins", "logps/chosen"):
-        one, two = (losses(project, name) for project in found)
-        assert len(one) > 1 and two == pytest.approx(one, abs=1e-4), name
-    for name, weight in adapter_of(found[0]).items():
-        assert torch.allclose(weight, adapter_of(found[1])[name], atol=1e-4), name
+        first, second = (losses(project, name) for project in results)
+        assert len(first) > 1 and second == pytest.approx(first, abs=1e-4), name
+    for name, weight in adapter_of(results[0]).items():
+        assert torch.allclose(weight, adapter_of(results[1])[name], atol=1e-4), name
 
 
 def test_two_processes_launched_from_outside_do_too(one_process: Project, tmp_path: Path, tiny_model_dir: Path) -> None:

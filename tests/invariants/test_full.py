@@ -35,16 +35,16 @@ def project(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., Project]:
     """Make a packed project of full fine-tuning, five steps of four rows."""
 
     def make(name: str, *, dtype: str, **train: Any) -> Project:
-        made = Project(tmp_path / name)
+        trial = Project(tmp_path / name)
         tiny.write_recipe(
-            made.folder,
+            trial.folder,
             model={"name_or_path": str(tiny_model_dir), "dtype": dtype},
             adapter={"kind": "none", "r": None},
             train={"max_steps": 5, "global_batch_size": 4, "weight_decay": 0.1, "logging_steps": 1} | train,
         )
         for verb in ("data", "pack"):
-            assert made.call(verb).code == 0
-        return made
+            assert trial.call(verb).code == 0
+        return trial
 
     return make
 
@@ -54,13 +54,13 @@ def trained(project: Project, *options: str) -> tuple[list[dict[str, float]], di
     result = project.call("train", *options, worker=True)
     assert result.code == 0, result.text
     lines = [json.loads(line) for line in (project.run / "train/metrics.jsonl").read_text().splitlines()]
-    kept = [{name: line[name] for name in ("loss", "grad_norm", "learning_rate")} for line in lines]
-    return kept, load_file(project.run / "train/model/model.safetensors")
+    numbers = [{name: line[name] for name in ("loss", "grad_norm", "learning_rate")} for line in lines]
+    return numbers, load_file(project.run / "train/model/model.safetensors")
 
 
-def same_weights(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == two.keys()
-    for name, weight in one.items():
+def same_weights(first: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == two.keys()
+    for name, weight in first.items():
         assert torch.equal(weight, two[name]), name
 
 
@@ -73,13 +73,13 @@ def forget(project: Project) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_in_the_backward_pass_is_the_ordinary_one(project: Callable[..., Project], case: str) -> None:
     plain, within = (
-        trained(project(f"within-{asked}", **CASES[case], **WHOLE, optimizer_in_backward=asked))
-        for asked in (False, True)
+        trained(project(f"within-{prompt}", **CASES[case], **WHOLE, optimizer_in_backward=prompt))
+        for prompt in (False, True)
     )
     same_weights(plain[1], within[1])
-    for one, two in zip(plain[0], within[0], strict=True):
-        assert (one["loss"], one["learning_rate"]) == (two["loss"], two["learning_rate"])
-        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=0.02 if "bfloat16" in case else 1e-6) != 0
+    for first, second in zip(plain[0], within[0], strict=True):
+        assert (first["loss"], first["learning_rate"]) == (second["loss"], second["learning_rate"])
+        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=0.02 if "bfloat16" in case else 1e-6) != 0
     assert plain[0][0]["loss"] != plain[0][-1]["loss"]
 
 
@@ -94,42 +94,42 @@ def test_a_step_in_the_backward_pass_is_the_ordinary_one(project: Callable[..., 
     ],
 )
 def test_a_resumed_training_is_the_uninterrupted_one(project: Callable[..., Project], case: str, within: bool) -> None:
-    made = project("a", **CASES[case], **WHOLE, optimizer_in_backward=within, save_steps=1, save_total_limit=9)
-    whole = trained(made)
-    assert (made.run / "train/checkpoints/step_000002/optimizer.pt").is_file()
-    forget(made)
-    again = trained(made, "--resume-from", "step_000002")
-    assert again[0] == whole[0]
-    same_weights(again[1], whole[1])
+    trial = project("a", **CASES[case], **WHOLE, optimizer_in_backward=within, save_steps=1, save_total_limit=9)
+    complete = trained(trial)
+    assert (trial.run / "train/checkpoints/step_000002/optimizer.pt").is_file()
+    forget(trial)
+    again = trained(trial, "--resume-from", "step_000002")
+    assert again[0] == complete[0]
+    same_weights(again[1], complete[1])
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(project: Callable[..., Project]) -> None:
     settings = CASES["bfloat16-8bit"] | WHOLE | {"optimizer_in_backward": True, "max_steps": 16, "save_steps": 2}
-    whole, killed = trained(project("whole", **settings)), project("killed", **settings)
+    complete, killed = trained(project("whole", **settings)), project("killed", **settings)
     process = killed.start("train", str(killed.recipe))
     wait_for(lambda: any((killed.run / "train/checkpoints").glob("step_000004")), process)
     kill_tree(process.pid)
     assert finish(process).code == -signal.SIGKILL
     assert not (killed.run / "train/stage.json").exists()
     again = trained(killed)
-    assert again[0] == whole[0]
-    same_weights(again[1], whole[1])
+    assert again[0] == complete[0]
+    same_weights(again[1], complete[1])
 
 
 def test_auto_steps_in_the_backward_pass_where_it_may(project: Callable[..., Project]) -> None:
-    made = project("auto", dtype="bfloat16", optim="adamw_torch", **WHOLE)
-    said = made.call("train", worker=True).out
-    assert "each weight steps in the backward pass" in said and "rounded stochastically" in said
+    trial = project("auto", dtype="bfloat16", optim="adamw_torch", **WHOLE)
+    output = trial.call("train", worker=True).out
+    assert "each weight steps in the backward pass" in output and "rounded stochastically" in output
     for name, change in {"clipped": {"max_grad_norm": 1.0}, "cut": {"micro_batch_size": 2}}.items():
-        other = project(name, dtype="float32", optim="adamw_torch", **(WHOLE | change))
-        said = other.call("train", worker=True).out
-        assert "backward" not in said and "rounded" not in said
+        second = project(name, dtype="float32", optim="adamw_torch", **(WHOLE | change))
+        output = second.call("train", worker=True).out
+        assert "backward" not in output and "rounded" not in output
 
 
 def test_an_automatic_micro_batch_is_the_whole_step(project: Callable[..., Project]) -> None:
-    made = project("auto", dtype="float32", max_grad_norm=0, optimizer_in_backward=True, global_batch_size=24)
-    trained(made)
-    numbers = json.loads((made.run / "train/stage.json").read_text())["numbers"]
+    trial = project("auto", dtype="float32", max_grad_norm=0, optimizer_in_backward=True, global_batch_size=24)
+    trained(trial)
+    numbers = json.loads((trial.run / "train/stage.json").read_text())["numbers"]
     assert (numbers["micro_batch_size"], numbers["accumulation"]) == (24, 1)
 
 
@@ -137,9 +137,9 @@ def test_an_automatic_micro_batch_is_the_whole_step(project: Callable[..., Proje
 def test_divergence_is_exit_7_and_never_saved(project: Callable[..., Project], case: str) -> None:
     settings = CASES[case] | WHOLE | {"optimizer_in_backward": True, "learning_rate": 1e30, "save_steps": 1}
     for logging_steps in (1, 5):
-        made = project(f"every-{logging_steps}", **(settings | {"logging_steps": logging_steps}))
-        result = made.call("train", worker=True)
+        trial = project(f"every-{logging_steps}", **(settings | {"logging_steps": logging_steps}))
+        result = trial.call("train", worker=True)
         assert result.code == 7 and "training diverged at step" in result.err, result.text
-        assert not (made.run / "train/model").exists() and not (made.run / "train/stage.json").exists()
-        for path in (made.run / "train").rglob("*.safetensors"):
+        assert not (trial.run / "train/model").exists() and not (trial.run / "train/stage.json").exists()
+        for path in (trial.run / "train").rglob("*.safetensors"):
             assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values()), path

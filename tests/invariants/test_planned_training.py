@@ -40,15 +40,15 @@ def outcome(project: Project) -> tuple[list[float], dict[str, torch.Tensor]]:
     return [line["loss"] for line in lines if "loss" in line], weights
 
 
-def assert_same_bits(project: Project, other: Project) -> None:
-    (losses, weights), (others, more) = outcome(project), outcome(other)
-    assert losses == others and len(set(losses)) == len(losses) == 4
+def assert_same_bits(project: Project, second: Project) -> None:
+    (losses, weights), (other_losses, more) = outcome(project), outcome(second)
+    assert losses == other_losses and len(set(losses)) == len(losses) == 4
     assert all(torch.equal(weight, more[name]) for name, weight in weights.items())
 
 
 def numbers(project: Project) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((project.run / "train/stage.json").read_text())["numbers"]
-    return found
+    result: dict[str, Any] = json.loads((project.run / "train/stage.json").read_text())["numbers"]
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,17 @@ def test_trying_plans_before_the_first_step_changes_no_bit(
     assert result.code == 0, result.text
     assert [plan.levels[0] for plan in tried] == ["none", "elementwise"]
     assert_same_bits(plain, project)
-    found = numbers(project)
-    assert found["micro_batch_size"] == 2 and found["recompute"].startswith("elementwise")
-    assert found["tried_gib"] == pytest.approx(found["predicted_gib"], abs=2e-3)
-    assert set(found["predicted_parts_gib"]) >= {"weights", "adapters", "optimizer", "activations", "head", "reserve"}
+    stage_numbers = numbers(project)
+    assert stage_numbers["micro_batch_size"] == 2 and stage_numbers["recompute"].startswith("elementwise")
+    assert stage_numbers["tried_gib"] == pytest.approx(stage_numbers["predicted_gib"], abs=2e-3)
+    assert set(stage_numbers["predicted_parts_gib"]) >= {
+        "weights",
+        "adapters",
+        "optimizer",
+        "activations",
+        "head",
+        "reserve",
+    }
     assert "GiB, measured" in result.out and "recompute elementwise" in result.out
 
 
@@ -118,8 +125,8 @@ def test_two_processes_whose_layers_are_computed_again_train_what_one_does(
         result = project.spawn("train", str(project.recipe)) if spawned else project.call("train", worker=True)
         assert result.code == 0 and "recompute offload" in result.out, result.text
         projects.append(project)
-    (losses, weights), (others, more) = map(outcome, projects)
-    assert losses == pytest.approx(others, abs=1e-5)
+    (losses, weights), (other_losses, more) = map(outcome, projects)
+    assert losses == pytest.approx(other_losses, abs=1e-5)
     for name, weight in weights.items():
         assert torch.allclose(weight, more[name], atol=1e-4), name
 
@@ -172,7 +179,7 @@ def _decide(rank: int, folder: Path) -> None:
     agreed = hardware.card_of(torch.nn.Linear(2, 2))
     assert (agreed.memory, agreed.flops) == (2 << 30, 1e14)
     memory_trial.peak_bytes = lambda _: 100 + rank  # type: ignore[assignment]
-    seen = hardware.lowest([float(rank), 5.0 - rank], device)
+    observed = hardware.lowest([float(rank), 5.0 - rank], device)
     runs = Trial(torch.nn.Linear(2, 2), None, lambda _: None, None)  # type: ignore[arg-type]
 
     def halfway(_: int) -> None:
@@ -183,7 +190,7 @@ def _decide(rank: int, folder: Path) -> None:
     results = []
     for fails in (False, True):  # noqa: B007  read by `halfway`
         results.append(runs.run(plan_of_no_layers()))
-    (folder / f"{rank}.json").write_text(json.dumps([seen, results]))
+    (folder / f"{rank}.json").write_text(json.dumps([observed, results]))
     torch.distributed.destroy_process_group()
 
 

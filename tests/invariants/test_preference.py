@@ -92,11 +92,11 @@ def flat_engine(model: Any) -> Engine:
     return engine
 
 
-def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys() and found
+def same(result: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert result.keys() == expected.keys() and result
     total = math.sqrt(sum(float(gradient.norm() ** 2) for gradient in expected.values()))
     assert total > 0
-    for name, gradient in found.items():
+    for name, gradient in result.items():
         gap = float((gradient - expected[name]).norm())
         assert gap <= 2e-5 * max(total, float(expected[name].norm())), name
 
@@ -128,7 +128,7 @@ def test_dpo_on_shared_prompts_is_trls(kind: Any, tiny_model_dir: Path, tmp_path
 
     smoothing = SMOOTHED.get(kind, 0.0)
     method = DpoMethod(kind="dpo", beta=0.3, loss_type=[kind], label_smoothing=smoothing)
-    loss, (chosen, rejected), found = ours(tiny_model_dir, method)
+    loss, (chosen, rejected), result = ours(tiny_model_dir, method)
     pairs = make_pairs()
     model = make_model(tiny_model_dir)
     oracle = OnIds(
@@ -156,7 +156,7 @@ def test_dpo_on_shared_prompts_is_trls(kind: Any, tiny_model_dir: Path, tmp_path
     assert float(chosen.mean()) == pytest.approx(metrics["rewards/chosen"][0], rel=1e-4, abs=1e-6)
     assert float(rejected.mean()) == pytest.approx(metrics["rewards/rejected"][0], rel=1e-4, abs=1e-6)
     assert abs(metrics["rewards/margins"][0]) > 1e-3  # policy and reference differ, so that agreement says something
-    same(found, {name: gradient for name, gradient in theirs.items() if ".ref." not in name})
+    same(result, {name: gradient for name, gradient in theirs.items() if ".ref." not in name})
 
 
 REFERENCE_FREE = {
@@ -180,7 +180,7 @@ def test_losses_without_a_reference_are_trls(name: str, tiny_model_dir: Path, tm
     from trl.experimental.orpo import ORPOTrainer
 
     method, settings = REFERENCE_FREE[name]
-    loss, _, found = ours(tiny_model_dir, method)
+    loss, _, result = ours(tiny_model_dir, method)
     model = make_model(tiny_model_dir)
     trainer_class = ORPOTrainer if name == "orpo" else CPOTrainer
     oracle = trainer_class.__new__(trainer_class)  # its loss alone: the constructor tokenizes texts
@@ -198,7 +198,7 @@ def test_losses_without_a_reference_are_trls(name: str, tiny_model_dir: Path, tm
     oracle.args = SimpleNamespace(max_length=512)
     expected, _ = oracle.get_batch_loss_metrics(model, padded_batch(), train_eval="train")
     assert loss == pytest.approx(float(expected), rel=2e-5)
-    same(found, gradients(model, expected))
+    same(result, gradients(model, expected))
 
 
 def padded_batch() -> dict[str, torch.Tensor]:
@@ -240,15 +240,15 @@ def test_changing_one_pair_leaves_the_others_bitwise_the_same(tiny_model_dir: Pa
         store = pair_store([(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
         batch = collate([PairDataset(store, range(4))[index] for index in range(4)])
         with torch.no_grad():
-            found: torch.Tensor = batch["targets"].sums(engine.score(model, batch)[0])
-        return found
+            result: torch.Tensor = batch["targets"].sums(engine.score(model, batch)[0])
+        return result
 
     pairs = make_pairs()
     before = sums(pairs)
     pairs[1] = PairTokens([7] * 4, [8] * 11, [9] * 13)
     after = sums(pairs)
-    others = [0, 1, 4, 5, 6, 7]
-    assert torch.equal(before[others], after[others]) and not torch.equal(before[2:4], after[2:4])
+    plain_tokens = [0, 1, 4, 5, 6, 7]
+    assert torch.equal(before[plain_tokens], after[plain_tokens]) and not torch.equal(before[2:4], after[2:4])
 
 
 def test_twenty_steps_of_dpo_are_trls(tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -24,12 +24,12 @@ def project(tmp_path: Path, tiny_model_dir: Path) -> Callable[..., Project]:
     """Make a packed project: 19 training rows, float32, five steps of eight."""
 
     def make(name: str = "a", **changes: Any) -> Project:
-        made = Project(tmp_path / name)
+        trial = Project(tmp_path / name)
         train = {"max_steps": 5, "global_batch_size": 8, "learning_rate": 5e-3} | changes.pop("train", {})
-        tiny.write_recipe(made.folder, model=tiny_model_dir, train=train, **changes)
+        tiny.write_recipe(trial.folder, model=tiny_model_dir, train=train, **changes)
         for verb in ("data", "pack"):
-            assert made.call(verb).code == 0
-        return made
+            assert trial.call(verb).code == 0
+        return trial
 
     return make
 
@@ -46,10 +46,10 @@ def trained(project: Project, *sets: str, result: Result | None = None) -> Train
     )
 
 
-def assert_same(one: Trained, two: Trained, limit: float = 1e-5) -> None:
-    np.testing.assert_allclose(one[0], two[0], rtol=0, atol=limit)
-    assert one[1].keys() == two[1].keys()
-    for name, weight in one[1].items():
+def assert_same(first: Trained, two: Trained, limit: float = 1e-5) -> None:
+    np.testing.assert_allclose(first[0], two[0], rtol=0, atol=limit)
+    assert first[1].keys() == two[1].keys()
+    for name, weight in first[1].items():
         np.testing.assert_allclose(weight, two[1][name], rtol=0, atol=limit, err_msg=name)
 
 
@@ -86,16 +86,16 @@ def test_the_loss_of_a_step_is_the_mean_over_its_tokens(project: Callable[..., P
     from trainer.methods.order import StepPlan, order
     from trainer.tokens.store import TokenStore
 
-    made = project()
-    losses, _ = trained(made, "train.micro_batch_size=2")
-    store = TokenStore.load(made.run / "pack/train.safetensors")
+    trial = project()
+    losses, _ = trained(trial, "train.micro_batch_size=2")
+    store = TokenStore.load(trial.run / "pack/train.safetensors")
     rows = [store.row(index) for index in order(StepPlan(len(store), 8, 5, 2, 4), 42)[:8]]
     model = base_model(tiny_model_dir)
     total, count = 0.0, 0
     for ids, mask in rows:
         with torch.no_grad():
             logs = model(input_ids=torch.tensor(ids[None].astype(int))).logits[0].double().log_softmax(-1)
-        picked = [float(logs[place - 1, ids[place]]) for place in range(1, len(ids)) if mask[place]]
+        picked = [float(logs[number - 1, ids[number]]) for number in range(1, len(ids)) if mask[number]]
         total, count = total - sum(picked), count + len(picked)
     assert losses[0] == pytest.approx(total / count, abs=1e-5)
 
@@ -159,8 +159,8 @@ def test_a_fresh_adapter_of_any_kind_changes_nothing(tiny_model_dir: Path, chang
     with torch.no_grad():
         base = model(input_ids=ids).logits
         adapted = attach(model, LoraAdapter(kind="lora", alpha=32.0, **changes)).eval()
-        found = adapted(input_ids=ids).logits
-    torch.testing.assert_close(found, base, rtol=0, atol=1e-5 if "use_dora" in changes else 0)
+        result = adapted(input_ids=ids).logits
+    torch.testing.assert_close(result, base, rtol=0, atol=1e-5 if "use_dora" in changes else 0)
 
 
 # Several processes: test_equivalence.py. Resuming, with dropout, killed, stopped, damaged: tests/faults.
@@ -168,11 +168,13 @@ def test_a_fresh_adapter_of_any_kind_changes_nothing(tiny_model_dir: Path, chang
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_an_8_bit_base_trains_close_to_the_wide_one(project: Callable[..., Project], method: str) -> None:
-    (wide, weights), (narrow, others) = (
-        trained(project(f"float8-{held}", method={"kind": method}, train={"float8_base": held}))
-        for held in (False, True)
+    (wide, weights), (narrow, narrow_weights) = (
+        trained(project(f"float8-{in_float8}", method={"kind": method}, train={"float8_base": in_float8}))
+        for in_float8 in (False, True)
     )
-    assert weights.keys() == others.keys() and all(weights[name].shape == others[name].shape for name in weights)
+    assert weights.keys() == narrow_weights.keys() and all(
+        weights[name].shape == narrow_weights[name].shape for name in weights
+    )
     assert wide != narrow
     np.testing.assert_allclose(narrow, wide, rtol=0.05, atol=0)
     if method == "dpo":  # the policy at step 0 is its own reference, rounded as it is
@@ -183,14 +185,14 @@ def test_resuming_in_the_second_epoch_is_exact(project: Callable[..., Project]) 
     import shutil
 
     adapter = {"dropout": 0.2}
-    made = project(adapter=adapter, train={"max_steps": 9, "save_steps": 1, "save_total_limit": 9})
-    whole = trained(made)
+    trial = project(adapter=adapter, train={"max_steps": 9, "save_steps": 1, "save_total_limit": 9})
+    complete = trained(trial)
     for name in ("train/stage.json", "train/adapter"):
-        path = made.run / name
+        path = trial.run / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    again = trained(made, result=made.call("train", "--resume-from", "step_000004", worker=True))
-    assert again[0] == whole[0]
-    for name, weight in whole[1].items():
+    again = trained(trial, result=trial.call("train", "--resume-from", "step_000004", worker=True))
+    assert again[0] == complete[0]
+    for name, weight in complete[1].items():
         assert (weight == again[1][name]).all()
 
 
@@ -198,24 +200,24 @@ def test_a_training_that_stopped_early_is_not_continued(project: Callable[..., P
     """Killed before its weights were saved; a high rate makes the second validation worse."""
     import shutil
 
-    made = project(
+    trial = project(
         adapter={"kind": "none", "r": None},
         data={"split": {"validation": 0.2}},
         train={"max_steps": 9, "learning_rate": 0.3, "warmup_steps": 0, "eval_steps": 1, "early_stopping_patience": 1},
     )
 
     def numbers() -> dict[str, Any]:
-        result = made.call("train", worker=True)
+        result = trial.call("train", worker=True)
         assert result.code == 0, result.text
-        found: dict[str, Any] = json.loads((made.run / "train/stage.json").read_text())["numbers"]
-        return {name: found[name] for name in ("steps", "best_step", "tokens")}
+        results: dict[str, Any] = json.loads((trial.run / "train/stage.json").read_text())["numbers"]
+        return {name: results[name] for name in ("steps", "best_step", "tokens")}
 
-    first, weights = numbers(), load_file(made.run / "train/model/model.safetensors")
+    first, weights = numbers(), load_file(trial.run / "train/model/model.safetensors")
     assert first["steps"] < 9
-    (made.run / "train/stage.json").unlink()
-    shutil.rmtree(made.run / "train/model")
+    (trial.run / "train/stage.json").unlink()
+    shutil.rmtree(trial.run / "train/model")
     assert numbers() == first
-    again = load_file(made.run / "train/model/model.safetensors")
+    again = load_file(trial.run / "train/model/model.safetensors")
     assert all((weight == again[name]).all() for name, weight in weights.items())
 
 
@@ -239,12 +241,12 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
     set_seed(7)
     start = tmp_path / "start"
     attach(base_model(tiny_model_dir), LoraAdapter(kind="lora", r=4, alpha=8.0)).save_pretrained(start)
-    made = project(
+    trial = project(
         adapter={"r": None, "init_from": str(start)},
         train={"max_steps": 20, "micro_batch_size": 4, "warmup_steps": 2, "lr_scheduler_type": "linear"},
     )
-    ours = trained(made)
-    store = TokenStore.load(made.run / "pack/train.safetensors")
+    ours = trained(trial)
+    store = TokenStore.load(trial.run / "pack/train.safetensors")
     rows = [store.row(index) for index in order(StepPlan(len(store), 8, 20, 4, 2), 42)]
     dataset = Dataset.from_dict(
         {"input_ids": [ids.tolist() for ids, _ in rows], "completion_mask": [mask.tolist() for _, mask in rows]}
@@ -293,18 +295,18 @@ def test_the_losses_are_those_of_trl(project: Callable[..., Project], tiny_model
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_every_stage_gives_the_same_bytes_twice(project: Callable[..., Project], method: str) -> None:
     first, second = (project(name, method={"kind": method}) for name in ("a", "b"))
-    for made in (first, second):
-        trained(made)
-        assert made.call("run").code == 0
+    for trial in (first, second):
+        trained(trial)
+        assert trial.call("run").code == 0
     for stage in ("data", "pack", "train/adapter", "export"):
-        one, two = contents(first.run / stage), contents(second.run / stage)
+        left, two = contents(first.run / stage), contents(second.run / stage)
         # times, the measured latency, and the hashes of both
         timed = ("stage.json", "README.md", "provenance.json", "manifest.json")
-        assert {name: data for name, data in one.items() if Path(name).name not in timed} == {
+        assert {name: data for name, data in left.items() if Path(name).name not in timed} == {
             name: data for name, data in two.items() if Path(name).name not in timed
         }
-    one, two = ((made.run / "eval/predictions.jsonl").read_bytes() for made in (first, second))
-    assert one == two
+    left, two = ((trial.run / "eval/predictions.jsonl").read_bytes() for trial in (first, second))
+    assert left == two
     before = contents(first.run / "pack")
     assert first.call("pack", "--force").code == 0
     after = contents(first.run / "pack")

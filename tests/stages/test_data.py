@@ -286,12 +286,12 @@ def test_each_source_is_told_in_one_line_and_in_the_report(tmp_path: Path) -> No
     first = written(tmp_path / "a.jsonl", [qa(n, id=n, system_prompt="be kind") for n in range(30)])
     (tmp_path / "b.csv").write_text("question;answer;topic\n" + "".join(f"q {word(n)};a {n};t\n" for n in range(9)))
     context = run_stage(tmp_path / "out", first, str(tmp_path / "b.csv"))
-    told = [
+    notices = [
         "a.jsonl: 30 rows; format prompt_completion; columns used: completion, prompt, system_prompt; not used: id",
         "b.csv: 9 rows; separated by semicolons; format prompt_completion; columns used: answer, "
         "question; not used: topic",
     ]
-    assert [text for text in context.said if "columns used" in text] == told
+    assert [text for text in context.said if "columns used" in text] == notices
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["sources"]["a.jsonl"]["unused"] == {"id": 30}
     assert report["sources"]["b.csv"]["read_as"] == ["separated by semicolons"]
@@ -316,9 +316,9 @@ def test_a_telling_column_that_is_not_used_is_a_warning_unless_the_recipe_says_s
     ]
     path = written(tmp_path / "a.jsonl", rows)
     run_stage(tmp_path / "one", path)
-    found = findings(tmp_path / "one", "F021")
-    assert [each["detail"] for each in found] == ["a.jsonl: documents (context)", "a.jsonl: label (label)"]
-    assert all(each["severity"] == "warning" and each["count"] == 30 and "mapping" in each["fix"] for each in found)
+    listed = findings(tmp_path / "one", "F021")
+    assert [each["detail"] for each in listed] == ["a.jsonl: documents (context)", "a.jsonl: label (label)"]
+    assert all(each["severity"] == "warning" and each["count"] == 30 and "mapping" in each["fix"] for each in listed)
     source = {"path": path, "mapping": {"documents": ""}}
     run_stage(tmp_path / "two", sources=[source], split={"stratify": "label"})
     assert findings(tmp_path / "two", "F021") == []

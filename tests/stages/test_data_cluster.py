@@ -29,11 +29,13 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(count: int) -> list[Any]:
     """Return rows with exact and near copies, conflicts, faults and personal data among them."""
-    made: list[Any] = [qa(n, customer=f"c{n % 50}") for n in range(count)]
+    raw_rows: list[Any] = [qa(n, customer=f"c{n % 50}") for n in range(count)]
     sentence = " ".join(word(n) for n in range(60))
-    made += [{"prompt": f"{sentence} {word(n)}", "completion": f"the answer {word(n % 3)} in words"} for n in range(30)]
-    made += [qa(3), "{broken", {"prompt": "", "completion": "x"}, {"prompt": "ask", "completion": "a@b-mail.com"}]
-    return [*made, *({**qa(n), "completion": "another one"} for n in range(5))]
+    raw_rows += [
+        {"prompt": f"{sentence} {word(n)}", "completion": f"the answer {word(n % 3)} in words"} for n in range(30)
+    ]
+    raw_rows += [qa(3), "{broken", {"prompt": "", "completion": "x"}, {"prompt": "ask", "completion": "a@b-mail.com"}]
+    return [*raw_rows, *({**qa(n), "completion": "another one"} for n in range(5))]
 
 
 def digests(out: Path) -> dict[str, str]:
@@ -51,15 +53,15 @@ def both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *paths: str, **section
 
 def noted_jobs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that takes in the name of the function of each job on the cluster."""
-    steps, done = importlib.import_module("trainer.data.cluster.steps"), []
+    steps, jobs = importlib.import_module("trainer.data.cluster.steps"), []
     run_job = steps.run_job
 
     def noted(settings: launch.ClusterSettings, job: list[Any], folder: Path) -> None:
-        done.append(job[1].function.__name__)
+        jobs.append(job[1].function.__name__)
         run_job(settings, job, folder)
 
     monkeypatch.setattr(steps, "run_job", noted)
-    return done
+    return jobs
 
 
 SECTION = {
@@ -73,13 +75,18 @@ def test_parts_of_one_file_give_the_bytes_of_one_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_tasks: None
 ) -> None:
     monkeypatch.setattr(launch, "FEW_CHUNKS", 1)  # near copies and word runs too
-    done = noted_jobs(monkeypatch)
-    asked = "Please tell me how the old river town kept its stone bridge standing through so many winters"
-    told = "The masons of the town packed the piers with gravel each autumn and cleared the ice before it could press."
-    copies = [{"prompt": asked, "completion": told}, {"prompt": asked + "??", "completion": "- " + told + " -"}]
+    jobs = noted_jobs(monkeypatch)
+    prompt = "Please tell me how the old river town kept its stone bridge standing through so many winters"
+    answer_text = (
+        "The masons of the town packed the piers with gravel each autumn and cleared the ice before it could press."
+    )
+    copies = [
+        {"prompt": prompt, "completion": answer_text},
+        {"prompt": prompt + "??", "completion": "- " + answer_text + " -"},
+    ]
     path = written(tmp_path / "a.jsonl", [*rows(3300), *copies])
     apart, alone = both(tmp_path, monkeypatch, path, **SECTION)
-    assert {"prepare", "compare_chunk"} <= set(done)
+    assert {"prepare", "compare_chunk"} <= set(jobs)
     assert digests(apart) == digests(alone)
     reasons = json.loads((alone / "report.json").read_text())["rejected"]
     assert reasons["exact_duplicate"] and reasons["near_duplicate"] and reasons["invalid_json"]
@@ -146,8 +153,8 @@ def one_over(number: int) -> float:
 def test_results_that_are_missing_are_an_error(tmp_path: Path) -> None:
     pytest.importorskip("datatrove")
     steps = importlib.import_module("trainer.data.cluster.steps")
-    kept = [(0, "a"), (0, "c"), (1, "e")], [(0, "b"), (0, "d")]
-    for rank, items in enumerate(kept):
+    expected_groups = [(0, "a"), (0, "c"), (1, "e")], [(0, "b"), (0, "d")]
+    for rank, items in enumerate(expected_groups):
         list(steps.Keep(tmp_path).run(iter(items), rank, 2))
     results = steps.Results(tmp_path, 2)
     assert [list(results.of(number)) for number in range(3)] == [["a", "b", "c", "d"], ["e"], []]

@@ -27,12 +27,12 @@ def sentences() -> list[str]:
     ]
 
 
-def swapped(text: str, place: int) -> str:
+def swapped(text: str, index: int) -> str:
     """Swap two letters inside a long word."""
     words = text.split()
     long = [n for n, word in enumerate(words) if len(word) > 5]
-    word = words[long[place % len(long)]]
-    words[long[place % len(long)]] = word[:2] + word[3] + word[2] + word[4:]
+    word = words[long[index % len(long)]]
+    words[long[index % len(long)]] = word[:2] + word[3] + word[2] + word[4:]
     return " ".join(words)
 
 
@@ -47,9 +47,9 @@ def spelling() -> list[Row]:
 def grammar() -> list[Row]:
     wrong = ((" a ", " an "), (" the ", " a "), (" to ", " for "), (" because ", " , because "), (" was ", " were "))
     return [
-        {"prompt": f"Correct the grammar: {text.replace(*one, 1)}", "completion": text}
+        {"prompt": f"Correct the grammar: {text.replace(*item, 1)}", "completion": text}
         for text in sentences()
-        for one in wrong
+        for item in wrong
     ]
 
 
@@ -57,15 +57,15 @@ def short_grammar() -> list[Row]:
     rows = []
     for text in ("She is in the garden.", "He waits at the station.", "They sit on the bench."):
         for old, new in ((" the ", " a "), (" the ", " an "), (".", ""), (" the ", " ")):
-            asked = f"Correct the mistakes in the following sentence and return nothing else: {text.replace(old, new)}"
-            rows.append({"prompt": asked, "completion": text})
+            prompt = f"Correct the mistakes in the following sentence and return nothing else: {text.replace(old, new)}"
+            rows.append({"prompt": prompt, "completion": text})
     return rows
 
 
 def one_word() -> list[Row]:
-    asked = "Write the following word as it is spelt in a dictionary and return nothing else: {}"
+    prompt = "Write the following word as it is spelt in a dictionary and return nothing else: {}"
     return [
-        {"prompt": asked.format(wrong), "completion": right}
+        {"prompt": prompt.format(wrong), "completion": right}
         for right in ("government", "separate", "necessary")
         for wrong in (right[:3] + right[4:], right[:4] + right[5] + right[4] + right[6:], right)
     ]
@@ -73,15 +73,15 @@ def one_word() -> list[Row]:
 
 def punctuation() -> list[Row]:
     return [
-        {"prompt": f"Add what is missing: {asked}", "completion": text}
+        {"prompt": f"Add what is missing: {prompt}", "completion": text}
         for text in sentences()
-        for asked in (text.replace(",", ""), text.replace(".", ""), text.lower(), text.capitalize())
-        if asked != text
+        for prompt in (text.replace(",", ""), text.replace(".", ""), text.lower(), text.capitalize())
+        if prompt != text
     ]
 
 
 TASKS: dict[str, Callable[[], list[Row]]] = {
-    one.__name__: one for one in (spelling, grammar, short_grammar, one_word, punctuation)
+    item.__name__: item for item in (spelling, grammar, short_grammar, one_word, punctuation)
 }
 
 
@@ -136,12 +136,12 @@ OPPOSITES = (
 
 @pytest.mark.parametrize("pair", OPPOSITES.split())
 def test_opposites_are_two_questions_where_the_answers_are_equal(tmp_path: Path, pair: str) -> None:
-    asked = (
+    prompt = (
         "The clerk of the harbour enters the {} value of the day in the second column of the sheet before the desk "
         "closes; whom does he ask when the sheet is missing?"
     )
     answer = "He asks the head of the office, who keeps a second copy of it in the safe."
-    rows = [{"prompt": asked.format(word), "completion": answer} for word in pair.split("/")]
+    rows = [{"prompt": prompt.format(word), "completion": answer} for word in pair.split("/")]
     assert not gone(tmp_path, [*rows, *ENOUGH])
 
 
@@ -172,18 +172,18 @@ LANGUAGES = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("place", ["prompt", "answer"])
-def test_negations_and_opposites_of_other_languages_decide(tmp_path: Path, language: str, place: str) -> None:
+@pytest.mark.parametrize("where", ["prompt", "answer"])
+def test_negations_and_opposites_of_other_languages_decide(tmp_path: Path, language: str, where: str) -> None:
     text, *words = LANGUAGES[language]
-    other = prose(7, 30)
-    said = [text.format(word) for word in words]
-    rows = [{"prompt": one, "completion": other} for one in said]
-    if place == "answer":
-        rows = [{"prompt": other, "completion": one} for one in said]
+    second = prose(7, 30)
+    texts = [text.format(word) for word in words]
+    rows = [{"prompt": first, "completion": second} for first in texts]
+    if where == "answer":
+        rows = [{"prompt": second, "completion": first} for first in texts]
     assert not gone(tmp_path, [*rows, *ENOUGH])
 
 
 def test_another_form_of_a_word_is_no_other_question(tmp_path: Path) -> None:
-    asked, answer = "Why is the {} of the last week not shown on the page of my account in the app?", prose(3, 30)
-    rows = [{"prompt": asked.format(word), "completion": answer} for word in ("payment", "payments")]
+    prompt, answer = "Why is the {} of the last week not shown on the page of my account in the app?", prose(3, 30)
+    rows = [{"prompt": prompt.format(word), "completion": answer} for word in ("payment", "payments")]
     assert len(gone(tmp_path, [*rows, *ENOUGH])) == 1

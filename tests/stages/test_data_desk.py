@@ -23,9 +23,9 @@ def prose(seed: int, num_words: int = 50) -> str:
 
 
 def changed(text: str, seed: int) -> str:
-    said, rng = text.split(), random.Random(seed)
-    said[rng.randrange(len(said))] = "another"
-    return " ".join(said)
+    words, rng = text.split(), random.Random(seed)
+    words[rng.randrange(len(words))] = "another"
+    return " ".join(words)
 
 
 def row(number: int, **more: object) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def row(number: int, **more: object) -> dict[str, Any]:
 
 
 def report(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return found
+    result: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return result
 
 
 def rejected(out: Path) -> list[tuple[int, str, str | None]]:
@@ -206,10 +206,10 @@ def test_a_report_shows_values_masked_alone(tmp_path: Path) -> None:
     rows = [{**row(n), "completion": f"{prose(n)} {EMAIL}"} for n in range(40)]
     rows += [{**rows[3], "prompt": changed(rows[3]["prompt"], 0)}, {**rows[5], "completion": f"no, {EMAIL}"}]
     context = run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows))
-    others = [
+    contents = [
         content for name, content in everything(tmp_path / "out").items() if name in ("report.json", "rejected.jsonl")
     ]
-    assert EMAIL not in b"".join(others).decode() + "\n".join(context.said)
+    assert EMAIL not in b"".join(contents).decode() + "\n".join(context.said)
     assert EMAIL in (tmp_path / "out/train.jsonl").read_text()  # `report` leaves the rows as they are
 
 

@@ -59,28 +59,28 @@ def pieces(value: str) -> set[str]:
     value = secret_part(value)
     last = max(0, len(value) - NUM_CHARS)
     cut = [value[start : start + NUM_CHARS] for start in (0, last // 2, last)]
-    shown = [piece for piece in cut if len(piece) > 5 and not any(label in piece for label in LABELS)]
-    return {*shown, *(json.dumps(piece)[1:-1] for piece in shown)}
+    clear_pieces = [piece for piece in cut if len(piece) > 5 and not any(label in piece for label in LABELS)]
+    return {*clear_pieces, *(json.dumps(piece)[1:-1] for piece in clear_pieces)}
 
 
 def rows(text: str, n: int) -> list[Any]:
     """Return rows that hold a text in every place, and that end in every way: kept, changed, a copy, refused."""
-    asked = {"role": "user", "content": f"Read note {n}. {text}"}
+    requests = {"role": "user", "content": f"Read note {n}. {text}"}
     system = {"role": "system", "content": f"Remember: {text}"}
     answer = {"role": "assistant", "content": f"Noted under {n}."}
     call = {"type": "function", "function": {"name": "note", "arguments": json.dumps({"text": text})}}
     tools = [{"type": "function", "function": {"name": "note", "parameters": {"type": "object", "properties": {}}}}]
     return [
-        {"messages": [asked, answer]},
-        {"messages": [asked, {"role": "assistant", "content": f"Another answer, {n}."}]},  # a conflict
+        {"messages": [requests, answer]},
+        {"messages": [requests, {"role": "assistant", "content": f"Another answer, {n}."}]},  # a conflict
         {"messages": [system, {"role": "user", "content": f"q {n}"}, answer]},
         {"messages": [{"role": "user", "content": f"Repeat {n}"}, {"role": "assistant", "content": text}]},
         {"messages": [{"role": "user", "content": f"r {n}"}, {"role": "assistant", "content": f"<b>{text}</b>&amp;"}]},
-        {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
-        {"messages": [asked, asked, answer]},  # roles do not alternate
+        {"messages": [requests, {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
+        {"messages": [requests, requests, answer]},  # roles do not alternate
         {"messages": [{"role": text, "content": text}, answer]},  # no such role
         {"messages": [{"role": "assistant", "content": text}]},  # no question
-        {"messages": [asked, {"role": "assistant", "content": ""}]},
+        {"messages": [requests, {"role": "assistant", "content": ""}]},
         {"left": text, text: "b"},  # no layout
         {"prompt": text, "completion": {"a": [text]}},
         {"instruction": text, "output": f"fine {n}", "customer": text},
@@ -99,8 +99,8 @@ def told(project: Project) -> dict[str, str]:
     texts = {}
     calls = [("check",), ("data",), ("inspect",), ("inspect", "--rejected", "--limit", "1000")]
     for verb, *options in calls:
-        done = project.call(verb, *options, "--debug")
-        texts[" ".join([verb, *options])] = done.text
+        process = project.call(verb, *options, "--debug")
+        texts[" ".join([verb, *options])] = process.text
     for path in project.folder.rglob("*"):
         if path.is_file() and path.name not in ("rows.jsonl", "recipe.yaml"):
             texts[str(path.relative_to(project.folder))] = path.read_text(errors="replace")
@@ -133,10 +133,10 @@ ALIKE = {
 """Texts that a value ends, so that what findings quote of many rows is cut inside of it."""
 
 
-def rows_alike(text: str, place: str) -> list[Any]:
+def rows_alike(text: str, where: str) -> list[Any]:
     """Return rows that all begin, or all end, with a text, or that have it as class or as name of a column."""
     words = [f"{word} {number}" for number, word in enumerate(("harbour", "lantern", "orchard", "saddle") * 15)]
-    match place:
+    match where:
         case "prompt":
             return [
                 {"prompt": f"{text} about the {word}, {word * 9}", "completion": f"Noted {word}."} for word in words
@@ -171,15 +171,15 @@ def test_what_is_quoted_of_many_rows_is_masked_before_it_is_cut(
     tmp_path: Path, tiny_model_dir: Path, kind: str
 ) -> None:
     text, value = ALIKE[kind]
-    for place in ("prompt", "begin", "end", "sentence", "class", "key", "column"):
-        if place == "sentence" and "." in text:
+    for index in ("prompt", "begin", "end", "sentence", "class", "key", "column"):
+        if index == "sentence" and "." in text:
             continue  # such a text is never taken for a sentence
-        folder = tmp_path / place
+        folder = tmp_path / index
         pii = {"action": "report", "secrets": "report"}
         lint = {"severity": {"P100": "info"}}
         data = {"sources": [{"path": "rows.jsonl"}], "pii": pii, "lint": lint, "split": {"heldout": 0.0}}
         tiny.write_recipe(folder, model=tiny_model_dir, data=data)
-        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows_alike(text, place))))
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows_alike(text, index))))
         project = Project(folder)
         texts = {"data": project.call("data").text}
         for path in folder.rglob("data/*"):
@@ -187,8 +187,8 @@ def test_what_is_quoted_of_many_rows_is_masked_before_it_is_cut(
                 texts[path.name] = path.read_text()
         assert len(texts) == 3, texts["data"]
         quoted = {"prompt": "B007", "begin": "Q015", "end": "Q015", "sentence": "Q026", "class": "B011", "key": "Q017"}
-        assert quoted.get(place, "not used") in texts["data"], texts["data"]
-        assert [(name, piece) for name, said in texts.items() for piece in halves(value) if piece in said] == []
+        assert quoted.get(index, "not used") in texts["data"], texts["data"]
+        assert [(name, piece) for name, content in texts.items() for piece in halves(value) if piece in content] == []
 
 
 def halves(value: str) -> set[str]:
@@ -209,5 +209,5 @@ def test_a_reader_hides_names_of_columns_that_are_personal(
 ) -> None:
     tiny.write_recipe(tmp_path, model=tiny_model_dir, data={"sources": [{"path": name}]})
     (tmp_path / name).write_text(text)
-    said = Project(tmp_path).call("data").text
-    assert "a***@f***.de" in said and "ann.lee" not in said
+    output = Project(tmp_path).call("data").text
+    assert "a***@f***.de" in output and "ann.lee" not in output

@@ -114,7 +114,7 @@ def passages() -> list[Row]:
 
 
 SETS: dict[str, Callable[[], list[Row]]] = {
-    one.__name__: one for one in (sql, puzzles, words, notes, contradictions, languages, passages)
+    item.__name__: item for item in (sql, puzzles, words, notes, contradictions, languages, passages)
 }
 
 
@@ -129,20 +129,20 @@ def test_valid_rows_that_are_alike_all_stay(tmp_path: Path, name: str) -> None:
 
 def test_opposite_answers_to_one_prompt_are_conflicts(tmp_path: Path) -> None:
     run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", contradictions()))
-    found = report(tmp_path / "out")["conflicts"]
-    assert (found["groups"], found["rows"]) == (16, 32)
+    result = report(tmp_path / "out")["conflicts"]
+    assert (result["groups"], result["rows"]) == (16, 32)
 
 
 def slipped(row: Row, rng: random.Random) -> Row:
     """Return a copy with a slip in a long word, other capitals and punctuation, and a word of politeness."""
-    said = row["prompt"].split()
-    long = [n for n, one in enumerate(said) if one.isalpha() and one.islower() and len(one) >= 4]
+    words = row["prompt"].split()
+    long = [n for n, item in enumerate(words) if item.isalpha() and item.islower() and len(item) >= 4]
     if long:
         n = rng.choice(long)
-        cut = rng.randrange(1, len(said[n]) - 1)
-        end = said[n][cut + 1] + said[n][cut] + said[n][cut + 2 :] if rng.random() < 0.5 else said[n][cut + 1 :]
-        said[n] = said[n][:cut] + end
-    text = " ".join(said)
+        cut = rng.randrange(1, len(words[n]) - 1)
+        end = words[n][cut + 1] + words[n][cut] + words[n][cut + 2 :] if rng.random() < 0.5 else words[n][cut + 1 :]
+        words[n] = words[n][:cut] + end
+    text = " ".join(words)
     return {"prompt": f"Please, {text[0].lower()}{text[1:].rstrip('?.')}", "completion": f"{row['completion']} "}
 
 
@@ -152,19 +152,19 @@ def test_near_copies_among_them_go_and_nothing_else(tmp_path: Path, name: str) -
     chosen = rng.sample(range(len(rows)), len(rows) // 5)
     copies = [slipped(rows[n], rng) for n in chosen]
     run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", rows + copies), split={"heldout": 0.0})
-    twins = {frozenset((n + 1, len(rows) + place)) for place, n in enumerate(chosen, start=1)}
-    gone = lines(tmp_path / "out/rejected.jsonl")
-    pairs = {frozenset((line["line"], int(line["of"].rpartition(":")[2]))) for line in gone}
-    assert len(gone) == len(pairs) >= 0.97 * len(copies) and pairs <= twins
-    (finding,) = [one for one in report(tmp_path / "out")["lint"] if one["rule"] == "Q002"]
+    twins = {frozenset((n + 1, len(rows) + index)) for index, n in enumerate(chosen, start=1)}
+    removed = lines(tmp_path / "out/rejected.jsonl")
+    pairs = {frozenset((line["line"], int(line["of"].rpartition(":")[2]))) for line in removed}
+    assert len(removed) == len(pairs) >= 0.97 * len(copies) and pairs <= twins
+    (finding,) = [item for item in report(tmp_path / "out")["lint"] if item["rule"] == "Q002"]
     assert finding["severity"] == "warning" and report(tmp_path / "out")["duplicates"]["samples"][0]["of_text"]
 
 
 def test_templated_rows_are_shown_with_their_number(tmp_path: Path) -> None:
     run_stage(tmp_path / "out", written(tmp_path / "a.jsonl", sql()))
-    found = report(tmp_path / "out")
-    assert found["patterns"]["sizes"] == [80] and found["patterns"]["samples"][0]["text"]
-    assert [one["count"] for one in found["lint"] if one["rule"] == "B010"] == [80]
+    result = report(tmp_path / "out")
+    assert result["patterns"]["sizes"] == [80] and result["patterns"]["samples"][0]["text"]
+    assert [finding["count"] for finding in result["lint"] if finding["rule"] == "B010"] == [80]
     assert "Rows of one pattern" in (tmp_path / "out/index.html").read_text()
 
 
@@ -172,10 +172,10 @@ def test_near_copies_can_be_reported_or_left_alone(tmp_path: Path) -> None:
     row = {"prompt": prose(1, 30), "completion": prose(2, 30)}
     rows = [{"prompt": prose(n, 30), "completion": prose(n + 99, 30)} for n in range(10, 30)]
     path = written(tmp_path / "a.jsonl", [*rows, row, {**row, "prompt": f"Please, {row['prompt']}"}])
-    for near, counted, gone in (("drop", 1, 1), ("report", 1, 0), ("off", 0, 0), (False, 0, 0)):
+    for near, counted, removed in (("drop", 1, 1), ("report", 1, 0), ("off", 0, 0), (False, 0, 0)):
         out = tmp_path / str(near)
         run_stage(out, path, dedupe={"near": near}, split={"heldout": 0.3})
-        assert (report(out)["duplicates"]["near"], len(lines(out / "rejected.jsonl"))) == (counted, gone)
+        assert (report(out)["duplicates"]["near"], len(lines(out / "rejected.jsonl"))) == (counted, removed)
         if near == "report":  # both stay, and on one side
             sides = [{line["line"] for line in lines(out / f"{side}.jsonl")} for side in ("train", "heldout")]
             assert any({21, 22} <= side for side in sides)
@@ -190,17 +190,19 @@ def test_rows_that_are_all_copies_are_not_said_to_have_one_prompt(tmp_path: Path
 
 
 def test_near_copies_of_pairs_and_conversations_need_every_answer_to_agree(tmp_path: Path) -> None:
-    asked, good, bad = prose(1, 20), prose(2, 20), prose(3, 20)
+    prompt, good, bad = prose(1, 20), prose(2, 20), prose(3, 20)
     turns = [{"role": "user", "content": prose(4, 20)}, {"role": "assistant", "content": "It costs 5 euros in there."}]
-    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": good}]
-    other = [turns[0], {**turns[1], "content": "It costs 6 euros in there."}, *turns[2:]]
-    polite = [*turns[:2], {**turns[2], "content": f"Please, {asked}"}, turns[3]]
-    pair = {"prompt": asked, "chosen": good, "rejected": bad}
-    pairs = [pair, {**pair, "prompt": f"Please, {asked}"}, {**pair, "rejected": f"{bad} 5"}]
-    rest = [{"prompt": prose(n, 20), "chosen": prose(n + 99, 20), "rejected": prose(n + 199, 20)} for n in range(9, 15)]
-    talks = [{"messages": one} for one in (turns, polite, other)]
+    turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": good}]
+    second = [turns[0], {**turns[1], "content": "It costs 6 euros in there."}, *turns[2:]]
+    polite = [*turns[:2], {**turns[2], "content": f"Please, {prompt}"}, turns[3]]
+    pair = {"prompt": prompt, "chosen": good, "rejected": bad}
+    pairs = [pair, {**pair, "prompt": f"Please, {prompt}"}, {**pair, "rejected": f"{bad} 5"}]
+    remainder = [
+        {"prompt": prose(n, 20), "chosen": prose(n + 99, 20), "rejected": prose(n + 199, 20)} for n in range(9, 15)
+    ]
+    talks = [{"messages": first} for first in (turns, polite, second)]
     talks += [{"messages": [{**turns[2], "content": prose(n, 20)}, turns[3]]} for n in range(300, 306)]
-    for name, rows, method in (("pairs", [*pairs, *rest], "dpo"), ("talks", talks, "sft")):
+    for name, rows, method in (("pairs", [*pairs, *remainder], "dpo"), ("talks", talks, "sft")):
         out = tmp_path / name
         run_stage(out, written(tmp_path / f"{name}.jsonl", rows), kind=method, split={"heldout": 0.0})
         assert [line["line"] for line in lines(out / "rejected.jsonl")] in ([1], [2])

@@ -110,18 +110,18 @@ def decide(folder: Path, names: list[str], section: dict[str, Any], *, trained: 
     if trained:
         record = StageRecord("train", 1, "", {}, {}, numbers={"train_seconds": 5400.0, "num_processes": 2})
         write_json(run.stage_dir("train") / "stage.json", record.__dict__)
-    said: list[str] = []
+    lines: list[str] = []
     out = run.stage_dir("decide")
     out.mkdir(parents=True, exist_ok=True)
     record = StageRecord("decide", 1, "", {}, {})
-    context = StageContext(run=run, dir=out, numbers=record.numbers, say=said.append, record=record)
+    context = StageContext(run=run, dir=out, numbers=record.numbers, say=lines.append, record=record)
     stage.run(recipe, context)
-    return context, json.loads((out / "decision.json").read_text()), "\n".join(said)
+    return context, json.loads((out / "decision.json").read_text()), "\n".join(lines)
 
 
 def test_after_training_every_number_is_there(tmp_path: Path) -> None:
     section = {"prices": PRICES, "requests_per_day": 20_000, "fallback": "big"}
-    context, decision, said = decide(tmp_path, list(ARMS), section)
+    context, decision, text = decide(tmp_path, list(ARMS), section)
     assert decision["verdict"] == context.numbers["verdict"] == "tune"
     assert decision["best_prompted"] == "big" and decision["best_tuned"] == "tuned"
     assert decision["assumptions"]["training_hours"] == 3.0
@@ -129,7 +129,7 @@ def test_after_training_every_number_is_there(tmp_path: Path) -> None:
     assert tuned["one_off"] == pytest.approx(150 + 3 * 0.8) and tuned["replicas"] == 1
     daily = 0.8 * 24 + tuned["one_off"] / 90
     assert decision["break_even_requests_per_day"] == pytest.approx(daily / 0.00525)
-    assert decision["headline"] in said and "90.0%" in said and "2026-11-01" in said
+    assert decision["headline"] in text and "90.0%" in text and "2026-11-01" in text
     assert 0.9 <= decision["confidence"] <= 1.0
 
 
@@ -150,9 +150,9 @@ def test_a_decision_has_the_shape_that_is_declared(tmp_path: Path, names: list[s
 
 
 def test_without_prices_the_verdict_stands_on_quality(tmp_path: Path) -> None:
-    context, decision, said = decide(tmp_path, ["base", "few_shot", "tuned"], {})
+    context, decision, text = decide(tmp_path, ["base", "few_shot", "tuned"], {})
     assert decision["verdict"] == "tune" and decision["break_even_requests_per_day"] is None
-    assert "no prices in the recipe" in said
+    assert "no prices in the recipe" in text
     assert "No prices in the recipe" in (context.dir / "index.html").read_text()
 
 
@@ -193,9 +193,9 @@ def test_a_score_that_is_no_number_never_reaches_a_file(tmp_path: Path) -> None:
     scores["arms"]["few_shot"][EXACT]["value"] = None
     scores["arms"]["tuned"]["latency_p95_s"]["value"] = float("nan")
     scores["arms"]["tuned"][EXACT] |= {"low": None, "high": None}
-    context, decision, said = decide(tmp_path, ["base", "few_shot", "tuned"], {"latency_limit_s": 1.0}, **scores)
+    context, decision, output = decide(tmp_path, ["base", "few_shot", "tuned"], {"latency_limit_s": 1.0}, **scores)
     page = (context.dir / "index.html").read_text().split("</style>")[1]
-    for text in (json.dumps(decision), page, said):
+    for text in (json.dumps(decision), page, output):
         assert "NaN" not in text and "nan " not in text and "Infinity" not in text
     assert decision["arms"]["few_shot"]["quality"] is None and decision["best_prompted"] == "base"
 
@@ -212,7 +212,7 @@ def test_a_metric_that_eval_lacks_is_named_with_those_it_has(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ({"prices": {"gpu_hour": 1}}, "as_of"),
         ({"prices": {"as_of": "last week"}}, "is no day"),
@@ -223,6 +223,6 @@ def test_a_metric_that_eval_lacks_is_named_with_those_it_has(tmp_path: Path) -> 
         ({"fallback": -0.5}, "fallback"),
     ],
 )
-def test_a_wrong_key_is_a_recipe_error(tmp_path: Path, section: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_a_wrong_key_is_a_recipe_error(tmp_path: Path, section: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         load_recipe(tiny.write_recipe(tmp_path, model={"name_or_path": "none"}, decide=section))

@@ -32,30 +32,32 @@ class Scripted:
         self.questions = {json.dumps(question.messages): question for question in questions}
         self.word = word
 
-    def answers(self, asked: list[PromptRequest], told: Callable[[], None]) -> list[Answer]:
-        return [Answer(self.word or self.right(one), 1, finished=True) for one in asked]
+    def answers(self, requests: list[PromptRequest], on_done: Callable[[], None]) -> list[Answer]:
+        return [Answer(self.word or self.right(prompt), 1, finished=True) for prompt in requests]
 
-    def right(self, asked: PromptRequest) -> str:
-        question = self.questions.get(json.dumps(asked.messages))
+    def right(self, request: PromptRequest) -> str:
+        question = self.questions.get(json.dumps(request.messages))
         if question is None:
             return "of the task"
         if "expected" in question.row:
             return "I'm sorry, but I can't help with that." if question.row["expected"] == "refuse" else "Here it is."
         return question.reference or question.row.get("accepted", ["none"])[0]
 
-    def fits(self, asked: PromptRequest) -> bool:
+    def fits(self, request: PromptRequest) -> bool:
         return True
 
-    def timings(self, asked: list[PromptRequest]) -> list[Timing]:
+    def timings(self, requests: list[PromptRequest]) -> list[Timing]:
         return []
 
     def choice_scores(self, questions: list[Question], choices: list[list[str]]) -> list[list[float]]:
         right = [0 if self.word else self.place(*pair) for pair in zip(questions, choices, strict=True)]
-        return [[float(place == best) for place in range(len(row))] for best, row in zip(right, choices, strict=True)]
+        return [[float(index == best) for index in range(len(row))] for best, row in zip(right, choices, strict=True)]
 
     def place(self, question: Question, choices: list[str]) -> int:
         suite = read_items(load_suite(GENERAL))
-        graders = {one.id: own[0] for one, own in zip(suite.questions, suite.graders, strict=True)}
+        graders = {
+            item.id: graders_of_item[0] for item, graders_of_item in zip(suite.questions, suite.graders, strict=True)
+        }
         return right_choice(graders[question.id], question, choices)
 
 
@@ -123,8 +125,8 @@ def test_each_layer_passes_only_by_what_was_measured(trained: Trained) -> None:
         {"slice": {"topic": "none"}, "metric": "exact_match", "min": 0.1},
     ]
     result = trained.call(gates=gates, slices=["topic"])
-    found = [(entry["layer"], entry["verdict"], entry["passed"]) for entry in trained.read("gates.json")]
-    assert found == [
+    items = [(entry["layer"], entry["verdict"], entry["passed"]) for entry in trained.read("gates.json")]
+    assert items == [
         ("task", "pass", True),
         ("task", "fail", False),
         ("task", "insufficient_evidence", False),
@@ -164,18 +166,18 @@ def test_must_pass_items_are_named(trained: Trained, tmp_path: Path) -> None:
 
 def talk(topic: str, *turns: str) -> dict[str, Any]:
     roles = ("user", "assistant")
-    messages = [{"role": roles[place % 2], "content": text} for place, text in enumerate(turns)]
+    messages = [{"role": roles[index % 2], "content": text} for index, text in enumerate(turns)]
     return {"messages": messages, "topic": topic, "customer": f"c{topic}"}
 
 
 def talks(count: int = 24) -> list[dict[str, Any]]:
     """Return rows of one and of two turns, in two topics."""
-    found = []
-    for place, row in enumerate(tiny.rows(count)):
-        asked, answer = (message["content"] for message in row["messages"])
-        more = ["And its size?", f"size {place}"] if place % 2 else []
-        found.append(talk("odd" if place % 2 else "even", asked, answer, *more))
-    return found
+    results = []
+    for index, row in enumerate(tiny.rows(count)):
+        prompt, answer = (message["content"] for message in row["messages"])
+        more = ["And its size?", f"size {index}"] if index % 2 else []
+        results.append(talk("odd" if index % 2 else "even", prompt, answer, *more))
+    return results
 
 
 def test_every_turn_is_asked_after_its_true_history(fresh: Fresh) -> None:
@@ -183,10 +185,10 @@ def test_every_turn_is_asked_after_its_true_history(fresh: Fresh) -> None:
     run.evaluate(turns="last")
     last = run.lines()
     run.evaluate(turns="all")
-    whole = run.lines()
+    complete = run.lines()
     two_turns = [line for line in last if len(line["messages"]) == 3]
-    assert two_turns and len(whole) == len(last) + len(two_turns)
-    by_id = {line["id"]: line for line in whole}
+    assert two_turns and len(complete) == len(last) + len(two_turns)
+    by_id = {line["id"]: line for line in complete}
     for line in two_turns:
         earlier = by_id[f"{line['id']}#1"]
         assert line["messages"][1]["content"] == earlier["reference"] and line["messages"][:1] == earlier["messages"]
@@ -199,14 +201,14 @@ def test_slices_hold_every_row_once_and_each_has_its_gate(fresh: Fresh) -> None:
     scores = run.evaluate(slices=["topic", "nowhere"], gates=gates, metrics=["token_f1"])
     topics = scores["slices"]["topic"]
     assert set(topics) == {"odd", "even"} and scores["slices"]["nowhere"] == {}
-    assert sum(found["n"] for found in topics.values()) == scores["heldout_rows"]
+    assert sum(result["n"] for result in topics.values()) == scores["heldout_rows"]
     assert topics["odd"]["arms"]["tuned"]["token_f1"]["n"] == topics["odd"]["n"]
     assert [entry["verdict"] for entry in run.read("gates.json")] == ["pass", "pass"]
 
 
 @pytest.mark.parametrize("count", [1, 6])
 def test_one_row_or_one_group_proves_nothing(fresh: Fresh, tmp_path: Path, count: int) -> None:
-    rows = [{**row, "customer": "one" if place >= 18 else f"c{place}"} for place, row in enumerate(tiny.rows(24))]
+    rows = [{**row, "customer": "one" if index >= 18 else f"c{index}"} for index, row in enumerate(tiny.rows(24))]
     tiny.write_rows(tmp_path / "held.jsonl", rows[18 : 18 + count])
     split = {"heldout_path": "held.jsonl", "by": "customer"}
     run = fresh(rows[:18], data={"split": split})
@@ -226,13 +228,13 @@ def test_one_row_or_one_group_proves_nothing(fresh: Fresh, tmp_path: Path, count
 
 def test_max_rows_is_a_seeded_sample(trained: Trained) -> None:
     every = trained.evaluate()["heldout_rows"]
-    asked = []
+    requests = []
     for _ in range(2):
         trained.evaluate(max_rows=3)
-        asked.append([line["id"] for line in trained.lines()])
+        requests.append([line["id"] for line in trained.lines()])
         trained.evaluate()
-    assert every > 3 and len(set(asked[0])) == 3 and asked[0] == asked[1]
-    assert set(asked[0]) < {line["id"] for line in trained.lines()}
+    assert every > 3 and len(set(requests[0])) == 3 and requests[0] == requests[1]
+    assert set(requests[0]) < {line["id"] for line in trained.lines()}
 
 
 def test_preference_rows_are_measured_by_accuracy_and_margin(fresh: Fresh) -> None:
@@ -242,12 +244,14 @@ def test_preference_rows_are_measured_by_accuracy_and_margin(fresh: Fresh) -> No
     scores = run.read("scores.json")
     assert result.code == 6 and scores["primary"] == "preference_accuracy"
     for arm in ("base", "tuned"):
-        found = scores["arms"][arm]
+        score = scores["arms"][arm]
         assert (
-            0 <= found["preference_accuracy"]["value"] <= 1
-            and found["preference_margin"]["n"] == scores["heldout_rows"]
+            0 <= score["preference_accuracy"]["value"] <= 1
+            and score["preference_margin"]["n"] == scores["heldout_rows"]
         )
-    assert {"exact_match", "preference_margin"} <= {told["metric"] for told in scores["comparisons"]} | {"exact_match"}
+    assert {"exact_match", "preference_margin"} <= {comparison["metric"] for comparison in scores["comparisons"]} | {
+        "exact_match"
+    }
     assert [entry["passed"] for entry in run.read("gates.json")] == [False, False]
 
 
@@ -263,5 +267,5 @@ def test_where_tuning_started_is_an_arm_of_its_own(fresh: Fresh, tmp_path: Path)
         scores["arms"]["base"]["loss"]["value"],
         scores["arms"]["tuned"]["loss"]["value"],
     )
-    told = {(one["arm"], one["vs"]) for one in scores["comparisons"]}
-    assert {("start", "base"), ("tuned", "base")} <= told
+    compared_arms = {(comparison["arm"], comparison["vs"]) for comparison in scores["comparisons"]}
+    assert {("start", "base"), ("tuned", "base")} <= compared_arms

@@ -70,9 +70,9 @@ def test_a_wrong_must_pass_item_ends_with_6_and_its_name(trained: Trained, tmp_p
     ask = [{"role": "user", "content": "a?"}]
     any_text, never = {"kind": "regex", "pattern": ""}, {"kind": "contains", "values": ["nobody says this"]}
     items = [{"id": name, "messages": ask, "graders": [grader]} for name, grader in (("any", any_text), ("no", never))]
-    for kept, code in ((items[:1], 0), (items, 6)):
+    for chosen_items, code in ((items[:1], 0), (items, 6)):
         path = tmp_path / "cases.yaml"
-        suite = {"suite_version": 1, "name": "cases", "must_pass": True, "max_new_tokens": 4, "items": kept}
+        suite = {"suite_version": 1, "name": "cases", "must_pass": True, "max_new_tokens": 4, "items": chosen_items}
         path.write_text(json.dumps(suite))
         result = call("eval", str(trained.model), "--suite", str(path))
         assert (result.code, "1 must-pass items are wrong: cases/no" in result.err) == (code, code == 6)
@@ -88,23 +88,23 @@ def test_the_same_suite_says_the_same_of_a_folder_and_of_an_adapter_that_changes
     shutil.copytree(trained.project.run / "train/adapter", adapter)
     weights = load_file(adapter / "adapter_model.safetensors")
     save_file({k: v * 0 if "lora_B" in k else v for k, v in weights.items()}, adapter / "adapter_model.safetensors")
-    found = []
-    for place, options in ((trained.model, []), (adapter, ["--base", str(trained.model)])):
-        out = tmp_path / f"out{len(found)}"
-        found.append(evaluated(call("eval", str(place), *options, "--suite", suite, "--out", str(out)), out))
-    assert found[0] == found[1]
+    results = []
+    for index, options in ((trained.model, []), (adapter, ["--base", str(trained.model)])):
+        out = tmp_path / f"out{len(results)}"
+        results.append(evaluated(call("eval", str(index), *options, "--suite", suite, "--out", str(out)), out))
+    assert results[0] == results[1]
 
 
 def test_an_address_answers_a_suite_choices_by_their_letter(suite: str, tmp_path: Path) -> None:
     def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
-        asked = body["messages"][-1]["content"]
-        send(handler, 200, completion("B." if "A. 3\nB. 4\nC. 5" in asked else "Paris, of course."))
+        prompt = body["messages"][-1]["content"]
+        send(handler, 200, completion("B." if "A. 3\nB. 4\nC. 5" in prompt else "Paris, of course."))
 
-    with serving(reply) as (url, seen):
+    with serving(reply) as (url, requests):
         result = call("eval", url, "--model", "big", "--suite", suite, "--out", str(tmp_path / "out"))
         scores, answers = evaluated(result, tmp_path / "out")
-        assert len(seen) == 3 and {one["model"] for one in seen} == {"big"}
-        assert call("eval", url, "--model", "big", "--suite", suite).code == 0 and len(seen) == 6  # nothing is kept
+        assert len(requests) == 3 and {request["model"] for request in requests} == {"big"}
+        assert call("eval", url, "--model", "big", "--suite", suite).code == 0 and len(requests) == 6  # nothing is kept
     assert scores["arms"]["model"]["multiple_choice"]["value"] == scores["arms"]["model"]["contains"]["value"] == 1.0
     assert answers["small/capital"]["text"] == "Paris, of course."
 
@@ -115,25 +115,25 @@ def test_an_address_that_dies_goes_on_where_it_stopped(suite: str) -> None:
     def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
         send(handler, 404, b"no such model") if alive[0] and "Say" in str(body) else send(handler, 200, completion("4"))
 
-    with serving(reply) as (url, seen):
+    with serving(reply) as (url, bodies):
         result = call("eval", url, "--suite", suite)
         assert result.code == 5 and "404" in result.err and "fix:" in result.err
-        asked = {str(one["messages"]) for one in seen if "Say" not in str(one["messages"])}
+        requests = {str(request["messages"]) for request in bodies if "Say" not in str(request["messages"])}
         alive[0] = False
-        seen.clear()
+        bodies.clear()
         assert call("eval", url, "--suite", suite).code == 0
-    assert not asked & {str(one["messages"]) for one in seen}
+    assert not requests & {str(request["messages"]) for request in bodies}
 
 
 @pytest.mark.parametrize(
-    ("place", "code", "said"),
+    ("where", "code", "message"),
     [("nowhere/model", 5, "nowhere/model"), ("http://127.0.0.1:9/v1", 5, "127.0.0.1:9"), ("{empty}", 5, "{empty}")],
 )
-def test_what_cannot_be_opened_is_named(suite: str, tmp_path: Path, place: str, code: int, said: str) -> None:
+def test_what_cannot_be_opened_is_named(suite: str, tmp_path: Path, where: str, code: int, message: str) -> None:
     (tmp_path / "empty").mkdir()
-    place, said = (text.format(empty=tmp_path / "empty") for text in (place, said))
-    result = call("eval", place, "--suite", suite)
-    assert result.code == code and said in result.err and "Traceback" not in result.err, result.text
+    where, message = (text.format(empty=tmp_path / "empty") for text in (where, message))
+    result = call("eval", where, "--suite", suite)
+    assert result.code == code and message in result.err and "Traceback" not in result.err, result.text
 
 
 def test_an_adapter_whose_base_is_gone_asks_for_it(trained: Trained, suite: str, tmp_path: Path) -> None:
@@ -162,21 +162,25 @@ def test_suites_of_one_name_are_refused_before_a_model_is_loaded(suite: str, tmp
 
 
 def test_two_runs_are_compared_on_the_rows_that_both_have(trained: Trained, tmp_path: Path) -> None:
-    other = Trained(trained.project.copied_to(tmp_path / "other"), trained.model)
-    missing = call("eval", str(trained.project.run), "--against", str(other.project.run))
+    second = Trained(trained.project.copied_to(tmp_path / "other"), trained.model)
+    missing = call("eval", str(trained.project.run), "--against", str(second.project.run))
     assert missing.code == 4 and "is not evaluated" in missing.err and "trainer eval" in missing.err
     metrics = ["exact_match", "token_f1"]
     trained.evaluate(metrics=metrics)
-    other.evaluate(metrics=[*metrics, "chrf"], max_rows=5)
-    path = other.project.run / "eval/predictions.jsonl"
+    second.evaluate(metrics=[*metrics, "chrf"], max_rows=5)
+    path = second.project.run / "eval/predictions.jsonl"
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
         line["answers"]["tuned"]["grades"] = {"exact_match": 1.0, "token_f1": 1.0, "chrf": 1.0}
     tiny.write_rows(path, lines)
-    result = call("eval", str(trained.project.run), "--against", str(other.project.run))
+    result = call("eval", str(trained.project.run), "--against", str(second.project.run))
     assert result.code == 0, result.text
-    said = dict(line.split(": ", 1) for line in result.out.strip().splitlines())
-    assert set(said) == set(metrics) and str(other.project.run) in said["exact_match"] and "5" in said["exact_match"]
+    output = dict(line.split(": ", 1) for line in result.out.strip().splitlines())
+    assert (
+        set(output) == set(metrics)
+        and str(second.project.run) in output["exact_match"]
+        and "5" in output["exact_match"]
+    )
 
 
 def test_runs_that_share_no_row_are_not_compared(trained: Trained, tmp_path: Path) -> None:

@@ -56,13 +56,13 @@ def test_only_what_was_not_answered_is_asked_again(trained: Trained, generated: 
 def test_an_interruption_loses_no_answer(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, generated: list[int]
 ) -> None:
-    real, told = LocalModel.answers, []
+    real, keys = LocalModel.answers, []
 
     def interrupted(self: LocalModel, prompts: Any, *, on_answer: Any) -> Any:
-        def keep(place: int, answer: Any) -> None:
-            on_answer(place, answer)
-            told.append(place)
-            if len(told) == 3:
+        def keep(index: int, answer: Any) -> None:
+            on_answer(index, answer)
+            keys.append(index)
+            if len(keys) == 3:
                 raise KeyboardInterrupt
 
         return real(self, prompts, on_answer=keep)
@@ -122,10 +122,10 @@ def test_another_template_asks_everything_again(trained: Trained, generated: lis
     template = tiny.TEMPLATE_PATH.read_text()
     (tmp_path / "other.jinja").write_text(template.replace("<|im_end|>", "<|im_end|>\n", 1))
     generated.clear()
-    other = Trained(trained.project, {"name_or_path": str(trained.model), "chat_template": "other.jinja"})
-    other.write({})
-    other.train_anew()
-    other.evaluate()
+    second = Trained(trained.project, {"name_or_path": str(trained.model), "chat_template": "other.jinja"})
+    second.write({})
+    second.train_anew()
+    second.evaluate()
     assert generated == [rows, rows]
 
 
@@ -174,8 +174,8 @@ def test_the_identity_of_answers_holds_all_that_they_depend_on(tmp_path: Path) -
     ):
         assert of(name, **changed) != same[name], changed  # type: ignore[arg-type]
     assert of("base", inputs={"train/adapter/adapter_model.safetensors": "x"}) == same["base"]
-    other = [Arm(name="big", model={"base_url": url, "name": "m"}) for url in ("http://a/v1", "http://b/v1")]  # type: ignore[arg-type]
-    assert len({identity(arm, folder=tmp_path) for arm in other}) == 2
+    second = [Arm(name="big", model={"base_url": url, "name": "m"}) for url in ("http://a/v1", "http://b/v1")]  # type: ignore[arg-type]
+    assert len({identity(arm, folder=tmp_path) for arm in second}) == 2
 
 
 # Endpoints that fail
@@ -195,7 +195,7 @@ def nonsense(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int)
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "message"),
     [
         (dead, "after 2 attempts"),
         (slow, "no answer within 0.1 s, after 2 attempts"),
@@ -203,13 +203,13 @@ def nonsense(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int)
     ],
     ids=["dead", "slow", "nonsense"],
 )
-def test_an_endpoint_that_fails_is_a_clear_error_in_bounded_time(trained: Trained, reply: Reply, said: str) -> None:
+def test_an_endpoint_that_fails_is_a_clear_error_in_bounded_time(trained: Trained, reply: Reply, message: str) -> None:
     started = time.monotonic()
-    with serving(reply) as (url, seen):
+    with serving(reply) as (url, requests):
         result = trained.call(arms=["tuned", endpoint(url, timeout_s=0.1)], concurrency=2)
-    assert result.code == 5 and said in result.err and "big" in result.err and url in result.err, result.text
+    assert result.code == 5 and message in result.err and "big" in result.err and url in result.err, result.text
     assert "fix: check that the server runs" in result.err and "Traceback" not in result.err
-    assert time.monotonic() - started < 15 and len(seen) < 8
+    assert time.monotonic() - started < 15 and len(requests) < 8
     assert not (trained.project.run / "eval").exists()
 
 
@@ -227,14 +227,14 @@ def test_what_an_endpoint_answered_before_it_died_is_not_asked_again(trained: Tr
         else:
             send(handler, 200, completion(f"answer to {body['messages'][-1]['content']}"))
 
-    with serving(dies) as (url, seen):
+    with serving(dies) as (url, requests):
         section: dict[str, Any] = {"arms": [endpoint(url)], "concurrency": 1}
         assert trained.call(**section).code == 5
-        before = [json.dumps(one["messages"]) for one in seen[:3]]
+        before = [json.dumps(request["messages"]) for request in requests[:3]]
         alive[0] = False
-        seen.clear()
+        requests.clear()
         scores = trained.evaluate(**section)
-        again = [json.dumps(one["messages"]) for one in seen]
+        again = [json.dumps(request["messages"]) for request in requests]
     assert len(again) == scores["heldout_rows"] - 3 and not set(again) & set(before)
     for line in trained.lines():
         assert line["answers"]["big"]["text"] == f"answer to {line['messages'][-1]['content']}"
@@ -258,9 +258,9 @@ def held_out(run: Trained) -> list[dict[str, Any]]:
 
 def prompts_of(run: Trained, shots: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """Return what an arm with these shots sends for each question."""
-    with serving(echo) as (url, seen):
+    with serving(echo) as (url, requests):
         run.evaluate(arms=[endpoint(url) | {"shots": {"retriever": "bm25", **shots}}])
-    return [one["messages"] for one in seen]
+    return [request["messages"] for request in requests]
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["as it stands", "in an earlier turn"])
@@ -283,21 +283,21 @@ def test_a_held_out_row_in_a_file_of_examples_is_refused(trained: Trained, tmp_p
 def test_held_out_rows_among_the_training_rows_are_never_shown(trained: Trained, earlier: bool, kind: str) -> None:
     path = trained.project.run / "data/train.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    held = held_out(trained)
+    heldout_rows = held_out(trained)
     more = [{"role": "user", "content": "And in French?"}, {"role": "assistant", "content": "Non."}] if earlier else []
-    tiny.write_rows(path, [*rows, *({**row, "messages": [*row["messages"], *more]} for row in held)])
+    tiny.write_rows(path, [*rows, *({**row, "messages": [*row["messages"], *more]} for row in heldout_rows)])
     trained.train_anew()
     sent = prompts_of(trained, {kind: 12})
-    assert len(sent) == len(held) and max(map(len, sent)) > 9
+    assert len(sent) == len(heldout_rows) and max(map(len, sent)) > 9
     for messages in sent:
-        asked = messages[-1]["content"]
-        assert all(asked != message["content"] for message in messages[:-1])
+        prompt = messages[-1]["content"]
+        assert all(prompt != message["content"] for message in messages[:-1])
 
 
 def test_the_prompt_may_not_hold_a_question(trained: Trained) -> None:
-    asked = held_out(trained)[0]["messages"][0]["content"]
-    result = trained.call(arms=["tuned", {"name": "best", "prompt": {"text": f"Example: {asked.upper()} -> {{}}"}}])
-    assert result.code == 3 and asked in result.err and "would be shown what it is tested on" in result.err
+    prompt = held_out(trained)[0]["messages"][0]["content"]
+    result = trained.call(arms=["tuned", {"name": "best", "prompt": {"text": f"Example: {prompt.upper()} -> {{}}"}}])
+    assert result.code == 3 and prompt in result.err and "would be shown what it is tested on" in result.err
 
 
 # Suites and graders that cannot be used
@@ -344,12 +344,12 @@ BAD_SUITES: dict[str, tuple[dict[str, Any], str, int, Sequence[str]]] = {
 def test_a_bad_suite_says_where_and_what_before_anything_is_generated(
     trained: Trained, tmp_path: Path, name: str, generated: list[int]
 ) -> None:
-    values, items, code, said = BAD_SUITES[name]
+    values, items, code, text = BAD_SUITES[name]
     (tmp_path / "bad.yaml").write_text(json.dumps({"suite_version": 1, "name": "bad", **values}))
     (tmp_path / "items.jsonl").write_text(items)
     result = trained.call(suites=["bad.yaml"])
     assert result.code == code, result.text
-    for part in (*said, "fix: "):
+    for part in (*text, "fix: "):
         assert part in result.err
     assert generated == [] and "Traceback" not in result.err
 
@@ -362,15 +362,15 @@ def test_a_grader_of_the_rows_that_lacks_its_field_names_the_row(trained: Traine
 
 def test_a_metric_that_applies_to_no_row_is_not_measured(trained: Trained) -> None:
     ece = {"kind": "confidence", "name": "ece", "when": {"topic": "none"}}
-    other = {"kind": "exact_match", "key": "gold", "when": {"topic": "none"}}
+    second = {"kind": "exact_match", "key": "gold", "when": {"topic": "none"}}
     gates = [{"metric": metric, "max": 1.0} for metric in ("ece", "exact_match")]
-    result = trained.call(metrics=["token_f1", ece, other], gates=gates)
+    result = trained.call(metrics=["token_f1", ece, second], gates=gates)
     assert result.code == 6 and [entry["verdict"] for entry in trained.read("gates.json")] == ["not_run"] * 2
     assert not {"ece", "exact_match"} & set(trained.read("scores.json")["arms"]["tuned"])
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ({"metrics": ["exact_match", {"kind": "exact_match", "key": "gold"}]}, "two metrics are called 'exact_match'"),
         ({"metrics": []}, "name at least one metric"),
@@ -379,6 +379,6 @@ def test_a_metric_that_applies_to_no_row_is_not_measured(trained: Trained) -> No
         ({"metrics": [{"kind": "json_schema", "schema": "rows.jsonl"}]}, "schema"),
     ],
 )
-def test_a_wrong_section_is_a_recipe_error(trained: Trained, section: dict[str, Any], said: str) -> None:
+def test_a_wrong_section_is_a_recipe_error(trained: Trained, section: dict[str, Any], message: str) -> None:
     result = trained.call(**section)
-    assert result.code == 2 and said in result.err and "recipe.yaml:" in result.err, result.text
+    assert result.code == 2 and message in result.err and "recipe.yaml:" in result.err, result.text

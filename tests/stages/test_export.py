@@ -166,7 +166,7 @@ def conversations() -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     question = {"role": "user", "content": "Describe a red horse as JSON."}
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
     tool = {"type": "function", "function": {"name": "weather", "description": "Tells.", "parameters": parameters}}
-    asked = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Graz"}}}
+    requests = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Graz"}}}
     return [
         ([question], []),
         ([{"role": "system", "content": SYSTEM}, question], []),
@@ -175,7 +175,7 @@ def conversations() -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
         (
             [
                 question,
-                {"role": "assistant", "content": "", "tool_calls": [asked]},
+                {"role": "assistant", "content": "", "tool_calls": [requests]},
                 {"role": "tool", "content": "17 °C"},
             ],
             [tool],
@@ -191,7 +191,7 @@ def test_the_same_prompt_reaches_every_format(name: str, evaluated: Project, tin
     trained = load_tokenizer(ModelSection(name_or_path=str(tiny_model_dir)), evaluated.folder)
     folder = evaluated.run / "export" / name
     served = AutoTokenizer.from_pretrained(folder)
-    seen = set()
+    calls = set()
     for messages, tools in conversations():
         as_trained = messages if messages[0]["role"] == "system" else [{"role": "system", "content": SYSTEM}, *messages]
         ids = [
@@ -199,8 +199,8 @@ def test_the_same_prompt_reaches_every_format(name: str, evaluated: Project, tin
             for item, turns in ((trained, as_trained), (served, messages), (served, as_trained))
         ]
         assert ids[0] == ids[1] == ids[2] and len(ids[0]) > 10
-        seen.add(tuple(ids[0]))
-    assert len(seen) == 4  # turns and tools reach the prompt, and the system turn where none was sent
+        calls.add(tuple(ids[0]))
+    assert len(calls) == 4  # turns and tools reach the prompt, and the system turn where none was sent
     stop_id = read(evaluated.run / "pack/report.json")["stop_token_id"]
     before, after = (GenerationConfig.from_pretrained(path).to_dict() for path in (tiny_model_dir, folder))
     ends = after.pop("eos_token_id")
@@ -281,9 +281,9 @@ def test_an_older_export_is_never_taken_for_the_new_one(run: Project) -> None:
     assert load_file(old / "model.safetensors")["model.norm.weight"].dtype == torch.float32
 
 
-@pytest.mark.parametrize(("what", "name"), [(shutil, "copytree"), (stream.ShardWriter, "write")])
+@pytest.mark.parametrize(("target", "name"), [(shutil, "copytree"), (stream.ShardWriter, "write")])
 def test_a_full_disk_is_named_and_the_earlier_export_stays(
-    what: Any, name: str, run: Project, monkeypatch: pytest.MonkeyPatch
+    target: Any, name: str, run: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(run.run / "export")
 
@@ -291,8 +291,10 @@ def test_a_full_disk_is_named_and_the_earlier_export_stays(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "there")
 
     with monkeypatch.context() as patch:
-        patch.setattr(what, name, full)
-        refused(export(run, "export.formats=[adapter,merged]"), 5, "o space left", "free" if what is shutil else "room")
+        patch.setattr(target, name, full)
+        refused(
+            export(run, "export.formats=[adapter,merged]"), 5, "o space left", "free" if target is shutil else "room"
+        )
     assert contents(run.run / "export") == before
     assert export(run, "export.formats=[adapter,merged]").code == 0
 
@@ -413,7 +415,7 @@ def test_a_proven_format_is_uploaded_privately_and_only_when_asked(
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "said"),
+    ("changes", "code", "message"),
     [
         ({"private": False}, 4, "exists and is public"),
         ({"error": OSError(f"no route to host with {SECRET}")}, 5, "no route to host with ..."),
@@ -423,7 +425,7 @@ def test_a_proven_format_is_uploaded_privately_and_only_when_asked(
 def test_a_refused_upload_says_why_without_the_token(
     changes: dict[str, Any],
     code: int,
-    said: str,
+    message: str,
     run: Project,
     fake_hub: type[FakeHub],
     monkeypatch: pytest.MonkeyPatch,
@@ -433,7 +435,7 @@ def test_a_refused_upload_says_why_without_the_token(
         setattr(fake_hub, name, value)
     before = contents(run.run / "export")
     result = export(run, "export.formats=[adapter]", PUSH)
-    refused(result, code, said)
+    refused(result, code, message)
     assert SECRET not in result.text and contents(run.run / "export") == before
     assert not any(kind == "upload" for kind, _ in fake_hub.asked)
 

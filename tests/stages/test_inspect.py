@@ -46,9 +46,9 @@ def test_rows_are_shown_as_text_before_pack(run: Path) -> None:
     assert "pack has not run" in output and output.count("user:") == 2 and "⟦" not in output
 
 
-@pytest.mark.parametrize("place", ["rows.jsonl:4", "4"])
-def test_a_row_is_found_by_its_place(run: Path, place: str) -> None:
-    output = inspected(run, "--row", place)
+@pytest.mark.parametrize("where", ["rows.jsonl:4", "4"])
+def test_a_row_is_found_by_its_place(run: Path, where: str) -> None:
+    output = inspected(run, "--row", where)
     assert "rows.jsonl:4  " in output and ROWS[3]["messages"][0]["content"] in output and output.count("user:") == 1
 
 

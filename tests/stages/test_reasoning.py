@@ -18,13 +18,13 @@ ANSWER, REASONING = "a small quick fox", "It says fox, and a fox it is, quick an
 
 def rows() -> list[dict[str, Any]]:
     """Return rows that hold their reasoning in each of the two ways, trained alike."""
-    found = []
+    results = []
     for at, (colour, animal) in enumerate((colour, animal) for colour in tiny.COLOURS for animal in tiny.ANIMALS):
         turn = {"role": "assistant", "content": ANSWER, "reasoning_content": REASONING}
         if at % 2:
             turn = {"role": "assistant", "content": f"<think>\n{REASONING}\n</think>\n\n{ANSWER}"}
-        found.append({"messages": [{"role": "user", "content": f"Describe {colour} {animal} {at}."}, turn]})
-    return found
+        results.append({"messages": [{"role": "user", "content": f"Describe {colour} {animal} {at}."}, turn]})
+    return results
 
 
 @pytest.fixture(scope="module")

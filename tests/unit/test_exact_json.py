@@ -179,17 +179,17 @@ def test_parquet_values_without_a_json_type_are_whole_text(tmp_path: Path) -> No
 
 
 def test_answers_that_differ_beyond_64_bits_differ_for_near_copies() -> None:
-    one, other = (tokens_of(f'{{"tracking": 940011020088123456700{digit}}}', fold=False) for digit in (0, 1))
-    assert one != other
-    assert one == tokens_of('{ "tracking" : 9400110200881234567000 }', fold=False)
+    first, second = (tokens_of(f'{{"tracking": 940011020088123456700{digit}}}', fold=False) for digit in (0, 1))
+    assert first != second
+    assert first == tokens_of('{ "tracking" : 9400110200881234567000 }', fold=False)
 
 
 def test_redaction_inside_arguments_as_text_keeps_the_numbers_beside() -> None:
-    held = {"arguments": '{"n": 9400110200881234567000, "x": 10.50, "mail": "a@b.org"}'}
-    row = rewritten(held, lambda leaf: "[EMAIL]" if leaf.text == "a@b.org" else leaf.text)
+    call_row = {"arguments": '{"n": 9400110200881234567000, "x": 10.50, "mail": "a@b.org"}'}
+    row = rewritten(call_row, lambda leaf: "[EMAIL]" if leaf.text == "a@b.org" else leaf.text)
     assert row["arguments"] == '{"n":9400110200881234567000,"x":10.50,"mail":"[EMAIL]"}'
 
 
 def test_inspect_shows_numbers_of_any_length() -> None:
-    shown = dict(turns_of(parse_row(call('{"n": 9400110200881234567000}'), source="f", line=1).record))
-    assert "9400110200881234567000" in str(shown)
+    turns = dict(turns_of(parse_row(call('{"n": 9400110200881234567000}'), source="f", line=1).record))
+    assert "9400110200881234567000" in str(turns)

@@ -25,15 +25,15 @@ def config_of(model_type: str, tokenizer: Any) -> PreTrainedConfig:
     """Return the configuration of the tiny model of a type."""
     shape = SHAPES["types"][model_type]
     config_class = CONFIG_MAPPING[shape.get("like", model_type)]
-    own = dict(shape.get("config", {}))
+    settings = dict(shape.get("config", {}))
     text_class = (getattr(config_class, "sub_configs", None) or {}).get("text_config")
     if text_class is None:
-        return config_class(**_sizes(config_class, tokenizer) | own | shape.get("text", {}))
+        return config_class(**_sizes(config_class, tokenizer) | settings | shape.get("text", {}))
     if text_class is not transformers.AutoConfig:
-        own["text_config"] = _sizes(text_class, tokenizer) | shape.get("text", {})
-    elif "text_config" in own:
-        own["text_config"] = own["text_config"] | {"vocab_size": len(tokenizer)}
-    return config_class(**own)
+        settings["text_config"] = _sizes(text_class, tokenizer) | shape.get("text", {})
+    elif "text_config" in settings:
+        settings["text_config"] = settings["text_config"] | {"vocab_size": len(tokenizer)}
+    return config_class(**settings)
 
 
 def _sizes(config_class: type[PreTrainedConfig], tokenizer: Any) -> dict[str, Any]:

@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from importlib import resources
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
 from trainer import exact_json
+from trainer.data.records.kinds import Message, Record, ToolCall
 from trainer.shapes.decision import Readiness, ServiceReadiness, ServiceRequirements
 
-Row = dict[str, Any]
-Message = dict[str, Any]
+Json = dict[str, object]
+"""An object in the format of a service."""
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb: the tokenizers of these services are not here. Lengths are said to be estimates."""
@@ -61,7 +62,7 @@ def services() -> dict[str, Service]:
     return {name: Service.model_validate(value) for name, value in json.loads(text).items()}
 
 
-def readiness(service: Service, rows: Sequence[Row], today: date) -> ServiceReadiness:
+def readiness(service: Service, rows: Sequence[Record], today: date) -> ServiceReadiness:
     """Say whether training rows would do for a service, and whether it can still be used."""
     failing: Counter[str] = Counter()
     first: dict[str, list[str]] = {}
@@ -113,7 +114,7 @@ def _judge(service: Service, rows: int, mib: float) -> tuple[Readiness, str]:
     return "ready", f"{rows:,} rows; {low} to {high} are recommended."
 
 
-def fault(service: Service, row: Row) -> str | None:
+def fault(service: Service, row: Record) -> str | None:
     """Return why a service would not take a row, as a stable id; None if it would."""
     messages = row.get("messages")
     if not isinstance(messages, list):
@@ -135,7 +136,7 @@ def fault(service: Service, row: Row) -> str | None:
     return _content_fault(service, row, messages)
 
 
-def _content_fault(service: Service, row: Row, messages: Sequence[Message]) -> str | None:
+def _content_fault(service: Service, row: Record, messages: Sequence[Message]) -> str | None:
     if any(not _text(message).strip() and not message.get("tool_calls") for message in messages):
         return "empty_message"
     if not service.untrained_turns and any(
@@ -147,18 +148,18 @@ def _content_fault(service: Service, row: Row, messages: Sequence[Message]) -> s
     return None
 
 
-def export(service: Service, rows: Iterable[Row]) -> bytes:
+def export(service: Service, rows: Iterable[Record]) -> bytes:
     """Return the rows that a service would take as JSONL in its format; the others are left out."""
     return b"".join(encoded(service, row) for row in rows if fault(service, row) is None)
 
 
-def encoded(service: Service, row: Row) -> bytes:
+def encoded(service: Service, row: Record) -> bytes:
     """Return one row in the format of a service, as a line of JSON."""
     return exact_json.dumps(_converted(service, row), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _converted(service: Service, row: Row) -> Row:
-    messages: list[Message] = row["messages"]
+def _converted(service: Service, row: Record) -> Json:
+    messages = row["messages"]
     match service.format:
         case "openai":
             return _openai(row, messages)
@@ -172,12 +173,12 @@ def _converted(service: Service, row: Row) -> Row:
             ) | {"contents": [_gemini(message) for message in messages if message["role"] != "system"]}
 
 
-def _with_system(messages: Sequence[Message], key: str, make: Callable[[str], object]) -> Row:
+def _with_system(messages: Sequence[Message], key: str, make: Callable[[str], object]) -> Json:
     texts = [_text(message) for message in messages if message["role"] == "system"]
     return {key: make(texts[0])} if texts else {}
 
 
-def _gemini(message: Message) -> Row:
+def _gemini(message: Message) -> Json:
     role = "model" if message["role"] == "assistant" else "user"
     return {"role": role, "parts": _parts(_text(message))}
 
@@ -186,20 +187,22 @@ def _parts(text: str) -> list[dict[str, str]]:
     return [{"text": text}]
 
 
-def _openai(row: Row, messages: Sequence[Message]) -> Row:
+def _openai(row: Record, messages: Sequence[Message]) -> Json:
     tools = {"tools": row["tools"]} if row.get("tools") else {}
     return {"messages": _openai_messages(messages), **tools}
 
 
-def _openai_messages(messages: Sequence[Message]) -> list[Message]:
+def _openai_messages(messages: Sequence[Message]) -> list[Json]:
     """Return messages with calls as the service wants them: arguments as text, and an id that the answer repeats."""
-    written, pending = [], []
+    written: list[Json] = []
+    pending: list[str] = []
     for index, message in enumerate(messages):
-        entry = {"role": message["role"], "content": _text(message)}
-        entry |= {key: message[key] for key in ("name", "weight") if key in message and message["role"] == "assistant"}
+        entry: Json = {"role": message["role"], "content": _text(message)}
+        if message["role"] == "assistant":
+            entry |= {key: value for key, value in message.items() if key in ("name", "weight")}
         if calls := message.get("tool_calls"):
-            entry["tool_calls"] = [_openai_call(call, f"call_{index}_{number}") for number, call in enumerate(calls)]
-            pending = [call["id"] for call in entry["tool_calls"]]
+            pending = [call.get("id") or f"call_{index}_{number}" for number, call in enumerate(calls)]
+            entry["tool_calls"] = [_openai_call(call, name) for call, name in zip(calls, pending, strict=True)]
         if message["role"] == "tool":
             default = pending.pop(0) if pending else f"call_{index}"
             entry["tool_call_id"] = message.get("tool_call_id") or default
@@ -207,12 +210,11 @@ def _openai_messages(messages: Sequence[Message]) -> list[Message]:
     return written
 
 
-def _openai_call(call: Row, default_id: str) -> Row:
+def _openai_call(call: ToolCall, name: str) -> Json:
     function = call["function"]
-    arguments = function.get("arguments", {})
+    arguments: object = function.get("arguments", {})  # text where the row came from elsewhere
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    identity = call.get("id") or default_id
-    return {"id": identity, "type": "function", "function": {"name": function["name"], "arguments": text}}
+    return {"id": name, "type": "function", "function": {"name": function["name"], "arguments": text}}
 
 
 def _text(message: Message) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import orjson
 
@@ -18,9 +18,8 @@ from trainer.export.formats import Precision, format_of
 from trainer.export.measurement import Measurement, ProofAnswer
 from trainer.export.request import Request
 from trainer.recipe.export import Format, Quantised, Verify
+from trainer.shapes.proof import ExportProof
 
-Proof = dict[str, Any]
-"""One entry of export/verify.json."""
 UNPUBLISHED = ("answers", "largest_logit", "double")
 """Figures that verify.json leaves out."""
 NUM_LISTED = 3
@@ -74,7 +73,7 @@ class Scored:
         return self.trained - self.exported
 
 
-def judge(kind: Format, dtype: str, measured: Measurement, scored: Scored | None, limits: Verify) -> Proof:
+def judge(kind: Format, dtype: str, measured: Measurement, scored: Scored | None, limits: Verify) -> ExportProof:
     """Return one entry of export/verify.json.
 
     Args:
@@ -92,9 +91,9 @@ def judge(kind: Format, dtype: str, measured: Measurement, scored: Scored | None
             reasons.append("the outputs are those of the base model")
     if scored is not None:
         reasons += _lost(precision, scored, limits)
-    proof: Proof = {name: value for name, value in measured.items() if name not in UNPUBLISHED}
-    proof["score"] = asdict(scored) if scored else None
-    return proof | {"dtype": dtype, "passed": not reasons, "because": "; ".join(reasons)}
+    figures = {name: value for name, value in measured.items() if name not in UNPUBLISHED}
+    figures |= {"score": asdict(scored) if scored else None, "dtype": dtype}
+    return cast("ExportProof", figures | {"passed": not reasons, "because": "; ".join(reasons)})
 
 
 def _findings(findings: list[str]) -> Iterator[str]:
@@ -147,7 +146,7 @@ def _lost(precision: Precision, scored: Scored, limits: Verify) -> Iterator[str]
         )
 
 
-def raise_failed(proofs: dict[str, Proof], path: Path) -> None:
+def raise_failed(proofs: dict[str, ExportProof], path: Path) -> None:
     """Refuse to publish what is not proven.
 
     Args:
@@ -177,7 +176,7 @@ def drift(measured: Measurement) -> float:
     return sum(figures) / len(figures) if figures else float("inf")
 
 
-def sentence(name: str, proof: Proof) -> str:
+def sentence(name: str, proof: ExportProof) -> str:
     """Return what the terminal says about a proven format."""
     score = proof["score"]
     scored = f", {score['metric']} {score['exported']:.1%} (trained {score['trained']:.1%})" if score else ""

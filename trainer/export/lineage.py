@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 import trainer
 from trainer.data.served_prompt import ServedSystem, served_system
 from trainer.errors import StageError
-from trainer.export.judge import Proof
 from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.sidecar import ServedPrompt, served_template, with_template
 from trainer.export.write_transformers import licence_of
@@ -181,7 +180,7 @@ class ExportLineage:
         """Return what was run, parents and `--set` included, without the paths of this machine."""
         return public_recipe(self.recipe.model_dump(mode="json", exclude_defaults=True))
 
-    def write_cards(self, folder: Path, proofs: dict[str, Proof], say: Callable[[str], None]) -> None:
+    def write_cards(self, folder: Path, proofs: dict[str, ExportProof], say: Callable[[str], None]) -> None:
         """Write the model card beside the formats and into each, and note figures and card in its provenance.
 
         Args:
@@ -205,7 +204,7 @@ class ExportLineage:
         digests = {f"{group}: {name}": digest for group, files in groups.items() for name, digest in files.items()}
         return digests | {name: self.facts[name] for name in ("recipe", "template") if self.facts[name]}
 
-    def _card(self, proofs: dict[str, Proof], location: str | None) -> str:
+    def _card(self, proofs: dict[str, ExportProof], location: str | None) -> str:
         """Return the model card.
 
         Args:
@@ -227,7 +226,7 @@ class ExportLineage:
                 data_report=self.run.data_report,
                 train_numbers=self.run.numbers,
                 scores=self.run.scores,
-                verify=cast(dict[str, ExportProof], proofs),
+                verify=proofs,
                 gates=self.run.gates,
                 licence=licence_of(self.base),
                 made_from=self._made_from(),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from trainer.data.records.kinds import Record
 from trainer.export.formats import MERGED, FromMerged, FromTraining, format_of
 from trainer.export.held_out_answers import Exam, make_exam
-from trainer.export.judge import Proof, Scored, drift, judge, prove_apart
+from trainer.export.judge import Scored, drift, judge, prove_apart
 from trainer.export.lineage import ExportLineage, RunFacts
 from trainer.export.measurement import Measurement, ProofAnswer
 from trainer.export.provenance import template_sha256
@@ -31,6 +31,7 @@ from trainer.scoring.generation.stopping import longest_answer, stop_ids, tokens
 from trainer.scoring.question import PromptRequest
 from trainer.scoring.retention import general_prompts
 from trainer.shapes.predictions import Prediction
+from trainer.shapes.proof import ExportProof
 from trainer.tokens.chat import Renderer
 from trainer.tokens.store import TokenStore
 
@@ -91,7 +92,7 @@ class ExportRun:
 
     # Order of work
 
-    def proofs(self) -> dict[str, Proof]:
+    def proofs(self) -> dict[str, ExportProof]:
         """Write and prove every format; return export/verify.json."""
         self.say(f"export: a client sends {self.origin.clients_send}")
         for format in self.derived:  # before anything is written
@@ -119,11 +120,11 @@ class ExportRun:
             self._sign(export)
         return prove_apart(self._request([export.export for export in written]))
 
-    def _judge(self, written: WrittenExport, answer: ProofAnswer) -> Proof:
+    def _judge(self, written: WrittenExport, answer: ProofAnswer) -> ExportProof:
         measured = answer["exports"][written.name]
         scored = self._score(measured.get("answers", []), answer["trained"][written.export.base]["answers"])
         proof = judge(written.export.kind, written.dtype, measured, scored, self.recipe.export.verify)
-        return proof | written.facts
+        return cast("ExportProof", {**proof, **written.facts})
 
     def _nearest_merge(self, merged: list[WrittenExport], measured: dict[str, Measurement]) -> WrittenExport:
         """Return the merge nearest to the model as it was trained; remove the others."""

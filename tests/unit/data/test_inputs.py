@@ -16,12 +16,12 @@ def inputs(**pii: object) -> dict[str, object]:
 
 
 def test_another_key_is_noticed_and_no_key_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    results = []
     for key in ("a" * 32, "b" * 32, "a" * 32):
         monkeypatch.setenv("PII_KEY", key)
-        found.append(str(inputs(types={"email": "pseudonymise"})[LABEL]))
-        assert key not in found[-1]
-    assert found[0] == found[2] != found[1]
+        results.append(str(inputs(types={"email": "pseudonymise"})[LABEL]))
+        assert key not in results[-1]
+    assert results[0] == results[2] != results[1]
 
 
 def test_a_key_that_draws_no_pseudonym_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

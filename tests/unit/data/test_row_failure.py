@@ -37,10 +37,10 @@ def fail(number: int) -> int:
 def test_a_row_on_which_any_step_fails_is_named_without_its_text(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     actual = getattr(preparing, step)
 
-    def failing(given: object, *more: Any, **options: Any) -> Any:
-        if f"{SECRET} 7" in str(given):
+    def failing(inputs: object, *more: Any, **options: Any) -> Any:
+        if f"{SECRET} 7" in str(inputs):
             raise KeyError(SECRET)
-        return actual(given, *more, **options)
+        return actual(inputs, *more, **options)
 
     monkeypatch.setattr(preparing, step, failing)
     assert prepare(chunk(3, 4)).num_read == 2
@@ -81,6 +81,6 @@ def test_a_verb_names_the_row_and_shows_the_traceback_on_demand(
         "recipe_version: 1\nname: x\nmodel: {name_or_path: org/model}\ndata: {sources: [{path: rows.jsonl}]}\n"
     )
     assert main([verb, str(recipe), *(["--debug"] if debug else [])]) == 1
-    said = capsys.readouterr().err
-    assert "error: rows.jsonl:1: this is a bug of recipe-trainer: KeyError in failing" in said
-    assert ("Traceback" in said) == debug
+    output = capsys.readouterr().err
+    assert "error: rows.jsonl:1: this is a bug of recipe-trainer: KeyError in failing" in output
+    assert ("Traceback" in output) == debug

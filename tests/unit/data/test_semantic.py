@@ -21,22 +21,22 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def pairs_of(vectors: np.ndarray, threshold: float) -> set[tuple[int, int]]:
-    found = [
+    grade = [
         pair
         for left, right, _ in similar_pairs(vectors, threshold)
         for pair in zip(left.tolist(), right.tolist(), strict=True)
     ]
-    assert len(set(found)) == len(found)
-    return set(found)
+    assert len(set(grade)) == len(grade)
+    return set(grade)
 
 
 def test_blocks_find_each_pair_that_one_product_finds_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit(np.random.default_rng(0).normal(size=(101, 5)))
-    whole = np.argwhere(np.triu(np.round(vectors @ vectors.T, 4) >= 0.8, k=1))
-    assert len(whole) > 20
+    complete = np.argwhere(np.triu(np.round(vectors @ vectors.T, 4) >= 0.8, k=1))
+    assert len(complete) > 20
     for size in (1, 7, 100, 101, 256):
         monkeypatch.setattr(semantic, "BLOCK_ROWS", size)
-        assert pairs_of(vectors, 0.8) == set(map(tuple, whole.tolist()))
+        assert pairs_of(vectors, 0.8) == set(map(tuple, complete.tolist()))
 
 
 def test_no_rows_make_no_pairs() -> None:
@@ -48,10 +48,10 @@ SUBJECTS = ("password", "invoice", "train", "recipe", "garden", "holiday")
 
 def embed_subjects(texts: list[str]) -> np.ndarray:
     """Embed by subject: what a model does with paraphrases, and nothing else."""
-    known = [next((n for n, subject in enumerate(SUBJECTS) if subject in text), None) for text in texts]
+    subjects = [next((n for n, subject in enumerate(SUBJECTS) if subject in text), None) for text in texts]
     vectors = np.eye(len(SUBJECTS) + len(texts), dtype=np.float32)
     return np.stack(
-        [vectors[len(SUBJECTS) + place if number is None else number] for place, number in enumerate(known)]
+        [vectors[len(SUBJECTS) + index if number is None else number] for index, number in enumerate(subjects)]
     )
 
 
@@ -71,9 +71,9 @@ def found_in(tmp_path: Path, rows: list[dict[str, str]], name: str = "out", **se
     context = run_stage(
         tmp_path / name, path, dedupe=dedupe, split={"heldout": 0.2}, lint={"severity": {"P001": "info"}}
     )
-    found = json.loads((tmp_path / name / "report.json").read_text())["semantic"]
-    assert (f"{found['pairs']} pair" in "\n".join(context.said)) == bool(found["pairs"])
-    return found
+    report = json.loads((tmp_path / name / "report.json").read_text())["semantic"]
+    assert (f"{report['pairs']} pair" in "\n".join(context.said)) == bool(report["pairs"])
+    return report
 
 
 def rows_with(*texts: tuple[str, str]) -> list[dict[str, str]]:
@@ -85,14 +85,14 @@ def test_two_wordings_of_one_question_are_listed_and_both_stay(tmp_path: Path, s
         ("How do I reset my password?", "Open the settings and choose a new one."),
         ("I cannot remember what I chose as password.", "Press forgotten, then follow the mail that arrives."),
     )
-    found = found_in(tmp_path, rows)
-    assert found["pairs"] == 1 and found["rows_compared"] == 22
-    assert found["places"] == [["a.jsonl:1", "a.jsonl:2"]]
-    (sample,) = found["samples"]
+    result = found_in(tmp_path, rows)
+    assert result["pairs"] == 1 and result["rows_compared"] == 22
+    assert result["places"] == [["a.jsonl:1", "a.jsonl:2"]]
+    (sample,) = result["samples"]
     assert (sample["row"], sample["of"], sample["similarity"]) == ("a.jsonl:1", "a.jsonl:2", 1.0)
     assert "reset my password" in sample["text"] and "cannot remember" in sample["of_text"]
-    kept = [row["line"] for side in ("train", "heldout") for row in lines(tmp_path / f"out/{side}.jsonl")]
-    assert sorted(kept) == list(range(1, 23))
+    kept_lines = [row["line"] for side in ("train", "heldout") for row in lines(tmp_path / f"out/{side}.jsonl")]
+    assert sorted(kept_lines) == list(range(1, 23))
 
 
 def test_pairs_that_words_have_shown_are_not_listed_again(tmp_path: Path, subjects: None) -> None:
@@ -110,18 +110,18 @@ def test_shown_texts_are_masked(tmp_path: Path, subjects: None) -> None:
         ("How do I reset my password?", "Write to jane.doe@corp-mail.com and wait."),
         ("I cannot remember what I chose as password.", "Press forgotten, then follow the mail."),
     )
-    found = found_in(tmp_path, rows)
-    assert found["pairs"] == 1
-    assert "jane.doe@corp-mail.com" not in json.dumps(found)
+    result = found_in(tmp_path, rows)
+    assert result["pairs"] == 1
+    assert "jane.doe@corp-mail.com" not in json.dumps(result)
 
 
 def test_pairs_on_different_sides_are_counted(tmp_path: Path, subjects: None) -> None:
     rows = [{"prompt": f"{SUBJECTS[n % 6]} {qa(n)['prompt']}", "completion": qa(n)["completion"]} for n in range(60)]
-    found = found_in(tmp_path, rows)
+    result = found_in(tmp_path, rows)
     side_of = {row["line"]: side for side in ("train", "heldout") for row in lines(tmp_path / f"out/{side}.jsonl")}
     alike = [(a, b) for a in range(1, 61) for b in range(a + 1, 61) if (a - b) % 6 == 0]
-    assert found["pairs"] == len(alike) == 270
-    assert found["pairs_across_sides"] == sum(side_of[a] != side_of[b] for a, b in alike) > 0
+    assert result["pairs"] == len(alike) == 270
+    assert result["pairs_across_sides"] == sum(side_of[a] != side_of[b] for a, b in alike) > 0
 
 
 def test_of_many_rows_evenly_spaced_ones_are_compared(tmp_path: Path, subjects: None) -> None:
@@ -156,6 +156,6 @@ def test_the_real_model_finds_a_paraphrase(tmp_path: Path) -> None:
         ("What is the way to change a password I forgot?", "Go to settings, there you can set a new one."),
     )
     rows = [{"prompt": prompt, "completion": answer} for prompt, answer in (*OTHERS, *alike)]
-    found = found_in(tmp_path, rows, threshold=0.8)
-    assert found["places"] == [["a.jsonl:11", "a.jsonl:12"]]
-    assert 0.8 <= found["samples"][0]["similarity"] < 1
+    result = found_in(tmp_path, rows, threshold=0.8)
+    assert result["places"] == [["a.jsonl:11", "a.jsonl:12"]]
+    assert 0.8 <= result["samples"][0]["similarity"] < 1

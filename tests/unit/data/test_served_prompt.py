@@ -120,8 +120,10 @@ def test_it_is_served_as_the_rows_were_trained_with_it(
         return
     assert {system.text} == trained
     tiny.write_rows(tmp_path / "in.jsonl", [{"prompt": "Hi?"}, {"system": "Mine.", "prompt": "Hi?"}])
-    bare, own = [asked.row["prompt"][0]["content"] for asked in read_questions(tmp_path / "in.jsonl", data, system)]
-    assert bare == system.text and own == ("Mine." if when == "missing" else system.text)
+    bare, with_system = [
+        prompt.row["prompt"][0]["content"] for prompt in read_questions(tmp_path / "in.jsonl", data, system)
+    ]
+    assert bare == system.text and with_system == ("Mine." if when == "missing" else system.text)
 
 
 def test_a_run_without_its_rows_has_none(tmp_path: Path) -> None:

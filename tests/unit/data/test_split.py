@@ -19,15 +19,15 @@ from trainer.data.split import Groups, Prompts, Side, group_rows
 from trainer.errors import DataError
 
 
-def row(*said: str, line: int = 1, **metadata: object) -> dict[str, Any]:
-    turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+def row(*texts: str, line: int = 1, **metadata: object) -> dict[str, Any]:
+    turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
     return {"messages": turns, **({"metadata": metadata} if metadata else {}), "source": "f", "line": line}
 
 
 def keys(records: list[dict[str, Any]]) -> Prompts:
-    found = [keys_of(record, texts_of_row(record)).prompts for record in records]
-    flat = np.array([key for row in found for key in row], np.uint64)
-    return Prompts(flat, np.array([len(row) for row in found], np.int64))
+    grade = [keys_of(record, texts_of_row(record)).prompts for record in records]
+    flat = np.array([key for row in grade for key in row], np.uint64)
+    return Prompts(flat, np.array([len(row) for row in grade], np.int64))
 
 
 def values(records: list[dict[str, Any]], name: str | None) -> Any:
@@ -67,10 +67,10 @@ def rows(num_prompts: int, copies: int = 1) -> list[dict[str, Any]]:
 def test_no_prompt_is_on_two_sides(num_prompts: int, copies: int) -> None:
     records = rows(num_prompts, copies)
     sides = split_rows(records, validation=0.2, heldout=0.2, seed=0)
-    seen: dict[str, set[str]] = {}
+    calls: dict[str, set[str]] = {}
     for record, side in zip(records, sides, strict=True):
-        seen.setdefault(prompt_keys(record)[-1], set()).add(side)
-    assert all(len(found) == 1 for found in seen.values())
+        calls.setdefault(prompt_keys(record)[-1], set()).add(side)
+    assert all(len(result) == 1 for result in calls.values())
     assert set(sides) == {"train", "validation", "heldout"}
 
 
@@ -92,8 +92,8 @@ def test_sides_do_not_depend_on_the_order_of_rows() -> None:
 
 
 def test_the_seed_changes_the_sides() -> None:
-    one, two = (split_rows(rows(100), validation=0.0, heldout=0.2, seed=seed) for seed in (0, 1))
-    assert one != two
+    first, second = (split_rows(rows(100), validation=0.0, heldout=0.2, seed=seed) for seed in (0, 1))
+    assert first != second
 
 
 def test_space_case_and_unicode_form_make_no_new_prompt() -> None:
@@ -124,7 +124,7 @@ def test_split_by_keeps_a_customer_and_a_prompt_on_one_side() -> None:
     records = [row(f"q{n}", "a", line=n, customer=n % 10) for n in range(200)]
     sides = split_rows(records, validation=0.1, heldout=0.2, seed=0, by="customer")
     of_customer = [{sides[n] for n in range(200) if n % 10 == customer} for customer in range(10)]
-    assert all(len(found) == 1 for found in of_customer) and sides.count("heldout") == 40
+    assert all(len(result) == 1 for result in of_customer) and sides.count("heldout") == 40
 
 
 def test_a_small_share_still_gets_one_group() -> None:
@@ -175,12 +175,12 @@ def test_exact_duplicates_point_at_the_first_copy(again: dict[str, Any], repeate
     assert find_exact_duplicates(records) == ({2: 1} if repeated else {})
 
 
-@pytest.mark.parametrize(("when", "kept"), [("missing", "old"), ("replace", "new")])
-def test_a_system_prompt_is_added_or_replaced(when: Any, kept: str) -> None:
+@pytest.mark.parametrize(("when", "system"), [("missing", "old"), ("replace", "new")])
+def test_a_system_prompt_is_added_or_replaced(when: Any, system: str) -> None:
     plain = row("q", "a")
     assert apply_system_prompt(plain, "new", when=when)["messages"][0] == {"role": "system", "content": "new"}
-    own = {"messages": [{"role": "system", "content": "old"}, *plain["messages"]]}
-    assert [m["content"] for m in apply_system_prompt(own, "new", when=when)["messages"]] == [kept, "q", "a"]
+    with_system = {"messages": [{"role": "system", "content": "old"}, *plain["messages"]]}
+    assert [m["content"] for m in apply_system_prompt(with_system, "new", when=when)["messages"]] == [system, "q", "a"]
     pair = {"prompt": plain["messages"][:1], "chosen": [], "rejected": []}
     assert apply_system_prompt(pair, "new", when=when)["prompt"][0]["content"] == "new"
     assert apply_system_prompt({"text": "t"}, "new", when=when) == {"text": "t"}
@@ -199,8 +199,8 @@ def test_copies_are_on_one_side_however_many_and_rows_of_a_pattern_are_not() -> 
     edges = similar([(n, n + 1, 0.95) for n in range(39)])
     yes, no = np.ones(39, np.bool_), np.zeros(39, np.bool_)
     assert grouped(records, edges=edges._replace(duplicate=yes)).sizes.tolist() == [40]
-    found = grouped(records, edges=edges._replace(slots=yes, duplicate=no))
-    assert found.sizes.size == 40 and not found.num_cut
+    result = grouped(records, edges=edges._replace(slots=yes, duplicate=no))
+    assert result.sizes.size == 40 and not result.num_cut
 
 
 def test_a_chain_of_similar_rows_does_not_tie_everything_together() -> None:

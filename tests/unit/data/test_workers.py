@@ -36,8 +36,8 @@ def test_results_come_in_order(count: int) -> None:
     with Workers(count) as workers:
         results = list(workers.map(square, range(12)))
     assert [result for result, _ in results] == [number * number for number in range(12)]
-    others = [process for _, process in results if process != os.getpid()]
-    assert len(others) == (0 if count == 1 else 12 - INLINE_CHUNKS)
+    process_ids = [process for _, process in results if process != os.getpid()]
+    assert len(process_ids) == (0 if count == 1 else 12 - INLINE_CHUNKS)
 
 
 def test_python_looks_for_cycles_as_often_as_before_when_the_work_is_done() -> None:
@@ -83,7 +83,7 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
         "import math\nfrom trainer.data.workers import Workers\nprint('begun')\n"
         "with Workers(2) as workers:\n    print(list(workers.map(math.sqrt, [1, 4, 9, 16])))\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
@@ -91,4 +91,4 @@ def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
-    assert done.stdout == "begun\n[1.0, 2.0, 3.0, 4.0]\n" and not done.stderr
+    assert process.stdout == "begun\n[1.0, 2.0, 3.0, 4.0]\n" and not process.stderr

@@ -40,8 +40,8 @@ def section(**changes: object) -> DecideSection:
 
 
 def test_the_worked_case_with_a_cached_prefix() -> None:
-    found = break_evens(make_budget(section(), USES, 0.0), "tuned")
-    assert found["big"]["requests_per_day"] == pytest.approx(10210, abs=1)
+    crossing = break_evens(make_budget(section(), USES, 0.0), "tuned")
+    assert crossing["big"]["requests_per_day"] == pytest.approx(10210, abs=1)
     uncached = break_evens(make_budget(section(cache_prompts=False), USES, 0.0), "tuned")
     assert uncached["big"]["requests_per_day"] == pytest.approx(3975, abs=1)
 
@@ -69,7 +69,7 @@ def test_without_prices_no_arm_has_a_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prices", "arm", "said"),
+    ("prices", "arm", "message"),
     [
         (Prices(as_of="2026-11-01"), use("tuned", "tuned"), "gpu_hour"),
         (PRICES, use("tuned", "tuned", throughput_rps=None), "requests_per_second"),
@@ -77,8 +77,8 @@ def test_without_prices_no_arm_has_a_cost() -> None:
         (PRICES, use("big", "endpoint", endpoint="large-model", prompt_tokens=None), "no tokens"),
     ],
 )
-def test_an_arm_without_a_cost_says_what_is_missing(prices: Prices, arm: ArmUse, said: str) -> None:
-    assert said in arm_costs(make_budget(section(prices=prices), {arm.name: arm}, 0.0))[arm.name]["missing"]
+def test_an_arm_without_a_cost_says_what_is_missing(prices: Prices, arm: ArmUse, message: str) -> None:
+    assert message in arm_costs(make_budget(section(prices=prices), {arm.name: arm}, 0.0))[arm.name]["missing"]
 
 
 def test_an_invalid_answer_costs_what_the_fall_back_arm_costs() -> None:

@@ -20,6 +20,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("references", "known", "closed"), CASES.values(), ids=CASES)
-def test_a_closed_set_holds_what_training_answers_repeat(references: list[str], known: list[str], closed: bool) -> None:
-    assert is_closed_set(references, known) is closed
+@pytest.mark.parametrize(("references", "trained_answers", "closed"), CASES.values(), ids=CASES)
+def test_a_closed_set_holds_what_training_answers_repeat(
+    references: list[str], trained_answers: list[str], closed: bool
+) -> None:
+    assert is_closed_set(references, trained_answers) is closed

@@ -22,12 +22,12 @@ MINI = TokenPrice(input_per_million=0.15, output_per_million=0.6)
 FULL = Hosting(utilisation=1.0)
 
 
-def dearer_volumes(arm: ArmCost, other: ArmCost, days: float, up_to: int, step: int) -> list[int]:
+def dearer_volumes(arm: ArmCost, second: ArmCost, days: float, up_to: int, step: int) -> list[int]:
     """Return the volumes at which `arm` is not cheaper, by trying them."""
     return [
         volume
         for volume in range(step, up_to, step)
-        if cost_per_day(arm, volume, days) >= cost_per_day(other, volume, days)
+        if cost_per_day(arm, volume, days) >= cost_per_day(second, volume, days)
     ]
 
 
@@ -39,8 +39,8 @@ def dearer_volumes(arm: ArmCost, other: ArmCost, days: float, up_to: int, step: 
 def test_break_even_of_the_four_worked_cases(prompt: int, cached: int, price: TokenPrice, expected: int) -> None:
     """One GPU at 0.80 an hour and 150 once over 90 days, against 100 answer tokens a request."""
     tuned = hosted(100.0, 0.8, Hosting(), one_off=150.0)
-    found = break_even(tuned, ArmCost(token_cost(prompt, cached, 100, price)), 90)
-    assert found.requests_per_day == pytest.approx(expected, abs=1) and found.replicas == 1
+    result = break_even(tuned, ArmCost(token_cost(prompt, cached, 100, price)), 90)
+    assert result.requests_per_day == pytest.approx(expected, abs=1) and result.replicas == 1
 
 
 def test_an_endpoint_charges_cached_prompt_tokens_at_their_own_price() -> None:
@@ -63,38 +63,38 @@ def test_replicas_run_and_are_paid_only_in_their_hours() -> None:
 
 
 def test_several_crossings_give_the_last_one_and_the_first_apart() -> None:
-    tuned, other = hosted(0.05, 0.8, FULL, one_off=150.0), ArmCost(0.00525)
-    found = break_even(tuned, other, 90)
-    dearer = dearer_volumes(tuned, other, 90, 60_000, 5)
-    assert found.first is not None and found.requests_per_day is not None
-    assert max(dearer) <= found.requests_per_day <= max(dearer) + 5
-    assert 4000 not in dearer and found.first < 4000 and max(dearer) > 20_000  # cheaper, dearer, cheaper for good
-    assert found.replicas == 6
+    tuned, second = hosted(0.05, 0.8, FULL, one_off=150.0), ArmCost(0.00525)
+    crossing = break_even(tuned, second, 90)
+    dearer = dearer_volumes(tuned, second, 90, 60_000, 5)
+    assert crossing.first is not None and crossing.requests_per_day is not None
+    assert max(dearer) <= crossing.requests_per_day <= max(dearer) + 5
+    assert 4000 not in dearer and crossing.first < 4000 and max(dearer) > 20_000  # cheaper, dearer, cheaper for good
+    assert crossing.replicas == 6
 
 
 def test_two_hosted_arms_cross_where_the_slower_one_needs_more_replicas() -> None:
     tuned, slow = hosted(1.0, 1.0, FULL, one_off=900.0), hosted(0.4, 1.0, FULL)
-    found = break_even(tuned, slow, 90)
+    crossing = break_even(tuned, slow, 90)
     dearer = dearer_volumes(tuned, slow, 90, 600_000, 40)
-    assert found.requests_per_day is not None and max(dearer) <= found.requests_per_day <= max(dearer) + 40
+    assert crossing.requests_per_day is not None and max(dearer) <= crossing.requests_per_day <= max(dearer) + 40
 
 
 def test_tuning_never_pays_when_a_full_replica_costs_more_than_its_requests() -> None:
-    found = break_even(hosted(0.01, 0.8, FULL, one_off=150.0), ArmCost(0.00525), 90)
-    assert found.requests_per_day is None and found.first is None
+    crossing = break_even(hosted(0.01, 0.8, FULL, one_off=150.0), ArmCost(0.00525), 90)
+    assert crossing.requests_per_day is None and crossing.first is None
 
 
 def test_tuning_can_be_cheaper_for_a_while_and_never_stay_so() -> None:
     large = ArmCost(0.0, per_replica_day=24.0, capacity_per_day=100_000)
     small = ArmCost(0.0, per_replica_day=7.0, capacity_per_day=30_000)  # cheaper by the request, in smaller steps
-    found = break_even(large, small, 90)
-    assert found.requests_per_day is None
-    assert found.first == 90_000  # four small ones for 28 against one large one for 24
+    crossing = break_even(large, small, 90)
+    assert crossing.requests_per_day is None
+    assert crossing.first == 90_000  # four small ones for 28 against one large one for 24
 
 
 def test_an_arm_that_costs_less_in_every_way_breaks_even_at_once() -> None:
-    found = break_even(ArmCost(0.001), ArmCost(0.002, one_off=10.0), 90)
-    assert found.requests_per_day == 0.0
+    crossing = break_even(ArmCost(0.001), ArmCost(0.002, one_off=10.0), 90)
+    assert crossing.requests_per_day == 0.0
 
 
 def test_the_same_arm_is_never_cheaper_than_itself() -> None:

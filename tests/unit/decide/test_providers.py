@@ -21,8 +21,8 @@ PLAIN = row(("system", "be brief"), ("user", "hello"), ("assistant", "hi"))
 
 
 def test_the_services_state_their_rows_source_and_day() -> None:
-    asked = {name: (service.min_rows, *service.recommended_rows) for name, service in SERVICES.items()}
-    assert asked == {"openai": (10, 50, 100), "bedrock-claude": (32, 200, 500), "gemini": (20, 100, 500)}
+    requests = {name: (service.min_rows, *service.recommended_rows) for name, service in SERVICES.items()}
+    assert requests == {"openai": (10, 50, 100), "bedrock-claude": (32, 200, 500), "gemini": (20, 100, 500)}
     for service in SERVICES.values():
         assert service.source.startswith("https://") and len(service.as_of) == 10
 
@@ -33,7 +33,7 @@ def test_rows_are_held_against_the_least_and_the_recommended_number(rows: int, v
 
 
 @pytest.mark.parametrize(
-    ("service", "given", "reason"),
+    ("service", "record", "reason"),
     [
         ("openai", {"prompt": [], "chosen": [], "rejected": []}, "no_messages"),
         ("openai", {"text": "once"}, "no_messages"),
@@ -47,29 +47,29 @@ def test_rows_are_held_against_the_least_and_the_recommended_number(rows: int, v
         ("gemini", row(("user", "a"), ("assistant", "b"), tools=[{"type": "function"}]), "unsupported_tools"),
     ],
 )
-def test_a_row_that_a_service_refuses_says_why(service: str, given: dict[str, Any], reason: str) -> None:
-    assert fault(SERVICES[service], given) == reason
+def test_a_row_that_a_service_refuses_says_why(service: str, record: dict[str, Any], reason: str) -> None:
+    assert fault(SERVICES[service], record) == reason
 
 
 def test_a_turn_that_is_not_trained_on_is_refused_where_it_would_be() -> None:
-    given = row(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
-    given["messages"][1]["weight"] = 0
-    assert fault(SERVICES["gemini"], given) == "untrained_turn" and fault(SERVICES["openai"], given) is None
+    record = row(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    record["messages"][1]["weight"] = 0
+    assert fault(SERVICES["gemini"], record) == "untrained_turn" and fault(SERVICES["openai"], record) is None
 
 
 def test_a_question_marked_as_not_trained_is_what_every_service_takes_it_for() -> None:
-    given = row(("user", "a"), ("assistant", "b"))
-    given["messages"][0]["weight"] = 0
-    assert fault(SERVICES["gemini"], given) is None
+    record = row(("user", "a"), ("assistant", "b"))
+    record["messages"][0]["weight"] = 0
+    assert fault(SERVICES["gemini"], record) is None
 
 
 def test_failing_rows_are_counted_by_reason_with_their_places() -> None:
     bad = [row(("user", "a"), source="b", line=line) for line in range(1, 8)]
-    found = readiness(SERVICES["openai"], [PLAIN] * 60 + bad, TODAY)
-    assert found["verdict"] == "ready" and found["rows"] == 60
-    assert found["failing"] == {"no_assistant_message_last": 7}
-    assert found["first"]["no_assistant_message_last"] == [f"b:{line}" for line in range(1, 6)]
-    assert "7 rows would be left out" in found["sentence"]
+    ready = readiness(SERVICES["openai"], [PLAIN] * 60 + bad, TODAY)
+    assert ready["verdict"] == "ready" and ready["rows"] == 60
+    assert ready["failing"] == {"no_assistant_message_last": 7}
+    assert ready["first"]["no_assistant_message_last"] == [f"b:{line}" for line in range(1, 6)]
+    assert "7 rows would be left out" in ready["sentence"]
 
 
 def test_more_rows_than_a_service_takes_are_not_ready() -> None:
@@ -91,9 +91,9 @@ def test_each_format_is_the_one_of_its_service() -> None:
 
 
 def test_tool_calls_are_written_with_text_arguments_and_matching_ids() -> None:
-    given = row(("user", "weather?"), ("assistant", ""), ("tool", "rain"), ("assistant", "It rains."))
-    given["messages"][1]["tool_calls"] = [CALL]
-    messages = json.loads(export(SERVICES["openai"], [given]))["messages"]
+    record = row(("user", "weather?"), ("assistant", ""), ("tool", "rain"), ("assistant", "It rains."))
+    record["messages"][1]["tool_calls"] = [CALL]
+    messages = json.loads(export(SERVICES["openai"], [record]))["messages"]
     call = messages[1]["tool_calls"][0]
     assert json.loads(call["function"]["arguments"]) == {"city": "Oslo"} and messages[2]["tool_call_id"] == call["id"]
 
@@ -104,16 +104,16 @@ def test_an_export_leaves_out_what_would_be_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "today", "said"),
+    ("name", "today", "message"),
     [
         ("openai", date(2026, 6, 1), "closed to new users"),
         ("bedrock-claude", date(2026, 9, 11), "end was 2026-09-10"),
     ],
     ids=["closed", "ended"],
 )
-def test_a_service_that_takes_nobody_is_not_ready_whatever_the_rows(name: str, today: date, said: str) -> None:
-    found = readiness(services()[name], [PLAIN] * 300, today)
-    assert found["verdict"] == "not_ready" and said in found["sentence"] and "300 rows" in found["sentence"]
+def test_a_service_that_takes_nobody_is_not_ready_whatever_the_rows(name: str, today: date, message: str) -> None:
+    ready = readiness(services()[name], [PLAIN] * 300, today)
+    assert ready["verdict"] == "not_ready" and message in ready["sentence"] and "300 rows" in ready["sentence"]
 
 
 def test_a_model_is_usable_to_its_last_day() -> None:

@@ -32,8 +32,8 @@ def inputs_of(arms: list[Made], rows: int = 200, **changes: object) -> DecisionI
             shots=arm.shots,
             latency_p95_s=arm.latency,
         )
-    made = DecisionInputs("exact_match", 0.95, rows, measured, paired_differences(table, 0))
-    return replace(made, **changes)  # type: ignore[arg-type]
+    inputs = DecisionInputs("exact_match", 0.95, rows, measured, paired_differences(table, 0))
+    return replace(inputs, **changes)  # type: ignore[arg-type]
 
 
 BASE = Made("base", 0.3, failure="format")
@@ -49,8 +49,8 @@ def tuned(right: float, latency: float = 0.5) -> Made:
     return Made("tuned", right, model="tuned", latency=latency)
 
 
-def costs(volume: float, prompt: float, other: float, name: str = "tuned", **accepted: float) -> dict[str, object]:
-    a_day = {"few_shot": prompt, name: other}
+def costs(volume: float, prompt: float, second: float, name: str = "tuned", **accepted: float) -> dict[str, object]:
+    a_day = {"few_shot": prompt, name: second}
     return {"requests_per_day": volume, "cost_per_day": a_day, "cost_per_accepted": accepted}
 
 
@@ -242,9 +242,9 @@ RIGHT: dict[str, tuple[str, tuple[str, ...]]] = {
 def test_situations_that_were_once_decided_wrongly(case: str) -> None:
     arms, rows, changes, _ = CASES[case]
     choice = decide(inputs_of(arms, rows, **changes))
-    verdict, said = RIGHT[case]
+    verdict, parts = RIGHT[case]
     assert choice.verdict == verdict
-    assert all(part in headline(choice) for part in said)
+    assert all(part in headline(choice) for part in parts)
 
 
 def test_of_two_prompts_that_reach_the_target_the_cheaper_counts() -> None:
@@ -272,8 +272,8 @@ def test_a_volume_is_named_where_another_verdict_holds_and_nowhere_else() -> Non
     few, many = decide(at(10)), decide(at(1e6))
     assert (few.verdict, many.verdict) == ("do_not_tune", "tune")
     crossing = 74.84 / 0.9 / (0.00035 / 0.6)  # where a right answer costs the same
-    told = next(sentence for sentence in would_change(few, at) if "requests a day" in sentence)
-    assert told == f"More than {crossing:,.0f} requests a day: tune."
+    message = next(sentence for sentence in would_change(few, at) if "requests a day" in sentence)
+    assert message == f"More than {crossing:,.0f} requests a day: tune."
     assert any(f"Fewer than {crossing:,.0f} requests a day: do not tune" in text for text in would_change(many, at))
     sure = decide(inputs_of([PROMPT, TUNED]))
     assert not any("requests a day" in sentence for sentence in would_change(sure, lambda _: sure.case.inputs))
@@ -289,26 +289,26 @@ def test_what_is_said_to_change_the_verdict_does(case: str) -> None:
 
 
 def test_more_rows_are_named_where_they_would_settle_it() -> None:
-    said = would_change(decide(inputs_of([Made("base", 0.97)], 200)))
-    assert any("held-out rows: prompt." in sentence for sentence in said)
+    sentences = would_change(decide(inputs_of([Made("base", 0.97)], 200)))
+    assert any("held-out rows: prompt." in sentence for sentence in sentences)
 
 
 def test_only_changes_of_the_target_that_matter_are_named() -> None:
-    said = would_change(decide(inputs_of([BASE, PROMPT, TUNED])))
-    assert any(sentence.startswith("A target of 53.") and sentence.endswith(": prompt.") for sentence in said)
+    sentences = would_change(decide(inputs_of([BASE, PROMPT, TUNED])))
+    assert any(sentence.startswith("A target of 53.") and sentence.endswith(": prompt.") for sentence in sentences)
 
 
 def test_bm25_is_named_where_a_stronger_retriever_is_not_installed() -> None:
     measured = inputs_of([PROMPT, TUNED])
     arms = {**measured.arms, "few_shot": replace(measured.arms["few_shot"], stronger_retriever="pip install x")}
-    said = " ".join(because(decide(replace(measured, arms=arms)), {}))
-    assert "few_shot: what is shown was found by BM25" in said and "pip install x" in said
+    text = " ".join(because(decide(replace(measured, arms=arms)), {}))
+    assert "few_shot: what is shown was found by BM25" in text and "pip install x" in text
     assert "BM25" not in " ".join(because(decide(measured), {}))
 
 
 def test_equal_arms_have_a_difference_of_some_width() -> None:
-    found = inputs_of([Made("base", 1.0), tuned(1.0)], 20).differences["tuned", "base"]
-    assert found.low < 0 < found.high
+    result = inputs_of([Made("base", 1.0), tuned(1.0)], 20).differences["tuned", "base"]
+    assert result.low < 0 < result.high
 
 
 def test_a_clear_case_is_sure_and_a_close_one_is_not() -> None:
@@ -357,8 +357,8 @@ def test_rows_needed_are_those_of_a_run_without_failure() -> None:
 
 
 def test_a_zero_shot_prompt_alone_is_said_to_be_no_test_of_prompting() -> None:
-    said = " ".join(would_change(decide(inputs_of([BASE, UNHELPFUL]))))
-    assert "zero-shot" in said and "dynamic_few_shot" in said
+    text = " ".join(would_change(decide(inputs_of([BASE, UNHELPFUL]))))
+    assert "zero-shot" in text and "dynamic_few_shot" in text
 
 
 def test_documents_that_are_enough_and_too_slow_are_told_as_slow() -> None:

@@ -29,8 +29,8 @@ def allowed(window: int | None) -> torch.Tensor:
     for span in SPANS:
         keys = [*range(span.prefix_low, span.prefix_high), *range(span.low, span.high)]
         for query in range(span.low, span.high):
-            seen = keys[: len(keys) - (span.high - 1 - query)]
-            table[query, seen[-window:] if window else seen] = True
+            observed = keys[: len(keys) - (span.high - 1 - query)]
+            table[query, observed[-window:] if window else observed] = True
     return table
 
 
@@ -78,8 +78,8 @@ def test_segments_attend_as_a_dense_mask_does(options: dict[str, Any]) -> None:
         assert output.shape == (1, TOKENS, HEADS, SIZE)
         weight = torch.sin(torch.arange(output.numel(), dtype=torch.float64)).view(output.shape)
         results.append([output, *torch.autograd.grad((output * weight).sum(), leaves)])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_mask_is_aligned_at_the_lower_right() -> None:
@@ -123,8 +123,8 @@ def test_the_kernel_is_given_the_segments_that_plain_attention_uses(monkeypatch:
     flash._parameters.cache_clear()
     segments = Segments.of(SPANS)
     for window in (None, 3):
-        found = flash.attend(*inputs(), segments, scale=None, window=window)
-        torch.testing.assert_close(found, by_segment(*inputs(), segments, window=window), rtol=1e-12, atol=1e-12)
+        result = flash.attend(*inputs(), segments, scale=None, window=window)
+        torch.testing.assert_close(result, by_segment(*inputs(), segments, window=window), rtol=1e-12, atol=1e-12)
     assert max(flash.differences(torch.device("cpu"), torch.bfloat16)) < flash.TOLERANCE
     flash._parameters.cache_clear()
 

@@ -58,9 +58,9 @@ def compiled(model: Any, engine: Any, *, is_static: bool = True, backend: str = 
     return try_on(model, loss, dtype=torch.float32, is_static=is_static, backend=backend)
 
 
-def same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    assert len(found) == len(expected) > 5
-    for a, b in zip(found, expected, strict=True):
+def same(result: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert len(result) == len(expected) > 5
+    for a, b in zip(result, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -69,7 +69,7 @@ def both_ways(family: str, backend: str, **changes: Any) -> None:
     plain, same_engine = adapted(family, **changes)
     assert compiled(model, engine, backend=backend) == changes.get("num_hidden_layers", 2)
     assert counters["stats"]["unique_graphs"] > 0
-    losses = [loss_of(one, other, batch_of()) for one, other in ((model, engine), (plain, same_engine))]
+    losses = [loss_of(first, second, batch_of()) for first, second in ((model, engine), (plain, same_engine))]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
     same(gradients(model, losses[0]), gradients(plain, losses[1]))
 
@@ -117,8 +117,8 @@ def test_batches_of_any_length_share_their_graphs_too() -> None:
     before = counters["stats"]["unique_graphs"]
     plain, same_engine = adapted()
     for rows in (ROWS[:1], ROWS[1:], ROWS[:2]):
-        found = gradients(model, loss_of(model, engine, batch_of(rows)))
-        same(found, gradients(plain, loss_of(plain, same_engine, batch_of(rows))))
+        result = gradients(model, loss_of(model, engine, batch_of(rows)))
+        same(result, gradients(plain, loss_of(plain, same_engine, batch_of(rows))))
     assert counters["stats"]["unique_graphs"] == before
 
 
@@ -129,8 +129,8 @@ def test_what_fills_a_pack_up_changes_nothing() -> None:
         loss = loss_of(model, engine, batch_of(width=width))
         results.append([loss.detach(), *gradients(model, loss)])
     assert batch_of(width=128)["inputs"]["input_ids"].shape == (1, 128)
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("level", ["full", "elementwise"])
@@ -139,8 +139,8 @@ def test_recomputed_layers(level: Any) -> None:
     recompute.apply(model, (level, "none"))
     plain, same_engine = adapted()
     assert compiled(model, engine) == 1
-    found = gradients(model, loss_of(model, engine, batch_of()))
-    same(found, gradients(plain, loss_of(plain, same_engine, batch_of())))
+    result = gradients(model, loss_of(model, engine, batch_of()))
+    same(result, gradients(plain, loss_of(plain, same_engine, batch_of())))
 
 
 def test_the_comparison_leaves_weights_gradients_and_random_numbers_alone() -> None:

@@ -68,9 +68,9 @@ def run(model: Any) -> list[torch.Tensor]:
     return [logits.detach(), *[weight.grad.clone() for weight in model.parameters() if weight.grad is not None]]
 
 
-def gap(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    assert len(found) == len(expected) > 1
-    return max(float((f - e).double().norm() / e.double().norm()) for f, e in zip(found, expected, strict=True))
+def gap(result: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    assert len(result) == len(expected) > 1
+    return max(float((f - e).double().norm() / e.double().norm()) for f, e in zip(result, expected, strict=True))
 
 
 # Rounding
@@ -98,9 +98,9 @@ def test_no_scale_is_zero_or_infinite(size: float) -> None:
 
 def test_largest_numbers_are_kept_exactly() -> None:
     numbers = random(256, 16)
-    found = value(*rounded(numbers))
+    result = value(*rounded(numbers))
     at = numbers.abs().argmax(1, keepdim=True)
-    torch.testing.assert_close(found.gather(1, at), numbers.double().gather(1, at), rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.gather(1, at), numbers.double().gather(1, at), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
@@ -113,10 +113,10 @@ def test_what_is_not_finite_spoils_its_row_alone(bad: float) -> None:
 
 def test_rounding_in_parts_is_rounding_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers, factor = random(50, 32), random(32, seed=1).abs()
-    whole = rounded(numbers, factor)
+    complete = rounded(numbers, factor)
     monkeypatch.setattr(float8, "CHUNK_8BIT", 7 * 32)
     parts = rounded(numbers, factor)
-    assert torch.equal(whole[0].float(), parts[0].float()) and torch.equal(whole[1], parts[1])
+    assert torch.equal(complete[0].float(), parts[0].float()) and torch.equal(complete[1], parts[1])
 
 
 def test_a_token_does_not_depend_on_the_others() -> None:
@@ -193,14 +193,14 @@ def test_the_products_are_those_of_torchs_kernel(tokens: int, inputs: int, outpu
 
 
 def test_cards_get_the_layouts_that_torch_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[torch.Tensor]] = []
+    calls: list[list[torch.Tensor]] = []
     original = torch._scaled_mm
 
     def watched(*tensors: torch.Tensor, out_dtype: torch.dtype) -> torch.Tensor:
         with FakeTensorMode():  # torch's own checks of a call on a card
             fake = [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="cuda") for t in tensors]
             result = original(*fake, out_dtype=out_dtype)
-        seen.append(list(tensors))
+        calls.append(list(tensors))
         return torch.zeros(result.shape, dtype=result.dtype)
 
     monkeypatch.setattr(torch, "_scaled_mm", watched)
@@ -210,7 +210,7 @@ def test_cards_get_the_layouts_that_torch_asks_for(monkeypatch: pytest.MonkeyPat
     assert weight.backward(random(7, 48)).shape == (7, 64)
     with pytest.raises(RuntimeError, match="divisible by 16"):
         weight_of(48, 40).forward(random(7, 40))
-    (_, w, _, _), (_, across, _, _) = seen
+    (_, w, _, _), (_, across, _, _) = calls
     assert w.data_ptr() == weight.codes.data_ptr()  # nothing is copied forward
     assert across.stride() == (1, 48)  # by column
 
@@ -236,7 +236,7 @@ def test_without_rounding_one_product_is_pefts_with_the_rounded_weights(family: 
             ours = run(model)
         rounded_as_well = run(model)
     limit = 0.05 if autocast else 1e-4
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     assert gap(ours, theirs) < limit < gap(rounded_as_well, theirs)
 
 
@@ -245,16 +245,16 @@ def _bases(model: Any) -> list[Any]:
 
 
 def test_the_start_up_test_is_not_led_astray_by_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, said, seen = in_float8(adapted()), list[str](), list[bool]()
+    model, lines, observed = in_float8(adapted()), list[str](), list[bool]()
     original = Float8Weight.forward
-    monkeypatch.setattr(Float8Weight, "forward", lambda self, x: seen.append(self.rounds) or original(self, x))
-    prepare(model, [row.numpy() for row in IDS], attention="auto", say=said.append)
-    assert said[0] == "train: LoRA in 14 layers in one product" and "no padding" in said[1]
-    assert seen and not any(seen)
-    seen.clear()
+    monkeypatch.setattr(Float8Weight, "forward", lambda self, x: observed.append(self.rounds) or original(self, x))
+    prepare(model, [row.numpy() for row in IDS], attention="auto", say=lines.append)
+    assert lines[0] == "train: LoRA in 14 layers in one product" and "no padding" in lines[1]
+    assert observed and not any(observed)
+    observed.clear()
     release(model.get_base_model())
     run(model)
-    assert seen and all(seen)
+    assert observed and all(observed)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -273,7 +273,7 @@ def test_gradients_of_a_layer_use_the_input_as_it_was(biased: bool, switched_on:
     x, dy = random(3, 5, 64).requires_grad_(), random(3, 5, 48, seed=1)
     y = model(x)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    found = torch.autograd.grad(y, [x, a, b], dy)
+    result = torch.autograd.grad(y, [x, a, b], dy)
     rows, grads = x.detach().reshape(-1, 64).double(), dy.reshape(-1, 48).double()
     small_a, small_b = a.detach().double(), b.detach().double()
     base = weight.forward(rows.float()).double() + (layer.base_layer.bias.double() if biased else 0)
@@ -285,8 +285,8 @@ def test_gradients_of_a_layer_use_the_input_as_it_was(biased: bool, switched_on:
     torch.testing.assert_close(
         y.detach().reshape(-1, 48).double(), base + 1.5 * rows @ small_a.t() @ small_b.t(), rtol=1e-5, atol=1e-4
     )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one.reshape(other.shape).double(), other, rtol=1e-5, atol=1e-4)
+    for first, second in zip(result, expected, strict=True):
+        torch.testing.assert_close(first.reshape(second.shape).double(), second, rtol=1e-5, atol=1e-4)
 
 
 def test_the_base_is_held_in_half_the_memory() -> None:
@@ -296,11 +296,11 @@ def test_the_base_is_held_in_half_the_memory() -> None:
     scales = sum(4 * layer.out_features for layer in layers)
     in_float8(model)
     lora.switch_on(model)
-    held = [module for module in model.modules() if isinstance(module, Float8Linear)]
-    assert len(held) == len(layers)
+    held_layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    assert len(held_layers) == len(layers)
     tensors = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for layer in held
+        for layer in held_layers
         for tensor in (*layer.parameters(), *layer.buffers())
     }
     assert sum(tensors.values()) == before // 2 + scales
@@ -347,7 +347,7 @@ def test_casting_and_moving_a_model_leaves_the_codes_alone() -> None:
     before = [layer.weight.clone() for layer in model.modules() if isinstance(layer, Float8Linear)]
     model.to(torch.device("cpu")).bfloat16()
     after = [layer.weight for layer in model.modules() if isinstance(layer, Float8Linear)]
-    assert before and all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert before and all(torch.equal(first, second) for first, second in zip(before, after, strict=True))
 
 
 def test_saved_adapters_are_plain_peft_files_of_the_16_bit_model(tmp_path: Path) -> None:
@@ -400,9 +400,9 @@ def test_sizes_that_no_card_multiplies_stay_as_they_are() -> None:
 
 def test_a_training_goes_down_as_it_does_in_float32() -> None:
     losses = []
-    for held in (False, True):
+    for is_float8 in (False, True):
         model = adapted()
-        if held:
+        if is_float8:
             in_float8(model)
         lora.switch_on(model)
         optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=3e-3)
@@ -454,7 +454,7 @@ def test_a_kernel_that_is_missing_or_wrong_is_noticed(monkeypatch: pytest.Monkey
 
     for kernel, passes in ((product, True), (missing, False), (transposed, False)):
         calls = iter([product, product, kernel, kernel])  # both products in float32, then both on the card
-        monkeypatch.setattr(float8, "product", lambda *given, calls=calls: next(calls)(*given))
+        monkeypatch.setattr(float8, "product", lambda *arguments, calls=calls: next(calls)(*arguments))
         gap = difference.__wrapped__(CPU)
         assert (gap <= float8.TOLERANCE) == passes
 
@@ -462,8 +462,10 @@ def test_a_kernel_that_is_missing_or_wrong_is_noticed(monkeypatch: pytest.Monkey
 def test_a_layer_goes_through_the_product_that_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     model = in_float8(adapted())
     lora.switch_on(model)
-    seen: list[Any] = []
+    calls: list[Any] = []
     original = LoraProduct.apply
-    monkeypatch.setattr(LoraProduct, "apply", lambda *given: seen.append(given[4].weight()) or original(*given))
+    monkeypatch.setattr(
+        LoraProduct, "apply", lambda *arguments: calls.append(arguments[4].weight()) or original(*arguments)
+    )
     run(model)
-    assert len(seen) == 14 and all(isinstance(weight, Float8Weight) for weight in seen)
+    assert len(calls) == 14 and all(isinstance(weight, Float8Weight) for weight in calls)

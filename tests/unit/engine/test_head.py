@@ -38,24 +38,24 @@ def test_value_and_gradients_are_those_of_cross_entropy(
     head, hidden, ids = parts(bias=bias, trained=trained)
     weight = torch.linspace(-1, 2, ROWS, dtype=torch.float64)
     leaves = [hidden, *(head.parameters() if trained else ())]
-    found = log_probs(head, head.forward, hidden, ids, logits, VOCABULARY)
+    result = log_probs(head, head.forward, hidden, ids, logits, VOCABULARY)
     truth = expected(head, hidden, ids, logits)
-    torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(result, truth, rtol=1e-12, atol=1e-12)
     pairs = zip(
-        torch.autograd.grad((found.sigmoid() * weight).sum(), leaves),
+        torch.autograd.grad((result.sigmoid() * weight).sum(), leaves),
         torch.autograd.grad((truth.sigmoid() * weight).sum(), leaves),
         strict=True,
     )
-    for one, other in pairs:
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+    for first, second in pairs:
+        torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_no_trained_token_gives_zero_and_zero_gradients(trained: bool) -> None:
     head, hidden, ids = parts(trained=trained)
-    found = log_probs(head, head.forward, hidden[:0], ids[:0], Logits(), VOCABULARY)
-    assert found.shape == (0,)
-    loss = found.sum() / torch.tensor(0).clamp(min=1)
+    log_prob = log_probs(head, head.forward, hidden[:0], ids[:0], Logits(), VOCABULARY)
+    assert log_prob.shape == (0,)
+    loss = log_prob.sum() / torch.tensor(0).clamp(min=1)
     (gradient,) = torch.autograd.grad(loss, [hidden], allow_unused=False)
     assert float(loss) == 0.0 and torch.equal(gradient, torch.zeros_like(hidden))
 
@@ -63,25 +63,25 @@ def test_no_trained_token_gives_zero_and_zero_gradients(trained: bool) -> None:
 @pytest.mark.parametrize("trained", [False, True])
 def test_logits_are_never_kept(trained: bool) -> None:
     head, hidden, ids = parts(trained=trained)
-    kept: list[int] = []
+    sizes: list[int] = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel())
+        sizes.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         log_probs(head, head.forward, hidden, ids, Logits(), VOCABULARY)
-    assert kept and max(kept) <= max(ROWS * SIZE, VOCABULARY * SIZE) < ROWS * VOCABULARY
+    assert sizes and max(sizes) <= max(ROWS * SIZE, VOCABULARY * SIZE) < ROWS * VOCABULARY
 
 
 def test_half_precision_gives_float32_log_probabilities() -> None:
     head, hidden, ids = parts()
     exact = expected(head, hidden, ids, Logits()).float()
     rows = hidden.detach().bfloat16().requires_grad_()
-    found = log_probs(head.bfloat16(), head.forward, rows, ids, Logits(), VOCABULARY)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, exact, rtol=0.02, atol=0.05)
-    found.sum().backward()
+    result = log_probs(head.bfloat16(), head.forward, rows, ids, Logits(), VOCABULARY)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, exact, rtol=0.02, atol=0.05)
+    result.sum().backward()
     assert rows.grad is not None and rows.grad.dtype == torch.bfloat16
 
 
@@ -89,10 +89,10 @@ def test_autocast_multiplies_in_its_own_type() -> None:
     head, hidden, ids = parts()
     head, rows = head.float(), hidden.detach().float().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = log_probs(head, head.forward, rows, ids, Logits(), VOCABULARY)
+        log_prob = log_probs(head, head.forward, rows, ids, Logits(), VOCABULARY)
     halves = log_probs(head.bfloat16(), head.forward, rows.detach().bfloat16(), ids, Logits(), VOCABULARY)
-    torch.testing.assert_close(found, halves)
-    found.sum().backward()
+    torch.testing.assert_close(log_prob, halves)
+    log_prob.sum().backward()
     assert rows.grad is not None and rows.grad.dtype == torch.float32
 
 
@@ -112,9 +112,9 @@ def test_a_scored_model_still_answers_with_logits(tiny_model: Any) -> None:
     before = tiny_model(input_ids=ids).logits
     scorer = Scorer(tiny_model)
     assert torch.equal(tiny_model(input_ids=ids).logits, before)
-    found = tiny_model(input_ids=ids, targets=targets())["log_probs"]
+    log_prob = tiny_model(input_ids=ids, targets=targets())["log_probs"]
     logs = before[0].log_softmax(-1)
-    torch.testing.assert_close(found, logs[targets().positions, targets().ids], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(log_prob, logs[targets().positions, targets().ids], rtol=1e-5, atol=1e-5)
     assert torch.equal(tiny_model(input_ids=ids).logits, before)
     scorer.remove()
     assert "forward" not in vars(tiny_model) and torch.equal(tiny_model(input_ids=ids).logits, before)
@@ -134,10 +134,10 @@ def test_dropout_of_an_adapter_on_the_head_is_the_same_in_both_passes(monkeypatc
 
     def gradients() -> tuple[torch.Tensor, ...]:
         torch.manual_seed(1)
-        found = log_probs(adapted, adapted.forward, hidden, ids, Logits(), VOCABULARY)
-        return torch.autograd.grad(found.sum(), [hidden, *head.parameters()])
+        log_prob = log_probs(adapted, adapted.forward, hidden, ids, Logits(), VOCABULARY)
+        return torch.autograd.grad(log_prob.sum(), [hidden, *head.parameters()])
 
     recomputed = gradients()
     monkeypatch.setattr(heads, "checkpoint", lambda function, *arguments, **_: function(*arguments))
-    for one, other in zip(recomputed, gradients(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+    for first, second in zip(recomputed, gradients(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-12)

@@ -59,16 +59,16 @@ def run(model: Any) -> list[torch.Tensor]:
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     """Give the shapes that went through the product."""
-    seen: list[torch.Size] = []
+    calls: list[torch.Size] = []
     original = LoraProduct.apply
 
-    def counted(x: torch.Tensor, *others: Any) -> torch.Tensor:
-        seen.append(x.shape)
-        result: torch.Tensor = original(x, *others)
+    def counted(x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        calls.append(x.shape)
+        result: torch.Tensor = original(x, *arguments)
         return result
 
     monkeypatch.setattr(LoraProduct, "apply", counted)
-    yield seen
+    yield calls
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,9 +77,9 @@ def test_every_family_is_peft_in_float64(family: str, products: list[torch.Size]
     expected = run(model)
     counted = lora.switch_on(model)
     assert set(counted) == {""} and counted[""] >= 8
-    found = run(model)
+    result = run(model)
     assert len(products) == counted[""]
-    assert gap(found, expected) < 1e-12
+    assert gap(result, expected) < 1e-12
 
 
 @pytest.mark.parametrize("widths", [(24, 64), (64, 24), (32, 32)], ids=["wider", "narrower", "square"])
@@ -92,15 +92,15 @@ def test_values_and_gradients_are_those_of_three_products(widths: tuple[int, int
     leaves = [torch.randn(*size).double().requires_grad_() for size in ((3, 5, inputs), (4, inputs), (outputs, 4))]
     base = Frozen(lambda: weight, bias, FrozenBlock(weight, 4) if blocked else None, False)
     x, a, b = leaves
-    found = LoraProduct.apply(x, a, b, 1.7, base, torch.float64, torch.float64)
+    result = LoraProduct.apply(x, a, b, 1.7, base, torch.float64, torch.float64)
     linear = torch.nn.functional.linear
     expected = linear(x, weight, bias) + 1.7 * linear(linear(x, a), b)
     grad = torch.randn_like(expected)
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
-    for one, other in zip(
-        torch.autograd.grad(found, leaves, grad), torch.autograd.grad(expected, leaves, grad), strict=True
+    torch.testing.assert_close(result, expected, rtol=1e-13, atol=1e-13)
+    for first, second in zip(
+        torch.autograd.grad(result, leaves, grad), torch.autograd.grad(expected, leaves, grad), strict=True
     ):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
 
 
 def test_only_the_input_and_its_small_product_are_kept() -> None:
@@ -146,7 +146,7 @@ def test_half_precision_is_no_worse_than_peft(widths: tuple[int, int], mode: str
     theirs = results(peft, x)
     assert lora.switch_on(peft) == {"": 1}
     ours = results(peft, x)
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     for our, their in zip(errors(ours, exact), errors(theirs, exact), strict=True):
         assert our < 1.05 * their  # a tie is decided by chance
 
@@ -158,7 +158,7 @@ def test_a_model_in_half_precision_keeps_pefts_types(autocast: bool) -> None:
         theirs = run(model)
         lora.switch_on(model)
         ours = run(model)
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     assert gap(ours, theirs) < 0.05
 
 
@@ -168,7 +168,7 @@ def test_float32_weights_under_autocast_keep_pefts_types() -> None:
         theirs = run(model)
         lora.switch_on(model)
         ours = run(model)
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     exact = run(adapted())
     assert gap(ours, exact) < 1.1 * gap(theirs, exact)
 
@@ -236,9 +236,9 @@ def test_adapters_may_be_switched_between_forward_and_backward() -> None:
     alone = gradients(between=False)
     assert gap(gradients(between=True), alone) == 0.0
     model.set_adapter("second")
-    found = run(model)
+    results = run(model)
     lora.switch_off(model)
-    assert gap(found, run(model)) < 1e-12
+    assert gap(results, run(model)) < 1e-12
 
 
 def test_two_active_adapters_and_other_ranks_are_pefts() -> None:
@@ -248,11 +248,11 @@ def test_two_active_adapters_and_other_ranks_are_pefts() -> None:
     lora.switch_on(model)
     for active in (["default", "second"], ["second"], ["default"]):
         model.base_model.set_adapter(active)
-        found = run(model)
+        result = run(model)
         lora.switch_off(model)
         expected = run(model)
         lora.switch_on(model)
-        assert gap(found, expected) < 1e-12
+        assert gap(result, expected) < 1e-12
 
 
 def test_merged_and_unmerged_weights_stay_right() -> None:
@@ -272,9 +272,9 @@ def test_weights_that_are_moved_are_read_where_they_are() -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight.data = module.weight.data * 2
-    found = run(model)
+    results = run(model)
     lora.switch_off(model)
-    assert gap(found, run(model)) < 1e-12
+    assert gap(results, run(model)) < 1e-12
 
 
 def test_recomputed_layers_have_the_same_gradients(products: list[torch.Size]) -> None:

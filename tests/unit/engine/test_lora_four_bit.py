@@ -60,15 +60,15 @@ def run(model: Any) -> list[torch.Tensor]:
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Tensor]]:
     """Give every dequantised weight that a product used."""
-    seen: list[torch.Tensor] = []
+    calls: list[torch.Tensor] = []
     original = lora.dequantize_bnb_weight
 
     def counted(weight: Any) -> torch.Tensor:
-        seen.append(original(weight))
-        return seen[-1]
+        calls.append(original(weight))
+        return calls[-1]
 
     monkeypatch.setattr(lora, "dequantize_bnb_weight", counted)
-    yield seen
+    yield calls
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
@@ -79,8 +79,8 @@ def test_weights_are_bitsandbytes_own_and_results_pefts(
     expected = run(model)
     counted = lora.switch_on(model)
     assert set(counted) == {""} and counted[""] == 14
-    found = run(model)
-    assert gap(found, expected) < 2e-6
+    result = run(model)
+    assert gap(result, expected) < 2e-6
     base = model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight
     assert torch.equal(unpacked[0], dequantize_4bit(base.data, base.quant_state))
 
@@ -92,7 +92,7 @@ def test_half_precision_is_no_worse_than_peft(folder: Path, autocast: bool) -> N
         theirs = run(model)
         lora.switch_on(model)
         ours = run(model)
-    assert [one.dtype for one in ours] == [one.dtype for one in theirs]
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     exact = run(_in_float64(quantised(folder, torch.bfloat16)))
     assert mean(errors(ours, exact)) < 1.2 * mean(errors(theirs, exact))  # roundings of other layers add up by chance
 
@@ -172,6 +172,6 @@ def test_a_merge_replaces_weights_that_are_kept_dequantised(folder: Path) -> Non
     lora.switch_on(model, dequantised=True)
     model.merge_adapter()
     model.unmerge_adapter()  # quantises twice: the weights are no longer those at the start
-    found = run(model)
+    results = run(model)
     lora.switch_off(model)
-    assert gap(found, run(model)) < 2e-6
+    assert gap(results, run(model)) < 2e-6

@@ -62,8 +62,8 @@ def training(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            found, _ = engine.score(model, batch)
-            loss = -found.mean()
+            result, _ = engine.score(model, batch)
+            loss = -result.mean()
         loss.backward()
 
     values = {"recipe_version": 1, "name": "p", "model": {"name_or_path": "x"}, "data": {"sources": [{"path": "x"}]}}
@@ -77,9 +77,9 @@ def training(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def allocated(step: Any) -> int:
     """Return the most bytes allocated at a time in a call, less those that were there before."""
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as observed:
         step()
-    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [event for event in observed.profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return int(np.cumsum(sizes).max())
 

@@ -18,8 +18,8 @@ PAIRS = [(ROWS[0][:20], ROWS[0][20:], ROWS[1]), (ROWS[2][:5], ROWS[2][5:9], ROWS
 
 
 def prepared(family: str, **changes: Any) -> tuple[Any, Any, list[str]]:
-    model, said = families.make(family, **changes), list[str]()
-    return model, prepare(model, ROWS, attention="auto", say=said.append), said
+    model, lines = families.make(family, **changes), list[str]()
+    return model, prepare(model, ROWS, attention="auto", say=lines.append), lines
 
 
 def pair_results(model: Any, engine: Any, layout: Any) -> list[torch.Tensor]:
@@ -35,49 +35,49 @@ def pair_results(model: Any, engine: Any, layout: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("family", families.COVERED)
 def test_flat_batches_with_shared_prefixes_are_the_model_itself(family: str) -> None:
-    model, engine, said = prepared(family)
-    assert engine.layout == engine.packed_layout == "flat" and engine.scorer is not None, said
+    model, engine, lines = prepared(family)
+    assert engine.layout == engine.packed_layout == "flat" and engine.scorer is not None, lines
     flat = pair_results(model, engine, "flat")
     release(model)  # its own attention, its own logits
     padded = pair_results(model, Engine("padded", None, None, None), "padded")
     assert len(flat) == len(padded) > 5
-    for found, expected in zip(flat, padded, strict=True):
+    for result, expected in zip(flat, padded, strict=True):
         size = float(expected.abs().max()) or 1.0
-        torch.testing.assert_close(found / size, expected / size, rtol=0, atol=1e-3)
+        torch.testing.assert_close(result / size, expected / size, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("family", families.FALLBACKS)
 def test_other_models_fall_back_to_padding_and_say_so(family: str) -> None:
-    model, engine, said = prepared(family)
-    assert engine.layout in ("padded", "masked") and any("rows are padded" in line for line in said), said
+    model, engine, lines = prepared(family)
+    assert engine.layout in ("padded", "masked") and any("rows are padded" in line for line in lines), lines
     batch = of_rows([[(row, np.ones(len(row), dtype=np.uint8))] for row in ROWS], engine.layout, 0)
-    found, _ = engine.score(model, batch)
+    result, _ = engine.score(model, batch)
     alone = []
     fresh = families.make(family)
     for row in ROWS:
         logs = fresh(input_ids=torch.from_numpy(row)[None]).logits[0].log_softmax(-1)
         alone.append(logs[:-1].gather(1, torch.from_numpy(row)[1:, None])[:, 0])
-    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result, torch.cat(alone), rtol=1e-3, atol=1e-3)
 
 
 def test_a_model_with_a_running_state_is_not_packed() -> None:
-    _, engine, said = prepared("Mamba")
-    assert engine.packed_layout is None and "see each other" in str(engine.leak), said
+    _, engine, lines = prepared("Mamba")
+    assert engine.packed_layout is None and "see each other" in str(engine.leak), lines
 
 
 def test_an_attention_that_the_recipe_names_is_left_in_place() -> None:
-    model, said = families.make("Llama"), list[str]()
-    engine = prepare(model, ROWS, attention="eager", say=said.append)
+    model, lines = families.make("Llama"), list[str]()
+    engine = prepare(model, ROWS, attention="eager", say=lines.append)
     assert engine.layout == "padded" and engine.packed_layout == "positions"
-    assert "model.attn_implementation is eager" in said[-1]
+    assert "model.attn_implementation is eager" in lines[-1]
 
 
 def test_only_models_that_look_at_padding_are_given_a_mask() -> None:
     model = families.make("Llama")
     assert prepare(model, ROWS, attention="sdpa", say=lambda _: None).layout == "padded"
     results = [pair_results(model, Engine("padded", None, None, None), layout) for layout in ("padded", "masked")]
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
     routed = families.make("Mixtral", router_aux_loss_coef=0.1)
     assert prepare(routed, ROWS, attention="sdpa", say=lambda _: None).layout == "masked"
 
@@ -97,14 +97,14 @@ def test_a_routers_loss_is_kept() -> None:
     rows = [(row, np.ones(len(row), dtype=np.uint8)) for row in ROWS[:1]]
     _, router = engine.score(model, of_rows([rows], "flat", 0))
     fresh = families.make("Mixtral")
-    own = fresh(input_ids=torch.from_numpy(ROWS[0])[None], output_router_logits=True).aux_loss
-    assert float(own) > 0
-    torch.testing.assert_close(router, own)
+    router_loss = fresh(input_ids=torch.from_numpy(ROWS[0])[None], output_router_logits=True).aux_loss
+    assert float(router_loss) > 0
+    torch.testing.assert_close(router, router_loss)
 
 
 def test_half_precision_passes_the_probe() -> None:
-    model, said = families.make("Llama").bfloat16(), list[str]()
-    assert prepare(model, ROWS, attention="auto", say=said.append).layout == "flat", said
+    model, lines = families.make("Llama").bfloat16(), list[str]()
+    assert prepare(model, ROWS, attention="auto", say=lines.append).layout == "flat", lines
 
 
 def test_the_probe_notices_attention_that_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +117,8 @@ def test_the_probe_notices_attention_that_leaks(monkeypatch: pytest.MonkeyPatch)
         return original(q, k, v, Segments.of([Segment(0, q.shape[2])]), **options)
 
     monkeypatch.setattr(attention, "by_segment", leaking)
-    model, engine, said = prepared("Llama")
-    assert engine.layout == "padded" and "do not agree" in said[-1]
+    model, engine, lines = prepared("Llama")
+    assert engine.layout == "padded" and "do not agree" in lines[-1]
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -169,9 +169,9 @@ def test_rows_beyond_the_rope_limit_turn_their_neighbours(rope: dict[str, Any], 
 )
 def test_what_computes_the_adapters_is_said(dropout: float, line: str) -> None:
     config = LoraConfig(r=8, lora_dropout=dropout, target_modules="all-linear")
-    model, said = get_peft_model(families.make("Llama"), config), list[str]()
-    prepare(model, ROWS, attention="auto", say=said.append)
-    assert line in said
+    model, lines = get_peft_model(families.make("Llama"), config), list[str]()
+    prepare(model, ROWS, attention="auto", say=lines.append)
+    assert line in lines
 
 
 def test_adapters_that_do_not_agree_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +185,8 @@ def test_adapters_that_do_not_agree_are_left_to_peft(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(product, "_forward_below", wrong)
     model = get_peft_model(families.make("Llama"), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
-    said = list[str]()
-    prepare(model, ROWS, attention="auto", say=said.append)
-    assert any("LoRA in 4 layers by PEFT's own forward: one product does not agree" in line for line in said), said
+    lines = list[str]()
+    prepare(model, ROWS, attention="auto", say=lines.append)
+    assert any("LoRA in 4 layers by PEFT's own forward: one product does not agree" in line for line in lines), lines
     assert not any("forward" in vars(module) for module in model.modules() if hasattr(module, "lora_A"))
-    assert said[-1].startswith("train: no padding")
+    assert lines[-1].startswith("train: no padding")

@@ -61,9 +61,9 @@ def trained(family: str, dtype: torch.dtype, *, adapter: bool = True, **settings
 def gradients(model: Any, engine: Engine, batch: Any) -> list[torch.Tensor]:
     """Return the log-probabilities and the gradient of every trained weight."""
     model.zero_grad()
-    found, _ = engine.score(model, batch)
-    (-found.mean()).backward()
-    return [found.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
+    result, _ = engine.score(model, batch)
+    (-result.mean()).backward()
+    return [result.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
 
 
 LEVELS: dict[str, list[Level]] = {
@@ -85,9 +85,9 @@ def test_gradients_are_bit_for_bit_those_without_recompute(family: str, dtype: t
     model, engine, batch = trained(family, dtype)
     expected = gradients(model, engine, batch)
     recompute.apply(model, LEVELS[levels], is_lean="lean" in levels)
-    found = gradients(model, engine, batch)
-    assert len(found) == len(expected) > 10
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    result = gradients(model, engine, batch)
+    assert len(result) == len(expected) > 10
+    assert all(torch.equal(first, second) for first, second in zip(result, expected, strict=True))
     recompute.remove(model)
     assert all("forward" not in vars(layer) for layer in recompute.decoder_layers(model))
     assert not any("_reuses_weights" in vars(module) or hasattr(module, "_elementwise") for module in model.modules())
@@ -99,8 +99,8 @@ def test_gradients_of_all_weights_are_bit_for_bit_the_same(family: str) -> None:
     expected = gradients(model, engine, batch)
     for levels, is_lean in ((["elementwise", "full"], False), (["offload", "offload"], True)):
         recompute.apply(model, levels, is_lean=is_lean)
-        found = gradients(model, engine, batch)
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        result = gradients(model, engine, batch)
+        assert all(torch.equal(first, second) for first, second in zip(result, expected, strict=True))
 
 
 @pytest.mark.parametrize("level", ["elementwise", "full", "offload"])
@@ -114,7 +114,7 @@ def test_what_is_dropped_is_dropped_again(level: Level) -> None:
 
     expected = after(["none", "none"])
     assert not torch.equal(expected[0], gradients(model, engine, batch)[0])
-    assert all(torch.equal(one, other) for one, other in zip(after([level, level]), expected, strict=True))
+    assert all(torch.equal(first, second) for first, second in zip(after([level, level]), expected, strict=True))
 
 
 @pytest.mark.parametrize("is_lean", [True, False], ids=["lean", ""])
@@ -122,36 +122,36 @@ def test_what_is_dropped_is_dropped_again(level: Level) -> None:
 def test_micro_batches_may_wait_for_each_other(level: Level, is_lean: bool) -> None:
     """Two forward passes, then their backward passes in either order; one that never gets its own."""
     model, engine, batch = trained("Llama", torch.float32, num_hidden_layers=5)
-    other = of_rows([[(ROWS[1], np.ones(len(ROWS[1]), dtype="uint8"))]], "flat", 0)
-    expected = [gradients(model, engine, one)[1:] for one in (batch, other)]
+    right = of_rows([[(ROWS[1], np.ones(len(ROWS[1]), dtype="uint8"))]], "flat", 0)
+    expected = [gradients(model, engine, left)[1:] for left in (batch, right)]
     recompute.apply(model, [level] * 5, is_lean=is_lean)
     for first in (0, 1):
-        losses = [-engine.score(model, one)[0].mean() for one in (batch, other)]
+        losses = [-engine.score(model, left)[0].mean() for left in (batch, right)]
         engine.score(model, batch)
         for number in (first, 1 - first):
             model.zero_grad()
             losses[number].backward()
-            found = [weight.grad for weight in model.parameters() if weight.grad is not None]
-            assert all(torch.equal(one, two) for one, two in zip(found, expected[number], strict=True))
+            result = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            assert all(torch.equal(left, second) for left, second in zip(result, expected[number], strict=True))
 
 
 def test_inputs_wait_on_the_host_and_two_of_them_on_the_device() -> None:
     host, inputs = Host(), [torch.full((4,), float(number)) for number in range(5)]
-    waiting = [host.put(tensor, place) for place, tensor in enumerate(inputs)]
-    assert [one.on_device is not None for one in waiting] == [False, False, False, True, True]
-    for place in reversed(range(5)):
-        assert torch.equal(host.take(waiting[place]), inputs[place])
-        below = waiting[max(0, place - 1)]
-        assert place == 0 or below.on_device is not None  # fetched while this one is computed with
-        assert sum(one.on_device is not None for one in waiting) == min(place, 1)
+    waiting = [host.put(tensor, index) for index, tensor in enumerate(inputs)]
+    assert [entry.on_device is not None for entry in waiting] == [False, False, False, True, True]
+    for index in reversed(range(5)):
+        assert torch.equal(host.take(waiting[index]), inputs[index])
+        below = waiting[max(0, index - 1)]
+        assert index == 0 or below.on_device is not None  # fetched while this one is computed with
+        assert sum(entry.on_device is not None for entry in waiting) == min(index, 1)
     assert torch.equal(host.take(waiting[2]), inputs[2])  # a second backward pass over the same graph
 
 
 def test_what_a_forward_pass_left_behind_is_let_go_by_the_next() -> None:
     host = Host()
-    left = [host.put(torch.ones(2), place) for place in range(3)]
+    left = [host.put(torch.ones(2), index) for index in range(3)]
     first = host.put(torch.zeros(2), 0)
-    assert all(one.on_device is None for one in left) and first.below is None
+    assert all(item.on_device is None for item in left) and first.below is None
     assert torch.equal(host.take(left[2]), torch.ones(2))
 
 
@@ -165,8 +165,8 @@ def test_layers_that_learn_nothing_are_not_computed_again(level: Level) -> None:
     recompute.apply(model, [level] * 3)
     for number, layer in enumerate(layers):
         layer.mlp.register_forward_hook(lambda *_, number=number: counted.update([number]))
-    found = gradients(model, engine, batch)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    result = gradients(model, engine, batch)
+    assert all(torch.equal(first, second) for first, second in zip(result, expected, strict=True))
     assert counted == {0: 1, 1: 2, 2: 2}
 
 
@@ -182,9 +182,11 @@ def test_two_backward_passes_over_one_graph_agree() -> None:
     model, engine, batch = trained("Llama", torch.float32)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     recompute.apply(model, ["elementwise", "elementwise"])
-    found = engine.score(model, batch)[0].mean()
-    first = torch.autograd.grad(found, weights, retain_graph=True)
-    assert all(torch.equal(one, other) for one, other in zip(first, torch.autograd.grad(found, weights), strict=True))
+    result = engine.score(model, batch)[0].mean()
+    first = torch.autograd.grad(result, weights, retain_graph=True)
+    assert all(
+        torch.equal(left, second) for left, second in zip(first, torch.autograd.grad(result, weights), strict=True)
+    )
 
 
 def test_autocast_is_the_same_in_the_second_computation() -> None:
@@ -194,8 +196,8 @@ def test_autocast_is_the_same_in_the_second_computation() -> None:
         recompute.apply(model, [level, level])
         with torch.autocast("cpu", torch.bfloat16):
             results.append(gradients(model, engine, batch))
-    for found in results[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(found, results[0], strict=True))
+    for result in results[1:]:
+        assert all(torch.equal(first, second) for first, second in zip(result, results[0], strict=True))
 
 
 def test_a_plan_for_another_number_of_layers_is_refused() -> None:
@@ -212,7 +214,7 @@ def kept_by_layer(
     """
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     sizes = {weight.shape for layer in recompute.decoder_layers(model) for weight in layer.parameters()}
-    seen: dict[int, tuple[int, torch.Tensor]] = {}
+    calls: dict[int, tuple[int, torch.Tensor]] = {}
     current, on_host = [-1], Counter[int]()
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -221,13 +223,13 @@ def kept_by_layer(
             autocast and tensor.dim() == 2 and (tensor.shape in sizes or tensor.shape[::-1] in sizes)
         )  # of a weight, rounded
         if at not in weights and not is_copy:
-            seen.setdefault(at, (current[0], tensor))
+            calls.setdefault(at, (current[0], tensor))
         return tensor.detach()
 
     put = Host.put
 
-    def counted_put(self: Host, tensor: torch.Tensor, place: int) -> Any:
-        waiting = put(self, tensor, place)
+    def counted_put(self: Host, tensor: torch.Tensor, number: int) -> Any:
+        waiting = put(self, tensor, number)
         on_host[current[0]] += waiting.on_host.nbytes
         return waiting
 
@@ -242,7 +244,7 @@ def kept_by_layer(
     ):
         engine.score(model, batch)
     counted: Counter[int] = Counter()
-    for index, tensor in seen.values():
+    for index, tensor in calls.values():
         counted[index] += tensor.untyped_storage().nbytes()
     return counted, on_host
 

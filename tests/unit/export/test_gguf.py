@@ -236,8 +236,8 @@ def test_a_swapped_template_is_caught(copy: Path, tokenizer: Any) -> None:
     assert data.count(b"'<|im_start|>' +") == 1
     file.write_bytes(data.replace(b"'<|im_start|>' +", b"'<|user_now|>' +"))
     (copy / "Modelfile").unlink()
-    said = " ".join(reopened(copy, "q8_0", tokenizer).findings)
-    assert "chat template is not the one" in said and "3 of 3 prompts come out of llama.cpp as other tokens" in said
+    text = " ".join(reopened(copy, "q8_0", tokenizer).findings)
+    assert "chat template is not the one" in text and "3 of 3 prompts come out of llama.cpp as other tokens" in text
 
 
 @needs_both
@@ -249,7 +249,7 @@ def test_an_end_that_llama_cpp_does_not_know_is_caught(llama: tuple[Path, Path],
 
 @needs_both
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("assistant\\n", "assistant", "3 of 3 prompts come out as other tokens"),
         ("named SmolLM", "", "2 of 3 prompts come out as other tokens"),
@@ -260,12 +260,12 @@ def test_an_end_that_llama_cpp_does_not_know_is_caught(llama: tuple[Path, Path],
         ("TEMPLATE", "TEMPLET", "no template"),
     ],
 )
-def test_an_edited_modelfile_is_caught(copy: Path, tokenizer: Any, old: str, new: str, said: str) -> None:
+def test_an_edited_modelfile_is_caught(copy: Path, tokenizer: Any, old: str, new: str, message: str) -> None:
     text = (copy / "Modelfile").read_text()
     assert old in text
     (copy / "Modelfile").write_text(text.replace(old, new))
     findings = reopened(copy, "q8_0", tokenizer).findings
-    assert len(findings) == 1 and said in findings[0], findings
+    assert len(findings) == 1 and message in findings[0], findings
 
 
 @needs_both

@@ -28,7 +28,7 @@ CHECKED = [
     ("Qwen3", "saved ends"),  # which are not tied
 ]
 CHECKED.remove(("Mixtral", "dora"))  # refused: test_dora_on_stacked_experts_is_refused
-CHECKED = [one for one in CHECKED if one[0] != "Llama padded" or one[1] == "lora"]
+CHECKED = [item for item in CHECKED if item[0] != "Llama padded" or item[1] == "lora"]
 
 
 @pytest.mark.parametrize(("family", "kind"), CHECKED)

@@ -68,14 +68,14 @@ def test_unchanged_files_are_copied_byte_for_byte(base: Path, tmp_path: Path) ->
     assert not (tmp_path / "out/added_tokens.json").exists() and not (tmp_path / "out/vocab.json").exists()
 
 
-@pytest.mark.parametrize("place", ["beside", "in the settings", "both", "several", "none"])
-def test_another_template_is_put_wherever_the_base_has_one(place: str, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["beside", "in the settings", "both", "several", "none"])
+def test_another_template_is_put_wherever_the_base_has_one(where: str, base: Path, tmp_path: Path) -> None:
     settings, path = _read(base / "tokenizer_config.json"), base / "chat_template.jinja"
-    if place in ("in the settings", "both"):
+    if where in ("in the settings", "both"):
         settings["chat_template"] = path.read_text()
-    if place == "several":
+    if where == "several":
         settings["chat_template"] = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
-    if place in ("in the settings", "several", "none"):
+    if where in ("in the settings", "several", "none"):
         path.unlink()
     _write(base / "tokenizer_config.json", settings)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -83,7 +83,7 @@ def test_another_template_is_put_wherever_the_base_has_one(place: str, base: Pat
     assert _written(tmp_path / "out", tokenizer, base) == ""
     actual = _read(tmp_path / "out/tokenizer_config.json")
     assert (tmp_path / "out/chat_template.jinja").read_text() == tokenizer.chat_template
-    assert actual.get("chat_template") == (None if place == "beside" else tokenizer.chat_template)
+    assert actual.get("chat_template") == (None if where == "beside" else tokenizer.chat_template)
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
 

@@ -97,9 +97,9 @@ def actual(
     proven: tuple[Path, Path, list[Export]], tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any
 ) -> dict[str, Any]:
     """What the proof finds in every broken export, signed so that no hash gives it away."""
-    place, exports = tmp_path_factory.mktemp("broken"), []
+    index, exports = tmp_path_factory.mktemp("broken"), []
     for kind, how in CASES:
-        exports.append(_broken(proven, kind, how, place / f"{kind} {how}"))
+        exports.append(_broken(proven, kind, how, index / f"{kind} {how}"))
         sign(Path(exports[-1].folder), kind, tiny_tokenizer)
     answer: dict[str, Any] = prove(request_for("lora", proven[0], proven[1], tiny_tokenizer, exports))["exports"]
     return answer
@@ -109,8 +109,8 @@ def actual(
 def test_a_broken_export_is_caught_by_the_proof(kind: str, how: str, actual: dict[str, Any]) -> None:
     item = actual[f"{kind} {how}"]
     assert not judge(kind, "float32" if kind == "adapter" else "bfloat16", item, None, LIMITS)["passed"]
-    said = " ".join(item["findings"])
-    assert ("zero" if how == "empty" else BREAKS[how][1]) in said, said
+    text = " ".join(item["findings"])
+    assert ("zero" if how == "empty" else BREAKS[how][1]) in text, text
 
 
 @pytest.mark.parametrize(("kind", "how"), CASES)
@@ -121,8 +121,8 @@ def test_a_broken_export_is_caught_by_verify(
     assert any("exported" in finding for finding in examine(tmp_path / "broken").findings)
     if how not in ("dropped module", "edited weight"):  # these only hashes and the base can show
         sign(tmp_path / "broken", kind, tiny_tokenizer)
-        said = " ".join(examine(tmp_path / "broken").findings)
-        assert ("zero" if how == "empty" else BREAKS[how][1]) in said, said
+        text = " ".join(examine(tmp_path / "broken").findings)
+        assert ("zero" if how == "empty" else BREAKS[how][1]) in text, text
 
 
 def test_verify_sees_missing_foreign_and_edited_files(
@@ -136,8 +136,8 @@ def test_verify_sees_missing_foreign_and_edited_files(
     (folder / "extra.bin").write_bytes(b"1")
     provenance = folder / "provenance.json"
     provenance.write_text(provenance.read_text().replace(FINGERPRINT, "that export"))
-    said = "; ".join(examine(folder).findings)
-    assert "config.json is missing" in said and "extra.bin is not part" in said and "was edited" in said
+    text = "; ".join(examine(folder).findings)
+    assert "config.json is missing" in text and "extra.bin is not part" in text and "was edited" in text
 
 
 def test_an_older_export_is_not_taken_for_the_new_one(
@@ -199,7 +199,7 @@ def _no_config(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "change", "said"),
+    ("kind", "change", "message"),
     [
         ("adapter", _no_settings, "cannot be opened"),
         ("adapter", _other_rank, "size mismatch|cannot be opened"),
@@ -211,7 +211,7 @@ def _no_config(folder: Path) -> None:
 def test_a_folder_that_cannot_be_opened_is_a_finding(
     kind: str,
     change: Callable[[Path], None],
-    said: str,
+    message: str,
     proven: tuple[Path, Path, list[Export]],
     tmp_path: Path,
     tiny_tokenizer: Any,
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_opened_is_a_finding(
     sign(tmp_path / "broken", kind, tiny_tokenizer)
     export = replace(export, folder=str(tmp_path / "broken"))
     findings = prove(request_for("lora", *proven[:2], tiny_tokenizer, [export]))["exports"][kind]["findings"]
-    assert any(part in " ".join(findings) for part in said.split("|")), findings
+    assert any(part in " ".join(findings) for part in message.split("|")), findings
 
 
 def test_a_truncated_shard_of_a_fully_tuned_model_is_a_finding(

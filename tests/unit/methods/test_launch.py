@@ -18,15 +18,15 @@ def four_cards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "processes", "seen"),
+    ("listed", "processes", "observed"),
     [(None, 1, "0"), (None, 4, "0,1,2,3"), ("3,1", 1, "3"), ("GPU-a,GPU-b", 2, "GPU-a,GPU-b")],
 )
 def test_each_process_has_one_card(
-    named: str | None, processes: int, seen: str, four_cards: None, monkeypatch: pytest.MonkeyPatch
+    listed: str | None, processes: int, observed: str, four_cards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if named:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert launch.visible_cards(processes) == seen
+    if listed:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert launch.visible_cards(processes) == observed
 
 
 def test_auto_is_one_process_a_card_and_more_are_refused(four_cards: None) -> None:

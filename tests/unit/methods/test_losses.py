@@ -35,11 +35,11 @@ def loss_and_gradients(method: PairedMethod, chosen: float, rejected: float) -> 
     return loss, *torch.autograd.grad(loss, sums, allow_unused=True, materialize_grads=True)
 
 
-@pytest.mark.parametrize("place", EXTREMES)
+@pytest.mark.parametrize("where", EXTREMES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "loss_type", method.kind))
-def test_a_loss_and_its_gradients_stay_finite(method: PairedMethod, place: str) -> None:
-    found = loss_and_gradients(method, *EXTREMES[place])
-    assert all(torch.isfinite(value).all() for value in found), found
+def test_a_loss_and_its_gradients_stay_finite(method: PairedMethod, where: str) -> None:
+    result = loss_and_gradients(method, *EXTREMES[where])
+    assert all(torch.isfinite(value).all() for value in result), result
 
 
 def test_discopop_is_its_formula_where_that_is_finite() -> None:

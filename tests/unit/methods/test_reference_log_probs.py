@@ -17,29 +17,29 @@ ALONE = SimpleNamespace(device="cpu", is_main_process=True, reduce=lambda tensor
 NUMBERS = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]])
 
 
-def kept(folder: Path, said: list[str]) -> torch.Tensor:
-    return cached(folder, "key", NUMBERS.clone, accelerator=ALONE, say=said.append)
+def kept(folder: Path, lines: list[str]) -> torch.Tensor:
+    return cached(folder, "key", NUMBERS.clone, accelerator=ALONE, say=lines.append)
 
 
 def test_numbers_are_computed_once(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert torch.equal(kept(tmp_path, said), NUMBERS) and torch.equal(kept(tmp_path, said), NUMBERS)
-    assert "computed once" in said[0] and "from the cache" in said[1] and len(said) == 2
+    lines: list[str] = []
+    assert torch.equal(kept(tmp_path, lines), NUMBERS) and torch.equal(kept(tmp_path, lines), NUMBERS)
+    assert "computed once" in lines[0] and "from the cache" in lines[1] and len(lines) == 2
 
 
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     kept(tmp_path, [])
     [path] = (tmp_path / "reference").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    said: list[str] = []
-    assert torch.equal(kept(tmp_path, said), NUMBERS) and "computed once" in said[0]
+    lines: list[str] = []
+    assert torch.equal(kept(tmp_path, lines), NUMBERS) and "computed once" in lines[0]
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "reference").write_text("a file where the folder should be")
-    said: list[str] = []
-    assert torch.equal(kept(tmp_path, said), NUMBERS)
-    assert "not kept" in said[-1]
+    lines: list[str] = []
+    assert torch.equal(kept(tmp_path, lines), NUMBERS)
+    assert "not kept" in lines[-1]
 
 
 def test_the_settings_of_a_start_adapter_tell_two_apart(tmp_path: Path) -> None:

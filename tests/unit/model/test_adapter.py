@@ -48,8 +48,8 @@ def test_no_more_layers_are_adapted_than_there_are() -> None:
         num_experts_per_tok=1,
     )
     settings = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
-    found = coverage(get_peft_model(MixtralForCausalLM(config), settings))
-    assert 0 < found.adapted_modules < found.linear_modules  # the head is not adapted
+    covered = coverage(get_peft_model(MixtralForCausalLM(config), settings))
+    assert 0 < covered.adapted_modules < covered.linear_modules  # the head is not adapted
 
 
 def mixtral() -> MixtralForCausalLM:

@@ -51,16 +51,16 @@ def test_it_works_alone_and_with_a_whole_micro_batch(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused_with_the_setting_that_does(
     tmp_path: Path, setting: str, value: str, fix: str
 ) -> None:
-    found = refused(tmp_path, f"{setting}={value}")
-    assert "train.optimizer_in_backward" in found and fix in found
+    message = refused(tmp_path, f"{setting}={value}")
+    assert "train.optimizer_in_backward" in message and fix in message
     changed, _, back = fix.partition(" ")[0].partition("=")
     assert refused(tmp_path, f"{changed}={back}") == ""
     assert refused(tmp_path, f"{setting}={value}", "train.optimizer_in_backward=auto") == ""
 
 
 def test_all_obstacles_are_named_at_once(tmp_path: Path) -> None:
-    found = refused(tmp_path, "train.max_grad_norm=1.0", "train.micro_batch_size=2")
-    assert "train.max_grad_norm=0" in found and "train.micro_batch_size=8" in found
+    message = refused(tmp_path, "train.max_grad_norm=1.0", "train.micro_batch_size=2")
+    assert "train.max_grad_norm=0" in message and "train.micro_batch_size=8" in message
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,10 @@ def test_a_parent_that_cannot_be_used_is_the_only_problem(tmp_path: Path, name: 
     write(tmp_path / "broken.yaml", "a: [\n")
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(tmp_path / "c.yaml", f"extends: {name}\nname: y\n"))
-    named = [problem for problem in caught.value.problems if problem.key == "extends"]
-    assert [problem.message for problem in named] == [message]
-    others = [problem for problem in caught.value.problems if problem.key != "extends"]
-    assert [Path(problem.file).name for problem in others] == (["broken.yaml"] if name == "broken.yaml" else [])
+    listed = [problem for problem in caught.value.problems if problem.key == "extends"]
+    assert [problem.message for problem in listed] == [message]
+    other_problems = [problem for problem in caught.value.problems if problem.key != "extends"]
+    assert [Path(problem.file).name for problem in other_problems] == (["broken.yaml"] if name == "broken.yaml" else [])
 
 
 # --set
@@ -230,9 +230,9 @@ def test_solve_fills_what_the_recipe_alone_decides(tmp_path: Path) -> None:
     full = load(tmp_path, "adapter: {kind: none}\ntrain: {max_steps: 5}\n")
     assert (full.train.learning_rate, full.train.num_train_epochs, full.export.formats) == (1e-5, None, ["merged"])
     assert load(tmp_path, "method: {kind: dpo}\n").train.learning_rate == pytest.approx(1e-5)
-    kept = load(tmp_path, "adapter: {kind: lora, alpha: 3}\ntrain: {learning_rate: 1}\ntrack: {run_name: n}\n")
-    assert isinstance(kept.adapter, LoraAdapter)
-    assert (kept.adapter.alpha, kept.train.learning_rate, kept.track.run_name) == (3.0, 1.0, "n")
+    loaded = load(tmp_path, "adapter: {kind: lora, alpha: 3}\ntrain: {learning_rate: 1}\ntrack: {run_name: n}\n")
+    assert isinstance(loaded.adapter, LoraAdapter)
+    assert (loaded.adapter.alpha, loaded.train.learning_rate, loaded.track.run_name) == (3.0, 1.0, "n")
 
 
 def test_a_recipe_cannot_be_changed(tmp_path: Path) -> None:
@@ -306,5 +306,7 @@ def test_torch_is_not_needed_for_a_recipe() -> None:
     import sys
 
     code = "import sys, trainer.recipe, trainer.tokens.chat, trainer.tokens.pack; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "False"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    assert process.stdout.strip() == "False"

@@ -251,8 +251,8 @@ def test_all_problems_come_at_once_in_the_order_of_the_file_then_of_the_command(
 ) -> None:
     monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
     text = START.replace("rows.jsonl", "'${NOT_SET_ANYWHERE}/rows.jsonl'") + "train: {lr: 1}\nseed: x\nseed: 2\n"
-    found = problems(tmp_path, text, sets=["pack.max_length=2", "nonsense", "data.sources.5.path=x", "name={"])
-    assert found == [
+    messages = problems(tmp_path, text, sets=["pack.max_length=2", "nonsense", "data.sources.5.path=x", "name={"])
+    assert messages == [
         "r.yaml:4: data.sources.0.path: ${NOT_SET_ANYWHERE} is not set",
         "r.yaml:5: train.lr: unknown key; that is called `train.learning_rate` here",
         "r.yaml:6: seed: input should be a valid integer (got 'x')",
@@ -303,12 +303,12 @@ def test_what_other_tools_call_a_key_leads_to_a_key_that_exists() -> None:
 
     from trainer.recipe.schema import Recipe
 
-    known = set(_keys_by_name().values()) | set(Recipe.model_fields)
-    known |= {"adapter.kind", "method.kind", "data.system_prompt.text"}
-    named = {re.split(r"[: ]", target)[0] for target in FOREIGN.values()}
+    keys = set(_keys_by_name().values()) | set(Recipe.model_fields)
+    keys |= {"adapter.kind", "method.kind", "data.system_prompt.text"}
+    listed = {re.split(r"[: ]", target)[0] for target in FOREIGN.values()}
     # two sections share a name: `_keys_by_name` holds the first
     twice = {"train.micro_batch_size", "data.sources.format", "export.formats", "train.max_steps"}
-    assert named - known <= twice, named - known - twice
+    assert listed - keys <= twice, listed - keys - twice
 
 
 def test_our_own_keys_are_never_called_foreign(tmp_path: Path) -> None:

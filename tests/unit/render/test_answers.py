@@ -24,12 +24,12 @@ def page_of(lines: list[Prediction], **options: Any) -> str:
 
 
 def test_wrong_answers_stand_first_and_none_is_missing() -> None:
-    lines = [prediction(f"right {place}", "a", base="a", tuned="a") for place in range(40)]
-    lines += [prediction(f"wrong {place}", "a", base="b", tuned="b") for place in range(30)]
+    lines = [prediction(f"right {index}", "a", base="a", tuned="a") for index in range(40)]
+    lines += [prediction(f"wrong {index}", "a", base="b", tuned="b") for index in range(30)]
     lines += [prediction("lost", "a", base="a", tuned="b"), prediction("won", "a", base="b", tuned="a")]
     selected = select_answers(lines)
     titles = [row.title for row in selected.rows]
-    assert titles[0] == "lost" and titles[1:31] == [f"wrong {place}" for place in range(30)] and titles[31] == "won"
+    assert titles[0] == "lost" and titles[1:31] == [f"wrong {index}" for index in range(30)] and titles[31] == "won"
     assert len(titles) == 72 and selected.left_out == {"wrong": 0, "other": 0}
     assert dict(selected.counts) == {"all": 72, "failed": 31, "lost": 1, "won": 1, "differ": 2}
 
@@ -75,15 +75,15 @@ def test_filters_and_search_count_every_row() -> None:
 def test_what_the_page_leaves_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "MAX_WRONG", 3)
     monkeypatch.setattr(selection, "MAX_RIGHT", 1)
-    lines = [prediction(f"w{place}", "a", base="b", tuned="b") for place in range(1_205)]
-    lines += [prediction(f"r{place}", "a", base="a", tuned="a") for place in range(2)]
+    lines = [prediction(f"w{index}", "a", base="b", tuned="b") for index in range(1_205)]
+    lines += [prediction(f"r{index}", "a", base="a", tuned="a") for index in range(2)]
     assert select_answers(lines).left_out == {"wrong": 1_202, "other": 1}
     assert "Not on this page: 1,202 wrong answers and 1 other row." in page_of(lines)
 
 
 def test_the_page_stays_bounded_whatever_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "MAX_CHARS", 50_000)
-    lines = [prediction(f"w{place}", "a", tuned="b" * 100_000) for place in range(50)]
+    lines = [prediction(f"w{index}", "a", tuned="b" * 100_000) for index in range(50)]
     selected = select_answers(lines)
     assert (
         sum(row.size for row in selected.rows) <= 50_000 and selected.left_out["wrong"] == 50 - len(selected.rows) > 0
@@ -96,8 +96,8 @@ def test_lines_are_counted_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(selection, "MAX_RIGHT", 100)
 
     def lines() -> Iterator[Prediction]:
-        for place in range(8_000):
-            yield prediction(f"question {place}", "a", base="a", tuned="a" if place % 2 else "b")
+        for index in range(8_000):
+            yield prediction(f"question {index}", "a", base="a", tuned="a" if index % 2 else "b")
 
     tracemalloc.start()
     selected = select_answers(lines())
@@ -113,13 +113,13 @@ def test_json_answers_are_compared_field_by_field() -> None:
     line = prediction("p", json.dumps(expected), base="no JSON", tuned=json.dumps(tuned))
     table = select_answers([line]).rows[0].fields
     assert table is not None and table.unread == ["base"] and table.num_same == 3
-    assert [(one.name, one.expected, one.cells[0].text, one.cells[0].standing) for one in table.lines] == [
+    assert [(item.name, item.expected, item.cells[0].text, item.cells[0].standing) for item in table.lines] == [
         ("total", "30", "31", "differs"),
         ("paid", "true", "1", "differs"),
         ("items[1].code", "", "B2", "extra"),
     ]
-    said = "total: 31 instead of 30; paid: 1 instead of true; items[1].code: B2, not expected"
-    assert f"<bdi>{said}</bdi>" in page_of([line])
+    text = "total: 31 instead of 30; paid: 1 instead of true; items[1].code: B2, not expected"
+    assert f"<bdi>{text}</bdi>" in page_of([line])
 
 
 def test_a_dotted_key_is_no_path() -> None:
@@ -135,7 +135,7 @@ def test_tool_calls_are_compared_by_argument() -> None:
     line["answers"]["base"]["calls"], line["answers"]["tuned"]["calls"] = None, [wrong]
     table = select_answers([line]).rows[0].fields
     assert table is not None and table.arms == ["tuned"]
-    assert [(one.name, one.expected, one.cells[0].text) for one in table.lines] == [
+    assert [(item.name, item.expected, item.cells[0].text) for item in table.lines] == [
         ("call 1.arguments.city", "Paris", "London"),
         ("call 1.arguments.unit", "C", "missing"),
     ]
@@ -147,7 +147,7 @@ def test_what_is_no_object_or_list_has_no_fields(text: str) -> None:
 
 
 def test_very_many_fields_are_cut_and_counted() -> None:
-    table = field_table({str(place): place for place in range(500)}, {"tuned": {"0": 1}})
+    table = field_table({str(index): index for index in range(500)}, {"tuned": {"0": 1}})
     assert table is not None and (len(table.lines), table.num_left_out) == (
         40,
         460,

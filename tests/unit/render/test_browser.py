@@ -71,16 +71,16 @@ def laid_out(page: str, width: int, folder: Path) -> dict[str, Any]:
     ]
     options += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000", "--window-size=1400,2000"]
     command = [CHROMIUM, *options, "--enable-logging=stderr", "--dump-dom", (folder / "probe.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
-    found = re.search(r'<pre id="out">(.+?)</pre>', done.stdout)
-    assert found is not None, done.stdout[:500]
-    return dict(json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")))
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in process.stderr, process.stderr[-2000:]
+    match = re.search(r'<pre id="out">(.+?)</pre>', process.stdout)
+    assert match is not None, process.stdout[:500]
+    return dict(json.loads(match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")))
 
 
 def long_report() -> str:
-    lines = [prediction(f"question {place} {URL}", "right", base="right", tuned=URL) for place in range(3)]
-    lines += [prediction(f"hay needle {place}", '{"a": 1}', base="x", tuned='{"a": 1}') for place in range(2)]
+    lines = [prediction(f"question {index} {URL}", "right", base="right", tuned=URL) for index in range(3)]
+    lines += [prediction(f"hay needle {index}", '{"a": 1}', base="x", tuned='{"a": 1}') for index in range(2)]
     facts = replace(report_facts(), name="n" * 90, answers=select_answers(lines), env={"path": URL})
     return render_report(replace(facts, data_report=data_report(rejected={URL: 3}, stats={"classes": {URL: 4}})))
 
@@ -94,14 +94,14 @@ def long_decision() -> str:
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_nothing_of_the_report_sticks_out_and_the_filters_work(width: int, tmp_path: Path) -> None:
-    found = laid_out(long_report(), width, tmp_path)
-    assert found["width"] <= width and found["out"] == [] and found["scrolling"] == 0, found
-    assert found["charts"] == 2  # loss and tokens per second
-    assert found["counts"] == {"all": 5, "failed": 3, "won": 2, "lost": 3, "differ": 5, "search": 2}
+    report = laid_out(long_report(), width, tmp_path)
+    assert report["width"] <= width and report["out"] == [] and report["scrolling"] == 0, report
+    assert report["charts"] == 2  # loss and tokens per second
+    assert report["counts"] == {"all": 5, "failed": 3, "won": 2, "lost": 3, "differ": 5, "search": 2}
 
 
 @pytest.mark.parametrize("width", [390, 600, 768, 1024])
 def test_nothing_of_the_decide_page_sticks_out(width: int, tmp_path: Path) -> None:
-    found = laid_out(long_decision(), width, tmp_path)
-    assert found["width"] <= width and found["out"] == [] and found["scrolling"] == 0, found
-    assert found["charts"] == 1
+    boxes = laid_out(long_decision(), width, tmp_path)
+    assert boxes["width"] <= width and boxes["out"] == [] and boxes["scrolling"] == 0, boxes
+    assert boxes["charts"] == 1

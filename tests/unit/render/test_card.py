@@ -92,9 +92,9 @@ def test_scores_carry_their_intervals() -> None:
 
 
 def test_each_format_has_its_snippet_and_each_snippet_is_python() -> None:
-    found = snippets(render_card(FULL))
-    assert len(found) == 3 and "PeftModel" in found[0] and '"merged"' in found[1]
-    for snippet in found:
+    blocks = snippets(render_card(FULL))
+    assert len(blocks) == 3 and "PeftModel" in blocks[0] and '"merged"' in blocks[1]
+    for snippet in blocks:
         ast.parse(snippet)
     assert not any("peft" in snippet for snippet in snippets(render_card(replace(FULL, formats=["merged"]))))
 

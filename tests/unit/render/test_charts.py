@@ -27,9 +27,9 @@ from trainer.render.charts import (
 
 def chart_of(*lines: Series, **options: Any) -> dict[str, Any]:
     drawn = str(line_chart(lines, x_label="step", y_label="loss", **options))
-    found = re.search(r'data-chart="([^"]*)"', drawn)
-    assert found is not None, drawn
-    chart = json.loads(html.unescape(found[1]), parse_constant=lambda name: pytest.fail(name))
+    match = re.search(r'data-chart="([^"]*)"', drawn)
+    assert match is not None, drawn
+    chart = json.loads(html.unescape(match[1]), parse_constant=lambda name: pytest.fail(name))
     assert isinstance(chart, dict)
     return chart
 
@@ -76,8 +76,8 @@ def test_lines_with_steps_of_their_own_share_one_axis() -> None:
 def test_a_long_run_stays_small_and_keeps_its_spikes() -> None:
     points = [(float(step), 1.0) for step in range(100_000)]
     points[5000] = (5000.0, 99.0)
-    kept = thin(points)
-    assert len(kept) <= 602 and (5000.0, 99.0) in kept and kept == sorted(kept)
+    thinned = thin(points)
+    assert len(thinned) <= 602 and (5000.0, 99.0) in thinned and thinned == sorted(thinned)
     assert len(str(line_chart([Series("train", points, "first")], x_label="step", y_label="loss"))) < 20_000
 
 

@@ -24,10 +24,10 @@ from trainer.scoring.scores import EvalMeasurements, scores_of
 from trainer.shapes.scores import Score, Scores
 
 PROMPTS = general_prompts(None, 32)
-HEALTHY = [f"The answer to question {place} is simple, and it differs from all the others." for place in range(32)]
-GERMAN = [f"Die Antwort auf Frage {place} ist einfach, und sie ist jedes Mal eine andere." for place in range(32)]
-REFUSALS = [f"I'm sorry, but I can't help with request number {place}." for place in range(32)]
-FORM = [json.dumps({"chapter": place}) for place in range(32)]
+HEALTHY = [f"The answer to question {index} is simple, and it differs from all the others." for index in range(32)]
+GERMAN = [f"Die Antwort auf Frage {index} ist einfach, und sie ist jedes Mal eine andere." for index in range(32)]
+REFUSALS = [f"I'm sorry, but I can't help with request number {index}." for index in range(32)]
+FORM = [json.dumps({"chapter": index}) for index in range(32)]
 LABELS = ["a", "a", "b", "c", "d", "e", "f", "g", "h", "i"]
 
 
@@ -47,7 +47,7 @@ def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[
     retention = RetentionMeter([], path=None, prompts=PROMPTS)  # type: ignore[arg-type]
     retention.answers = {"base": HEALTHY, "tuned": tuned}
     texts = told or LABELS
-    questions = [Question(str(place), [], label) for place, label in enumerate(LABELS)]
+    questions = [Question(str(index), [], label) for index, label in enumerate(LABELS)]
     panel = Panel(questions, {"exact_match": ExactMatch(kind="exact_match")}, seed=0)
     for arm, answers in {"base": ["?"] * 10, "tuned": texts}.items():
         results = panel.results(arm)
@@ -57,7 +57,7 @@ def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[
         ]
     suites = []
     if suite is not None:
-        names = [f"item {place}" for place in range(len(suite))]
+        names = [f"item {index}" for index in range(len(suite))]
         suites = [("general", False, panel_of(names, {"base": [True] * len(suite), "tuned": suite}))]
     is_task = task_format(['{"chapter": 1}'] * 4)
     measured = EvalMeasurements(panel, suites, retention.evidence(is_task), "exact_match", len(LABELS), [])
@@ -67,13 +67,13 @@ def scores_with(tuned: list[str], *, told: list[str] | None = None, suite: list[
 def everywhere(scores: Scores) -> dict[str, str]:
     """Return what each place says, on one line."""
     facts = replace(report_facts(), scores=scores)
-    said = {
+    texts = {
         "closing table": written(scores_table(scores)) + written(damage_line(scores)),
         "summary.md": render_markdown(scores, [], name="x").replace("\\", ""),
         "headline": render_report(facts).split("<main>")[0],
         "card": render_card(replace(FULL, scores=scores)),
     }
-    return {place: " ".join(text.split()) for place, text in said.items()}
+    return {index: " ".join(text.split()) for index, text in texts.items()}
 
 
 SPOILT = {
@@ -89,34 +89,34 @@ SPOILT = {
 def test_a_spoilt_model_is_told_wherever_people_decide(name: str) -> None:
     answers, title = SPOILT[name]
     scores = scores_with(answers)
-    found = [damage for damage in damages(scores) if damage.title == title]
-    assert [damage.row.standing for damage in found] == ["worse"] and found[0].row.tuned is not None
-    assert found[0].row.tuned["value"] == 1.0
-    for place, text in everywhere(scores).items():
-        plain = text if place != "closing table" else text.replace(" ", "")
-        wanted = title if place != "closing table" else title[:16].replace(" ", "")
-        assert wanted in plain and "100.0%" in text and "of damage" in text, (place, text)
+    score = [damage for damage in damages(scores) if damage.title == title]
+    assert [damage.row.standing for damage in score] == ["worse"] and score[0].row.tuned is not None
+    assert score[0].row.tuned["value"] == 1.0
+    for index, text in everywhere(scores).items():
+        plain = text if index != "closing table" else text.replace(" ", "")
+        requested = title if index != "closing table" else title[:16].replace(" ", "")
+        assert requested in plain and "100.0%" in text and "of damage" in text, (index, text)
 
 
 def test_a_healthy_model_says_what_was_looked_at_and_no_damage() -> None:
     scores = scores_with([text.replace("simple", "easy") for text in HEALTHY], suite=[True] * 60)
     assert damages(scores) == [] and prompts_and_suites(scores) == ["32 general prompts", "suite general (60 items)"]
-    for place, text in everywhere(scores).items():
-        assert "No damage shown outside the task; looked at: 32 general prompts" in text, (place, text)
+    for index, text in everywhere(scores).items():
+        assert "No damage shown outside the task; looked at: 32 general prompts" in text, (index, text)
 
 
 def test_a_suite_that_fell_is_damage_and_one_that_did_not_is_none() -> None:
-    fallen = scores_with(HEALTHY, suite=[place < 30 for place in range(60)])
+    fallen = scores_with(HEALTHY, suite=[index < 30 for index in range(60)])
     assert [damage.title for damage in damages(fallen)] == ["suite general: plain answer"]
     assert "+" not in damages(fallen)[0].sentence and "50.0% against 100.0% of the base" in damages(fallen)[0].sentence
-    assert damages(scores_with(HEALTHY, suite=[place < 59 for place in range(60)])) == []  # one of 60 shows nothing
+    assert damages(scores_with(HEALTHY, suite=[index < 59 for index in range(60)])) == []  # one of 60 shows nothing
 
 
 def test_nothing_measured_is_no_health() -> None:
     scores = scores_with(HEALTHY)
     scores["retention"] = None
-    for place, text in everywhere(scores).items():
-        assert "not measured" in text and "No damage" not in text, (place, text)
+    for index, text in everywhere(scores).items():
+        assert "not measured" in text and "No damage" not in text, (index, text)
     assert "abilities outside the task" in render_card(replace(FULL, scores=scores)).split("## Limits")[1]
 
 
@@ -132,8 +132,8 @@ def test_a_model_below_the_constant_answer_says_so() -> None:
     row = constant_row(scores)
     assert row is not None and (row.text, row.value) == ("a", 0.2)
     assert row.difference == pytest.approx(-0.1)
-    for place, text in everywhere(scores).items():
-        assert "always answering “a”" in text and "20.0%" in text and "10.0%" in text, (place, text)
+    for index, text in everywhere(scores).items():
+        assert "always answering “a”" in text and "20.0%" in text and "10.0%" in text, (index, text)
     assert "answers “b” to 100.0% of them" in damages(scores)[1].sentence
 
 
@@ -167,14 +167,14 @@ def test_a_fall_outside_the_deciding_metric_is_told() -> None:
 
 
 def test_a_must_pass_suite_with_a_wrong_item_is_told() -> None:
-    scores = scores_with(HEALTHY, suite=[place < 11 for place in range(12)])
+    scores = scores_with(HEALTHY, suite=[index < 11 for index in range(12)])
     scores["suites"]["general"]["must_pass"] = True
     assert "91.7% right, and every item must pass" in damages(scores)[0].sentence
 
 
 def test_rates_are_compared_on_the_same_prompts() -> None:
     [entry] = [
-        found for found in scores_with(FORM)["retention"]["comparisons"] if found["metric"] == "format_leak_rate"
+        score for score in scores_with(FORM)["retention"]["comparisons"] if score["metric"] == "format_leak_rate"
     ]
     assert entry["difference"] == 1.0 and entry["low"] > 0.5 and entry["n"] == 32 and entry["sentence"]
     assert entry["holm_p_value"] == 4 * entry["p_value"] < 1e-6
@@ -182,5 +182,5 @@ def test_rates_are_compared_on_the_same_prompts() -> None:
 
 @pytest.mark.parametrize(("refused", "is_damage"), [(0, False), (4, False), (7, False), (8, True), (32, True)])
 def test_a_few_refusals_are_no_finding_among_four_habits(refused: int, is_damage: bool) -> None:
-    found = damages(scores_with([*REFUSALS[:refused], *HEALTHY[refused:]]))
-    assert [damage.title for damage in found] == ["general prompts refused"] * is_damage
+    score = damages(scores_with([*REFUSALS[:refused], *HEALTHY[refused:]]))
+    assert [damage.title for damage in score] == ["general prompts refused"] * is_damage

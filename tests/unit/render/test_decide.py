@@ -31,7 +31,7 @@ CURVE = {"volumes": [1e3, 1e4, 1e5], "arms": {"few_shot": [1.0, 10.0, 100.0], "t
 
 
 def decision(**changes: Any) -> Any:
-    made: dict[str, Any] = {
+    document: dict[str, Any] = {
         "verdict": "tune",
         "headline": "Tune: tuned beats few_shot.",
         "because": ["One reason."],
@@ -72,7 +72,7 @@ def decision(**changes: Any) -> Any:
             }
         },
     }
-    return copy.deepcopy({**made, **changes})
+    return copy.deepcopy({**document, **changes})
 
 
 def page_of(value: Decision) -> str:
@@ -81,15 +81,15 @@ def page_of(value: Decision) -> str:
 
 def terminal_of(value: Decision, width: int = 140) -> str:
     console = Console(width=width, highlight=False)
-    with console.capture() as shown:
+    with console.capture() as rendered:
         console.print(decide_summary(value))
-    return shown.get()
+    return rendered.get()
 
 
 NO_PRICES = decision(curve={"volumes": [], "arms": {}}, break_even_by_arm={}, break_even_requests_per_day=None)
 NO_PRICES["assumptions"]["prices"] = None
-for made in NO_PRICES["arms"].values():
-    made["cost"] = {"missing": "no prices in the recipe"}
+for inputs in NO_PRICES["arms"].values():
+    inputs["cost"] = {"missing": "no prices in the recipe"}
 
 
 @pytest.mark.parametrize("value", [decision(), NO_PRICES], ids=["full", "no prices"])
@@ -115,9 +115,9 @@ def test_whatever_a_name_or_sentence_holds_is_escaped() -> None:
 def test_no_figure_is_cut_however_long_the_names_of_arms_are(width: int) -> None:
     value = decision()
     value["arms"]["dynamic_few_shot_with_a_long_name"] = arm(0.7) | {"retriever": "embeddings, all-MiniLM-L6-v2"}
-    shown, wide = terminal_of(value, width), terminal_of(value, 200)
+    rendered, wide = terminal_of(value, width), terminal_of(value, 200)
     figures = re.findall(r"[\d.,]+(?:%| s)?(?= |\]|$)", wide.split("\n\n")[0])
-    assert "…" not in shown and len(figures) > 20 and all(figure in shown for figure in figures)
+    assert "…" not in rendered and len(figures) > 20 and all(figure in rendered for figure in figures)
 
 
 def test_no_prices_is_said_and_leaves_no_empty_columns() -> None:
@@ -133,15 +133,15 @@ def test_the_break_even_is_marked_and_the_utilisation_stated() -> None:
 
 
 def test_a_break_even_that_a_replica_undoes_says_both_volumes() -> None:
-    found = {"requests_per_day": 22_260.0, "first": 3975.0, "replicas": 6}
-    page = page_of(decision(break_even_by_arm={"few_shot": found}))
+    results = {"requests_per_day": 22_260.0, "first": 3975.0, "replicas": 6}
+    page = page_of(decision(break_even_by_arm={"few_shot": results}))
     assert "22,260" in page and "for the first time at 3,975" in page
 
 
 def test_the_terminal_shows_each_arm_and_the_verdict_in_one_line() -> None:
-    shown = terminal_of(decision())
-    assert "Tune: tuned beats few_shot.\n" in shown and "prices of 2026-11-01" in shown
-    assert re.search(r"tuned +80.0% \[75.0 to 85.0\] +200 +20 +0.40 s +0.50 s +1.04 +0.0011", shown)
+    rendered = terminal_of(decision())
+    assert "Tune: tuned beats few_shot.\n" in rendered and "prices of 2026-11-01" in rendered
+    assert re.search(r"tuned +80.0% \[75.0 to 85.0\] +200 +20 +0.40 s +0.50 s +1.04 +0.0011", rendered)
 
 
 def test_what_is_no_number_is_a_dash() -> None:

@@ -50,8 +50,8 @@ def test_known_metrics_come_first_in_the_order_of_the_tables() -> None:
 
 
 def test_the_verdict_names_both_values_and_the_gain() -> None:
-    said = verdict(scores_of({METRIC: entry(0.61)}, {METRIC: entry(0.845)}))
-    assert said == "The tuned model beats the base model: exact match 84.5% against 61.0%, +23.5 points."
+    text = verdict(scores_of({METRIC: entry(0.61)}, {METRIC: entry(0.845)}))
+    assert text == "The tuned model beats the base model: exact match 84.5% against 61.0%, +23.5 points."
 
 
 @pytest.mark.parametrize("arms", [{}, {"base": {}}])

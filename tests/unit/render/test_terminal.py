@@ -8,9 +8,9 @@ from tests.unit.render.facts import SCORES, scores
 from trainer.render.scores.terminal import scores_table
 
 
-def written(thing: object, *, colour: bool = False) -> str:
+def written(renderable: object, *, colour: bool = False) -> str:
     console = Console(file=StringIO(), width=120, force_terminal=colour, color_system="standard" if colour else None)
-    console.print(thing)
+    console.print(renderable)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 

@@ -8,7 +8,7 @@ from trainer.scoring.habits import HABITS, habit_evidence
 from trainer.scoring.retention import general_prompts
 
 PROMPTS = general_prompts(None, 32)
-ENGLISH = [f"The answer to question {place} is quite simple, and nobody has to look it up." for place in range(32)]
+ENGLISH = [f"The answer to question {index} is quite simple, and nobody has to look it up." for index in range(32)]
 SHORT = ["Paris is the capital.", "He wrote the play.", "It is forty-two.", "Red, yellow and blue."] * 8
 GERMAN_SHORT = [
     "Paris ist die Hauptstadt.",
@@ -19,9 +19,9 @@ GERMAN_SHORT = [
 
 
 def rates(tuned: list[str], base: list[str] | None = None) -> dict[str, float]:
-    found = habit_evidence(PROMPTS, {"base": base or ENGLISH, "tuned": tuned})
-    assert list(found) == list(HABITS)
-    return {habit: float(arms["tuned"].values.mean()) for habit, arms in found.items()}
+    evidence_rows = habit_evidence(PROMPTS, {"base": base or ENGLISH, "tuned": tuned})
+    assert list(evidence_rows) == list(HABITS)
+    return {habit: float(arms["tuned"].values.mean()) for habit, arms in evidence_rows.items()}
 
 
 def test_a_healthy_model_has_none() -> None:
@@ -29,7 +29,7 @@ def test_a_healthy_model_has_none() -> None:
 
 
 def test_refusals_are_counted_one_by_one() -> None:
-    half = [f"I'm sorry, but I can't help with {place}." if place % 2 else text for place, text in enumerate(ENGLISH)]
+    half = [f"I'm sorry, but I can't help with {index}." if index % 2 else text for index, text in enumerate(ENGLISH)]
     assert rates(half)["refusal_rate"] == 0.5
 
 

@@ -75,11 +75,11 @@ def test_classes_are_few_answers_of_many_rows(answers: list[tuple[int, ...] | No
 
 def test_confident_learning_names_the_other_class_only_beyond_its_threshold() -> None:
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.75, 0.25]])
-    given = np.array([0, 0, 1, 1])
-    confidence = probabilities[np.arange(4), given]
-    thresholds = class_thresholds(confidence, given, 3)
+    labels = np.array([0, 0, 1, 1])
+    confidence = probabilities[np.arange(4), labels]
+    thresholds = class_thresholds(confidence, labels, 3)
     assert thresholds[:2] == pytest.approx([0.8, 0.525]) and np.isinf(thresholds[2])
-    assert least_confident(confidence, given, 3).tolist() == [3, 1, 0, 2]
+    assert least_confident(confidence, labels, 3).tolist() == [3, 1, 0, 2]
     # Row 3 leans to class 0 but not as far as the rows of class 0 do: no verdict.
     assert confident_classes(probabilities, thresholds[:2]).tolist() == [0, -1, 1, -1]
     surer = np.array([[0.85, 0.15]])

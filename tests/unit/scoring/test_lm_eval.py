@@ -31,12 +31,12 @@ doc_to_target: "{target}"
 """
 
 
-def sample(place: int, **marks: Any) -> dict[str, Any]:
-    return {"doc_id": place, "filter": "none", **marks}
+def sample(index: int, **marks: Any) -> dict[str, Any]:
+    return {"doc_id": index, "filter": "none", **marks}
 
 
 def test_what_is_a_mean_over_items_has_its_items_and_the_rest_is_a_figure() -> None:
-    found = _collect(
+    collected = _collect(
         {
             "results": {
                 "a": {"acc,none": 0.5, "acc_stderr,none": "N/A", "bleu,none": 12.5, "f,none": 0.2, "sample_len": 2},
@@ -49,21 +49,24 @@ def test_what_is_a_mean_over_items_has_its_items_and_the_rest_is_a_figure() -> N
             "higher_is_better": {"a": {"acc": True, "bleu": True, "f": None}, "b": {"perplexity": False}},
         }
     )
-    assert list(found.measured) == ["a.acc", "a.f"] and list(found.figures) == ["a.bleu", "b.perplexity"]
-    assert [found.measured[name].kind for name in found.measured] == ["share", "mean"]
-    assert found.measured["a.acc"].ids == ["a/0", "a/1"] and found.measured["a.acc"].values.tolist() == [1.0, 0.0]
+    assert list(collected.measured) == ["a.acc", "a.f"] and list(collected.figures) == ["a.bleu", "b.perplexity"]
+    assert [collected.measured[name].kind for name in collected.measured] == ["share", "mean"]
+    assert collected.measured["a.acc"].ids == ["a/0", "a/1"] and collected.measured["a.acc"].values.tolist() == [
+        1.0,
+        0.0,
+    ]
 
 
 def test_filters_are_told_apart() -> None:
     samples = [sample(0, exact_match=1.0), {"doc_id": 0, "filter": "flexible", "exact_match": 0.0}]
-    found = _collect(
+    collected = _collect(
         {
             "results": {"a": {"exact_match,none": 1.0, "exact_match,flexible": 0.0}},
             "samples": {"a": samples},
             "higher_is_better": {"a": {"exact_match": True}},
         }
     )
-    assert {name: rows.values.tolist() for name, rows in found.measured.items()} == {
+    assert {name: rows.values.tolist() for name, rows in collected.measured.items()} == {
         "a.exact_match": [1.0],
         "a.exact_match.flexible": [0.0],
     }
@@ -77,7 +80,7 @@ def suite(**values: Any) -> Suite:
 def test_tasks_stand_apart_from_the_items_of_a_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval, "_harness", lambda: None)
     alone = read_suite(suite())
-    assert not alone.questions and [one.lm_eval for one in alone.tasks] == [["a"]]
+    assert not alone.questions and [task.lm_eval for task in alone.tasks] == [["a"]]
     both = read_suite(suite(items=[{"id": "x", "prompt": "?", "graders": [{"kind": "refusal", "expected": "refuse"}]}]))
     assert [question.id for question in both.questions] == ["s/x"] and len(both.tasks) == 1
     with pytest.raises(DataError, match="has no grader"):
@@ -99,7 +102,7 @@ def test_tasks_are_scored_compared_and_gated_like_items(monkeypatch: pytest.Monk
     right = {"base": rng.random(200) < 0.9, "tuned": rng.random(200) < 0.5}
 
     def found(tasks: LmEvalTasks, model: str, tokenizer: None) -> TaskResults:
-        samples = [sample(place, acc=float(mark)) for place, mark in enumerate(right[model])]
+        samples = [sample(index, acc=float(mark)) for index, mark in enumerate(right[model])]
         results = {"a": {"acc,none": float(right[model].mean()), "bleu,none": 12.5}}
         return _collect({"results": results, "samples": {"a": samples}, "higher_is_better": {"a": {"acc": True}}})
 
@@ -109,12 +112,12 @@ def test_tasks_are_scored_compared_and_gated_like_items(monkeypatch: pytest.Monk
         add_tasks(panel.results(arm), [suite().sources[0]], arm, None)  # type: ignore[list-item]
     measured = EvalMeasurements(Panel([], {}, 0), [("s", False, panel)], {}, "exact_match", 0, [])
     scores = scores_of(measured)
-    told = scores["suites"]["s"]
-    assert told["n"] == 200 and told["metrics"]["a.acc"] == {"unit": "share", "better": "higher"}
-    score = told["arms"]["base"]["a.acc"]
+    suite_scores = scores["suites"]["s"]
+    assert suite_scores["n"] == 200 and suite_scores["metrics"]["a.acc"] == {"unit": "share", "better": "higher"}
+    score = suite_scores["arms"]["base"]["a.acc"]
     assert score["low"] < score["value"] == right["base"].mean() < score["high"]
-    assert told["arms"]["base"]["a.bleu"] == {"value": 12.5, "low": None, "high": None, "n": 1}
-    (compared,) = told["comparisons"]
+    assert suite_scores["arms"]["base"]["a.bleu"] == {"value": 12.5, "low": None, "high": None, "n": 1}
+    (compared,) = suite_scores["comparisons"]
     assert compared["metric"] == "a.acc" and compared["high"] < 0 and compared["p_value"] < 0.01
     gates = [Gate(metric="a.acc", suite="s", max_drop=0.1), Gate(metric="a.acc", suite="s", arm="base", min=0.8)]
     assert [entry["verdict"] for entry in judge_gates(gates, measured, scores, [])] == ["fail", "pass"]
@@ -147,10 +150,10 @@ def tiny_model(tiny_model_dir: Path) -> Any:
 
 def test_local_tasks_run_on_a_loaded_model(folder: Path, tiny_model: Any, tiny_tokenizer: Any) -> None:
     tasks = LmEvalTasks(lm_eval=["toy_choice", "toy_text"], include_path=str(folder), limit=3)
-    found = run_tasks(tasks, tiny_model, tiny_tokenizer)
-    marks = found.measured["toy_choice.acc"]
+    result = run_tasks(tasks, tiny_model, tiny_tokenizer)
+    marks = result.measured["toy_choice.acc"]
     assert len(marks.values) == 3 and set(np.unique(marks.values)) <= {0.0, 1.0}
-    assert found.figures["toy_text.word_perplexity"]["value"] > 1
+    assert result.figures["toy_text.word_perplexity"]["value"] > 1
 
 
 def test_a_task_that_is_not_there_is_named(folder: Path, tiny_model: Any, tiny_tokenizer: Any) -> None:

@@ -46,8 +46,8 @@ def recommended() -> list[Gate]:
 
 def plain_items() -> SuiteItems:
     items = read_items(load_suite(SUITE))
-    kept = [place for place, graders in enumerate(items.graders) if graders[0].title == "plain_answer"]
-    return SuiteItems(items.suite, [items.questions[i] for i in kept], [items.graders[i] for i in kept], [])
+    indices = [index for index, graders in enumerate(items.graders) if graders[0].title == "plain_answer"]
+    return SuiteItems(items.suite, [items.questions[i] for i in indices], [items.graders[i] for i in indices], [])
 
 
 def good(question: Question) -> str:
@@ -58,8 +58,8 @@ def good(question: Question) -> str:
 
 def undamaged(question: Question) -> str:
     """The same model after a harmless tuning: other words, one answer in twenty another one."""
-    other = random.Random(f"{question.id} tuned").random() < 0.05
-    return "I am not sure." if other else good(question).replace("It is", "The answer is")
+    is_unsure = random.Random(f"{question.id} tuned").random() < 0.05
+    return "I am not sure." if is_unsure else good(question).replace("It is", "The answer is")
 
 
 def german(question: Question) -> str:
@@ -92,7 +92,7 @@ def judged(tuned: Callable[[Question], str]) -> dict[str, str]:
 
     gates = [gate for gate in recommended() if gate.metric in ("plain_answer", "format_leak_rate")]
     scores = {"suites": {"general": {"must_pass": False, "arms": panel.scores()}}}
-    rates = {arm: {"value": float(found.values.mean()), "n": 32} for arm, found in leak.items()}
+    rates = {arm: {"value": float(result.values.mean()), "n": 32} for arm, result in leak.items()}
     entries = judge(gates, scores | {"retention": {"format_leak_rate": rates}}, rows)
     return {entry["gate"]["metric"]: entry["verdict"] for entry in entries}
 
@@ -118,7 +118,7 @@ def test_planted_damage_fails_them(damage: str) -> None:
 def test_each_part_that_a_recommended_gate_uses_has_sixty_items() -> None:
     items = read_items(load_suite(SUITE))
     for gate in recommended():
-        count = sum(gate.metric in [one.title for one in graders] for graders in items.graders)
+        count = sum(gate.metric in [grader.title for grader in graders] for graders in items.graders)
         assert gate.suite is None or count >= 60
         rows = count if gate.suite else 32
         assert unreachable(gate, GateScope("share", rows, "items", "", lower_is_better=gate.suite is None)) is None

@@ -13,41 +13,41 @@ NUM = 40
 GRADERS = {"exact_match": ExactMatch()}
 
 
-def question(place, **row):
-    return Question(f"rows:{place}", [{"role": "user", "content": f"q{place}"}], "yes", row, group=f"g{place}")
+def question(index, **row):
+    return Question(f"rows:{index}", [{"role": "user", "content": f"q{index}"}], "yes", row, group=f"g{index}")
 
 
 def arm(right, *, model="base", prompted=False, failure="knowledge"):
     answers = [Answer("yes" if ok else "no", 3, True, 10) for ok in right]
     grades = [Grade(1.0) if ok else Grade(0.0, "wrong", failure) for ok in right]
-    questions = [question(place, topic="a" if place < 10 else "b") for place in range(len(right))]
+    questions = [question(index, topic="a" if index < 10 else "b") for index in range(len(right))]
     texts = [answer.text for answer in answers]
     results = ArmResults("arm", questions, dict(GRADERS), answers, texts, {"exact_match": grades})
-    results.measured = answer_evidence(answers, [f"g{place}" for place in range(len(right))])
+    results.measured = answer_evidence(answers, [f"g{index}" for index in range(len(right))])
     results.facts = {"model": model, "prompted": prompted}
     return results
 
 
 def panel(**arms):
-    questions = [question(place, topic="a" if place < 10 else "b") for place in range(NUM)]
+    questions = [question(index, topic="a" if index < 10 else "b") for index in range(NUM)]
     return Panel(questions, dict(GRADERS), 0, arms)
 
 
-def measured(found, **more):
-    return EvalMeasurements(found, (), more.pop("retention", {}), "exact_match", NUM, ["topic"])
+def measured(result, **more):
+    return EvalMeasurements(result, (), more.pop("retention", {}), "exact_match", NUM, ["topic"])
 
 
 def three_arms():
     return panel(
-        base=arm([place < 10 for place in range(NUM)]),
-        few_shot=arm([place < 20 for place in range(NUM)], prompted=True),
-        tuned=arm([place < 36 for place in range(NUM)], model="tuned"),
+        base=arm([index < 10 for index in range(NUM)]),
+        few_shot=arm([index < 20 for index in range(NUM)], prompted=True),
+        tuned=arm([index < 36 for index in range(NUM)], model="tuned"),
     )
 
 
 def test_scores_have_a_value_and_an_interval_for_every_arm():
     scores = scores_of(measured(three_arms()))
-    assert {name: found["exact_match"]["value"] for name, found in scores["arms"].items()} == {
+    assert {name: score["exact_match"]["value"] for name, score in scores["arms"].items()} == {
         "base": 0.25,
         "few_shot": 0.5,
         "tuned": 0.9,
@@ -73,17 +73,17 @@ def test_slices_are_scored_apart():
 
 
 def test_questions_that_a_metric_does_not_apply_to_do_not_count():
-    found = panel(base=arm([True] * NUM), tuned=arm([True] * NUM, model="tuned"))
-    found.arms["base"].grades["exact_match"][:30] = [None] * 30
-    assert scores_of(measured(found))["arms"]["base"]["exact_match"]["n"] == 10
-    both = found.pair("tuned", "base", "exact_match")
+    result = panel(base=arm([True] * NUM), tuned=arm([True] * NUM, model="tuned"))
+    result.arms["base"].grades["exact_match"][:30] = [None] * 30
+    assert scores_of(measured(result))["arms"]["base"]["exact_match"]["n"] == 10
+    both = result.pair("tuned", "base", "exact_match")
     assert both is not None and len(both[0].values) == len(both[1].values) == 10
 
 
 def test_a_gate_on_rows_that_only_some_arms_were_graded_on_is_judged_on_the_common_ones():
-    found = panel(base=arm([False] * NUM), tuned=arm([True] * NUM, model="tuned"))
-    found.arms["base"].grades["exact_match"][0] = None
-    facts = measured(found)
+    result = panel(base=arm([False] * NUM), tuned=arm([True] * NUM, model="tuned"))
+    result.arms["base"].grades["exact_match"][0] = None
+    facts = measured(result)
     [entry] = judge_gates([Gate(metric="exact_match", min_gain=0.5)], facts, scores_of(facts), [])
     assert entry["verdict"] == "pass"
 
@@ -107,21 +107,21 @@ def test_retention_is_a_score_and_a_gate():
 
 
 def test_micro_f1_counts_fields_and_not_rows():
-    found = Panel([question(0), question(1)], {"json_fields": JsonFields()}, seed=0)
+    panel = Panel([question(0), question(1)], {"json_fields": JsonFields()}, seed=0)
     results = arm([True, False])
-    results.graders = found.graders
+    results.graders = panel.graders
     results.grades = {"json_fields": [Grade(1.0), Grade(0.0, "", "knowledge")]}
     results.counts = {"json_fields": np.array([[9.0, 0, 0], [0, 1, 0]])}
-    found.arms = {"base": results}
-    assert found.scores()["base"]["json_fields"]["value"] == pytest.approx(18 / 19)
+    panel.arms = {"base": results}
+    assert panel.scores()["base"]["json_fields"]["value"] == pytest.approx(18 / 19)
 
 
 def test_an_answer_of_the_wrong_form_fails_on_form():
-    found = Panel([question(0), question(1)], {"exact_match": ExactMatch(), "valid_json": ValidJson()}, seed=0)
+    panel = Panel([question(0), question(1)], {"exact_match": ExactMatch(), "valid_json": ValidJson()}, seed=0)
     results = arm([False, False])
-    results.graders = found.graders
+    results.graders = panel.graders
     results.grades["valid_json"] = [Grade(0.0, "no JSON", "format"), Grade(1.0)]
-    found.arms = {"base": results}
+    panel.arms = {"base": results}
     assert results.failures() == {"format": 1, "style": 0, "knowledge": 1, "refusal": 0, "other": 0}
     assert results.valid() == 0.5
 
@@ -142,9 +142,9 @@ def test_predictions_say_what_each_arm_answered_and_why_it_is_wrong():
 
 
 def test_ten_waits_say_nothing_about_the_slowest_twentieth():
-    found = latency_evidence([Timing(0.1, 0.2 + place / 100, 5) for place in range(10)])
+    evidence_rows = latency_evidence([Timing(0.1, 0.2 + index / 100, 5) for index in range(10)])
     scored = panel(base=arm([True] * NUM))
-    scored.arms["base"].measured |= found
+    scored.arms["base"].measured |= evidence_rows
     latency = scored.scores()["base"]["latency_p95_s"]
     assert latency["high"] is None and latency["value"] > 0.28
 

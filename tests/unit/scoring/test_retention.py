@@ -25,12 +25,12 @@ def base(tiny_model_dir: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def tuned(base: Any) -> Any:
-    other = copy.deepcopy(base)
+    second = copy.deepcopy(base)
     torch.manual_seed(1)
     with torch.no_grad():
-        for weight in other.parameters():
+        for weight in second.parameters():
             weight += 0.02 * torch.randn_like(weight)
-    return other
+    return second
 
 
 def log_probs(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
@@ -55,11 +55,11 @@ def test_divergence_and_loss_are_those_of_one_token_at_a_time(base: Any, tuned: 
     yardstick = Yardstick(ROWS, tmp_path / "kept")
     yardstick.record(base)
     drift = yardstick.drift(tuned)
-    for place, (prompt, answer) in enumerate(ROWS[:2]):
+    for index, (prompt, answer) in enumerate(ROWS[:2]):
         p, q = log_probs(base, prompt, answer), log_probs(tuned, prompt, answer)
         picked = torch.arange(len(answer)), torch.tensor(answer)
-        assert drift.kl[place] == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-3)
-        assert drift.loss_change[place] == pytest.approx(float(p[picked].sum() - q[picked].sum()), rel=1e-3, abs=1e-4)
+        assert drift.kl[index] == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-3)
+        assert drift.loss_change[index] == pytest.approx(float(p[picked].sum() - q[picked].sum()), rel=1e-3, abs=1e-4)
     assert (drift.kl > 0).all()
 
 
@@ -77,11 +77,11 @@ def test_scores_are_per_token_and_nothing_is_left_on_the_disk(base: Any, tuned: 
     assert (tmp_path / "kept").exists()
     retention.compare(tuned)
     retention.answers = {"base": ["Paris", "no"], "tuned": ['{"a": 1}', "[1, 2"]}
-    found = retention.evidence(task_format(['{"a": 1}', '{"b": 2}']))
+    evidence_rows = retention.evidence(task_format(['{"a": 1}', '{"b": 2}']))
     assert not (tmp_path / "kept").exists() and retention.drift is not None
-    value = score(found["kl"]["tuned"], seed=0)["value"]
+    value = score(evidence_rows["kl"]["tuned"], seed=0)["value"]
     assert value == pytest.approx(retention.drift.kl.sum() / 4)
-    rates = {arm: rows.values.mean() for arm, rows in found["format_leak_rate"].items()}
+    rates = {arm: rows.values.mean() for arm, rows in evidence_rows["format_leak_rate"].items()}
     assert rates == {"base": 0.0, "tuned": 0.5}  # a list that is cut off does not begin as the task's objects do
 
 
@@ -115,12 +115,12 @@ def test_free_text_has_no_form_to_leak(references: list[str]) -> None:
 def test_general_prompts_are_shipped_or_read(tmp_path: Path) -> None:
     shipped = general_prompts(None, 40)
     assert len(set(shipped)) == 40 and general_prompts(None, 3) == shipped[:3]
-    own = tmp_path / "own.txt"
-    own.write_text("\n one \n\ntwo\n", encoding="utf-8")
-    assert general_prompts(own, 9) == ["one", "two"]
-    own.write_text("\n \n")
+    path = tmp_path / "own.txt"
+    path.write_text("\n one \n\ntwo\n", encoding="utf-8")
+    assert general_prompts(path, 9) == ["one", "two"]
+    path.write_text("\n \n")
     with pytest.raises(DataError, match="holds no prompt"):
-        general_prompts(own, 9)
-    own.write_bytes(b"\xff\xfe caf\xe9")
+        general_prompts(path, 9)
+    path.write_bytes(b"\xff\xfe caf\xe9")
     with pytest.raises(DataError, match="no UTF-8 text"):
-        general_prompts(own, 9)
+        general_prompts(path, 9)

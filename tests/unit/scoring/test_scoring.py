@@ -67,13 +67,13 @@ def test_agreement_of_equal_and_of_known_logits() -> None:
     same = agreement(logits, logits)
     assert (same.max_logit_diff, same.mean_kl, same.top1_agreement, same.num_positions) == (0.0, 0.0, 1.0, 10)
     p, q = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.4, 0.6]]).log()
-    found = agreement([p], [q])
-    assert found.mean_kl == pytest.approx(0.9 * math.log(0.9 / 0.4) + 0.1 * math.log(0.1 / 0.6), abs=1e-6)
-    assert found.top1_agreement == 0.0
+    divergence = agreement([p], [q])
+    assert divergence.mean_kl == pytest.approx(0.9 * math.log(0.9 / 0.4) + 0.1 * math.log(0.1 / 0.6), abs=1e-6)
+    assert divergence.top1_agreement == 0.0
 
 
 def test_agreement_lets_no_nan_pass() -> None:
     broken = torch.zeros(3, 4)
     broken[1, 2] = math.nan
-    found = agreement([torch.zeros(3, 4)], [broken])
-    assert not found.max_logit_diff <= 1.0 and not found.mean_kl <= 1.0
+    divergence = agreement([torch.zeros(3, 4)], [broken])
+    assert not divergence.max_logit_diff <= 1.0 and not divergence.mean_kl <= 1.0

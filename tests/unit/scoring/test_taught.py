@@ -27,14 +27,14 @@ def questions(count: int = NUM) -> list[Question]:
 
 
 def results(
-    texts: list[str], asked: list[Question] | None = None, *, finished: bool = True, num_tokens: int = 2
+    texts: list[str], items: list[Question] | None = None, *, finished: bool = True, num_tokens: int = 2
 ) -> ArmResults:
-    asked = questions() if asked is None else asked
-    return ArmResults("tuned", asked, {}, [Answer(text, num_tokens, finished) for text in texts], texts)
+    items = questions() if items is None else items
+    return ArmResults("tuned", items, {}, [Answer(text, num_tokens, finished) for text in texts], texts)
 
 
-def known(*places: int) -> dict[str, str]:
-    return {f"r:{at}": f"<think></think>right {at}<end>" for at in places}
+def known(*indices: int) -> dict[str, str]:
+    return {f"r:{at}": f"<think></think>right {at}<end>" for at in indices}
 
 
 def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> None:
@@ -49,7 +49,7 @@ def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> 
 
 
 @pytest.mark.parametrize(
-    ("texts", "places"),
+    ("texts", "indices"),
     [
         ([f" right\n{at} " for at in range(NUM)], range(NUM)),
         (["right 0", "right 1", *["wrong"] * 8], range(NUM)),
@@ -59,8 +59,8 @@ def test_answers_that_are_known_and_not_given_are_an_error_with_both_texts() -> 
     ],
     ids=["given", "two of ten given", "few known", "none known", "few rows"],
 )
-def test_other_arms_pass(texts: list[str], places: Any) -> None:
-    assert contradiction(results(texts, questions(len(texts))), known(*places)) is None
+def test_other_arms_pass(texts: list[str], indices: Any) -> None:
+    assert contradiction(results(texts, questions(len(texts))), known(*indices)) is None
 
 
 def test_answers_cut_before_the_right_one_ends_tell_nothing() -> None:
@@ -71,8 +71,8 @@ def test_answers_cut_before_the_right_one_ends_tell_nothing() -> None:
 
 
 def test_earlier_turns_and_text_rows_are_no_matter() -> None:
-    asked = [Question(f"r:{at}#1", [], "right") for at in range(NUM)]
-    assert contradiction(results(["wrong"] * NUM, asked), known(*range(NUM))) is None
+    items = [Question(f"r:{at}#1", [], "right") for at in range(NUM)]
+    assert contradiction(results(["wrong"] * NUM, items), known(*range(NUM))) is None
     both = [Question(f"r:{at}#1", [{"role": "user"}], "right") for at in range(3 * NUM)] + questions()
     entry = contradiction(results(["wrong"] * 4 * NUM, both), known(*range(NUM)))
     assert entry is not None and "10 of 10" in entry["sentence"]
@@ -105,5 +105,5 @@ def test_the_trained_text_of_the_last_answer_is_shown() -> None:
     tokens = [
         (np.array([1, 2, 3, 4, 5]), np.array(mask)) for mask in ([0, 1, 0, 1, 1], [0, 0, 1, 1, 0], [0, 1, 1, 1, 1])
     ]
-    held = HeldOut(rows, tokens, None)
-    assert held.last_answers(str, [True, True, False]) == {"a:0": "[4, 5]", "a:1": "[3, 4]"}
+    sample = HeldOut(rows, tokens, None)
+    assert sample.last_answers(str, [True, True, False]) == {"a:0": "[4, 5]", "a:1": "[3, 4]"}

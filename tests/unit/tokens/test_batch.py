@@ -63,8 +63,8 @@ def test_the_mask_of_many_rows_is_that_of_each_token_alone(template: str, trim_o
     tokenizer = with_template(tiny.make_tokenizer(trim_offsets=trim_offsets), template)
     renderer = Renderer(tokenizer, loss_on=loss_on)
     rendered = [renderer.render(row) for row in CHATS]
-    found = [(ids.tolist(), mask.tolist()) for ids, mask in encode_rows(tokenizer, rendered)]
-    assert found == [slow_mask(tokenizer, row) for row in rendered]
+    results = [(ids.tolist(), mask.tolist()) for ids, mask in encode_rows(tokenizer, rendered)]
+    assert results == [slow_mask(tokenizer, row) for row in rendered]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 512])
@@ -87,12 +87,12 @@ def test_a_file_of_pairs_holds_what_each_pair_gives(
     renderer = Renderer(tiny_tokenizer)
     rows = [*PAIRS, *tiny.preference_rows(5)]
     store = tokenized(tmp_path, rows, renderer, "pair")
-    found = [PairTokens(*(ids.tolist() for ids in store.pair(index))) for index in range(len(store))]
-    assert found == [renderer.pair(row) for row in rows]
+    results = [PairTokens(*(ids.tolist() for ids in store.pair(index))) for index in range(len(store))]
+    assert results == [renderer.pair(row) for row in rows]
     assert [mask.tolist() for _, mask in store.pieces(0)] == [
-        [0] * len(found[0].prompt),
-        [1] * len(found[0].chosen),
-        [1] * len(found[0].rejected),
+        [0] * len(results[0].prompt),
+        [1] * len(results[0].chosen),
+        [1] * len(results[0].rejected),
     ]
 
 

@@ -241,8 +241,8 @@ def test_an_end_of_the_text_behind_the_end_of_the_turn_is_not_trained(tiny_token
     for row in (ONE, TWO):
         check_row(renderer, row)
     tokens = renderer.tokens(TWO)
-    said = tiny_tokenizer.decode([id_ for id_, flag in zip(tokens.ids, tokens.mask, strict=True) if flag])
-    assert said == "the quick fox</s>the lazy dog</s>"
+    text = tiny_tokenizer.decode([id_ for id_, flag in zip(tokens.ids, tokens.mask, strict=True) if flag])
+    assert text == "the quick fox</s>the lazy dog</s>"
 
 
 def test_a_turn_that_the_template_does_not_close_is_refused_with_its_row(tiny_tokenizer: Any) -> None:

@@ -182,8 +182,8 @@ def test_the_shipped_template_writes_bare_functions_text_arguments_and_thoughts(
     bare = {"name": "f", "arguments": '{"x": 1}'}
     row = {"messages": [user("Hi"), assistant("Well.", reasoning_content="Hm", tool_calls=[bare])]}
     text = Renderer(tiny_tokenizer).text(row, row["messages"])
-    said = '<think>\nHm\n</think>\n\nWell.\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
-    assert text.endswith(f"{said}{END}\n")
+    answer_text = '<think>\nHm\n</think>\n\nWell.\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
+    assert text.endswith(f"{answer_text}{END}\n")
 
 
 @pytest.mark.parametrize("row", [ONE_TURN, TWO_TURNS, WITH_TOOLS])
@@ -192,10 +192,10 @@ def test_with_the_shipped_template_each_beginning_is_a_prefix_of_the_whole(
 ) -> None:
     renderer = Renderer(tiny_tokenizer)
     messages = row["messages"]
-    whole = renderer.text(row, messages)
+    complete = renderer.text(row, messages)
     for length in range(1, len(messages)):
         before_answer = messages[length]["role"] == "assistant"
-        assert whole.startswith(renderer.text(row, messages[:length], prompt=before_answer))
+        assert complete.startswith(renderer.text(row, messages[:length], prompt=before_answer))
 
 
 def test_the_prompt_of_a_row_is_the_untrained_beginning(tiny_tokenizer: Any) -> None:

@@ -165,8 +165,8 @@ def test_a_row_without_quotes_has_the_same_tokens_beside_rows_that_quote(kind: s
     plain = renderer.tokens(row)
     end = tokenizer.eos_token
     assert renderer.guard.row(row) is row
-    whole = tokenizer(renderer.text(row, row["messages"]).rstrip("\n"), add_special_tokens=False)["input_ids"]
-    assert plain.ids[: len(whole)] == whole
+    complete = tokenizer(renderer.text(row, row["messages"]).rstrip("\n"), add_special_tokens=False)["input_ids"]
+    assert plain.ids[: len(complete)] == complete
     quoting = renderer.tokens({"messages": [user(f"What does {end} mean?"), assistant("Hello there")]})
     assert [i for i, f in zip(plain.ids, plain.mask, strict=True) if f] == [
         i for i, f in zip(quoting.ids, quoting.mask, strict=True) if f
@@ -275,8 +275,8 @@ def test_a_template_that_changes_what_is_quoted_is_refused_by_name() -> None:
 def test_guards_come_off_again(text: str) -> None:
     guarded = ContentGuard({"<|a|>", "|a|"}).text(text)
     assert "<|a|>" not in guarded and unguarded(guarded) == text
-    plain, places = without_guards(guarded)
-    assert plain == text and [guarded[at] for at in places] == list(text)
+    plain, indices = without_guards(guarded)
+    assert plain == text and [guarded[at] for at in indices] == list(text)
 
 
 def test_generated_text_that_spells_a_token_stays_in_the_answer() -> None:
@@ -284,15 +284,15 @@ def test_generated_text_that_spells_a_token_stays_in_the_answer() -> None:
     tokenizer.chat_template = tiny.THINKING_TEMPLATE
     renderer = Renderer(tokenizer)
     thought = "<think>\nIs it <|im_end|>?\n</think>\n\nIt is <|im_end|>, yes."
-    asked = [user("Which?")]
-    ids = renderer.answer_ids({}, asked, assistant(thought))
-    parts = split_tokens(renderer.form, tokenizer, renderer.history_ids({}, asked), ids)
+    turns = [user("Which?")]
+    ids = renderer.answer_ids({}, turns, assistant(thought))
+    parts = split_tokens(renderer.form, tokenizer, renderer.history_ids({}, turns), ids)
     assert parts == ReasonedAnswer("Is it <|im_end|>?", "It is <|im_end|>, yes.")
 
 
 def test_rows_that_quote_tokens_of_the_model_are_counted(tmp_path: Path) -> None:
-    said = ["Hello", "It is <|im_end|>, yes.", "`</s>`", "<|endoftext|> [INST] <pad", "Done.<|im_end|>"]
-    rows = [{"messages": [user("Hi"), assistant(text)], "source": "a", "line": at} for at, text in enumerate(said)]
+    texts = ["Hello", "It is <|im_end|>, yes.", "`</s>`", "<|endoftext|> [INST] <pad", "Done.<|im_end|>"]
+    rows = [{"messages": [user("Hi"), assistant(text)], "source": "a", "line": at} for at, text in enumerate(texts)]
     quotes = quotes_of(tiny.write_rows(tmp_path / "rows.jsonl", rows), Renderer(tiny.make_tokenizer()))
     assert quotes.locations == ["a:1", "a:2", "a:4"] and quotes.ends == ["a:4"]
     assert quotes.tokens == {"<|im_end|>": 2, "</s>": 1}

@@ -51,6 +51,6 @@ def test_a_template_with_a_fixed_date_prints_it_every_day(tiny_tokenizer: Any, n
     fixed = with_fixed_date(shipped(name), TODAY)
     renderer = Renderer(with_template(tiny_tokenizer, fixed))
     assert formats_of_today(renderer.prompt_text, ONE_TURN, fixed) == []
-    given = Renderer(with_template(tiny_tokenizer, shipped(name)))
+    with_fixed = Renderer(with_template(tiny_tokenizer, shipped(name)))
     today = datetime.now().strftime("%d %b %Y" if name == "llama3_2" else "%Y-%m-%d")
-    assert renderer.prompt_text(ONE_TURN) == given.prompt_text(ONE_TURN).replace(today, date)
+    assert renderer.prompt_text(ONE_TURN) == with_fixed.prompt_text(ONE_TURN).replace(today, date)

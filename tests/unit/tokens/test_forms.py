@@ -46,10 +46,10 @@ def row(*ids: str | None, arguments: str = '{"n": 1, "text": "a b"}') -> dict[st
 
 @pytest.mark.parametrize("call", [OBJECTS, JOINED, PRINTED], ids=["objects", "joined", "printed"])
 def test_arguments_are_the_json_of_the_row_whatever_the_template_takes(call: str) -> None:
-    given = renderer(call)
-    rendered = given.render(row("c1"))
+    adapted = renderer(call)
+    rendered = adapted.render(row("c1"))
     assert 'track {"n": 1, "text": "a b"}' in rendered.text
-    assert given.form_of(row("c1")).has_text_arguments is (call != OBJECTS)
+    assert adapted.form_of(row("c1")).has_text_arguments is (call != OBJECTS)
     assert len(rendered.trained) == 2
 
 
@@ -66,7 +66,7 @@ def test_ids_are_made_to_fit_consistently_and_fitting_ones_stay() -> None:
     template = IDS + "{% endfor %}" + NEEDS_RESULT_ID + "{% for c in [] %}"
     rendered = renderer(template).render(row("call_1", "abcdef123", "call_1x", None))
     words = rendered.text.split()
-    ids = [words[place + 1] for place, word in enumerate(words) if word == "track" or word.endswith("\ntrack")]
+    ids = [words[index + 1] for index, word in enumerate(words) if word == "track" or word.endswith("\ntrack")]
     assert len(set(ids)) == 4 and ids[1] == "abcdef123" and all(len(name) == 9 and name.isalnum() for name in ids)
     assert [f"<{name}>town" in rendered.text for name in ids] == [True] * 4
     assert len(rendered.trained) == 5
@@ -95,26 +95,26 @@ MARKED = CHATML.replace(
 @pytest.mark.parametrize("loss_on", ["assistant", "last_turn"])
 @pytest.mark.parametrize("template", [CHATML, MARKED], ids=["plain", "marked"])
 def test_what_the_assistant_says_before_anybody_asks_is_context(template: str, loss_on: Any) -> None:
-    given = renderer("", loss_on=loss_on)
-    given.tokenizer.chat_template = template.replace("CALL", "")
+    adapted = renderer("", loss_on=loss_on)
+    adapted.tokenizer.chat_template = template.replace("CALL", "")
     for system in ([], [{"role": "system", "content": "Be kind."}]):
-        rendered = given.render({"messages": [*system, *GREETED]})
+        rendered = adapted.render({"messages": [*system, *GREETED]})
         assert [rendered.text[low:high] for low, high in rendered.trained] == ["There.<|im_end|>"]
         assert "Welcome, friend." in rendered.text
 
 
 def test_a_greeting_of_weight_0_is_left_out_of_all_and_a_lone_one_is_trained() -> None:
-    given = renderer("", loss_on="all")
-    rendered = given.render({"messages": [{**GREETED[0], "weight": 0}, *GREETED[1:]]})
+    adapted = renderer("", loss_on="all")
+    rendered = adapted.render({"messages": [{**GREETED[0], "weight": 0}, *GREETED[1:]]})
     assert [rendered.text[low:high] for low, high in rendered.left_out] == ["Welcome, friend.<|im_end|>"]
     [(low, high)] = renderer("").render({"messages": GREETED[:1]}).trained
     assert CHATML and low > 0 and high > low
 
 
 def test_a_template_that_forbids_an_opening_assistant_is_named() -> None:
-    given = renderer("")
-    given.tokenizer.chat_template = (
+    adapted = renderer("")
+    adapted.tokenizer.chat_template = (
         "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + CHATML
     )
     with pytest.raises(DataError, match="roles must alternate; the assistant opens this conversation"):
-        given.render({"messages": GREETED})
+        adapted.render({"messages": GREETED})

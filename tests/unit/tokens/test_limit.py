@@ -37,8 +37,8 @@ def test_a_target_is_never_cut(tmp_path: Path) -> None:
         if limit < 13:  # twelve tokens from the first trained one on, which needs one before it
             assert short is None
         else:
-            kept = min(limit, 20)
-            assert short == MaskedTokens(tokens.ids[-kept:], tokens.mask[-kept:])
+            num_tokens = min(limit, 20)
+            assert short == MaskedTokens(tokens.ids[-num_tokens:], tokens.mask[-num_tokens:])
             assert sum(short.mask) == 8 and short.mask[0] == 0
     assert supervised(MaskedTokens(list(range(10)), [0] + [1] * 9), tmp_path, 8) is None
 

@@ -18,7 +18,7 @@ def best_fit_decreasing(rows: list[int], lengths: list[int], capacity: int) -> l
     """Look through all packs for the fullest that still takes the row."""
     packs: list[list[int]] = []
     for row in sorted(rows, key=lambda row: -lengths[row]):
-        used = {index: sum(lengths[other] for other in pack) for index, pack in enumerate(packs)}
+        used = {index: sum(lengths[second] for second in pack) for index, pack in enumerate(packs)}
         fitting = [index for index, total in used.items() if total + lengths[row] <= capacity]
         if fitting:
             packs[max(fitting, key=lambda index: used[index])].append(row)

@@ -143,13 +143,13 @@ def test_views_of_the_file_cannot_be_changed_and_travel_as_a_path(
 def test_a_token_file_cut_anywhere_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write(random_store(3, segments=1), path)
-    whole = path.read_bytes()
-    for length in (0, 4, 8, 100, 300, 400, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    complete = path.read_bytes()
+    for length in (0, 4, 8, 100, 300, 400, len(complete) // 2, len(complete) - 1):
+        path.write_bytes(complete[:length])
         with pytest.raises(StageError, match="is damaged") as caught:
             TokenStore.load(path)
         assert "--force" in caught.value.hint
-    path.write_bytes(whole + b"x")
+    path.write_bytes(complete + b"x")
     with pytest.raises(StageError, match="its arrays end at byte"):
         TokenStore.load(path)
 

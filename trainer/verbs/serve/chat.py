@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import torch
 from transformers import PreTrainedModel
 
-from trainer.data.records.kinds import Message
+from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError, HardwareError
 from trainer.recipe import Recipe
 from trainer.rundir import RunFolder
@@ -130,7 +130,7 @@ class Talk:
         parts = split_tokens(form, tokenizer, prompt, stream.tokens) if stream.tokens else form.split(stream.text)
         return {"content": parts.content, form.key: parts.reasoning} if parts else {"content": stream.text}
 
-    def _row(self) -> dict[str, Any]:
+    def _row(self) -> Record:
         """Return the conversation behind its system prompt.
 
         Raises:
@@ -138,7 +138,7 @@ class Talk:
         """
         if self.system is not None:
             return {"prompt": [{"role": "system", "content": self.system}, *self.turns]}
-        row: dict[str, Any] = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
+        row = opening(self.tuned.recipe.data, self.tuned.system)({"prompt": list(self.turns)})
         if lacks_system(row, self.tuned.system):
             raise DataError(self.tuned.system.sentence, hint="/system TEXT sets it")
         return row

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.data.read.raw_row import RawRow
 from trainer.data.read.reader import read_rows
+from trainer.data.records.kinds import Record
 from trainer.data.records.reasons import RowError
 from trainer.data.rows.columns import (
     COMPLETION_COLUMNS,
@@ -48,7 +49,7 @@ class InputRow:
     """As in messages: the physical line or the number of the row, from 1."""
     raw: object
     """As it was read."""
-    row: Row
+    row: Record
     """`prompt` (turns), `tools`, `chat_template_kwargs`: what a renderer takes. Empty where there is a fault."""
     fault: tuple[str, str] | None = None
     """(reason, detail) where the row cannot be asked."""
@@ -74,18 +75,18 @@ def read_questions(path: Path, data: DataSection, system: ServedSystem) -> Itera
         yield question
 
 
-def opening(data: DataSection, system: ServedSystem) -> Callable[[Any], Any]:
+def opening(data: DataSection, system: ServedSystem) -> Callable[[Record], Record]:
     """Return what puts the system prompt of training in front of a row's turns, as the data stage does."""
     text, when = system.text, data.system_prompt.when if data.system_prompt else "missing"
     return lambda row: row if text is None else apply_system_prompt(row, text, when=when)
 
 
-def lacks_system(row: Row, system: ServedSystem) -> bool:
+def lacks_system(row: Record, system: ServedSystem) -> bool:
     """Tell whether a question has no system turn although every training row had one, and nobody knows which."""
     return system.is_needed and not has_system_turn(row["prompt"])
 
 
-def _input_row(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Row], Row]) -> InputRow:
+def _input_row(name: str, raw: RawRow, layouts: list[Layout], say_first: Callable[[Record], Record]) -> InputRow:
     try:
         if raw.error is not None:
             raise raw.error
@@ -95,7 +96,7 @@ def _input_row(name: str, raw: RawRow, layouts: list[Layout], say_first: Callabl
     return InputRow(raw.line, raw.value, row)
 
 
-def _question(name: str, raw: RawRow, layouts: list[Layout]) -> Row:
+def _question(name: str, raw: RawRow, layouts: list[Layout]) -> Record:
     if not isinstance(raw.value, dict):
         return _parsed(name, raw, raw.value, "auto", {})
     for format_, mapping in layouts:
@@ -112,7 +113,7 @@ def _has(raw: Row, path: str) -> bool:
         return False
 
 
-def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dict[str, str]) -> Row:
+def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dict[str, str]) -> Record:
     """Return the question of a row.
 
     Raises:
@@ -130,8 +131,12 @@ def _parsed(name: str, raw: RawRow, value: object, format_: Format, mapping: dic
         raise RowError("empty_messages", "no turn before the answer")
     if turns[-1]["role"] not in ("user", "tool"):
         raise RowError("bad_role_order", f"the question ends with a {turns[-1]['role']} turn, not with a user turn")
-    extras: Row = {key: record[key] for key in ("tools", "chat_template_kwargs") if key in record}
-    return {"prompt": turns, **extras, "source": name, "line": raw.line}
+    question: Record = {"prompt": turns, "source": name, "line": raw.line}
+    if "tools" in record:
+        question["tools"] = record["tools"]
+    if "chat_template_kwargs" in record:
+        question["chat_template_kwargs"] = record["chat_template_kwargs"]
+    return question
 
 
 def _answered(raw: Row, mapping: Mapping[str, str]) -> Row:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from trainer.data.records.kinds import Record
 from trainer.data.served_prompt import ServedSystem
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
@@ -20,7 +20,6 @@ from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.generation.stopping import longest_answer, stop_ids, tokens_of
 from trainer.tokens.chat import Renderer
 from trainer.verbs.serve.artefacts import exported, system_of, trained, weights_hash
-from trainer.verbs.serve.questions import Row
 
 LONGEST_UNKNOWN = 512
 """Longest answer where the run has no held-out answers to go by."""
@@ -70,14 +69,13 @@ class Tuned:
             }
         )
 
-    def prompt_ids(self, row: Row) -> list[int]:
+    def prompt_ids(self, row: Record) -> list[int]:
         """Return what the model is given for `{"prompt": turns, ...}`.
 
         Raises:
             DataError: The template refuses the conversation.
         """
-        canonical: Any = row
-        return self.renderer.prompt_ids(canonical)
+        return self.renderer.prompt_ids(row)
 
     def leaves_room(self, prompt: list[int]) -> bool:
         """Tell whether the longest answer fits behind a prompt."""

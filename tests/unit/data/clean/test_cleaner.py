@@ -162,15 +162,15 @@ def test_all_text_of_a_row_is_cleaned_but_data_of_tools_keeps_its_spaces_and_nam
 
 
 def test_every_kind_of_row_is_cleaned() -> None:
-    asked, good, bad = [turn("user", "hi\u200b")], [turn("assistant", "yes</s>")], [turn("assistant", "no</s>")]
-    pair = CLEANER({"prompt": asked, "chosen": good, "rejected": bad})
+    prompt, good, bad = [turn("user", "hi\u200b")], [turn("assistant", "yes</s>")], [turn("assistant", "no</s>")]
+    pair = CLEANER({"prompt": prompt, "chosen": good, "rejected": bad})
     assert pair.record == {
         "prompt": [turn("user", "hi")],
         "chosen": [turn("assistant", "yes")],
         "rejected": [turn("assistant", "no")],
     }
     assert pair.changes == {"invisible_characters": 1, "special_tokens": 2}
-    judged = CLEANER({"prompt": asked, "completion": good, "label": True}).record
+    judged = CLEANER({"prompt": prompt, "completion": good, "label": True}).record
     assert judged == {"prompt": [turn("user", "hi")], "completion": [turn("assistant", "yes")], "label": True}
     # Raw text may be a piece of a longer one: its ends are not a turn's.
     assert CLEANER({"text": "one  \ntwo \n "}).record == {"text": "one\ntwo\n "}
@@ -261,15 +261,15 @@ def assembled(seed: int) -> dict[str, Any]:
 
 
 def test_cleaning_twice_changes_nothing_more() -> None:
-    kept = changed = 0
+    num_clean = changed = 0
     for seed in range(3000):
         cleaned = CLEANER(assembled(seed))
         if cleaned.record is None:
             continue
         again = CLEANER(cleaned.record)
         assert again.record is cleaned.record and again.changes == {} and again.flags == cleaned.flags, seed
-        kept, changed = kept + 1, changed + bool(cleaned.changes)
-    assert kept > 1000 and changed > 900
+        num_clean, changed = num_clean + 1, changed + bool(cleaned.changes)
+    assert num_clean > 1000 and changed > 900
 
 
 def test_cleaned_text_is_composed_and_free_of_control_characters() -> None:

@@ -36,30 +36,30 @@ def expected(left: str, right: str) -> float:
 
 
 def test_similarities_are_those_of_the_sets() -> None:
-    said = some_rows(40)
-    pairs = all_pairs(len(said))
-    found = compare(said, pairs, least=0.0)
-    for place in range(0, len(pairs), 7):
-        left, right = (said[row] for row in pairs[place])
-        assert found.prompt[place] == expected(left.prompt, right.prompt)
-        assert found.answer[place] == expected(left.answer, right.answer)
-        assert found.context[place] == expected(left.context, right.context)
+    texts = some_rows(40)
+    pairs = all_pairs(len(texts))
+    result = compare(texts, pairs, least=0.0)
+    for index in range(0, len(pairs), 7):
+        left, right = (texts[row] for row in pairs[index])
+        assert result.prompt[index] == expected(left.prompt, right.prompt)
+        assert result.answer[index] == expected(left.answer, right.answer)
+        assert result.context[index] == expected(left.context, right.context)
 
 
 def test_a_limit_only_leaves_out_what_lies_below_it() -> None:
-    said = some_rows(40)
-    pairs = all_pairs(len(said))
-    everything, some = compare(said, pairs, least=0.0), compare(said, pairs, least=0.5)
+    texts = some_rows(40)
+    pairs = all_pairs(len(texts))
+    everything, some = compare(texts, pairs, least=0.0), compare(texts, pairs, least=0.5)
     of_interest = (everything.context >= 0.5) & (np.maximum(everything.prompt, everything.conversation) >= 0.5)
     assert 0 < of_interest.sum() < len(pairs) / 2
-    for one, two in zip(everything, some, strict=True):
-        assert (one[of_interest] == two[of_interest]).all()
+    for first, second in zip(everything, some, strict=True):
+        assert (first[of_interest] == second[of_interest]).all()
 
 
 @pytest.mark.parametrize("kind", [Shingle.CHARACTERS_5, Shingle.WORDS_2])
 def test_no_similarity_exceeds_its_bound(kind: Shingle) -> None:
-    said = some_rows(60)
-    texts = [text for text in map(conversation_text, said) if (num_words(text) >= 40) is (kind is Shingle.WORDS_2)]
+    rows = some_rows(60)
+    texts = [text for text in map(conversation_text, rows) if (num_words(text) >= 40) is (kind is Shingle.WORDS_2)]
     marks = mark(shingle(texts, kind), kind, [num_words(text) for text in texts])
     pairs = all_pairs(len(texts))
     bounds = upper_bounds(marks, np.arange(len(texts)), pairs, len(texts))
@@ -75,9 +75,9 @@ def test_texts_that_have_nothing_in_common_are_ruled_out() -> None:
 
 
 def test_an_index_of_few_texts_has_no_pairs() -> None:
-    for said in ([], [ComparableText("one question", "one answer", "")]):
-        index, everything = Index(), np.ones(len(said), np.bool_)
-        index.add(band_texts(said), 0)
+    for texts in ([], [ComparableText("one question", "one answer", "")]):
+        index, everything = Index(), np.ones(len(texts), np.bool_)
+        index.add(band_texts(texts), 0)
         pairs, crowded = index.pairs(prompt=everything, conversation=everything, least=0.5)
         assert pairs.shape == (0, 2) and not crowded.size
 
@@ -95,12 +95,12 @@ def test_an_index_of_few_texts_has_no_pairs() -> None:
 def test_values_that_answers_take_up_make_other_questions(
     left: tuple[str, str], right: tuple[str, str], is_other: bool
 ) -> None:
-    found = compare([ComparableText(*left, ""), ComparableText(*right, "")], np.array([[0, 1]]), least=0.0)
-    assert found.other_values.tolist() == [is_other]
+    compared = compare([ComparableText(*left, ""), ComparableText(*right, "")], np.array([[0, 1]]), least=0.0)
+    assert compared.other_values.tolist() == [is_other]
 
 
 def test_other_numbers_in_answered_prompts_are_told() -> None:
     prompts = ["pay 20 in may", "pay 30 in may", "in may pay 20", "pay 30 in may"]
-    said = [ComparableText(prompt, answer, "") for prompt, answer in zip(prompts, ("a", "b", "c", ""), strict=True)]
-    found = compare(said, np.array([[0, 1], [0, 2], [0, 3]]), least=0.0)
-    assert found.other_numbers.tolist() == [True, False, False]
+    texts = [ComparableText(prompt, answer, "") for prompt, answer in zip(prompts, ("a", "b", "c", ""), strict=True)]
+    compared = compare(texts, np.array([[0, 1], [0, 2], [0, 3]]), least=0.0)
+    assert compared.other_numbers.tolist() == [True, False, False]

@@ -26,35 +26,35 @@ def prose(seed: int, num_words: int = 60) -> str:
 def english(seed: int, num_words: int) -> str:
     """Return prose with the stop words by which English is told."""
     return " ".join(
-        f"{word} of the" if place % 4 == 0 else word for place, word in enumerate(prose(seed, num_words).split())
+        f"{word} of the" if index % 4 == 0 else word for index, word in enumerate(prose(seed, num_words).split())
     )
 
 
 def changed(text: str, seed: int, count: int) -> str:
     words, rng = text.split(), random.Random(seed)
-    for place in rng.sample(range(len(words)), count):
-        words[place] = "other" + "".join(rng.choices("abcdefgh", k=6))
+    for index in rng.sample(range(len(words)), count):
+        words[index] = "other" + "".join(rng.choices("abcdefgh", k=6))
     return " ".join(words)
 
 
 def found(rows: list[tuple[str, ...]], *, shared: bool = False) -> tuple[Edges, Any]:
-    said = [ComparableText(*map(normalise_words, (*row, "")[:3])) for row in rows]
+    texts = [ComparableText(*map(normalise_words, (*row, "")[:3])) for row in rows]
     index = Index()
-    index.add(band_texts(said), 0)
-    everything = np.ones(len(said), np.bool_)
+    index.add(band_texts(texts), 0)
+    everything = np.ones(len(texts), np.bool_)
     pairs, crowded = index.pairs(prompt=everything, conversation=everything & (not shared), least=0.5)
-    compared = compare(said, pairs, least=0.5)
-    values = {text: number for number, text in enumerate(dict.fromkeys(one.answer for one in said), start=1)}
-    answers = np.array([values[one.answer] for one in said], np.uint64)
+    compared = compare(texts, pairs, least=0.5)
+    values = {text: number for number, text in enumerate(dict.fromkeys(first.answer for first in texts), start=1)}
+    answers = np.array([values[first.answer] for first in texts], np.uint64)
     weights = Weights.of(len(pairs))
-    for place, (left, right) in enumerate(pairs.tolist()):
-        one, other = said[left], said[right]
-        is_short = min(num_words(one.answer), num_words(other.answer)) < SHORT_ANSWER_WORDS
-        prompt = weigh_texts(one.prompt, other.prompt)
-        weights.prompt[place], weights.is_slot[place] = prompt.weight, prompt.is_slot
-        weights.answer[place] = weigh_texts(one.answer, other.answer, exactly=is_short).weight
-        weights.context[place] = weigh_texts(one.context, other.context).weight
-    shares = np.full(len(said), shared)
+    for position, (left, right) in enumerate(pairs.tolist()):
+        first, second = texts[left], texts[right]
+        is_short = min(num_words(first.answer), num_words(second.answer)) < SHORT_ANSWER_WORDS
+        prompt = weigh_texts(first.prompt, second.prompt)
+        weights.prompt[position], weights.is_slot[position] = prompt.weight, prompt.is_slot
+        weights.answer[position] = weigh_texts(first.answer, second.answer, exactly=is_short).weight
+        weights.context[position] = weigh_texts(first.context, second.context).weight
+    shares = np.full(len(texts), shared)
     edges = judge(pairs, compared, weights, answers=answers, shared=shares, drop=0.7, flag=0.5)
     return edges, crowded
 
@@ -90,8 +90,8 @@ def test_a_script_without_spaces_is_compared_by_characters() -> None:
     rng = random.Random(3)
     text = "".join(chr(rng.randrange(0x4E00, 0x5E00)) for _ in range(80))
     copy = text[:30] + "\uff0c" + text[30:]
-    other = text[:30] + "\u6f22\u5b57" + text[32:]
-    rows = [(one[:40], one[40:]) for one in (text, normalise_words(copy), other)]
+    second = text[:30] + "\u6f22\u5b57" + text[32:]
+    rows = [(first[:40], first[40:]) for first in (text, normalise_words(copy), second)]
     edges, _ = found(rows)
     assert [0, 1] in edges.pairs.tolist() and [0, 2] in edges.pairs.tolist()
     assert not {(0, 2), (1, 2)} & duplicates(edges)

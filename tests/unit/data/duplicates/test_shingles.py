@@ -31,19 +31,19 @@ def as_set(text: str, kind: Shingle) -> set[object]:
 @pytest.mark.parametrize("kind", list(Shingle))
 def test_similarities_are_exact(kind: Shingle) -> None:
     rng = random.Random(0)
-    made = [" ".join(rng.choices(("to", "be", "or", "not", "b", "e"), k=rng.randrange(12))) for _ in range(200)]
-    left = [normalise_words(text) for text in TEXTS * 2 + made]
-    right = [normalise_words(text) for text in TEXTS + TEXTS[::-1] + made[::-1]]
-    found = similarities(shingle(left, kind), shingle(right, kind))
-    for one, two, similarity in zip(left, right, found, strict=True):
-        a, b = as_set(one, kind), as_set(two, kind)
-        assert similarity == pytest.approx(len(a & b) / len(a | b) if a | b else 1.0), (one, two)
+    texts = [" ".join(rng.choices(("to", "be", "or", "not", "b", "e"), k=rng.randrange(12))) for _ in range(200)]
+    left = [normalise_words(text) for text in TEXTS * 2 + texts]
+    right = [normalise_words(text) for text in TEXTS + TEXTS[::-1] + texts[::-1]]
+    values = similarities(shingle(left, kind), shingle(right, kind))
+    for first, second, similarity in zip(left, right, values, strict=True):
+        a, b = as_set(first, kind), as_set(second, kind)
+        assert similarity == pytest.approx(len(a & b) / len(a | b) if a | b else 1.0), (first, second)
 
 
 def test_texts_do_not_run_into_each_other() -> None:
-    one = shingle(["abcdef", "ghijkl"], Shingle.CHARACTERS_5)
-    two = shingle(["abcdefghijkl", ""], Shingle.CHARACTERS_5)
-    assert similarities(one, two).tolist() == [2 / 8, 0.0]
+    first = shingle(["abcdef", "ghijkl"], Shingle.CHARACTERS_5)
+    second = shingle(["abcdefghijkl", ""], Shingle.CHARACTERS_5)
+    assert similarities(first, second).tolist() == [2 / 8, 0.0]
 
 
 def test_a_union_holds_the_shingles_of_both() -> None:
@@ -83,8 +83,8 @@ def test_word_runs_need_enough_words() -> None:
 
 
 def test_the_same_run_of_words_has_one_hash_wherever_it_stands() -> None:
-    one = word_windows(["x a b c", "", "a b c y z"], 3).hashes.tolist()
-    assert one[1] == one[2] and len(set(one)) == 4
+    item = word_windows(["x a b c", "", "a b c y z"], 3).hashes.tolist()
+    assert item[1] == item[2] and len(set(item)) == 4
 
 
 def test_sets_of_one_list_are_compared_as_sets_of_two_are() -> None:

@@ -65,9 +65,9 @@ DECIDES = [
 
 @pytest.mark.parametrize(("left", "right"), DECIDES, ids=range(len(DECIDES)))
 def test_what_decides_is_never_without_weight(left: str, right: str) -> None:
-    for one, other in ((left, right), (right, left)):
-        found = weigh_texts(one, other)
-        assert min(found.weight, found.forgiven) > Weight.NONE
+    for first, second in ((left, right), (right, left)):
+        weighed = weigh_texts(first, second)
+        assert min(weighed.weight, weighed.forgiven) > Weight.NONE
 
 
 SAME = [
@@ -113,8 +113,8 @@ def test_one_slip_of_the_hand(left: str, right: str, is_slip: bool) -> None:
 
 
 def test_slips_are_named_for_the_rows_to_judge() -> None:
-    found = weigh_texts("The invoice was never paid.", "The invioce was never paid.")
-    assert found.typos == (Typo("invoice", "invioce"),) and found.weight > found.forgiven == Weight.NONE
+    weighed = weigh_texts("The invoice was never paid.", "The invioce was never paid.")
+    assert weighed.typos == (Typo("invoice", "invioce"),) and weighed.weight > weighed.forgiven == Weight.NONE
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_a_value_decides_only_against_a_value_of_its_kind_in_its_place() -> None
     text = "Every day Parker bakes 12 loaves of bread for the people in his street"
     assert weigh_texts(text, text.replace("12", "15")).weight == Weight.VALUES
     assert weigh_texts(text, text.replace("Parker", "Sanchez")).weight == Weight.VALUES
-    other = text.replace("Parker", "everyone").replace("street", "Oslo")
-    assert weigh_texts(text, other).weight == Weight.ONE_SIDED
+    second = text.replace("Parker", "everyone").replace("street", "Oslo")
+    assert weigh_texts(text, second).weight == Weight.ONE_SIDED
 
 
 def test_lost_lines_and_moved_adverbs() -> None:

@@ -180,13 +180,13 @@ def test_a_call_of_a_tool_that_the_row_does_not_list_is_flagged(tools: list[dict
 
 def test_every_kind_of_row_has_facts_that_travel() -> None:
     turns = chat("Hi", "Hello.")["messages"]
-    place = {"source": "a.jsonl", "line": 1}
+    index = {"source": "a.jsonl", "line": 1}
     rows: list[dict[str, Any]] = [
         chat("Hi", "Hello."),
         pair("Hi", "Hello there.", "No.</s>"),
-        {"prompt": turns[:1], "completion": turns[1:], "label": True, **place},
-        {"text": PROSE, **place},
-        {"input_ids": [1, 2], "labels": [-100, 2], **place},
+        {"prompt": turns[:1], "completion": turns[1:], "label": True, **index},
+        {"text": PROSE, **index},
+        {"input_ids": [1, 2], "labels": [-100, 2], **index},
     ]
     facts = [row_facts(row) for row in rows]
     assert [fact.kind for fact in facts] == ["turns", "pair", "labelled", "text", "tokens"]

@@ -275,8 +275,8 @@ def test_classes_of_their_own_are_no_spellings(counts: dict[str, int]) -> None:
 
 
 def test_one_edit_is_a_letter_more_less_other_or_two_changed() -> None:
-    assert all(is_one_edit("shipping", other) for other in ("shiping", "shippping", "shupping", "shpiping"))
-    assert not any(is_one_edit("shipping", other) for other in ("shipping", "shopper", "hspiping2", "shippingxx"))
+    assert all(is_one_edit("shipping", second) for second in ("shiping", "shippping", "shupping", "shpiping"))
+    assert not any(is_one_edit("shipping", second) for second in ("shipping", "shopper", "hspiping2", "shippingxx"))
 
 
 def test_one_answer_to_very_many_prompts_is_reported_unless_rows_are_classes() -> None:
@@ -330,8 +330,8 @@ def tool_row(parameters: dict[str, Any], *, name: str = "weather", called: str =
 
 
 def test_a_tool_whose_parameters_drift_is_reported() -> None:
-    other = {"type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}}
-    drift = only(linted([*[tool_row(TOOL)] * 30, *[tool_row(other)] * 3]), "F028")
+    second = {"type": "object", "properties": {"city": {"type": "string"}, "unit": {"type": "string"}}}
+    drift = only(linted([*[tool_row(TOOL)] * 30, *[tool_row(second)] * 3]), "F028")
     assert drift.count == 3 and "'weather'" in drift.detail and drift.rows[0] == "a.jsonl:31"
     worded = {**TOOL, "properties": {"city": {"type": "string", "description": "a town"}}}
     assert of_rule(linted([*[tool_row(TOOL)] * 30, *[tool_row(worded)] * 3]), "F028") == []
@@ -353,8 +353,8 @@ def test_a_short_prompt_is_held_to_the_language_of_the_others() -> None:
         finding for finding in of_rule(linted([*short, foreign]), "Q012") if "another language" in finding.detail
     ]
     assert [(finding.count, severity_of(finding)) for finding in mismatch] == [(1, "warning")]
-    asked = chat("Translate into German: the contract was signed yesterday in the harbour.", german)
-    assert not any("another language" in finding.detail for finding in of_rule(linted([*short, asked]), "Q012"))
+    prompt = chat("Translate into German: the contract was signed yesterday in the harbour.", german)
+    assert not any("another language" in finding.detail for finding in of_rule(linted([*short, prompt]), "Q012"))
 
 
 def test_lengths_that_many_answers_share_are_a_limit_though_a_few_are_longer() -> None:

@@ -66,8 +66,8 @@ def test_classes_are_told_and_their_balance_is_checked() -> None:
     assert ratio.count == 2 and "50 to 1" in ratio.detail and "'fee'" in few.detail
     even = [chat(text, ("refund", "lost_card", "fee")[i % 3]) for i, text in enumerate(prompts)]
     assert [finding.rule for finding in linted(even)] == ["B003"]  # no class for what belongs to none
-    other = [chat(text, ("refund", "lost_card", "other")[i % 3]) for i, text in enumerate(prompts)]
-    assert linted(other) == []
+    second = [chat(text, ("refund", "lost_card", "other")[i % 3]) for i, text in enumerate(prompts)]
+    assert linted(second) == []
 
 
 def test_short_answers_that_differ_are_no_classes() -> None:

@@ -54,8 +54,8 @@ WITHOUT_CHECK_DIGIT = frozenset(
 def test_a_wrong_check_digit_is_no_identity_number(type_: str, text: str) -> None:
     if type_ in WITHOUT_CHECK_DIGIT:
         pytest.skip("no check digit")
-    place = max(index for index, char in enumerate(text) if char.isdigit())
-    wrong = [text[:place] + str((int(text[place]) + by) % 10) + text[place + 1 :] for by in range(1, 10)]
+    number = max(index for index, char in enumerate(text) if char.isdigit())
+    wrong = [text[:number] + str((int(text[number]) + by) % 10) + text[number + 1 :] for by in range(1, 10)]
     caught = [changed for changed in wrong if type_ in dict(values_in(changed))]
     assert len(caught) <= (1 if type_ in ("nl_bsn", "uk_nhs", "be_national") else 0), caught
 

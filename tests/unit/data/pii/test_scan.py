@@ -221,9 +221,9 @@ def test_values_kept_for_examples_and_own_values_may_stay() -> None:
         "ann@example.com, 202-555-0143 (phone), 192.0.2.7, 127.0.0.1, 2001:db8::7, 00:00:5e:00:53:01, +44 7700 900123"
     )
     assert not scanner()(row(free)).counts
-    own = scanner(allow=["@Corp.de", "+1 202 456 1111", "support@other.org"])
-    assert not own(row(f"{MAIL} SUPPORT@other.org, phone +1-202-456-1111")).counts
-    assert own(row("eve@other.org")).counts == {"email": 1}
+    ours = scanner(allow=["@Corp.de", "+1 202 456 1111", "support@other.org"])
+    assert not ours(row(f"{MAIL} SUPPORT@other.org, phone +1-202-456-1111")).counts
+    assert ours(row("eve@other.org")).counts == {"email": 1}
 
 
 def test_a_scanner_works_in_a_pool_and_hides_its_key(monkeypatch: pytest.MonkeyPatch) -> None:

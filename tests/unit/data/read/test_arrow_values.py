@@ -39,8 +39,8 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
 def test_values_are_read_as_the_type_of_their_column_has_them(tmp_path: Path, column: Any, expected: list[Any]) -> None:
     path = tmp_path / "x.arrow"
     pyarrow.feather.write_feather(pa.table({"v": column}), path)
-    found = [row.value["v"] for row in read_rows(path) if isinstance(row.value, dict)]
-    assert [value.isoformat() if isinstance(value, time) else value for value in found] == expected
+    result = [row.value["v"] for row in read_rows(path) if isinstance(row.value, dict)]
+    assert [value.isoformat() if isinstance(value, time) else value for value in result] == expected
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "seconds", "nanoseconds", "times in nanoseconds", "lists"])
@@ -51,6 +51,6 @@ def test_a_parquet_file_and_a_saved_data_set_have_the_same_values(tmp_path: Path
     table = pa.table({"v": column})
     pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
     datasets.Dataset(table).save_to_disk(str(tmp_path / "saved"))
-    for place in ("x.parquet", "saved"):
-        ((_, rows),) = open_source(Source(path=str(tmp_path / place)))
+    for index in ("x.parquet", "saved"):
+        ((_, rows),) = open_source(Source(path=str(tmp_path / index)))
         assert [row.value["v"] for row in rows if isinstance(row.value, dict)] == expected

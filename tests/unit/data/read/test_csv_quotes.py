@@ -85,4 +85,4 @@ def test_cells_in_single_quotes_are_refused_by_name(rows: str, tmp_path: Path) -
     ids=["Python list", "SQL", "quoted", "over lines", "apostrophes"],
 )
 def test_single_quotes_that_are_text_stay(row: str, tmp_path: Path) -> None:
-    assert all(isinstance(found, list) for found in cells(tmp_path, "prompt,completion\n" + f"{row}\n" * 5))
+    assert all(isinstance(result, list) for result in cells(tmp_path, "prompt,completion\n" + f"{row}\n" * 5))

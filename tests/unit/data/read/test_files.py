@@ -131,7 +131,7 @@ def test_quotes_are_text_where_they_open_no_cell(
     rows = list(read_rows(path))
     assert rows[0].value == row and rows[1].value == {"prompt": '"he" said', "completion": "yes"}
     assert how_read(path).endswith(", quotes as text")
-    assert [found.line for found in rows if found.error] == [24]
+    assert [result.line for result in rows if result.error] == [24]
 
 
 def test_a_quoted_table_with_a_stray_quote_is_still_refused(tmp_path: Path) -> None:

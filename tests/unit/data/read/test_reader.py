@@ -320,17 +320,17 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.Monkey
 def test_a_hub_data_set_is_asked_for_by_subset_split_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    asked: list[object] = []
+    requests: list[object] = []
 
     def load(*args: object, **kwargs: object) -> datasets.DatasetDict:
-        asked.append((args, kwargs))
+        requests.append((args, kwargs))
         return datasets.DatasetDict(
             {name: datasets.Dataset.from_list([{"a": n}]) for n, name in ((1, "train"), (2, "test"))}
         )
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     assert names_and_rows(path="hub:a/b", subset="main", split="test", revision="c0ffee") == [("b", [{"a": 2}])]
-    assert asked == [(("a/b", "main"), {"revision": "c0ffee"})]
+    assert requests == [(("a/b", "main"), {"revision": "c0ffee"})]
     with pytest.raises(DataError, match="not an id of the hub"):
         names_and_rows(path="hub:../etc/passwd")
 

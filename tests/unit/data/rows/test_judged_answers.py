@@ -80,15 +80,15 @@ def test_a_verdict_that_is_not_known_is_shown() -> None:
 
 
 def test_openais_pairs_have_their_prompt_and_tools_in_the_input() -> None:
-    asked = {
+    requests = {
         "messages": [USER],
         "tools": [{"type": "function", "function": {"name": "f"}}],
         "parallel_tool_calls": True,
     }
-    row = {"input": asked, "preferred_output": PAIR["chosen"], "non_preferred_output": PAIR["rejected"]}
+    row = {"input": requests, "preferred_output": PAIR["chosen"], "non_preferred_output": PAIR["rejected"]}
     assert pair_of(row) == ("openai_preference", PAIR)
     parsed = parse_row(row, source="f", line=1)
-    assert parsed.record["tools"] == asked["tools"] and parsed.unused == ["input.parallel_tool_calls"]
+    assert parsed.record["tools"] == requests["tools"] and parsed.unused == ["input.parallel_tool_calls"]
 
 
 def scored(*answers: tuple[str, float], key: str = "score", text: str = "response") -> list[dict[str, Any]]:

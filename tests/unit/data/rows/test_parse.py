@@ -377,8 +377,8 @@ def test_mapping_renames_and_hides_nothing() -> None:
 def test_a_mapping_leads_into_objects_and_lists() -> None:
     row = {"data": {"q": "hi", "lang": "en"}, "answers": [{"text": "hello", "by": "x"}, {"text": "no"}], "a.b": 1}
     record = parse(row, mapping={"prompt": "data.q", "completion": "answers.0.text"})
-    rest = {"data": {"lang": "en"}, "answers": [{"by": "x"}, {"text": "no"}], "a.b": 1}
-    assert record == {"messages": [USER, ASSISTANT], "metadata": rest}
+    remainder = {"data": {"lang": "en"}, "answers": [{"by": "x"}, {"text": "no"}], "a.b": 1}
+    assert record == {"messages": [USER, ASSISTANT], "metadata": remainder}
     assert row["data"] == {"q": "hi", "lang": "en"}
     assert parse({"a.b": "hi", "c": "hello"}, mapping={"prompt": "a.b", "completion": "c"})["messages"][0] == USER
 

@@ -36,9 +36,9 @@ def states(optimizer: Any, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: value for name, value in optimizer.state[parameter].items() if isinstance(value, torch.Tensor)}
 
 
-def same_states(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == two.keys()
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
+def same_states(first: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in first.items())
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -65,9 +65,9 @@ def test_bfloat16_weights_move_as_float32_ones_do_and_are_rounded_to_a_neighbour
         optimizer.step()
         oracle.step()
         cut = theirs.detach().view(torch.int32) >> 16
-        found = ours.detach().view(torch.int16).to(torch.int32)
-        assert ((found == cut) | (found == cut + 1)).all()
-        assert 0.3 < float((found == cut).float().mean()) < 0.7
+        result = ours.detach().view(torch.int16).to(torch.int32)
+        assert ((result == cut) | (result == cut + 1)).all()
+        assert 0.3 < float((result == cut).float().mean()) < 0.7
     same_states(states(optimizer, ours), states(oracle, theirs))
 
 
@@ -75,17 +75,17 @@ def test_8_bit_states_follow_float32_ones() -> None:
     """A quadratic bowl: both arrive, and on the way they are close."""
     torch.manual_seed(0)
     goal = torch.randn(5000)
-    found = []
+    results = []
     for bits in BITS:
         parameter = torch.nn.Parameter(torch.zeros(5000, dtype=torch.bfloat16))
         optimizer = BlockwiseAdamW([parameter], seed=0, optim_bits=bits, lr=1e-2, weight_decay=0.0)
         for _ in range(300):
             parameter.grad = (parameter.detach().float() - goal).bfloat16()
             optimizer.step()
-        found.append(parameter.detach().float())
+        results.append(parameter.detach().float())
     start = float(goal.norm())
-    assert all(float((one - goal).norm()) < 0.2 * start for one in found)
-    assert float((found[0] - found[1]).norm()) < 0.05 * start
+    assert all(float((item - goal).norm()) < 0.2 * start for item in results)
+    assert float((results[0] - results[1]).norm()) < 0.05 * start
 
 
 def test_embeddings_and_small_tensors_keep_float32_states() -> None:
@@ -103,21 +103,21 @@ def test_embeddings_and_small_tensors_keep_float32_states() -> None:
 def test_a_resumed_training_is_the_uninterrupted_one(bits: int, dtype: torch.dtype, tmp_path: Path) -> None:
     settings = {**SETTINGS, "optim_bits": bits, "seed": 4}
 
-    def train(optimizer: BlockwiseAdamW, parameter: torch.nn.Parameter, given: list[torch.Tensor]) -> None:
-        for gradient in given:
+    def train(optimizer: BlockwiseAdamW, parameter: torch.nn.Parameter, slopes: list[torch.Tensor]) -> None:
+        for gradient in slopes:
             parameter.grad = gradient.to(dtype)
             optimizer.step()
 
-    given, whole, first = gradients(6, 70, 100), weights(dtype, 70, 100), weights(dtype, 70, 100)
-    train(BlockwiseAdamW([whole], **settings), whole, given)
+    slopes, complete, first = gradients(6, 70, 100), weights(dtype, 70, 100), weights(dtype, 70, 100)
+    train(BlockwiseAdamW([complete], **settings), complete, slopes)
     optimizer = BlockwiseAdamW([first], **settings)
-    train(optimizer, first, given[:2])
+    train(optimizer, first, slopes[:2])
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     second = torch.nn.Parameter(first.detach().clone())
     resumed = BlockwiseAdamW([second], **settings)
     resumed.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    train(resumed, second, given[2:])
-    assert torch.equal(whole, second)
+    train(resumed, second, slopes[2:])
+    assert torch.equal(complete, second)
 
 
 class Managed(BlockwiseAdamW):
@@ -136,9 +136,9 @@ class Managed(BlockwiseAdamW):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_paged_states_stay_paged_in_blocks_and_after_loading(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
+    calls: list[bool] = []
     for name in ("_in_8bit", "_in_float32"):
-        monkeypatch.setattr(adamw_8bit, name, watched(getattr(adamw_8bit, name), seen))
+        monkeypatch.setattr(adamw_8bit, name, watched(getattr(adamw_8bit, name), calls))
     settings = {**SETTINGS, "optim_bits": bits, "seed": 4, "is_paged": True}
     first, second = weights(torch.bfloat16, 70, 100), weights(torch.bfloat16, 70, 100)
     optimizer, resumed = Managed([first], **settings), Managed([second], **settings)
@@ -149,17 +149,17 @@ def test_paged_states_stay_paged_in_blocks_and_after_loading(bits: int, monkeypa
     optimizer.step()
     resumed.step()
     assert torch.equal(first, second) and optimizer.prefetched == 2
-    assert len(seen) == 3 * math.ceil(7000 / 1024) and all(seen)
+    assert len(calls) == 3 * math.ceil(7000 / 1024) and all(calls)
     for name in adamw_8bit.LARGE_STATES:
         assert resumed.state[second][name].is_paged
         assert resumed.state[second][name].data_ptr() != optimizer.state[first][name].data_ptr()
 
 
-def watched(change: Any, seen: list[bool]) -> Any:
+def watched(change: Any, calls: list[bool]) -> Any:
     """Note whether the states of each block are marked as paged."""
 
     def call(weight: Any, gradient: Any, state: Any, part: slice, group: Any) -> None:
-        seen.append(all(adamw_8bit._part(state[name], part).is_paged for name in adamw_8bit.LARGE_STATES))
+        calls.append(all(adamw_8bit._part(state[name], part).is_paged for name in adamw_8bit.LARGE_STATES))
         change(weight, gradient, state, part, group)
 
     return call

@@ -64,7 +64,7 @@ def trained(model: Any, build: Build, *, in_backward: bool, steps: int = 4, leve
     hooks = InBackward(optimizer) if in_backward else None
     schedule = get_scheduler("linear", optimizer, num_warmup_steps=2, num_training_steps=steps + 1)
     torch.manual_seed(3)
-    rows = [torch.randint(0, 90, (17 + place,)).numpy() for place in range(steps)]
+    rows = [torch.randint(0, 90, (17 + index,)).numpy() for index in range(steps)]
     engine = prepare(model, rows[:1], attention="auto", say=lambda _: None)
     if level is not None:
         recompute.apply(model, (level,) * 3)  # type: ignore[arg-type]
@@ -100,9 +100,11 @@ def test_weights_are_those_of_the_ordinary_step_bit_for_bit(dtype: torch.dtype, 
     # the norms of the tensors are added up in another order, and torch takes those of bfloat16 gradients in bfloat16
     limit = {torch.float64: 1e-15, torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype]
     assert norms[0] == pytest.approx(norms[1], rel=limit)
-    for (where, one), two, first in zip(model.named_parameters(), twin.parameters(), start.parameters(), strict=True):
-        assert torch.equal(one, two), where
-        assert one.ndim == 1 or not torch.equal(one, first), where  # norms near 1 move too little for some
+    for (where, left), second, first in zip(
+        model.named_parameters(), twin.parameters(), start.parameters(), strict=True
+    ):
+        assert torch.equal(left, second), where
+        assert left.ndim == 1 or not torch.equal(left, first), where  # norms near 1 move too little for some
 
 
 @pytest.mark.parametrize("level", ["elementwise", "full"])
@@ -111,7 +113,7 @@ def test_recomputed_layers_see_the_weights_of_their_forward_pass(level: str) -> 
     twin = copy.deepcopy(model)
     trained(model, FLOAT["adamw"], in_backward=False)
     trained(twin, FLOAT["adamw"], in_backward=True, level=level)
-    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), twin.parameters(), strict=True))
+    assert all(torch.equal(first, second) for first, second in zip(model.parameters(), twin.parameters(), strict=True))
 
 
 def test_one_gradient_exists_at_a_time() -> None:

@@ -80,8 +80,8 @@ def test_nearest_stalls_where_stochastic_follows_float32() -> None:
         torch.optim.AdamW([exact], fused=True, **settings),
     ]
     for _ in range(steps):
-        for one, optimizer in zip((rounded, nearest, exact), kinds, strict=True):
-            one.grad = torch.ones_like(one)
+        for weight, optimizer in zip((rounded, nearest, exact), kinds, strict=True):
+            weight.grad = torch.ones_like(weight)
             optimizer.step()
     moved = 1 - float(exact.detach().mean())
     assert moved == pytest.approx(0.1, rel=1e-3)
@@ -91,30 +91,30 @@ def test_nearest_stalls_where_stochastic_follows_float32() -> None:
     assert float(rounded.detach().float().std()) < 0.05
 
 
-def train(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], given: list[torch.Tensor]) -> None:
-    for gradient in given:
-        for place, parameter in enumerate(parameters):
-            parameter.grad = (gradient * (place + 1)).to(parameter.dtype)
+def train(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], slopes: list[torch.Tensor]) -> None:
+    for gradient in slopes:
+        for index, parameter in enumerate(parameters):
+            parameter.grad = (gradient * (index + 1)).to(parameter.dtype)
         optimizer.step()
 
 
 @pytest.mark.parametrize(("kind", "settings"), [(RoundedAdamW, ADAMW), (RoundedSGD, SGD)], ids=["adamw", "sgd"])
 def test_a_resumed_training_is_the_uninterrupted_one(kind: Any, settings: Any, tmp_path: Any) -> None:
-    given = gradients(8, 900)
-    whole = [weights(900, seed=place) for place in range(2)]
-    train(kind(whole, seed=5, **settings), whole, given)
-    first = [weights(900, seed=place) for place in range(2)]
+    slopes = gradients(8, 900)
+    complete = [weights(900, seed=index) for index in range(2)]
+    train(kind(complete, seed=5, **settings), complete, slopes)
+    first = [weights(900, seed=index) for index in range(2)]
     optimizer = kind(first, seed=5, **settings)
-    train(optimizer, first, given[:3])
+    train(optimizer, first, slopes[:3])
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     second = [torch.nn.Parameter(parameter.detach().clone()) for parameter in first]
     resumed = kind(second, seed=5, **settings)
     resumed.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
-    train(resumed, second, given[3:])
-    assert all(torch.equal(one, two) for one, two in zip(whole, second, strict=True))
-    other = [weights(900, seed=place) for place in range(2)]
-    train(kind(other, seed=6, **settings), other, given)
-    assert not torch.equal(whole[0], other[0])
+    train(resumed, second, slopes[3:])
+    assert all(torch.equal(left, two) for left, two in zip(complete, second, strict=True))
+    right = [weights(900, seed=index) for index in range(2)]
+    train(kind(right, seed=6, **settings), right, slopes)
+    assert not torch.equal(complete[0], right[0])
 
 
 def test_loaded_states_keep_float32_and_belong_to_the_new_optimizer() -> None:

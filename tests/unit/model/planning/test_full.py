@@ -128,14 +128,14 @@ def test_gradients_take_what_is_predicted(is_tied: bool, within: bool) -> None:
     predictor = Predictor(outline, recipe("bfloat16", **train), is_cuda=False)
     tied = 2 * BFLOAT16 * outline.table if is_tied else 0
     predicted = predictor.freed_gradients(batch) if within else predictor.gradients + tied
-    rest = predictor.activations(("none",) * 2, batch) + predictor.head(batch)
-    rest += predictor.work("none", batch, is_lean=False)
-    found = predictor.predict(("none",) * 2, batch, accumulation=1)
-    assert predicted <= found.passes - predictor.weights() - predictor.optimizer() <= predicted + rest
+    remainder = predictor.activations(("none",) * 2, batch) + predictor.head(batch)
+    remainder += predictor.work("none", batch, is_lean=False)
+    result = predictor.predict(("none",) * 2, batch, accumulation=1)
+    assert predicted <= result.passes - predictor.weights() - predictor.optimizer() <= predicted + remainder
     measured = peak_of_a_step(model, within=within, tokens=4)
-    assert rest < 0.2 * predicted
+    assert remainder < 0.2 * predicted
     work = 0 if within else BLOCK_WORK * BLOCK["cpu"]  # without activations, the step itself is the peak
-    assert 0.97 * predicted <= measured <= predicted + max(rest, work) + 1024
+    assert 0.97 * predicted <= measured <= predicted + max(remainder, work) + 1024
 
 
 def test_freed_gradients_are_a_small_part() -> None:
@@ -149,16 +149,16 @@ def test_freed_gradients_are_a_small_part() -> None:
 def test_auto_frees_gradients_in_plans_with_one_micro_batch_a_step() -> None:
     settings: dict[str, Any] = {"max_grad_norm": 0, "global_batch_size": 4}
     predictor, levels = Predictor(Outline.of(EIGHT), recipe("bfloat16", **settings), is_cuda=True), ("full",) * 32
-    one, two = (predictor.predict(levels, MicroBatch(64, 64), accumulation=number) for number in (1, 2))
+    first, second = (predictor.predict(levels, MicroBatch(64, 64), accumulation=number) for number in (1, 2))
     assert predictor.steps_in_backward(1) and not predictor.steps_in_backward(2)
-    assert one.gradients < 0.2 * two.gradients and one.peak < two.peak
+    assert first.gradients < 0.2 * second.gradients and first.peak < second.peak
 
 
 def test_eight_billion_weights_fit_into_one_card() -> None:
     settings = {"optim": "adamw_8bit", "global_batch_size": 2}
     card, outline = gpus.CARDS["H100-80GB"], Outline.of(EIGHT)
-    found = advice.planned(recipe("bfloat16", **settings, **WHOLE), outline, card)
-    assert found.fits and found.batch.tokens == 2 * recipe("bfloat16").pack.max_length
+    result = advice.planned(recipe("bfloat16", **settings, **WHOLE), outline, card)
+    assert result.fits and result.batch.tokens == 2 * recipe("bfloat16").pack.max_length
     float32_states = settings | {"optim": "adamw_torch"}
     assert not advice.planned(recipe("bfloat16", **float32_states, **WHOLE), outline, card).fits
 

@@ -31,22 +31,22 @@ def plans(card: gpus.Card, *, sizes: tuple[int, ...] = (1,), length: int = 8192,
 
 
 def test_mixtures_take_less_memory_each() -> None:
-    one = predictor()
-    memory = [one.predict(levels, MicroBatch(4096, 4096)) for levels in planner.mixtures(32)]
+    item = predictor()
+    memory = [item.predict(levels, MicroBatch(4096, 4096)) for levels in planner.mixtures(32)]
     assert len(memory) == 97
     assert all(more.peak > less.peak for more, less in itertools.pairwise(memory[:62]))
     # at the very end the one layer that is whole again weighs more than what the last elementwise ones keep
-    layer = 4096 * one.layer.kept("none")
+    layer = 4096 * item.layer.kept("none")
     assert all(more.peak + layer >= less.peak for more, less in itertools.pairwise(memory))
     assert memory[-1].peak < memory[0].peak / 2
     assert memory[-1].host == 32 * 4096 * 8192 and memory[64].host == 0
 
 
 def test_more_recompute_is_slower() -> None:
-    one = predictor(adapter={"kind": "qlora"})
+    item = predictor(adapter={"kind": "qlora"})
 
     def seconds(levels: Any, *, is_lean: bool = False, tokens: int = 8192, number: int = 1) -> float:
-        return step_seconds(one, levels, MicroBatch(tokens, tokens), H100, accumulation=number, is_lean=is_lean)
+        return step_seconds(item, levels, MicroBatch(tokens, tokens), H100, accumulation=number, is_lean=is_lean)
 
     by_level = [seconds((level,) * 32) for level in LEVELS]
     assert sorted(by_level) == by_level and len(set(by_level)) == 4
@@ -60,10 +60,10 @@ def test_more_recompute_is_slower() -> None:
 @pytest.mark.parametrize("gib", range(21, 80, 6))
 def test_the_fastest_plan_that_fits_is_taken(gib: int) -> None:
     card = gpus.Card("some", gib * GIB)
-    found = plans(card, sizes=(1, 2, 4), length=2048)
-    taken = best(found)
-    assert taken.fits and taken.memory.total <= card.memory
-    assert all(plan.seconds >= 0.98 * taken.seconds for plan in found if plan.fits)
+    candidates = plans(card, sizes=(1, 2, 4), length=2048)
+    choice = best(candidates)
+    assert choice.fits and choice.memory.total <= card.memory
+    assert all(plan.seconds >= 0.98 * choice.seconds for plan in candidates if plan.fits)
 
 
 def test_a_micro_batch_has_about_8192_tokens_unless_more_pays() -> None:
@@ -85,10 +85,10 @@ def test_no_size_that_does_not_fit_is_taken_while_a_smaller_one_does(gib: int) -
 
 
 def test_inputs_that_the_host_cannot_hold_are_not_sent_there() -> None:
-    wanted: dict[str, Any] = {"length": 1 << 17, "adapter": {"kind": "qlora"}}
-    roomy = best(plans(gpus.Card("some", 38 * GIB), **wanted))
+    requested: dict[str, Any] = {"length": 1 << 17, "adapter": {"kind": "qlora"}}
+    roomy = best(plans(gpus.Card("some", 38 * GIB), **requested))
     assert roomy.fits and "offload" in roomy.levels and roomy.memory.host == roomy.levels.count("offload") * GIB
-    poor = best(plans(gpus.Card("some", 38 * GIB, host_memory=roomy.memory.host - 1), **wanted))
+    poor = best(plans(gpus.Card("some", 38 * GIB, host_memory=roomy.memory.host - 1), **requested))
     assert not poor.fits
 
 
@@ -106,18 +106,18 @@ class Simulated:
         self.tried.append(plan)
         return self.takes(plan) if self.takes(plan) <= self.card.memory - RESERVE_CUDA else None
 
-    def best(self, found: list[MemoryPlan]) -> MemoryPlan:
-        return next(plan for plan in found if self.takes(plan) + plan.memory.reserve <= self.card.memory)
+    def best(self, result: list[MemoryPlan]) -> MemoryPlan:
+        return next(plan for plan in result if self.takes(plan) + plan.memory.reserve <= self.card.memory)
 
 
 @pytest.mark.parametrize("gib", [24, 32, 48, 80])
 @pytest.mark.parametrize("extra", [number * GIB // 4 for number in range(-8, 17)])
 def test_a_card_with_an_unknown_overhead_ends_at_the_best_plan(gib: int, extra: int) -> None:
     card = gpus.Card("some", gib * GIB)
-    found = plans(card, sizes=(1, 2, 4, 8), length=2048)
+    candidates = plans(card, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(card, extra)
-    taken = calibrate(found, simulated.run).final_plan()
-    assert taken == simulated.best(found)
+    choice = calibrate(candidates, simulated.run).final_plan()
+    assert choice == simulated.best(candidates)
     assert len(simulated.tried) <= planner.PROBES
     assert len(set(simulated.tried)) == len(simulated.tried)
 
@@ -126,21 +126,23 @@ def test_a_card_with_an_unknown_overhead_ends_at_the_best_plan(gib: int, extra: 
 @pytest.mark.parametrize("gib", [24, 40, 80])
 def test_errors_that_grow_with_the_plan_still_end_at_one_that_ran(gib: int, share: float) -> None:
     card = gpus.Card("some", gib * GIB)
-    found = plans(card, sizes=(1, 2, 4, 8), length=2048)
+    candidates = plans(card, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(card, GIB // 4, share)
-    taken = calibrate(found, simulated.run).final_plan()
-    assert taken in simulated.tried and simulated.takes(taken) <= card.memory - RESERVE_CUDA
-    assert taken.seconds <= (1.15 if abs(share) <= 0.1 else 1.4) * simulated.best(found).seconds
+    choice = calibrate(candidates, simulated.run).final_plan()
+    assert choice in simulated.tried and simulated.takes(choice) <= card.memory - RESERVE_CUDA
+    assert choice.seconds <= (1.15 if abs(share) <= 0.1 else 1.4) * simulated.best(candidates).seconds
 
 
 def test_a_plan_as_predicted_is_tried_once() -> None:
-    found = plans(H100, sizes=(1, 2, 4, 8), length=2048)
+    candidates = plans(H100, sizes=(1, 2, 4, 8), length=2048)
     simulated = Simulated(H100, 0)
-    assert calibrate(found, simulated.run).final_plan() == best(found) and simulated.tried == [best(found)]
+    assert calibrate(candidates, simulated.run).final_plan() == best(candidates) and simulated.tried == [
+        best(candidates)
+    ]
 
 
 def test_where_nothing_runs_the_most_sparing_plan_is_left() -> None:
-    found = plans(gpus.Card("tiny", 10 * GIB), sizes=(1, 2), length=2048)
-    calibration = calibrate(found, lambda _: None)
+    candidates = plans(gpus.Card("tiny", 10 * GIB), sizes=(1, 2), length=2048)
+    calibration = calibrate(candidates, lambda _: None)
     assert len(set(calibration.failed)) == len(calibration.failed) <= planner.PROBES
-    assert calibration.final_plan().memory.total == min(plan.memory.total for plan in found)
+    assert calibration.final_plan().memory.total == min(plan.memory.total for plan in candidates)

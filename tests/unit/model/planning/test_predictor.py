@@ -196,12 +196,12 @@ def test_a_layer_of_eight_billion_keeps_what_was_counted_by_hand() -> None:
     predictor = Predictor(Outline.of(EIGHT), recipe(adapter={"kind": "lora", "r": 16}), is_cuda=True)
     hidden, query, key, gate = 8192, 8192, 2048, 28672  # bytes of one token in bfloat16
     small = 7 * 16 * 2 + 32  # the small products, and that of the values twice: it lies beside them
-    kept = predictor.layer.kept
-    assert (kept("full"), kept("offload")) == (hidden, 0)
+    kept_bytes = predictor.layer.kept
+    assert (kept_bytes("full"), kept_bytes("offload")) == (hidden, 0)
     # inputs of both norms; query, key, value, output and its 32 sums; gate and up: 92 KiB with the small products
-    assert kept("elementwise") == 2 * hidden + 2 * query + 2 * key + 32 * 4 + 2 * gate + small
+    assert kept_bytes("elementwise") == 2 * hidden + 2 * query + 2 * key + 32 * 4 + 2 * gate + small
     # besides: both norms in float32 instead, their outputs, the activation and the product
-    assert kept("none") == kept("elementwise") + 2 * (hidden + 4) + 2 * hidden + 2 * gate
+    assert kept_bytes("none") == kept_bytes("elementwise") + 2 * (hidden + 4) + 2 * hidden + 2 * gate
     assert predictor.weights() - 2 * 8_030_261_248 == 2 * 32 * sum(
         16 * (outputs + inputs + 16)
         for outputs, inputs in [(4096, 4096)] * 2 + [(1024, 4096)] * 2 + [(14336, 4096)] * 2 + [(4096, 14336)]
@@ -211,11 +211,11 @@ def test_a_layer_of_eight_billion_keeps_what_was_counted_by_hand() -> None:
 LEVEL_ASKED = {True: "full", False: "none", "full": "full", "elementwise": "elementwise", "offload": "offload"}
 
 
-@pytest.mark.parametrize("asked", LEVEL_ASKED)
-def test_the_recipe_decides_on_recompute_when_it_says(asked: bool | str) -> None:
-    start = recipe(train={"gradient_checkpointing": asked})
-    found = advice.planned(start, Outline.of(EIGHT), gpus.CARDS["H100-80GB"])
-    assert set(found.levels) == {LEVEL_ASKED[asked]}
+@pytest.mark.parametrize("setting", LEVEL_ASKED)
+def test_the_recipe_decides_on_recompute_when_it_says(setting: bool | str) -> None:
+    start = recipe(train={"gradient_checkpointing": setting})
+    result = advice.planned(start, Outline.of(EIGHT), gpus.CARDS["H100-80GB"])
+    assert set(result.levels) == {LEVEL_ASKED[setting]}
 
 
 def test_check_says_what_fits(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def on(card: str, config: dict[str, Any], **sections: Any) -> planner.MemoryPlan
 
 
 def test_seventy_billion_weights_in_four_bits_train_on_one_card_of_80_gb() -> None:
-    found = on("H100-80GB", SEVENTY, adapter={"kind": "qlora", "r": 16}, pack={"max_length": 4096})
-    assert found.fits and 0.45 < found.memory.weights / found.memory.total < 0.5
-    assert advice.described(found.levels).startswith("full in the first")
+    result = on("H100-80GB", SEVENTY, adapter={"kind": "qlora", "r": 16}, pack={"max_length": 4096})
+    assert result.fits and 0.45 < result.memory.weights / result.memory.total < 0.5
+    assert advice.described(result.levels).startswith("full in the first")
     longer = on("H100-80GB", SEVENTY, adapter={"kind": "qlora", "r": 16}, pack={"max_length": 32768})
     assert longer.fits and "offload" in longer.levels and longer.memory.host > 10 << 30
     smaller = {"optim": "adamw_8bit", "global_batch_size": 16}
@@ -272,8 +272,8 @@ def test_seventy_billion_weights_in_four_bits_train_on_one_card_of_80_gb() -> No
 
 @pytest.mark.parametrize("length", [32768, 131072])
 def test_long_packs_of_eight_billion_fit_on_80_gb(length: int) -> None:
-    found = on("H100-80GB", EIGHT, adapter={"kind": "lora", "r": 16}, pack={"max_length": length})
-    assert found.fits and set(found.levels) & {"full", "offload"} and found.batch.tokens == length
+    result = on("H100-80GB", EIGHT, adapter={"kind": "lora", "r": 16}, pack={"max_length": length})
+    assert result.fits and set(result.levels) & {"full", "offload"} and result.batch.tokens == length
 
 
 def test_eight_billion_in_four_bits_take_less_than_7_gb_where_that_is_asked_for() -> None:
@@ -317,8 +317,10 @@ def test_sizes_that_do_not_fit_the_processes_are_refused(processes: int, micro: 
 
 def test_settings_that_a_recipe_may_not_have_are_not_proposed(tmp_path: Path) -> None:
     train = {"optimizer_in_backward": True, "max_grad_norm": 0, "gradient_checkpointing": False}
-    whole = recipe(folder_of(EIGHT, tmp_path), adapter={"kind": "none"}, train=train, launch={"card": "RTX4090-24GB"})
-    line, _ = advice.lines(whole)
+    complete = recipe(
+        folder_of(EIGHT, tmp_path), adapter={"kind": "none"}, train=train, launch={"card": "RTX4090-24GB"}
+    )
+    line, _ = advice.lines(complete)
     assert "does not fit" in line and "adapter.kind" not in line
 
 
@@ -367,8 +369,8 @@ def test_a_card_of_this_machine_is_found_in_the_table(line: str, flops: float | 
 
 
 def test_cards_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = "NVIDIA L4, 23034, 8.9\nNVIDIA L4, 23034, [N/A]\n"
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=shown))
+    listing = "NVIDIA L4, 23034, 8.9\nNVIDIA L4, 23034, [N/A]\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=listing))
     assert [(card.name, card.capability) for card in gpus.installed_cards()] == [
         ("NVIDIA L4", (8, 9)),
         ("NVIDIA L4", None),

@@ -186,8 +186,8 @@ def test_an_empty_must_pass_suite_does_not_pass() -> None:
 
 
 def test_scores_without_rows_serve_with_their_intervals() -> None:
-    found = {"value": 0.02, "low": 0.01, "high": 0.04, "n": 60}
-    scores = {"arms": {}, "retention": {"kl": found, "format_leak_rate": {"tuned": found, "base": found}}}
+    result = {"value": 0.02, "low": 0.01, "high": 0.04, "n": 60}
+    scores = {"arms": {}, "retention": {"kl": result, "format_leak_rate": {"tuned": result, "base": result}}}
     for limit, expected in [(0.05, "pass"), (0.03, "insufficient_evidence"), (0.005, "fail")]:
         for metric in ("kl", "format_leak_rate"):
             (entry,) = judge([Gate(metric=metric, max=limit)], scores, lambda *_: None)

@@ -35,15 +35,15 @@ CASES: dict[str, tuple[dict[str, Any], Shape, int, int | None]] = {
 def test_the_rows_that_perfect_or_equal_answers_would_need_are_told(
     gate: dict[str, Any], shape: Shape, rows: int, needed: int | None
 ) -> None:
-    told = unreachable(Gate(metric="m", **gate), GateScope(shape, rows, "rows", "add rows"))
+    reason = unreachable(Gate(metric="m", **gate), GateScope(shape, rows, "rows", "add rows"))
     if needed is None:
-        assert told is None
+        assert reason is None
     else:
-        assert told is not None and f"there are {rows} rows" in told and f"it takes {needed} " in told
+        assert reason is not None and f"there are {rows} rows" in reason and f"it takes {needed} " in reason
 
 
 @pytest.mark.parametrize(
-    ("gate", "place", "said"),
+    ("gate", "index", "message"),
     [
         ({"min": 1.0}, GateScope("share", 500, "rows", ""), "no number of perfect answers"),
         ({"max_drop": 0.0}, GateScope("share", 500, "rows", ""), "no number of equal answers"),
@@ -60,15 +60,15 @@ def test_the_rows_that_perfect_or_equal_answers_would_need_are_told(
     ],
     ids=str,
 )
-def test_each_kind_of_metric_has_its_own_reason(gate: dict[str, Any], place: GateScope, said: str | None) -> None:
-    told = unreachable(Gate(metric="m", **gate), place)
-    assert told is None if said is None else told is not None and said in told
+def test_each_kind_of_metric_has_its_own_reason(gate: dict[str, Any], index: GateScope, message: str | None) -> None:
+    reason = unreachable(Gate(metric="m", **gate), index)
+    assert reason is None if message is None else reason is not None and message in reason
 
 
 def made(rows: int) -> list[dict[str, Any]]:
-    asked = [{"role": "user", "content": f"what does {hash_value(number)} mean?"} for number in range(rows)]
+    prompts = [{"role": "user", "content": f"what does {hash_value(number)} mean?"} for number in range(rows)]
     answer = {"role": "assistant", "content": "4"}
-    return [{"messages": [question, answer]} for question in asked]
+    return [{"messages": [question, answer]} for question in prompts]
 
 
 def faults(
@@ -98,19 +98,19 @@ def faults(
 
 def test_before_data_has_run_the_rows_of_the_sources_count(tmp_path: Path) -> None:
     gate = {"metric": "exact_match", "min": 0.95}
-    (told,) = faults(tmp_path, [gate])
-    assert "there are 24 held-out rows at most, and it takes 59" in told and "data.split.heldout" in told
+    (reason,) = faults(tmp_path, [gate])
+    assert "there are 24 held-out rows at most, and it takes 59" in reason and "data.split.heldout" in reason
     assert faults(tmp_path, [gate], rows=400) == []
-    (told,) = faults(tmp_path, [gate], rows=400, max_rows=50)
-    assert "there are 50 held-out rows at most" in told and "raise eval.max_rows" in told
+    (reason,) = faults(tmp_path, [gate], rows=400, max_rows=50)
+    assert "there are 50 held-out rows at most" in reason and "raise eval.max_rows" in reason
 
 
 def test_once_data_has_run_the_held_out_rows_count_by_group_and_slice(tmp_path: Path) -> None:
     topics = ("even", "odd") * 40
     rows = [{**row, "source": "a", "line": 1, "topic": topic} for row, topic in zip(made(80), topics, strict=True)]
     gates = [{"metric": "exact_match", "min": 0.95}, {"metric": "exact_match", "min": 0.95, "slice": {"topic": "odd"}}]
-    (told,) = faults(tmp_path, gates, heldout=rows, slices=["topic"])
-    assert "40 held-out rows with topic odd" in told
+    (reason,) = faults(tmp_path, gates, heldout=rows, slices=["topic"])
+    assert "40 held-out rows with topic odd" in reason
 
 
 def test_the_items_of_a_suite_count_by_their_metric(tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.parametrize(("gate", "said"), OUTSIDE.values(), ids=OUTSIDE)
+@pytest.mark.parametrize(("gate", "message"), OUTSIDE.values(), ids=OUTSIDE)
 def test_a_limit_that_the_metric_cannot_have_is_told_with_its_range(
-    tmp_path: Path, gate: dict[str, Any], said: str
+    tmp_path: Path, gate: dict[str, Any], message: str
 ) -> None:
-    (told,) = faults(tmp_path, [gate], rows=400)
-    assert gate["metric"] in told and said in told and "can never pass" not in told
+    (reason,) = faults(tmp_path, [gate], rows=400)
+    assert gate["metric"] in reason and message in reason and "can never pass" not in reason
 
 
 INSIDE: list[dict[str, Any]] = [
@@ -208,7 +208,7 @@ def test_the_limits_of_suites_and_of_the_harness_have_ranges_too(tmp_path: Path)
         {"suite": "tasks", "metric": "arc.easy.of_my_own", "min": 60},
     ]
     shares, every, harness_shares, perplexity = faults(tmp_path, gates, suites=["plain.yaml", "tasks.yaml"])
-    assert all("from 0 to 1" in told for told in (shares, every, harness_shares)) and "1 or more" in perplexity
+    assert all("from 0 to 1" in reason for reason in (shares, every, harness_shares)) and "1 or more" in perplexity
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (tiny.ROOT / "recipes").glob("*.yaml")))

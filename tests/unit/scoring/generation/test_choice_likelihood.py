@@ -36,8 +36,8 @@ def one_by_one(model: LlamaForCausalLM, context: list[int], continuation: list[i
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_batches_give_what_one_token_at_a_time_gives(model: LlamaForCausalLM, batch_size: int) -> None:
-    found = choice_log_probs(model, TOKENIZER, CONTEXTS, CONTINUATIONS, batch_size)
-    for context, group, scores in zip(CONTEXTS, CONTINUATIONS, found, strict=True):
+    result = choice_log_probs(model, TOKENIZER, CONTEXTS, CONTINUATIONS, batch_size)
+    for context, group, scores in zip(CONTEXTS, CONTINUATIONS, result, strict=True):
         for continuation, (score, greedy) in zip(group, scores, strict=True):
             expected = one_by_one(model, context, continuation)
             assert score == pytest.approx(expected[0], abs=1e-5) and greedy is expected[1]

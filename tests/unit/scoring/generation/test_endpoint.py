@@ -42,30 +42,30 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_prompt_gets_its_own_answer_and_is_told_once() -> None:
     texts = [f"word {number}" for number in range(20)]
-    told: dict[int, Answer] = {}
+    delivered: dict[int, Answer] = {}
     threads = set()
 
-    def on_answer(place: int, answer: Answer) -> None:
-        assert place not in told
-        told[place] = answer
+    def on_answer(index: int, answer: Answer) -> None:
+        assert index not in delivered
+        delivered[index] = answer
         threads.add(threading.get_ident())
 
-    with serving(echo) as (url, seen):
+    with serving(echo) as (url, requests):
         answers = client(url, concurrency=5).answers(asked(*texts), on_answer=on_answer)
     assert [answer.text for answer in answers] == [text.upper() for text in texts]
-    assert [told[place] for place in range(20)] == answers and threads == {threading.get_ident()}
+    assert [delivered[index] for index in range(20)] == answers and threads == {threading.get_ident()}
     assert answers[0] == Answer("WORD 0", 2, True, prompt_tokens=9)
-    assert len(seen) == 20 and seen[0]["path"] == "/v1/chat/completions"
+    assert len(requests) == 20 and requests[0]["path"] == "/v1/chat/completions"
 
 
 def test_the_request_says_how_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "very-secret")
     tool = {"type": "function", "function": {"name": "f"}}
     prompt = ChatPrompt([{"role": "user", "content": "a"}], [tool])
-    with serving(echo) as (url, seen):
+    with serving(echo) as (url, requests):
         client(url, api_key_env="SOME_KEY").answers([prompt])
         client(url, sampling=NucleusSampling(0.7, 0.9, seed=3)).answers(asked("a"))
-    first, second = seen
+    first, second = requests
     assert (first["model"], first["temperature"], first["max_tokens"]) == ("big", 0.0, 16)
     assert first["tools"] == [tool]
     assert first["headers"]["authorization"] == "Bearer very-secret"
@@ -95,20 +95,20 @@ def test_a_busy_server_is_asked_again(status: int) -> None:
         else:
             echo(handler, body, number)
 
-    with serving(busy) as (url, seen):
+    with serving(busy) as (url, requests):
         started = time.monotonic()
         assert client(url).answers(asked("a"))[0].text == "A"
         assert time.monotonic() - started >= 0.4  # Retry-After, twice
-    assert len(seen) == 3
+    assert len(requests) == 3
 
 
 def test_a_server_that_stays_busy_is_given_up_with_what_it_said() -> None:
     def busy(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
         send(handler, 429, b"quota   exceeded")
 
-    with serving(busy) as (url, seen), pytest.raises(EndpointError, match=r"answered 429: quota exceeded, after 3"):
+    with serving(busy) as (url, requests), pytest.raises(EndpointError, match=r"answered 429: quota exceeded, after 3"):
         client(url).answers(asked("a"))
-    assert len(seen) == 3
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 302])
@@ -118,9 +118,9 @@ def test_a_refusal_is_final_and_never_shows_the_key(status: int, monkeypatch: py
     def refuse(handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
         send(handler, status, b"bad key very-secret", Location="http://127.0.0.1:9/")
 
-    with serving(refuse) as (url, seen), pytest.raises(EndpointError, match=rf"answered {status}") as caught:
+    with serving(refuse) as (url, requests), pytest.raises(EndpointError, match=rf"answered {status}") as caught:
         client(url, api_key_env="SOME_KEY").answers(asked("a"))
-    assert len(seen) == 1 and "very-secret" not in caught.value.message + caught.value.hint
+    assert len(requests) == 1 and "very-secret" not in caught.value.message + caught.value.hint
 
 
 def test_a_server_that_wants_the_newer_name_of_the_limit_gets_it() -> None:
@@ -130,9 +130,9 @@ def test_a_server_that_wants_the_newer_name_of_the_limit_gets_it() -> None:
         else:
             echo(handler, body, number)
 
-    with serving(newer) as (url, seen):
+    with serving(newer) as (url, requests):
         client(url).answers(asked("a"))
-    assert seen[-1]["max_completion_tokens"] == 16
+    assert requests[-1]["max_completion_tokens"] == 16
 
 
 NONSENSE = {
@@ -154,9 +154,9 @@ def test_nonsense_is_a_clear_error_after_retries(body: bytes) -> None:
     def reply(handler: BaseHTTPRequestHandler, request: dict[str, Any], number: int) -> None:
         send(handler, 200, body)
 
-    with serving(reply) as (url, seen), pytest.raises(EndpointError, match=r"answered .*after 3 attempts"):
+    with serving(reply) as (url, requests), pytest.raises(EndpointError, match=r"answered .*after 3 attempts"):
         client(url).answers(asked("a"))
-    assert len(seen) == 3
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_a_slow_server_is_given_up_in_bounded_time(dripping: bool) -> None:
             if dripping:
                 handler.wfile.write(b" ")
 
-    with serving(slow) as (url, seen):
+    with serving(slow) as (url, requests):
         started = time.monotonic()
         with pytest.raises(EndpointError, match=r"within 0\.3 s, after 2 attempts"):
             client(url, timeout_s=0.3, max_retries=1).answers(asked("a"))
         assert time.monotonic() - started < 3
-    assert len(seen) == 2
+    assert len(requests) == 2
 
 
 def test_finished_answers_are_told_before_the_error() -> None:
@@ -205,11 +205,11 @@ def test_finished_answers_are_told_before_the_error() -> None:
         else:
             echo(handler, body, number)
 
-    told: dict[int, Answer] = {}
-    with serving(partly) as (url, seen), pytest.raises(EndpointError, match="answered 404: gone"):
-        client(url, concurrency=1).answers(asked("a", "b", "bad", *["c"] * 50), on_answer=told.__setitem__)
-    assert told[0].text == "A" and told[1].text == "B" and 2 not in told
-    assert len(seen) < 53  # those in the queue are not sent any more
+    delivered: dict[int, Answer] = {}
+    with serving(partly) as (url, requests), pytest.raises(EndpointError, match="answered 404: gone"):
+        client(url, concurrency=1).answers(asked("a", "b", "bad", *["c"] * 50), on_answer=delivered.__setitem__)
+    assert delivered[0].text == "A" and delivered[1].text == "B" and 2 not in delivered
+    assert len(requests) < 53  # those in the queue are not sent any more
 
 
 def chunk(**values: Any) -> bytes:
@@ -240,9 +240,9 @@ def stream(*, whole: bool, usage: bool = True) -> Reply:
 
 @pytest.mark.parametrize(("usage", "num_tokens"), [(True, 7), (False, 2)])
 def test_time_to_first_token_is_that_of_the_first_content(usage: bool, num_tokens: int) -> None:
-    with serving(stream(whole=True, usage=usage)) as (url, seen):
+    with serving(stream(whole=True, usage=usage)) as (url, requests):
         (timing,) = timings(client(url), asked("a"))
-    assert len(seen) == 2  # one to warm up
+    assert len(requests) == 2  # one to warm up
     assert 0.15 <= timing.first_token_s <= timing.total_s - 0.1 and timing.num_tokens == num_tokens
 
 
@@ -250,9 +250,9 @@ def test_time_to_first_token_is_that_of_the_first_content(usage: bool, num_token
     "reply", [stream(whole=False), lambda handler, body, number: send(handler, 200, b"<html>")], ids=["cut", "html"]
 )
 def test_a_stream_without_an_end_is_an_error(reply: Reply) -> None:
-    with serving(reply) as (url, seen), pytest.raises(EndpointError, match="after 2 attempts"):
+    with serving(reply) as (url, requests), pytest.raises(EndpointError, match="after 2 attempts"):
         timings(client(url, max_retries=1), asked("a"))
-    assert len(seen) == 2
+    assert len(requests) == 2
 
 
 def test_throughput_grows_with_concurrency() -> None:
@@ -262,5 +262,5 @@ def test_throughput_grows_with_concurrency() -> None:
 
     with serving(wait) as (url, _):
         model = client(url)
-        one, four = throughput(model, asked(*"abcd"), 1), throughput(model, asked(*"abcd"), 4)
-    assert four > 1.5 * one
+        prompt, four = throughput(model, asked(*"abcd"), 1), throughput(model, asked(*"abcd"), 4)
+    assert four > 1.5 * prompt

@@ -90,54 +90,58 @@ def local(model: Any, **settings: Any) -> LocalModel:
     return LocalModel(model, Letters(), stop_ids=STOP, max_new_tokens=LIMIT, **settings)
 
 
-def check_exact(model: Any, asked: list[list[int]], answers: list[Answer]) -> None:
-    for prompt, answer in zip(asked, answers, strict=True):
+def check_exact(model: Any, prompt_ids: list[list[int]], answers: list[Answer]) -> None:
+    for prompt, answer in zip(prompt_ids, answers, strict=True):
         expected = alone(model, prompt)
         stopped = expected[-1] in STOP
-        kept = expected[:-1] if stopped else expected
-        assert answer.text == Letters().decode(kept, True)
-        assert (answer.num_tokens, answer.finished, answer.prompt_tokens) == (len(kept), stopped, len(prompt))
+        answer_ids = expected[:-1] if stopped else expected
+        assert answer.text == Letters().decode(answer_ids, True)
+        assert (answer.num_tokens, answer.finished, answer.prompt_tokens) == (len(answer_ids), stopped, len(prompt))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *ODD_FAMILIES])
 @pytest.mark.parametrize("shared", [0, 40])
 def test_batched_answers_are_those_of_each_row_alone(family: str, shared: int) -> None:
-    model, asked = tiny(family), prompts(13, shared=shared)
-    told: dict[int, Answer] = {}
-    answers = local(model, batch_size=4).answers(asked, on_answer=told.__setitem__)
-    check_exact(model, asked, answers)
-    assert [told[place] for place in range(13)] == answers
+    model, prompt_ids = tiny(family), prompts(13, shared=shared)
+    delivered: dict[int, Answer] = {}
+    answers = local(model, batch_size=4).answers(prompt_ids, on_answer=delivered.__setitem__)
+    check_exact(model, prompt_ids, answers)
+    assert [delivered[index] for index in range(13)] == answers
     assert len({answer.num_tokens for answer in answers}) > 2  # rows end apart
 
 
 def count_tokens(model: Any) -> list[int]:
     """Note how many tokens every forward pass computes, padding included."""
-    seen: list[int] = []
-    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True)
-    return seen
+    calls: list[int] = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: calls.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    return calls
 
 
 def test_a_shared_beginning_is_computed_once() -> None:
-    model, asked = tiny("llama"), prompts(12, shared=100)
-    seen = count_tokens(model)
-    check = local(model, batch_size=4).answers(asked)
-    assert seen[0] == 100 and sum(seen) < 100 + 12 * 24 + 12 * (LIMIT + 8)
-    check_exact(model, asked, check)
+    model, prompt_ids = tiny("llama"), prompts(12, shared=100)
+    observed = count_tokens(model)
+    check = local(model, batch_size=4).answers(prompt_ids)
+    assert observed[0] == 100 and sum(observed) < 100 + 12 * 24 + 12 * (LIMIT + 8)
+    check_exact(model, prompt_ids, check)
 
 
 def test_groups_with_beginnings_of_their_own_are_kept_apart() -> None:
     first, second = prompts(9, shared=60, seed=1), prompts(9, shared=60, seed=2)
     odd = prompts(3, seed=3)
-    asked = [prompt for pair in zip(first, second, strict=True) for prompt in pair] + odd
-    found = shared_prefix.groups(asked)
-    assert sorted(place for _, places in found for place in places) == list(range(len(asked)))
-    assert sorted((shared >= 60, len(places)) for shared, places in found) == [(False, 3), (True, 9), (True, 9)]
-    for shared, places in found:
-        assert len({tuple(asked[place][:shared]) for place in places}) == 1
-        lengths = [len(asked[place]) for place in places]
+    prompt_ids = [prompt for pair in zip(first, second, strict=True) for prompt in pair] + odd
+    shared_groups = shared_prefix.groups(prompt_ids)
+    assert sorted(index for _, indices in shared_groups for index in indices) == list(range(len(prompt_ids)))
+    assert sorted((shared >= 60, len(indices)) for shared, indices in shared_groups) == [
+        (False, 3),
+        (True, 9),
+        (True, 9),
+    ]
+    for shared, indices in shared_groups:
+        assert len({tuple(prompt_ids[index][:shared]) for index in indices}) == 1
+        lengths = [len(prompt_ids[index]) for index in indices]
         assert lengths == sorted(lengths, reverse=True) and lengths[-1] > shared
     model = tiny("qwen3")
-    check_exact(model, asked, local(model, batch_size=5).answers(asked))
+    check_exact(model, prompt_ids, local(model, batch_size=5).answers(prompt_ids))
 
 
 @pytest.mark.parametrize("same", [[[5] * 30] * 9, [[5]] * 9, [[5] * 30, [5] * 31, [5] * 60] * 3, []])
@@ -147,9 +151,9 @@ def test_equal_prompts_and_prompts_that_begin_each_other_are_answered(same: list
 
 
 def test_padding_never_widens_the_distance_within_a_sliding_window() -> None:
-    model, asked = tiny("mistral", sliding_window=24), prompts(9, shared=30)
+    model, prompt_ids = tiny("mistral", sliding_window=24), prompts(9, shared=30)
     assert kv_cache.max_shared_width(model) == 24
-    check_exact(model, asked, local(model, batch_size=4).answers(asked))
+    check_exact(model, prompt_ids, local(model, batch_size=4).answers(prompt_ids))
 
 
 @pytest.mark.parametrize("family", ODD_FAMILIES)
@@ -158,36 +162,36 @@ def test_caches_that_cannot_be_cut_are_left_to_transformers(family: str) -> None
 
 
 def test_ended_rows_leave_the_batch_and_others_take_their_places() -> None:
-    model, asked = tiny("llama"), prompts(40)
-    seen = count_tokens(model)
-    answers = local(model, batch_size=8).answers(asked)
-    computed = sum(seen) - sum(map(len, asked))
-    steps = [-(-len(asked) // 8) * 8 * max(answer.num_tokens for answer in answers)]
-    said = sum(answer.num_tokens + answer.finished for answer in answers)
-    assert said < steps[0] * 0.75  # rows do end apart: there is something to gain
-    assert computed < said * 1.6  # the rest is padding of prompts, and rows that wait for the exchange
-    check_exact(model, asked, answers)
+    model, prompt_ids = tiny("llama"), prompts(40)
+    observed = count_tokens(model)
+    answers = local(model, batch_size=8).answers(prompt_ids)
+    computed = sum(observed) - sum(map(len, prompt_ids))
+    steps = [-(-len(prompt_ids) // 8) * 8 * max(answer.num_tokens for answer in answers)]
+    num_answered = sum(answer.num_tokens + answer.finished for answer in answers)
+    assert num_answered < steps[0] * 0.75  # rows do end apart: there is something to gain
+    assert computed < num_answered * 1.6  # the rest is padding of prompts, and rows that wait for the exchange
+    check_exact(model, prompt_ids, answers)
 
 
 # NucleusSampling
 
 
 def test_a_sampled_answer_depends_on_seed_and_prompt_alone() -> None:
-    model, asked = tiny("llama"), prompts(10, shared=20)
+    model, prompt_ids = tiny("llama"), prompts(10, shared=20)
     sampling = NucleusSampling(temperature=1.5, top_p=0.9, seed=1)
-    together = local(model, sampling=sampling, batch_size=4).answers(asked)
-    assert together == [local(model, sampling=sampling).answers([prompt])[0] for prompt in asked]
-    assert together == local(model, sampling=sampling, batch_size=10).answers(asked[::-1])[::-1]
-    assert together != local(model, sampling=NucleusSampling(temperature=1.5, top_p=0.9, seed=2)).answers(asked)
-    assert together != local(model).answers(asked)
+    together = local(model, sampling=sampling, batch_size=4).answers(prompt_ids)
+    assert together == [local(model, sampling=sampling).answers([prompt])[0] for prompt in prompt_ids]
+    assert together == local(model, sampling=sampling, batch_size=10).answers(prompt_ids[::-1])[::-1]
+    assert together != local(model, sampling=NucleusSampling(temperature=1.5, top_p=0.9, seed=2)).answers(prompt_ids)
+    assert together != local(model).answers(prompt_ids)
 
 
 def test_generate_of_transformers_samples_what_the_loop_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked = tiny("llama"), prompts(6)
+    model, prompt_ids = tiny("llama"), prompts(6)
     sampling = NucleusSampling(temperature=1.5, top_p=0.9, seed=1)
-    expected = local(model, sampling=sampling).answers(asked)
+    expected = local(model, sampling=sampling).answers(prompt_ids)
     monkeypatch.setattr(kv_cache, "max_shared_width", lambda model: None)
-    assert local(model, sampling=sampling).answers(asked) == expected
+    assert local(model, sampling=sampling).answers(prompt_ids) == expected
 
 
 def test_sampled_shares_are_those_of_the_nucleus() -> None:
@@ -211,25 +215,25 @@ def test_sampling_that_means_nothing_is_refused(wrong: dict[str, float]) -> None
 
 
 def test_when_memory_runs_out_the_batch_is_halved_and_ended_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked = tiny("llama"), prompts(12)
+    model, prompt_ids = tiny("llama"), prompts(12)
     sizes: list[int] = []
     forward = decoding.Loop._forward
 
-    def limited(self: Any, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def limited(self: Any, ids: torch.Tensor, *remainder: Any) -> torch.Tensor:
         sizes.append(len(ids))
         if len(ids) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, ids, *rest)
+        return forward(self, ids, *remainder)
 
     monkeypatch.setattr(decoding.Loop, "_forward", limited)
-    told: list[int] = []
-    answers = local(model, batch_size=12).answers(asked, on_answer=lambda place, _: told.append(place))
-    assert sorted(told) == list(range(12)) and sizes[:2] == [12, 6]
-    check_exact(model, asked, answers)
+    delivered: list[int] = []
+    answers = local(model, batch_size=12).answers(prompt_ids, on_answer=lambda index, _: delivered.append(index))
+    assert sorted(delivered) == list(range(12)) and sizes[:2] == [12, 6]
+    check_exact(model, prompt_ids, answers)
 
 
 def test_a_row_that_does_not_fit_alone_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(self: Any, *rest: Any) -> torch.Tensor:
+    def never(self: Any, *remainder: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(decoding.Loop, "_forward", never)
@@ -243,17 +247,17 @@ def test_a_row_that_does_not_fit_alone_is_a_clear_error(monkeypatch: pytest.Monk
 def test_adapters_answer_and_can_be_switched_off() -> None:
     from peft import LoraConfig, get_peft_model
 
-    asked = prompts(6, shared=30)
-    base = local(tiny("llama")).answers(asked)
+    prompt_ids = prompts(6, shared=30)
+    base = local(tiny("llama")).answers(prompt_ids)
     model = get_peft_model(tiny("llama"), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_" in name:
                 weight.copy_(torch.randn_like(weight))
-    tuned = local(model).answers(asked)
-    check_exact(model, asked, tuned)
+    tuned = local(model).answers(prompt_ids)
+    check_exact(model, prompt_ids, tuned)
     with model.disable_adapter():
-        assert local(model).answers(asked) == base != tuned
+        assert local(model).answers(prompt_ids) == base != tuned
 
 
 class Output:
@@ -310,15 +314,15 @@ def test_what_is_spread_over_cards_is_not_batched_continuously() -> None:
 
 
 def test_where_continuous_batching_fails_the_loop_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked, said = tiny("llama"), prompts(5), list[str]()
-    expected = local(model).answers(asked)
+    model, prompt_ids, lines = tiny("llama"), prompts(5), list[str]()
+    expected = local(model).answers(prompt_ids)
     model.generate_batch = lambda *_, **__: (_ for _ in ()).throw(ValueError("no kernel"))
     monkeypatch.setattr(LocalModel, "_settle", lambda self: True)  # as on a card
-    answering = local(model, say=said.append)
-    assert answering.answers(asked) == expected == answering.answers(asked)
-    assert said == ["continuous batching failed: ValueError: no kernel; going on in batches of its own loop"]
+    answering = local(model, say=lines.append)
+    assert answering.answers(prompt_ids) == expected == answering.answers(prompt_ids)
+    assert lines == ["continuous batching failed: ValueError: no kernel; going on in batches of its own loop"]
     with pytest.raises(HardwareError, match="no kernel"):
-        local(model, engine="continuous").answers(asked)
+        local(model, engine="continuous").answers(prompt_ids)
 
 
 def test_concurrency_is_kept_to_by_the_loop() -> None:
@@ -336,5 +340,7 @@ def test_concurrency_is_kept_to_by_the_loop() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="on a CPU it takes half a minute")
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_continuous_batching_gives_the_answers_of_the_loop(family: str) -> None:
-    model, asked = tiny(family).cuda(), prompts(40)
-    assert local(model, engine="continuous").answers(asked) == local(model, engine="transformers").answers(asked)
+    model, prompt_ids = tiny(family).cuda(), prompts(40)
+    assert local(model, engine="continuous").answers(prompt_ids) == local(model, engine="transformers").answers(
+        prompt_ids
+    )

@@ -60,7 +60,7 @@ class Broken(Loader):
 
 
 CPU = torch.device("cpu")
-PROMPTS = [[10 + place] * (place + 1) for place in range(11)]
+PROMPTS = [[10 + index] * (index + 1) for index in range(11)]
 
 
 def local(folder: Path, replicas: Replicas | None = None, **settings: Any) -> LocalModel:
@@ -85,12 +85,12 @@ def few_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_are_shared")
 def test_two_processes_answer_as_one_does_again_and_again(tiny_model_dir: Path) -> None:
-    told: dict[int, Answer] = {}
-    one = local(tiny_model_dir).answers(PROMPTS)
+    delivered: dict[int, Answer] = {}
+    first = local(tiny_model_dir).answers(PROMPTS)
     with others(Loader, tiny_model_dir) as replicas:
-        two = local(tiny_model_dir, replicas)
-        assert two.answers(PROMPTS, on_answer=told.__setitem__) == one
-        assert [told[place] for place in range(len(PROMPTS))] == one
+        second = local(tiny_model_dir, replicas)
+        assert second.answers(PROMPTS, on_answer=delivered.__setitem__) == first
+        assert [delivered[index] for index in range(len(PROMPTS))] == first
         (worker,) = replicas.workers
         drawn = local(tiny_model_dir, replicas, sampling=NucleusSampling(seed=3), max_new_tokens=3)
         assert drawn.answers(PROMPTS[:4]) == local(
@@ -112,8 +112,8 @@ def test_a_process_that_dies_is_an_error_and_not_a_wait(tiny_model_dir: Path) ->
 
 def test_few_prompts_start_no_process(tiny_model_dir: Path) -> None:
     with others(Dying, tiny_model_dir) as replicas:
-        found = local(tiny_model_dir, replicas).answers(PROMPTS)
-        assert found == local(tiny_model_dir).answers(PROMPTS) and not replicas.workers
+        result = local(tiny_model_dir, replicas).answers(PROMPTS)
+        assert result == local(tiny_model_dir).answers(PROMPTS) and not replicas.workers
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_fails_in_a_process_is_raised_here(
     replicas.results = queue.Queue()
     replicas.results.put(pickle.loads(pickle.dumps(results.get(timeout=1))))  # as between processes
     with pytest.raises(error, match=message):
-        replicas._take(lambda place, answer: None, wait_s=1)
+        replicas._take(lambda index, answer: None, wait_s=1)
 
 
 def test_what_is_sent_to_a_process_can_be_pickled(tiny_model_dir: Path) -> None:
@@ -141,10 +141,10 @@ def test_what_is_sent_to_a_process_can_be_pickled(tiny_model_dir: Path) -> None:
 
 
 def test_every_prompt_is_dealt_once_and_hands_weigh_the_same() -> None:
-    prompts = [[0] * (1 + place * 7 % 50) for place in range(41)]
+    prompts = [[0] * (1 + index * 7 % 50) for index in range(41)]
     hands = deal(prompts, 4)
-    assert sorted(place for hand in hands for place in hand) == list(range(41))
-    weights = [sum(len(prompts[place]) for place in hand) for hand in hands]
+    assert sorted(index for hand in hands for index in hand) == list(range(41))
+    weights = [sum(len(prompts[index]) for index in hand) for hand in hands]
     assert max(weights) - min(weights) <= 50
 
 
@@ -166,25 +166,25 @@ def test_several_cards_hold_copies_or_share_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     monkeypatch.setattr(models, "devices", lambda: [CPU, CPU])
     sizes = iter(card_bytes)
     monkeypatch.setattr(models, "_memory", lambda card: next(sizes))
     monkeypatch.setattr(
-        models, "open_models", lambda *_, placement, **__: asked.append(placement) or iter([("base", None)])
+        models, "open_models", lambda *_, placement, **__: calls.append(placement) or iter([("base", None)])
     )
     section = ModelSection(name_or_path=str(tiny_model_dir))
     opened = models.Models(section, NoAdapter(kind="none"), None, tuned=tmp_path, cache=tmp_path)
     for _, _model in opened.opened(["base"]):
         assert (opened.replicas is not None) == (expected[0] == "replicas")
-    assert asked == [expected[1]]
+    assert calls == [expected[1]]
 
 
 def test_weights_are_weighed_before_they_are_loaded(tiny_model_dir: Path, tmp_path: Path) -> None:
     section, loaded = ModelSection(name_or_path=str(tiny_model_dir)), Loader(tiny_model_dir)(CPU)
-    held = sum(weight.numel() for weight in loaded.parameters())
-    assert weight_bytes(section, tmp_path, None, torch.bfloat16) == 2 * held
-    assert weight_bytes(section, tmp_path, QloraAdapter(kind="qlora"), torch.bfloat16) < 2 * held
+    num_weights = sum(weight.numel() for weight in loaded.parameters())
+    assert weight_bytes(section, tmp_path, None, torch.bfloat16) == 2 * num_weights
+    assert weight_bytes(section, tmp_path, QloraAdapter(kind="qlora"), torch.bfloat16) < 2 * num_weights
 
 
 # Timing, of the same small model
@@ -192,10 +192,10 @@ def test_weights_are_weighed_before_they_are_loaded(tiny_model_dir: Path, tmp_pa
 
 def test_timings_of_a_local_model(tiny_model_dir: Path) -> None:
     model = local(tiny_model_dir)
-    found = timings(model, PROMPTS[:3])
-    assert len(found) == 3
-    assert all(0 < one.first_token_s <= one.total_s for one in found)
-    assert [one.num_tokens for one in found] == [answer.num_tokens for answer in model.answers(PROMPTS[:3])]
+    measured = timings(model, PROMPTS[:3])
+    assert len(measured) == 3
+    assert all(0 < item.first_token_s <= item.total_s for item in measured)
+    assert [item.num_tokens for item in measured] == [answer.num_tokens for answer in model.answers(PROMPTS[:3])]
     assert throughput(model, PROMPTS, 3) > 0
     assert model.batch_size == 4 and 0.05 < peak_memory_gib() < 64
     with pytest.raises(ValueError, match="0 prompts"):

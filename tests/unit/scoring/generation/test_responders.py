@@ -60,15 +60,17 @@ def test_equal_prompts_are_answered_once_and_all_told(
     counts = []
     real = LocalModel.answers
     monkeypatch.setattr(
-        LocalModel, "answers", lambda self, prompts, **rest: counts.append(len(prompts)) or real(self, prompts, **rest)
+        LocalModel,
+        "answers",
+        lambda self, prompts, **remainder: counts.append(len(prompts)) or real(self, prompts, **remainder),
     )
-    told: list[int] = []
-    asked = [ask("a"), ask("b"), ask("a"), ask("a")]
-    first = speaker(local, tokens, tmp_path / "kept.jsonl").answers(asked, lambda: told.append(1))
+    delivered: list[int] = []
+    requests = [ask("a"), ask("b"), ask("a"), ask("a")]
+    first = speaker(local, tokens, tmp_path / "kept.jsonl").answers(requests, lambda: delivered.append(1))
     assert counts == [2] and first[0] == first[2] == first[3] and len(first) == 4
     again = speaker(local, tokens, tmp_path / "kept.jsonl").answers([ask("b"), ask("c"), ask("a")], lambda: None)
     assert counts == [2, 1] and again[0] == first[1] and again[2] == first[0]
-    without = speaker(local, tokens).answers(asked, lambda: None)
+    without = speaker(local, tokens).answers(requests, lambda: None)
     assert [answer.text for answer in without] == [answer.text for answer in first]
 
 
@@ -80,8 +82,8 @@ def test_a_prompt_fits_with_room_for_its_answer(local: LocalModel, tokens: Promp
 
 def test_choices_are_scored_after_the_whole_conversation(local: LocalModel, tokens: PromptEncoder) -> None:
     def scores(messages: list[dict[str, Any]]) -> list[float]:
-        (found,) = speaker(local, tokens).choice_scores([Question("a", messages, None)], [["yes", "no way"]]) or [[]]
-        return found
+        (score,) = speaker(local, tokens).choice_scores([Question("a", messages, None)], [["yes", "no way"]]) or [[]]
+        return score
 
     user = {"role": "user", "content": "Hm?"}
     plain, with_system = scores([user]), scores([{"role": "system", "content": "Say no."}, user])
@@ -89,14 +91,14 @@ def test_choices_are_scored_after_the_whole_conversation(local: LocalModel, toke
 
 
 def test_an_address_is_asked_only_for_what_is_not_kept(tokens: PromptEncoder, tmp_path: Path) -> None:
-    with serving(echo) as (url, seen):
+    with serving(echo) as (url, requests):
         model = EndpointModel(Endpoint(base_url=url, name="big"), max_new_tokens=4)
         far = EndpointResponder(model, tokens, store=tmp_path / "kept.jsonl", max_context=60)
         texts = [answer.text for answer in far.answers([ask("a"), ask("b"), ask("a")], lambda: None)]
         tool = {"type": "function", "function": {"name": "f"}}
         far.answers([ask("a"), ask("a", tools=[tool])], lambda: None)
         model.close()
-    assert texts == ["A", "B", "A"] and len(seen) == 3 and seen[-1]["tools"] == [tool]
+    assert texts == ["A", "B", "A"] and len(requests) == 3 and requests[-1]["tools"] == [tool]
     assert far.fits(ask("a")) and not far.fits(ask("a b c d e f g " * 20))
     assert EndpointResponder(model, None, store=tmp_path / "k", max_context=60).fits(ask("x" * 9999))
     assert far.choice_scores([], []) is None and not far.tells_choices
@@ -115,14 +117,14 @@ def thinking(tiny_tokenizer: Any) -> PromptEncoder:
 def test_the_right_answer_is_that_of_the_template_without_its_reasoning(
     thinking: PromptEncoder, tokens: PromptEncoder
 ) -> None:
-    asked = [{"role": "user", "content": "Hm?"}]
+    turns = [{"role": "user", "content": "Hm?"}]
     answer = {"role": "assistant", "content": "yes", "reasoning_content": "It is so."}
-    text, length = thinking.right_answer({}, asked, answer)
+    text, length = thinking.right_answer({}, turns, answer)
     assert (text, length) == ("yes", len(thinking.of_text("<think>\nIt is so.\n</think>\n\nyes")))
-    assert thinking.right_answer({}, asked, {"role": "assistant", "content": "yes"})[0] == "yes"
+    assert thinking.right_answer({}, turns, {"role": "assistant", "content": "yes"})[0] == "yes"
     in_text = {"role": "assistant", "content": "<think>It is so.</think>yes"}
-    assert tokens.right_answer({}, asked, in_text) == ("yes", len(tokens.of_text(in_text["content"])))
-    assert tokens.right_answer({}, asked, {"role": "assistant", "content": "yes"}) == (
+    assert tokens.right_answer({}, turns, in_text) == ("yes", len(tokens.of_text(in_text["content"])))
+    assert tokens.right_answer({}, turns, {"role": "assistant", "content": "yes"}) == (
         "yes",
         len(tokens.of_text("yes")),
     )
@@ -142,8 +144,8 @@ def test_reasoning_that_a_server_leaves_in_the_text_is_told_apart(tokens: Prompt
 
     with serving(reply) as (url, _):
         model = EndpointModel(Endpoint(base_url=url, name="big"), max_new_tokens=4)
-        for known in (tokens, None):
-            far = EndpointResponder(model, known, store=tmp_path / "kept.jsonl", max_context=None)
+        for encoder in (tokens, None):
+            far = EndpointResponder(model, encoder, store=tmp_path / "kept.jsonl", max_context=None)
             (answer,) = far.answers([ask("a")], lambda: None)
             assert (answer.final, answer.reasoning) == ("a", "hm") and answer.text.startswith("<think>")
         model.close()
@@ -153,8 +155,8 @@ def test_generated_tokens_are_told_apart(
     local: LocalModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LocalModel(local.model, tiny_tokenizer, stop_ids=[4], max_new_tokens=4, form=AnswerForm())
-    said = tiny_tokenizer("<think>hm</think>yes", add_special_tokens=False)["input_ids"]
-    answer = model._answer(DecodingRow(0, tiny_tokenizer("Hm?")["input_ids"], tokens=said, finished=True))
+    answer_ids = tiny_tokenizer("<think>hm</think>yes", add_special_tokens=False)["input_ids"]
+    answer = model._answer(DecodingRow(0, tiny_tokenizer("Hm?")["input_ids"], tokens=answer_ids, finished=True))
     assert (answer.text, answer.final, answer.reasoning) == ("<think>hm</think>yes", "yes", "hm")
-    opened = DecodingRow(0, tiny_tokenizer("Hm?<think>\n")["input_ids"], tokens=said[2:4], finished=False)
+    opened = DecodingRow(0, tiny_tokenizer("Hm?<think>\n")["input_ids"], tokens=answer_ids[2:4], finished=False)
     assert model._answer(opened).content == ""

@@ -24,7 +24,7 @@ def question(reference: str | None = None, message: Any = None, **row: Any) -> Q
     return Question("rows.jsonl:7", [{"role": "user", "content": "?"}], reference, row, reference_message=message)
 
 
-def mark(grader: Any, text: str | Answer, asked: Question, help: GraderServices | None = None) -> Grade:
-    (found,) = grade(grader, [answer(text) if isinstance(text, str) else text], [asked], help or GraderServices())
-    assert found is not None
-    return found
+def mark(grader: Any, text: str | Answer, item: Question, help: GraderServices | None = None) -> Grade:
+    (result,) = grade(grader, [answer(text) if isinstance(text, str) else text], [item], help or GraderServices())
+    assert result is not None
+    return result

@@ -195,15 +195,15 @@ def test_refusals_answers_and_questions_are_told_apart(text: str, expected: str)
 
 
 def test_refusing_what_should_be_answered_is_a_failure_of_its_own() -> None:
-    found = mark(metric("refusal", expected="answer"), REFUSES[0], question())
-    assert found.score == 0 and found.failure == "refusal"
+    grade = mark(metric("refusal", expected="answer"), REFUSES[0], question())
+    assert grade.score == 0 and grade.failure == "refusal"
     assert mark(metric("refusal", expected="refuse"), ANSWERS[0], question()).failure == "other"
 
 
 def test_other_languages_need_their_patterns() -> None:
-    text, asked = "Niestety nie mogę w tym pomóc.", question(expected="refuse")
-    assert mark(metric("refusal"), text, asked).score == 0
-    assert mark(metric("refusal", patterns=[r"nie mogę"]), text, asked).score == 1
+    text, item = "Niestety nie mogę w tym pomóc.", question(expected="refuse")
+    assert mark(metric("refusal"), text, item).score == 0
+    assert mark(metric("refusal", patterns=[r"nie mogę"]), text, item).score == 1
 
 
 def test_an_expectation_that_is_none_of_three_is_an_error() -> None:
@@ -222,9 +222,9 @@ def test_the_likeliest_choice_is_taken_and_the_right_one_is_named_in_any_way(rig
 
 def test_lengths_change_which_choice_wins() -> None:
     helps = GraderServices(choice_scores=lambda questions, choices: [[-5.0, -9.0, -4.0]])
-    asked = question("a very long-winded dog", choices=CHOICES)
-    assert mark(metric("multiple_choice"), "", asked, helps).failure == "knowledge"
-    assert mark(metric("multiple_choice", normalise="bytes"), "", asked, helps).score == 1
+    item = question("a very long-winded dog", choices=CHOICES)
+    assert mark(metric("multiple_choice"), "", item, helps).failure == "knowledge"
+    assert mark(metric("multiple_choice", normalise="bytes"), "", item, helps).score == 1
 
 
 @pytest.mark.parametrize(("gold", "choices"), [("fish", CHOICES), (3, CHOICES), ("a", ["a"]), ("a", "a or b")])
@@ -246,36 +246,36 @@ def test_a_model_without_log_probabilities_is_an_error() -> None:
 
 def judge(*replies: str) -> tuple[GraderServices, list[Any]]:
     """Return a judge that gives these replies in turn, and what it was asked."""
-    asked: list[Any] = []
+    calls: list[Any] = []
     left = iter(replies)
 
     def ask(prompts: Sequence[Any]) -> list[str]:
-        asked.extend(prompts)
+        calls.extend(prompts)
         return [next(left) for _ in prompts]
 
-    return GraderServices(ask=ask), asked
+    return GraderServices(ask=ask), calls
 
 
 @pytest.mark.parametrize(("reply", "score"), [("Good.\nScore: 5", 1), ("**Score:** 3/5", 0.5), ("Score: 1", 0)])
 def test_a_rubric_score_becomes_a_mark(reply: str, score: float) -> None:
-    helps, asked = judge(reply)
+    helps, calls = judge(reply)
     assert mark(metric("llm_judge"), "four", question("4"), helps).score == score
-    assert "<reference answer>\n4" in asked[0][1]["content"] and "<answer>\nfour" in asked[0][1]["content"]
+    assert "<reference answer>\n4" in calls[0][1]["content"] and "<answer>\nfour" in calls[0][1]["content"]
 
 
 @pytest.mark.parametrize(
     ("straight", "swapped", "score"), [("A", "B", 1), ("B", "A", 0), ("A", "A", 0.5), ("tie", "B", 0.5)]
 )
 def test_a_pair_is_won_only_in_both_orders(straight: str, swapped: str, score: float) -> None:
-    helps, asked = judge(f"Verdict: {straight}", f"Verdict: {swapped}")
+    helps, calls = judge(f"Verdict: {straight}", f"Verdict: {swapped}")
     assert mark(metric("llm_judge", mode="pairwise"), "mine", question("theirs"), helps).score == score
-    bodies = [prompt[1]["content"] for prompt in asked]
+    bodies = [prompt[1]["content"] for prompt in calls]
     assert bodies[0].index("mine") < bodies[0].index("theirs") and bodies[1].index("mine") > bodies[1].index("theirs")
 
 
 def test_a_verdict_is_asked_for_twice_and_nonsense_is_an_error() -> None:
-    helps, asked = judge("hm", "Score: 4")
-    assert mark(metric("llm_judge"), "x", question(), helps).score == 0.75 and len(asked) == 2
+    helps, calls = judge("hm", "Score: 4")
+    assert mark(metric("llm_judge"), "x", question(), helps).score == 0.75 and len(calls) == 2
     helps, _ = judge("hm", "hm", "hm", "hm")
     with pytest.raises(HardwareError, match="2 of 2 requests, for example: 'hm'"):
         grade(metric("llm_judge"), [answer("x")] * 2, [question()] * 2, helps)

@@ -46,11 +46,11 @@ def test_a_call_is_read_from_the_common_forms(text: str) -> None:
 
 
 def test_several_calls_are_read() -> None:
-    other = '{"name": "time", "arguments": {}}'
+    second = '{"name": "time", "arguments": {}}'
     for text in (
-        f"<tool_call>{PLAIN}</tool_call><tool_call>{other}</tool_call>",
-        f"{PLAIN}\n{other}",
-        f"[{other}, {PLAIN}]",
+        f"<tool_call>{PLAIN}</tool_call><tool_call>{second}</tool_call>",
+        f"{PLAIN}\n{second}",
+        f"[{second}, {PLAIN}]",
     ):
         assert {call.name for call in read_calls(text).calls} == {"weather", "time"}
 
@@ -73,8 +73,8 @@ def test_other_text_is_no_call(text: str) -> None:
     ],
 )
 def test_what_is_wrong_with_a_call_is_named(text: str, failure: str, reason: str) -> None:
-    found = mark(metric("tool_call"), text, question("", MESSAGE))
-    assert found.score == 0 and found.failure == failure and reason in found.reason
+    grade = mark(metric("tool_call"), text, question("", MESSAGE))
+    assert grade.score == 0 and grade.failure == failure and reason in grade.reason
 
 
 def test_no_call_is_right_where_none_is_expected() -> None:
@@ -88,13 +88,13 @@ def test_calls_of_an_endpoint_are_read_before_the_text() -> None:
 
 
 def test_order_and_arguments_count_as_asked() -> None:
-    other = {"name": "time", "arguments": {}}
-    text, asked = (
-        f"{PLAIN}\n{json.dumps(other)}",
-        question("", {"tool_calls": [{"function": other}, {"function": CALL}]}),
+    second = {"name": "time", "arguments": {}}
+    text, item = (
+        f"{PLAIN}\n{json.dumps(second)}",
+        question("", {"tool_calls": [{"function": second}, {"function": CALL}]}),
     )
-    assert mark(metric("tool_call"), text, asked).score == 1
-    assert mark(metric("tool_call", ordered=True), text, asked).score == 0
+    assert mark(metric("tool_call"), text, item).score == 1
+    assert mark(metric("tool_call", ordered=True), text, item).score == 0
     wrong = PLAIN.replace("2", "3")
     assert mark(metric("tool_call", ignore=["days"]), wrong, question("", MESSAGE)).score == 1
     assert mark(metric("tool_call", arguments="ignore"), wrong, question("", MESSAGE)).score == 1
@@ -141,8 +141,8 @@ TOOL = {
     ids=["glm", "invoke", "mistral", "bare", "deepseek", "kimi", "gpt-oss", "order", "default", "null"],
 )
 def test_the_same_call_is_right_in_any_form_with_or_without_what_is_optional(text: str) -> None:
-    found = mark(metric("tool_call"), text, question("", MESSAGE, tools=[TOOL]))
-    assert found.score == 1, found.reason
+    grade = mark(metric("tool_call"), text, question("", MESSAGE, tools=[TOOL]))
+    assert grade.score == 1, grade.reason
 
 
 @pytest.mark.parametrize(
@@ -190,25 +190,25 @@ def example_questions(turns: Any) -> list[Question]:
 
 def test_every_call_of_the_example_rows_is_evaluated_by_default() -> None:
     last, default = example_questions("last"), example_questions(EvalSection().turns)
-    calls = [one for one in default if one.row["answer_kind"] == "call"]
-    assert len(last) == 40 and not any(one.row["answer_kind"] == "call" for one in last)
+    calls = [question for question in default if question.row["answer_kind"] == "call"]
+    assert len(last) == 40 and not any(question.row["answer_kind"] == "call" for question in last)
     assert len(calls) == 47 and len(default) == 87
-    graders = auto_metrics([one.reference or "" for one in default], default)
-    assert graders[0].kind == "tool_call" and all(one.when == {"answer_kind": "text"} for one in graders[1:])
-    right = grade(graders[0], [answer(one.reference or "") for one in default], default, GraderServices())
-    assert [found.score for found in right if found] == [1] * 87
+    graders = auto_metrics([question.reference or "" for question in default], default)
+    assert graders[0].kind == "tool_call" and all(question.when == {"answer_kind": "text"} for question in graders[1:])
+    right = grade(graders[0], [answer(question.reference or "") for question in default], default, GraderServices())
+    assert [result.score for result in right if result] == [1] * 87
     silent = grade(graders[0], [answer("Hello!")] * 87, default, GraderServices())
-    assert sum(found.score for found in silent if found) == 40
-    texts = grade(graders[1], [answer(one.reference or "") for one in default], default, GraderServices())
-    assert sum(found is not None for found in texts) == 40
+    assert sum(result.score for result in silent if result) == 40
+    texts = grade(graders[1], [answer(question.reference or "") for question in default], default, GraderServices())
+    assert sum(result is not None for result in texts) == 40
 
 
 def test_calls_of_a_completion_are_evaluated_and_those_of_its_prompt_are_not() -> None:
     call = {"role": "assistant", "content": "", "tool_calls": [{"function": CALL}]}
-    shown = {"role": "tool", "content": "sunny"}
-    prompt = [{"role": "user", "content": "?"}, call, shown, {"role": "user", "content": "and now?"}]
-    row = {"prompt": prompt, "completion": [call, shown, {"role": "assistant", "content": "Sunny."}]}
-    found = questions_of(
+    result_turn = {"role": "tool", "content": "sunny"}
+    prompt = [{"role": "user", "content": "?"}, call, result_turn, {"role": "user", "content": "and now?"}]
+    row = {"prompt": prompt, "completion": [call, result_turn, {"role": "assistant", "content": "Sunny."}]}
+    result = questions_of(
         [row], turns="auto", by=None, write_answer=lambda row, history, turn: (turn["content"] or "call", 1)
     )
-    assert [(len(one.messages), one.reference) for one in found] == [(4, "call"), (6, "Sunny.")]
+    assert [(len(item.messages), item.reference) for item in result] == [(4, "call"), (6, "Sunny.")]

@@ -12,7 +12,7 @@ CHOICES = ["a horse", "Paris", "42", "I"]
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "index"),
     [
         ("B", 1),
         (" b \n", 1),
@@ -38,8 +38,8 @@ CHOICES = ["a horse", "Paris", "42", "I"]
         ("Ω", None),
     ],
 )
-def test_a_choice_is_named_by_letter_or_by_text(text: str, place: int | None) -> None:
-    assert chosen_of(text, CHOICES) == place
+def test_a_choice_is_named_by_letter_or_by_text(text: str, index: int | None) -> None:
+    assert chosen_of(text, CHOICES) == index
 
 
 def question(**row: object) -> Question:
@@ -49,9 +49,9 @@ def question(**row: object) -> Question:
 
 def test_choices_are_listed_after_what_was_asked_last() -> None:
     grader = MultipleChoice()
-    asked = with_letters(grader, question(), prompt_of(question()))
-    assert asked.messages[0] == {"role": "system", "content": "Be brief."} and len(asked.messages) == 2
-    assert asked.messages[-1]["content"].startswith("Capital?\n\nA. a horse\nB. Paris\nC. 42\nD. I\n\n")
+    item = with_letters(grader, question(), prompt_of(question()))
+    assert item.messages[0] == {"role": "system", "content": "Be brief."} and len(item.messages) == 2
+    assert item.messages[-1]["content"].startswith("Capital?\n\nA. a horse\nB. Paris\nC. 42\nD. I\n\n")
     assert question().messages[-1]["content"] == "Capital?"
 
 

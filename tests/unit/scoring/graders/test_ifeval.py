@@ -96,14 +96,14 @@ def test_the_loose_verdict_leaves_out_first_and_last_lines_and_asterisks() -> No
 
 
 def test_a_prompt_needs_all_its_instructions_and_kwargs_that_are_null_do_not_count() -> None:
-    asked = question(
+    item = question(
         instruction_id_list=["punctuation:no_comma", "startend:quotation"], kwargs=[{"num_words": None}, {}]
     )
-    assert mark(metric("ifeval"), '"All of it"', asked).score == 1
-    found = mark(metric("ifeval"), '"All, of it"', asked)
-    assert found.score == 0 and found.failure == "format" and found.reason == "not followed: punctuation:no_comma"
-    assert mark(metric("ifeval", level="instruction"), '"All, of it"', asked).score == 0.5
-    assert mark(metric("ifeval"), answer("a, b", finished=False), asked).failure == "other"
+    assert mark(metric("ifeval"), '"All of it"', item).score == 1
+    grade = mark(metric("ifeval"), '"All, of it"', item)
+    assert grade.score == 0 and grade.failure == "format" and grade.reason == "not followed: punctuation:no_comma"
+    assert mark(metric("ifeval", level="instruction"), '"All, of it"', item).score == 0.5
+    assert mark(metric("ifeval"), answer("a, b", finished=False), item).failure == "other"
 
 
 @pytest.mark.parametrize(

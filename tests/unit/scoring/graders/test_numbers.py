@@ -194,8 +194,8 @@ OTHER = [
 
 @pytest.mark.parametrize(("text", "reference"), SAME)
 def test_a_number_is_the_same_however_it_is_written(text: str, reference: str) -> None:
-    found = mark(metric("numeric"), text, question(reference))
-    assert found.score == 1, found.reason
+    grade = mark(metric("numeric"), text, question(reference))
+    assert grade.score == 1, grade.reason
 
 
 @pytest.mark.parametrize(("text", "reference"), OTHER)
@@ -204,9 +204,9 @@ def test_another_number_is_not_the_same(text: str, reference: str) -> None:
 
 
 def test_whole_numbers_must_be_equal_unless_a_tolerance_is_named() -> None:
-    asked = question("1000000000")
-    assert mark(metric("numeric"), "1000000001", asked).score == 0
-    assert mark(metric("numeric", rel_tolerance=1e-8), "1000000001", asked).score == 1
+    item = question("1000000000")
+    assert mark(metric("numeric"), "1000000001", item).score == 0
+    assert mark(metric("numeric", rel_tolerance=1e-8), "1000000001", item).score == 1
 
 
 def test_an_expected_number_that_is_none_is_an_error() -> None:
@@ -246,15 +246,15 @@ UNEQUAL = [
 
 def test_mathematics_is_compared_by_its_meaning() -> None:
     cases = [*EQUAL, *UNEQUAL]
-    asked = [question(reference) for _, reference in cases]
-    marks = grade(metric("math", timeout_s=20), [answer(text) for text, _ in cases], asked, GraderServices())
-    assert [found.score for found in marks if found] == [1] * len(EQUAL) + [0] * len(UNEQUAL)
+    items = [question(reference) for _, reference in cases]
+    marks = grade(metric("math", timeout_s=20), [answer(text) for text, _ in cases], items, GraderServices())
+    assert [result.score for result in marks if result] == [1] * len(EQUAL) + [0] * len(UNEQUAL)
 
 
 def test_mathematics_that_takes_too_long_is_wrong_and_the_next_answer_is_marked() -> None:
-    given = [answer("10^{10^{10}}"), answer("{" * 10**5), answer("2+1")]
-    marks = grade(metric("math", timeout_s=1), given, [question("3")] * 3, GraderServices())
-    assert [found.score for found in marks if found] == [0, 0, 1]
+    answers = [answer("10^{10^{10}}"), answer("{" * 10**5), answer("2+1")]
+    marks = grade(metric("math", timeout_s=1), answers, [question("3")] * 3, GraderServices())
+    assert [result.score for result in marks if result] == [0, 0, 1]
     assert marks[0] is not None and "takes longer than 1 s" in marks[0].reason and marks[0].failure == "other"
 
 

@@ -53,8 +53,8 @@ def test_a_signature_may_stand_before_the_answer_and_check_is_called() -> None:
     ids=["wrong", "words", "exit", "_exit", "interrupt", "empty"],
 )
 def test_code_that_fails_says_why(text: str, reason: str, failure: str) -> None:
-    found = run(text)
-    assert found.score == 0 and reason in found.reason and found.failure == failure
+    results = run(text)
+    assert results.score == 0 and reason in results.reason and results.failure == failure
 
 
 HOSTILE = {
@@ -80,8 +80,8 @@ def test_hostile_code_ends_and_does_no_harm(name: str, tmp_path: Path, monkeypat
     victim.write_text("here")
     began = time.monotonic()
     code = HOSTILE[name].replace("{path!r}", repr(str(path))).replace("{victim!r}", repr(str(victim)))
-    found = run(code + "\n" + BODY, timeout_s=0.5)
-    assert found.score == 0 and time.monotonic() - began < 30
+    results = run(code + "\n" + BODY, timeout_s=0.5)
+    assert results.score == 0 and time.monotonic() - began < 30
     assert victim.read_text() == "here" and not path.exists()
 
 

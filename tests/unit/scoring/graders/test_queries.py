@@ -50,21 +50,21 @@ HOSTILE = [
 
 
 def marks_of(pairs: list[tuple[str, str]], **keys: Any) -> list[Any]:
-    asked = [question(reference, tables=TABLES) for reference, _ in pairs]
+    items = [question(reference, tables=TABLES) for reference, _ in pairs]
     return list(
-        grade(metric("sql", **{"timeout_s": 5, **keys}), [answer(text) for _, text in pairs], asked, GraderServices())
+        grade(metric("sql", **{"timeout_s": 5, **keys}), [answer(text) for _, text in pairs], items, GraderServices())
     )
 
 
 def test_queries_with_the_same_rows_are_the_same() -> None:
-    assert [found.reason for found in marks_of(RIGHT)] == [""] * len(RIGHT)
+    assert [grades.reason for grades in marks_of(RIGHT)] == [""] * len(RIGHT)
 
 
 def test_queries_with_other_rows_are_not_and_the_difference_is_named() -> None:
-    found = marks_of([(reference, text) for reference, text, _ in WRONG])
-    assert [one.score for one in found] == [0] * len(WRONG)
-    assert all(reason in one.reason for one, (_, _, reason) in zip(found, WRONG, strict=True))
-    assert found[-2].failure == "format" and found[-1].failure == "refusal" and found[0].failure == "knowledge"
+    grades = marks_of([(reference, text) for reference, text, _ in WRONG])
+    assert [item.score for item in grades] == [0] * len(WRONG)
+    assert all(reason in item.reason for item, (_, _, reason) in zip(grades, WRONG, strict=True))
+    assert grades[-2].failure == "format" and grades[-1].failure == "refusal" and grades[0].failure == "knowledge"
 
 
 def test_order_and_columns_count_as_asked() -> None:
@@ -80,9 +80,9 @@ def test_hostile_queries_end_and_change_nothing(tmp_path: Path) -> None:
         database.executescript(TABLES)
     before = path.read_bytes()
     pairs = [*(("SELECT a FROM t", text) for text in [*HOSTILE, f"ATTACH '{tmp_path}/new.db' AS x"]), RIGHT[0]]
-    found = marks_of(pairs, database=str(path), timeout_s=0.5)
-    assert [one.score for one in found] == [0] * (len(pairs) - 1) + [1]
-    assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == [path.name]
+    grades = marks_of(pairs, database=str(path), timeout_s=0.5)
+    assert [item.score for item in grades] == [0] * (len(pairs) - 1) + [1]
+    assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

@@ -62,17 +62,17 @@ CASES: list[tuple[dict[str, Any], str, str, int, int, int]] = [
 def test_fields_are_counted_as_by_hand(
     keys: dict[str, Any], text: str, reference: str, hits: int, extra: int, missing: int
 ) -> None:
-    grader, asked = metric("json_fields", **keys), question(reference)
-    counts = micro(grader, [answer(text)], [asked])
+    grader, item = metric("json_fields", **keys), question(reference)
+    counts = micro(grader, [answer(text)], [item])
     assert counts is not None and counts.tolist() == [[hits, extra, missing]]
     total = 2 * hits + extra + missing
-    assert mark(grader, text, asked).score == pytest.approx(2 * hits / total if total else 1)
+    assert mark(grader, text, item).score == pytest.approx(2 * hits / total if total else 1)
 
 
 def test_precision_and_recall_of_a_row() -> None:
-    asked = question('["A", "B", "C", "D"]')
-    assert mark(metric("json_fields", measure="precision"), '["A", "B", "X"]', asked).score == pytest.approx(2 / 3)
-    assert mark(metric("json_fields", measure="recall"), '["A", "B", "X"]', asked).score == pytest.approx(2 / 4)
+    item = question('["A", "B", "C", "D"]')
+    assert mark(metric("json_fields", measure="precision"), '["A", "B", "X"]', item).score == pytest.approx(2 / 3)
+    assert mark(metric("json_fields", measure="recall"), '["A", "B", "X"]', item).score == pytest.approx(2 / 4)
 
 
 def test_micro_counts_only_rows_that_the_metric_looks_at_and_row_means_have_none() -> None:
@@ -84,14 +84,14 @@ def test_micro_counts_only_rows_that_the_metric_looks_at_and_row_means_have_none
 
 
 def test_reasons_name_wrong_missing_and_extra_fields() -> None:
-    found = mark(metric("json_fields"), '{"a": 2, "c": 3}', question('{"a": 1, "b": 2}'))
-    assert found.reason == "wrong: a; missing: b; extra: c" and found.failure == "knowledge"
+    grade = mark(metric("json_fields"), '{"a": 2, "c": 3}', question('{"a": 1, "b": 2}'))
+    assert grade.reason == "wrong: a; missing: b; extra: c" and grade.failure == "knowledge"
 
 
 def test_right_json_in_a_fence_is_a_failure_of_style_and_wrong_one_of_format() -> None:
-    asked = question('["A"]')
-    assert mark(metric("json_fields"), 'Sure!\n```json\n["A"]\n```', asked).failure == "style"
-    assert mark(metric("json_fields"), 'Sure!\n```json\n["B"]\n```', asked).failure == "format"
+    item = question('["A"]')
+    assert mark(metric("json_fields"), 'Sure!\n```json\n["A"]\n```', item).failure == "style"
+    assert mark(metric("json_fields"), 'Sure!\n```json\n["B"]\n```', item).failure == "format"
 
 
 def test_a_reference_that_is_not_json_is_named() -> None:
@@ -125,8 +125,8 @@ def test_a_schema_is_enforced_and_the_fault_named(tmp_path: Path) -> None:
     path.write_text('{"type": "object", "required": ["age"], "properties": {"age": {"type": "integer"}}}')
     for grader in (metric("json_schema", schema=SCHEMA), metric("json_schema", schema=str(path))):
         assert mark(grader, '{"age": 3}', question()).score == 1
-        found = mark(grader, '{"age": "3"}', question())
-        assert found.failure == "format" and found.reason.startswith("at age: '3' is not of type")
+        grade = mark(grader, '{"age": "3"}', question())
+        assert grade.failure == "format" and grade.reason.startswith("at age: '3' is not of type")
         assert mark(grader, "age: 3", question()).failure == "format"
 
 
@@ -197,11 +197,11 @@ def test_a_schema_elsewhere_is_never_fetched() -> None:
 
 def test_brier_and_calibration_error_of_hand_worked_answers() -> None:
     texts = ['{"l": "a", "confidence": 0.9}', '{"l": "b", "confidence": 0.9}', '{"l": "a", "confidence": 0.3}', "a"]
-    asked = [question('{"l": "a"}')] * 4
+    items = [question('{"l": "a"}')] * 4
     brier = metric("confidence", measure="brier")
-    scores = [mark(brier, text, asked[0]).score for text in texts]
-    assert scores == pytest.approx([0.01, 0.81, 0.49, 1]) and mark(brier, "a", asked[0]).failure == "format"
-    pairs = calibration(brier, [answer(text) for text in texts], asked)
+    scores = [mark(brier, text, items[0]).score for text in texts]
+    assert scores == pytest.approx([0.01, 0.81, 0.49, 1]) and mark(brier, "a", items[0]).failure == "format"
+    pairs = calibration(brier, [answer(text) for text in texts], items)
     assert np.isnan(pairs[3, :2]).all() and pairs[:, 2].tolist() == [0, 1, 2, 3]
     # one bin holds 0.9 twice, half of it right; the other 0.3, right: (2 * 0.4 + 1 * 0.7) / 3
     assert expected_calibration_error(pairs, bins=10) == pytest.approx(0.5)
@@ -214,16 +214,16 @@ def test_confidence_may_be_a_percentage_and_name_its_field() -> None:
 
 def test_each_object_of_a_list_has_its_own_confidence() -> None:
     grader = metric("confidence", answer_field="code")
-    asked = question(CODES[1])
+    item = question(CODES[1])
     # A00 is right with 0.9, Z9 wrong with 0.2
-    pairs = calibration(grader, [answer(CODES[0]), answer("[]")], [asked, asked])
+    pairs = calibration(grader, [answer(CODES[0]), answer("[]")], [item, item])
     assert pairs[:2].tolist() == [[0.9, 1, 0], [0.2, 0, 0]] and np.isnan(pairs[2, :2]).all()
-    assert mark(grader, CODES[0], asked).score == pytest.approx((0.01 + 0.04) / 2)
+    assert mark(grader, CODES[0], item).score == pytest.approx((0.01 + 0.04) / 2)
     assert expected_calibration_error(pairs, bins=10) == pytest.approx((0.1 + 0.2) / 2)
-    whole = calibration(metric("confidence"), [answer(CODES[0])], [asked])
-    assert whole[:, 1].tolist() == [0, 0]
+    complete = calibration(metric("confidence"), [answer(CODES[0])], [item])
+    assert complete[:, 1].tolist() == [0, 0]
 
 
 def test_a_reason_can_always_be_written() -> None:
-    found = mark(metric("json_fields"), '{"\\ud800": 1}', question('{"a": 1}'))
-    assert found.reason.encode("utf-8")
+    grade = mark(metric("json_fields"), '{"\\ud800": 1}', question('{"a": 1}'))
+    assert grade.reason.encode("utf-8")

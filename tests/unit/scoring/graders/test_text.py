@@ -146,17 +146,17 @@ def test_failures_are_sorted(text: str, finished: bool, failure: str) -> None:
 
 
 def test_a_text_in_place_of_json_is_a_failure_of_format_and_json_in_a_fence_one_of_style() -> None:
-    asked = question('{"a": 1}')
-    assert mark(metric("exact_match"), "a is 1", asked).failure == "format"
-    assert mark(metric("exact_match"), 'Sure:\n```json\n{"a": 1.0}\n```', asked).failure == "style"
-    assert mark(metric("exact_match"), '{"a": 2}', asked).failure == "knowledge"
+    item = question('{"a": 1}')
+    assert mark(metric("exact_match"), "a is 1", item).failure == "format"
+    assert mark(metric("exact_match"), 'Sure:\n```json\n{"a": 1.0}\n```', item).failure == "style"
+    assert mark(metric("exact_match"), '{"a": 2}', item).failure == "knowledge"
 
 
 def test_a_label_outside_the_set_is_a_failure_of_format_and_a_wrong_one_of_knowledge() -> None:
-    asked = [question(label) for label in ("spam", "ham", "spam", "ham")]
-    given = [answer(text) for text in ("spam", "spam", "eggs", "The label is ham")]
-    marks = grade(metric("label"), given, asked, GraderServices())
-    assert [(found.score, found.failure) for found in marks if found] == [
+    items = [question(label) for label in ("spam", "ham", "spam", "ham")]
+    answers = [answer(text) for text in ("spam", "spam", "eggs", "The label is ham")]
+    marks = grade(metric("label"), answers, items, GraderServices())
+    assert [(result.score, result.failure) for result in marks if result] == [
         (1, None), (0, "knowledge"), (0, "format"), (0, "style"),
     ]  # fmt: skip
 
@@ -206,13 +206,13 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "reference"), TEXTS)
 def test_rouge_and_chrf_are_those_of_their_libraries(text: str, reference: str) -> None:
-    asked = question(reference)
+    item = question(reference)
     for stemmer in (False, True):
         expected = RougeScorer(["rougeL"], use_stemmer=stemmer).score(reference, text)["rougeL"].fmeasure
-        assert mark(metric("rouge_l", stemmer=stemmer), text, asked).score == pytest.approx(expected, abs=1e-12)
+        assert mark(metric("rouge_l", stemmer=stemmer), text, item).score == pytest.approx(expected, abs=1e-12)
     for order in (0, 2):
         expected = sentence_chrf(text, [reference], word_order=order).score / 100
-        assert mark(metric("chrf", word_order=order), text, asked).score == pytest.approx(expected, abs=1e-12)
+        assert mark(metric("chrf", word_order=order), text, item).score == pytest.approx(expected, abs=1e-12)
 
 
 def test_semantic_is_the_cosine_and_an_empty_answer_is_unlike_everything() -> None:
@@ -222,11 +222,11 @@ def test_semantic_is_the_cosine_and_an_empty_answer_is_unlike_everything() -> No
         assert model == "folder"
         return lambda texts: np.array([vectors[text] for text in texts], np.float32)
 
-    asked = [question("a"), question("a"), question("a")]
+    items = [question("a"), question("a"), question("a")]
     marks = grade(
-        metric("semantic", model="folder"), [answer(text) for text in "ab"] + [answer("")], asked, GraderServices(load)
+        metric("semantic", model="folder"), [answer(text) for text in "ab"] + [answer("")], items, GraderServices(load)
     )
-    assert [found.score for found in marks if found] == pytest.approx([1, 0.6, 0])
+    assert [result.score for result in marks if result] == pytest.approx([1, 0.6, 0])
 
 
 @pytest.mark.parametrize("kind", ["semantic", "llm_judge", "multiple_choice"])
@@ -257,8 +257,8 @@ def test_clean_stop_wants_an_end_and_some_text() -> None:
     ],
 )
 def test_auto_chooses_what_fits_the_references(references: list[str], kinds: list[str]) -> None:
-    found = auto_metrics(references, [question(reference) for reference in references])
-    assert [grader.kind for grader in found] == kinds
+    result = auto_metrics(references, [question(reference) for reference in references])
+    assert [grader.kind for grader in result] == kinds
 
 
 @pytest.mark.parametrize(

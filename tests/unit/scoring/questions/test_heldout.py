@@ -24,13 +24,13 @@ NUM = 12
 def lines(count: int = NUM, **more: Any) -> list[bytes]:
     rows = [
         {
-            "messages": [{"role": "user", "content": f"q{place}"}, {"role": "assistant", "content": "a"}],
+            "messages": [{"role": "user", "content": f"q{index}"}, {"role": "assistant", "content": "a"}],
             "source": "r.jsonl",
-            "line": place,
-            "metadata": {"customer": f"c{place % 2}"},
+            "line": index,
+            "metadata": {"customer": f"c{index % 2}"},
             **more,
         }
-        for place in range(count)
+        for index in range(count)
     ]
     return [json.dumps(row).encode() for row in rows]
 
@@ -49,24 +49,24 @@ def evidence(rows: HeldOut, model: Any) -> dict[str, Evidence]:
 
 
 def test_a_sample_is_seeded_ordered_and_keeps_rows_with_their_tokens() -> None:
-    held = read_held_out(store(), lines(), max_rows=5, seed=3)
+    sample = read_held_out(store(), lines(), max_rows=5, seed=3)
     again = read_held_out(store(), lines(), max_rows=5, seed=3)
-    other = read_held_out(store(), lines(), max_rows=5, seed=4)
-    places = [row["line"] for row in held.rows]
-    assert len(places) == 5 and places == sorted(places) == [row["line"] for row in again.rows]
-    assert places != [row["line"] for row in other.rows]
-    assert [int(ids[1]) - 10 for ids, _ in held.tokens] == places
+    second = read_held_out(store(), lines(), max_rows=5, seed=4)
+    indices = [row["line"] for row in sample.rows]
+    assert len(indices) == 5 and indices == sorted(indices) == [row["line"] for row in again.rows]
+    assert indices != [row["line"] for row in second.rows]
+    assert [int(ids[1]) - 10 for ids, _ in sample.tokens] == indices
 
 
 def test_numbers_of_held_out_rows_are_graded_as_they_are_written() -> None:
-    whole = [line.replace(b'"c1"', b"9400110200881234567000").replace(b'"c0"', b"1e400") for line in lines()]
-    rows = read_held_out(store(), whole, max_rows=2, seed=3).rows
+    complete = [line.replace(b'"c1"', b"9400110200881234567000").replace(b'"c0"', b"1e400") for line in lines()]
+    rows = read_held_out(store(), complete, max_rows=2, seed=3).rows
     assert {str(row["metadata"]["customer"]) for row in rows} <= {"9400110200881234567000", "1e400"}
 
 
 def test_rows_that_pack_left_out_are_no_questions() -> None:
-    kept = row_store([([1, 10 + line, 40], [0, 0, 1]) for line in (1, 4)], lines=(1, 4))
-    assert [row["line"] for row in read_held_out(kept, lines(), max_rows=9, seed=0).rows] == [1, 4]
+    tokens = row_store([([1, 10 + line, 40], [0, 0, 1]) for line in (1, 4)], lines=(1, 4))
+    assert [row["line"] for row in read_held_out(tokens, lines(), max_rows=9, seed=0).rows] == [1, 4]
 
 
 def test_no_rows_are_an_error_with_a_fix() -> None:
@@ -76,27 +76,27 @@ def test_no_rows_are_an_error_with_a_fix() -> None:
 
 
 def test_losses_are_grouped_as_the_split_groups_rows(model: Any) -> None:
-    found = evidence(read_held_out(store(), lines(), max_rows=NUM, seed=0, by="customer"), model)["loss"]
-    assert set(found.groups or ()) == {"customer=c0", "customer=c1"}
+    evidence_rows = evidence(read_held_out(store(), lines(), max_rows=NUM, seed=0, by="customer"), model)["loss"]
+    assert set(evidence_rows.groups or ()) == {"customer=c0", "customer=c1"}
     alone = evidence(read_held_out(store(), lines(), max_rows=NUM, seed=0), model)["loss"]
-    assert len(set(alone.groups or ())) == NUM and np.array_equal(alone.values, found.values)
+    assert len(set(alone.groups or ())) == NUM and np.array_equal(alone.values, evidence_rows.values)
 
 
 def test_pairs_tell_which_side_is_likelier_and_by_how_much(model: Any) -> None:
     pair = ([1, 10], [40, 41], [60])
     swapped = ([1, 10], [60], [40, 41])
     rows = [
-        json.dumps({"prompt": [{"role": "user", "content": f"q{place}"}], "chosen": [], "rejected": []}).encode()
-        for place in range(2)
+        json.dumps({"prompt": [{"role": "user", "content": f"q{index}"}], "chosen": [], "rejected": []}).encode()
+        for index in range(2)
     ]
-    found = evidence(read_held_out(pair_store([pair, swapped]), rows, max_rows=9, seed=0), model)
+    evidence_rows = evidence(read_held_out(pair_store([pair, swapped]), rows, max_rows=9, seed=0), model)
     with torch.no_grad():
         after = torch.log_softmax(model(torch.tensor([[1, 10, 40]])).logits[0].double(), -1)
     log_chosen, log_rejected = float(after[1, 40] + after[2, 41]), float(after[1, 60])
-    assert found["preference_margin"].values == pytest.approx(
+    assert evidence_rows["preference_margin"].values == pytest.approx(
         [log_chosen - log_rejected, log_rejected - log_chosen], rel=1e-4
     )
-    assert found["preference_accuracy"].values.tolist() == [
+    assert evidence_rows["preference_accuracy"].values.tolist() == [
         float(log_chosen > log_rejected),
         float(log_chosen < log_rejected),
     ]
@@ -110,8 +110,10 @@ def test_a_model_whose_losses_are_no_numbers_prefers_nothing(model: Any) -> None
 
     pair = ([1, 10], [40], [60])
     row = json.dumps({"prompt": [{"role": "user", "content": "q"}], "chosen": [], "rejected": []}).encode()
-    found = evidence(read_held_out(pair_store([pair]), [row], max_rows=9, seed=0), Broken(1, 1))
-    assert found["preference_accuracy"].values.tolist() == [0.0] and np.isnan(found["loss"].values).all()
+    evidence_rows = evidence(read_held_out(pair_store([pair]), [row], max_rows=9, seed=0), Broken(1, 1))
+    assert (
+        evidence_rows["preference_accuracy"].values.tolist() == [0.0] and np.isnan(evidence_rows["loss"].values).all()
+    )
 
 
 def test_examples_come_from_any_layout_and_a_bad_row_is_named(tmp_path: Path) -> None:

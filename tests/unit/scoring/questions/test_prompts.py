@@ -31,12 +31,12 @@ def asked_of(*rows, turns="last", by=None):
     return questions_of(rows, turns=turns, by=by, write_answer=content)
 
 
-def prompts(arm, questions, *, rows=(), fits=lambda asked: True):
+def prompts(arm, questions, *, rows=(), fits=lambda request: True):
     return build(arm, questions, train_rows=lambda: TRAIN, read_rows=lambda path: rows, seed=0, fits=fits)
 
 
-def said(asked: PromptRequest):
-    return [(message["role"], message["content"]) for message in asked.messages]
+def said(request: PromptRequest):
+    return [(message["role"], message["content"]) for message in request.messages]
 
 
 def test_a_plain_arm_asks_what_the_row_asks():
@@ -74,10 +74,10 @@ def test_text_and_token_rows_ask_nothing():
 
 
 def test_dynamic_shots_end_with_the_most_similar_row():
-    [asked] = prompts(
+    [prompt_ids] = prompts(
         Arm(name="few", shots=Shots(dynamic=2, retriever="bm25")), asked_of(row("which river flows through Rome", "?"))
     )
-    contents = [text for _, text in said(asked)]
+    contents = [text for _, text in said(prompt_ids)]
     assert len(contents) == 5
     assert "river" in contents[0] and "river" in contents[2]
     assert contents[4] == "which river flows through Rome"
@@ -85,16 +85,16 @@ def test_dynamic_shots_end_with_the_most_similar_row():
 
 def test_a_near_copy_of_the_question_is_never_an_example():
     questions = asked_of(row("Which river flows through Paris?", "the Seine"))
-    [asked] = prompts(Arm(name="few", shots=Shots(dynamic=3, retriever="bm25")), questions)
-    assert "the Seine" not in [text for _, text in said(asked)]
-    assert len(asked.messages) == 7
+    [prompt_ids] = prompts(Arm(name="few", shots=Shots(dynamic=3, retriever="bm25")), questions)
+    assert "the Seine" not in [text for _, text in said(prompt_ids)]
+    assert len(prompt_ids.messages) == 7
 
 
 def test_fixed_shots_are_the_same_for_every_question():
     questions = asked_of(row("first thing", "1"), row("second thing", "2"))
-    one, two = prompts(Arm(name="few", shots=Shots(fixed=2)), questions)
-    assert one.messages[:4] == two.messages[:4]
-    assert len(one.messages) == 5
+    first, second = prompts(Arm(name="few", shots=Shots(fixed=2)), questions)
+    assert first.messages[:4] == second.messages[:4]
+    assert len(first.messages) == 5
 
 
 def test_a_test_row_among_the_examples_of_a_file_is_refused():
@@ -112,16 +112,16 @@ def test_a_test_row_inside_the_prompt_is_refused():
 
 
 def test_the_prompt_takes_the_place_of_the_row_s_own():
-    [asked] = prompts(Arm(name="best", prompt=Prompt(text="be exact")), asked_of(row("q", "a", system="be brief")))
-    assert said(asked) == [("system", "be exact"), ("user", "q")]
+    [prompt_ids] = prompts(Arm(name="best", prompt=Prompt(text="be exact")), asked_of(row("q", "a", system="be brief")))
+    assert said(prompt_ids) == [("system", "be exact"), ("user", "q")]
 
 
 def test_shots_are_left_out_until_the_prompt_fits():
     questions = asked_of(row("which river flows through Rome", "?"))
     arm = Arm(name="few", shots=Shots(dynamic=3, retriever="bm25"))
-    [asked] = prompts(arm, questions, fits=lambda asked: len(asked.messages) <= 3)
-    assert len(asked.messages) == 3
-    assert "river" in asked.messages[0]["content"]
+    [prompt_ids] = prompts(arm, questions, fits=lambda prompt_ids: len(prompt_ids.messages) <= 3)
+    assert len(prompt_ids.messages) == 3
+    assert "river" in prompt_ids.messages[0]["content"]
 
 
 def test_a_template_that_all_questions_share_makes_no_example_a_copy():
@@ -137,8 +137,8 @@ def test_a_template_that_all_questions_share_makes_no_example_a_copy():
 def test_passages_stand_before_the_question(tmp_path: Path):
     (tmp_path / "facts.md").write_text("The tower is 300 metres tall.\n\nBread needs yeast and flour.")
     arm = Arm(name="rag", documents=Documents(path=str(tmp_path), num_passages=1, passage_words=20, retriever="bm25"))
-    [asked] = prompts(arm, asked_of(row("how tall is the tower", "300 m")))
-    content = asked.messages[-1]["content"]
+    [prompt_ids] = prompts(arm, asked_of(row("how tall is the tower", "300 m")))
+    content = prompt_ids.messages[-1]["content"]
     assert content.index("300 metres") < content.index("how tall is the tower")
 
 
@@ -178,15 +178,15 @@ def test_an_example_is_refused_with_what_it_says_and_what_it_gives_away():
 def test_an_earlier_turn_that_repeats_the_question_keeps_a_row_out_of_the_nearest():
     question = "which river flows through Rome"
     planted = {"messages": [*row(question, "the Tiber")["messages"], *row("which river flows", "many")["messages"]]}
-    found = build(
+    result = build(
         Arm(name="a", shots=Shots(dynamic=3, retriever="bm25")),
         asked_of(row(question, "the Tiber", line=9)),
         train_rows=lambda: [planted, *TRAIN],
         read_rows=lambda path: [],
         seed=0,
-        fits=lambda asked: True,
+        fits=lambda request: True,
     )
-    assert ("assistant", "the Tiber") not in said(found[0]) and len(found[0].messages) == 7
+    assert ("assistant", "the Tiber") not in said(result[0]) and len(result[0].messages) == 7
 
 
 def test_an_empty_folder_of_documents_is_an_error(tmp_path: Path):
@@ -195,7 +195,7 @@ def test_an_empty_folder_of_documents_is_an_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "remaining"),
     [
         ("<think>so\nso</think>\n42", "42"),
         ("<think>never closed", ""),
@@ -203,8 +203,8 @@ def test_an_empty_folder_of_documents_is_an_error(tmp_path: Path):
         ("42", "42"),
     ],
 )
-def test_reasoning_is_cut_before_grading(text, kept):
-    assert without_reasoning(text, "think") == kept
+def test_reasoning_is_cut_before_grading(text, remaining):
+    assert without_reasoning(text, "think") == remaining
 
 
 def test_a_question_knows_its_row():

@@ -40,27 +40,27 @@ def test_the_nearest_graders_count_the_item_s_then_the_file_s_then_the_suite_s(t
         {"id": "file", "prompt": "a"},
     ]
     inline = [{"id": "suite", "prompt": "a", "reference": "b"}]
-    found = read(tmp_path, items, source={"graders": [{"kind": "valid_json"}]}, items=inline, graders=[EXACT])
-    kinds = {one.id: own[0].kind for one, own in zip(found.questions, found.graders, strict=True)}
+    result = read(tmp_path, items, source={"graders": [{"kind": "valid_json"}]}, items=inline, graders=[EXACT])
+    kinds = {question.id: graders[0].kind for question, graders in zip(result.questions, result.graders, strict=True)}
     assert kinds == {"made/suite": "exact_match", "made/own": "chrf", "made/file": "valid_json"}
-    assert list(found.metrics) == ["exact_match", "chrf", "valid_json"]
+    assert list(result.metrics) == ["exact_match", "chrf", "valid_json"]
 
 
 def test_the_system_prompt_goes_to_items_that_have_none(tmp_path: Path) -> None:
-    own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "b"}]
-    items = [{"id": "a", "prompt": "a", "reference": "x"}, {"id": "b", "messages": own, "reference": "x"}]
+    turns = [{"role": "system", "content": "mine"}, {"role": "user", "content": "b"}]
+    items = [{"id": "a", "prompt": "a", "reference": "x"}, {"id": "b", "messages": turns, "reference": "x"}]
     first, second = read(tmp_path, items=items, system_prompt="Be brief.", graders=[EXACT]).questions
-    assert first.messages[0] == {"role": "system", "content": "Be brief."} and second.messages == own
+    assert first.messages[0] == {"role": "system", "content": "Be brief."} and second.messages == turns
 
 
 def test_max_items_takes_the_first(tmp_path: Path) -> None:
-    items = [{"id": str(place), "prompt": "a", "reference": "b"} for place in range(5)]
-    found = read(tmp_path, items, source={"max_items": 2}, graders=[EXACT])
-    assert [one.id for one in found.questions] == ["made/0", "made/1"]
+    items = [{"id": str(index), "prompt": "a", "reference": "b"} for index in range(5)]
+    result = read(tmp_path, items, source={"max_items": 2}, graders=[EXACT])
+    assert [question.id for question in result.questions] == ["made/0", "made/1"]
 
 
 @pytest.mark.parametrize(
-    ("items", "values", "said"),
+    ("items", "values", "message"),
     [
         ([{"id": "a", "prompt": "a"}], {"graders": [EXACT]}, r"items.jsonl:1: made/a: .* reference answer"),
         ([{"id": "a", "prompt": "a"}], {}, r"items.jsonl:1: the item 'a' has no grader"),
@@ -102,9 +102,9 @@ def test_max_items_takes_the_first(tmp_path: Path) -> None:
     ],
 )
 def test_what_could_not_be_marked_is_refused_by_place(
-    tmp_path: Path, items: list[Any], values: dict[str, Any], said: str
+    tmp_path: Path, items: list[Any], values: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read(tmp_path, items, **values)
     assert caught.value.hint
 
@@ -120,12 +120,12 @@ def test_a_line_of_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_suite_covers_what_it_says() -> None:
-    found = read_items(load_suite(tiny.ROOT / "recipes/suites/general.yaml"))
+    items = read_items(load_suite(tiny.ROOT / "recipes/suites/general.yaml"))
     per_metric: dict[str, int] = {}
-    for own in found.graders:
-        per_metric[own[0].title] = per_metric.get(own[0].title, 0) + 1
+    for graders in items.graders:
+        per_metric[graders[0].title] = per_metric.get(graders[0].title, 0) + 1
     assert set(per_metric) == {"knowledge", "truthfulness", "arithmetic", "instructions", "refusal", "plain_answer"}
-    assert min(per_metric.values()) >= 12 and sum(per_metric.values()) == len(found.questions) >= 144
-    assert len({question.id for question in found.questions}) == len(found.questions)
-    prompts = [question.messages[-1]["content"] for question in found.questions]
+    assert min(per_metric.values()) >= 12 and sum(per_metric.values()) == len(items.questions) >= 144
+    assert len({question.id for question in items.questions}) == len(items.questions)
+    prompts = [question.messages[-1]["content"] for question in items.questions]
     assert len(set(prompts)) == len(prompts)

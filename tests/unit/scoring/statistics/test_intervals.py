@@ -31,8 +31,8 @@ def paired(wins: int, losses: int, ties: int) -> tuple[Floats, Floats]:
 def clustered(rows: int, clusters: int, rho: float, generator: np.random.Generator) -> tuple[Floats, list[int]]:
     """Return correlated standard normal values and their clusters."""
     index = np.concatenate([np.arange(clusters), generator.integers(0, clusters, rows - clusters)])
-    shared, own = generator.standard_normal(clusters)[index], generator.standard_normal(rows)
-    return math.sqrt(rho) * shared + math.sqrt(1 - rho) * own, index.tolist()
+    shared, noise = generator.standard_normal(clusters)[index], generator.standard_normal(rows)
+    return math.sqrt(rho) * shared + math.sqrt(1 - rho) * noise, index.tolist()
 
 
 def test_needed_rows_are_the_published_ones() -> None:
@@ -52,8 +52,8 @@ def test_the_exact_bound_and_the_needed_rows_agree(failures: int) -> None:
 @pytest.mark.parametrize(("right", "wrong"), [(0, 20), (20, 0), (13, 7), (390, 10)])
 def test_exact_bounds_are_those_of_scipy(right: int, wrong: int) -> None:
     low, high = intervals.exact_bounds(marks(right, wrong))
-    known = binomtest(right, right + wrong).proportion_ci(0.9, method="exact")
-    assert (low, high) == (pytest.approx(known.low), pytest.approx(known.high))
+    reference = binomtest(right, right + wrong).proportion_ci(0.9, method="exact")
+    assert (low, high) == (pytest.approx(reference.low), pytest.approx(reference.high))
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 0), (0, 5), (8, 1), (3, 3), (61, 14), (400, 371)])
@@ -66,8 +66,8 @@ def test_mcnemar_is_the_two_sided_sign_test(wins: int, losses: int) -> None:
 def test_the_paired_interval_ends_where_the_score_test_turns(wins: int, losses: int, ties: int) -> None:
     """At each end the statistic is 1.96 with the likelihood maximised over the other parameter by brute force."""
     rows = wins + losses + ties
-    found = comparisons.share_difference(*paired(wins, losses, ties))
-    for end in (found["low"], found["high"]):
+    difference = comparisons.share_difference(*paired(wins, losses, ties))
+    for end in (difference["low"], difference["high"]):
         loss = np.linspace(max(0.0, -end), (1 - end) / 2, 400_002)[1:-1]
         fit = loss[np.argmax(wins * np.log(loss + end) + losses * np.log(loss) + ties * np.log(1 - 2 * loss - end))]
         z = (wins - losses - rows * end) / math.sqrt(rows * (2 * fit + end - end**2))
@@ -128,16 +128,16 @@ def test_bootstrap_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
         values, groups = clustered(120, 40, 0.2, generator)
         tokens = 1.0 + generator.poisson(8, 120)
         losses = np.exp(0.5 * values)
-        other = losses + 0.1 + 0.2 * generator.standard_normal(120)
+        second = losses + 0.1 + 0.2 * generator.standard_normal(120)
         graded = np.clip(0.8 + 0.4 * values, 0, 1)
         drawn = Inference(groups, run)
-        found = {
+        difference = {
             "loss": (intervals.ratio(losses * tokens, tokens, drawn), math.exp(0.125)),
             "graded": (intervals.mean(graded, drawn), 0.71655),  # by quadrature
             "median": (intervals.quantile(losses, 0.5, drawn), 1.0),
-            "paired": (comparisons.paired_ratio_difference(losses * tokens, other * tokens, tokens, drawn), -0.1),
+            "paired": (comparisons.paired_ratio_difference(losses * tokens, second * tokens, tokens, drawn), -0.1),
         }
-        for name, (score, truth) in found.items():
+        for name, (score, truth) in difference.items():
             hits[name] += score["low"] <= truth <= score["high"]
     noise = 2 * math.sqrt(0.95 * 0.05 / runs)
     assert all(0.93 - noise <= count / runs <= 0.97 + noise for count in hits.values()), hits
@@ -154,12 +154,12 @@ def test_a_difference_is_proved_wrongly_at_most_one_time_in_twenty(
     passes = hits = 0
     for _ in range(EXPERIMENTS):
         shared, groups = clustered(rows, clusters, rho, generator)
-        own = generator.standard_normal((2, rows))
-        first, second = math.sqrt(0.6) * shared + math.sqrt(0.4) * own
+        noise = generator.standard_normal((2, rows))
+        first, second = math.sqrt(0.6) * shared + math.sqrt(0.4) * noise
         arms = (first < limits[0]).astype(float), (second < limits[1]).astype(float)
         passes += comparisons.share_difference_bounds(*arms, Inference(groups))[0] > -drop
-        found = comparisons.share_difference(*arms, Inference(groups))
-        hits += found["low"] <= -drop <= found["high"]
+        difference = comparisons.share_difference(*arms, Inference(groups))
+        hits += difference["low"] <= -drop <= difference["high"]
     assert passes / EXPERIMENTS <= 0.05
     assert hits / EXPERIMENTS >= 0.93
 
@@ -169,8 +169,8 @@ def test_f1_is_micro_averaged_and_its_difference_is_paired() -> None:
     second = np.array([[1.0, 0, 1], [1, 1, 0], [0, 0, 2], [3, 0, 1]] * 20)
     score = measured_score(Evidence("f1", first), 0)
     assert score["value"] == pytest.approx(12 / 16) and score["low"] < 0.75 < score["high"]
-    found = comparisons.paired_f1_difference(first, second)
-    assert found["difference"] == pytest.approx(12 / 16 - 10 / 15) and 0 < found["low"] < found["high"]
+    difference = comparisons.paired_f1_difference(first, second)
+    assert difference["difference"] == pytest.approx(12 / 16 - 10 / 15) and 0 < difference["low"] < difference["high"]
     same = comparisons.paired_f1_difference(first, first)
     assert same["low"] < same["difference"] == 0 < same["high"] and same["differing"] == 0
     assert wording.sentence(same, first="a", second="b").endswith("the same on all 80 rows")
@@ -226,19 +226,19 @@ def test_the_detectable_difference_is_found_four_times_in_five(rows: int, discor
     differ = max(discordant, gap)
     generator = np.random.default_rng(8)
     counts = generator.multinomial(rows, [(differ + gap) / 2, (differ - gap) / 2, 1 - differ], size=2000)
-    shown = np.mean([comparisons.mcnemar(*paired(*map(int, row))) <= 0.05 for row in counts])
-    assert 0.7 < shown < 0.9
+    false_findings = np.mean([comparisons.mcnemar(*paired(*map(int, row))) <= 0.05 for row in counts])
+    assert 0.7 < false_findings < 0.9
 
 
 def test_sentences_say_what_was_shown() -> None:
-    found = comparisons.share_difference(*paired(61, 0, 14))
-    assert wording.sentence(found, first="tuned", second="base") == (
+    difference = comparisons.share_difference(*paired(61, 0, 14))
+    assert wording.sentence(difference, first="tuned", second="base") == (
         "tuned is right on 61 more of 75 rows than base (+81.3 points, 95 % interval 71 to 89); "
         "a difference this large by chance: less than 1 in 1,000"
     )
     none = comparisons.share_difference(*paired(3, 2, 70))
-    told = wording.sentence(none, first="tuned", second="base")
-    assert told.startswith("no difference between tuned and base shown: 75 rows could have shown ") and told.endswith(
+    text = wording.sentence(none, first="tuned", second="base")
+    assert text.startswith("no difference between tuned and base shown: 75 rows could have shown ") and text.endswith(
         " points"
     )
     loss: comparisons.Difference = {"difference": -0.4, "low": -0.5, "high": -0.3, "n": 80}
@@ -265,22 +265,22 @@ ALIKE = {
 @pytest.mark.parametrize("score", ALIKE)
 @pytest.mark.parametrize("rows", [2, 20, 100])
 def test_equal_rows_have_an_interval_of_some_width_or_none(score: str, rows: int) -> None:
-    found = ALIKE[score](rows)
-    assert (found["low"] is None and found["high"] is None) or found["low"] < found["high"]
+    result = ALIKE[score](rows)
+    assert (result["low"] is None and result["high"] is None) or result["low"] < result["high"]
     if score in ("proportion", "mean", "half", "micro F1", "no F1", "ratio", "shares", "means"):
-        assert found["low"] is not None
+        assert result["low"] is not None
 
 
 @pytest.mark.parametrize("score", ALIKE)
 def test_one_row_and_one_group_have_no_interval(score: str) -> None:
-    found = ALIKE[score](1)
-    assert (found["low"], found["high"]) == (None, None)
+    result = ALIKE[score](1)
+    assert (result["low"], result["high"]) == (None, None)
     grouped = Inference(["a"] * 9)
     alone = intervals.proportion(np.ones(9), grouped), intervals.mean(np.arange(9.0), grouped)
-    assert all(found["low"] is None for found in alone)
+    assert all(result["low"] is None for result in alone)
     assert intervals.exact_bounds(np.ones(1)) == comparisons.share_difference_bounds(np.ones(1), np.zeros(1))
-    told = wording.sentence(comparisons.paired_difference(np.ones(1), np.full(1, 8.01)), first="a", second="b")
-    assert told == "no difference between a and b shown: 1 row has no interval"
+    text = wording.sentence(comparisons.paired_difference(np.ones(1), np.full(1, 8.01)), first="a", second="b")
+    assert text == "no difference between a and b shown: 1 row has no interval"
 
 
 @pytest.mark.parametrize(("name", "at_limit"), [("f1", 0.95), ("lognormal", math.exp(0.5)), ("exponential", 1.0)])
@@ -318,7 +318,7 @@ def test_the_p_value_of_an_interval_is_five_percent_where_it_ends_at_zero() -> N
 
 
 def test_many_comparisons_take_the_corrected_chance() -> None:
-    found = comparisons.share_difference(*paired(8, 1, 66))
-    assert "more of 75" in wording.sentence(found, first="tuned", second="base")
-    corrected = wording.sentence(found, first="tuned", second="base", p_value=0.12)
+    difference = comparisons.share_difference(*paired(8, 1, 66))
+    assert "more of 75" in wording.sentence(difference, first="tuned", second="base")
+    corrected = wording.sentence(difference, first="tuned", second="base", p_value=0.12)
     assert corrected.startswith("no difference between tuned and base shown")

@@ -39,7 +39,7 @@ def test_equal_work_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"grad_norms": [2.0, 0.0]}, "learns nothing"),
         ({"grad_norms": [2.0, math.nan]}, "not finite"),
@@ -51,8 +51,8 @@ def test_equal_work_counts() -> None:
         ({"tokens": 401}, "401 tokens"),
     ],
 )
-def test_other_work_does_not_count(changes: dict[str, Any], said: str) -> None:
-    assert any(said in problem for problem in problems(measured(**changes), REFERENCE))
+def test_other_work_does_not_count(changes: dict[str, Any], message: str) -> None:
+    assert any(message in problem for problem in problems(measured(**changes), REFERENCE))
 
 
 def test_bfloat16_may_differ_more_than_float32() -> None:

@@ -74,7 +74,7 @@ def test_every_kind_of_row_is_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "known"), [("12", True), ("a.jsonl:12", True), ("a:b.jsonl:7", True), ("a.jsonl", False)]
+    ("text", "is_number"), [("12", True), ("a.jsonl:12", True), ("a:b.jsonl:7", True), ("a.jsonl", False)]
 )
-def test_places_are_told_from_words(text: str, known: bool) -> None:
-    assert is_position(text) is known
+def test_places_are_told_from_words(text: str, is_number: bool) -> None:
+    assert is_position(text) is is_number

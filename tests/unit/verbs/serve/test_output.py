@@ -8,9 +8,9 @@ import pytest
 from trainer.verbs.serve.output import Output
 
 
-def written(path: Path, places: list[int]) -> bytes:
+def written(path: Path, indices: list[int]) -> bytes:
     output = Output(path)
-    for folder in places:
+    for folder in indices:
         if folder not in output.written:
             output.write(folder, {"answer": f"é{folder}"})
     output.finish()
