@@ -100,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         if stage.name == "eval":
             _eval_alone(parser_of)
     _recipe_verb(verbs, "run", "all of the above in order; finished stages are skipped")
-    _recipe_verb(verbs, "check", "everything that can be known before spending time")
+    checker = _recipe_verb(verbs, "check", "everything that can be known before spending time")
+    checker.add_argument("--quick", action="store_true", help="do not open the model")
     _inspect_verb(verbs)
     _verify_verb(verbs)
     _bench_verb(verbs)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import trainer
 from trainer.data.inputs import row_inputs
-from trainer.errors import DataError, GateError, StageError
-from trainer.model.planning import advice
+from trainer.errors import DataError, GateError, StageError, TrainerError
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
@@ -162,8 +161,12 @@ class Pipeline:
             hint="point adapter.init_from at a finished run or an adapter folder; train that one first",
         )
 
-    def check(self) -> Iterator[str]:
-        """Yield what can be known before spending time: files are there, rows fit, and what `run` would do."""
+    def check(self, refusals: list[TrainerError]) -> Iterator[str]:
+        """Yield what rows and files tell before time is spent: whether rows fit, and what `run` would do.
+
+        Args:
+            refusals: Takes what `data` would refuse.
+        """
         from trainer.data.first_rows import check_first_rows  # noqa: PLC0415  slow to import, and only `check` needs it
 
         data = self.status(STAGES["data"])  # raises for a file that is not there
@@ -175,12 +178,8 @@ class Pipeline:
                 continue
             status = data if stage.name == "data" else self.status(stage)
             yield f"{stage.name:7} {status.state}" + (f": {'; '.join(status.reasons)}" if status.reasons else "")
-        yield from advice.lines(self.recipe)
         if rows.refusal:
-            raise rows.refusal
-        task = f"{self.recipe.adapter.kind} {self.recipe.method.kind} of {self.recipe.model.name_or_path}"
-        items = f"{self.recipe.train.global_batch_size} items a step"
-        yield f"recipe ok: {self.recipe.name}, {task}, {items}; run folder {self.run.path}"
+            refusals.append(rows.refusal)
 
     def _refuse_impossible_gates(self, data: Status) -> None:
         """Refuse gates that no answers could pass with the rows and items there are; `data` makes the number exact."""

@@ -90,6 +90,16 @@ def prepare(
         model.train(was_training)
 
 
+def without_segments(base: PreTrainedModel) -> str | None:
+    """Return why a model's layers cannot tell the rows of a flat batch apart; None where they may."""
+    uncovered = sorted(set(_layer_types(base)) - COVERED_LAYERS)
+    if uncovered:
+        return f"the model has {uncovered[0]} layers"
+    if not base._can_set_attn_implementation():
+        return "the model does not ask transformers for its attention"
+    return None
+
+
 def rope_limit(config: PretrainedConfig) -> int | None:
     """Return the length beyond which position encodings depend on the longest row of a batch; None: they never do.
 
@@ -193,11 +203,8 @@ class _Probe:
 
     def _attention(self, scorer: Scorer | None) -> str | None:
         """Switch segmented attention on; return the reason where it cannot be used."""
-        uncovered = sorted(set(_layer_types(self.base)) - COVERED_LAYERS)
-        if uncovered:
-            return f"the model has {uncovered[0]} layers"
-        if not self.base._can_set_attn_implementation():
-            return "the model does not ask transformers for its attention"
+        if reason := without_segments(self.base):
+            return reason
         expected = self._expected([ids for pair in self.pairs for ids in _rows_of(pair)])
         switch_on(self.base)
         try:

@@ -14,12 +14,14 @@ from transformers import PreTrainedModel
 
 from trainer.errors import DivergedError, HardwareError, StageError
 from trainer.model.expert_adapter import sum_lazily
+from trainer.model.fake import NOT_FAKED, fake_tensors
 from trainer.model.gradients import unreached
 from trainer.model.targets import UNREACHED, UNREADABLE, choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
 
 WEIGHTS = "adapter_model.safetensors"
 PROBE_TOKENS = 64
+UNTRACED = "layers that no gradient reaches are looked for when training starts: this model cannot run without weights"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
     """Put a trainable adapter on a frozen model; a fresh one changes no output (B = 0).
 
     Args:
-        model: Base model, plain or 4-bit.
+        model: Base model, plain or 4-bit; or without weights, on the meta device.
         adapter: The recipe's section.
         say: Told which layers of `all-linear` get no adapter, and why.
 
@@ -111,7 +113,7 @@ def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Calla
         return _peft_model(model, adapter, adapter.target_modules, None)
     targets = choose_targets(model, adapter)
     peft = _peft_model(model, adapter, shortest_names(model, targets.modules), targets.parameters)
-    idle, unreadable = _layers_of(_idle_weights(peft)), _layers_of(_unreadable(peft))
+    idle, unreadable = _layers_of(_idle_weights(peft, say)), _layers_of(_unreadable(peft))
     # PEFT has no way to take single layers out again: unload and attach anew
     if idle or unreadable:
         base = peft.unload()
@@ -164,16 +166,23 @@ def _unreadable(peft: PeftModel) -> list[str]:
     return [name for name in missing if "lora_" in name]
 
 
-def _idle_weights(peft: PeftModel) -> list[str]:
+def _idle_weights(peft: PeftModel, say: Callable[[str], None]) -> list[str]:
     """Return the weights of an adapter that get no gradient from a few tokens."""
     num_ids = peft.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(PROBE_TOKENS, device=peft.device) % num_ids)[None]  # (1, T)
 
     def loss() -> torch.Tensor:
+        ids = (torch.arange(PROBE_TOKENS, device=next(peft.parameters()).device) % num_ids)[None]  # (1, T)
         logits: torch.Tensor = peft(input_ids=ids, use_cache=False).logits
         return logits.float().logsumexp(-1).mean()  # (1, T, V): depends on every logit, whatever the ids
 
-    return unreached(peft, loss)
+    if peft.device.type != "meta":
+        return unreached(peft, loss)
+    try:
+        with fake_tensors(peft):
+            return unreached(peft, loss)
+    except NOT_FAKED as error:
+        say(f"{UNTRACED}: {str(error).splitlines()[0]}")
+        return []
 
 
 def _linear_layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Linear]]:

@@ -150,7 +150,7 @@ def load_tokenizer(section: ModelSection, cache: Path) -> PreTrainedTokenizerBas
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
-        raise _cannot_load("tokenizer", name, error) from error
+        raise cannot_load("tokenizer", name, error) from error
     if section.chat_template:
         tokenizer.chat_template = Path(section.chat_template).read_text(encoding="utf-8")
     return tokenizer
@@ -187,7 +187,7 @@ def load_model(
     if qlora:
         kwargs["quantization_config"] = four_bit(qlora, dtype)
     try:
-        config = _config_without_hidden_code(name, source)
+        config = checked_config(name, source)
         with stacks_in_four_bits():
             model = auto_class(config).from_pretrained(name, **source, **kwargs)
     except torch.OutOfMemoryError as error:
@@ -199,7 +199,7 @@ def load_model(
         if "attn_implementation" in str(error) or "scaled_dot_product_attention" in str(error):
             problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
             raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error
-        raise _cannot_load("model", name, error) from error
+        raise cannot_load("model", name, error) from error
     if qlora and not getattr(model, "is_loaded_in_4bit", False):
         raise HardwareError(f"{name} was not loaded in 4 bits", hint="update bitsandbytes, or --set adapter.kind=lora")
     # a cache of keys and values is of no use to training, and keeps layers from being recomputed
@@ -207,7 +207,7 @@ def load_model(
     return model
 
 
-def _config_without_hidden_code(name: str, source: SourceSettings) -> PreTrainedConfig:
+def checked_config(name: str, source: SourceSettings) -> PreTrainedConfig:
     """Return a model's configuration; refuse a model with Python code of its own, unless the recipe allows it."""
     config = AutoConfig.from_pretrained(name, **source)
     if getattr(config, "auto_map", None) and not source["trust_remote_code"]:
@@ -218,7 +218,7 @@ def _config_without_hidden_code(name: str, source: SourceSettings) -> PreTrained
     return config
 
 
-def _cannot_load(part: str, name: str, error: BaseException) -> HardwareError:
+def cannot_load(part: str, name: str, error: BaseException) -> HardwareError:
     """Return an error with the cause that transformers reports, and the way out of that cause."""
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__

@@ -7,6 +7,7 @@ Python package (located through its metadata; the package itself is never import
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,6 +88,24 @@ def _model_folder(path: Path) -> Path:
             hint="download or convert the weights; pickle files (.bin, .pt) are not loaded",
         )
     return path
+
+
+def config_path(source: ModelSource) -> Path | None:
+    """Return the path of a located model's config.json; None where it has none here.
+
+    Of a hub model it lies in the cache of huggingface_hub, if that was filled.
+    """
+    if source.kind == "gguf":
+        return None
+    if source.path is not None:
+        return source.path / "config.json"
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{source.name.replace('/', '--')}"
+    revision = source.revision or "main"
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    path = folder / "snapshots" / commit / "config.json"
+    return path if path.is_file() else None
 
 
 def tokenizer_inputs(source: ModelSource) -> dict[str, Path]:

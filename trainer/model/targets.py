@@ -151,7 +151,7 @@ def _reason_against(
         return "outside the language model (towers, projectors)"
     if any(_matches(pattern, name) for pattern in adapter.exclude_modules):
         return "named by adapter.exclude_modules"
-    if _is_router(leaf, layer, config.get_text_config()):
+    if is_router(leaf, layer, config.get_text_config()):
         return "routers"
     if not computes_product(type(layer)):  # type: ignore[arg-type]  # a class is hashable
         return f"of the class {type(layer).__name__}, which is no plain product"
@@ -169,7 +169,8 @@ def _matches(pattern: str, name: str) -> bool:
     return name == pattern or name.endswith(f".{pattern}") or bool(re.fullmatch(pattern, name))
 
 
-def _is_router(leaf: str, layer: nn.Module, config: PreTrainedConfig) -> bool:
+def is_router(leaf: str, layer: nn.Module, config: PreTrainedConfig) -> bool:
+    """Tell whether a layer chooses experts, by the last part of its name, its class and its outputs."""
     if "Router" in type(layer).__name__:
         return True
     num_outputs = getattr(layer, "out_features", None)

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.force and options.resume_from:
         raise StageError("--force starts anew and --resume-from goes on: give one of them", hint="leave one out")
     if options.verb == "check":
-        return _check(pipeline)
+        return _check(pipeline, quick=options.quick)
     if pipeline.worker:
         return _work(pipeline, options.verb)
     with pipeline.run.locked():
@@ -197,8 +197,10 @@ def _work(pipeline: Pipeline, verb: str) -> int:
     return 0
 
 
-def _check(pipeline: Pipeline) -> int:
-    for line in pipeline.check():
+def _check(pipeline: Pipeline, *, quick: bool) -> int:
+    from trainer.verbs.check.command import check
+
+    for line in check(pipeline, quick=quick):
         print(line)
     return 0
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from trainer.model.source import ModelSource
+from trainer.model.source import ModelSource, config_path
 
 COVERED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "smollm3")
 """Families with known layers: RMS norms, attention, gated layers."""
@@ -183,23 +181,13 @@ def read(source: ModelSource) -> Outline:
     """
     if source.kind == "gguf":
         raise NotPredictedError("a GGUF file has no config.json")
-    path = _cached(source) if source.path is None else source.path / "config.json"
-    if not path.is_file():
+    path = config_path(source)
+    if path is None:
         raise NotPredictedError(f"config.json of {source.name} is not in the local cache")
     try:
         return Outline.of(json.loads(path.read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError) as error:
         raise NotPredictedError(f"{path} is not what it should be: {type(error).__name__} {error}") from error
-
-
-def _cached(source: ModelSource) -> Path:
-    """Return the path of a model's config.json in the cache of huggingface_hub."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{source.name.replace('/', '--')}"
-    revision = source.revision or "main"
-    reference = folder / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    return folder / "snapshots" / commit / "config.json"
 
 
 def _part(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What a recipe makes of a model, read from the model's class on the meta device, without its weights."""

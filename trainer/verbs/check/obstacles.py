@@ -1,0 +1,83 @@
+"""Name what of a recipe cannot work with a model, before anything is trained: exports, 4 bits, processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transformers import PreTrainedConfig
+
+from trainer.errors import HardwareError
+from trainer.export.compress.compressor import find_python
+from trainer.export.gguf.converter import find_converter
+from trainer.model.blueprint.kinds import Weight
+from trainer.recipe import Recipe
+from trainer.recipe.export import Format
+from trainer.recipe.model import four_bit_of, low_rank
+from trainer.shapes.blueprint import Refusal
+
+WRITTEN_FROM_16_BITS = ("merged", "gguf", "bnb4", "fp8", "awq", "gptq")
+
+
+def obstacles_of(
+    recipe: Recipe, config: PreTrainedConfig, model_class: str, weights: Sequence[Weight]
+) -> list[Refusal]:
+    """Return what stands in the way of training and of each export format.
+
+    Args:
+        recipe: What is asked for.
+        config: Of the model.
+        model_class: Name of the class that loads it.
+        weights: Of the model.
+    """
+    formats: Sequence[Format] = [] if recipe.export.formats == "auto" else recipe.export.formats
+    has_experts = any(weight.kind == "experts" for weight in weights)
+    found = [*_quantised_base(recipe, config, formats)]
+    for name in formats:
+        found += _of_format(name, recipe, model_class, has_experts)
+    return found
+
+
+def _quantised_base(recipe: Recipe, config: PreTrainedConfig, formats: Sequence[Format]) -> Iterator[Refusal]:
+    """Yield what a base with quantised weights cannot do: learn in full, be merged into, be quantised again."""
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return
+    settings = settings if isinstance(settings, dict) else settings.to_dict()
+    method = settings.get("quant_method", "unknown")
+    base = f"{recipe.model.name_or_path} holds weights quantised by {getattr(method, 'value', method)}"
+    if low_rank(recipe.adapter) is None:
+        yield Refusal(
+            message=f"{base}: they cannot be trained in full", hint="set model.name_or_path to the 16-bit base"
+        )
+    elif four_bit_of(recipe.adapter) and getattr(method, "value", method) != "bitsandbytes":
+        yield Refusal(
+            message=f"{base}: they cannot be quantised to 4 bits again",
+            hint="--set adapter.kind=lora, or set model.name_or_path to the 16-bit base",
+        )
+    if whole := [name for name in formats if name in WRITTEN_FROM_16_BITS]:
+        yield Refusal(
+            message=f"{base}: an adapter cannot be merged into them without loss, as {', '.join(whole)} wants",
+            hint="set model.name_or_path to the 16-bit base, or export.formats: [adapter]",
+        )
+
+
+def _of_format(name: Format, recipe: Recipe, model_class: str, has_experts: bool) -> Iterator[Refusal]:
+    """Yield why a format cannot be written of this model on this machine."""
+    try:
+        if name == "gguf":
+            script = find_converter(recipe.export.gguf.converter)
+            sources = [script, *script.parent.glob("conversion/*.py")]
+            if not any(f'"{model_class}"' in path.read_text(encoding="utf-8") for path in sources):
+                yield Refusal(
+                    message=f"gguf: llama.cpp's converter does not know {model_class}",
+                    hint="leave gguf out of export.formats, or name a newer converter in export.gguf.converter",
+                )
+        elif name in ("fp8", "awq", "gptq"):
+            if has_experts:
+                yield Refusal(
+                    message=f"{name}: a mixture of experts, which llm-compressor takes apart",
+                    hint=f"leave {name} out of export.formats",
+                )
+            find_python(name, recipe.export.compress.python)
+    except HardwareError as error:
+        yield Refusal(message=error.message, hint=error.hint)
