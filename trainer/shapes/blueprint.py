@@ -36,7 +36,7 @@ class WeightCount(TypedDict):
     """Held in 4 bits under qlora."""
 
 
-class Refusal(TypedDict):
+class Obstacle(TypedDict):
     """Why a recipe cannot work with a model, and the way out."""
 
     message: str
@@ -63,7 +63,7 @@ class Blueprint(TypedDict):
     """Why rows are padded; None: they follow each other in flat batches."""
     unpacked: str | None
     """Why rows are not packed."""
-    obstacles: list[Refusal]
+    obstacles: list[Obstacle]
     """What of the recipe cannot work, such as a merge into quantised weights."""
     notes: list[str]
     """What could not be found out without weights."""

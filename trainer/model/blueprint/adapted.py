@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from trainer.model.blueprint.kinds import Weight
+from trainer.model.blueprint.kinds import SortedWeight
 from trainer.shapes.blueprint import WEIGHT_KINDS, WeightCount, WeightKind
 
 
@@ -24,7 +24,7 @@ def adapted_weights(model: nn.Module) -> set[int]:
 
 
 def count_kinds(
-    weights: Sequence[Weight], adapted: Iterable[int], four_bit: Iterable[int]
+    weights: Sequence[SortedWeight], adapted: Iterable[int], four_bit: Iterable[int]
 ) -> dict[WeightKind, WeightCount]:
     """Add up the weights of each kind.
 

@@ -23,7 +23,7 @@ TOP_K = re.compile(r"(num_)?experts_per_tok(en)?|num_experts_per_token|(moe_|num
 
 
 @dataclass(frozen=True)
-class Weight:
+class SortedWeight:
     """One parameter of a model."""
 
     name: str
@@ -33,7 +33,7 @@ class Weight:
     """Weights used for one token."""
 
 
-def weights_of(model: PreTrainedModel) -> Iterator[Weight]:
+def weights_of(model: PreTrainedModel) -> Iterator[SortedWeight]:
     """Yield every parameter once, with its kind.
 
     Args:
@@ -56,7 +56,7 @@ def weights_of(model: PreTrainedModel) -> Iterator[Weight]:
         else:
             kind = _kind(chain, parameter, config)
         share = _active_share(chain, parameter, chosen) if kind == "experts" else 1.0
-        yield Weight(name, parameter, kind, round(parameter.numel() * share))
+        yield SortedWeight(name, parameter, kind, round(parameter.numel() * share))
 
 
 def top_k(config: PreTrainedConfig) -> int | None:

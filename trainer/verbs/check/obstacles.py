@@ -9,18 +9,18 @@ from transformers import PreTrainedConfig
 from trainer.errors import HardwareError
 from trainer.export.compress.compressor import find_python
 from trainer.export.gguf.converter import find_converter
-from trainer.model.blueprint.kinds import Weight
+from trainer.model.blueprint.kinds import SortedWeight
 from trainer.recipe import Recipe
 from trainer.recipe.export import Format
 from trainer.recipe.model import four_bit_of, low_rank
-from trainer.shapes.blueprint import Refusal
+from trainer.shapes.blueprint import Obstacle
 
 WRITTEN_FROM_16_BITS = ("merged", "gguf", "bnb4", "fp8", "awq", "gptq")
 
 
 def obstacles_of(
-    recipe: Recipe, config: PreTrainedConfig, model_class: str, weights: Sequence[Weight]
-) -> list[Refusal]:
+    recipe: Recipe, config: PreTrainedConfig, model_class: str, weights: Sequence[SortedWeight]
+) -> list[Obstacle]:
     """Return what stands in the way of training and of each export format.
 
     Args:
@@ -37,7 +37,7 @@ def obstacles_of(
     return found
 
 
-def _quantised_base(recipe: Recipe, config: PreTrainedConfig, formats: Sequence[Format]) -> Iterator[Refusal]:
+def _quantised_base(recipe: Recipe, config: PreTrainedConfig, formats: Sequence[Format]) -> Iterator[Obstacle]:
     """Yield what a base with quantised weights cannot do: learn in full, be merged into, be quantised again."""
     settings = getattr(config, "quantization_config", None)
     if not settings:
@@ -46,38 +46,38 @@ def _quantised_base(recipe: Recipe, config: PreTrainedConfig, formats: Sequence[
     method = settings.get("quant_method", "unknown")
     base = f"{recipe.model.name_or_path} holds weights quantised by {getattr(method, 'value', method)}"
     if low_rank(recipe.adapter) is None:
-        yield Refusal(
+        yield Obstacle(
             message=f"{base}: they cannot be trained in full", hint="set model.name_or_path to the 16-bit base"
         )
     elif four_bit_of(recipe.adapter) and getattr(method, "value", method) != "bitsandbytes":
-        yield Refusal(
+        yield Obstacle(
             message=f"{base}: they cannot be quantised to 4 bits again",
             hint="--set adapter.kind=lora, or set model.name_or_path to the 16-bit base",
         )
     if whole := [name for name in formats if name in WRITTEN_FROM_16_BITS]:
-        yield Refusal(
+        yield Obstacle(
             message=f"{base}: an adapter cannot be merged into them without loss, as {', '.join(whole)} wants",
             hint="set model.name_or_path to the 16-bit base, or export.formats: [adapter]",
         )
 
 
-def _of_format(name: Format, recipe: Recipe, model_class: str, has_experts: bool) -> Iterator[Refusal]:
+def _of_format(name: Format, recipe: Recipe, model_class: str, has_experts: bool) -> Iterator[Obstacle]:
     """Yield why a format cannot be written of this model on this machine."""
     try:
         if name == "gguf":
             script = find_converter(recipe.export.gguf.converter)
             sources = [script, *script.parent.glob("conversion/*.py")]
             if not any(f'"{model_class}"' in path.read_text(encoding="utf-8") for path in sources):
-                yield Refusal(
+                yield Obstacle(
                     message=f"gguf: llama.cpp's converter does not know {model_class}",
                     hint="leave gguf out of export.formats, or name a newer converter in export.gguf.converter",
                 )
         elif name in ("fp8", "awq", "gptq"):
             if has_experts:
-                yield Refusal(
+                yield Obstacle(
                     message=f"{name}: a mixture of experts, which llm-compressor takes apart",
                     hint=f"leave {name} out of export.formats",
                 )
             find_python(name, recipe.export.compress.python)
     except HardwareError as error:
-        yield Refusal(message=error.message, hint=error.hint)
+        yield Obstacle(message=error.message, hint=error.hint)
