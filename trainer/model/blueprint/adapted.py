@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 
 from torch import nn
 
@@ -24,23 +24,22 @@ def adapted_weights(model: nn.Module) -> set[int]:
 
 
 def count_kinds(
-    weights: Sequence[SortedWeight], adapted: Iterable[int], four_bit: Iterable[int]
+    weights: Sequence[SortedWeight], adapted: Container[int], four_bit: Container[str]
 ) -> dict[WeightKind, WeightCount]:
     """Add up the weights of each kind.
 
     Args:
         weights: Of the model.
         adapted: Identities of those with an adapter.
-        four_bit: Identities of those in 4 bits.
+        four_bit: Names of those in 4 bits.
     """
-    with_adapter, quantised = set(adapted), set(four_bit)
     totals: Counter[tuple[WeightKind, str]] = Counter()
     for weight in weights:
-        size, identity = weight.parameter.numel(), id(weight.parameter)
+        size = weight.parameter.numel()
         totals[weight.kind, "all"] += size
         totals[weight.kind, "active"] += weight.active
-        totals[weight.kind, "adapted"] += size * (identity in with_adapter)
-        totals[weight.kind, "four_bit"] += size * (identity in quantised)
+        totals[weight.kind, "adapted"] += size * (id(weight.parameter) in adapted)
+        totals[weight.kind, "four_bit"] += size * (weight.name in four_bit)
     return {
         kind: WeightCount(
             all=totals[kind, "all"],

@@ -11,7 +11,8 @@ from trainer.model.blueprint.adapted import adapted_weights, count_kinds
 from trainer.model.blueprint.kinds import weights_of
 from trainer.model.blueprint.meta import build, read_config
 from trainer.model.classes import auto_class
-from trainer.model.size import in_four_bits
+from trainer.model.four_bit import four_bit as four_bit_settings
+from trainer.model.four_bit import quantised_names
 from trainer.model.targets import text_decoder
 from trainer.recipe import Recipe
 from trainer.recipe.model import LoraAdapter, four_bit_of, low_rank
@@ -28,7 +29,10 @@ def blueprint(recipe: Recipe) -> Blueprint:
     config = read_config(recipe.model)
     model = build(config, recipe.model, torch.bfloat16)
     weights = list(weights_of(model))
-    four_bit = in_four_bits(model) if four_bit_of(recipe.adapter) else set()
+    qlora = four_bit_of(recipe.adapter)
+    # on a copy: the layers are replaced as the loading would do it
+    copy = build(read_config(recipe.model), recipe.model, torch.bfloat16) if qlora else None
+    four_bit = quantised_names(copy, four_bit_settings(qlora, torch.bfloat16)) if qlora and copy else set()
     towers, model_class, notes = _towers(model), type(model).__name__, []
     adapter = low_rank(recipe.adapter)
     excluded = ""
