@@ -16,6 +16,7 @@ from trainer.engine.plain import by_segment
 from trainer.engine.segments import Segments
 
 NAME = "segments"
+PLAIN = "scaled dot products on each segment"
 FULL, SLIDING = "full_attention", "sliding_attention"
 WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "cache_position", "position_embeddings", "past_key_values", "output_router_logits"}
@@ -70,7 +71,9 @@ def segment_attention(
     assert segments is not None
     # the kernel has no dropout, soft cap or sinks: those are computed by torch, segment by segment
     if not dropout and not softcap and s_aux is None and flash.covers(query, key, value):
+        segments.kernels.add(flash.name())
         return flash.attend(query, key, value, segments, scale=scaling, window=sliding_window), None
+    segments.kernels.add(PLAIN)
     output = by_segment(
         query,
         key,

@@ -16,7 +16,7 @@ import torch._dynamo
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from trainer.engine import attention
+from trainer.engine import attention, outcome
 from trainer.engine.lora import is_sharded
 from trainer.engine.recompute import decoder_layers
 
@@ -29,13 +29,6 @@ traced here, and the comparison at the start would show it. 2.14 breaks recomput
 Source: Unsloth's notes on compiled LoRA layers; Axolotl's documentation of regional compilation;
 https://github.com/pytorch/pytorch/issues/166926.
 """
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-HALF_TOLERANCE = 0.1
-"""Largest relative difference of a gradient; a compiled layer rounds to half precision less often."""
-SMALL = 1e-2
-"""Gradients are compared relative to their norm, but at least to this share of the largest norm."""
-FILLING = 0.02
-"""Standard deviation of the numbers that replace zero weights in the comparison: B = 0 would hide errors in A."""
 
 
 class NotCompiled(Exception):
@@ -66,7 +59,7 @@ def try_on(
     """
     layers = _layers(model)
     # LoRA starts at B = 0, where A has no gradient: a wrong one would not show
-    with _no_zeros(model):
+    with outcome.without_zeros(model):
         try:
             expected = _results(model, loss)
             _switch_on(model, layers, is_static, backend)
@@ -76,10 +69,10 @@ def try_on(
             cause = getattr(error, "inner_exception", error)  # Dynamo wraps errors
             first = next(iter(str(cause).strip().splitlines()), "no message")
             raise NotCompiled(f"{type(cause).__name__}: {first}") from error
-    gap = difference(results, expected)
-    if not gap <= TOLERANCE.get(dtype, HALF_TOLERANCE):  # also for NaN
+    problem = outcome.problem(results, expected, dtype)
+    if problem is not None:
         switch_off(model)
-        raise NotCompiled(f"gradients differ by {gap:.1e} from those of the layers as they are")
+        raise NotCompiled(problem)
     return len(layers)
 
 
@@ -106,17 +99,6 @@ def is_tested(version: str) -> bool:
     """Tell whether compiled layers of a version of torch are used."""
     major, minor = version.split(".")[:2]
     return TESTED[0] <= (int(major), int(minor)) <= TESTED[1]
-
-
-def difference(results: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Return the largest |result - expected| / max(|expected|, SMALL max |expected|) of pairs of tensors.
-
-    NaN where a tensor is not finite.
-    """
-    norms = torch.stack([tensor.double().norm() for tensor in expected])
-    gaps = torch.stack([(a.double() - b.double()).norm() for a, b in zip(results, expected, strict=True)])
-    # without the floor, a gradient that is all but zero would show rounding errors as large shares
-    return float((gaps / norms.clamp(min=SMALL * float(norms.max()))).max())
 
 
 def _layers(model: PreTrainedModel) -> list[GradientCheckpointingLayer]:
@@ -156,40 +138,6 @@ def _switch_on(model: PreTrainedModel, layers: list[GradientCheckpointingLayer],
 
 
 def _results(model: PreTrainedModel, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
-    """Return the loss and the gradient of every trained weight, on the host."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    gradients: dict[torch.Tensor, torch.Tensor] = {}
-
-    def take(weight: torch.Tensor) -> None:  # one by one: a plan may lack the memory for all gradients at once
-        assert weight.grad is not None
-        gradients[weight] = weight.grad.cpu()
-        weight.grad = None
-
-    hooks = [weight.register_post_accumulate_grad_hook(take) for weight in weights]
-    try:
-        value = loss()
-        value.backward()
-        missing = torch.zeros(())
-        return [value.detach().cpu(), *(gradients.get(weight, missing.expand(weight.shape)) for weight in weights)]
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for weight in weights:
-            weight.grad = None
-
-
-@contextlib.contextmanager
-def _no_zeros(model: PreTrainedModel) -> Iterator[None]:
-    """Replace weights that are all zero by small numbers for a while."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    zeros = [weight for weight in trained if not weight.any()]
-    generator = torch.Generator().manual_seed(0)
-    try:
-        with torch.no_grad():
-            for weight in zeros:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * FILLING)
-        yield
-    finally:
-        with torch.no_grad():
-            for weight in zeros:
-                weight.zero_()
+    """Return the loss and the gradients of the trained weights."""
+    value = loss()
+    return [value.detach(), *outcome.gradients(model, [value])]

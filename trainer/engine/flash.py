@@ -111,29 +111,37 @@ def agrees(device: int, dtype: torch.dtype) -> bool:
 def differences(device: torch.device, dtype: torch.dtype) -> list[float]:
     """Return the largest difference to float32 attention of the output and each gradient, with and without a window.
 
-    The differences are relative to the largest value of each.
+    The differences are relative to the largest value of each. The caller's autocast and gradient mode change nothing.
     """
     spans = [Segment(0, 70), Segment(70, 100, 0, 40), Segment(100, 101), Segment(101, 133)]
     segments = Segments.of(spans).to(device)
     generator = torch.Generator().manual_seed(0)
     largest = []
-    for window in (None, 16):
-        inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]  # h = 4, g = 2
-        weight = torch.randn(1, 133, 4, 64, generator=generator).to(device)
-        results = []
-        for kind in (torch.float32, dtype):
-            # both start from the numbers that half precision can hold, so only the kernels' own rounding differs
-            leaves = [tensor.to(device, dtype).to(kind).requires_grad_() for tensor in inputs]
-            function: Callable[..., torch.Tensor] = attend if kind == dtype else by_segment
-            output = function(*leaves, segments, scale=None, window=window)
-            # a random weight for each output: a plain sum would let errors of opposite sign cancel
-            results.append([output, *torch.autograd.grad((output.float() * weight).sum(), leaves)])
-        largest += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        for window in (None, 16):
+            inputs = [torch.randn(1, heads, 133, 64, generator=generator) for heads in (4, 2, 2)]  # h = 4, g = 2
+            weight = torch.randn(1, 133, 4, 64, generator=generator).to(device)
+            results = []
+            for kind in (torch.float32, dtype):
+                # both start from the numbers that half precision can hold, so only the kernels' own rounding differs
+                leaves = [tensor.to(device, dtype).to(kind).requires_grad_() for tensor in inputs]
+                function: Callable[..., torch.Tensor] = attend if kind == dtype else by_segment
+                output = function(*leaves, segments, scale=None, window=window)
+                # a random weight for each output: a plain sum would let errors of opposite sign cancel
+                gradients = torch.autograd.grad((output.float() * weight).sum(), leaves)
+                results.append([output.detach(), *gradients])
+            largest += [float((a - b).abs().max() / a.abs().max()) for a, b in zip(*results, strict=True)]
     return largest
 
 
+def name() -> str:
+    """Return the name of the kernel for a log line."""
+    return f"FlashAttention of torch ({fastest()}) on segments"
+
+
+@functools.cache
 def fastest() -> str:
-    """Switch to FlashAttention 3 or 4 where torch can activate it; return the version in use."""
+    """Switch to FlashAttention 3 or 4 where torch can activate it, once a process; return the version in use."""
     activate: Callable[[str], None] | None = getattr(torch.nn.attention, "activate_flash_attention_impl", None)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
     by_capability = {

@@ -1,8 +1,9 @@
-"""Test at the start which parts of the engine a model can use, by comparing log-probabilities.
+"""Test at the start which parts of the engine a model can use, by comparing log-probabilities and gradients.
 
 The untouched model scores a few rows one by one, with its own attention and full logits: these are the expected
 numbers. Then the engine's parts are switched on one after another, and each must give the same numbers; a part that
-does not is switched off again, and a line of the log gives the reason.
+does not is switched off again, and a line of the log gives the reason. The products have the training's types, and
+adapters that are still zero are filled for the test: so it runs what the training will run.
 
     1. LoRA layers in one product       else PEFT's own forward
     2. head on trained tokens only      else log-probabilities from all logits
@@ -13,8 +14,9 @@ does not is switched off again, and a line of the log gives the reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from peft import PeftModel
 from peft.tuners.lora.layer import ParamWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
-from trainer.engine import flash, float8, lora
+from trainer.engine import float8, lora, outcome
 from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Layout, Pair, moved, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
@@ -32,7 +34,10 @@ from trainer.tokens.arrays import Ints
 TOLERANCE = {torch.float32: (1e-3, 1e-4), torch.float64: (1e-6, 1e-6)}
 HALF_TOLERANCE = (0.05, 0.02)
 """Limits of largest and mean difference of log-probabilities, as shares of the largest and the mean magnitude."""
+Item = TypeVar("Item")
 PROBE_TOKENS = 256
+GRADIENT_TOKENS = 64
+"""Of a row in a backward pass: nothing is recomputed yet, and every layer keeps all its activations."""
 COVERED_LAYERS = {FULL, SLIDING}
 """Other types carry a state along the sequence, or limit attention by a mask that may be wider than the test rows."""
 
@@ -68,24 +73,32 @@ def prepare(
     *,
     attention: str,
     say: Callable[[str], None],
+    autocast: torch.dtype | None = None,
     may_dequantise: bool = True,
 ) -> Engine:
-    """Switch on the parts of the engine that a model can use.
+    """Switch on the parts of the engine that a model can use; its weights have no gradients yet.
 
     Args:
         model: Causal language model, with or without an adapter, on the device where it trains.
         rows: Token ids of a few rows.
         attention: `model.attn_implementation` of the recipe; any but auto stays in place.
         say: Takes lines about used and unused parts.
+        autocast: Type of the training's matrix products; None where it is that of the weights.
         may_dequantise: Keep 4-bit weights dequantised as well, where a card has room.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
     release(base)
     model.eval()
+    device = next(model.parameters()).device.type
     try:
-        with torch.no_grad(), float8.without_rounding(base):
-            return _Probe(model, base, rows, may_dequantise).run(attention, say)
+        with (
+            torch.no_grad(),
+            torch.autocast(device, autocast, enabled=autocast is not None),
+            float8.without_rounding(base),
+            outcome.without_zeros(model),
+        ):
+            return _Probe(model, base, rows, autocast or base.dtype, may_dequantise).run(attention, say)
     finally:
         model.train(was_training)
 
@@ -131,16 +144,25 @@ class _Probe:
     """Compare the engine's parts with the untouched model on a few rows."""
 
     def __init__(
-        self, model: torch.nn.Module, base: PreTrainedModel, rows: Sequence[Ints], may_dequantise: bool
+        self,
+        model: torch.nn.Module,
+        base: PreTrainedModel,
+        rows: Sequence[Ints],
+        dtype: torch.dtype,
+        may_dequantise: bool,
     ) -> None:
         self.model = model
         self.may_dequantise = may_dequantise
         self.base = base
         self.device = next(model.parameters()).device
-        self.dtype = base.dtype
+        self.dtype = dtype
         self.rows = [row[:PROBE_TOKENS].astype("int64") for row in rows if len(row) > 1]
-        self.pairs = _as_pairs(self.rows)
-        self.alone = self._expected(self.rows)
+        self.short_rows = [row[:GRADIENT_TOKENS] for row in self.rows]
+        self.pairs, self.short_pairs = _as_pairs(self.rows), _as_pairs(self.short_rows)
+        self.kernels: set[str] = set()
+        """Of attention on flat batches."""
+        self.alone = torch.cat(list(self._own(self.rows)))
+        self.gradients = self._gradients(self._own, self.short_rows)
 
     def run(self, attention: str, say: Callable[[str], None]) -> Engine:
         self._adapter(say)
@@ -149,26 +171,42 @@ class _Probe:
             say(f"train: log-probabilities from all logits: {problem}")
         reason = self._attention(scorer) if attention == "auto" else f"model.attn_implementation is {attention}"
         if reason is None:
-            say(f"train: no padding, attention by {_kernel(self.device)}")
+            say(f"train: no padding, attention by {' and '.join(sorted(self.kernels))}")
             return Engine("flat", "flat", None, scorer)
         say(f"train: attention by {self.base.config._attn_implementation}, rows are padded: {reason}")
         leak = self._leak(scorer)
         return Engine(self._padding(scorer), None if leak else "positions", leak, scorer)
 
-    def _expected(self, rows: Sequence[Ints]) -> torch.Tensor:
-        """Return the log-probabilities of all tokens but the first of each row, by the model's own logits."""
-        scores = []
+    def _own(self, rows: Sequence[Ints]) -> Iterator[torch.Tensor]:
+        """Yield the log-probabilities of all tokens but the first of each row, by the model's own logits."""
         for row in rows:
             ids = torch.from_numpy(row).to(self.device)
             logits = self.model(input_ids=ids[None], use_cache=False).logits[0, :-1]  # (1, T, V) -> (T - 1, V)
-            scores.append(picked_log_probs(logits, ids[1:]))
-        return torch.cat(scores)
+            yield picked_log_probs(logits, ids[1:])
+
+    def _own_answers(self, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
+        """Yield the log-probabilities of each answer, scored as a row by itself with its prompt."""
+        for pair in pairs:
+            for scores in self._own(_rows_of(pair)):
+                yield scores[len(pair[0]) - 1 :]
+
+    def _gradients(
+        self, scores: Callable[[Sequence[Item]], Iterable[torch.Tensor]], items: Sequence[Item]
+    ) -> list[torch.Tensor]:
+        with torch.enable_grad():
+            return outcome.gradients(self.model, scores(items))
+
+    def _problem(self, scores: Callable[[Sequence[Ints]], Iterable[torch.Tensor]]) -> str | None:
+        """Compare scores of rows, and their gradients, with those of the untouched model."""
+        return self._difference(torch.cat(list(scores(self.rows))), self.alone) or outcome.problem(
+            self._gradients(scores, self.short_rows), self.gradients, self.dtype
+        )
 
     def _adapter(self, say: Callable[[str], None]) -> None:
         """Let LoRA layers compute in one product, and report those that do not."""
         dequantised = self.may_dequantise and lora.dequantised_fits(self.base)
         counted = lora.switch_on(self.base, dequantised=dequantised)
-        problem = self._difference(self._expected(self.rows), self.alone) if counted[""] else None
+        problem = self._problem(self._own) if counted[""] else None
         if problem is not None:
             lora.switch_off(self.base)
             counted = Counter({f"one product does not agree: {problem}": counted.total()})
@@ -196,8 +234,11 @@ class _Probe:
     def _head_problem(self, scorer: Scorer) -> str | None:
         engine = Engine("padded", None, None, scorer)
         try:
-            scores = [engine.score(self.model, self._batch([row], "padded"))[0] for row in self.rows]
-            return self._difference(torch.cat(scores), self.alone)
+            return self._problem(
+                lambda rows: (engine.score(self.model, self._batch([row], "padded"))[0] for row in rows)
+            )
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
             return _first_line(error)
 
@@ -205,28 +246,38 @@ class _Probe:
         """Switch segmented attention on; return the reason where it cannot be used."""
         if reason := without_segments(self.base):
             return reason
-        expected = self._expected([ids for pair in self.pairs for ids in _rows_of(pair)])
+        answers = torch.cat(list(self._own_answers(self.pairs)))
+        gradients = self._gradients(self._own_answers, self.short_pairs)
         switch_on(self.base)
         try:
-            problem = self._flat_problem(scorer, expected)
+            problem = self._flat_problem(Engine("flat", "flat", None, scorer), answers, gradients)
+        except torch.OutOfMemoryError:
+            raise
         except (NotCovered, RuntimeError, TypeError, ValueError, AttributeError) as error:
             problem = _first_line(error)
         if problem is not None:
             switch_off(self.base)
         return problem
 
-    def _flat_problem(self, scorer: Scorer | None, expected: torch.Tensor) -> str | None:
-        engine = Engine("flat", "flat", None, scorer)
-        rows = self._difference(engine.score(self.model, self._batch(self.rows, "flat"))[0], self.alone)
-        if rows is not None:
-            return f"flat batches do not agree: {rows}"
-        batch = moved(of_pairs(self.pairs, "flat", 0), self.device)
-        # of each side, scored as a row by itself, the answer's tokens: those after the prompt
-        of_sides = expected.split([len(ids) - 1 for pair in self.pairs for ids in _rows_of(pair)])
-        prompts = [pair[0] for pair in self.pairs for _ in range(2)]
-        answers = [side[len(prompt) - 1 :] for prompt, side in zip(prompts, of_sides, strict=True)]
-        shared = self._difference(engine.score(self.model, batch)[0], torch.cat(answers))
-        return None if shared is None else f"shared prefixes do not agree: {shared}"
+    def _flat_problem(self, engine: Engine, answers: torch.Tensor, gradients: list[torch.Tensor]) -> str | None:
+        def of_flat_rows(rows: Sequence[Ints]) -> Iterator[torch.Tensor]:
+            yield self._flat_scores(engine, self._batch(rows, "flat"))
+
+        def of_answers(pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
+            yield self._flat_scores(engine, moved(of_pairs(pairs, "flat", 0), self.device))
+
+        if problem := self._problem(of_flat_rows):
+            return f"flat batches do not agree: {problem}"
+        problem = self._difference(next(of_answers(self.pairs)), answers) or outcome.problem(
+            self._gradients(of_answers, self.short_pairs), gradients, self.dtype
+        )
+        return None if problem is None else f"shared prefixes do not agree: {problem}"
+
+    def _flat_scores(self, engine: Engine, batch: Batch) -> torch.Tensor:
+        """Score a flat batch, and note which attention computes it."""
+        scores, _ = engine.score(self.model, batch)
+        self.kernels |= batch["inputs"]["segments"].kernels
+        return scores
 
     def _padding(self, scorer: Scorer | None) -> Layout:
         """Compare rows that are filled up, without a mask, with rows alone; a router's loss always needs the mask."""
@@ -304,12 +355,6 @@ def difference(scores: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype)
 
 def _layer_types(base: PreTrainedModel) -> Sequence[str]:
     return getattr(base.config.get_text_config(), "layer_types", None) or ()
-
-
-def _kernel(device: torch.device) -> str:
-    if device.type == "cuda" and flash.agrees(device.index or 0, torch.bfloat16):
-        return f"FlashAttention of torch ({flash.fastest()}) on segments"
-    return "scaled dot products on each segment"
 
 
 def _first_line(error: BaseException) -> str:

@@ -77,6 +77,8 @@ class Segments:
     """(gathered keys,) int64: tokens of the keys; None where keys and queries are the same tokens."""
     masks: dict[tuple[int, int, int | None, torch.dtype], torch.Tensor] = field(default_factory=dict)
     """Masks by queries, keys, window and type; all layers share them."""
+    kernels: set[str] = field(default_factory=set)
+    """Names of what has computed attention on this batch."""
 
     @classmethod
     def of(cls, spans: Sequence[Segment]) -> Segments:

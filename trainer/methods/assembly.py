@@ -102,6 +102,7 @@ def build_engine(
         rows,
         attention=job.recipe.model.attn_implementation,
         say=say,
+        autocast=autocast,
         may_dequantise=dequantises_once(job.recipe),
     )
     # after the engine is on: its own forward functions are what must pass gradients on

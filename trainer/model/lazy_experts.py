@@ -135,7 +135,9 @@ class LazyTensor(torch.Tensor):
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=device
         )
 
-    def __init__(self, source: ShortForm, like: torch.Tensor, device: torch.device, views: tuple[View, ...] = ()) -> None:
+    def __init__(
+        self, source: ShortForm, like: torch.Tensor, device: torch.device, views: tuple[View, ...] = ()
+    ) -> None:
         self.source = source
         self.views = views
 

@@ -125,7 +125,8 @@ def test_the_kernel_is_given_the_segments_that_plain_attention_uses(monkeypatch:
     for window in (None, 3):
         result = flash.attend(*inputs(), segments, scale=None, window=window)
         torch.testing.assert_close(result, by_segment(*inputs(), segments, window=window), rtol=1e-12, atol=1e-12)
-    assert max(flash.differences(torch.device("cpu"), torch.bfloat16)) < flash.TOLERANCE
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # as the start-up test may ask first
+        assert max(flash.differences(torch.device("cpu"), torch.bfloat16)) < flash.TOLERANCE
     flash._parameters.cache_clear()
 
 

@@ -174,19 +174,63 @@ def test_what_computes_the_adapters_is_said(dropout: float, line: str) -> None:
     assert line in lines
 
 
-def test_adapters_that_do_not_agree_are_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["_forward_below", "_backward_below"])
+def test_adapters_that_do_not_agree_are_left_to_peft(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer.engine import product
 
-    original = product._forward_below
+    original = getattr(product, part)
 
     def wrong(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        y, xa = original(*arguments)
-        return y * 1.1, xa
+        wide, narrow = original(*arguments)
+        return wide * 1.1, narrow
 
-    monkeypatch.setattr(product, "_forward_below", wrong)
-    model = get_peft_model(families.make("Llama"), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
+    monkeypatch.setattr(product, part, wrong)
+    model = get_peft_model(families.make("Llama"), LoraConfig(r=8, target_modules=["q_proj", "down_proj", "k_proj"]))
     lines = list[str]()
     prepare(model, ROWS, attention="auto", say=lines.append)
-    assert any("LoRA in 4 layers by PEFT's own forward: one product does not agree" in line for line in lines), lines
+    assert any("LoRA in 6 layers by PEFT's own forward: one product does not agree" in line for line in lines), lines
     assert not any("forward" in vars(module) for module in model.modules() if hasattr(module, "lora_A"))
     assert lines[-1].startswith("train: no padding")
+
+
+@pytest.mark.parametrize(("autocast", "uses_block"), [(torch.bfloat16, True), (None, False)])
+def test_adapters_are_tested_in_the_types_of_the_training(
+    autocast: torch.dtype | None, uses_block: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.engine import product
+
+    calls = set[str]()
+
+    def noted(name: str) -> Any:
+        original = getattr(product, name)
+        return lambda *arguments: calls.add(name) or original(*arguments)
+
+    for name in (*(block := ("_forward_below", "_backward_beside")), *(plain := ("_forward", "_backward"))):
+        monkeypatch.setattr(product, name, noted(name))
+    settings = LoraConfig(r=8, target_modules="all-linear")
+    model = get_peft_model(families.make("Llama").bfloat16(), settings)  # PEFT makes adapters in float32
+    before = [weight.detach().clone() for weight in model.parameters()]
+    prepare(model, ROWS, attention="auto", say=lambda _: None, autocast=autocast)
+    assert calls == set(block if uses_block else plain)
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+@pytest.mark.parametrize("kind", ["head", "attention"])
+def test_a_wrong_gradient_switches_a_part_off(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.engine import attention, head
+
+    original = head._gradient if kind == "head" else attention.by_segment
+    scores = torch.tensor(0.5)
+
+    def wrong(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        result: torch.Tensor = original(*arguments, **keywords)
+        return result * scores if kind == "head" else result * scores + (result * (1 - scores)).detach()
+
+    monkeypatch.setattr(*(head, "_gradient") if kind == "head" else (attention, "by_segment"), wrong)
+    model, lines = families.make("Llama"), list[str]()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("proj" in name)  # the gathered head takes a frozen head
+    engine = prepare(model, ROWS, attention="auto", say=lines.append)
+    assert any("do not agree: gradients" in line or "does not agree: gradients" in line for line in lines), lines
+    assert (engine.scorer is None) == (kind == "head") and (engine.layout == "padded") == (kind == "attention")
