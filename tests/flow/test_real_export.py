@@ -23,7 +23,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "dora": {"kind": "lora", "r": 8, "use_dora": True},
     "full": {"kind": "none", "r": None},
 }
-HAS_GGUF = bool(importlib.util.find_spec("llama_cpp") and (converter.FOLDER / converter.SCRIPT).is_file())
+HAS_GGUF = bool(importlib.util.find_spec("cyllama") and (converter.FOLDER / converter.SCRIPT).is_file())
 
 
 @pytest.fixture

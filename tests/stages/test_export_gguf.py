@@ -19,8 +19,8 @@ from trainer.model.source import locate
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (importlib.util.find_spec("llama_cpp") and (converter.FOLDER / converter.SCRIPT).is_file()),
-        reason="needs the extra llama-cpp and the converter: scripts/gguf.sh",
+        not (importlib.util.find_spec("cyllama") and (converter.FOLDER / converter.SCRIPT).is_file()),
+        reason="needs the extra gguf and the converter: scripts/gguf.sh",
     ),
 ]
 SYSTEM = 'Answer as JSON: {"animal": NAME}.'

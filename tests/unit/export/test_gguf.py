@@ -33,8 +33,8 @@ from trainer.recipe.export import Gguf, Quantised, Verify
 from trainer.recipe.model import ModelSection
 
 needs_both = pytest.mark.skipif(
-    not (importlib.util.find_spec("llama_cpp") and (converter.FOLDER / converter.SCRIPT).is_file()),
-    reason="needs the extra llama-cpp and the converter: scripts/gguf.sh",
+    not (importlib.util.find_spec("cyllama") and (converter.FOLDER / converter.SCRIPT).is_file()),
+    reason="needs the extra gguf and the converter: scripts/gguf.sh",
 )
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"tie_word_embeddings": True},
@@ -76,10 +76,12 @@ def make_model(family: str, tokenizer: Any, folder: Path, **changes: Any) -> Pat
 
 
 def prompts(tokenizer: Any, kwargs: dict[str, Any] | None = None) -> list[TokenPrompt]:
+    system = {"role": "system", "content": SYSTEM}
     talks = [
-        [{"role": "user", "content": "Describe a red  horse\n\n as JSON."}],
-        [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Ein Pferd, naïve <b>日本</b> 🐎?"}],
+        [system, {"role": "user", "content": "Describe a red  horse\n\n as JSON."}],
+        [system, {"role": "user", "content": "Ein Pferd, naïve <b>日本</b> 🐎?"}],
         [
+            system,
             {"role": "user", "content": "One"},
             {"role": "assistant", "content": '{"a": 1}'},
             {"role": "user", "content": "def f(x):\n    return x"},
@@ -187,6 +189,18 @@ def test_llama_cpp_computes_and_answers_as_transformers_does(llama: tuple[Path, 
 
 
 @needs_both
+def test_text_is_that_of_the_tokenizer_leading_spaces_and_cut_characters_too(
+    llama: tuple[Path, Path], tokenizer: Any
+) -> None:
+    runner = GgufRunner(gguf_file(llama[1], "q8_0"), check_weights=False)
+    for text in (" a", "  a  b ", "\n x", "naïve 日本 🐎", ""):
+        assert runner.text(runner.ids(text)) == text
+    ids = runner.ids("a🐎")
+    assert runner.text(ids[:-1]) == tokenizer.decode(ids[:-1])
+    runner.close()
+
+
+@needs_both
 def test_fewer_bits_make_a_smaller_file_that_says_which_rows_do_not_fit(llama: tuple[Path, Path], copy: Path) -> None:
     source = gguf_file(llama[1], "f32")
     sizes = [source.stat().st_size, gguf_file(llama[1], "q8_0").stat().st_size]
@@ -209,7 +223,7 @@ def _halved(model: Path, folder: Path) -> Path:
 
 @needs_both
 def test_ids_are_those_of_the_tokenizer_special_tokens_too(llama: tuple[Path, Path], tokenizer: Any) -> None:
-    runner = GgufRunner(gguf_file(llama[1], "q8_0"), vocabulary_only=True)
+    runner = GgufRunner(gguf_file(llama[1], "q8_0"), check_weights=False)
     for prompt in prompts(tokenizer):
         text = tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
         assert runner.ids(text) == prompt.ids
@@ -252,7 +266,6 @@ def test_an_end_that_llama_cpp_does_not_know_is_caught(llama: tuple[Path, Path],
     ("old", "new", "message"),
     [
         ("assistant\\n", "assistant", "3 of 3 prompts come out as other tokens"),
-        ("named SmolLM", "", "2 of 3 prompts come out as other tokens"),
         ("{{- range", "{{- rage", "3 of 3 prompts"),
         ('stop "<|im_end|>"', 'stop "<|end|>"', "does not stop at <|im_end|>"),
         ("Answer as", "Respond with", "its system prompt is not"),
@@ -325,9 +338,9 @@ def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(runtime, "importlib", type("", (), {"import_module": staticmethod(missing)}))
     runtime.llama_cpp.cache_clear()
-    with pytest.raises(HardwareError, match=r"runtime cannot be loaded: No module named 'llama_cpp") as caught:
+    with pytest.raises(HardwareError, match=r"runtime cannot be loaded: No module named 'cyllama") as caught:
         check_gguf(Gguf(converter=str(tmp_path / converter.SCRIPT)))
-    assert "recipe-trainer[llama-cpp]" in caught.value.hint
+    assert "recipe-trainer[gguf]" in caught.value.hint
 
 
 @needs_both

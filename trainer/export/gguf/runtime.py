@@ -1,11 +1,10 @@
-"""Call llama.cpp through the C interface of `llama-cpp-python`.
+"""Call llama.cpp through the wheel `cyllama`, which compiles nothing.
 
 Shapes: S tokens of a row, V words.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import re
 from collections import deque
@@ -16,16 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from gguf import LlamaFileType
 
 from trainer.errors import HardwareError
 
 INSTALL = (
-    "python -m pip install -c constraints.txt 'recipe-trainer[llama-cpp]'; it is compiled, which takes minutes and "
-    "needs a C++ compiler; or leave gguf out of export.formats"
+    "python -m pip install -c constraints.txt 'recipe-trainer[gguf]' (a wheel for Linux on x86-64); "
+    "or leave gguf out of export.formats"
 )
 CHUNK = 256
 """Tokens decoded at once; bounds the memory of their logits, V float32 each."""
 LOG_LINES = 200
+ROOM = 64
+"""Bytes of text that one token is expected to have at most; llama.cpp asks for more where that is too few."""
+GUARD = "."
+ADDS_SPACE = (1, 4)
+"""llama.cpp's numbers of SentencePiece vocabularies (BPE and unigram), whose first token carries a space."""
 
 
 class _Log:
@@ -33,16 +38,15 @@ class _Log:
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
-        self.callback: Any = None
 
-    def take(self, level: int, text: bytes, data: Any) -> None:
-        self.lines.append(text.decode("utf-8", "replace").strip())
+    def take(self, level: int, text: str) -> None:
+        self.lines.append(text.strip())
 
-    def reason(self) -> str:
-        """Return the line that names an error, else the last one."""
+    def reason(self, error: Exception | None = None) -> str:
+        """Return the line that names an error, else what was raised, else the last line."""
         lines = [line for line in self.lines if line]
         errors = [line for line in lines if re.search(r"error|fail|invalid|unknown|nan|inf\b", line, re.IGNORECASE)]
-        return (errors or lines or ["no reason given"])[0]
+        return (errors or ([str(error)] if error else lines[-1:]) or ["no reason given"])[0]
 
 
 _LOG = _Log()
@@ -50,19 +54,29 @@ _LOG = _Log()
 
 @cache
 def llama_cpp() -> Any:
-    """Return the C interface of llama.cpp; it logs nothing to the terminal.
+    """Return the module that calls llama.cpp; it logs nothing to the terminal.
 
     Raises:
-        HardwareError: `llama-cpp-python` is not installed, or its library cannot be loaded.
+        HardwareError: `cyllama` is not installed, or its library cannot be loaded.
     """
     try:
-        library: Any = importlib.import_module("llama_cpp.llama_cpp")
+        library: Any = importlib.import_module("cyllama.llama.llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise HardwareError(f"gguf: llama.cpp's runtime cannot be loaded: {error}", hint=INSTALL) from error
-    _LOG.callback = library.llama_log_callback(_LOG.take)  # kept: C holds only its address
-    library.llama_log_set(_LOG.callback, ctypes.c_void_p(0))
-    library.llama_backend_init()
+    library.set_log_callback(_LOG.take)
     return library
+
+
+@cache
+def _model_class() -> Any:
+    """Return the class of models, with the name that `get_logits_ith` looks up and cyllama 0.2.18 lacks."""
+
+    class Model(llama_cpp().LlamaModel):  # type: ignore[misc]  # cyllama has no types
+        @property
+        def n_vocab(self) -> int:
+            return int(self.get_vocab().n_vocab)
+
+    return Model
 
 
 def quantise(source: Path, target: Path, quantisation: str) -> int:
@@ -80,16 +94,18 @@ def quantise(source: Path, target: Path, quantisation: str) -> int:
         HardwareError: llama.cpp cannot.
     """
     library = llama_cpp()
-    settings = library.llama_model_quantize_default_params()
-    settings.ftype = getattr(library, f"LLAMA_FTYPE_MOSTLY_{quantisation.upper()}")
+    settings = library.LlamaModelQuantizeParams()
+    settings.ftype = int(LlamaFileType[f"MOSTLY_{quantisation.upper()}"])
     settings.nthread = torch.get_num_threads()
     _LOG.lines.clear()
-    if library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings)):
+    try:
+        library.model_quantize(str(source), str(target), settings)
+    except (OSError, RuntimeError, ValueError) as error:
         target.unlink(missing_ok=True)
         raise HardwareError(
-            f"gguf: llama.cpp cannot write {quantisation}: {_LOG.reason()}",
+            f"gguf: llama.cpp cannot write {quantisation}: {_LOG.reason(error)}",
             hint=f"leave {quantisation} out of export.gguf.quantisations",
-        )
+        ) from error
     matches = [re.search(r"(\d+) of \d+ tensor\(s\) required fallback", line) for line in _LOG.lines]
     return next((int(match.group(1)) for match in matches if match), 0)
 
@@ -97,81 +113,84 @@ def quantise(source: Path, target: Path, quantisation: str) -> int:
 class GgufRunner:
     """A GGUF file in llama.cpp. `close` gives its memory back.
 
+    Args:
+        path: The file.
+        check_weights: Read every weight once and refuse what is not finite; off where only the tokenizer is asked.
+
     Raises:
         HardwareError: The file cannot be opened: damaged, cut off, or with weights that are not finite.
     """
 
-    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
+    def __init__(self, path: Path, *, check_weights: bool = True) -> None:
         self.path = path
-        self._c = llama_cpp()
-        settings = self._c.llama_model_default_params()
-        settings.vocab_only, settings.check_tensors = vocabulary_only, not vocabulary_only
+        self._library = llama_cpp()
+        settings = self._library.LlamaModelParams()
+        settings.check_tensors = settings.use_extra_bufts = check_weights  # the latter repacks weights for speed
+        settings.n_gpu_layers = 0
         _LOG.lines.clear()
-        self._model = self._c.llama_model_load_from_file(str(path).encode(), settings)
-        if not self._model:
+        try:
+            self._model = _model_class()(str(path), settings)
+        except (OSError, RuntimeError, ValueError) as error:
             raise HardwareError(
-                f"{path.name} cannot be opened by llama.cpp: {_LOG.reason()}",
+                f"{path.name} cannot be opened by llama.cpp: {_LOG.reason(error)}",
                 hint="export again: trainer export RECIPE --force",
-            )
-        self._vocab = self._c.llama_model_get_vocab(self._model)
+            ) from error
+        self._vocab = self._model.get_vocab()
         self._context: Any = None
+        self._batch: Any = None
         self._capacity = 0
-        self.num_words = int(self._c.llama_vocab_n_tokens(self._vocab))
+        self._guard = self.ids(GUARD)
+        self.num_words = int(self._vocab.n_vocab)
 
     def close(self) -> None:
         """Give the memory back; the runner is of no use afterwards."""
-        if self._context:
-            self._c.llama_free(self._context)
+        self._close_context()
         if self._model:
-            self._c.llama_model_free(self._model)
-        self._context = self._model = None
+            self._model.close()
+        self._model = self._vocab = None
+
+    def _close_context(self) -> None:
+        for part in (self._batch, self._context):
+            if part is not None:
+                part.close()
+        self._batch = self._context = None
 
     # The tokenizer of the file
 
     @property
     def template(self) -> str | None:
         """The chat template of the file."""
-        text = self._c.llama_model_chat_template(self._model, None)
-        return text.decode("utf-8") if text else None
+        return self._model.get_default_chat_template() or None
 
     @property
     def adds_bos(self) -> bool:
         """Whether llama.cpp puts the begin token before every prompt."""
-        return bool(self._c.llama_vocab_get_add_bos(self._vocab))
+        return bool(self._vocab.get_add_bos())
 
     @property
     def special_tokens(self) -> dict[str, str]:
         """Begin and end token as a template names them."""
-        ids = {"bos_token": self._c.llama_vocab_bos(self._vocab), "eos_token": self._c.llama_vocab_eos(self._vocab)}
+        ids = {"bos_token": self._vocab.token_bos(), "eos_token": self._vocab.token_eos()}
         return {name: self.piece(token) for name, token in ids.items() if token >= 0}
 
     def is_end(self, token: int) -> bool:
         """Tell whether llama.cpp ends an answer at this token."""
-        return bool(self._c.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._vocab.is_eog(token))
 
     def ids(self, text: str, *, add_special: bool = False) -> list[int]:
         """Return token ids; text such as `<|im_end|>` becomes the special token."""
-        data = text.encode("utf-8")
-        room = len(data) + 16  # a token is at least one byte; begin and end tokens come on top
-        tokens = (self._c.llama_token * room)()
-        count = self._c.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, True)
-        assert count >= 0, "a token is at least a byte"
-        return list(tokens[:count])
+        return list(self._vocab.tokenize(text, add_special, True))
 
     def piece(self, token: int) -> str:
         """Return a token as the vocabulary writes it, such as `<|im_end|>`."""
-        return str(self._c.llama_vocab_get_text(self._vocab, token).decode("utf-8"))
+        return str(self._vocab.get_text(token))
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, without special tokens."""
-        tokens = (self._c.llama_token * len(ids))(*ids)
-        room = 64 * (len(ids) + 1)
-        while True:  # a negative count is the room that is needed
-            buffer = ctypes.create_string_buffer(room)
-            count = self._c.llama_detokenize(self._vocab, tokens, len(ids), buffer, room, True, False)
-            if count >= 0:
-                return buffer.raw[:count].decode("utf-8", "replace")
-            room = -count
+        # cyllama cuts white space off the front of what it decodes, so a full stop stands there
+        decoded = self._vocab.detokenize([*self._guard, *ids], ROOM * (len(ids) + 1), True, False)
+        text = str(decoded).removeprefix(GUARD)
+        return text.removeprefix(" ") if self._vocab.vocab_type in ADDS_SPACE else text
 
     # The model
 
@@ -221,43 +240,38 @@ class GgufRunner:
 
     def _begin(self, length: int) -> None:
         """Forget what was read before, and make room for a row."""
-        if self._context and length <= self._capacity:
-            self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
+        if self._context is not None and length <= self._capacity:
+            self._context.kv_cache_clear()
             return
-        if self._context:
-            self._c.llama_free(self._context)
+        self._close_context()
         self._capacity = -(-length // CHUNK) * CHUNK
-        settings = self._c.llama_context_default_params()
+        settings = self._library.LlamaContextParams()
         # n_ubatch as n_batch: one graph for each chunk, so that results do not depend on how chunks are cut
         settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = self._capacity, CHUNK, CHUNK, 1
         settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
         _LOG.lines.clear()
-        self._context = self._c.llama_init_from_model(self._model, settings)
-        if not self._context:
+        try:
+            self._context = self._library.LlamaContext(self._model, settings)
+            self._batch = self._library.LlamaBatch(n_tokens=CHUNK, embd=0, n_seq_max=1)
+        except (MemoryError, RuntimeError, ValueError) as error:
             raise HardwareError(
-                f"{self.path.name}: llama.cpp has no room for {self._capacity} tokens: {_LOG.reason()}",
+                f"{self.path.name}: llama.cpp has no room for {self._capacity} tokens: {_LOG.reason(error)}",
                 hint="free some memory, or compare less: --set export.verify.num_rows=4",
-            )
+            ) from error
 
     def _decode(self, tokens: Sequence[int], start: int, logit_positions: range) -> None:
-        """Read tokens that stand at `start`; logits are kept at the wanted positions of the row."""
-        batch = self._c.llama_batch_init(len(tokens), 0, 1)
+        """Read tokens that stand at `start`; logits are written at the asked positions of the row."""
+        self._batch.reset()
+        for position, token in enumerate(tokens, start):
+            self._batch.add(token, position, [0], position in logit_positions)  # all in sequence 0
         try:
-            batch.n_tokens = len(tokens)
-            for index, token in enumerate(tokens):
-                batch.token[index], batch.pos[index] = token, start + index
-                # one sequence, number 0; the logits of a position are kept where they are asked for
-                batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-                batch.logits[index] = start + index in logit_positions
-            if code := self._c.llama_decode(self._context, batch):
-                raise HardwareError(
-                    f"{self.path.name}: llama.cpp could not read {len(tokens)} tokens: {_LOG.reason()} ({code})",
-                    hint="free some memory, or compare less: --set export.verify.num_rows=4",
-                )
-        finally:
-            self._c.llama_batch_free(batch)
+            self._context.decode(self._batch)
+        except (RuntimeError, ValueError) as error:
+            raise HardwareError(
+                f"{self.path.name}: llama.cpp could not read {len(tokens)} tokens: {_LOG.reason(error)}",
+                hint="free some memory, or compare less: --set export.verify.num_rows=4",
+            ) from error
 
     def _logits(self, index: int) -> np.ndarray:
-        """Return a copy of the logits at a place of the last batch, (V,) float32."""
-        pointer = self._c.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, (self.num_words,)).copy()
+        """Return the logits at an index of the last batch, (V,) float32."""
+        return np.asarray(self._context.get_logits_ith(index), dtype=np.float32)

@@ -136,7 +136,7 @@ def write_prompts(
 
 
 def _modelfile(source: Path, prompt: ServedPrompt, settings: GenerationConfig) -> Modelfile:
-    runner = GgufRunner(source, vocabulary_only=True)
+    runner = GgufRunner(source, check_weights=False)
     try:
         template, special, adds_bos = runner.template, runner.special_tokens, runner.adds_bos
     finally:
