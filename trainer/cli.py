@@ -128,11 +128,7 @@ def _recipe_verb(
     parser = _on_recipe(verbs, name, text)
     parser.add_argument("--force", action="store_true", help="do the stage again although it is up to date")
     parser.add_argument(
-        "--accept",
-        action="append",
-        default=[],
-        choices=ACCEPTABLE,
-        help="override one refusal; it is recorded",
+        "--accept", action="append", default=[], choices=ACCEPTABLE, help="override one refusal; it is recorded"
     )
     parser.add_argument("--resume-from", metavar="step_N", help="checkpoint to continue from; the newest by default")
     return parser

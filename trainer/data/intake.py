@@ -80,11 +80,7 @@ def arrange(row_set: RowSet, folder: Path) -> tuple[dict[str, Rows], Arrangement
     if shared_runs is not None:
         contamination["heldout_ngram"] = shared_runs
     largest = int(groups.sizes.max()) if groups.sizes.size else 0
-    split: SplitSummary = {
-        "groups": groups.sizes.size,
-        "largest_group": largest,
-        "near_pairs_cut": groups.num_cut,
-    }
+    split: SplitSummary = {"groups": groups.sizes.size, "largest_group": largest, "near_pairs_cut": groups.num_cut}
     arrangement: Arrangement = {"split": split, "contamination": contamination}
     if dedupe.semantic:
         arrangement["semantic"] = find_semantic(row_set, sides, dedupe.semantic)

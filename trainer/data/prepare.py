@@ -249,12 +249,7 @@ def canonical(raw: RawRow, origin: Origin, data: DataSection, system: str | None
         raise raw.error
     # The cleaner checks the turns: it may put right what the check would refuse.
     parsed = parse_row(
-        raw.value,
-        source=origin.label,
-        line=raw.line,
-        format=origin.format,
-        mapping=dict(origin.mapping),
-        check=False,
+        raw.value, source=origin.label, line=raw.line, format=origin.format, mapping=dict(origin.mapping), check=False
     )
     if not data.system_prompt or system is None:
         return parsed

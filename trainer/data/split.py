@@ -111,13 +111,7 @@ def _join_similar(parents: Parents, edges: Edges, drop: float) -> int:
 
 
 def split_rows(
-    groups: Groups,
-    *,
-    validation: float,
-    heldout: float,
-    seed: int,
-    by: str | None = None,
-    labels: Keys | None = None,
+    groups: Groups, *, validation: float, heldout: float, seed: int, by: str | None = None, labels: Keys | None = None
 ) -> list[Side]:
     """Give every row a side; a group stays together.
 

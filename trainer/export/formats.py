@@ -79,11 +79,7 @@ def _open_gguf(request: Request, export: Export) -> Opened:
 
 
 ADAPTER = FromTraining(
-    open=_open_adapter,
-    precision=lambda _: "exact",
-    holds_tokenizer=False,
-    is_replayed=False,
-    write=Writer.adapter,
+    open=_open_adapter, precision=lambda _: "exact", holds_tokenizer=False, is_replayed=False, write=Writer.adapter
 )
 MERGED = FromTraining(
     open=_open_whole,

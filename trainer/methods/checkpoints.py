@@ -6,7 +6,6 @@ takes the newest one whose manifest verifies; damaged ones are reported and skip
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from trainer.errors import StageError
 from trainer.model.durable import sync
+from trainer.tokens.cache import file_sha256
 
 MANIFEST = "manifest.json"
 NAME = re.compile(r"^step_(\d{6,})$")
@@ -30,7 +30,7 @@ def publish(staged: Path, target: Path) -> None:
     names = sorted(str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file())
     for name in names:
         (staged / name).chmod(0o644)
-    files = {name: {"sha256": _sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
+    files = {name: {"sha256": file_sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
     (staged / MANIFEST).write_text(json.dumps({"files": files}, indent=2))
     for name in [*names, MANIFEST]:
         # before the rename: a file system may order the rename before the data it names
@@ -52,7 +52,7 @@ def damage(folder: Path) -> str | None:
         if not path.is_file():
             return f"{name} is missing"
         # the size first: a file cut short is told without reading it
-        if path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
+        if path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
             return f"{name} is damaged"
     return None
 
@@ -96,8 +96,3 @@ def rotate(folder: Path, *, keep: int, best: int | None) -> None:
         # the best one is loaded at the end (`load_best_model_at_end`)
         if index >= keep and step != best:
             shutil.rmtree(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

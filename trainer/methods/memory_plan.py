@@ -15,15 +15,7 @@ from trainer.model.planning.activations import Level
 from trainer.model.planning.coverage import predictor_of
 from trainer.model.planning.gpus import Card
 from trainer.model.planning.model_shape import NotPredictedError, Outline
-from trainer.model.planning.planner import (
-    GIB,
-    MemoryPlan,
-    best,
-    calibrate,
-    candidates,
-    described,
-    requested_level,
-)
+from trainer.model.planning.planner import GIB, MemoryPlan, best, calibrate, candidates, described, requested_level
 from trainer.model.planning.predictor import MicroBatch, Predictor
 from trainer.recipe import Recipe
 from trainer.recipe.model import low_rank

@@ -87,12 +87,7 @@ def thin(points: Sequence[Point], *, max_points: int = 600) -> list[Point]:
 
 
 def line_chart(
-    series: Sequence[Series],
-    *,
-    x_label: str,
-    y_label: str,
-    log: bool = False,
-    marks: Mapping[str, float] | None = None,
+    series: Sequence[Series], *, x_label: str, y_label: str, log: bool = False, marks: Mapping[str, float] | None = None
 ) -> Markup:
     """Return a figure that the page's script draws; empty when no point is finite.
 

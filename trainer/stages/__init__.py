@@ -118,11 +118,7 @@ STAGES: dict[str, Stage] = {
                 }
             ),
             needs=("data", "pack", "train"),
-            reads={
-                "data": ("train.jsonl", "heldout.jsonl"),
-                "pack": ("heldout.safetensors",),
-                "train": ("@weights",),
-            },
+            reads={"data": ("train.jsonl", "heldout.jsonl"), "pack": ("heldout.safetensors",), "train": ("@weights",)},
             outside=("weights", "tokenizer", "start_adapter", "eval_files"),
         ),
         Stage(

@@ -138,10 +138,7 @@ class EvalRun:
     def _heldout_panel(self) -> Panel:
         recipe = self.recipe
         questions = questions_of(
-            self.heldout.rows,
-            turns=recipe.eval.turns,
-            by=recipe.data.split.by,
-            write_answer=self.encoder.right_answer,
+            self.heldout.rows, turns=recipe.eval.turns, by=recipe.data.split.by, write_answer=self.encoder.right_answer
         )
         graders = _graders(recipe, questions)
         for grader in graders.values():

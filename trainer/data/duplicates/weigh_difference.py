@@ -273,12 +273,7 @@ def _glue(tokens: Tokens) -> list[Counter[str]]:
 
 
 def _weigh_content(
-    lefts: list[Token],
-    rights: list[Token],
-    words: list[set[str]],
-    exchanged: Sequence[Exchange],
-    *,
-    is_foreign: bool,
+    lefts: list[Token], rights: list[Token], words: list[set[str]], exchanged: Sequence[Exchange], *, is_foreign: bool
 ) -> Weight:
     """Compare all words but glue.
 

@@ -200,11 +200,7 @@ class ShardWriter:
         end = 0
         for slot in slots:
             begin, end = end, end + slot.num_bytes
-            header[slot.name] = {
-                "dtype": CODES[slot.dtype],
-                "shape": list(slot.shape),
-                "data_offsets": [begin, end],
-            }
+            header[slot.name] = {"dtype": CODES[slot.dtype], "shape": list(slot.shape), "data_offsets": [begin, end]}
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # the format asks for aligned data
         self._put(len(text).to_bytes(8, "little") + text)

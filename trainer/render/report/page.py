@@ -14,13 +14,7 @@ from trainer.render.proofs import PROOF_COLUMNS, proof_rows
 from trainer.render.report import sections
 from trainer.render.report.answers import AnswerRows
 from trainer.render.report.curves import training_curves
-from trainer.render.scores.arms import (
-    arm_table,
-    comparison_sentences,
-    retention_sentences,
-    slice_tables,
-    suite_tables,
-)
+from trainer.render.scores.arms import arm_table, comparison_sentences, retention_sentences, slice_tables, suite_tables
 from trainer.render.scores.damage import constant_row, damage_summary, damages, habit_measures
 from trainer.render.scores.rows import NO_SCORES, score_rows, verdict
 from trainer.shapes.decision import Decision

@@ -95,12 +95,7 @@ class EndpointModel:
     """
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        max_new_tokens: int,
-        sampling: NucleusSampling | None = None,
-        concurrency: int = 8,
+        self, endpoint: Endpoint, *, max_new_tokens: int, sampling: NucleusSampling | None = None, concurrency: int = 8
     ) -> None:
         self.endpoint = endpoint
         self.max_new_tokens = max_new_tokens

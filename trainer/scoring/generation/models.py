@@ -90,13 +90,7 @@ class Models:
     """The models of a run on all visible cards: copies where one card holds the weights, else spread over them."""
 
     def __init__(
-        self,
-        section: ModelSection,
-        adapter: Adapter,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        tuned: Path,
-        cache: Path,
+        self, section: ModelSection, adapter: Adapter, tokenizer: PreTrainedTokenizerBase, *, tuned: Path, cache: Path
     ) -> None:
         self.section = section
         self.adapter = adapter

@@ -32,6 +32,13 @@ def failure_of(answer: Answer, expected: Sequence[str]) -> FailureKind:
     return "knowledge"
 
 
+def without_answer(answer: Answer) -> FailureKind:
+    """Sort an answer without anything to grade: it is cut off, a refusal, or in another form."""
+    if not answer.text.strip() or not answer.finished:
+        return "other"
+    return "refusal" if refuses(answer.text) else "format"
+
+
 def wrong(answer: Answer, expected: Sequence[str], reason: str = "") -> Grade:
     """Return the mark of a wrong answer."""
     return Grade(

@@ -11,7 +11,7 @@ from trainer.errors import DataError
 from trainer.recipe.metrics import Numeric
 from trainer.scoring.graders.expected import expected_texts
 from trainer.scoring.graders.expressions import matches
-from trainer.scoring.graders.failures import excerpt
+from trainer.scoring.graders.failures import excerpt, without_answer
 from trainer.scoring.graders.final_answer import (
     MAX_CHARACTERS,
     marked,
@@ -21,9 +21,7 @@ from trainer.scoring.graders.final_answer import (
     without_remarks,
 )
 from trainer.scoring.graders.quantities import Quantity, number_in_words, quantities
-from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.question import Answer, Grade, Question
-from trainer.shapes.scores import FailureKind
 
 LARGEST_EXACT = 2.0**53
 """Whole numbers up to here are exact as floats."""
@@ -142,7 +140,7 @@ def grade_numeric(grader: Numeric, answer: Answer, question: Question) -> Grade:
     expected = [Quantity(grader.expected, 0, 0)] if grader.expected is not None else _expected(grader, question)
     number = final_number(answer.text, grader.pattern)
     if number is None:
-        return Grade(0.0, f"no number in {excerpt(answer.text)}", _without_number(grader, answer))
+        return Grade(0.0, f"no number in {excerpt(answer.text)}", without_answer(answer))
     if any(_equal(grader, number, value) for value in expected):
         return Grade(1.0)
     reason = f"expected {_written(expected[0])}, got {_written(number)}"
@@ -190,9 +188,3 @@ def _expected(grader: Numeric, question: Question) -> list[Quantity]:
             )
         values.append(value)
     return values
-
-
-def _without_number(grader: Numeric, answer: Answer) -> FailureKind:
-    if not answer.text.strip() or not answer.finished:
-        return "other"
-    return "refusal" if refuses(answer.text) else "format"

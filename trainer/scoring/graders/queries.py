@@ -9,12 +9,10 @@ from pathlib import Path
 from trainer.errors import DataError
 from trainer.recipe.executed import Sql
 from trainer.scoring.graders.expected import expected_texts, field
-from trainer.scoring.graders.failures import excerpt
+from trainer.scoring.graders.failures import excerpt, without_answer
 from trainer.scoring.graders.programs import code_in
-from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.isolated.worker import IsolatedWorker, Reply, Request
 from trainer.scoring.question import Answer, Grade, Question
-from trainer.shapes.scores import FailureKind
 
 MEMORY_MIB = 1024
 DATABASE_TYPES = (".sqlite", ".sqlite3", ".db")
@@ -49,7 +47,7 @@ def grade_sql(grader: Sql, answers: Sequence[Answer], questions: Sequence[Questi
 def _grade(grader: Sql, answer: Answer, question: Question, worker: IsolatedWorker) -> Grade:
     query = query_in(answer.text)
     if query is None:
-        return Grade(0.0, f"no query in {excerpt(answer.text)}", _without_query(answer))
+        return Grade(0.0, f"no query in {excerpt(answer.text)}", without_answer(answer))
     reply: Reply = {}
     for expected in expected_texts(grader, question):
         reply = worker.ask(_request(grader, question, expected, query), grader.timeout_s)
@@ -72,12 +70,6 @@ def query_in(text: str) -> str | None:
 
 def _without_comments(code: str) -> str:
     return re.sub(r"^\s*--[^\n]*$", "", code, flags=re.MULTILINE).strip()
-
-
-def _without_query(answer: Answer) -> FailureKind:
-    if not answer.text.strip() or not answer.finished:
-        return "other"
-    return "refusal" if refuses(answer.text) else "format"
 
 
 def _request(grader: Sql, question: Question, expected: str, answer: str | None) -> Request:

@@ -8,11 +8,9 @@ from trainer.errors import DataError
 from trainer.recipe.metrics import ToolCallMatch
 from trainer.scoring.graders.calls import Call, calls_of, read_calls
 from trainer.scoring.graders.expected import expected_value
-from trainer.scoring.graders.failures import excerpt
+from trainer.scoring.graders.failures import excerpt, without_answer
 from trainer.scoring.graders.fields import equal_values
-from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.question import Answer, Grade, Question
-from trainer.shapes.scores import FailureKind
 
 
 def grade_tool_call(grader: ToolCallMatch, answer: Answer, question: Question) -> Grade:
@@ -27,13 +25,13 @@ def grade_tool_call(grader: ToolCallMatch, answer: Answer, question: Question) -
     tools = _tools(question)
     read = calls_of(answer.tool_calls) if answer.tool_calls else read_calls(answer.text, list(tools))
     if read.broken:
-        return Grade(0.0, f"a call that cannot be read: {excerpt(read.broken)}", _cut_or(answer, "format"))
+        reason = f"a call that cannot be read: {excerpt(read.broken)}"
+        return Grade(0.0, reason, "format" if answer.finished and answer.text.strip() else "other")
     if not expected:
         names = ", ".join(call.name for call in read.calls)
         return Grade(0.0, f"no call expected, got {names}", "knowledge") if read.calls else Grade(1.0)
     if not read.calls:
-        failure: FailureKind = "refusal" if refuses(answer.text) else "format"
-        return Grade(0.0, f"no call in {excerpt(answer.text)}", _cut_or(answer, failure))
+        return Grade(0.0, f"no call in {excerpt(answer.text)}", without_answer(answer))
     fault = _fault(grader, [_filled(call, tools) for call in read.calls], [_filled(call, tools) for call in expected])
     return Grade(0.0, fault, "knowledge") if fault else Grade(1.0)
 
@@ -67,10 +65,6 @@ def _filled(call: Call, tools: Mapping[str, dict[str, object]]) -> Call:
     defaults = {name: schemas[name]["default"] for name in optional if "default" in schemas[name]}
     stated = {name: value for name, value in call.arguments.items() if value is not None or name not in optional}
     return Call(call.name, defaults | stated)
-
-
-def _cut_or(answer: Answer, failure: FailureKind) -> FailureKind:
-    return failure if answer.finished and answer.text.strip() else "other"
 
 
 def expected_calls(grader: ToolCallMatch, question: Question) -> tuple[Call, ...]:

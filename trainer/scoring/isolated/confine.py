@@ -91,12 +91,7 @@ def confine() -> None:
 
 def _filter(process: int) -> list[Step]:
     """Return the filter; `process` may signal only itself."""
-    steps: list[Step] = [
-        (LOAD, 0, 0, ARCHITECTURE),
-        (EQUAL, 1, 0, X86_64),
-        (RETURN, 0, 0, KILL),
-        (LOAD, 0, 0, NUMBER),
-    ]
+    steps: list[Step] = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, X86_64), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
     steps += _only(OPEN, 1, (ANY_BIT, 0, 1, WRITES))
     steps += _only(OPENAT, 2, (ANY_BIT, 0, 1, WRITES))
     steps += _only(CLONE, 0, (ANY_BIT, 1, 0, CLONE_THREAD))

@@ -13,13 +13,7 @@ Turns = Literal["auto", "last", "all"]
 WriteAnswer = Callable[[Record, list[Message], Message], tuple[str, int]]
 
 
-def questions_of(
-    rows: Sequence[Record],
-    *,
-    turns: Turns,
-    by: str | None,
-    write_answer: WriteAnswer,
-) -> list[Question]:
+def questions_of(rows: Sequence[Record], *, turns: Turns, by: str | None, write_answer: WriteAnswer) -> list[Question]:
     """Return the answers that rows ask for; rows of plain text or token ids ask for none.
 
     Args:

@@ -92,10 +92,7 @@ def _tokenizer(given_rows: list[Row] | None) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator(
         sample,
         trainers.BpeTrainer(
-            vocab_size=BPE_TOKENS,
-            special_tokens=list(SPECIAL_TOKENS),
-            initial_alphabet=alphabet,
-            show_progress=False,
+            vocab_size=BPE_TOKENS, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
         ),
     )
     return PreTrainedTokenizerFast(

@@ -158,8 +158,7 @@ def _rows_at(folder: Path, position: str) -> list[InspectedRow]:
     rows = rows_at(folder, [position])
     if not rows:
         raise DataError(
-            f"no row {position} in {folder}",
-            hint="it may have been left out: trainer inspect RECIPE --rejected",
+            f"no row {position} in {folder}", hint="it may have been left out: trainer inspect RECIPE --rejected"
         )
     return rows
 

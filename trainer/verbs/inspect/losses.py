@@ -25,12 +25,7 @@ from trainer.recipe.method import has_reference
 from trainer.recipe.model import low_rank
 from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
 from trainer.scoring.generation.likelihood import row_scores
-from trainer.scoring.label_errors import (
-    class_thresholds,
-    confident_classes,
-    least_confident,
-    unusual_loss,
-)
+from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
 from trainer.scoring.statistics.inference import Floats
 from trainer.tokens.arrays import Ints
 from trainer.tokens.store import TokenStore

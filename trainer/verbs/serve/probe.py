@@ -66,13 +66,7 @@ def probes_of(run: RunFolder, *, is_greedy: bool, system: str | None) -> list[Pr
             continue
         limit = tuned["num_tokens"] + (SPARE_TOKENS if tuned["finished"] else 0)
         probes.append(
-            Probe(
-                line["messages"],
-                _texts(tuned),
-                _texts(base) if base else (),
-                limit,
-                _bare(line["messages"], system),
-            )
+            Probe(line["messages"], _texts(tuned), _texts(base) if base else (), limit, _bare(line["messages"], system))
         )
     # probes that tell tuned and base apart first, the short ones among them: they are the quickest proof
     probes.sort(key=lambda probe: (probe.base == probe.tuned, probe.max_tokens))
@@ -135,12 +129,7 @@ class Client:
         Raises:
             HardwareError: The server refuses, or says what is no completion.
         """
-        body = {
-            "model": model,
-            "messages": messages,
-            "temperature": 0.0,
-            "max_tokens": max_tokens,
-        }
+        body = {"model": model, "messages": messages, "temperature": 0.0, "max_tokens": max_tokens}
         try:
             reply = self.http.post("/v1/chat/completions", json=body)
             if reply.status_code != 200:

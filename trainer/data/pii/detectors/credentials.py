@@ -51,7 +51,7 @@ BASIC = re.compile(
 """RFC 7617; and the `auth` of a Docker configuration."""
 
 USER_OPTION = re.compile(
-    r"(?<!\S)(?:-u|--user|--proxy-user|-U)[ =]{0,2}[\"']?[^\s\"':]{1,64}:(?P<value>[^\s\"']{6,128})",
+    r"(?<!\S)(?:-u|--user|--proxy-user|-U)[ =]{0,2}[\"']?[^\s\"':]{1,64}:(?P<value>[^\s\"']{6,128})"
 )
 PASSWORD_OPTION = re.compile(
     r"(?:sshpass|mysql\w{0,10}|mariadb\w{0,10}|docker login|podman login|redis-cli|ldap\w{3,10}|smbclient"

@@ -23,7 +23,7 @@ FOUR_AFTER = re.compile(r"[ \u00a0-]\d{4}(?!\d)")
 
 CARD_CONTEXT = context(
     r"cards?|cc|credit|debit|visa|master ?card|maestro|amex|american express|discover|diners|jcb|unionpay|pan"
-    r"|kreditkarte|carte|tarjeta|carta",
+    r"|kreditkarte|carte|tarjeta|carta"
 )
 
 STRONG_ISSUERS = (

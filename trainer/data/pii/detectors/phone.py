@@ -153,10 +153,7 @@ def is_possible(value: str, region: str) -> bool:
     if number is None:
         return False
     reason = phonenumbers.is_possible_number_with_reason(number)
-    return reason in (
-        phonenumbers.ValidationResult.IS_POSSIBLE,
-        phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY,
-    )
+    return reason in (phonenumbers.ValidationResult.IS_POSSIBLE, phonenumbers.ValidationResult.IS_POSSIBLE_LOCAL_ONLY)
 
 
 def is_valid(value: str, region: str) -> bool:

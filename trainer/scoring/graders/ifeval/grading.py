@@ -5,10 +5,9 @@ from __future__ import annotations
 from trainer.errors import DataError
 from trainer.recipe.metrics import IfEval
 from trainer.scoring.graders.expected import field
+from trainer.scoring.graders.failures import without_answer
 from trainer.scoring.graders.ifeval.checks import CHECKS, follows, follows_loosely
-from trainer.scoring.graders.refusal import refuses
 from trainer.scoring.question import Answer, Grade, Question
-from trainer.shapes.scores import FailureKind
 
 
 def grade_ifeval(grader: IfEval, answer: Answer, question: Question) -> Grade:
@@ -28,13 +27,7 @@ def grade_ifeval(grader: IfEval, answer: Answer, question: Question) -> Grade:
     if not broken:
         return Grade(1.0)
     score = 0.0 if grader.level == "prompt" else 1 - len(broken) / len(instructions)
-    return Grade(score, f"not followed: {', '.join(broken)}", _failure(answer))
-
-
-def _failure(answer: Answer) -> FailureKind:
-    if not answer.text.strip() or not answer.finished:
-        return "other"
-    return "refusal" if refuses(answer.text) else "format"
+    return Grade(score, f"not followed: {', '.join(broken)}", without_answer(answer))
 
 
 def _instructions(grader: IfEval, question: Question) -> list[tuple[str, dict[str, object]]]:

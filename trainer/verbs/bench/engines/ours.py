@@ -101,10 +101,7 @@ def _sets(task: Task, pack_dir: Path) -> list[str]:
     """Return the overrides that give a step as many rows as the other engines take, counted in packs."""
     items = len(PackPlan.load(pack_dir / "packs.safetensors"))
     steps = 1 if task.is_check else _steps(items, task.size.rows / task.rows_per_step)
-    return [
-        f"train.global_batch_size={-(-items // steps)}",
-        f"train.num_train_epochs={float(task.epochs)}",
-    ]
+    return [f"train.global_batch_size={-(-items // steps)}", f"train.num_train_epochs={float(task.epochs)}"]
 
 
 def _steps(items: int, target: float) -> int:

@@ -116,11 +116,7 @@ def _best(task: Task, store: TokenStore) -> dict[str, object]:
         steps = 1 if task.is_check else len(store) / task.rows_per_step
         # a check step takes everything: more micro-batches than there are make one step of an epoch
         accumulation = 2 * packs + 2 if task.is_check else max(1, round(packs / steps))
-        settings |= {
-            "packing": True,
-            "per_device_train_batch_size": 1,
-            "gradient_accumulation_steps": accumulation,
-        }
+        settings |= {"packing": True, "per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation}
     return settings
 
 
