@@ -29,9 +29,14 @@ class PairTokens:
 class Renderer(chat.Renderer):
     """The renderer, with the tokens of one row."""
 
+    def examples(self, row: Any) -> list[MaskedTokens]:
+        encoded = encode_rows(self.tokenizer, self.render(row))
+        return [MaskedTokens(ids.tolist(), mask.tolist()) for pieces in encoded for ids, mask in pieces]
+
     def tokens(self, row: Any) -> MaskedTokens:
-        [(ids, mask)] = encode_rows(self.tokenizer, [self.render(row)])
-        return MaskedTokens(ids.tolist(), mask.tolist())
+        [example] = self.examples(row)
+        return example
 
     def pair(self, row: Any) -> PairTokens:
-        return PairTokens(*(ids.tolist() for ids, _ in encode_pairs(self.tokenizer, [self.render_pair(row)])))
+        [pieces] = encode_pairs(self.tokenizer, self.render_pair(row))
+        return PairTokens(*(ids.tolist() for ids, _ in pieces))

@@ -147,8 +147,9 @@ class Pipeline:
         if source.path is None:
             return {"model": f"{source.name}@{source.revision or 'main'}"}
         files: dict[str, Path | str] = {**(tokenizer_inputs if group == "tokenizer" else weight_inputs)(source)}
-        if recipe.model.chat_template:
-            files["model.chat_template"] = Path(recipe.model.chat_template)
+        for key in ("chat_template", "chat_template_prefix"):
+            if template := getattr(recipe.model, key):
+                files[f"model.{key}"] = Path(template)
         return {f"model/{label}" if not label.startswith("model.") else label: path for label, path in files.items()}
 
     def _adapter_hash(self, start: Path) -> str:

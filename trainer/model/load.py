@@ -153,6 +153,12 @@ def load_tokenizer(section: ModelSection, cache: Path) -> PreTrainedTokenizerBas
         raise cannot_load("tokenizer", name, error) from error
     if section.chat_template:
         tokenizer.chat_template = Path(section.chat_template).read_text(encoding="utf-8")
+    if section.chat_template_prefix and (template := tokenizer.chat_template):
+        prefix = Path(section.chat_template_prefix).read_text(encoding="utf-8")
+        named = isinstance(template, dict)
+        tokenizer.chat_template = (
+            {name: prefix + text for name, text in template.items()} if named else prefix + template
+        )
     return tokenizer
 
 

@@ -195,6 +195,9 @@ class PackSection(Section):
     """Longest row, and length of a pack, in tokens."""
     loss_on: Literal["assistant", "last_turn", "completion", "all"] = "assistant"
     """Which tokens are trained: every assistant turn with its end token, the last one only, or everything."""
+    loss_on_reasoning: Literal["all", "written", "none"] = "all"
+    """Which reasoning of these answers is trained: all with its tags, only where there is some (the empty
+    `<think></think>` that a template writes is context), or none: only what follows the reasoning is trained."""
     overlong: Literal["error", "drop", "truncate_prompt"] = "error"
     """What happens to rows over `max_length`; a target is never cut."""
     packing: bool | Literal["auto"] = "auto"

@@ -38,6 +38,7 @@ PATH_KEYS = {
     "eval.retention.prompts",
     "model.name_or_path",
     "model.chat_template",
+    "model.chat_template_prefix",
     "adapter.init_from",
     "launch.accelerate_config",
 }

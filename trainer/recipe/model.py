@@ -36,6 +36,9 @@ class ModelSection(Section):
     """Attention of transformers; auto: sdpa."""
     chat_template: str | None = None
     """Jinja file that replaces the tokenizer's chat template; travels with every export."""
+    chat_template_prefix: str | None = None
+    """Jinja file in front of the chat template, such as recipes/templates/tools-as-text.jinja for tools that the
+    template does not know; travels with every export."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Extra variables for the chat template, such as `enable_thinking: false`."""
     trust_remote_code: bool = False

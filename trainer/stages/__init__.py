@@ -69,7 +69,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             name="pack",
             help="turn rows into token ids and loss masks, and pack them",
-            version=3,
+            version=4,
             sections=(
                 "pack",
                 "method.kind",
@@ -94,6 +94,7 @@ STAGES: dict[str, Stage] = {
                     "model.name_or_path",
                     "model.revision",
                     "model.chat_template",
+                    "model.chat_template_prefix",
                     "adapter.init_from",
                     "train.logging_steps",
                     "train.save_total_limit",

@@ -32,11 +32,12 @@ from trainer.rundir import StageContext, cache_dir, write_json
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer
+from trainer.tokens.examples import split_lines, split_rows
 from trainer.tokens.findings import FIXED_DATE, date_finding, form_of_calls, long_rows, unusable_rows
 from trainer.tokens.pack import PackPlan, one_by_one, pack_rows
 from trainer.tokens.quotes import quotes_of
-from trainer.tokens.repeat import repeated
-from trainer.tokens.splits import TokenSplit, first_row, fit_splits, histogram, stop_token
+from trainer.tokens.repeat import repeated, texts_of_rows
+from trainer.tokens.splits import TokenSplit, first_row, fit_splits, histogram, stop_token, stop_tokens
 from trainer.tokens.store import StoredShape, TokenStore
 
 SPLITS = ("train", "validation", "heldout")
@@ -51,7 +52,12 @@ def run(recipe: Recipe, context: StageContext) -> None:
         DataError: A row is too long, cannot be rendered or trains nothing.
     """
     tokenizer = load_tokenizer(recipe.model, cache_dir())
-    renderer = Renderer(tokenizer, loss_on=recipe.pack.loss_on, template_kwargs=recipe.model.chat_template_kwargs)
+    renderer = Renderer(
+        tokenizer,
+        loss_on=recipe.pack.loss_on,
+        loss_on_reasoning=recipe.pack.loss_on_reasoning,
+        template_kwargs=recipe.model.chat_template_kwargs,
+    )
     splits = _tokenized(context, renderer, recipe.method.shape)
     before_limit = splits[0].store
     dropped = fit_splits(splits, recipe.pack)
@@ -60,6 +66,7 @@ def run(recipe: Recipe, context: StageContext) -> None:
     packs, is_packed = _plan(train, recipe)
     packs.save(context.dir / "packs.safetensors")
     report = _report(splits, dropped, packs, is_packed, stop, recipe.pack)
+    report["stop_token_ids"] = stop_tokens(train, renderer)
     report["steps"] = _num_steps(recipe, report["items"])
     long = long_rows(train, before_limit, recipe)
     token_facts = _facts(report, long, train, recipe)
@@ -74,6 +81,8 @@ def run(recipe: Recipe, context: StageContext) -> None:
         f"pack: {report['rows']} training rows in {report['items']} "
         f"{'packs' if is_packed else 'items'}, {report['tokens']} tokens, {report['trained_tokens']} trained"
     )
+    for line in split_lines(report["split"]):
+        context.say(f"pack: {line}")
     context.say(findings_text(report["lint"]))
     raise_errors(report["lint"])
 
@@ -132,8 +141,10 @@ def _plan(split: TokenSplit, recipe: Recipe) -> tuple[PackPlan, bool]:
 
     A pair stays an item of its own: it counts for `train.global_batch_size`, and its lengths are packed in the batch.
     """
-    texts = split.rows(split.store.row_index)
-    rows = repeated((exact_json.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
+    lines, counts = np.unique(split.store.row_index, return_counts=True)
+    texts = split.rows(lines)
+    repeats = repeated((exact_json.loads(text) if b'"repeat"' in text else {} for text in texts), recipe.seed)
+    rows = texts_of_rows(repeats, counts)
     if not len(rows):
         raise DataError("`repeat` leaves no training rows", hint="raise data.sources[].repeat")
     packing = recipe.pack.packing
@@ -156,9 +167,11 @@ def _report(
     epoch_tokens = int(lengths[packs.rows].sum())
     quantiles = np.quantile(lengths, [0, 0.05, 0.5, 0.95, 1], method="nearest").tolist()
     return {
-        "rows": len(train),
-        "rows_validation": len(validation),
-        "rows_heldout": len(heldout),
+        "rows": train.num_lines(),
+        "examples": len(train),
+        "split": split_rows(train),
+        "rows_validation": validation.num_lines(),
+        "rows_heldout": heldout.num_lines(),
         "dropped": dropped,
         "tokens": int(lengths.sum()),
         "trained_tokens": int(train.num_trained().sum()),

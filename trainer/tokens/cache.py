@@ -85,6 +85,7 @@ def cache_key(renderer: Renderer, rows_sha256: str, *, today: date) -> str:
         "template": template,
         "template_kwargs": renderer.template_kwargs,
         "loss_on": renderer.loss_on,
+        "loss_on_reasoning": renderer.loss_on_reasoning,
         "packages": {name: version(name) for name in PACKAGES},
         "code": _code_sha256(),
         "day": today.isoformat() if "strftime_now" in template else None,

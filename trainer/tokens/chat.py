@@ -1,8 +1,7 @@
 r"""Render a row with the model's chat template, and locate the trained characters.
 
-The conversation is rendered once. Its trained characters are those between `{% generation %}` marks, if the template
-has them, else the difference between the conversation up to a turn (with the generation prompt) and the conversation
-with that turn. The first text must be a prefix of the second: templates that rewrite their history are refused.
+The trained characters are what the template writes behind the prompt of an answer as served (`trainer.tokens.turns`):
+up to the end of its `{% generation %}` marks, if the template has them, else up to the end of the turn.
 
     text    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n
     mask    0           0   0 0 0         0 0           0        0 1    1         0
@@ -11,21 +10,24 @@ with that turn. The first text must be a prefix of the second: templates that re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Literal
 
 from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
 from trainer.tokens.content import ContentGuard, guard_of, unguarded
-from trainer.tokens.dropped import check_nothing_dropped, content_parts, rewritten
+from trainer.tokens.dropped import check_nothing_dropped, way_out
 from trainer.tokens.encode import Rendered, RenderedPair, encode, location
 from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitted, has_calls
-from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
+from trainer.tokens.marks import Span
 from trainer.tokens.parity import prompt_differs
-from trainer.tokens.reasoning import THINK, AnswerForm, read_form
+from trainer.tokens.reasoning import THINK, AnswerForm, in_key, read_form
 from trainer.tokens.tokenizer import Tokenizer
+from trainer.tokens.turns import Conversation, Example, Turn
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
+LossOnReasoning = Literal["all", "written", "none"]
 
 MESSAGE_CHARACTERS = 20
 """Characters of a turn in a message."""
@@ -39,6 +41,7 @@ class Renderer:
         tokenizer: Tokenizer,
         *,
         loss_on: LossOn = "assistant",
+        loss_on_reasoning: LossOnReasoning = "all",
         template_kwargs: Mapping[str, object] | None = None,
     ) -> None:
         """Keep tokenizer and settings.
@@ -53,6 +56,7 @@ class Renderer:
             )
         self.tokenizer = tokenizer
         self.loss_on = loss_on
+        self.loss_on_reasoning = loss_on_reasoning
         self.template_kwargs = template_kwargs or {}
         special = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         # tokens that may end a turn: many tokenizers leave the end of a turn out of `all_special_ids`
@@ -83,7 +87,7 @@ class Renderer:
             where = "; the assistant opens this conversation, remove what it says first" * (first == "assistant")
             raise DataError(
                 f"{location(row)}: the chat template fails: {error}{where}",
-                hint="remove or change the row, or give a template that takes it in model.chat_template",
+                hint=way_out(row, messages, str(error)),
             ) from error
 
     def _apply(
@@ -137,11 +141,12 @@ class Renderer:
         return guard_of(self.tokenizer, partial(self.text, {}), spoken=spoken, end_tokens=self.end_tokens)
 
     def guarded(self, row: Record, *conversations: list[Message]) -> tuple[Record, list[list[Message]]]:
-        """Return a row and turns with guards in their quoted special tokens.
+        """Return a row and turns with guards in their quoted special tokens, reasoning where the template reads it.
 
         Raises:
             DataError: The template changes the quoted tokens.
         """
+        conversations = tuple(map(self._with_reasoning_keys, conversations))
         guarded, turns = self.guard.tools(row), [self.guard.turns(messages) for messages in conversations]
         for guarded_turns, plain in zip(turns, conversations, strict=True):
             is_same = guarded is row and guarded_turns is plain
@@ -154,49 +159,72 @@ class Renderer:
                 )
         return guarded, turns
 
+    def _with_reasoning_keys(self, messages: list[Message]) -> list[Message]:
+        """Move reasoning from `<think>` tags to a key, for a template that has tags of its own (gpt-oss)."""
+        if not any(THINK[1] in (message.get("content") or "") for message in messages):
+            return messages
+        key = self.form.key
+        return messages if key is None or self.form.opening == THINK[0] else [in_key(turn, key) for turn in messages]
+
     def answer_text(self, row: Record, history: Sequence[Message], answer: Message) -> str:
-        """Render the expected answer after a history, up to the end token.
+        """Return the expected answer after a history, up to the end token.
 
         Raises:
             DataError: The template refuses the conversation, or opens the answer differently from its prompt.
         """
-        prompt, text = self.text(row, history, prompt=True), self.text(row, [*history, answer])
-        if not text.startswith(prompt):
-            raise prompt_differs(self.text, row, [*history, answer], len(history))
-        return self._cut_after_end(text[len(prompt) :])
+        return Conversation(self, row, [*history, answer]).turn(len(history)).answer
 
     # Rows before they are tokenized
 
-    def render(self, row: Record) -> Rendered:
-        """Return the text of a supervised row and its trained characters; a row of token ids passes as it is.
+    def render(self, row: Record) -> list[Rendered]:
+        """Return the texts of a supervised row and their trained characters; a row of token ids passes as it is.
+
+        Several texts where the template, as served, writes earlier turns otherwise before a later answer.
 
         Raises:
-            DataError: The template drops a turn or rewrites its history.
+            DataError: The template drops a turn, or opens an answer differently from its prompt.
         """
         if "input_ids" in row:
-            return Rendered(row, "ids")
+            return [Rendered(row, "ids")]
         if "text" in row:
-            return self._plain(row)
+            return [self._plain(row)]
         row, [messages] = self.guarded(row, row["messages"])
-        text = self.text(row, messages)
+        conversation = Conversation(self, row, messages)
         trained = self._trained_turns(messages)
-        answers = [index for index in trained if messages[index]["role"] == "assistant"]
-        if self.loss_on != "all" and has_marks(self.template_of(row)):
-            spans = self._marked_spans(row, messages, text, answers)
-        else:
-            # no marks: span of turn i = text of turns 0..i less text of the prompt before it
-            spans = [self._difference(row, messages, text, index) for index in answers]
-        check_nothing_dropped(self.text, row, messages, text, trained)
-        for index, (low, high) in zip(answers, spans, strict=True):
-            self._check_end(row, index, text[low:high])
-        starts = [low for low, _ in spans]
-        if self.loss_on != "all":
-            return Rendered(row, "chat", text, spans, answers=starts)
-        untrained = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
-        left_out = [self._difference(row, messages, text, index) for index in untrained]
-        return Rendered(row, "chat", text, [(0, len(self._cut_after_end(text)))], left_out, starts)
+        turns = [conversation.turn(index) for index in trained if messages[index]["role"] == "assistant"]
+        for turn in turns:
+            self._check_end(row, turn.index, turn.answer)
+        *earlier, last = conversation.examples(turns)
+        whole = self._whole(conversation, last) if self.loss_on == "all" else self._answers(row, last)
+        return [*(self._answers(row, example) for example in earlier), whole]
 
-    def render_pair(self, row: Record) -> RenderedPair:
+    def _answers(self, row: Record, example: Example) -> Rendered:
+        """Train the answers of a text."""
+        spans = [turn.span for turn in example.turns]
+        ways = [turn.way for turn in example.turns]
+        return Rendered(row, "chat", example.text, spans, self._untrained_reasoning(example.turns), spans, ways)
+
+    def _whole(self, conversation: Conversation, example: Example) -> Rendered:
+        """Train a text but for the turns of weight 0."""
+        messages = conversation.messages[: example.num_messages]
+        untrained = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
+        left_out = [conversation.span(index, example.text) for index in untrained]
+        answers = self._answers(conversation.row, example)
+        trained = [(0, len(self.cut_after_end(example.text)))]
+        return replace(answers, trained=trained, left_out=[*answers.left_out, *left_out])
+
+    def _untrained_reasoning(self, turns: Sequence[Turn]) -> list[Span]:
+        """Return the reasoning, with its tags, that `loss_on_reasoning` leaves out."""
+        if self.loss_on_reasoning == "all":
+            return []
+        ends = [(turn, *self.form.reasoning_end(turn.answer, prompt=turn.prompt)) for turn in turns]
+        return [
+            (turn.span[0], turn.span[0] + end)
+            for turn, end, is_empty in ends
+            if end and (is_empty or self.loss_on_reasoning == "none")
+        ]
+
+    def render_pair(self, row: Record) -> list[RenderedPair]:
         """Return the texts of a preference row.
 
         Raises:
@@ -204,16 +232,24 @@ class Renderer:
         """
         conversations = [[*row["prompt"], *row[side]] for side in ("chosen", "rejected")]
         row, conversations = self.guarded(row, *conversations)
-        prompt = self.text(row, conversations[0][: len(row["prompt"])], prompt=True)
-        sides = []
-        for messages in conversations:
-            text = self.text(row, messages)
-            check_nothing_dropped(self.text, row, messages, text, range(len(row["prompt"]), len(messages)))
+        length = len(row["prompt"])
+        prompt = self.text(row, conversations[0][:length], prompt=True)
+        sides = [self._side(row, messages, prompt, length) for messages in conversations]
+        return [RenderedPair(row, prompt, *sides)]
+
+    def _side(self, row: Record, messages: list[Message], prompt: str, length: int) -> str:
+        """Return prompt and answer of one side of a pair."""
+        conversation = Conversation(self, row, messages)
+        if len(messages) == length + 1:
+            turn = conversation.turn(length)
+            text, answer = turn.text, turn.answer
+        else:  # calls of tools, their results and an answer
+            text, answer = self.cut_after_end(conversation.whole), ""
             if not text.startswith(prompt):
-                raise prompt_differs(self.text, row, messages, len(row["prompt"]))
-            sides.append(self._cut_after_end(text))
-            self._check_end(row, len(messages) - 1, sides[-1])
-        return RenderedPair(row, prompt, *sides)
+                raise prompt_differs(self.text, row, messages, length)
+        check_nothing_dropped(self.text, row, messages, text, range(length, len(messages)))
+        self._check_end(row, len(messages) - 1, answer or text)
+        return text
 
     def _plain(self, row: Record) -> Rendered:
         if self.loss_on != "all":
@@ -280,57 +316,7 @@ class Renderer:
             template = (template.get("tool_use") if row.get("tools") else None) or template.get("default")
         return str(template or "")
 
-    def _marked_spans(self, row: Record, messages: list[Message], text: str, answers: list[int]) -> list[Span]:
-        sentinels = pick_sentinels(text)
-        marked = self.text(row, messages, template=with_sentinels(self.template_of(row), sentinels))
-        spans, plain = find_sentinels(marked, sentinels)
-        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        if len(spans) > len(turns):  # the end of the text has marks too: TRL's template of Phi-3
-            spans = [(low, high) for low, high in spans if text[low:high].strip() not in self.end_tokens]
-        if plain != text or len(spans) != len(turns):
-            raise DataError(
-                f"{location(row)}: the generation marks of the chat template enclose {len(spans)} spans "
-                f"for {len(turns)} assistant turns",
-                hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
-            )
-        return [
-            self._marked_span(row, messages, text, index, span)
-            for index, span in zip(turns, spans, strict=True)
-            if index in answers
-        ]
-
-    def _marked_span(self, row: Record, messages: list[Message], text: str, index: int, span: Span) -> Span:
-        before, (low, high) = (self.text(row, messages[:index], prompt=True) if index else ""), span
-        if not text.startswith(before):
-            raise prompt_differs(self.text, row, messages, index)
-        start = len(before)  # marks of many templates open before the end of the generation prompt
-        inside = self._cut_after_end(text[start : max(high, start)])
-        unmarked = text[start:low].strip()
-        if unmarked or not all(part in inside for part in content_parts(messages[index])):
-            omission = f"{unmarked!r:.60}, which a served model writes itself," if unmarked else "part"
-            raise DataError(
-                f"{location(row)}: the generation marks of the chat template leave out {omission} of turn {index}",
-                hint="put each assistant turn with its end token between {% generation %} and {% endgeneration %}",
-            )
-        # a later turn must not change this one, or serving would see other tokens than training
-        if index < len(messages) - 1 and not self.text(row, messages[: index + 1]).startswith(before + inside):
-            raise rewritten(row, index)
-        return start, start + len(inside)
-
-    def _difference(self, row: Record, messages: list[Message], text: str, index: int) -> Span:
-        # the first turn has no prompt: its header is the text of the template before its content
-        header = text.find((content_parts(messages[0]) or [""])[0])
-        before = self.text(row, messages[:index], prompt=True) if index else text[: max(0, header)]
-        after = text if index == len(messages) - 1 else self.text(row, messages[: index + 1])
-        if not after.startswith(before):
-            raise prompt_differs(self.text, row, messages, index)
-        # [before | answer | what the template writes after it]
-        answer = self._cut_after_end(after[len(before) :])
-        if not text.startswith(before + answer):
-            raise rewritten(row, index)
-        return len(before), len(before) + len(answer)
-
-    def _cut_after_end(self, text: str) -> str:
+    def cut_after_end(self, text: str) -> str:
         """Cut text of a template after the end token, which no model generates: line breaks, a second end (Phi-3)."""
         trimmed = text.rstrip()
         if not trimmed.endswith(self.end_tokens):

@@ -1,4 +1,4 @@
-"""Refuse templates that drop or rewrite part of a row."""
+"""Refuse templates that drop part of a row."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from trainer.tokens.encode import location
 
 THINK_TAG = re.compile(r"</?think>")
 RENDERS_ALL = "give a template that renders it in model.chat_template, for example recipes/templates/chatml-tools.jinja"
+RENDERS_TOOLS = (
+    "set model.chat_template_prefix: recipes/templates/tools-as-text.jinja, which writes tools, calls and results as "
+    "text for any chat template"
+)
 
 
 def check_nothing_dropped(
     render: Callable[..., str], row: Record, messages: list[Message], text: str, trained: Collection[int]
 ) -> None:
     """Search the text for every turn, in order; only a system turn may be elsewhere.
+
+    Reasoning may be left out of turns that are not trained: many templates do so once a question follows.
 
     Args:
         render: Renders messages of a row.
@@ -36,40 +42,48 @@ def check_nothing_dropped(
         ends = [start]
         for part in _parts(message, with_reasoning=index in trained):
             end = _find(part, text, 0 if is_system else start)
-            if end is None:
-                _refuse(render, row, messages, index, part, is_trained=index in trained)
-            else:
+            if end is not None:
                 ends.append(end)
-        # templates may print the system turn anywhere; all others must follow each other
+            elif index in trained or not _is_shortened(render, row, messages, index, part):
+                raise DataError(
+                    f"{location(row)}: the chat template drops part of the {message['role']} turn {index}: "
+                    f"{unguarded(part)!r:.60}",
+                    hint=RENDERS_TOOLS if _is_of_tools(message) else RENDERS_ALL,
+                )
         start = start if is_system else max(ends)
     for tool in row.get("tools") or []:
         name = str(tool.get("function", tool).get("name", ""))
         if name not in text:
-            raise DataError(f"{location(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_ALL)
+            raise DataError(
+                f"{location(row)}: the chat template drops the tool {unguarded(name)!r}", hint=RENDERS_TOOLS
+            )
 
 
-def _refuse(
-    render: Callable[..., str], row: Record, messages: list[Message], index: int, part: str, *, is_trained: bool
-) -> None:
-    """Raise, unless the template only shortens its history (earlier reasoning) and that turn is not trained."""
-    role = messages[index]["role"]
-    if role == "assistant" and index < len(messages) - 1 and part in render(row, messages[: index + 1]):
-        if is_trained:
-            raise rewritten(row, index)
-        return
-    raise DataError(
-        f"{location(row)}: the chat template drops part of the {role} turn {index}: {unguarded(part)!r:.60}",
-        hint=RENDERS_ALL,
-    )
+def way_out(row: Record, messages: Collection[Message], error: str) -> str:
+    """Say what keeps a row that the template refuses."""
+    if row.get("tools") or any(map(_is_of_tools, messages)):
+        return RENDERS_TOOLS
+    if any(message["role"] == "system" for message in messages) and "system" in error.lower():
+        return (
+            "set model.chat_template_prefix: recipes/templates/system-as-user.jinja, which puts the system turn before "
+            "the first question"
+        )
+    return "remove or change the row, or give a template that takes it in model.chat_template"
 
 
-def rewritten(row: Record, index: int) -> DataError:
-    """Return the error for a turn that the template writes otherwise once later turns follow."""
-    return DataError(
-        f"{location(row)}: the chat template writes turn {index} differently once the conversation goes on, "
-        "so the trained tokens of that turn are not what the model will see",
-        hint="set pack.loss_on: last_turn, or give a template that keeps its history in model.chat_template",
-    )
+def _is_of_tools(message: Message) -> bool:
+    return bool(message.get("tool_calls")) or message["role"] == "tool"
+
+
+def _is_shortened(render: Callable[..., str], row: Record, messages: list[Message], index: int, part: str) -> bool:
+    """Tell whether the template writes an answer whole until later turns follow."""
+    is_answer = messages[index]["role"] == "assistant" and index < len(messages) - 1
+    return is_answer and part in render(row, messages[: index + 1])
+
+
+def holds(message: Message, text: str) -> bool:
+    """Tell whether a text has all parts of a turn, its reasoning included."""
+    return all(_find(part, text, 0) is not None for part in _parts(message, with_reasoning=True))
 
 
 def content_parts(message: Message) -> list[str]:
@@ -85,7 +99,8 @@ def content_parts(message: Message) -> list[str]:
 
 def _parts(message: Message, *, with_reasoning: bool) -> Iterator[str]:
     """Yield the parts of a turn that must be in the rendered text."""
-    yield from content_parts(message)
+    parts = content_parts(message)
+    yield from parts if with_reasoning or message["role"] != "assistant" else parts[-1:]
     for call in message.get("tool_calls") or []:
         yield call["function"]["name"]
     for key in ("reasoning_content", "thinking"):

@@ -55,8 +55,10 @@ class Rendered:
     trained: Sequence[Span] = ()
     left_out: Sequence[Span] = ()
     """Characters inside `trained` that are not trained."""
-    answers: Sequence[int] = ()
-    """Start of each trained answer; the text before it is the prompt of a served model."""
+    answers: Sequence[Span] = ()
+    """Each trained answer; the text before it is the prompt of a served model."""
+    ways: Sequence[str] = ()
+    """`trainer.tokens.turns.Way` of each answer."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,13 @@ def _tokenized(
     return encoded["input_ids"], encoded.encodings
 
 
-def encode_rows(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Piece]:
-    """Return ids and mask of each supervised row.
+def encode_rows(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[list[Piece]]:
+    """Return ids and mask of each supervised text; several where the tokenizer joins a prompt with its answer.
 
     Raises:
         DataError: A row has no trained token, or ids and labels that do not fit.
     """
-    encoders: dict[str, Callable[[Tokenizer, list[Rendered]], Iterator[Piece]]] = {
+    encoders: dict[str, Callable[[Tokenizer, list[Rendered]], Iterator[list[Piece]]]] = {
         "chat": _encode_chat,
         "text": _encode_text,
         "ids": _take_ids,
@@ -179,7 +181,7 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[Rendered]) -> list[Piece]:
     return [next(pieces[row.kind]) for row in rows]
 
 
-def encode_pairs(tokenizer: Tokenizer, rows: Sequence[RenderedPair]) -> list[Piece]:
+def encode_pairs(tokenizer: Tokenizer, rows: Sequence[RenderedPair]) -> list[list[Piece]]:
     """Return prompt, chosen and rejected of each pair, one after another; the prompt's ids are those in serving.
 
     Raises:
@@ -188,15 +190,16 @@ def encode_pairs(tokenizer: Tokenizer, rows: Sequence[RenderedPair]) -> list[Pie
     texts = [text for row in rows for text in (row.prompt, row.chosen, row.rejected)]
     encoded = encode(tokenizer, texts)
     ids = encoded.pieces(encoded.ids)
-    pieces: list[Piece] = []
+    pairs: list[list[Piece]] = []
     for index, row in enumerate(rows):
         # prompt, prompt + chosen, prompt + rejected
         prompt, *sides = ids[3 * index : 3 * index + 3]
-        pieces.append((prompt, np.zeros(len(prompt), dtype=np.uint8)))
+        pieces: list[Piece] = [(prompt, np.zeros(len(prompt), dtype=np.uint8))]
         for side, text in zip(sides, (row.chosen, row.rejected), strict=True):
             answer = _after(tokenizer, row.row, prompt, side, text, len(row.prompt))
             pieces.append((answer, np.ones(len(answer), dtype=np.uint8)))
-    return pieces
+        pairs.append(pieces)
+    return pairs
 
 
 def _after(tokenizer: Tokenizer, row: Record, prompt: Ints, side: Ints, text: str, start: int) -> Ints:
@@ -207,7 +210,7 @@ def _after(tokenizer: Tokenizer, row: Record, prompt: Ints, side: Ints, text: st
         return side[len(prompt) :]
     apart = continuation(tokenizer, prompt, side)
     if apart is None:
-        raise _joined(row, text, start, only_last=True)
+        raise _joined(row, text, start)
     return apart[0]
 
 
@@ -216,7 +219,7 @@ def location(row: Record) -> str:
     return f"{row.get('source', 'row')}:{row.get('line', '?')}"
 
 
-def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
+def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[list[Piece]]:
     encoded = encode(tokenizer, [row.text for row in rows])
     flat = encoded.inside([row.trained for row in rows])
     if any(row.left_out for row in rows):
@@ -228,46 +231,60 @@ def _encode_chat(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
         again = encode(tokenizer, texts)
         return again.pieces(again.ids)
 
-    # the prompts that serving will send: their ids must begin the row, whatever the tokenizer merges
-    starts = [row.answers for row in rows]
+    starts = [[low for low, _ in row.answers] for row in rows]
     added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()}
-    differing = differing_prompts(encoded.texts, pieces, encoded.begins_in_texts(), starts, added, ids_of)
-    for row, ids, mask, prompts in zip(rows, pieces, masks, differing, strict=True):
-        yield _trained(row.row, *(_apart(tokenizer, row, ids, mask, prompts) if prompts else (ids, mask)))
+    begins = encoded.begins_in_texts()
+    differing = differing_prompts(encoded.texts, pieces, begins, starts, added, ids_of)
+    for row, ids, mask, begin, prompts in zip(rows, pieces, masks, begins, differing, strict=True):
+        examples = _apart(tokenizer, row, ids, mask, begin, prompts) if prompts else [(ids, mask)]
+        yield [_trained(row.row, *example) for example in examples]
 
 
-def _apart(tokenizer: Tokenizer, row: Rendered, ids: Ints, mask: Ints, prompts: dict[int, Ints]) -> Piece:
-    """Tokenize the last answer apart from its prompt; earlier answers are part of that prompt."""
-    start = min(prompts)
-    if start != row.answers[-1]:
-        raise _joined(row.row, row.text, start, only_last=False)
-    prompt = prompts[start]
+def _apart(
+    tokenizer: Tokenizer, row: Rendered, ids: Ints, mask: Ints, begin: Ints, prompts: dict[int, Ints]
+) -> list[Piece]:
+    """Tokenize answers apart from their prompts; each but the last is an example of its own, up to its end."""
+    examples = []
+    *earlier, (last, _) = row.answers
+    for low, high in earlier:
+        if low in prompts:
+            num = int(np.searchsorted(begin, high))
+            in_answer = (mask[:num] * (begin[:num] >= low)).astype(np.uint8)
+            examples.append(_joint(tokenizer, row, ids[:num], in_answer, low, prompts[low]))
+            mask = np.where((begin >= low) & (begin < high), 0, mask).astype(np.uint8)
+    if last in prompts:
+        return [*examples, _joint(tokenizer, row, ids, mask, last, prompts[last])]
+    return [*examples, (ids, mask)] if mask[1:].any() else examples
+
+
+def _joint(tokenizer: Tokenizer, row: Rendered, ids: Ints, mask: Ints, start: int, prompt: Ints) -> Piece:
+    """Replace the prompt of the last answer in some ids by the ids of the prompt alone."""
     apart = continuation(tokenizer, prompt, ids)
     if apart is None:
-        raise _joined(row.row, row.text, start, only_last=True)
+        raise _joined(row.row, row.text, start)
     answer, num_new = apart
     shared = common_prefix(prompt, ids)
-    is_prompt_trained = any(low < start < high for low, high in row.trained)
+    is_prompt_trained = mask[:shared].any() and any(low < start < high for low, high in row.trained)
     of_prompt = np.full(len(prompt), is_prompt_trained, dtype=np.uint8)
     # tokens before the seam keep their mask; those of the seam are trained only if the seam is
     of_prompt[:shared] = mask[:shared]
     num_old = len(answer) - num_new
-    of_answer = np.concatenate([np.ones(num_new, dtype=np.uint8), mask[len(mask) - num_old :]])
+    is_new_trained = not any(low <= start < high for low, high in row.left_out)
+    of_answer = np.concatenate([np.full(num_new, is_new_trained, dtype=np.uint8), mask[len(mask) - num_old :]])
     return np.concatenate([prompt, answer]).astype(np.int32), np.concatenate([of_prompt, of_answer])
 
 
-def _joined(row: Record, text: str, start: int, *, only_last: bool) -> DataError:
+def _joined(row: Record, text: str, start: int) -> DataError:
     end, beginning = unguarded(text[max(0, start - 20) : start]), unguarded(text[start : start + 20])
-    otherwise = "" if only_last else ", or set pack.loss_on: last_turn"
     return DataError(
         f"{location(row)}: the tokenizer joins the end of a prompt, {end!r}, with the answer "
         f"that follows, {beginning!r}: the prompt that a served model is given would not be in the row",
         hint="give a template in model.chat_template whose generation prompt does not end in white space, "
-        f"or take the white space off the beginning of the answer{otherwise}",
+        "or take the white space off the beginning of the answer",
     )
 
 
-def _encode_text(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
+def _encode_text(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[list[Piece]]:
     """Train the whole text and the end token after it."""
     encoded = encode(tokenizer, [row.text for row in rows], add_special_tokens=True)
     end = tokenizer.eos_token_id
@@ -275,7 +292,7 @@ def _encode_text(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
         ids = _with_one_end(_with_one_beginning(tokens, tokenizer.bos_token_id), end)
         if end is not None and ids[-1:].tolist() != [end]:
             ids = np.append(ids, np.int32(end))
-        yield _trained(row.row, ids, np.ones(len(ids), dtype=np.uint8))
+        yield [_trained(row.row, ids, np.ones(len(ids), dtype=np.uint8))]
 
 
 def _with_one_beginning(ids: Ints, bos: int | None) -> Ints:
@@ -288,7 +305,7 @@ def _with_one_end(ids: Ints, end: int | None) -> Ints:
     return ids[:-1] if end is not None and ids[-2:].tolist() == [end, end] else ids
 
 
-def _take_ids(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
+def _take_ids(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[list[Piece]]:
     """Take `input_ids` and `labels` as they are."""
     for row in rows:
         ids, labels = (_ints(row.row, name) for name in ("input_ids", "labels"))
@@ -306,7 +323,7 @@ def _take_ids(tokenizer: Tokenizer, rows: list[Rendered]) -> Iterator[Piece]:
                 f"label {labels[index]} at token {index}, whose id is {ids[index]}",
                 "a label is the id of its own token (labels are not shifted), or -100",
             )
-        yield _trained(row.row, ids.astype(np.int32), trained.astype(np.uint8))
+        yield [_trained(row.row, ids.astype(np.int32), trained.astype(np.uint8))]
 
 
 def _ints(row: Record, name: str) -> Ints:

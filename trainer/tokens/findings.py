@@ -20,7 +20,7 @@ from trainer.tokens.batch import coder_of
 from trainer.tokens.chat import Renderer
 from trainer.tokens.dates import DATE_VARIABLE, formats_of_today, takes_a_date, with_fixed_date
 from trainer.tokens.encode import location
-from trainer.tokens.splits import TokenSplit, first_row
+from trainer.tokens.splits import TokenSplit, first_row, lost_lines
 from trainer.tokens.store import StoredShape, TokenStore
 
 FIXED_DATE = "chat_template.fixed_date.jinja"
@@ -50,7 +50,7 @@ def unusable_rows(path: Path, renderer: Renderer, shape: StoredShape) -> list[Fi
             tried += 1
             rule = "F014"
             try:
-                rendered = [render(row)]
+                rendered = render(row)
                 rule = "F015"
                 encode(renderer.tokenizer, rendered)
             except DataError:
@@ -89,7 +89,7 @@ def long_rows(train: TokenSplit, before: TokenStore, recipe: Recipe) -> LongRows
     long = np.flatnonzero(before.sequence_lengths() > limit)
     # the prompt alone fills the limit: no token is left for the answer
     filled = np.array([row for row in long.tolist() if _num_prompt_tokens(before, row) >= limit], dtype=np.int64)
-    dropped = np.setdiff1d(before.row_index, train.store.row_index)
+    dropped = lost_lines(before, train.store)
     lost = int(before.lengths().sum()) - int(train.store.lengths().sum())
     return LongRows(_listed(train, before, long, recipe), len(dropped), lost, _listed(train, before, filled, recipe))
 

@@ -27,6 +27,7 @@ def write_shortened(store: TokenStore, target: Path, *, max_length: int, truncat
     # (rows,) tokens over the limit
     excess = np.maximum(store.sequence_lengths() - max_length, 0).tolist()
     with TokenWriter(target, segments=store.segments) as writer:
+        writer.ways.update(store.ways)
         for first in range(0, len(store), ROWS_AT_ONCE):
             lines: list[int] = []
             pieces: list[Piece] = []

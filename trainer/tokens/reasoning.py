@@ -38,6 +38,52 @@ class ReasonedAnswer:
     content: str
 
 
+def without_reasoning(message: Message) -> tuple[str, Message]:
+    r"""Return the reasoning of an answer, from a key of its own or `<think>` tags, and the answer without it.
+
+    Example:
+        >>> without_reasoning({"role": "assistant", "content": "<think>\nSo.\n</think>\n\nYes."})
+        ('So.', {'role': 'assistant', 'content': 'Yes.'})
+    """
+    plain, reasoning = message.copy(), ""
+    for key in REASONING_KEYS:
+        reasoning = plain.pop(key, "") or reasoning
+    content = message.get("content")
+    if isinstance(content, str) and content.lstrip().startswith(THINK[0]) and THINK[1] in content:
+        written, _, plain["content"] = content.lstrip().removeprefix(THINK[0]).partition(THINK[1])
+        reasoning, plain["content"] = reasoning or written, plain["content"].lstrip("\n")
+    return reasoning.strip(), plain
+
+
+def in_tags(message: Message) -> Message:
+    r"""Return an answer with its reasoning inside `<think>` tags; the same object where no key has reasoning.
+
+    Example:
+        >>> in_tags({"role": "assistant", "content": "Yes.", "reasoning_content": "So."})["content"]
+        '<think>\nSo.\n</think>\n\nYes.'
+    """
+    if not any(message.get(key) for key in REASONING_KEYS):
+        return message
+    reasoning, tagged = without_reasoning(message)
+    content = tagged.get("content") or ""
+    tagged["content"] = f"{THINK[0]}\n{reasoning}\n{THINK[1]}" + (f"\n\n{content}" if content else "")
+    return tagged
+
+
+def in_key(message: Message, key: str) -> Message:
+    """Return an answer with reasoning from its `<think>` tags in a key; the same object where it has no tags.
+
+    Example:
+        >>> in_key({"role": "assistant", "content": "<think>So.</think>Yes."}, "thinking")
+        {'role': 'assistant', 'content': 'Yes.', 'thinking': 'So.'}
+    """
+    reasoning, plain = without_reasoning(message)
+    if message["role"] != "assistant" or plain.get("content") == message.get("content"):
+        return message
+    plain[key] = reasoning  # type: ignore[literal-required]  # one of REASONING_KEYS
+    return plain
+
+
 @dataclass(frozen=True)
 class AnswerForm:
     """Form in which a template writes answers.
@@ -88,6 +134,29 @@ class AnswerForm:
                 return ReasonedAnswer(self._plain(start.removeprefix(opening)), "")
         head = self.prefix.strip()
         return ReasonedAnswer("", self._plain(start.removeprefix(head))) if head and start.startswith(head) else None
+
+    def reasoning_end(self, text: str, *, prompt: str = "") -> tuple[int, bool]:
+        r"""Return where the content of an answer begins behind its reasoning, and whether the reasoning is empty.
+
+        0 without reasoning.
+
+        Args:
+            text: The answer as the template writes it.
+            prompt: Its prompt, which may open the reasoning.
+
+        Example:
+            >>> AnswerForm().reasoning_end("<think>\n\n</think>\n\nYes.")
+            (19, True)
+            >>> AnswerForm().reasoning_end("Yes.")
+            (0, False)
+        """
+        start, opened = text.lstrip(), prompt.rstrip()
+        for opening, closing in dict.fromkeys([(self.opening, self.closing), THINK]):
+            if closing in text and (start.startswith(opening) or opened.endswith(opening)):
+                reasoning, content = text.split(closing, 1)
+                is_empty = not reasoning.strip().removeprefix(opening).removesuffix(self.between).strip()
+                return len(text) - len(content.lstrip()), is_empty
+        return 0, False
 
     def _plain(self, text: str) -> str:
         for token in self.special:

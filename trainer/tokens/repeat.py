@@ -34,3 +34,21 @@ def repeated(rows: Iterable[Record], seed: int) -> Ints:
         counts[members] = int(repeat)  # repeat 2.5: each row twice, half of them once more
         counts[extra] += 1
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def texts_of_rows(rows: Ints, counts: Ints) -> Ints:
+    """Return the numbers of all texts of some rows, int32: text after text, a row after a row.
+
+    Args:
+        rows: Numbers of rows; one may occur again.
+        counts: Texts of each row.
+
+    Example:
+        >>> texts_of_rows(np.array([0, 1, 1]), np.array([1, 2])).tolist()
+        [0, 1, 2, 1, 2]
+    """
+    starts = np.cumsum(counts) - counts
+    lengths = counts[rows]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    texts: Ints = (np.repeat(starts[rows], lengths) + within).astype(np.int32)
+    return texts

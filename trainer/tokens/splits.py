@@ -33,12 +33,12 @@ class TokenSplit:
     store: TokenStore
 
     def rows(self, lines: Ints) -> Iterator[bytes]:
-        """Read some rows as they stand in the file; `lines` rise."""
+        """Read some rows as they stand in the file; `lines` rise, and may repeat."""
         remaining = iter(lines.tolist())
         number = next(remaining, None)
         with self.rows_path.open("rb") as file:
             for line, text in enumerate(file):
-                if line == number:
+                while line == number:
                     yield text
                     number = next(remaining, None)
 
@@ -70,7 +70,7 @@ def fit_splits(splits: list[TokenSplit], section: PackSection) -> dict[str, list
         shorter = split.tokens_path.with_suffix(".partial")
         truncate = section.overlong == "truncate_prompt"
         write_shortened(split.store, shorter, max_length=limit, truncate_prompt=truncate)
-        lost = np.setdiff1d(split.store.row_index, TokenStore.load(shorter).row_index)
+        lost = lost_lines(split.store, TokenStore.load(shorter))
         shorter.replace(split.tokens_path)  # the cache keeps the long one
         split.store = TokenStore.load(split.tokens_path)
         if len(lost):
@@ -80,6 +80,13 @@ def fit_splits(splits: list[TokenSplit], section: PackSection) -> dict[str, list
             f"every training row is over pack.max_length {limit}", hint="raise pack.max_length, see pack.overlong"
         )
     return dropped
+
+
+def lost_lines(before: TokenStore, after: TokenStore) -> Ints:
+    """Return the lines of rows that have lost a text, rising."""
+    lines, counts = np.unique(before.row_index, return_counts=True)
+    left = np.bincount(after.row_index, minlength=int(lines.max(initial=-1)) + 1)
+    return lines[left[lines] < counts]
 
 
 def _overlong_error(splits: list[TokenSplit], split: TokenSplit, limit: int) -> DataError:
@@ -121,6 +128,11 @@ def _histogram_lines(lengths: Ints) -> Iterator[str]:
     most = max(bins["counts"])
     for low, high, count in zip(bins["edges"], bins["edges"][1:], bins["counts"], strict=False):
         yield f"  {low:>6} - {high - 1:<6} {count:>7} {'#' * math.ceil(BAR_WIDTH * count / most)}"
+
+
+def stop_tokens(split: TokenSplit, renderer: Renderer) -> list[int]:
+    """Return all tokens that end an answer: gpt-oss ends a call of a tool by another one."""
+    return sorted(split.store.ends() & renderer.end_ids)
 
 
 def stop_token(split: TokenSplit, renderer: Renderer) -> int:

@@ -3,7 +3,7 @@
     input_ids  int32  all tokens of all rows, one after another
     loss_mask  uint8  1 where the token is trained
     offsets    int64  segment i is input_ids[offsets[i]:offsets[i + 1]]
-    row_index  int32  line (from 0) of each row in its JSONL file
+    row_index  int32  line (from 0) of each row in its JSONL file; a line occurs again for each further text of its row
 
 A supervised row has one segment; a preference row has three: prompt, chosen, rejected.
 
@@ -13,8 +13,10 @@ A supervised row has one segment; a preference row has three: prompt, chosen, re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +59,8 @@ class TokenStore:
     """Segments a row: 1, or 3 for preference rows."""
     path: Path | None = None
     """File of which the arrays are views; None: arrays in memory."""
+    ways: Mapping[str, int] = field(default_factory=dict)
+    """How answers are written (`trainer.tokens.turns.Way`) -> number of answers."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -67,6 +71,10 @@ class TokenStore:
         if self.path is not None:
             return TokenStore.load, (self.path,)
         return TokenStore, (self.input_ids, self.loss_mask, self.offsets, self.row_index, self.segments)
+
+    def num_lines(self) -> int:
+        """Return the number of rows of the file; a row may have several texts here."""
+        return len(np.unique(self.row_index))
 
     @property
     def shape(self) -> StoredShape:
@@ -114,6 +122,17 @@ class TokenStore:
             positions[rows] = self.offsets[rows.start] + trained[np.searchsorted(trained, bounds[1:]) - 1]
         return self.input_ids[positions]
 
+    def ends(self) -> set[int]:
+        """Return the tokens that end trained answers: of rows each run of trained tokens, of pairs each answer."""
+        if self.segments > 1:
+            return set(np.unique(self.input_ids[self.offsets[1:] - 1]).tolist())
+        ends: set[int] = set()
+        for rows, bounds, mask in self._masks():
+            is_last = mask > np.append(mask[1:], 0)
+            is_last[bounds[1:] - 1] = mask[bounds[1:] - 1]  # of a row that another row follows
+            ends.update(np.unique(self.input_ids[self.offsets[rows.start] :][: len(mask)][is_last]).tolist())
+        return ends
+
     def _masks(self) -> Iterator[tuple[slice, Ints, Ints]]:
         """Yield chunks of rows: a slice of the rows, their bounds in the mask, and the mask."""
         bounds = self.offsets[:: self.segments]
@@ -151,7 +170,8 @@ class TokenStore:
         arrays, metadata = map_arrays(path)
         if arrays.keys() != ARRAYS or metadata.get("segments") not in SEGMENTS:
             raise damaged(path, "it is no token file")
-        store = cls(**arrays, segments=int(metadata["segments"]), path=path.absolute())
+        ways = json.loads(metadata.get("ways", "{}"))
+        store = cls(**arrays, segments=int(metadata["segments"]), path=path.absolute(), ways=ways)
         num_tokens = (len(store.input_ids), len(store.loss_mask), *store.offsets[-1:].tolist())
         if len(store.offsets) != store.segments * len(store) + 1 or len(set(num_tokens)) != 1:
             raise damaged(path, "its arrays do not fit each other")
@@ -171,6 +191,7 @@ class TokenWriter:
         self.loss_mask = ArraySpool(path.parent, np.dtype(np.uint8))
         self.lengths: list[Ints] = []
         self.lines: list[Ints] = []
+        self.ways: Counter[str] = Counter()
 
     def add(self, lines: Sequence[int], pieces: Sequence[Piece]) -> None:
         """Add rows: their lines, and their segments one after another."""
@@ -190,7 +211,8 @@ class TokenWriter:
         """Write the file, unless there was an error."""
         with self.input_ids.file, self.loss_mask.file:
             if kind is None:
-                write_arrays(self.path, self._arrays(), {"segments": str(self.segments)})
+                metadata = {"segments": str(self.segments), "ways": json.dumps(self.ways)}
+                write_arrays(self.path, self._arrays(), metadata)
 
     def _arrays(self) -> dict[str, Ints | ArraySpool]:
         lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self.lengths])

@@ -62,8 +62,8 @@ def tokenized(
 def test_the_mask_of_many_rows_is_that_of_each_token_alone(template: str, trim_offsets: bool, loss_on: LossOn) -> None:
     tokenizer = with_template(tiny.make_tokenizer(trim_offsets=trim_offsets), template)
     renderer = Renderer(tokenizer, loss_on=loss_on)
-    rendered = [renderer.render(row) for row in CHATS]
-    results = [(ids.tolist(), mask.tolist()) for ids, mask in encode_rows(tokenizer, rendered)]
+    rendered = [text for row in CHATS for text in renderer.render(row)]
+    results = [(ids.tolist(), mask.tolist()) for [(ids, mask)] in encode_rows(tokenizer, rendered)]
     assert results == [slow_mask(tokenizer, row) for row in rendered]
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.rendering import Renderer
+from tests.unit.tokens.answers import answers_of
 from tests.unit.tokens.test_chat import END, assistant, call, user, with_ends, with_template
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn
@@ -61,13 +62,24 @@ def test_an_answer_that_its_prompt_would_swallow_is_tokenized_apart(
     assert joined[0] not in tokens.ids
 
 
-@pytest.mark.parametrize("loss_on", ["assistant", "all"])
 @pytest.mark.parametrize("marked", [False, True])
-def test_an_earlier_answer_that_its_prompt_would_swallow_is_refused_with_the_row(loss_on: LossOn, marked: bool) -> None:
-    with pytest.raises(DataError, match=r"^a\.jsonl:4: the tokenizer joins the end of a prompt") as caught:
-        Renderer(spaced(marked=marked), loss_on=loss_on).tokens(TWO)
-    assert "'the quick fox" in caught.value.message and "pack.loss_on: last_turn" in caught.value.hint
-    check_row(Renderer(spaced(marked=marked), loss_on="last_turn"), TWO)  # the way out is one
+def test_an_earlier_answer_that_its_prompt_would_swallow_is_an_example_of_its_own(marked: bool) -> None:
+    renderer = Renderer(spaced(marked=marked))
+    first, second = renderer.examples(TWO)
+    assert answers_of(renderer, TWO) == [f"the quick fox{END}", f"the lazy dog{END}"]
+    tokenizer: Any = renderer.tokenizer
+    assert tokenizer.decode(first.ids) == f"<s>Q: Look?\nA: the quick fox{END}"
+    assert "Look?\nA: the quick" in tokenizer.decode(second.ids)
+
+
+def test_with_loss_on_all_the_extra_example_trains_its_answer_only() -> None:
+    renderer = Renderer(spaced(), loss_on="all")
+    first, second = renderer.examples(TWO)
+    tokenizer: Any = renderer.tokenizer
+    said = [token for token, flag in zip(first.ids, first.mask, strict=True) if flag]
+    assert tokenizer.decode(said) == f"the quick fox{END}"
+    left = [token for token, flag in zip(second.ids, second.mask, strict=True) if flag]
+    assert "the quick" not in tokenizer.decode(left) and "Then?" in tokenizer.decode(left)
 
 
 def test_an_earlier_answer_that_is_not_trained_may_be_swallowed() -> None:
@@ -185,16 +197,22 @@ HEADER_IN_THE_MASK = (
 
 
 @pytest.mark.parametrize("loss_on", EACH_LOSS)
-@pytest.mark.parametrize("marked", [False, True])
-def test_a_prompt_that_opens_reasoning_which_answers_lack_is_refused(
-    tiny_tokenizer: Any, loss_on: LossOn, marked: bool
-) -> None:
-    marks = "{% generation %}", "{% endgeneration %}"
-    template = HEADER_IN_THE_MASK if marked else HEADER_IN_THE_MASK.replace(marks[0], "").replace(marks[1], "")
+def test_marks_that_enclose_what_another_prompt_opens_are_refused(tiny_tokenizer: Any, loss_on: LossOn) -> None:
     with pytest.raises(DataError, match=r"^a\.jsonl:3: .* opens turn 1 differently") as caught:
-        Renderer(with_template(tiny_tokenizer, template), loss_on=loss_on).tokens(ONE)
+        Renderer(with_template(tiny_tokenizer, HEADER_IN_THE_MASK), loss_on=loss_on).tokens(ONE)
     assert r"the prompt ends in '<think>\n', where the row has 'the quick fox" in caught.value.message
     assert r"whose generation prompt does not end in '<think>\n'" in caught.value.hint
+
+
+@pytest.mark.parametrize("loss_on", ["assistant", "last_turn", "completion"])
+def test_reasoning_that_the_prompt_opens_is_closed_before_an_answer_without_any(
+    tiny_tokenizer: Any, loss_on: LossOn
+) -> None:
+    template = HEADER_IN_THE_MASK.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    renderer = Renderer(with_template(tiny_tokenizer, template), loss_on=loss_on)
+    assert answers_of(renderer, ONE) == [f"\n</think>\n\nthe quick fox{END}"]
+    reasoned = {"messages": [ONE["messages"][0], {**ONE["messages"][1], "reasoning_content": "A fox?"}]}  # type: ignore[index]
+    assert answers_of(renderer, reasoned) == [f"A fox?\n</think>\n\nthe quick fox{END}"]
 
 
 def test_the_variable_that_makes_prompt_and_answer_agree_is_named(tiny_tokenizer: Any) -> None:
@@ -224,12 +242,13 @@ def test_white_space_between_prompt_and_mark_is_trained(tiny_tokenizer: Any) -> 
     )
 
 
-def test_marks_around_turns_that_end_otherwise_in_the_end_are_refused(tiny_tokenizer: Any) -> None:
+def test_marked_turns_that_end_otherwise_in_the_end_are_examples_of_their_own(tiny_tokenizer: Any) -> None:
     two_ends = SPACE_MARKED.replace("A: ", "A:").replace(
         "m.content + eos_token", "m.content + (eos_token if loop.last else '</s>')"
     )
-    with pytest.raises(DataError, match="writes turn 1 differently once the conversation goes on"):
-        Renderer(with_template(tiny_tokenizer, two_ends)).tokens(TWO)
+    renderer = Renderer(with_template(tiny_tokenizer, two_ends))
+    assert answers_of(renderer, TWO) == [f"the quick fox{END}", f"the lazy dog{END}"]
+    assert len(renderer.examples(TWO)) == 2
 
 
 def test_an_end_of_the_text_behind_the_end_of_the_turn_is_not_trained(tiny_tokenizer: Any) -> None:
@@ -291,15 +310,10 @@ def test_every_template_that_trl_ships_is_right_or_refused(tiny_tokenizer: Any, 
         renderer = Renderer(tokenizer, loss_on=loss_on)
         for row in TRL_ROWS:
             try:
-                tokens = renderer.tokens(row)
+                answers = answers_of(renderer, row)
             except DataError as error:
                 assert error.hint
                 continue
             accepted += 1
-            messages: list[Any] = row["messages"]  # type: ignore[assignment]
-            turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-            for at in turns:
-                prompt = renderer.prompt_ids({**row, "messages": messages[: at + 1]})
-                assert tokens.ids[: len(prompt)] == prompt, (path.stem, messages[at])
-                assert tokens.mask[len(prompt)] == 1, (path.stem, messages[at])
-    assert accepted > 120
+            assert all(answer.strip().endswith(renderer.end_tokens) for answer in answers) or loss_on == "all"
+    assert accepted > 275

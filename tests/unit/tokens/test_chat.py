@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from tests import tiny
 from tests.rendering import MaskedTokens, Renderer
 from tests.unit.tokens import templates
+from tests.unit.tokens.answers import answers_of
 from trainer.errors import DataError
 from trainer.tokens.chat import LossOn
 
@@ -265,11 +266,13 @@ HISTORY = {
 }
 
 
-def test_a_template_that_rewrites_its_history_is_refused(tiny_tokenizer: Any) -> None:
+def test_a_template_that_rewrites_its_history_gets_an_example_for_each_answer(tiny_tokenizer: Any) -> None:
     renderer = Renderer(with_template(tiny_tokenizer, templates.FORGETS_THOUGHTS))
-    with pytest.raises(DataError, match="writes turn 1 differently once the conversation goes on") as caught:
-        renderer.tokens(HISTORY)
-    assert "pack.loss_on: last_turn" in caught.value.hint
+    assert answers_of(renderer, HISTORY) == [
+        f"<think>\nHm\n</think>\n\nFirst{END}",
+        f"<think>\nHa\n</think>\n\nSecond{END}",
+    ]
+    assert len(renderer.examples(HISTORY)) == 2
 
 
 def test_the_last_turn_of_such_a_template_can_be_trained(tiny_tokenizer: Any) -> None:
@@ -278,12 +281,21 @@ def test_the_last_turn_of_such_a_template_can_be_trained(tiny_tokenizer: Any) ->
 
 
 def test_a_generation_prompt_that_the_answer_does_not_continue_is_refused(tiny_tokenizer: Any) -> None:
-    renderer = Renderer(with_template(tiny_tokenizer, templates.OPENS_THINKING))
+    renderer = Renderer(with_template(tiny_tokenizer, templates.OPENS_THINKING.replace("<think>", "<tool_call>")))
     with pytest.raises(DataError, match="opens turn 1 differently from its generation prompt"):
         renderer.tokens(ONE_TURN)
     pair = {"prompt": [user("Hi")], "chosen": [assistant("a")], "rejected": [assistant("b")]}
     with pytest.raises(DataError, match="opens turn 1 differently"):
         renderer.pair(pair)
+
+
+def test_both_answers_of_a_pair_close_the_reasoning_that_their_prompt_opens(tiny_tokenizer: Any) -> None:
+    renderer = Renderer(with_template(tiny_tokenizer, templates.OPENS_THINKING))
+    chosen, rejected = assistant("a", reasoning_content="Hm."), assistant("b")
+    pair = renderer.pair({"prompt": [user("Hi")], "chosen": [chosen], "rejected": [rejected]})
+    assert tiny_tokenizer.decode(pair.prompt).endswith("assistant\n<think>\n")
+    assert tiny_tokenizer.decode(pair.chosen) == f"Hm.\n</think>\n\na{END}"
+    assert tiny_tokenizer.decode(pair.rejected) == f"\n</think>\n\nb{END}"
 
 
 def test_a_template_that_drops_the_system_turn_is_refused(tiny_tokenizer: Any) -> None:
@@ -312,11 +324,12 @@ def test_a_dropped_turn_is_noticed_even_if_its_words_stand_elsewhere(tiny_tokeni
         Renderer(with_template(tiny_tokenizer, no_tool_results)).tokens(row)
 
 
-def test_a_template_that_drops_the_thoughts_of_a_trained_turn_is_refused(tiny_tokenizer: Any) -> None:
-    row = {"messages": [user("Hi"), assistant("Ho", reasoning_content="A greeting.")]}
-    with pytest.raises(DataError, match=r"drops part of the assistant turn 1: 'A greeting\.'"):
-        Renderer(with_template(tiny_tokenizer, templates.PLAIN_CHATML)).tokens(row)
-    assert trained(tiny_tokenizer, row) == [f"<think>\nA greeting.\n</think>\n\nHo{END}"]
+def test_thoughts_that_the_template_drops_are_trained_in_tags(tiny_tokenizer: Any) -> None:
+    row = {"messages": [user("Hi"), assistant("Ho", reasoning_content="A greeting."), user("Hi"), assistant("Hu")]}
+    renderer = Renderer(with_template(tiny_tokenizer, templates.PLAIN_CHATML))
+    assert answers_of(renderer, row) == [f"<think>\nA greeting.\n</think>\n\nHo{END}", f"Hu{END}"]
+    second = renderer.examples(row)[1]
+    assert "greeting" not in tiny_tokenizer.decode(second.ids), "the served history has no reasoning"
 
 
 def test_a_template_may_write_tool_results_as_json_text(tiny_tokenizer: Any) -> None:

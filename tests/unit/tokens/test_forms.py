@@ -47,7 +47,7 @@ def row(*ids: str | None, arguments: str = '{"n": 1, "text": "a b"}') -> dict[st
 @pytest.mark.parametrize("call", [OBJECTS, JOINED, PRINTED], ids=["objects", "joined", "printed"])
 def test_arguments_are_the_json_of_the_row_whatever_the_template_takes(call: str) -> None:
     adapted = renderer(call)
-    rendered = adapted.render(row("c1"))
+    [rendered] = adapted.render(row("c1"))
     assert 'track {"n": 1, "text": "a b"}' in rendered.text
     assert adapted.form_of(row("c1")).has_text_arguments is (call != OBJECTS)
     assert len(rendered.trained) == 2
@@ -58,26 +58,27 @@ def test_arguments_are_the_json_of_the_row_whatever_the_template_takes(call: str
 )
 @pytest.mark.parametrize("call", [OBJECTS, ITEMS, JOINED], ids=["objects", "items", "joined"])
 def test_numbers_are_rendered_as_the_row_has_them(call: str, number: str) -> None:
-    text = renderer(call).render(row("c1", arguments=f'{{"n": {number}}}')).text
+    [rendered] = renderer(call).render(row("c1", arguments=f'{{"n": {number}}}'))
+    text = rendered.text
     assert f'{{"n": {number}}}' in text or f"n={number}<" in text
 
 
 def test_ids_are_made_to_fit_consistently_and_fitting_ones_stay() -> None:
     template = IDS + "{% endfor %}" + NEEDS_RESULT_ID + "{% for c in [] %}"
-    rendered = renderer(template).render(row("call_1", "abcdef123", "call_1x", None))
+    [rendered] = renderer(template).render(row("call_1", "abcdef123", "call_1x", None))
     words = rendered.text.split()
     ids = [words[index + 1] for index, word in enumerate(words) if word == "track" or word.endswith("\ntrack")]
     assert len(set(ids)) == 4 and ids[1] == "abcdef123" and all(len(name) == 9 and name.isalnum() for name in ids)
     assert [f"<{name}>town" in rendered.text for name in ids] == [True] * 4
     assert len(rendered.trained) == 5
-    again = renderer(template).render(row("call_1", "abcdef123", "call_1x", None))
+    [again] = renderer(template).render(row("call_1", "abcdef123", "call_1x", None))
     assert again.text == rendered.text
 
 
 def test_a_row_without_calls_and_a_template_that_takes_none_are_left_alone() -> None:
     with pytest.raises(DataError, match="the chat template fails: ids of length 3"):
         renderer(IDS.replace("9", "3")).render(row("c"))
-    assert renderer(IDS).render({"messages": row()["messages"]}).trained
+    assert renderer(IDS).render({"messages": row()["messages"]})[0].trained
 
 
 GREETED = [
@@ -98,16 +99,17 @@ def test_what_the_assistant_says_before_anybody_asks_is_context(template: str, l
     adapted = renderer("", loss_on=loss_on)
     adapted.tokenizer.chat_template = template.replace("CALL", "")
     for system in ([], [{"role": "system", "content": "Be kind."}]):
-        rendered = adapted.render({"messages": [*system, *GREETED]})
+        [rendered] = adapted.render({"messages": [*system, *GREETED]})
         assert [rendered.text[low:high] for low, high in rendered.trained] == ["There.<|im_end|>"]
         assert "Welcome, friend." in rendered.text
 
 
 def test_a_greeting_of_weight_0_is_left_out_of_all_and_a_lone_one_is_trained() -> None:
     adapted = renderer("", loss_on="all")
-    rendered = adapted.render({"messages": [{**GREETED[0], "weight": 0}, *GREETED[1:]]})
+    [rendered] = adapted.render({"messages": [{**GREETED[0], "weight": 0}, *GREETED[1:]]})
     assert [rendered.text[low:high] for low, high in rendered.left_out] == ["Welcome, friend.<|im_end|>"]
-    [(low, high)] = renderer("").render({"messages": GREETED[:1]}).trained
+    [rendered] = renderer("").render({"messages": GREETED[:1]})
+    [(low, high)] = rendered.trained
     assert CHATML and low > 0 and high > low
 
 

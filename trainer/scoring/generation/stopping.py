@@ -15,11 +15,13 @@ MIN_NEW_TOKENS = 32
 
 
 def stop_ids(pack_report: Mapping[str, object], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end an answer: the one that was trained, and the tokenizer's own."""
+    """Return the tokens that end an answer: those that were trained, and the tokenizer's own."""
     eos = tokenizer.eos_token_id
     trained = pack_report["stop_token_id"]
     assert isinstance(trained, int), "pack always writes it"
-    return sorted({trained} | ({int(eos)} if eos is not None else set()))
+    others = pack_report.get("stop_token_ids", [])  # absent in older runs
+    assert isinstance(others, list)
+    return sorted({trained, *others} | ({int(eos)} if eos is not None else set()))
 
 
 def longest_answer(limit: int | Literal["auto"], reference_tokens: Iterable[int]) -> int:

@@ -42,15 +42,30 @@ class HeldOut:
 
     rows: list[Record]
     tokens: list[TokenRow]
-    """Of preference rows the chosen side."""
+    """Texts of all rows, row after row; of preference rows the chosen side."""
     rejected: list[TokenRow] | None
     """Of preference rows the rejected side."""
     by: str | None = None
     """Field whose rows belong together, as in `data.split.by`."""
+    num_texts: Ids | None = None
+    """(rows,) texts of each row; None: one each."""
+
+    @property
+    def firsts(self) -> Ids:
+        """Return the number of each row's first text, (rows,)."""
+        counts = np.ones(len(self.rows), np.int64) if self.num_texts is None else self.num_texts
+        return np.cumsum(counts) - counts
 
     def scores(self, model: PreTrainedModel | PeftModel) -> RowScores:
-        """Return how a model sees these rows; of pairs the chosen side."""
-        return row_scores(model, self.tokens, batch_size=LOSS_BATCH)
+        """Return how a model sees these rows, each with all its texts; of pairs the chosen side."""
+        scores = row_scores(model, self.tokens, batch_size=LOSS_BATCH)
+        if self.num_texts is None:
+            return scores
+        return RowScores(
+            np.add.reduceat(scores.losses, self.firsts),
+            np.add.reduceat(scores.counts, self.firsts),
+            scores.is_likeliest[self.firsts + self.num_texts - 1],
+        )
 
     def evidence(self, model: PreTrainedModel | PeftModel, scores: RowScores) -> dict[str, Evidence]:
         """Return the loss of a model on these rows, and of pairs the side that it finds more likely.
@@ -70,9 +85,10 @@ class HeldOut:
 
     def last_answers(self, decode: Callable[[list[int]], str], chosen: Iterable[bool]) -> dict[str, str]:
         """Return the trained text of the last answer of some rows, by the id of its question."""
+        ends = np.append(self.firsts[1:], len(self.tokens)) - 1
         return {
             question_id(row): decode(ids[_last_answer(mask)].tolist())
-            for row, (ids, mask), is_chosen in zip(self.rows, self.tokens, chosen, strict=True)
+            for row, (ids, mask), is_chosen in zip(self.rows, (self.tokens[end] for end in ends), chosen, strict=True)
             if is_chosen
         }
 
@@ -99,13 +115,15 @@ def read_held_out(
     """
     if not len(store):
         raise DataError("there are no held-out rows to evaluate on", hint="set data.split.heldout, for example 0.2")
-    chosen = list(range(len(store)))
+    numbers, first, counts = np.unique(store.row_index, return_index=True, return_counts=True)
+    chosen = list(range(len(numbers)))
     if len(chosen) > max_rows:
         chosen = sorted(random.Random(seed).sample(chosen, max_rows))
-    rows = [exact_json.loads(lines[int(store.row_index[index])]) for index in chosen]
+    rows = [exact_json.loads(lines[int(numbers[index])]) for index in chosen]
     match store.shape:
         case "single":
-            return HeldOut(rows, [store.row(index) for index in chosen], None, by)
+            texts = [store.row(first[index] + text) for index in chosen for text in range(counts[index])]
+            return HeldOut(rows, texts, None, by, counts[chosen] if len(texts) > len(rows) else None)
         case "pair":
             pairs = [store.pair(index) for index in chosen]
             return HeldOut(rows, [_side(p, c) for p, c, _ in pairs], [_side(p, r) for p, _, r in pairs], by)

@@ -30,10 +30,17 @@ class TokenView:
         matches = np.flatnonzero(store.row_index == index)
         if not len(matches):
             return None
-        # a pair is stored as segments prompt, chosen, rejected; all of them are shown
-        low, high = store.offsets[matches[0] * store.segments], store.offsets[(matches[0] + 1) * store.segments]
-        ids, mask = store.input_ids[low:high].tolist(), store.loss_mask[low:high].tolist()
-        return decode_spans(self.tokenizer, ids, mask), len(ids), sum(mask)
+        spans: list[Span] = []
+        num_tokens = num_trained = 0
+        for number, match in enumerate(matches, 1):
+            # a pair is stored as segments prompt, chosen, rejected; all of them are shown
+            low, high = store.offsets[match * store.segments], store.offsets[(match + 1) * store.segments]
+            ids, mask = store.input_ids[low:high].tolist(), store.loss_mask[low:high].tolist()
+            if len(matches) > 1:
+                spans.append((f"\nexample {number} of {len(matches)}:\n", False))
+            spans += decode_spans(self.tokenizer, ids, mask)
+            num_tokens, num_trained = num_tokens + len(ids), num_trained + sum(mask)
+        return spans, num_tokens, num_trained
 
 
 def decode_spans(tokenizer: PreTrainedTokenizerBase, ids: list[int], mask: list[int]) -> list[Span]:
