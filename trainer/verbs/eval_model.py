@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trainer import exact_json
 from trainer.data.embedding import load_embedder
 from trainer.errors import GateError, HardwareError, StageError
+from trainer.export.sidecar import PROMPT_JSON
 from trainer.model.adapter import WEIGHTS, load_on
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe.arms import Arm, Endpoint
@@ -108,6 +109,14 @@ def _wrong(panel: Panel) -> list[str]:
     )
 
 
+def template_kwargs(folder: Path) -> dict[str, object]:
+    """Return the settings of the chat template that an exported model was trained with; none for other folders."""
+    path = folder / PROMPT_JSON
+    prompt = read_json(path) if path.is_file() else None
+    kwargs = prompt.get("chat_template_kwargs") if isinstance(prompt, dict) else None
+    return kwargs if isinstance(kwargs, dict) else {}
+
+
 class _Opened:
     """A target's model and tokenizer, loaded once for all suites."""
 
@@ -125,7 +134,7 @@ class _Opened:
         has_tokenizer = self.adapter is not None and (folder / "tokenizer_config.json").is_file()
         tokenizer_section = ModelSection(name_or_path=target.location) if has_tokenizer else section
         self.tokenizer = load_tokenizer(tokenizer_section, cache_dir())
-        self.encoder = PromptEncoder(Renderer(self.tokenizer))
+        self.encoder = PromptEncoder(Renderer(self.tokenizer, template_kwargs=template_kwargs(folder)))
         model: PreTrainedModel = load_model(section, cache_dir(), dtype=precision(section, None).weights)
         if self.adapter is not None:
             self.model: PreTrainedModel | PeftModel = load_on(model, self.adapter)
