@@ -24,7 +24,7 @@ from trainer.tokens.marks import Span
 from trainer.tokens.parity import prompt_differs
 from trainer.tokens.reasoning import THINK, AnswerForm, in_key, read_form
 from trainer.tokens.tokenizer import Tokenizer
-from trainer.tokens.turns import Conversation, Example, Turn
+from trainer.tokens.turns import Example, ServedConversation, Turn
 
 LossOn = Literal["assistant", "last_turn", "completion", "all"]
 LossOnReasoning = Literal["all", "written", "none"]
@@ -172,7 +172,7 @@ class Renderer:
         Raises:
             DataError: The template refuses the conversation, or opens the answer differently from its prompt.
         """
-        return Conversation(self, row, [*history, answer]).turn(len(history)).answer
+        return ServedConversation(self, row, [*history, answer]).turn(len(history)).answer
 
     # Rows before they are tokenized
 
@@ -189,7 +189,7 @@ class Renderer:
         if "text" in row:
             return [self._plain(row)]
         row, [messages] = self.guarded(row, row["messages"])
-        conversation = Conversation(self, row, messages)
+        conversation = ServedConversation(self, row, messages)
         trained = self._trained_turns(messages)
         turns = [conversation.turn(index) for index in trained if messages[index]["role"] == "assistant"]
         for turn in turns:
@@ -204,7 +204,7 @@ class Renderer:
         ways = [turn.way for turn in example.turns]
         return Rendered(row, "chat", example.text, spans, self._untrained_reasoning(example.turns), spans, ways)
 
-    def _whole(self, conversation: Conversation, example: Example) -> Rendered:
+    def _whole(self, conversation: ServedConversation, example: Example) -> Rendered:
         """Train a text but for the turns of weight 0."""
         messages = conversation.messages[: example.num_messages]
         untrained = [index for index, message in enumerate(messages) if not message.get("weight", 1)]
@@ -239,7 +239,7 @@ class Renderer:
 
     def _side(self, row: Record, messages: list[Message], prompt: str, length: int) -> str:
         """Return prompt and answer of one side of a pair."""
-        conversation = Conversation(self, row, messages)
+        conversation = ServedConversation(self, row, messages)
         if len(messages) == length + 1:
             turn = conversation.turn(length)
             text, answer = turn.text, turn.answer

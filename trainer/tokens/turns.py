@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from trainer.data.records.kinds import Message, Record
 from trainer.errors import DataError
@@ -20,10 +20,7 @@ from trainer.tokens.dropped import check_nothing_dropped, content_parts, holds
 from trainer.tokens.encode import location
 from trainer.tokens.marks import Span, find_sentinels, has_marks, pick_sentinels, with_sentinels
 from trainer.tokens.parity import prompt_differs
-from trainer.tokens.reasoning import QUESTION, REASONING, THINK, in_tags, without_reasoning
-
-if TYPE_CHECKING:
-    from trainer.tokens.chat import Renderer
+from trainer.tokens.reasoning import QUESTION, REASONING, THINK, AnswerForm, in_tags, without_reasoning
 
 Way = Literal["template", "tags", "closed"]
 """How an answer is written: by the template as the row has it; with its reasoning in `<think>` tags, where the template
@@ -63,10 +60,37 @@ class Example:
     turns: list[Turn]
 
 
-class Conversation:
+class TemplateRenderer(Protocol):
+    """The part of `trainer.tokens.chat.Renderer` that is used here."""
+
+    @property
+    def loss_on(self) -> str:
+        """Which tokens are trained."""
+
+    @property
+    def end_tokens(self) -> tuple[str, ...]:
+        """Tokens that may end a turn."""
+
+    @property
+    def form(self) -> AnswerForm:
+        """Form in which the template writes answers."""
+
+    def text(
+        self, row: Record, messages: Sequence[Message], *, prompt: bool = False, template: str | None = None
+    ) -> str:
+        """Render messages; `prompt` adds the opening of an assistant turn."""
+
+    def template_of(self, row: Record) -> str:
+        """Return the template that is used for a row."""
+
+    def cut_after_end(self, text: str) -> str:
+        """Cut text behind the end token."""
+
+
+class ServedConversation:
     """Turns of one row; each text is rendered once."""
 
-    def __init__(self, renderer: Renderer, row: Record, messages: list[Message]) -> None:
+    def __init__(self, renderer: TemplateRenderer, row: Record, messages: list[Message]) -> None:
         self.renderer = renderer
         self.row = row
         self.messages = messages
@@ -172,7 +196,7 @@ class Conversation:
         ]
         if self.is_marked or history == self.messages[:index]:
             return None
-        short = Conversation(self.renderer, self.row, [*history, self.messages[index]])
+        short = ServedConversation(self.renderer, self.row, [*history, self.messages[index]])
         turn = short._written(index, short.prompt(index))
         before = self._tried(history)
         if turn is None or before is None or not turn.prompt.startswith(before):
