@@ -19,7 +19,7 @@ from trainer.export.provenance import template_sha256
 from trainer.export.request import Export, Request
 from trainer.export.sidecar import write_carried
 from trainer.export.write import Writer, WrittenExport
-from trainer.export.write_transformers import base_folder, generation_settings, own_files
+from trainer.export.write_transformers import base_folder, generation_settings, is_converted, own_files
 from trainer.model import adapter as adapters
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
@@ -160,7 +160,8 @@ class ExportRun:
             cache=inputs.cache,
             train_tokens=inputs.token_files["train"],
             weights_dtype=origin.weights_dtype,
-            base_hashes=origin.base_hashes,
+            # a converted base has other files than the published one, which ExportLineage compares
+            base_hashes={} if is_converted(self.base, inputs.cache) else origin.base_hashes,
             stop_id=self.stop_id,
             prompt=origin.served_prompt(self.stop_ids),
             has_tools=lambda: any(prompt["tools"] for prompt in self.exam.prompts(self.tokens)),

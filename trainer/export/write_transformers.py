@@ -16,7 +16,7 @@ from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan
 from trainer.model.classes import class_of
 from trainer.model.four_bit import four_bit
-from trainer.model.load import device, load_model, model_folder
+from trainer.model.load import device, load_model, weights_folder
 from trainer.model.source import locate
 from trainer.recipe.model import ModelSection, QloraAdapter
 
@@ -27,7 +27,7 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
     Raises:
         HardwareError: The files are not there.
     """
-    name, kwargs = model_folder(section, cache)
+    name, kwargs = weights_folder(section, cache)
     if Path(name).is_dir():
         return Path(name)
     try:
@@ -42,6 +42,11 @@ def base_folder(section: ModelSection, cache: Path) -> Path:
             hint="check model.name_or_path and model.revision; a gated model needs HF_TOKEN in the environment",
         ) from error
     return Path(folder)
+
+
+def is_converted(base: Path, cache: Path) -> bool:
+    """Tell whether the base's files were made from those that the recipe names: GGUF, MXFP4 or FP8."""
+    return (cache / "models").absolute() in base.absolute().parents
 
 
 def own_files(section: ModelSection, base: Path) -> Path | None:

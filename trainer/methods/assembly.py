@@ -28,7 +28,7 @@ from trainer.model import adapter as adapters
 from trainer.model.adapter import Coverage
 from trainer.model.four_bit import keep_out_of_ddp, weight_bytes_of
 from trainer.model.gradients import unreached
-from trainer.model.load import Precision, device, load_model
+from trainer.model.load import Precision, check_base, device, load_model, weights_folder
 from trainer.model.planning.planner import dequantises_once
 from trainer.recipe.method import row_facts
 from trainer.recipe.model import four_bit_of, low_rank
@@ -43,6 +43,8 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     """Load the base model and attach the adapter; return the model and how much of it is trained."""
     recipe = job.recipe
     where = torch.device("cpu") if recipe.train.float8_base else None  # so the card never holds the wider weights
+    check_base(recipe.model, job.cache)
+    weights_folder(recipe.model, job.cache, say)  # a conversion is worth a line
     model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
     held = weight_bytes_of(model) if four_bit_of(recipe.adapter) else None
     if held:

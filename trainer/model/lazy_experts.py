@@ -129,7 +129,9 @@ class LazyTensor(torch.Tensor):
     views: tuple[View, ...]
 
     @staticmethod
-    def __new__(cls, source: ShortForm, like: torch.Tensor, device: torch.device, views: tuple[View, ...] = ()) -> Any:
+    def __new__(
+        cls, source: ShortForm, like: torch.Tensor, device: torch.device, *, views: tuple[View, ...] = ()
+    ) -> Any:
         """Return a tensor of the shape, strides and type of `like`."""
         return torch.Tensor._make_wrapper_subclass(
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=device
@@ -174,7 +176,7 @@ class LazyTensor(torch.Tensor):
             empty = torch.empty_strided(first.shape, first.stride(), dtype=first.dtype, device="meta")
             like = operation(empty, *arguments[1:], **keywords)
             view: View = (operation, tuple(arguments[1:]), keywords)
-            return LazyTensor(first.source, like, first.device, (*first.views, view))
+            return LazyTensor(first.source, like, first.device, views=(*first.views, view))
         written = [value for value, role in zip(arguments, operation._schema.arguments, strict=False) if role.is_write]
         if any(isinstance(value, LazyTensor) for value in written):
             raise RuntimeError(f"{operation} would write into weights that are computed at each use")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict, assert_never
@@ -14,6 +15,13 @@ from typing import Literal, TypeAlias, TypedDict, assert_never
 import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -29,11 +37,14 @@ from trainer.errors import HardwareError, RecipeError
 from trainer.errors import Problem as RecipeProblem
 from trainer.model.classes import auto_class
 from trainer.model.four_bit import four_bit, stacks_in_four_bits
+from trainer.model.published import check_trainable, config_json, wide_folder
 from trainer.model.source import ModelSource, locate
 from trainer.recipe.model import Adapter, LoraAdapter, ModelSection, NoAdapter, four_bit_of
 
 logging.disable_progress_bar()  # transformers draws one for every file that it opens
 
+UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
+"""Errors of a hub that does not answer, or must not be asked, for files that are not in its cache."""
 Placement: TypeAlias = torch.device | Literal["auto"]
 """A device, or auto: spread over all cards."""
 
@@ -101,6 +112,36 @@ def model_folder(section: ModelSection, cache: Path) -> tuple[str, SourceSetting
     if source.revision:
         settings["revision"] = source.revision
     return source.name, settings
+
+
+def weights_folder(
+    section: ModelSection, cache: Path, say: Callable[[str], None] = lambda _: None
+) -> tuple[str, SourceSettings]:
+    """Return the arguments of `from_pretrained` for the weights: a published base in fewer bits is made wide once.
+
+    Raises:
+        HardwareError: Its files cannot be read, or the disk has no room.
+    """
+    name, settings = model_folder(section, cache)
+    try:
+        wide = wide_folder(name, settings.get("revision"), cache, say)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("model", name, error) from error
+    return (name, settings) if wide is None else (str(wide), {"trust_remote_code": section.trust_remote_code})
+
+
+def check_base(section: ModelSection, cache: Path) -> None:
+    """Refuse a base that cannot be trained on, before its weights are loaded.
+
+    Raises:
+        HardwareError: It is quantised, and that cannot be undone; or its files cannot be read.
+    """
+    name, settings = model_folder(section, cache)
+    try:
+        config = config_json(name, settings.get("revision"))
+    except (OSError, ValueError) as error:
+        raise _cannot_load("model", name, error) from error
+    check_trainable(config, name)
 
 
 def commit(name_or_path: str, revision: str | None) -> str | None:
@@ -183,7 +224,7 @@ def load_model(
         HardwareError: Files are missing or damaged, or the device is too small.
         RecipeError: `attn_implementation` is not available for this model.
     """
-    name, source = model_folder(section, cache)
+    name, source = weights_folder(section, cache)
     placement = placement or device()
     kwargs: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
     kwargs["device_map"] = "auto" if placement == "auto" else {"": placement}
@@ -228,18 +269,32 @@ def cannot_load(part: str, name: str, error: BaseException) -> HardwareError:
     """Return an error with the cause that transformers reports, and the way out of that cause."""
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
-    return HardwareError(
-        f"cannot load the {part} {name}: {first}", hint=_way_out(text.lower(), is_local=Path(name).exists())
-    )
+    return HardwareError(f"cannot load the {part} {name}: {first}", hint=_way_out(error, is_local=Path(name).exists()))
 
 
-def _way_out(cause: str, *, is_local: bool) -> str:
+def _way_out(error: BaseException, *, is_local: bool) -> str:
+    """Return the way out of an error's cause, which its type names where it has one."""
+    cause = str(error).lower()
     if "does not recognize this architecture" in cause or "unrecognized configuration class" in cause:
         return "the installed transformers has no such model: choose another, or update transformers and run the tests"
-    if is_local:
+    if isinstance(error, ImportError):
+        return "install the package that the message names"
+    if is_local and isinstance(error, (OSError, SafetensorError)):
         return "compare the folder with its source: a file is missing, damaged, or of another model"
-    if any(word in cause for word in ("gated", "401", "403", "authenticated")):
+    if is_local:
+        return "the message above is of transformers: config.json and weights may be of two models, or damaged"
+    kinds = [type(cause) for cause in _causes(error)]
+    if any(issubclass(kind, GatedRepoError) for kind in kinds) or "gated" in cause:
         return "ask for access on the model's page, and set HF_TOKEN in the environment"
-    if any(word in cause for word in ("connect", "offline", "cached files", "resolve host")):
+    if any(issubclass(kind, (RepositoryNotFoundError, RevisionNotFoundError)) for kind in kinds):
+        return "check model.name_or_path and model.revision; a private model needs HF_TOKEN in the environment"
+    if any(issubclass(kind, UNREACHABLE) for kind in kinds):
         return "the hub cannot be reached and the files are not in HF_HOME: download them first, or use a local folder"
-    return "check model.name_or_path and model.revision"
+    return "the message above is of transformers: check model.name_or_path, model.revision and free memory"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

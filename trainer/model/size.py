@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from trainer.model.classes import auto_class
 from trainer.model.four_bit import four_bit, quantised_names
-from trainer.model.load import model_folder
+from trainer.model.load import weights_folder
 from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
 FOUR_BIT_BYTES = 0.5 + 4 / 64
@@ -25,7 +25,7 @@ def weight_bytes(section: ModelSection, cache: Path, adapter: Adapter | None, dt
         adapter: The recipe's `adapter`; linear layers and stacked experts of qlora are in 4 bits. None: plain weights.
         dtype: Type of the weights.
     """
-    name, kwargs = model_folder(section, cache)
+    name, kwargs = weights_folder(section, cache)
     config = AutoConfig.from_pretrained(name, **kwargs)
     # shapes without memory: a 70B model is counted in seconds
     with torch.device("meta"):
