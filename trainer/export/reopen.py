@@ -17,7 +17,9 @@ from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Logits, logits_of
 from trainer.export.request import TokenPrompt
 from trainer.export.safetensors_check import DamagedFileError, not_finite
+from trainer.export.served_keys import unserved_keys
 from trainer.export.sidecar import end_tokens
+from trainer.export.write_transformers import base_folder
 from trainer.model import adapter as adapters
 from trainer.model.classes import class_of
 from trainer.model.load import device, load_model
@@ -146,7 +148,7 @@ def open_adapter(folder: Path, *, section: ModelSection, cache: str, trained: Pa
     Raises:
         HardwareError: It cannot be opened; the message says why.
     """
-    findings = _not_finite(folder)
+    findings = _not_finite(folder) + unserved_keys(folder, base_folder(section, Path(cache)))
     model = adapters.load_on(unquantised(section, cache), folder)
     return _opened(folder, model, findings + _adapter_findings(folder, trained))
 

@@ -120,7 +120,9 @@ class Writer:
         """Write 4-bit weights of bitsandbytes, with the settings of qlora."""
         adapter = four_bit_of(self.recipe.adapter) or QloraAdapter(kind="qlora")
         limit = self.recipe.export.max_shard_gb
-        write_bnb4(Path(merged.export.folder), self.folder / "bnb4", adapter, max_shard_gb=limit)
+        wide = write_bnb4(Path(merged.export.folder), self.folder / "bnb4", adapter, max_shard_gb=limit)
+        if wide:
+            self.say(f"export: bnb4: {wide} stacks of experts are not in 4 bits, transformers reads no such files")
         return [WrittenExport(self._export("bnb4", merged.export.base), adapter.bnb_4bit_quant_type)]
 
     def compressed(self, name: Compressed, merged: WrittenExport) -> list[WrittenExport]:

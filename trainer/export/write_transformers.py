@@ -15,6 +15,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from trainer.errors import HardwareError
 from trainer.export.merge import FourBit, MergePlan
 from trainer.model.classes import class_of
+from trainer.model.experts import stacked_experts
 from trainer.model.four_bit import four_bit
 from trainer.model.load import device, load_model, weights_folder
 from trainer.model.source import locate
@@ -81,8 +82,11 @@ def write_full(section: ModelSection, cache: Path, target: Path, *, dtype: str, 
     model.save_pretrained(str(target), max_shard_size=f"{max_shard_gb}GB")
 
 
-def write_bnb4(merged: Path, target: Path, adapter: QloraAdapter, *, max_shard_gb: float) -> None:
+def write_bnb4(merged: Path, target: Path, adapter: QloraAdapter, *, max_shard_gb: float) -> int:
     """Quantise merged weights to 4 bits, with the settings of qlora.
+
+    Returns:
+        The number of stacked weights of experts that stay wide: transformers reads no others.
 
     Raises:
         HardwareError: bitsandbytes cannot.
@@ -99,6 +103,7 @@ def write_bnb4(merged: Path, target: Path, adapter: QloraAdapter, *, max_shard_g
         ) from error
     model.config._name_or_path = ""
     model.save_pretrained(str(target), max_shard_size=f"{max_shard_gb}GB")
+    return sum(1 for _ in stacked_experts(model))
 
 
 def plan_values(plan: MergePlan) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from trainer.methods.shapes.shape import LoopSettings
 from trainer.methods.training_arguments import check_schedule, settings_of
 from trainer.model import adapter as adapters
 from trainer.model.adapter import Coverage
+from trainer.model.experts import stacked_experts
 from trainer.model.four_bit import keep_out_of_ddp, weight_bytes_of
 from trainer.model.gradients import unreached
 from trainer.model.load import Precision, check_base, device, load_model, weights_folder
@@ -47,6 +48,11 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     weights_folder(recipe.model, job.cache, say)  # a conversion is worth a line
     model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
     held = weight_bytes_of(model) if four_bit_of(recipe.adapter) else None
+    if held and is_sharded() and any(True for _ in stacked_experts(model)):
+        raise HardwareError(
+            "FSDP and DeepSpeed do not spread stacked experts that are held in 4 bits",
+            hint="--set launch.strategy=ddp, or adapter.kind=lora",
+        )
     if held:
         say(f"train: frozen weights: {held.summary()}")
     if adapter := low_rank(recipe.adapter):

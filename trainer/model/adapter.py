@@ -16,6 +16,7 @@ from trainer.errors import DivergedError, HardwareError, StageError
 from trainer.model.expert_adapter import sum_lazily
 from trainer.model.fake import NOT_FAKED, fake_tensors
 from trainer.model.gradients import unreached
+from trainer.model.name_patterns import check_modules_to_save, check_patterns, modules_in_layers, parameters_named
 from trainer.model.targets import UNREACHED, UNREADABLE, choose_targets, shortest_names
 from trainer.recipe.model import LoraAdapter
 
@@ -109,9 +110,17 @@ def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Calla
     Mamba's time steps are read as weights, and indexers of sparse attention only select positions: an adapter on such
     layers would never change.
     """
+    check_modules_to_save(model, adapter)
+    named = parameters_named(model, adapter.target_parameters)
     if adapter.target_modules != "all-linear":
-        return _peft_model(model, adapter, adapter.target_modules, None)
+        modules = adapter.target_modules
+        if adapter.layers_to_transform:
+            modules = modules_in_layers(model, modules, adapter.layers_to_transform)
+        peft = _peft_model(model, adapter, modules, named, excluded=adapter.exclude_modules)
+        check_patterns(peft, adapter)
+        return peft
     targets = choose_targets(model, adapter)
+    targets.parameters += [name for name in named if name not in targets.parameters]
     peft = _peft_model(model, adapter, shortest_names(model, targets.modules), targets.parameters)
     idle, unreadable = _layers_of(_idle_weights(peft, say)), _layers_of(_unreadable(peft))
     # PEFT has no way to take single layers out again: unload and attach anew
@@ -120,13 +129,19 @@ def _with_fresh_adapter(model: PreTrainedModel, adapter: LoraAdapter, say: Calla
         targets.leave_out(idle, UNREACHED)
         targets.leave_out(unreadable, UNREADABLE)
         peft = _peft_model(base, adapter, shortest_names(base, targets.modules), targets.parameters)
+    check_patterns(peft, adapter)
     if targets.excluded:
         say(f"train: no adapter on layers: {targets.summary()}")
     return peft
 
 
 def _peft_model(
-    model: PreTrainedModel, adapter: LoraAdapter, modules: str | list[str], parameters: list[str] | None
+    model: PreTrainedModel,
+    adapter: LoraAdapter,
+    modules: str | list[str],
+    parameters: list[str],
+    *,
+    excluded: list[str] | None = None,
 ) -> PeftModel:
     config = LoraConfig(
         r=adapter.r,
@@ -134,7 +149,9 @@ def _peft_model(
         lora_dropout=adapter.dropout,
         target_modules=modules,
         target_parameters=parameters or None,
-        exclude_modules=adapter.exclude_modules or None if parameters is None else None,
+        exclude_modules=excluded or None,
+        rank_pattern=adapter.rank_pattern,
+        alpha_pattern=adapter.alpha_pattern,
         modules_to_save=adapter.modules_to_save or None,
         use_rslora=adapter.use_rslora,
         use_dora=adapter.use_dora,

@@ -115,7 +115,9 @@ class UpdatedStack:
         return self.base.shape[0]
 
     def dense(self) -> torch.Tensor:
-        return torch.baddbmm(densified(self.base), self.left, self.right, alpha=self.scaling)
+        if isinstance(self.base, LazyTensor):  # its dense weights are a copy, which may hold the sum
+            return self.base.dense().baddbmm_(self.left, self.right, alpha=self.scaling)
+        return torch.baddbmm(self.base, self.left, self.right, alpha=self.scaling)
 
     def expert(self, number: int) -> torch.Tensor:
         base = densified(self.base[number])  # of a lazy tensor: these blocks alone
@@ -223,6 +225,6 @@ class LazySum(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of W, where it is such a sum itself, L and R."""
         left, right = ctx.saved_tensors
-        dense = densified(grad)
-        scaled = dense * ctx.scaling
-        return dense if ctx.needs_input_grad[0] else None, scaled @ right.mT, left.mT @ scaled, None
+        dense = densified(grad)  # (experts, rows, columns): the factors' gradients are scaled, which are small
+        of_left, of_right = (dense @ right.mT).mul_(ctx.scaling), (left.mT @ dense).mul_(ctx.scaling)
+        return dense if ctx.needs_input_grad[0] else None, of_left, of_right, None

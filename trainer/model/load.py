@@ -126,7 +126,7 @@ def weights_folder(
     try:
         wide = wide_folder(name, settings.get("revision"), cache, say)
     except (OSError, ValueError) as error:
-        raise _cannot_load("model", name, error) from error
+        raise cannot_load("model", name, error) from error
     return (name, settings) if wide is None else (str(wide), {"trust_remote_code": section.trust_remote_code})
 
 
@@ -140,7 +140,7 @@ def check_base(section: ModelSection, cache: Path) -> None:
     try:
         config = config_json(name, settings.get("revision"))
     except (OSError, ValueError) as error:
-        raise _cannot_load("model", name, error) from error
+        raise cannot_load("model", name, error) from error
     check_trainable(config, name)
 
 

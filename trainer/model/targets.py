@@ -16,7 +16,7 @@ from functools import cache
 from typing import assert_never
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, LoraModel
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,11 +24,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from trainer.model.experts import stacked_experts
+from trainer.model.name_patterns import layer_number
 from trainer.recipe.model import LoraAdapter
 
-MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
-MAMBA_REFUSED = frozenset({"conv1d", "out_proj"})
-"""Model types and names of layers that PEFT refuses. Source: peft.tuners.tuners_utils, PEFT 0.19."""
 ROUTER_NAMES = frozenset({"gate", "router", "router_linear", "shared_expert_gate", "shared_experts_gate", "wg"})
 UNREACHED = "that no gradient reaches"
 UNREADABLE = "whose names PEFT cannot read back"
@@ -78,19 +76,35 @@ def choose_targets(model: PreTrainedModel, adapter: LoraAdapter) -> AdapterTarge
         reason = _reason_against(name, layer, model.config, decoder, adapter)
         if reason is None and sharers[id(layer.weight)] > 1:
             reason = "whose weights several layers share: a merge could not tell their updates apart"
+        if reason is None and _is_refused(model, name.rpartition(".")[2]):
+            reason = "that PEFT refuses in models with Mamba layers"
         if reason is None and name.rpartition(".")[2] in renamed:
             reason = "whose names PEFT takes for those of stacked experts"
         if reason:
             targets.excluded[reason].append(name)
         else:
             targets.modules.append(name)
-    experts = [name for name in stacked_experts(model) if _inside(name, decoder)]
+    experts = [name for name in stacked_experts(model) if _inside(name, decoder) and _in_layers(name, adapter)]
     if _takes_experts(adapter):
         targets.parameters = experts
     elif experts:
         reason = "of stacked experts (adapter.experts)" if adapter.experts == "none" else NO_VARIANTS
         targets.excluded[reason] = experts
     return targets
+
+
+def _is_refused(model: PreTrainedModel, leaf: str) -> bool:
+    """Ask PEFT whether it refuses layers of this name in this model: `out_proj` and `conv1d` of Mamba, for example."""
+    try:
+        # the method reads none of the state of its object
+        LoraModel._check_target_module_compatiblity(None, LoraConfig(), model, leaf)
+    except ValueError:
+        return True
+    return False
+
+
+def _in_layers(name: str, adapter: LoraAdapter) -> bool:
+    return not adapter.layers_to_transform or layer_number(name) in adapter.layers_to_transform
 
 
 def _renamed_by_peft(model: PreTrainedModel) -> set[str]:
@@ -151,12 +165,12 @@ def _reason_against(
         return "outside the language model (towers, projectors)"
     if any(_matches(pattern, name) for pattern in adapter.exclude_modules):
         return "named by adapter.exclude_modules"
+    if not _in_layers(name, adapter):
+        return "outside adapter.layers_to_transform"
     if is_router(leaf, layer, config.get_text_config()):
         return "routers"
     if not computes_product(type(layer)):  # type: ignore[arg-type]  # a class is hashable
         return f"of the class {type(layer).__name__}, which is no plain product"
-    if config.model_type in MAMBA_TYPES and leaf in MAMBA_REFUSED:
-        return "that PEFT refuses in models with Mamba layers"
     return None
 
 

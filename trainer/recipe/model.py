@@ -14,8 +14,12 @@ OF_START_ADAPTER = (
     "alpha",
     "dropout",
     "target_modules",
+    "target_parameters",
     "exclude_modules",
+    "layers_to_transform",
     "experts",
+    "rank_pattern",
+    "alpha_pattern",
     "modules_to_save",
     "use_rslora",
     "use_dora",
@@ -66,8 +70,17 @@ class LoraAdapter(Section):
     target_modules: str | list[str] = "all-linear"
     """Layers that get an adapter, as PEFT takes them: `all-linear`, a list of the ends of their names, or a regular
     expression that whole names match, such as `.*\\.layers\\.(1[6-9]|2\\d)\\..*_proj`."""
+    target_parameters: list[str] = Field(default_factory=list)
+    """Parameters outside linear layers that get an adapter as well, such as stacked experts: ends of their names, for
+    example `mlp.experts.down_proj`."""
     exclude_modules: list[str] = Field(default_factory=list)
     """Layers of `target_modules` that get none: ends of their names, or regular expressions of whole names."""
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    """Numbers of the decoder layers that get an adapter, from 0; empty: all of them."""
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
+    """Ranks of single layers, by the end of their names or a regular expression: `{down_proj: 64}`. Others have `r`."""
+    alpha_pattern: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """As `rank_pattern`, for alpha."""
     experts: Literal["auto", "all", "none"] = "auto"
     """Adapters on experts whose matrices are stacked in one parameter, under `all-linear`. auto: on all of them, unless
     dropout or DoRA is on: PEFT has neither for such parameters. Routers never get an adapter by `all-linear`."""
@@ -95,6 +108,16 @@ class LoraAdapter(Section):
         elif not target_modules:
             raise ValueError("names no layer: leave it out for all-linear")
         return target_modules
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def keys_compile(cls, pattern: dict[str, Any]) -> dict[str, Any]:
+        for key in pattern:
+            try:
+                re.compile(key)
+            except re.error as error:
+                raise ValueError(f"{key!r} is no regular expression: {error}") from None
+        return pattern
 
     @model_validator(mode="after")
     def start_adapter_decides(self) -> LoraAdapter:

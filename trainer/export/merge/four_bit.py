@@ -51,3 +51,8 @@ class Stack:
 def _dequantised_stack(stack: Stack, settings: FourBit, device: str) -> torch.Tensor:
     whole = torch.stack([torch.cat([part.read().to(settings.dtype) for part in expert]) for expert in stack.parts])
     return dequantised(whole, settings, device).cpu()
+
+
+def forget_stacks() -> None:
+    """Give the memory of the last stacks back."""
+    _dequantised_stack.cache_clear()

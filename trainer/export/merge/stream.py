@@ -27,6 +27,7 @@ from trainer.export.merge.folder import (
     write_index,
     write_stop,
 )
+from trainer.export.merge.four_bit import forget_stacks
 from trainer.export.merge.in_memory import merge_in_memory
 from trainer.export.merge.pieces import Piece, Pieces, blocks_of, plan_pieces
 from trainer.export.merge.plan import (
@@ -109,6 +110,7 @@ def merge_streaming(
             weights = merge_in_memory(base, weighted, partial, plan)
         else:
             weights = _stream(base, weighted, partial, plan, pieces, say)
+            forget_stacks()
         copy_surroundings(base, weighted[0][0], partial)
         write_config(partial, weights.dtype, untied=weights.untied, vocabulary=weights.vocabulary)
         write_stop(partial, plan.stop_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 from trainer.model.planning.activations import FLOAT32
@@ -37,6 +38,25 @@ def four_bit_bytes(size: int, *, double: bool) -> int:
         return codes + scales * FLOAT32
     # scales in 8 bits, their own scales in float32, the table of 8-bit codes, and the mean that was taken off
     return codes + scales + FLOAT32 * (ceil(scales / BLOCK_OF_SCALES) + CODE_8BIT + 1)
+
+
+def expert_passes(sizes: Sequence[int], itemsize: int) -> int:
+    """Return the bytes that one layer's stacked experts need for a moment in the backward pass.
+
+    The stacks of a layer are summed with their adapters one after the other, each while a product reads it. The largest
+    is there twice: as weights, and as their gradient. Nothing of it is kept between layers.
+
+    Args:
+        sizes: Weights of each stack of a layer, such as gate_up_proj and down_proj.
+        itemsize: Bytes of a weight in the type of the products.
+
+    Example:
+        Qwen3-30B-A3B: 128 experts of (1536, 2048) and (2048, 768), in bfloat16.
+
+        >>> expert_passes([128 * 1536 * 2048, 128 * 2048 * 768], 2) / 2**30
+        1.5
+    """
+    return 2 * max(sizes, default=0) * itemsize
 
 
 def eight_bit_states(size: int) -> int:

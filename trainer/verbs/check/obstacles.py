@@ -10,12 +10,10 @@ from trainer.errors import HardwareError
 from trainer.export.compress.compressor import find_python
 from trainer.export.gguf.converter import find_converter
 from trainer.model.blueprint.kinds import SortedWeight
+from trainer.model.published import check_trainable
 from trainer.recipe import Recipe
 from trainer.recipe.export import Format
-from trainer.recipe.model import four_bit_of, low_rank
 from trainer.shapes.blueprint import Obstacle
-
-WRITTEN_FROM_16_BITS = ("merged", "gguf", "bnb4", "fp8", "awq", "gptq")
 
 
 def obstacles_of(
@@ -31,34 +29,18 @@ def obstacles_of(
     """
     formats: Sequence[Format] = [] if recipe.export.formats == "auto" else recipe.export.formats
     has_experts = any(weight.kind == "experts" for weight in weights)
-    found = [*_quantised_base(recipe, config, formats)]
+    found = [*_quantised_base(recipe, config)]
     for name in formats:
         found += _of_format(name, recipe, model_class, has_experts)
     return found
 
 
-def _quantised_base(recipe: Recipe, config: PreTrainedConfig, formats: Sequence[Format]) -> Iterator[Obstacle]:
-    """Yield what a base with quantised weights cannot do: learn in full, be merged into, be quantised again."""
-    settings = getattr(config, "quantization_config", None)
-    if not settings:
-        return
-    settings = settings if isinstance(settings, dict) else settings.to_dict()
-    method = settings.get("quant_method", "unknown")
-    base = f"{recipe.model.name_or_path} holds weights quantised by {getattr(method, 'value', method)}"
-    if low_rank(recipe.adapter) is None:
-        yield Obstacle(
-            message=f"{base}: they cannot be trained in full", hint="set model.name_or_path to the 16-bit base"
-        )
-    elif four_bit_of(recipe.adapter) and getattr(method, "value", method) != "bitsandbytes":
-        yield Obstacle(
-            message=f"{base}: they cannot be quantised to 4 bits again",
-            hint="--set adapter.kind=lora, or set model.name_or_path to the 16-bit base",
-        )
-    if whole := [name for name in formats if name in WRITTEN_FROM_16_BITS]:
-        yield Obstacle(
-            message=f"{base}: an adapter cannot be merged into them without loss, as {', '.join(whole)} wants",
-            hint="set model.name_or_path to the 16-bit base, or export.formats: [adapter]",
-        )
+def _quantised_base(recipe: Recipe, config: PreTrainedConfig) -> Iterator[Obstacle]:
+    """Yield why a base with quantised weights cannot be trained on."""
+    try:
+        check_trainable(config.to_dict(), recipe.model.name_or_path)
+    except HardwareError as error:
+        yield Obstacle(message=error.message, hint=error.hint)
 
 
 def _of_format(name: Format, recipe: Recipe, model_class: str, has_experts: bool) -> Iterator[Obstacle]:

@@ -158,6 +158,8 @@ def refuses(settings: dict[str, Any]) -> str | None:
         "it has DoRA": settings.get("use_dora"),
         "it brings whole layers (modules_to_save)": settings.get("modules_to_save"),
         "it brings trained tokens": settings.get("trainable_token_indices"),
+        "it adapts stacked experts, part of which vLLM ignores": settings.get("target_parameters"),
+        "its ranks differ from layer to layer": settings.get("rank_pattern") or settings.get("alpha_pattern"),
         "it has biases": settings.get("bias", "none") != "none" or settings.get("lora_bias"),
         "its start was not plain LoRA's": settings.get("init_lora_weights", True) not in (True, False, "gaussian"),
         "it adapts embeddings": _adapts_embeddings(settings.get("target_modules")),
