@@ -65,7 +65,7 @@ def measure(model: Any, *, is_packed: bool = False, autocast: bool = False) -> O
         real = torch.arange(real.shape[1], device=placement) < lengths[:, None]
     model.zero_grad()
     with torch.autocast(placement.type, dtype=torch.bfloat16, enabled=autocast):
-        logits = model(**inputs, use_cache=False).logits[real]
+        logits = engine.call(model, batch).logits[real]
         loss = -engine.score(model, batch)[0].mean()
     loss.backward()
     gradient = torch.cat([weight.grad.flatten() for weight in trained(model)])

@@ -1,6 +1,6 @@
 """Compute attention inside the segments of a flat batch, for models that ask transformers for an attention function.
 
-After `switch_on(model)` the model is called with `segments=` and builds no mask. A keyword that is not implemented
+After `switch_on(model)` the model builds no mask; the segments are the current ones. A keyword that is not implemented
 raises `NotCovered`, so that such a model falls back to its own attention instead of being trained wrongly.
 
 Shapes: T tokens, h query heads, g key heads (g divides h), d head size.
@@ -8,16 +8,19 @@ Shapes: T tokens, h query heads, g key heads (g divides h), d head size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
-from trainer.engine import flash
+from trainer.engine import current, flash
 from trainer.engine.plain import by_segment
-from trainer.engine.segments import Segments
 
 NAME = "segments"
 PLAIN = "scaled dot products on each segment"
-FULL, SLIDING = "full_attention", "sliding_attention"
+UNLIMITED = {"full_attention", "hybrid", "linear_attention", "conv", "moe"}
+WINDOWED = {"sliding_attention", "hybrid_sliding"}
+"""Types of layers by the reach of their attention. Others limit it by a mask that the test rows may not reach."""
 WITHOUT_EFFECT = frozenset(
     {"position_ids", "use_cache", "cache_position", "position_embeddings", "past_key_values", "output_router_logits"}
 )
@@ -35,7 +38,6 @@ def segment_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     *,
-    segments: Segments | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
@@ -52,7 +54,6 @@ def segment_attention(
         key: (1, g, T, d).
         value: (1, g, T, value size).
         attention_mask: None: segments replace it.
-        segments: Of the batch.
         scaling: Of the scores.
         dropout: Of the attention weights.
         is_causal: Not False.
@@ -67,8 +68,10 @@ def segment_attention(
     Raises:
         NotCovered: A keyword asks for another feature.
     """
-    _check(module, segments, attention_mask, is_causal, sliding_window, ignored)
-    assert segments is not None
+    segments = current.segments()
+    if segments is None:
+        raise NotCovered("attention inside a layer that computes row by row")
+    _check(module, attention_mask, is_causal, sliding_window, ignored)
     # the kernel has no dropout, soft cap or sinks: those are computed by torch, segment by segment
     if not dropout and not softcap and s_aux is None and flash.covers(query, key, value):
         segments.kernels.add(flash.name())
@@ -93,31 +96,35 @@ AttentionInterface.register(NAME, segment_attention)
 
 def _check(
     module: torch.nn.Module,
-    segments: Segments | None,
     mask: torch.Tensor | None,
     is_causal: bool | None,
     window: int | None,
     keywords: dict[str, object],
 ) -> None:
-    if segments is None:
-        raise NotCovered("the model does not pass `segments` to its attention layers")
     if mask is not None or is_causal is False:
         raise NotCovered("the model wants attention that is not causal")
     # Long rows would see keys beyond the window; the rows of the start-up test may be too short to show it.
-    if window is None and _has_window(module):
+    kinds = _layer_types(module)
+    if window is None and (kinds & WINDOWED or (not kinds and _has_window(module))):
         raise NotCovered("the model limits attention to a window by a mask, not by a keyword")
+    if limited := sorted(kinds - UNLIMITED - WINDOWED):
+        raise NotCovered(f"the model has {limited[0]} layers")
     used = {name for name, value in keywords.items() if value is not None and value is not False}
     unknown = sorted(used - WITHOUT_EFFECT)
     if unknown:
         raise NotCovered(f"the model passes {', '.join(unknown)} to its attention")
 
 
+def _layer_types(module: torch.nn.Module) -> set[str]:
+    """Return the type of an attention layer in the model's configuration; all types where the layer has no number."""
+    types: Sequence[str] = getattr(getattr(module, "config", None), "layer_types", None) or ()
+    index = getattr(module, "layer_idx", None)
+    return {types[index]} if index is not None and index < len(types) else set(types)
+
+
 def _has_window(module: torch.nn.Module) -> bool:
-    """Tell whether the model's configuration limits this layer's attention to a window."""
+    """Tell whether the model's configuration limits the attention of all layers to a window."""
     config = getattr(module, "config", None)
-    types, index = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
-    if types and index is not None and index < len(types):
-        return bool(types[index] == SLIDING)
     return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True) is not False
 
 

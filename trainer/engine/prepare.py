@@ -7,8 +7,9 @@ adapters that are still zero are filled for the test: so it runs what the traini
 
     1. LoRA layers in one product       else PEFT's own forward
     2. head on trained tokens only      else log-probabilities from all logits
-    3. attention on flat batches and    else padded rows, with a mask if the model needs one, and packs by position_ids
-       shared prompts of pairs
+    3. attention and recurrent layers   else padded rows, with a mask if the model needs one, and packs by position_ids
+       on flat batches and shared
+       prompts of pairs
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from peft import PeftModel
 from peft.tuners.lora.layer import ParamWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
-from trainer.engine import float8, lora, outcome
-from trainer.engine.attention import FULL, SLIDING, NotCovered, switch_off, switch_on
+from trainer.engine import current, float8, lora, mixers, outcome
+from trainer.engine.attention import UNLIMITED, WINDOWED, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Layout, Pair, moved, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
 from trainer.engine.masks import packing_known
@@ -38,8 +39,6 @@ Item = TypeVar("Item")
 PROBE_TOKENS = 256
 GRADIENT_TOKENS = 64
 """Of a row in a backward pass: nothing is recomputed yet, and every layer keeps all its activations."""
-COVERED_LAYERS = {FULL, SLIDING}
-"""Other types carry a state along the sequence, or limit attention by a mask that may be wider than the test rows."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,18 @@ class Engine:
     def score(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the log-probability of each target, (N,), and a router's auxiliary loss."""
         targets = batch["targets"]
-        with packing_known(batch["inputs"]):
-            if self.scorer is not None:
-                scores = model(**batch["inputs"], use_cache=False, targets=targets)
-                return scores["log_probs"], scores["aux_loss"]
-            output = model(**batch["inputs"], use_cache=False)
+        if self.scorer is not None:
+            scores = self.call(model, batch, targets=targets)
+            return scores["log_probs"], scores["aux_loss"]
+        output = self.call(model, batch)
         logits = output.logits.reshape(-1, output.logits.shape[-1]).index_select(0, targets.positions)  # (N, V)
         return picked_log_probs(logits, targets.ids), getattr(output, "aux_loss", None)
+
+    def call(self, model: torch.nn.Module, batch: Batch, **keywords: object) -> Any:
+        """Return the model's output for a batch."""
+        inputs = dict(batch["inputs"])
+        with current.of(inputs.pop("segments", None)), packing_known(inputs):
+            return model(**inputs, use_cache=False, **keywords)
 
 
 def prepare(
@@ -105,9 +109,9 @@ def prepare(
 
 def without_segments(base: PreTrainedModel) -> str | None:
     """Return why a model's layers cannot tell the rows of a flat batch apart; None where they may."""
-    uncovered = sorted(set(_layer_types(base)) - COVERED_LAYERS)
-    if uncovered:
-        return f"the model has {uncovered[0]} layers"
+    limited = sorted(set(_layer_types(base)) - UNLIMITED - WINDOWED)
+    if limited:
+        return f"the model has {limited[0]} layers"
     if not base._can_set_attn_implementation():
         return "the model does not ask transformers for its attention"
     return None
@@ -137,6 +141,7 @@ def release(base: PreTrainedModel) -> None:
     if hasattr(base, "_scorer"):
         base._scorer.remove()
     switch_off(base)
+    mixers.switch_off(base)
     lora.switch_off(base)
 
 
@@ -159,6 +164,7 @@ class _Probe:
         self.rows = [row[:PROBE_TOKENS].astype("int64") for row in rows if len(row) > 1]
         self.short_rows = [row[:GRADIENT_TOKENS] for row in self.rows]
         self.pairs, self.short_pairs = _as_pairs(self.rows), _as_pairs(self.short_rows)
+        self.recurrent = mixers.Recurrent()
         self.kernels: set[str] = set()
         """Of attention on flat batches."""
         self.alone = torch.cat(list(self._own(self.rows)))
@@ -171,7 +177,10 @@ class _Probe:
             say(f"train: log-probabilities from all logits: {problem}")
         reason = self._attention(scorer) if attention == "auto" else f"model.attn_implementation is {attention}"
         if reason is None:
-            say(f"train: no padding, attention by {' and '.join(sorted(self.kernels))}")
+            attention_by = f", attention by {' and '.join(sorted(self.kernels))}" if self.kernels else ""
+            say(f"train: no padding{attention_by}")
+            for line in self.recurrent.lines():
+                say(f"train: {line}")
             return Engine("flat", "flat", None, scorer)
         say(f"train: attention by {self.base.config._attn_implementation}, rows are padded: {reason}")
         leak = self._leak(scorer)
@@ -250,6 +259,7 @@ class _Probe:
         gradients = self._gradients(self._own_answers, self.short_pairs)
         switch_on(self.base)
         try:
+            self.recurrent = self._mixers(scorer)
             problem = self._flat_problem(Engine("flat", "flat", None, scorer), answers, gradients)
         except torch.OutOfMemoryError:
             raise
@@ -257,7 +267,14 @@ class _Probe:
             problem = _first_line(error)
         if problem is not None:
             switch_off(self.base)
+            mixers.switch_off(self.base)
         return problem
+
+    def _mixers(self, scorer: Scorer | None) -> mixers.Recurrent:
+        """Find recurrent modules on a flat batch in which every row is cut in two, so that there are several."""
+        halves = [part for row in self.rows for part in (row[: len(row) // 2], row[len(row) // 2 :])]
+        batch, engine = self._batch(halves, "flat"), Engine("flat", "flat", None, scorer)
+        return mixers.switch_on(self.base, lambda: engine.call(self.model, batch))
 
     def _flat_problem(self, engine: Engine, answers: torch.Tensor, gradients: list[torch.Tensor]) -> str | None:
         def of_flat_rows(rows: Sequence[Ints]) -> Iterator[torch.Tensor]:

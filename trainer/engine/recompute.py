@@ -25,7 +25,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from trainer.engine import current
 from trainer.engine.offload import Host
+from trainer.engine.segments import Segments
 from trainer.model.planning.activations import WHOLE, Level
 
 NORM = "RMSNorm"
@@ -153,12 +155,13 @@ class _ComputedAgain(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _State:
-    """State that a computation depends on beside its inputs: random numbers, and the types of autocast."""
+    """State that a computation depends on beside its inputs: random numbers, types of autocast, rows of the batch."""
 
     device: torch.device
     random: torch.Tensor
     random_of_card: torch.Tensor | None
     autocast: tuple[tuple[str, torch.dtype, bool], ...]
+    segments: Segments | None
 
     @classmethod
     def now(cls, device: torch.device) -> _State:
@@ -166,7 +169,7 @@ class _State:
         kinds = dict.fromkeys(("cpu", device.type))
         autocast = tuple((kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds)
         of_card = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(device, torch.get_rng_state(), of_card, autocast)
+        return cls(device, torch.get_rng_state(), of_card, autocast, current.segments())
 
     def restored(self) -> AbstractContextManager[ExitStack]:
         """Return a context with this state; afterwards the present state is back."""
@@ -178,6 +181,7 @@ class _State:
             torch.cuda.set_rng_state(self.random_of_card, self.device)
         for kind, dtype, is_on in self.autocast:
             stack.enter_context(torch.autocast(kind, dtype, enabled=is_on))
+        stack.enter_context(current.of(self.segments))
         return stack
 
 

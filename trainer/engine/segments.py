@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -79,6 +79,8 @@ class Segments:
     """Masks by queries, keys, window and type; all layers share them."""
     kernels: set[str] = field(default_factory=set)
     """Names of what has computed attention on this batch."""
+    lines: dict[str, Any] = field(default_factory=dict)
+    """Rows as lines for recurrent layers, by the way these compute; all layers share them."""
 
     @classmethod
     def of(cls, spans: Sequence[Segment]) -> Segments:

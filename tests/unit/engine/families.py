@@ -46,11 +46,40 @@ COVERED: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },  # sinks
     "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "output_router_logits": True},
-}
-FALLBACKS: dict[str, dict[str, Any]] = {
     "StableLm": {},  # does not hand keywords on to its attention
+}
+GATED_DELTA = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "head_dim": 16,
+}
+MAMBA_2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 32}
+RECURRENT: dict[str, dict[str, Any]] = {
+    "Mamba": {"state_size": 8, "time_step_rank": 4},
+    "Jamba": {
+        "num_hidden_layers": 2,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "num_experts": 2,
+        "mamba_d_state": 8,
+        "mamba_dt_rank": 4,
+    },
+    "Bamba": {**MAMBA_2, "attn_layer_indices": [1]},
+    "FalconH1": {**MAMBA_2, "mamba_d_ssm": 128},  # attention and state beside each other in one layer
+    "Lfm2": {"layer_types": ["conv", "full_attention"]},  # a short convolution alone
+    "Qwen3_5": GATED_DELTA,
+    "Qwen3Next": {**GATED_DELTA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    | {"shared_expert_intermediate_size": 32},
+    "MiniMax": {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "head_dim": 16},
+}
+"""A state runs along the sequence."""
+FALLBACKS: dict[str, dict[str, Any]] = {
     "Bloom": {},  # has attention of its own, with position biases
-    "Mamba": {},  # a state runs along the sequence
     "Llama4": {
         "num_local_experts": 2,
         "attention_chunk_size": 8,
@@ -63,8 +92,10 @@ FALLBACKS: dict[str, dict[str, Any]] = {
 def make(family: str, **changes: Any) -> Any:
     """Return a model of the family in evaluation mode, with weights large enough to tell rows apart."""
     torch.manual_seed(0)
-    settings = SIZE | COVERED.get(family, FALLBACKS.get(family, {})) | changes
-    config_class = getattr(transformers, f"{family}TextConfig" if family == "Llama4" else f"{family}Config")
+    settings = SIZE | (COVERED | RECURRENT | FALLBACKS).get(family, {}) | changes
+    config_class = getattr(
+        transformers, f"{family}TextConfig" if family in ("Llama4", "Qwen3_5") else f"{family}Config"
+    )
     model = getattr(transformers, f"{family}ForCausalLM")(config_class(**settings)).eval()
     with torch.no_grad():
         for weight in model.parameters():

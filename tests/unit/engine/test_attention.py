@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.engine import flash
+from trainer.engine import current, flash
 from trainer.engine.attention import NotCovered, segment_attention
 from trainer.engine.plain import by_segment
 from trainer.engine.segments import Segment, Segments, lower_right
@@ -152,7 +152,6 @@ def test_the_kernel_is_refused_when_it_aligns_at_the_upper_left(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"segments": None}, "does not pass `segments`"),
         ({"is_causal": False}, "not causal"),
         ({"attention_mask": torch.ones(1)}, "not causal"),
         ({"position_bias": torch.ones(1)}, "position_bias"),
@@ -161,19 +160,34 @@ def test_the_kernel_is_refused_when_it_aligns_at_the_upper_left(monkeypatch: pyt
 )
 def test_what_is_not_honoured_raises(keywords: dict[str, Any], message: str) -> None:
     module: Any = SimpleNamespace()
-    with pytest.raises(NotCovered, match=message):
-        segment_attention(module, *inputs(), **({"segments": Segments.of(SPANS)} | keywords))
+    with current.of(Segments.of(SPANS)), pytest.raises(NotCovered, match=message):
+        segment_attention(module, *inputs(), **keywords)
+
+
+def test_attention_without_the_segments_of_a_batch_raises() -> None:
+    module: Any = SimpleNamespace()
+    with pytest.raises(NotCovered):
+        segment_attention(module, *inputs())
+
+
+def test_types_of_layers_whose_reach_is_unknown_raise() -> None:
+    config = SimpleNamespace(layer_types=["full_attention", "chunked_attention"])
+    chunked: Any = SimpleNamespace(config=config, layer_idx=1)
+    unnumbered: Any = SimpleNamespace(config=config)
+    for module in (chunked, unnumbered):
+        with current.of(Segments.of(SPANS)), pytest.raises(NotCovered, match="chunked_attention"):
+            segment_attention(module, *inputs())
 
 
 def test_a_window_that_does_not_arrive_raises() -> None:
     config = SimpleNamespace(layer_types=["full_attention", "sliding_attention"], sliding_window=4)
-    segments = Segments.of(SPANS)
     full: Any = SimpleNamespace(config=config, layer_idx=0)
     sliding: Any = SimpleNamespace(config=config, layer_idx=1)
-    segment_attention(full, *inputs(), segments=segments, position_ids=None, use_cache=False)
-    segment_attention(sliding, *inputs(), segments=segments, sliding_window=4)
-    with pytest.raises(NotCovered, match="window by a mask"):
-        segment_attention(sliding, *inputs(), segments=segments)
+    with current.of(Segments.of(SPANS)):
+        segment_attention(full, *inputs(), position_ids=None, use_cache=False)
+        segment_attention(sliding, *inputs(), sliding_window=4)
+        with pytest.raises(NotCovered, match="window by a mask"):
+            segment_attention(sliding, *inputs())
 
 
 def test_a_token_of_another_segment_changes_nothing() -> None:

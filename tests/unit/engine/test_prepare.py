@@ -33,7 +33,7 @@ def pair_results(model: Any, engine: Any, layout: Any) -> list[torch.Tensor]:
     return [sums.detach(), *(weight.grad.clone() for weight in model.parameters() if weight.grad is not None)]
 
 
-@pytest.mark.parametrize("family", families.COVERED)
+@pytest.mark.parametrize("family", [*families.COVERED, *families.RECURRENT])
 def test_flat_batches_with_shared_prefixes_are_the_model_itself(family: str) -> None:
     model, engine, lines = prepared(family)
     assert engine.layout == engine.packed_layout == "flat" and engine.scorer is not None, lines
@@ -58,11 +58,6 @@ def test_other_models_fall_back_to_padding_and_say_so(family: str) -> None:
         logs = fresh(input_ids=torch.from_numpy(row)[None]).logits[0].log_softmax(-1)
         alone.append(logs[:-1].gather(1, torch.from_numpy(row)[1:, None])[:, 0])
     torch.testing.assert_close(result, torch.cat(alone), rtol=1e-3, atol=1e-3)
-
-
-def test_a_model_with_a_running_state_is_not_packed() -> None:
-    _, engine, lines = prepared("Mamba")
-    assert engine.packed_layout is None and "see each other" in str(engine.leak), lines
 
 
 def test_an_attention_that_the_recipe_names_is_left_in_place() -> None:
