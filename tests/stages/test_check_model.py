@@ -64,11 +64,16 @@ def test_experts_count_as_far_as_a_token_uses_them(opened: Any) -> None:
     assert shares(result)["experts"] == 0 and "adapter.experts" in result["excluded"]
 
 
-def test_recurrent_layers_are_a_kind_of_their_own_and_pad_rows(opened: Any) -> None:
-    recipe, result = opened("bamba")
+def test_recurrent_layers_are_a_kind_of_their_own_and_are_packed(opened: Any) -> None:
+    _, result = opened("bamba")
     assert 0 < shares(result)["recurrent"] < 1
-    assert result["padded"] == "the model has linear_attention layers"
-    assert "padded: the model has linear_attention layers; not packed" in "\n".join(lines(recipe, result))
+    assert result["padded"] is None
+
+
+def test_layers_whose_reach_is_unknown_pad_rows(opened: Any) -> None:
+    recipe, result = opened("llama4_text")
+    assert result["padded"] == "the model has chunked_attention layers"
+    assert "padded: the model has chunked_attention layers" in "\n".join(lines(recipe, result))
 
 
 REFUSED: dict[str, tuple[str, Callable[[dict[str, Any]], object] | None, dict[str, Any], str]] = {

@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 
 from trainer.engine.attention import NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, of_rows
-from trainer.engine.masks import packing_known
-from trainer.engine.prepare import without_segments
+from trainer.engine.prepare import Engine, without_segments
 from trainer.model.fake import NOT_FAKED, fake_tensors
 
 ROW = np.arange(1, 9, dtype=np.int64)
@@ -58,8 +57,8 @@ def _flat_problem(base: PreTrainedModel) -> str | None:
     batch: Batch = of_rows([[(ROW, np.ones(len(ROW), dtype=np.uint8)) for _ in range(2)]], "flat", 0)
     switch_on(base)
     try:
-        with fake_tensors(base), torch.no_grad(), packing_known(batch["inputs"]):
-            base(**batch["inputs"], use_cache=False)
+        with fake_tensors(base), torch.no_grad():
+            Engine("flat", "flat", None, None).call(base, batch)
     except NotCovered as error:
         return str(error)
     except NOT_FAKED:
