@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MAX_VAGUE_PERCENT = 1.0
 MAX_ANY_PER_1000_LINES = 8.0
 MAX_MODULES_IN_A_FOLDER = 28
-MIN_COMMENTS_PER_100_LINES = 2.8
+MIN_COMMENTS_PER_100_LINES = 2.5
 """Where tensors and statistics are."""
 
 
