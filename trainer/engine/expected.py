@@ -57,6 +57,7 @@ def _flat_problem(base: PreTrainedModel) -> str | None:
     batch: Batch = of_rows([[(ROW, np.ones(len(ROW), dtype=np.uint8)) for _ in range(2)]], "flat", 0)
     switch_on(base)
     try:
+        # shapes are enough: what attention cannot take is refused before any number is read
         with fake_tensors(base), torch.no_grad():
             Engine("flat", "flat", None, None).call(base, batch)
     except NotCovered as error:

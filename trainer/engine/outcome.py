@@ -98,6 +98,6 @@ def without_zeros(model: torch.nn.Module) -> Iterator[None]:
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
     """Return evenly spread numbers of a tensor, in memory of their own."""
-    flat = tensor.detach().reshape(-1)
-    step = -(-flat.numel() // SAMPLE) or 1
+    flat = tensor.detach().reshape(-1)  # (numbers,)
+    step = -(-flat.numel() // SAMPLE) or 1  # ceil(numbers / SAMPLE)
     return flat[::step].to(torch.promote_types(flat.dtype, torch.float32), copy=True)

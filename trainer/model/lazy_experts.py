@@ -87,8 +87,9 @@ class FourBitStack:
             return self.dense()[number]
         scales = self.state.absmax
         if self.state.nested:
+            # double quantisation: scales are 8-bit codes around their mean, `offset`
             scales = dequantize_blockwise(scales, self.state.state2) + self.state.offset
-        first = number * size
+        first = number * size  # index of the expert's first weight in the flat stack
         state = QuantState(
             absmax=scales[first // block : (first + size) // block].float(),
             shape=shape,
@@ -97,6 +98,7 @@ class FourBitStack:
             quant_type=self.state.quant_type,
             dtype=self.state.dtype,
         )
+        # two weights a byte
         weights: torch.Tensor = dequantize_4bit(self.packed[first // 2 : (first + size) // 2], state)
         return weights
 
@@ -117,11 +119,11 @@ class UpdatedStack:
     def dense(self) -> torch.Tensor:
         if isinstance(self.base, LazyTensor):  # its dense weights are a copy, which may hold the sum
             return self.base.dense().baddbmm_(self.left, self.right, alpha=self.scaling)
-        return torch.baddbmm(self.base, self.left, self.right, alpha=self.scaling)
+        return torch.baddbmm(self.base, self.left, self.right, alpha=self.scaling)  # (E, rows, r) (E, r, columns)
 
     def expert(self, number: int) -> torch.Tensor:
         base = densified(self.base[number])  # of a lazy tensor: these blocks alone
-        return torch.addmm(base, self.left[number], self.right[number], alpha=self.scaling)
+        return torch.addmm(base, self.left[number], self.right[number], alpha=self.scaling)  # (rows, r) (r, columns)
 
 
 class LazyTensor(torch.Tensor):
@@ -155,6 +157,7 @@ class LazyTensor(torch.Tensor):
             views.pop(0)
         # autocast would round the sum to its own type; these weights have theirs
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            # loops over experts take one at a time: only its blocks are dequantised, never the stack
             if views and views[0][0] is ATEN.select.int and views[0][1][0] == 0:
                 weights = self.source.expert(views.pop(0)[1][1] % self.source.num_experts)
             else:
@@ -175,6 +178,7 @@ class LazyTensor(torch.Tensor):
         keywords = keywords or {}
         first = arguments[0] if arguments else None
         if operation in VIEWS and isinstance(first, LazyTensor):
+            # the view runs on the meta device, for its shape and strides alone
             empty = torch.empty_strided(first.shape, first.stride(), dtype=first.dtype, device="meta")
             like = operation(empty, *arguments[1:], **keywords)
             view: View = (operation, tuple(arguments[1:]), keywords)
