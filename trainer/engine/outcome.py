@@ -23,10 +23,10 @@ def gradients(model: torch.nn.Module, pieces: Iterable[torch.Tensor]) -> list[to
     """Return the gradient of a sum with respect to every trained weight, as a sample of at most `SAMPLE` numbers.
 
     A gradient is freed once its sample is taken, so only the largest one needs memory. A weight that is not reached
-    gets zeros. `.grad` is None afterwards.
+    gets zeros. Gradients from before are set aside and come back.
 
     Args:
-        model: Its weights with `requires_grad` are the trained ones; none has a gradient yet.
+        model: Its weights with `requires_grad` are the trained ones.
         pieces: Summands of any shape, each from a forward pass of its own with gradients; its backward pass follows
             before the next one is taken.
 
@@ -37,6 +37,9 @@ def gradients(model: torch.nn.Module, pieces: Iterable[torch.Tensor]) -> list[to
         [[5.0], [2.0]]
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    before = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
     samples = {weight: torch.zeros_like(_sample(weight)) for weight in weights}
 
     def take(weight: torch.Tensor) -> None:
@@ -52,6 +55,8 @@ def gradients(model: torch.nn.Module, pieces: Iterable[torch.Tensor]) -> list[to
     finally:
         for hook in hooks:
             hook.remove()
+        for weight, gradient in zip(weights, before, strict=True):
+            weight.grad = gradient
     return list(samples.values())
 
 

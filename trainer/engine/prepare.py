@@ -80,7 +80,7 @@ def prepare(
     autocast: torch.dtype | None = None,
     may_dequantise: bool = True,
 ) -> Engine:
-    """Switch on the parts of the engine that a model can use; its weights have no gradients yet.
+    """Switch on the parts of the engine that a model can use.
 
     Args:
         model: Causal language model, with or without an adapter, on the device where it trains.

@@ -55,9 +55,10 @@ def apply(model: torch.nn.Module, levels: Sequence[Level], *, is_lean: bool = Fa
         raise NotRecomputed(f"{len(layers)} layers can be recomputed, the plan has {len(levels)}")
     remove(model)
     host = Host()
+    products: dict[object, bool] = {}
     for index, (layer, level) in enumerate(zip(layers, levels, strict=True)):
         if level == "elementwise" or (level in WHOLE and is_lean):
-            layer._elementwise = _Elementwise(layer)
+            layer._elementwise = _Elementwise(layer, products)
         if level in WHOLE:
             layer.forward = _LayerFromInput(layer, index, host if level == "offload" else None)
             layer._reuses_weights = not is_lean
@@ -215,8 +216,10 @@ class _Elementwise:
     again; it is identified by its address, which stays its own because `noted` holds the tensor until the layer ends.
     """
 
-    def __init__(self, layer: GradientCheckpointingLayer) -> None:
+    def __init__(self, layer: GradientCheckpointingLayer, products: dict[object, bool]) -> None:
+        """Take a layer, and what is known of the model's gated blocks: whether each kind computes the plain product."""
         self.layer = layer
+        self.products = products
         self.noted: dict[int, tuple[torch.Tensor, int, _Again]] = {}
         self.is_on = False
         self.patched: list[torch.nn.Module] = []
@@ -264,7 +267,6 @@ class _Elementwise:
         if not isinstance(mlp.act_fn, torch.nn.Module):
             return
         outputs: dict[str, torch.Tensor] = {}
-        checked: list[bool] = []
 
         def after_act(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             if self.is_on:
@@ -278,9 +280,10 @@ class _Elementwise:
         def before_down(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if self.is_on and len(outputs) == 3:
                 gate, act, up = (outputs.pop(name) for name in ("gate", "act", "up"))
-                if not checked:  # once: a model may compute more than this product
-                    checked.append(act.shape == up.shape and torch.equal(inputs[0], act * up))
-                if checked[0]:
+                kind = _kind(mlp)
+                if kind not in self.products:  # a model may compute more than this product; the host waits for it once
+                    self.products[kind] = act.shape == up.shape and torch.equal(inputs[0], act * up)
+                if self.products[kind]:
                     again = type(mlp.act_fn).forward.__get__(mlp.act_fn)
                     self._note(inputs[0], lambda g, u: again(g) * u, gate, up)
 
@@ -304,6 +307,12 @@ class _Elementwise:
             return keep(tensor)
         again.uses += 1
         return again, tensor.shape
+
+
+def _kind(mlp: torch.nn.Module) -> tuple[object, ...]:
+    """Return what decides how a gated block computes: its code and its settings."""
+    settings = [(name, value) for name, value in vars(mlp).items() if isinstance(value, (bool, int, float, str))]
+    return type(mlp), type(mlp.act_fn), *sorted(settings)
 
 
 def _same(noted: torch.Tensor, version: int, tensor: torch.Tensor) -> bool:

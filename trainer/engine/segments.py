@@ -25,6 +25,7 @@ The rejected answer attends to the prompt as if it followed directly, so the pro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -93,12 +94,12 @@ class Segments:
             key_index=torch.cat([tokens for span in spans for tokens in _key_tokens(span)]) if shares else None,
         )
 
-    @property
+    @functools.cached_property
     def longest_q(self) -> int:
         """Return the most queries of a segment."""
         return max(span.num_queries for span in self.spans)
 
-    @property
+    @functools.cached_property
     def longest_k(self) -> int:
         """Return the most keys of a segment."""
         return max(span.num_keys for span in self.spans)

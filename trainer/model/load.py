@@ -83,7 +83,7 @@ def precision(section: ModelSection, adapter: Adapter | None) -> Precision:
         HardwareError: The card cannot do the type.
     """
     on_cuda = torch.cuda.is_available()
-    has_bfloat16 = on_cuda and torch.cuda.is_bf16_supported()
+    has_bfloat16 = on_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     if section.dtype == "bfloat16" and on_cuda and not has_bfloat16:
         raise HardwareError("this card has no bfloat16", hint="--set model.dtype=float16, or float32")
     if section.dtype != "auto" and not (section.dtype == "float16" and on_cuda):

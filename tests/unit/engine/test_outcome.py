@@ -24,7 +24,7 @@ def test_numbers_that_are_not_finite_never_agree(value: float) -> None:
     assert outcome.problem([torch.full((4,), value)], expected, torch.bfloat16)
 
 
-def test_gradients_of_several_passes_add_up_and_none_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_several_passes_add_up_beside_those_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome, "SAMPLE", 7)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 2), torch.nn.Linear(2, 2))
@@ -35,8 +35,10 @@ def test_gradients_of_several_passes_add_up_and_none_stays(monkeypatch: pytest.M
         hidden: torch.Tensor = model[1](model[0](part))
         return hidden  # the last layer takes no part
 
+    model[0].bias.grad = torch.full((5,), 9.0)
     samples = outcome.gradients(model, (scores(row) for row in inputs))
-    assert all(weight.grad is None for weight in model.parameters())
+    assert model[0].bias.grad.tolist() == [9.0] * 5 and model[0].weight.grad is None
+    model.zero_grad()
     scores(inputs).sum().backward()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     assert [len(sample) for sample in samples] == [6, 5, 2, 4, 2]

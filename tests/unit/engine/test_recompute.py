@@ -117,6 +117,21 @@ def test_what_is_dropped_is_dropped_again(level: Level) -> None:
     assert all(torch.equal(first, second) for first, second in zip(after([level, level]), expected, strict=True))
 
 
+def test_the_host_reads_once_whether_gated_blocks_compute_a_plain_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, engine, batch = trained("Llama", torch.float32, num_hidden_layers=4)
+    comparisons, original = list[int](), torch.equal
+
+    def counted(first: torch.Tensor, second: torch.Tensor) -> bool:
+        comparisons.append(first.numel())
+        return original(first, second)
+
+    monkeypatch.setattr(torch, "equal", counted)
+    recompute.apply(model, ["elementwise"] * 4)
+    for _ in range(2):
+        gradients(model, engine, batch)
+    assert len(comparisons) == 1
+
+
 @pytest.mark.parametrize("is_lean", [True, False], ids=["lean", ""])
 @pytest.mark.parametrize("level", ["full", "offload"])
 def test_micro_batches_may_wait_for_each_other(level: Level, is_lean: bool) -> None:

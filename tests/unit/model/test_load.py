@@ -25,7 +25,9 @@ def test_float16_gradients_are_always_scaled_on_a_card(
     monkeypatch: pytest.MonkeyPatch, dtype: str, has_bfloat16: bool, lora: Precision, full: Precision
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16 or including_emulation
+    )
     section = ModelSection.model_validate({"name_or_path": "some/model", "dtype": dtype})
     assert precision(section, LoraAdapter(kind="lora")) == lora
     assert precision(section, NoAdapter(kind="none")) == full
