@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trainer.engine.float8 import Float8Weight
@@ -55,7 +56,8 @@ class FrozenBlock:
 
     def holds(self, weight: torch.Tensor) -> bool:
         """Tell whether a layer's weight is still the one in this block."""
-        return weight.data_ptr() == self.source.data_ptr()
+        # a fake weight has no address: it stands for the one that was put here
+        return isinstance(weight, FakeTensor) or weight.data_ptr() == self.source.data_ptr()
 
     def load(self, a: torch.Tensor, b: torch.Tensor, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Copy an adapter in; return views of A, (r, K), and sB, (N, r)."""

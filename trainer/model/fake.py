@@ -20,7 +20,7 @@ NOT_FAKED = (RuntimeError, NotImplementedError, TypeError, ValueError, Attribute
 
 @contextmanager
 def fake_tensors(model: nn.Module) -> Iterator[FakeTensorMode]:
-    """Give a model on the meta device fake tensors on the CPU while the context lasts.
+    """Give a model fake tensors on the CPU while the context lasts; its weights are not touched.
 
     Tensors made inside are fake as well. A step that depends on a number, such as `.item()`, raises RuntimeError.
 
@@ -37,22 +37,29 @@ def fake_tensors(model: nn.Module) -> Iterator[FakeTensorMode]:
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
-                if tensor is not None and tensor.is_meta:
+                if tensor is not None:
                     swapped.append((tensors, name, tensor))
                     if id(tensor) not in fakes:
                         fakes[id(tensor)] = _fake(tensor, mode)
     for tensors, name, tensor in swapped:
         tensors[name] = fakes[id(tensor)]
     try:
-        with mode, _Products():
+        with mode, _Repairs(mode):
             yield mode
     finally:
         for tensors, name, tensor in swapped:
             tensors[name] = tensor
 
 
-class _Products(TorchDispatchMode):
-    """Give the shapes of products of grouped matrices in every type; torch's own knows only those of cards."""
+class _Repairs(TorchDispatchMode):
+    """Mend two operations: products of grouped matrices in types that only CPUs have, and tensors set on a storage.
+
+    torch remembers the arguments of `set_`, so the storage would never be freed.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
 
     def __torch_dispatch__(
         self,
@@ -62,6 +69,12 @@ class _Products(TorchDispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Return a tensor of the product's shape, or what torch computes."""
+        if func is torch.ops.aten.set_.source_Storage_storage_offset:
+            remembers, self.mode.cache_enabled = self.mode.cache_enabled, False
+            try:
+                return func(*args, **(kwargs or {}))
+            finally:
+                self.mode.cache_enabled = remembers
         if func is not torch.ops.aten._grouped_mm.default:
             return func(*args, **(kwargs or {}))
         left, right = args[0], args[1]

@@ -43,6 +43,22 @@ class Obstacle(TypedDict):
     hint: str
 
 
+class TracedMemory(TypedDict):
+    """Bytes of a training step, traced on a model without weights."""
+
+    weights: int
+    """Of base and adapter, with the engine's margins; before any quantisation."""
+    widest: int
+    """Numbers of the largest weight in 4 bits, which is dequantised for its product."""
+    tokens: int
+    """Of an item in the trace."""
+    fixed: int
+    """What a forward and backward pass holds whatever the number of items."""
+    per_item: int
+    recomputes: bool
+    """All layers are computed again in the backward pass."""
+
+
 class Blueprint(TypedDict):
     """What a recipe makes of a model."""
 
@@ -65,5 +81,7 @@ class Blueprint(TypedDict):
     """Why rows are not packed."""
     obstacles: list[Obstacle]
     """What of the recipe cannot work, such as a merge into quantised weights."""
+    memory: TracedMemory | None
+    """None where the step cannot be traced; `notes` says why."""
     notes: list[str]
     """What could not be found out without weights."""

@@ -24,10 +24,12 @@ from trainer.model.planning.planner import (
 )
 from trainer.model.planning.predictor import RESERVE_CUDA, MicroBatch, Predictor
 from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
+from trainer.model.planning.traced import memory_line
 from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.method import row_facts
 from trainer.recipe.model import Adapter, four_bit_of, low_rank
+from trainer.shapes.blueprint import Blueprint
 
 TOO_CLOSE = 0.8
 """Largest share of the failed plan's predicted bytes that a plan after running out of memory may need."""
@@ -149,13 +151,17 @@ def after_running_out(recipe: Recipe, outline: Outline, failed: MemoryPlan) -> s
     return fixes(recipe, outline, replace(failed.card, memory=less), fixed=fixed, longest=longest)
 
 
-def lines(recipe: Recipe) -> Iterator[str]:
+def lines(recipe: Recipe, blueprint: Blueprint | None = None) -> Iterator[str]:
     """Yield the lines of `check` about memory and time.
+
+    Args:
+        recipe: What is planned.
+        blueprint: Of the opened model; its traced step stands in where the formulas do not cover model or recipe.
 
     Raises:
         HardwareError: `launch.card` names no known card, or `train.float8_base` asks too much of one.
     """
-    cards = [_listed_card(recipe.launch.card)] if recipe.launch.card else gpus.installed_cards() or [gpus.host()]
+    cards = cards_of(recipe)
     if recipe.train.float8_base:
         _refuse_float8(cards)
     try:
@@ -167,7 +173,21 @@ def lines(recipe: Recipe) -> Iterator[str]:
             if card.flops is not None:
                 yield f"step:   {plan.seconds:.2g} s at the rates of the data sheet, if all items are of full length"
     except NotPredictedError as error:
-        yield f"memory: {error}"
+        traced = blueprint["memory"] if blueprint else None
+        if blueprint is None or traced is None:
+            yield f"memory: {error}"
+            return
+        for card in {(card.name, card.memory): card for card in cards}.values():
+            yield memory_line(recipe, blueprint, traced, card)
+
+
+def cards_of(recipe: Recipe) -> list[gpus.Card]:
+    """Return the cards that a recipe is planned for: the named one, else those of this machine, else its CPU.
+
+    Raises:
+        HardwareError: `launch.card` names no known card.
+    """
+    return [_listed_card(recipe.launch.card)] if recipe.launch.card else gpus.installed_cards() or [gpus.host()]
 
 
 def _listed_card(name: str) -> gpus.Card:

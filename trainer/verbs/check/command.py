@@ -25,16 +25,17 @@ def check(pipeline: Pipeline, *, quick: bool) -> Iterator[str]:
     recipe = pipeline.recipe
     refusals: list[TrainerError] = []
     yield from pipeline.check(refusals)
-    if not quick:
-        try:
-            blueprint = open_model(recipe)
+    try:
+        blueprint = None if quick else open_model(recipe, is_cuda=advice.cards_of(recipe)[0].is_cuda)
+        if blueprint is not None:
             yield from lines(recipe, blueprint)
             refusals += [HardwareError(each["message"], hint=each["hint"]) for each in blueprint["obstacles"]]
-        except NotOpenedError as error:
-            yield f"{'model':7} not opened: {error}"
-        except HardwareError as error:
-            refusals.append(error)
-    yield from advice.lines(recipe)
+        yield from advice.lines(recipe, blueprint)
+    except NotOpenedError as error:
+        yield f"{'model':7} not opened: {error}"
+        yield from advice.lines(recipe)
+    except HardwareError as error:  # rows that were refused come first
+        refusals.append(error)
     for refusal in refusals[1:]:
         yield f"error: {refusal.message}"
     if refusals:

@@ -21,14 +21,15 @@ from trainer.shapes.blueprint import Blueprint
 LIMIT_S = 300
 """Seconds for one model; the largest that are published take about 30."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-SECTIONS = ("model", "adapter", "export")
+SECTIONS = ("model", "adapter", "export", "launch")
+KEYS_OF_MEMORY = ("gradient_checkpointing", "float8_base")
 
 
 class NotOpenedError(Exception):
     """The model's config.json is not on this machine."""
 
 
-def open_model(recipe: Recipe) -> Blueprint:
+def open_model(recipe: Recipe, *, is_cuda: bool) -> Blueprint:
     """Return what a recipe makes of its model.
 
     A result without obstacles is kept in the cache by the digest of all that it depends on.
@@ -41,25 +42,26 @@ def open_model(recipe: Recipe) -> Blueprint:
     config = source.path if source.kind == "gguf" else config_path(source)
     if config is None or not config.is_file():
         raise NotOpenedError(f"config.json of {source.name} is not in the local cache")
-    path = cache_dir() / "blueprints" / f"{_digest(recipe, config)}.json"
+    path = cache_dir() / "blueprints" / f"{_digest(recipe, config, is_cuda)}.json"
     if path.is_file():
         kept: Blueprint = orjson.loads(path.read_bytes())
         return kept
-    blueprint = _opened(recipe)
+    blueprint = _opened(recipe, is_cuda=is_cuda)
     if not blueprint["obstacles"]:  # an obstacle may be a missing program, which is installed next
         write_json(path, blueprint)
     return blueprint
 
 
-def _digest(recipe: Recipe, config: Path) -> str:
+def _digest(recipe: Recipe, config: Path, is_cuda: bool) -> str:
     """Return the digest of configuration, recipe, libraries and our own code."""
     stat = config.stat()
     content = config.read_bytes() if config.suffix == ".json" else f"{stat.st_size} {stat.st_mtime_ns}".encode()
     values = recipe.model_dump(mode="json", include=set(SECTIONS))
+    values["memory"] = [recipe.pack.max_length, *(getattr(recipe.train, key) for key in KEYS_OF_MEMORY)]
     for name in ("name_or_path", "revision"):  # the content counts
         del values["model"][name]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return hash_value([hashlib.sha256(content).hexdigest(), values, versions, _code_digest()])
+    return hash_value([hashlib.sha256(content).hexdigest(), values, versions, _code_digest(), is_cuda])
 
 
 def _code_digest() -> str:
@@ -71,7 +73,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _opened(recipe: Recipe) -> Blueprint:
+def _opened(recipe: Recipe, *, is_cuda: bool) -> Blueprint:
     """Open the model in a process of its own, with a time limit.
 
     Raises:
@@ -81,6 +83,7 @@ def _opened(recipe: Recipe) -> Blueprint:
         recipe_path, result_path = Path(folder, "recipe.json"), Path(folder, "blueprint.json")
         recipe_path.write_bytes(orjson.dumps(recipe.model_dump(mode="json")))
         command = [sys.executable, "-m", "trainer.verbs.check.worker", str(recipe_path), str(result_path)]
+        command += ["--cuda"] if is_cuda else []
         try:
             ended = subprocess.run(
                 command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=os.environ | _ENVIRONMENT
