@@ -488,3 +488,41 @@ def test_a_template_that_prints_todays_date_is_a_finding_with_two_ways_out(tmp_p
         second = run_stage(folder, changed, ROWS)
         assert "T004" not in {entry["rule"] for entry in report_of(second)["lint"]}
         assert bytes_of(second)["train.safetensors"] == bytes_of(context)["train.safetensors"]
+
+
+FORGETS_THOUGHTS = (  # as Qwen3
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_rows_that_are_split_are_counted_and_repeated_whole(tmp_path: Path, model_dir: Path) -> None:
+    turns = [
+        {**row, "messages": [*row["messages"], *ROWS[0]["messages"][-2:]], "repeat": 2.0} if index < 3 else row
+        for index, row in enumerate(ROWS)
+    ]
+    said: list[str] = []
+    context = run_stage(tmp_path, with_template(tmp_path, model_dir, FORGETS_THOUGHTS), turns, say=said.append)
+    report = report_of(context)
+    assert report["rows"] == len(ROWS) and report["examples"] == len(ROWS) + 3
+    assert report["split"]["rows"] == 3 and report["split"]["examples"] == 6
+    assert report["split"]["answers"] == {"template": len(ROWS) + 3}
+    assert report["split"]["tokens"] > report["split"]["tokens_whole"] > 0
+    assert any("3 rows are split into 6 examples" in line for line in said)
+    store = TokenStore.load(context.dir / "train.safetensors")
+    assert store.row_index.tolist() == [0, 0, 1, 1, 2, 2, *range(3, len(ROWS))]
+    plan = PackPlan.load(context.dir / "packs.safetensors")
+    counts = Counter(row for index in range(len(plan)) for row in plan[index])
+    assert [counts[index] for index in range(len(store))] == [2] * 6 + [1] * (len(ROWS) - 3)
+    assert report["stop_token_ids"] == [report["stop_token_id"]]
+
+
+def test_a_row_that_loses_one_of_its_texts_is_named(tmp_path: Path, model_dir: Path) -> None:
+    long = {**ROWS[0], "messages": [*ROWS[0]["messages"], *ROWS[1]["messages"][-2:]]}
+    model = with_template(tmp_path, model_dir, FORGETS_THOUGHTS)
+    report = report_of(run_stage(tmp_path, model, [long, *ROWS[1:]]))
+    kept = run_stage(tmp_path, model, [long, *ROWS[1:]], pack={"max_length": report["longest"] - 1, "overlong": "drop"})
+    assert report_of(kept)["dropped"]["train"] == ["a.jsonl:1"] and report_of(kept)["rows"] == len(ROWS)

@@ -124,3 +124,16 @@ def test_examples_come_from_any_layout_and_a_bad_row_is_named(tmp_path: Path) ->
     path.write_text('{"instruction": "say a", "output": "a"}\n{"nothing": 1}\n')
     with pytest.raises(DataError, match=r"shots\.jsonl:2"):
         read_examples(path)
+
+
+def test_a_row_with_two_texts_is_one_row_whose_losses_are_added(model: Any) -> None:
+    texts: list[tuple[list[int], list[int]]] = [([1, 10, 40], [0, 0, 1]), ([1, 11, 40, 41], [0, 0, 1, 1])]
+    other: tuple[list[int], list[int]] = ([1, 12, 40], [0, 0, 1])
+    split = read_held_out(row_store([*texts, other], lines=(0, 0, 1)), lines(), max_rows=9, seed=0)
+    assert [row["line"] for row in split.rows] == [0, 1] and len(split.tokens) == 3
+    scores = split.scores(model)
+    alone = read_held_out(row_store([*texts, other]), lines(), max_rows=9, seed=0).scores(model)
+    assert np.allclose(scores.losses, [alone.losses[0] + alone.losses[1], alone.losses[2]])
+    assert scores.counts.tolist() == [3, 1] and len(evidence(split, model)["loss"].values) == 2
+    decoded = split.last_answers(lambda ids: " ".join(map(str, ids)), [True, True])
+    assert list(decoded.values()) == ["40 41", "40"]
