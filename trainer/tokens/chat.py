@@ -23,6 +23,7 @@ from trainer.tokens.forms import FORMS, Numbers, ToolCallForm, choose_form, fitt
 from trainer.tokens.marks import Span
 from trainer.tokens.parity import prompt_differs
 from trainer.tokens.reasoning import THINK, AnswerForm, in_key, read_form
+from trainer.tokens.time_limit import limited
 from trainer.tokens.tokenizer import Tokenizer
 from trainer.tokens.turns import Example, ServedConversation, Turn
 
@@ -100,14 +101,15 @@ class Renderer:
         template: str | None = None,
     ) -> str:
         numbers = Numbers()
-        text = self.tokenizer.apply_chat_template(
-            fitted(messages, form, numbers),
-            tools=numbers.hidden(row.get("tools")) or None,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            chat_template=template,
-            **{**self.template_kwargs, **(row.get("chat_template_kwargs") or {})},
-        )
+        with limited():
+            text = self.tokenizer.apply_chat_template(
+                fitted(messages, form, numbers),
+                tools=numbers.hidden(row.get("tools")) or None,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                chat_template=template,
+                **{**self.template_kwargs, **(row.get("chat_template_kwargs") or {})},
+            )
         return numbers.restored(str(text))
 
     def form_of(self, row: Record, messages: Sequence[Message] = ()) -> ToolCallForm:

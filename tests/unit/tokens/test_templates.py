@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.rendering import Renderer
+from tests.unit.tokens import templates
 from tests.unit.tokens.answers import answers_of
 from tests.unit.tokens.test_chat import TOOL, assistant, call, user, with_ends, with_template
 from trainer.errors import DataError
@@ -184,3 +185,16 @@ def test_loss_on_reasoning_leaves_out_all_of_it_or_only_empty_blocks(tiny_tokeni
     assert trained("all") == [reasoned, empty]
     assert trained("written") == [reasoned, "Beta two<|im_end|>"]
     assert trained("none") == ["Alpha one<|im_end|>", "Beta two<|im_end|>"]
+
+
+@pytest.mark.parametrize(("template", "extra"), [(templates.PLAIN_CHATML, 0), (templates.MARKED, 1)])
+def test_a_row_of_a_template_that_keeps_its_history_is_rendered_twice_for_each_answer(
+    tiny_tokenizer: Any, template: str, extra: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = Renderer(with_template(tiny_tokenizer, template))
+    renderer.render(ROWS["turns"])  # what is learned of the template once
+    calls: list[object] = []
+    render = renderer._apply
+    monkeypatch.setattr(renderer, "_apply", lambda *args, **kwargs: calls.append(args) or render(*args, **kwargs))
+    assert len(renderer.render(ROWS["turns"])) == 1
+    assert len(calls) == 2 * 3 + extra, "prompt and answer of each, and the marks of the whole"
