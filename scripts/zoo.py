@@ -1,113 +1,110 @@
 """Take a tiny model of every model type through data, pack, train, eval and export, and write what came of it.
 
-    python scripts/zoo.py [--types llama,gemma3] [--out FOLDER] [--table docs/models.md]
+    python scripts/zoo.py [--types llama,gemma3] [--out FOLDER] [--table docs/models.md] [--method dpo] [--processes 2]
 
-Each type runs in a process of its own with a time limit. Results stay in FOLDER, so that an ended run goes on with the
+Each type runs in a forked process with a time limit. Results stay in FOLDER, so that an ended run goes on with the
 types that are missing. `--table` writes the table for docs/models.md from all results of FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
-import re
+import resource
 import shutil
-import signal
 import sys
-import time
-import traceback
+import tempfile
 from pathlib import Path
 from typing import Any
 
-for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-    os.environ[name] = "1"
-os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"}
-os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+os.environ |= {"PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import torch  # noqa: E402  after the threads are set
+import torch
 
-from tests import tiny  # noqa: E402
-from tests.command import Project  # noqa: E402
-from tests.zoo import models  # noqa: E402
+from tests import tiny
+from tests.zoo import models
+from tests.zoo.run import engine_path, packing, run_type
+from trainer.recipe import Recipe
+from trainer.shapes.blueprint import Blueprint
+from trainer.verbs.check.blueprint import blueprint
 
-VERBS = ("data", "pack", "train", "eval", "export")
-LIMIT_S = 300
 MARKER = "<!-- the table is written by scripts/zoo.py --table docs/models.md -->"
-RECIPE: dict[str, Any] = {
-    "adapter": {"kind": "lora", "r": 4},
-    "train": {"max_steps": 3},
-    "data": {"split": {"heldout": 0.3}},
-    "eval": {"max_rows": 4, "max_new_tokens": 8, "latency_rows": 0, "retention": {"num_prompts": 0}},
-    "export": {"formats": ["adapter", "merged"]},
-}
+HEAD = """| model type | class | rows | packed | weights with an adapter | in 4 bits | peak memory | outcome |
+|---|---|---|---|---|---|---|---|
+"""
+LIMIT_S = 300
+"""Of processor time: the machine may be busy."""
 
 
-def run_type(model_type: str, folder: Path) -> dict[str, Any]:
-    """Build the model of a type and call the verbs; return what they printed."""
-    result: dict[str, Any] = {"type": model_type, "verb": "build", "log": ""}
-    try:
-        models.write(model_type, folder / "model", tiny.make_tokenizer())
-    except Exception as error:
-        return result | {"error": _first_line(error)}
-    tiny.write_recipe(folder / "project", model=folder / "model", **RECIPE)
-    project = Project(folder / "project")
-    for verb in VERBS:
-        result["verb"] = verb
-        try:
-            ended = project.call(verb, worker=verb == "train")
-        except Exception as error:
-            result["traceback"] = traceback.format_exc()[-2000:]
-            return result | {"error": _first_line(error)}
-        result["log"] += ended.text
-        if ended.code:
-            lines = [line for line in ended.text.splitlines() if line.startswith("error")]
-            return result | {"code": ended.code, "error": (lines or ended.text.splitlines()[-1:])[0][:300]}
-    verified = json.loads((project.run / "export/verify.json").read_text())
-    return result | {"verb": "done", "verify": verified, "memory": _memory_known(result["log"])}
+def warm_up(folder: Path, tokenizer: Any, method: str) -> Path:
+    """Import everything once, before the processes are forked; return the folder with the data of all types."""
+    torch.set_num_threads(1)
+    result = run_type("llama", folder, tokenizer, method=method)
+    assert result["verb"] == "done", result
+    gc.collect()
+    gc.freeze()  # keeps the garbage collector off what is imported
+    return folder / "project/runs/tiny/data"
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-def _memory_known(log: str) -> bool:
-    return "peak predicted" in log
-
-
-def in_child(model_type: str, out: Path) -> dict[str, Any]:
-    """Run a type in a forked process within the time limit."""
+def in_child(model_type: str, out: Path, tokenizer: Any, **options: Any) -> None:
+    """Run a type in a forked process within the time limit; write its result."""
     path, folder = out / f"{model_type}.json", out / model_type
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    began, pid = time.monotonic(), os.fork()
+    pid = os.fork()
     if pid == 0:
-        signal.alarm(LIMIT_S)
-        torch.set_num_threads(1)
-        os.environ["TRAINER_CACHE"] = str(out / "cache")
-        path.write_text(json.dumps(run_type(model_type, folder), indent=1, default=str))
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
+        result = run_type(model_type, folder, tokenizer, **options)
+        path.write_text(json.dumps(result, indent=1, default=str))
         os._exit(0)
-    _, status = os.waitpid(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     if status:
         path.write_text(json.dumps({"type": model_type, "verb": "killed", "error": f"status {status}", "log": ""}))
     shutil.rmtree(folder, ignore_errors=True)
-    result: dict[str, Any] = json.loads(path.read_text())
-    print(f"{model_type}: {result['verb']} {result.get('error', '')} {time.monotonic() - began:.0f} s", flush=True)
-    return result
+    result = json.loads(path.read_text())
+    print(f"{model_type}: {result['verb']} {result.get('error', '')} {used.ru_utime + used.ru_stime:.0f} s", flush=True)
 
 
-def row(result: dict[str, Any]) -> str:
+def drawn(model_type: str, tokenizer: Any) -> Blueprint | None:
+    """Return what `check` says of the type under qlora; None where the class cannot be opened without weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        models.config_of(model_type, tokenizer).save_pretrained(folder)
+        values = tiny.recipe_values(folder, "rows.jsonl", adapter={"kind": "qlora", "r": 4})
+        try:
+            return blueprint(Recipe.model_validate(values))
+        except Exception as error:
+            print(f"{model_type}: not drawn: {type(error).__name__}: {error}".splitlines()[0], flush=True)
+            return None
+
+
+def row(result: dict[str, Any], plan: Blueprint | None) -> str:
     """Return the line of docs/models.md about one type."""
-    log = result.get("log", "")
-    path = "flat" if "no padding" in log else "padded" if "rows are padded" in log else "-"
-    layers = re.search(r"in (\d+) of (\d+) linear layers", log)
-    outcome = "ok" if result["verb"] == "done" else f"{result['verb']}: {result.get('error', '')}"
-    memory = "predicted" if result.get("memory") else "not predicted"
-    return (
-        f"| {result['type']} | {path} | {'/'.join(layers.groups()) if layers else '-'} | {memory} | "
-        f"{outcome.replace('|', '/')} |"
-    )
+    log = result["log"]
+    cells = [result["type"], plan["model_class"] if plan else "-", engine_path(log)]
+    cells.append(packing(log) if "train: step 1/" in log else "-")
+    counts = list(plan["counts"].values()) if plan else []
+    total = sum(count["all"] for count in counts)
+    cells += [f"{sum(count[key] for count in counts) / total:.0%}" if plan else "-" for key in ("adapted", "four_bit")]
+    cells.append("predicted" if "peak predicted" in log else "not predicted")
+    cells.append("ok" if result["verb"] == "done" else f"{result['verb']}: {result['error']}")
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+
+
+def write_table(page: Path, results: list[dict[str, Any]], tokenizer: Any) -> None:
+    """Replace the table of docs/models.md."""
+    text, marker, _ = page.read_text(encoding="utf-8").partition(MARKER)
+    assert marker, f"{page} has no line {MARKER}"
+    lines = [row(result, drawn(result["type"], tokenizer)) for result in results]
+    done = sum(result["verb"] == "done" for result in results)
+    flat = sum(engine_path(result["log"]) == "flat" for result in results)
+    count = f"{done} of {len(results)} types end with a proven merge; rows of {flat} follow each other in flat batches."
+    table = HEAD + "\n".join(lines) + "\n"
+    page.write_text(f"{text}{MARKER}\n\n{count}\n\n{table}", encoding="utf-8")
 
 
 def main() -> None:
@@ -115,23 +112,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--types", default=",".join(models.MODEL_TYPES))
     parser.add_argument("--out", type=Path, default=Path("zoo"))
-    parser.add_argument("--table", type=Path)
+    parser.add_argument("--table", type=Path, help="page to write the table of all results into")
+    parser.add_argument("--method", default="sft")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    for model_type in options.types.split(","):
-        if not (options.out / f"{model_type}.json").exists():
-            in_child(model_type, options.out)
+    missing = [name for name in options.types.split(",") if not (options.out / f"{name}.json").exists()]
+    tokenizer = tiny.make_tokenizer()
+    if missing:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["TRAINER_CACHE"] = f"{folder}/cache"
+            data = warm_up(Path(folder), tokenizer, options.method)
+            for name in missing:
+                in_child(name, options.out, tokenizer, method=options.method, processes=options.processes, data=data)
     results = [json.loads(path.read_text()) for path in sorted(options.out.glob("*.json"))]
-    jobs = sum(result["verb"] == "done" for result in results)
-    print(f"{jobs} of {len(results)} end with a proven merge")
+    print(f"{sum(result['verb'] == 'done' for result in results)} of {len(results)} end with a proven merge")
     if options.table:
-        page, marker, _ = options.table.read_text(encoding="utf-8").partition(MARKER)
-        assert marker, f"{options.table} has no line {MARKER}"
-        head = "| model type | rows | adapted | memory | outcome |\n|---|---|---|---|---|\n"
-        table = head + "\n".join(map(row, results)) + "\n"
-        count = f"{jobs} of {len(results)} types end with a proven merge."
-        options.table.write_text(f"{page}{MARKER}\n\n{count}\n\n{table}", encoding="utf-8")
+        write_table(options.table, results, tokenizer)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,19 @@ def config_of(model_type: str, tokenizer: Any) -> PreTrainedConfig:
     """Return the configuration of the tiny model of a type."""
     shape = SHAPES["types"][model_type]
     config_class = CONFIG_MAPPING[shape.get("like", model_type)]
-    settings = dict(shape.get("config", {}))
+    settings = _with_vocabulary(shape.get("config", {}), len(tokenizer))
     text_class = (getattr(config_class, "sub_configs", None) or {}).get("text_config")
     if text_class is None:
         return config_class(**_sizes(config_class, tokenizer) | settings | shape.get("text", {}))
     if text_class is not transformers.AutoConfig:
         settings["text_config"] = _sizes(text_class, tokenizer) | shape.get("text", {})
-    elif "text_config" in settings:
-        settings["text_config"] = settings["text_config"] | {"vocab_size": len(tokenizer)}
     return config_class(**settings)
+
+
+def _with_vocabulary(config: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return settings in which every vocabulary has the size of the tokenizer's."""
+    nested = {name: _with_vocabulary(value, size) for name, value in config.items() if isinstance(value, dict)}
+    return config | nested | ({"vocab_size": size} if "vocab_size" in config else {})
 
 
 def _sizes(config_class: type[PreTrainedConfig], tokenizer: Any) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def _sizes(config_class: type[PreTrainedConfig], tokenizer: Any) -> dict[str, An
     names: set[str] = set()
     for base in config_class.__mro__:
         names |= set(getattr(base, "__annotations__", {})) | set(inspect.signature(base.__init__).parameters)
-    tokens = {"vocab_size": len(tokenizer), "vocab_size_per_layer_input": len(tokenizer)}
+    tokens = dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "unpadded_vocab_size"), len(tokenizer))
     tokens |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     return {name: value for name, value in (SHAPES["sizes"] | tokens).items() if name in names}
 

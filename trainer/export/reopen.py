@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from trainer.model import adapter as adapters
 from trainer.model.classes import class_of
 from trainer.model.load import device, load_model
 from trainer.recipe.model import ModelSection
+from trainer.scoring.generation.continuation import Ends, argmax, way_of
 
 FLOAT64_PARAMETERS = 500_000_000
 """Models up to this size are computed in float64."""
@@ -82,7 +83,7 @@ def greedy(
     eos: Sequence[int],
     max_new_tokens: int,
 ) -> GreedyAnswers:
-    """Answer prompts with the model's own `generate`, the most likely token each time.
+    """Answer prompts with the model's own `generate`, or by whole rows, the most likely token each time.
 
     Args:
         model: Causal language model, or one with an adapter.
@@ -92,36 +93,24 @@ def greedy(
         max_new_tokens: Longest answer.
     """
     decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder.generation_config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, eos_token_id=list(eos), pad_token_id=min(eos)
-    )
+    decoder.generation_config = GenerationConfig()
     is_double = next(decoder.parameters()).dtype == torch.float64
     if is_double:
         decoder.float()  # the weights were read as float32: nothing is lost, and there are many tokens to compute
     # by length, so that a batch has little padding
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    ends = Ends(eos, max_new_tokens, min(eos))
+    continued, _ = way_of(decoder)
     ids_by_index: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        answers = _generated(decoder, [prompts[index].ids for index in batch], eos)
-        ids_by_index.update(zip(batch, answers, strict=True))
+        answers = continued(decoder, [prompts[index].ids for index in batch], argmax, ends)
+        for index, tokens in zip(batch, answers, strict=True):
+            ids_by_index[index] = tokens[: next((at for at, token in enumerate(tokens) if token in eos), len(tokens))]
     if is_double:
         decoder.double()
     ids = [ids_by_index[index] for index in range(len(prompts))]
     return GreedyAnswers(ids, [str(tokenizer.decode(row, skip_special_tokens=True)) for row in ids])
-
-
-def _generated(decoder: PreTrainedModel, prompts: list[list[int]], eos: Sequence[int]) -> Iterator[list[int]]:
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), min(eos))  # (B, S)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(prompts):  # padded on the left
-        ids[index, width - len(row) :] = torch.tensor(row)
-        mask[index, width - len(row) :] = 1
-    device = next(decoder.parameters()).device
-    output = decoder.generate(input_ids=ids.to(device), attention_mask=mask.to(device))
-    for tokens in output[:, width:].tolist():
-        yield tokens[: next((end for end, token in enumerate(tokens) if token in eos), len(tokens))]
 
 
 @dataclass

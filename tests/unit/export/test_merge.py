@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.unit.export import merging
+from tests.zoo import models
 from trainer.export.merge import MergePlan, merge_streaming, replay, shards
 
 EXACT = MergePlan(dtype="float32")
@@ -124,6 +125,14 @@ def test_new_tokens_make_the_vocabulary_grow(tied: bool, kwargs: dict[str, Any],
     merge(base, [(adapter, 1.0)], tmp_path / "merged")
     same_logits(base, [(adapter, 1.0)], tmp_path / "merged", vocab=101)
     assert merging.config(tmp_path / "merged")["vocab_size"] == 101
+
+
+def test_a_head_with_fewer_rows_than_the_embeddings_stays_so(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    base = models.write("moshi", tmp_path / "base", tiny_tokenizer)
+    adapter = merging.make_adapter(tmp_path / "adapter", base)
+    merge(base, [(adapter, 1.0)], tmp_path / "merged")
+    same_logits(base, [(adapter, 1.0)], tmp_path / "merged")
+    assert merging.config(tmp_path / "merged")["vocab_size"] == merging.config(base)["vocab_size"]
 
 
 @pytest.mark.parametrize(

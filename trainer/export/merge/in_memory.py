@@ -30,7 +30,8 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
         path.unlink()
     try:
         model = class_of(base).from_pretrained(base, dtype=torch.float32, use_safetensors=True).eval()
-        was_tied = bool(model.config.get_text_config().tie_word_embeddings)
+        was_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
+        rows = model.get_input_embeddings().weight.shape[0]
         if plan.base == "dequantised" and plan.four_bit:
             for name in quantised_parameters(base, plan.four_bit):
                 weight = model.get_parameter(name)
@@ -44,12 +45,13 @@ def merge_in_memory(base: Path, adapters: Adapters, folder: Path, plan: MergePla
             f"PEFT cannot merge this adapter: {str(error).splitlines()[0]}", hint="export.formats: [adapter]"
         ) from error
     total = sum(1 for _ in result.parameters())
+    num_new = result.get_input_embeddings().weight.shape[0] - rows
     untied = was_tied and not result.config.get_text_config().tie_word_embeddings
     # the one rounding: all before was float32
     result.to(dtype).save_pretrained(str(folder), max_shard_size=f"{plan.max_shard_gb}GB")
     return MergedWeights(
         dtype=str(dtype).removeprefix("torch."),
-        vocabulary=result.get_input_embeddings().weight.shape[0],
+        vocabulary=result.config.get_text_config().vocab_size if num_new else None,
         rounding="nearest",
         changed=changed,
         copied=total - changed,

@@ -106,9 +106,7 @@ def plan_pieces(base: Path, adapters: Adapters, plan: MergePlan) -> Pieces:
         pieces.append(_changed(piece, home, changes))
     pieces += _head(bones, changes, pieces, home_of, target, untied=untied)
     _check_all_taken(changes, home_of, bones, untied=untied)
-    size = _vocabulary(pieces, bones, home_of)
-    grown = size if size != bones.peft.get_base_model().config.get_text_config().vocab_size else None
-    return Pieces(pieces, target, untied, grown)
+    return Pieces(pieces, target, untied, _vocabulary(pieces, bones, home_of, tensors))
 
 
 def _stacks(tensors: dict[str, StoredTensor], home_of: dict[str, Home], quantised: set[str]) -> dict[str, Stack]:
@@ -224,16 +222,25 @@ def _check_all_taken(
         raise wrong_adapter(f"the base's files hold no {missing[0]}")
 
 
-def _vocabulary(pieces: Sequence[Piece], bones: Skeleton, home_of: dict[str, Home]) -> int:
-    """Return the number of token rows, the same at both ends."""
-    rows = {
-        piece.name: piece.source.shape[0]
+def _vocabulary(
+    pieces: Sequence[Piece], bones: Skeleton, home_of: dict[str, Home], tensors: dict[str, StoredTensor]
+) -> int | None:
+    """Return the new number of token rows; None where no end of the model grew.
+
+    The ends may differ in rows from the start: Moshi's embeddings have one more than its head.
+    """
+    ends = {
+        piece.name: piece
         for piece in pieces
         if piece.name == bones.head or home_of[piece.name].parameter in (bones.embeddings, bones.head)
     }
-    if len(set(rows.values())) > 1:
-        raise wrong_adapter(f"embeddings and head would differ in rows: {rows}")
-    return next(iter(rows.values()))
+    # a head that is pulled apart from the embeddings had their rows
+    stored = next((tensors[name] for name in ends if name in tensors), None)
+    grown = {name: piece.source.shape[0] - tensors.get(name, stored).shape[0] for name, piece in ends.items()}
+    if len(set(grown.values())) > 1:
+        raise wrong_adapter(f"embeddings and head would grow by different numbers of rows: {grown}")
+    num_new = next(iter(grown.values()), 0)
+    return int(bones.peft.get_base_model().config.get_text_config().vocab_size) + num_new if num_new else None
 
 
 def blocks_of(piece: Piece, *, seed: int | None, device: str = "cpu") -> Iterator[RowBlock]:

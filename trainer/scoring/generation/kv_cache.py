@@ -126,12 +126,15 @@ def max_shared_width(model: PreTrainedModel) -> int | None:
     """
     config = getattr(model, "config", None)
     forward = inspect.signature(model.forward).parameters
-    is_known = type(model).__module__.startswith("transformers.") and "position_ids" in forward
+    is_known = type(model).__module__.startswith("transformers.") and {"position_ids", "past_key_values"} <= set(
+        forward
+    )
     if (
         not is_known
         or config is None
         or config.get_text_config(decoder=True) is not config
         or config.is_encoder_decoder
+        or not hasattr(config, "num_hidden_layers")  # several stacks of layers, as in BLT
     ):
         return None
     layers = DynamicCache(config=config).layers

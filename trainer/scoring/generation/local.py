@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from trainer.errors import HardwareError
 from trainer.scoring.generation import continuous_batching, kv_cache, shared_prefix
+from trainer.scoring.generation.continuation import Continue, Ends, way_of
 from trainer.scoring.generation.decoding import Decoding, DecodingRow, Loop, choose
 from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.question import Answer, Timing
@@ -47,7 +48,7 @@ class LocalModel:
         engine: `transformers` decodes here; `continuous` is the paged batching of transformers (greedy only);
             auto takes it on CUDA where the model can be batched so, and decodes here if it fails.
         form: Splits reasoning from content in answers; None leaves them as they are.
-        say: Called with a sentence if `continuous` failed.
+        say: Called with a sentence if `continuous` failed, or where the model's own `generate` cannot be used.
 
     Raises:
         HardwareError: `continuous` is asked for, and cannot be.
@@ -223,35 +224,30 @@ class LocalModel:
             loop.run(rows, batch_size, on_end)
             return
         for start in range(0, len(rows), batch_size):
-            for row in self._generated(rows[start : start + batch_size], on_token):
+            for row in self._continued(rows[start : start + batch_size], on_token):
                 on_end(row)
 
-    def _generated(self, rows: Sequence[DecodingRow], on_token: Callable[[], None]) -> Iterator[DecodingRow]:
-        """Answer with the model's own `generate`, whatever its cache is like."""
-        width = max(len(row.prompt) for row in rows)
-        ids = torch.full((len(rows), width), self.pad_id)  # (B, S), padded on the left
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, width - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[index, width - len(row.prompt) :] = 1
-        with torch.no_grad():
-            output = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,
-                use_cache=True,
-                eos_token_id=sorted(self.decoding.stop_ids),
-                pad_token_id=self.pad_id,
-                logits_processor=LogitsProcessorList([_Chosen(rows, width, self.sampling, on_token)]),
-            )
-        for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
+    def _continued(self, rows: Sequence[DecodingRow], on_token: Callable[[], None]) -> Iterator[DecodingRow]:
+        """Answer with the model's own `generate`, whatever its cache is like, or by whole rows."""
+
+        def chosen(logits: torch.Tensor, step: int) -> torch.Tensor:
+            drawn = [row.uniforms[step] for row in rows] if self.sampling else []
+            tokens = choose(logits, self.sampling, drawn)
+            on_token()
+            return tokens
+
+        ends = Ends(list(self.decoding.stop_ids), self.max_new_tokens, self.pad_id)
+        answers = self._way(self.model, [row.prompt for row in rows], chosen, ends)
+        for row, tokens in zip(rows, answers, strict=True):
             next((token for token in tokens if self.decoding.take(row, token)), None)
             yield row
+
+    @cached_property
+    def _way(self) -> Continue:
+        way, reason = way_of(self.model)
+        if reason is not None:
+            self.say(f"each token computes its whole row again, which is slow: {reason}")
+        return way
 
     def _batch_size(self, width: int) -> int:
         if self.batch_size != "auto":
@@ -270,24 +266,3 @@ def _bytes_per_token(model: PreTrainedModel) -> int:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # keys and values; the cache and its copy
     return 2 * 2 * int(config.num_hidden_layers * heads * head_dim) * next(model.parameters()).element_size()
-
-
-class _Chosen(LogitsProcessor):
-    """Makes `generate` take the same token as the loop would."""
-
-    def __init__(
-        self, rows: Sequence[DecodingRow], width: int, sampling: NucleusSampling | None, on_token: Callable[[], None]
-    ) -> None:
-        self.rows = rows
-        self.width = width
-        self.sampling = sampling
-        self.on_token = on_token
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Rule out all tokens but the chosen one."""
-        step = input_ids.shape[1] - self.width
-        drawn = [row.uniforms[step] for row in self.rows] if self.sampling else []
-        tokens = choose(scores, self.sampling, drawn)
-        self.on_token()
-        # (B, V): 0 for the chosen token, minus infinity for all others, so that greedy decoding takes it
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
