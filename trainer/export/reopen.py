@@ -53,7 +53,7 @@ def in_double(model: PreTrainedModel) -> PreTrainedModel:
         return model
     model = model.double()
     try:
-        model(input_ids=torch.tensor([[0, 0]], device=next(model.parameters()).device))
+        model(input_ids=torch.tensor([[0, 0]], device=next(model.parameters()).device), use_cache=False)
     except RuntimeError:  # "not implemented for 'Double'": some attention kernels
         return model.float()
     return model
