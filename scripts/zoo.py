@@ -12,6 +12,7 @@ import argparse
 import gc
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -29,13 +30,10 @@ import torch
 from tests import tiny
 from tests.zoo import models
 from tests.zoo.run import engine_path, packing, run_type
-from trainer.recipe import Recipe
-from trainer.shapes.blueprint import Blueprint
-from trainer.verbs.check.blueprint import blueprint
 
 MARKER = "<!-- the table is written by scripts/zoo.py --table docs/models.md -->"
-HEAD = """| model type | class | rows | packed | weights with an adapter | in 4 bits | peak memory | outcome |
-|---|---|---|---|---|---|---|---|
+HEAD = """| model type | rows | packed | adapted | memory | outcome |
+|---|---|---|---|---|---|
 """
 LIMIT_S = 300
 """Of processor time: the machine may be busy."""
@@ -70,40 +68,25 @@ def in_child(model_type: str, out: Path, tokenizer: Any, **options: Any) -> None
     print(f"{model_type}: {result['verb']} {result.get('error', '')} {used.ru_utime + used.ru_stime:.0f} s", flush=True)
 
 
-def drawn(model_type: str, tokenizer: Any) -> Blueprint | None:
-    """Return what `check` says of the type under qlora; None where the class cannot be opened without weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        models.config_of(model_type, tokenizer).save_pretrained(folder)
-        values = tiny.recipe_values(folder, "rows.jsonl", adapter={"kind": "qlora", "r": 4})
-        try:
-            return blueprint(Recipe.model_validate(values))
-        except Exception as error:
-            print(f"{model_type}: not drawn: {type(error).__name__}: {error}".splitlines()[0], flush=True)
-            return None
-
-
-def row(result: dict[str, Any], plan: Blueprint | None) -> str:
+def row(result: dict[str, Any]) -> str:
     """Return the line of docs/models.md about one type."""
     log = result["log"]
-    cells = [result["type"], plan["model_class"] if plan else "-", engine_path(log)]
-    cells.append(packing(log) if "train: step 1/" in log else "-")
-    counts = list(plan["counts"].values()) if plan else []
-    total = sum(count["all"] for count in counts)
-    cells += [f"{sum(count[key] for count in counts) / total:.0%}" if plan else "-" for key in ("adapted", "four_bit")]
+    layers = re.search(r"in (\d+) of (\d+) linear layers", log)
+    cells = [result["type"], engine_path(log), packing(log) if "train: step 1/" in log else "-"]
+    cells.append("/".join(layers.groups()) if layers else "-")
     cells.append("predicted" if "peak predicted" in log else "not predicted")
     cells.append("ok" if result["verb"] == "done" else f"{result['verb']}: {result['error']}")
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
-def write_table(page: Path, results: list[dict[str, Any]], tokenizer: Any) -> None:
+def write_table(page: Path, results: list[dict[str, Any]]) -> None:
     """Replace the table of docs/models.md."""
     text, marker, _ = page.read_text(encoding="utf-8").partition(MARKER)
     assert marker, f"{page} has no line {MARKER}"
-    lines = [row(result, drawn(result["type"], tokenizer)) for result in results]
     done = sum(result["verb"] == "done" for result in results)
     flat = sum(engine_path(result["log"]) == "flat" for result in results)
     count = f"{done} of {len(results)} types end with a proven merge; rows of {flat} follow each other in flat batches."
-    table = HEAD + "\n".join(lines) + "\n"
+    table = HEAD + "\n".join(map(row, results)) + "\n"
     page.write_text(f"{text}{MARKER}\n\n{count}\n\n{table}", encoding="utf-8")
 
 
@@ -129,7 +112,7 @@ def main() -> None:
     results = [json.loads(path.read_text()) for path in sorted(options.out.glob("*.json"))]
     print(f"{sum(result['verb'] == 'done' for result in results)} of {len(results)} end with a proven merge")
     if options.table:
-        write_table(options.table, results, tokenizer)
+        write_table(options.table, results)
 
 
 if __name__ == "__main__":

@@ -236,6 +236,8 @@ def _vocabulary(
     }
     # a head that is pulled apart from the embeddings had their rows
     stored = next((tensors[name] for name in ends if name in tensors), None)
+    if stored is None:
+        return None
     grown = {name: piece.source.shape[0] - tensors.get(name, stored).shape[0] for name, piece in ends.items()}
     if len(set(grown.values())) > 1:
         raise wrong_adapter(f"embeddings and head would grow by different numbers of rows: {grown}")

@@ -105,10 +105,12 @@ def whole_rows(
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
         last = lengths - 1  # (B,)
-        kept, columns = last.unique(return_inverse=True) if keeps else (None, last)
-        some = {} if kept is None else {"logits_to_keep": kept.to(device)}  # (B, S, V) may not fit into memory
+        positions, columns = last.unique(return_inverse=True) if keeps else (None, last)
+        keywords: dict[str, torch.Tensor] = (
+            {} if positions is None else {"logits_to_keep": positions.to(device)}
+        )  # (B, S, V) may not fit into memory
         with torch.no_grad():
-            logits = base(input_ids=ids.to(device), use_cache=False, **some).logits
+            logits = base(input_ids=ids.to(device), use_cache=False, **keywords).logits
         tokens = choose(logits[torch.arange(len(rows)), columns.to(logits.device)], step).tolist()
         for index, token in enumerate(tokens):
             if alive[index]:
@@ -155,11 +157,11 @@ def _logits(
     model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]], way: Continue, ends: Ends
 ) -> Iterator[torch.Tensor]:
     """Yield the (B, V) logits of each step, for the tokens 1, 2, ..."""
-    seen: list[torch.Tensor] = []
+    steps: list[torch.Tensor] = []
 
     def choose(logits: torch.Tensor, step: int) -> torch.Tensor:
-        seen.append(logits.clone())
+        steps.append(logits.clone())
         return torch.full(logits.shape[:1], step + 1, device=logits.device)
 
     way(model, prompts, choose, ends)
-    yield from seen
+    yield from steps

@@ -39,16 +39,16 @@ def test_models_without_a_usable_cache_answer_as_alone(
     assert (way is generated) == (problem is None) == (reason is None), problem
     if reason is not None:
         assert reason in str(problem)
-    said: list[str] = []
+    lines: list[str] = []
     local = LocalModel(
-        model, tiny_tokenizer, stop_ids=ENDS.stop_ids, max_new_tokens=ENDS.max_new_tokens, say=said.append
+        model, tiny_tokenizer, stop_ids=ENDS.stop_ids, max_new_tokens=ENDS.max_new_tokens, say=lines.append
     )
     answers = local.answers(PROMPTS)
     expected = [[token for token in alone(model, prompt) if token not in ENDS.stop_ids] for prompt in PROMPTS]
     assert [answer.text for answer in answers] == [
         tiny_tokenizer.decode(ids, skip_special_tokens=True) for ids in expected
     ]
-    assert len(said) == (reason is not None)
+    assert len(lines) == (reason is not None)
 
 
 def test_whole_rows_end_one_by_one(tiny_tokenizer: Any) -> None:
