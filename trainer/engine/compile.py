@@ -16,7 +16,7 @@ import torch._dynamo
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from trainer.engine import attention, outcome
+from trainer.engine import attention, mixers, outcome
 from trainer.engine.lora import is_sharded
 from trainer.engine.recompute import decoder_layers
 
@@ -127,7 +127,7 @@ def _dropout(module: torch.nn.Module) -> float:
 def _switch_on(model: PreTrainedModel, layers: list[GradientCheckpointingLayer], is_static: bool, backend: str) -> None:
     AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.segment_attention))
     for module in model.modules():
-        if "_product" in vars(module):
+        if "_product" in vars(module) or mixers.is_row_wise(module):
             module._traced_forward = module.forward
             module.forward = torch.compiler.disable(module.forward)
     # The second pass of a recomputed layer must choose the graph that the first one chose (pytorch#166926).

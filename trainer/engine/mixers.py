@@ -140,8 +140,13 @@ def switch_on(base: torch.nn.Module, batch: Callable[[], object]) -> Recurrent:
 def switch_off(base: torch.nn.Module) -> None:
     """Undo `switch_on`."""
     for module in base.modules():
-        if isinstance(forward := vars(module).get("forward"), _RowWise):
-            _unwrap(module, forward)
+        if is_row_wise(module):
+            _unwrap(module, module.forward)
+
+
+def is_row_wise(module: torch.nn.Module) -> bool:
+    """Tell whether a module keeps the rows of flat batches apart."""
+    return isinstance(vars(module).get("forward"), _RowWise)
 
 
 class _Search:
@@ -153,7 +158,7 @@ class _Search:
 
     def __call__(self, module: torch.nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
         segments = current.segments()
-        if self.is_busy or segments is None or isinstance(vars(module).get("forward"), _RowWise):
+        if self.is_busy or segments is None or is_row_wise(module):
             return
         total = segments.spans[-1].high
         is_flat = functools.partial(_is_flat, total=total)
