@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
-from trainer.engine import lora
+from trainer.engine import current, lora
 from trainer.engine.attention import switch_on
 from trainer.engine.batch import Batch, Layout, of_rows
 from trainer.engine.head import Scorer
 from trainer.engine.prepare import Engine
+from trainer.engine.segments import Segments
 from trainer.model.fake import fake_tensors
 from trainer.shapes.blueprint import TracedMemory
 
@@ -70,8 +72,8 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.current)
 
 
-def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> int:
-    with Allocations([*model.parameters(), *model.buffers()]) as allocations:
+def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor], segments: Segments | None) -> int:
+    with Allocations([*model.parameters(), *model.buffers()]) as allocations, current.of(segments):
         loss().backward()
     model.zero_grad(set_to_none=True)
     return allocations.peak
@@ -112,7 +114,11 @@ def traced_memory(
             base.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
         storages = {id(storage): storage.nbytes() for storage in map(_storage, model.parameters())}
-        one, two = (_peak(model, lambda batch=batch: _loss(model, engine, batch, autocast)) for batch in batches)  # type: ignore[misc]
+        one, two = (
+            # layers that are computed again in the backward pass ask for the segments there
+            _peak(model, partial(_loss, model, engine, batch, autocast), batch["inputs"].get("segments"))
+            for batch in batches
+        )
     return TracedMemory(
         weights=sum(storages.values()),
         widest=max((size for name, size in sizes.items() if name in four_bit), default=0),

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from trainer.engine.attention import NotCovered
 from trainer.engine.expected import ExpectedPath, carries_state, expected_path
 from trainer.engine.traced import traced_memory
 from trainer.errors import RecipeError
@@ -125,7 +126,7 @@ def _traced(
             autocast=autocast,
             four_bit=four_bit,
         )
-    except NOT_FAKED as error:
+    except (*NOT_FAKED, NotCovered) as error:
         notes.append(f"memory is not predicted: the model cannot run without numbers: {str(error).splitlines()[0]}")
         return None
 
