@@ -167,8 +167,8 @@ class _Probe:
         self.recurrent = mixers.Recurrent()
         self.kernels: set[str] = set()
         """Of attention on flat batches."""
-        self.alone = torch.cat(list(self._own(self.rows)))
-        self.gradients = self._gradients(self._own, self.short_rows)
+        self.alone = torch.cat(list(self._untouched(self.rows)))
+        self.gradients = self._gradients(self._untouched, self.short_rows)
 
     def run(self, attention: str, say: Callable[[str], None]) -> Engine:
         self._adapter(say)
@@ -186,17 +186,17 @@ class _Probe:
         leak = self._leak(scorer)
         return Engine(self._padding(scorer), None if leak else "positions", leak, scorer)
 
-    def _own(self, rows: Sequence[Ints]) -> Iterator[torch.Tensor]:
+    def _untouched(self, rows: Sequence[Ints]) -> Iterator[torch.Tensor]:
         """Yield the log-probabilities of all tokens but the first of each row, by the model's own logits."""
         for row in rows:
             ids = torch.from_numpy(row).to(self.device)
             logits = self.model(input_ids=ids[None], use_cache=False).logits[0, :-1]  # (1, T, V) -> (T - 1, V)
             yield picked_log_probs(logits, ids[1:])
 
-    def _own_answers(self, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
+    def _untouched_answers(self, pairs: Sequence[Pair]) -> Iterator[torch.Tensor]:
         """Yield the log-probabilities of each answer, scored as a row by itself with its prompt."""
         for pair in pairs:
-            for scores in self._own(_rows_of(pair)):
+            for scores in self._untouched(_rows_of(pair)):
                 yield scores[len(pair[0]) - 1 :]
 
     def _gradients(
@@ -215,7 +215,7 @@ class _Probe:
         """Let LoRA layers compute in one product, and report those that do not."""
         dequantised = self.may_dequantise and lora.dequantised_fits(self.base)
         counted = lora.switch_on(self.base, dequantised=dequantised)
-        problem = self._problem(self._own) if counted[""] else None
+        problem = self._problem(self._untouched) if counted[""] else None
         if problem is not None:
             lora.switch_off(self.base)
             counted = Counter({f"one product does not agree: {problem}": counted.total()})
@@ -255,8 +255,8 @@ class _Probe:
         """Switch segmented attention on; return the reason where it cannot be used."""
         if reason := without_segments(self.base):
             return reason
-        answers = torch.cat(list(self._own_answers(self.pairs)))
-        gradients = self._gradients(self._own_answers, self.short_pairs)
+        answers = torch.cat(list(self._untouched_answers(self.pairs)))
+        gradients = self._gradients(self._untouched_answers, self.short_pairs)
         switch_on(self.base)
         try:
             self.recurrent = self._mixers(scorer)

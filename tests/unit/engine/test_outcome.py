@@ -43,8 +43,8 @@ def test_gradients_of_several_passes_add_up_beside_those_from_before(monkeypatch
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     assert [len(sample) for sample in samples] == [6, 5, 2, 4, 2]
     for sample, weight in zip(samples, trained, strict=True):
-        whole = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        torch.testing.assert_close(sample, whole.flatten()[:: -(-weight.numel() // 7)])
+        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        torch.testing.assert_close(sample, gradient.flatten()[:: -(-weight.numel() // 7)])
 
 
 def test_zero_weights_are_filled_for_a_while() -> None:
