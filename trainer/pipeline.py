@@ -11,22 +11,14 @@ from pathlib import Path
 
 import trainer
 from trainer.data.inputs import row_inputs
+from trainer.digests import hash_value
+from trainer.disk import disk_errors, read_json, write_json
 from trainer.errors import DataError, GateError, StageError, TrainerError
 from trainer.model.source import locate, tokenizer_inputs, weight_inputs
 from trainer.recipe import Recipe
 from trainer.recipe.load import RESOLVED_NAME
 from trainer.recipe.model import start_of
-from trainer.rundir import (
-    STARTED_JSON,
-    RunFolder,
-    StageContext,
-    StageRecord,
-    disk_errors,
-    environment,
-    hash_value,
-    read_json,
-    write_json,
-)
+from trainer.rundir import STARTED_JSON, RunFolder, StageContext, StageRecord, environment
 from trainer.scoring.inputs import eval_inputs
 from trainer.scoring.question import ANSWER_KIND
 from trainer.stages import STAGES, Stage, load, select
@@ -57,14 +49,24 @@ class Pipeline:
     worker: bool = False
     warned: set[str] = field(default_factory=set)
 
-    def status(self, stage: Stage) -> Status:
-        """Compare what a stage was made from with what it would be made from today."""
+    def status(self, stage: Stage, *, is_replaced: bool = False) -> Status:
+        """Compare what a stage was made from with what it would be made from today.
+
+        Args:
+            stage: Which one.
+            is_replaced: It is written anew in any case, so that its weights may be damaged.
+
+        Raises:
+            StageError: Its weights are not the ones that it wrote.
+        """
         record = self.run.record(stage.name)
         expected = self.expected_record(stage)
         if record is None:
             return self._unfinished_status(stage, expected)
         if missing := [name for name in record.outputs if not (self.run.stage_dir(stage.name) / name).is_file()]:
             return Status("stale", (f"{stage.name}/{missing[0]} is missing",))
+        if stage.name in ("train", "export") and not is_replaced:
+            self.run.refuse_damaged_weights(record, self.arguments)
         if record.fingerprint == expected.fingerprint:
             return Status("fresh")
         return Status("stale", tuple(differences(record, expected)))
@@ -108,6 +110,7 @@ class Pipeline:
                 continue
             if names == ("@weights",):
                 names = tuple(name for name in record.outputs if name.startswith(("adapter/", "model/")))
+                self.run.refuse_damaged_weights(record, self.arguments)
             for name in names:
                 path = self.run.stage_dir(needed) / name
                 if path.is_file():
@@ -294,7 +297,7 @@ class Pipeline:
         Raises:
             StageError: `train/` was made from something else.
         """
-        status = self.status(stage)
+        status = self.status(stage, is_replaced=force)
         if status.state == "fresh" and stage.name == "train" and self.resume_from and not force:
             raise StageError(
                 f"{self.run.stage_dir(stage.name)} is finished: there is nothing to resume",

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import platform
 import shutil
@@ -20,11 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 import trainer
-from trainer import exact_json
-from trainer.errors import HardwareError, StageError, TrainerError
+from trainer.digests import HashMemory, damage, damaged, hash_bytes, is_model_file
+from trainer.disk import disk_errors, read_json, write_json
+from trainer.errors import StageError
 from trainer.lock import exclusive
 from trainer.shapes.files import FileDigest
 
@@ -32,142 +29,6 @@ STAGE_JSON = "stage.json"
 STARTED_JSON = "started.json"
 # how a training process began and ended: no result, and rewritten after `stage.json`
 PROCESS_FILES = (STARTED_JSON, "exit.json", "accelerate.json")
-_JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-
-
-def cache_dir() -> Path:
-    """Return the folder for converted models and remembered hashes (`TRAINER_CACHE` moves it)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recipe-trainer"
-    return Path(os.environ.get("TRAINER_CACHE") or default)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one.
-
-    Raises:
-        HardwareError: The disk is full or not writable.
-    """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with staged.open("wb") as file:
-            file.write(orjson.dumps(value, option=_JSON_OPTIONS, default=str))
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the run folder.
-
-    Raises:
-        StageError: The file is damaged.
-    """
-    try:
-        return orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise StageError(
-            f"{path}:{error.lineno}: damaged: {error.msg}", hint=f"remove {path} and run the stage again"
-        ) from error
-
-
-def read_json_lines(path: Path) -> list[Any]:
-    """Read a JSON Lines file of the run folder; a missing one has no lines."""
-    return [exact_json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a message that says so.
-
-    Raises:
-        HardwareError: Writing below `path` failed for such a reason.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = _disk_reason(error)
-        if reason is None:
-            raise
-        where = path if path.exists() else next((parent for parent in path.parents if parent.exists()), path)
-        free = shutil.disk_usage(where).free / 2**20
-        raise HardwareError(
-            f"{reason}: {getattr(error, 'filename', None) or path} ({free:.0f} MiB free)",
-            hint="free some space, or choose another place with --run-dir DIR or TRAINER_RUNS=DIR; then run again",
-        ) from error
-
-
-_DISK_REASONS = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "quota used up",
-    errno.EROFS: "read-only file system",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
-    errno.EEXIST: "a file is in the way",
-    errno.ENOTDIR: "a file is in the way",
-}
-# safetensors, shutil.copytree and torch.save raise kinds of their own; torch's names no cause
-_FULL_DISK_TEXTS = ("No space left on device", "PytorchStreamWriter failed writing", "unexpected pos ")
-
-
-def _disk_reason(error: Exception) -> str | None:
-    if isinstance(error, OSError) and error.errno is not None:
-        return _DISK_REASONS.get(error.errno)
-    is_full = not isinstance(error, TrainerError) and any(text in str(error) for text in _FULL_DISK_TEXTS)
-    return _DISK_REASONS[errno.ENOSPC] if is_full else None
-
-
-def hash_bytes(data: bytes) -> str:
-    """Return the sha256 of bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def hash_value(value: object) -> str:
-    """Return the sha256 of a JSON value, independent of the order of keys.
-
-    Example:
-        >>> hash_value({"a": 1, "b": 2}) == hash_value({"b": 2, "a": 1})
-        True
-    """
-    return hash_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str))
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class HashMemory:
-    """sha256 of files, remembered by size, modification time and inode, so that weights are read once."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or cache_dir() / "hashes.json"
-        self.entries: dict[str, list[int | str]] = {}
-        try:
-            self.entries = orjson.loads(self.path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            pass  # a memory: without it files are read again
-
-    def file(self, path: Path) -> str:
-        """Return the sha256 of a file, read again only where it seems to have changed."""
-        stat = path.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        key = str(path.resolve())
-        if key in self.entries and self.entries[key][:3] == mark:
-            return str(self.entries[key][3])
-        digest = hash_file(path)
-        # a file touched within the clock's grain could change again unseen
-        if time.time_ns() - stat.st_mtime_ns > 2_000_000_000:
-            self.entries[key] = [*mark, digest]
-            self._save()
-        return digest
-
-    def _save(self) -> None:
-        try:
-            write_json(self.path, self.entries)
-        except (OSError, HardwareError):
-            pass  # a memory: without it files are read again
 
 
 @dataclass
@@ -229,8 +90,25 @@ class RunFolder:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
             is_output = name.parts[0] not in ("checkpoints", *PROCESS_FILES) and not name.name.startswith(".")
+            is_output = is_output and not name.name.endswith(".tmp")  # of a process that was killed
             if path.is_file() and name.name != STAGE_JSON and is_output:
                 record.outputs[str(name)] = {"sha256": self.hashes.file(path), "bytes": path.stat().st_size}
+
+    def refuse_damaged_weights(self, record: StageRecord, arguments: str) -> None:
+        """Compare the weights of a stage with what it noted of them.
+
+        Args:
+            record: Of the stage.
+            arguments: The recipe, as a fix repeats it.
+
+        Raises:
+            StageError: A file is missing or is not the one that the stage wrote.
+        """
+        for name, written in record.outputs.items():
+            path = self.stage_dir(record.stage) / name
+            if is_model_file(name) and (fault := damage(path, written, self.hashes)):
+                hint = f"bring the file back, or write it anew: trainer {record.stage} {arguments} --force"
+                raise damaged(path, fault, hint)
 
     @contextmanager
     def staged(self, record: StageRecord) -> Iterator[Path]:

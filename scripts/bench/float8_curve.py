@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
+from trainer.disk import cache_dir
 from trainer.engine import float8
 from trainer.model import adapter as adapters
 from trainer.model.load import load_model
 from trainer.recipe import Recipe, load_recipe
-from trainer.rundir import cache_dir
 from trainer.tokens.store import TokenStore
 
 ROOT = Path(__file__).parents[2]

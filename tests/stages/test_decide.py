@@ -10,9 +10,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests import tiny
+from trainer.disk import write_json
 from trainer.errors import RecipeError, StageError
 from trainer.recipe import load_recipe
-from trainer.rundir import RunFolder, StageContext, StageRecord, write_json
+from trainer.rundir import RunFolder, StageContext, StageRecord
 from trainer.shapes.decision import Decision
 from trainer.stages import decide as stage
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 import trainer
 from trainer.data.served_prompt import ServedSystem, served_system
+from trainer.digests import hash_value
 from trainer.errors import StageError
 from trainer.export.provenance import template_sha256, write_provenance
 from trainer.export.sidecar import ServedPrompt, served_template, with_template
@@ -20,7 +21,6 @@ from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.export import format_named
 from trainer.render.card import CardFacts, public_name, public_recipe, recipe_text, render_card
-from trainer.rundir import hash_value
 from trainer.shapes.gates import GateResult
 from trainer.shapes.proof import ExportProof
 from trainer.shapes.report import DataReport

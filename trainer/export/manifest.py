@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from trainer.digests import hash_file, hash_value, lists_files
 from trainer.export.provenance import (
     FORMAT_VERSION,
     PROVENANCE,
@@ -23,11 +24,9 @@ from trainer.export.provenance import (
     examine,
     is_foreign_link,
     link_finding,
-    lists_files,
     noted,
     read_provenance,
 )
-from trainer.rundir import hash_file, hash_value
 from trainer.shapes.files import FileDigest
 
 MANIFEST, STAGE = "manifest.json", "stage.json"

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from trainer.digests import hash_file, hash_value, lists_files
 from trainer.errors import StageError
-from trainer.export.safetensors_check import DamagedFileError, is_zero, not_finite, stored_tensors
-from trainer.rundir import hash_file, hash_value
+from trainer.export.safetensors_check import is_zero, not_finite
+from trainer.model.foreign.safetensors_header import DamagedFileError, stored_tensors
 from trainer.shapes.files import FileDigest
 
 PROVENANCE = "provenance.json"
@@ -83,17 +84,6 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not lists_files(content.get("files")):
         raise StageError(f"{path}: not written by recipe-trainer", hint=hint)
     return content
-
-
-def lists_files(files: object) -> bool:
-    """Tell a well-formed list of files, all of them below the folder."""
-    return isinstance(files, dict) and all(
-        isinstance(file, dict)
-        and isinstance(file.get("bytes"), int)
-        and isinstance(file.get("sha256"), str)
-        and not (PurePath(name).is_absolute() or ".." in PurePath(name).parts)
-        for name, file in files.items()
-    )
 
 
 def examine(folder: Path) -> Examined:

@@ -16,12 +16,13 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from trainer.errors import HardwareError, TrainerError
 from trainer.export.agreement import Logits, logits_of
 from trainer.export.request import TokenPrompt
-from trainer.export.safetensors_check import DamagedFileError, not_finite
+from trainer.export.safetensors_check import not_finite
 from trainer.export.served_keys import unserved_keys
 from trainer.export.sidecar import end_tokens
 from trainer.export.write_transformers import base_folder
 from trainer.model import adapter as adapters
 from trainer.model.classes import class_of
+from trainer.model.foreign.safetensors_header import DamagedFileError
 from trainer.model.load import device, load_model
 from trainer.recipe.model import ModelSection
 from trainer.scoring.generation.continuation import Ends, argmax, way_of

@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trainer.digests import hash_file
 from trainer.errors import StageError
 from trainer.model.durable import sync
-from trainer.tokens.cache import file_sha256
 
 MANIFEST = "manifest.json"
 NAME = re.compile(r"^step_(\d{6,})$")
@@ -30,7 +30,7 @@ def publish(staged: Path, target: Path) -> None:
     names = sorted(str(path.relative_to(staged)) for path in staged.rglob("*") if path.is_file())
     for name in names:
         (staged / name).chmod(0o644)
-    files = {name: {"sha256": file_sha256(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
+    files = {name: {"sha256": hash_file(staged / name), "bytes": (staged / name).stat().st_size} for name in names}
     (staged / MANIFEST).write_text(json.dumps({"files": files}, indent=2))
     for name in [*names, MANIFEST]:
         # before the rename: a file system may order the rename before the data it names
@@ -52,7 +52,7 @@ def damage(folder: Path) -> str | None:
         if not path.is_file():
             return f"{name} is missing"
         # the size first: a file cut short is told without reading it
-        if path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
+        if path.stat().st_size != facts["bytes"] or hash_file(path) != facts["sha256"]:
             return f"{name} is damaged"
     return None
 

@@ -12,9 +12,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
+from trainer.digests import refuse_damage
+from trainer.disk import is_out_of_memory
 from trainer.errors import DivergedError, HardwareError, StageError
 from trainer.model.expert_adapter import sum_lazily
 from trainer.model.fake import NOT_FAKED, fake_tensors
+from trainer.model.foreign.adapter import check_adapter
 from trainer.model.gradients import unreached
 from trainer.model.name_patterns import check_modules_to_save, check_patterns, modules_in_layers, parameters_named
 from trainer.model.targets import UNREACHED, UNREADABLE, choose_targets, shortest_names
@@ -64,8 +67,8 @@ def adapter_folder(start: str) -> Path:
 
 def settings(start: str) -> dict[str, object]:
     """Return the settings of the adapter in a run folder or adapter folder, without the path of its base model."""
-    text = (adapter_folder(start) / "adapter_config.json").read_text(encoding="utf-8")
-    return {name: value for name, value in json.loads(text).items() if name != "base_model_name_or_path"}
+    values = check_adapter(adapter_folder(start))
+    return {name: value for name, value in values.items() if name != "base_model_name_or_path"}
 
 
 def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], None] = lambda _: None) -> PeftModel:
@@ -83,10 +86,7 @@ def attach(model: PreTrainedModel, adapter: LoraAdapter, say: Callable[[str], No
     _keep_four_bit_layout(model)
     if adapter.init_from:
         folder = adapter_folder(adapter.init_from)
-        peft = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-        sum_lazily(peft)
-        check_loaded(peft, folder)
-        return peft
+        return open_adapter(model, folder, is_trainable=True)
     assert adapter.alpha != "auto", "solve() settles alpha"
     # before PEFT wraps them
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in _linear_layers(model)})
@@ -231,12 +231,43 @@ def load_on(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on a base model, frozen.
 
     Raises:
-        StageError: PEFT does not put every tensor of the file on the model.
+        StageError: PEFT does not put every tensor of the file on the model, or the file is damaged.
     """
-    peft = PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
-    sum_lazily(peft)
-    check_loaded(peft, folder)
-    return peft
+    return open_adapter(model, folder).eval()
+
+
+def open_adapter(
+    model: PreTrainedModel | PeftModel, folder: Path, *, name: str = "default", is_trainable: bool = False
+) -> PeftModel:
+    """Put a saved adapter on a model, beside those that it has.
+
+    Args:
+        model: Base model, or one with adapters of other names.
+        folder: The adapter.
+        name: What it is called on the model.
+        is_trainable: Its weights get gradients.
+
+    Raises:
+        StageError: A file is damaged or names code, or PEFT does not put every tensor of it on the model.
+    """
+    refuse_damage(folder)
+    check_adapter(folder)
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=is_trainable)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=is_trainable)
+    except Exception as error:  # whatever PEFT makes of an adapter that does not fit
+        if is_out_of_memory(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise StageError(
+            f"{folder} does not fit this model: {' '.join(line.strip() for line in lines[:2])}",
+            hint="use the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)",
+        ) from error
+    sum_lazily(model)
+    check_loaded(model, folder, adapter_name=name)
+    return model
 
 
 def check_loaded(peft: PeftModel, folder: Path, *, adapter_name: str = "default") -> None:
@@ -273,6 +304,8 @@ def check_saved(folder: Path) -> dict[str, float]:
     try:
         weights = load_peft_weights(str(folder), device="cpu")
     except Exception as error:  # safetensors raises its own type, which is no subclass of OSError
+        if is_out_of_memory(error):
+            raise
         raise StageError(f"{folder / WEIGHTS} cannot be read back: {error}", hint=hint) from error
     bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:

@@ -33,9 +33,16 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from trainer.errors import HardwareError, RecipeError
+from trainer.digests import is_whole, refuse_damage, write_list
+from trainer.disk import is_out_of_memory
+from trainer.errors import HardwareError, RecipeError, TrainerError
 from trainer.errors import Problem as RecipeProblem
+from trainer.lock import exclusive
 from trainer.model.classes import auto_class
+from trainer.model.foreign.base_model import check_folder
+from trainer.model.foreign.config import check_values
+from trainer.model.foreign.files import ForeignFile
+from trainer.model.foreign.gguf import check_gguf
 from trainer.model.four_bit import four_bit, stacks_in_four_bits
 from trainer.model.published import check_trainable, config_json, wide_folder
 from trainer.model.source import ModelSource, locate
@@ -45,6 +52,7 @@ logging.disable_progress_bar()  # transformers draws one for every file that it 
 
 UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError)
 """Errors of a hub that does not answer, or must not be asked, for files that are not in its cache."""
+CONVERSION_WAIT_S = 3600
 Placement: TypeAlias = torch.device | Literal["auto"]
 """A device, or auto: spread over all cards."""
 
@@ -121,8 +129,12 @@ def weights_folder(
 
     Raises:
         HardwareError: Its files cannot be read, or the disk has no room.
+        StageError: The weights are not the ones that a run or an export wrote there.
     """
     name, settings = model_folder(section, cache)
+    if (folder := Path(name)).is_dir():
+        refuse_damage(folder)
+        check_folder(folder)
     try:
         wide = wide_folder(name, settings.get("revision"), cache, say)
     except (OSError, ValueError) as error:
@@ -158,9 +170,30 @@ def _converted(source: ModelSource, cache: Path) -> Path:
     stat = source.path.stat()
     # size and time of change stand for the content, which takes minutes to hash
     folder = cache / "models" / f"{source.path.stem}-{stat.st_size}-{stat.st_mtime_ns:x}"
-    if (folder / "config.json").is_file():
+    if is_whole(folder):
         return folder
-    staged = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    with exclusive(_lock_of(folder), subject=folder, hint="wait until it is converted", wait_s=CONVERSION_WAIT_S):
+        # another process may have converted it meanwhile
+        if not is_whole(folder):
+            check_gguf(source.path)
+            try:
+                _convert(source, folder)
+            except Exception as error:  # whatever transformers makes of a file that is not right
+                if is_out_of_memory(error) or isinstance(error, OSError):
+                    raise
+                raise cannot_load("model", source.name, error) from error
+    return folder
+
+
+def _lock_of(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _convert(source: ModelSource, folder: Path) -> None:
+    assert source.path is not None
+    staged = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
     where: dict[str, object] = {"pretrained_model_name_or_path": str(source.path.parent), "gguf_file": source.path.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     if hasattr(transformers, "GgufConfig"):  # newer releases keep GGUF weights packed unless told otherwise
@@ -176,9 +209,9 @@ def _converted(source: ModelSource, cache: Path) -> Path:
     tokenizer.save_pretrained(staged)
     for path in staged.iterdir():
         path.chmod(0o644)
+    write_list(staged)
     shutil.rmtree(folder, ignore_errors=True)
     staged.rename(folder)
-    return folder
 
 
 def load_tokenizer(section: ModelSection, cache: Path) -> PreTrainedTokenizerBase:
@@ -190,7 +223,9 @@ def load_tokenizer(section: ModelSection, cache: Path) -> PreTrainedTokenizerBas
     name, kwargs = model_folder(section, cache)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises plain exceptions for a damaged file
+        if is_out_of_memory(error):
+            raise
         raise cannot_load("tokenizer", name, error) from error
     if section.chat_template:
         tokenizer.chat_template = Path(section.chat_template).read_text(encoding="utf-8")
@@ -222,6 +257,7 @@ def load_model(
 
     Raises:
         HardwareError: Files are missing or damaged, or the device is too small.
+        StageError: The weights are not the ones that a run or an export wrote there.
         RecipeError: `attn_implementation` is not available for this model.
     """
     name, source = weights_folder(section, cache)
@@ -242,7 +278,9 @@ def load_model(
             f"{name} does not fit into the memory of {'all cards' if placement == 'auto' else placement}",
             hint="--set adapter.kind=qlora, or a smaller model",
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever transformers makes of a file that is not right
+        if is_out_of_memory(error) or isinstance(error, TrainerError):
+            raise
         if "attn_implementation" in str(error) or "scaled_dot_product_attention" in str(error):
             problem = RecipeProblem("recipe", None, "model.attn_implementation", str(error).splitlines()[0])
             raise RecipeError([problem], hint="--set model.attn_implementation=eager") from error
@@ -256,6 +294,8 @@ def load_model(
 
 def checked_config(name: str, source: SourceSettings) -> PreTrainedConfig:
     """Return a model's configuration; refuse a model with Python code of its own, unless the recipe allows it."""
+    values, _ = PreTrainedConfig.get_config_dict(name, **source)
+    check_values(values, ForeignFile(Path(name) / "config.json"))
     config = AutoConfig.from_pretrained(name, **source)
     if getattr(config, "auto_map", None) and not source["trust_remote_code"]:
         raise HardwareError(

@@ -25,12 +25,13 @@ from trainer.data.read.files import passed_over
 from trainer.data.rejections import NUM_LISTED, RowCounts
 from trainer.data.report import build_report
 from trainer.data.row_file import RowFile
+from trainer.disk import read_json
 from trainer.recipe import Recipe
 from trainer.recipe.data import HUB_PREFIX
 from trainer.recipe.pii import pseudonyms_pass_away
 from trainer.render.data.page import render_data_page
 from trainer.render.data.terminal import summary_text
-from trainer.rundir import StageContext, read_json
+from trainer.rundir import StageContext
 from trainer.shapes.report import Arrangement, DataReport
 
 

@@ -17,12 +17,13 @@ from trainer.decide import providers
 from trainer.decide.closed_set import is_closed_set
 from trainer.decide.decision import decision_of
 from trainer.decide.from_scores import deciding_metric, inputs_of, uses_of
+from trainer.disk import read_json, read_json_lines, write_json
 from trainer.recipe import Recipe
 from trainer.recipe.arms import Endpoint
 from trainer.recipe.decide import DecideSection
 from trainer.render.decide.page import render_decide_page
 from trainer.render.decide.terminal import decide_summary
-from trainer.rundir import StageContext, read_json, read_json_lines, write_json
+from trainer.rundir import StageContext
 from trainer.scoring.questions.from_rows import conversation
 from trainer.shapes.decision import Decision, ServiceReadiness
 from trainer.shapes.predictions import Prediction

@@ -23,6 +23,8 @@ from tqdm import tqdm
 from trainer import exact_json
 from trainer.data.embedding import load_embedder
 from trainer.data.records.kinds import Message, Record
+from trainer.digests import hash_value
+from trainer.disk import cache_dir, read_json, write_json
 from trainer.errors import HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
@@ -31,7 +33,7 @@ from trainer.recipe.load import load_suite
 from trainer.recipe.metrics import Grader, ToolCallMatch, written_out
 from trainer.render.scores.junit import render_junit
 from trainer.render.scores.summary import render_markdown
-from trainer.rundir import StageContext, cache_dir, hash_value, read_json, write_json
+from trainer.rundir import StageContext
 from trainer.scoring.generation.endpoint import ChatPrompt, EndpointModel
 from trainer.scoring.generation.models import Kind, Models
 from trainer.scoring.generation.responders import EndpointResponder, LocalResponder, PromptEncoder, Responder

@@ -10,6 +10,7 @@ import shutil
 
 import torch
 
+from trainer.disk import cache_dir, read_json, read_json_lines, write_json
 from trainer.errors import HardwareError
 from trainer.export.judge import raise_failed, sentence
 from trainer.export.lineage import RunFacts
@@ -18,7 +19,7 @@ from trainer.export.push import hub_token, push
 from trainer.export.run import ExportInputs, ExportRun
 from trainer.recipe import Recipe
 from trainer.recipe.model import low_rank
-from trainer.rundir import StageContext, StageRecord, cache_dir, environment, read_json, read_json_lines, write_json
+from trainer.rundir import StageContext, StageRecord, environment
 
 ROWS = ("train.jsonl", "validation.jsonl", "heldout.jsonl")
 MERGING = "export.merging"

@@ -21,6 +21,7 @@ from trainer import exact_json
 from trainer.data.lint.findings.tokens import LongRows, TokenFacts, quote_findings, token_findings
 from trainer.data.lint.rules import RULES
 from trainer.data.lint.run import raise_errors, settled
+from trainer.disk import cache_dir, write_json
 from trainer.errors import DataError, HardwareError
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
@@ -28,7 +29,7 @@ from trainer.recipe.data import PackSection
 from trainer.recipe.method import row_facts
 from trainer.render.data.findings import short_refs
 from trainer.render.data.terminal import findings_text
-from trainer.rundir import StageContext, cache_dir, write_json
+from trainer.rundir import StageContext
 from trainer.tokens.batch import tokenize_file
 from trainer.tokens.cache import TokenCache, cache_key
 from trainer.tokens.chat import Renderer

@@ -10,10 +10,11 @@ from typing import Any
 
 import trainer
 from trainer import exact_json
+from trainer.disk import read_json, read_json_lines, write_json
 from trainer.recipe import Recipe
 from trainer.render.report.answers import AnswerRows, select_answers
 from trainer.render.report.page import ReportFacts, StageFacts, render_report
-from trainer.rundir import StageContext, read_json, read_json_lines, write_json
+from trainer.rundir import StageContext
 from trainer.shapes.scores import Scores
 
 STAGE_NAMES = ("data", "pack", "train", "eval", "decide", "export")

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainer.disk import cache_dir, disk_errors, read_json, write_json
 from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, TrainerError
 from trainer.lock import exclusive
 from trainer.methods.launch import WorkerExit, die_with_parent, launch
 from trainer.recipe import Recipe
 from trainer.recipe.train import LAUNCHED
-from trainer.rundir import STARTED_JSON, StageContext, cache_dir, disk_errors, read_json, write_json
+from trainer.rundir import STARTED_JSON, StageContext
 
 LOCK_WAIT_S = 120
 MIN_FREE_BYTES = 64 << 20

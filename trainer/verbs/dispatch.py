@@ -14,12 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from trainer.disk import read_json
 from trainer.errors import GateError, StageError
 from trainer.pipeline import Pipeline
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.train import LAUNCHED
 from trainer.render.scores.terminal import arms_table, damage_line, scores_table
-from trainer.rundir import RunFolder, read_json
+from trainer.rundir import RunFolder
 
 
 def run(options: argparse.Namespace) -> int:

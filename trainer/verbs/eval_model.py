@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer import exact_json
 from trainer.data.embedding import load_embedder
+from trainer.disk import cache_dir, read_json, read_json_lines, write_json
 from trainer.errors import GateError, HardwareError, StageError
 from trainer.export.sidecar import PROMPT_JSON
 from trainer.model.adapter import WEIGHTS, load_on
@@ -24,7 +25,6 @@ from trainer.recipe.arms import Arm, Endpoint
 from trainer.recipe.load import load_suite
 from trainer.recipe.model import ModelSection
 from trainer.render.scores.terminal import suites_table
-from trainer.rundir import cache_dir, read_json, read_json_lines, write_json
 from trainer.scoring.gates.metrics import LOWER_IS_BETTER
 from trainer.scoring.generation.endpoint import EndpointModel
 from trainer.scoring.generation.local import LocalModel

@@ -12,9 +12,9 @@ import pytest
 
 from tests import tiny
 from trainer.data.served_prompt import ServedSystem, served_system
+from trainer.digests import hash_value
 from trainer.recipe.data import DataSection
 from trainer.recipe.method import SftMethod
-from trainer.rundir import hash_value
 from trainer.stages import data as stage
 from trainer.verbs.serve.questions import read_questions
 

@@ -13,7 +13,7 @@ from peft.tuners.lora.layer import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from trainer.rundir import hash_file
+from trainer.digests import hash_file
 
 SIZE = {
     "vocab_size": 97,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.command import call
+from trainer.digests import hash_value
 from trainer.export.manifest import MANIFEST, RESOLVED, STAGE, verify, write_manifest
 from trainer.export.provenance import PROVENANCE, entries_in, noted, write_provenance
-from trainer.rundir import hash_value
 
 FORMATS = ("adapter", "merged")
 

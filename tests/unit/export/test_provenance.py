@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from trainer.errors import StageError
 from trainer.export.provenance import PROVENANCE, examine, read_provenance, template_sha256, write_provenance
-from trainer.export.safetensors_check import DamagedFileError, stored_tensors
+from trainer.model.foreign.safetensors_header import DamagedFileError, stored_tensors
 
 STOP = 4
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from trainer.errors import HardwareError
 from trainer.export.merge import open_to_all
-from trainer.export.safetensors_check import DamagedFileError, stored_tensors
+from trainer.model.foreign.safetensors_header import DamagedFileError, stored_tensors
 from trainer.recipe.export import Compress
 from trainer.tokens.store import TokenStore
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from trainer.digests import hash_file
 from trainer.errors import HardwareError, StageError
 from trainer.export.merge.shards import INDEX
 from trainer.lock import exclusive
 from trainer.model.durable import sync
 from trainer.model.source import TOKENIZER_FILES
-from trainer.rundir import hash_file
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ckpt")
 SPARE_BYTES = 64 * 2**20

@@ -16,6 +16,7 @@ from typing import TypedDict
 
 import torch
 
+from trainer.digests import hash_file
 from trainer.export.merge.folder import (
     check_base,
     check_room,
@@ -40,7 +41,6 @@ from trainer.export.merge.plan import (
 )
 from trainer.export.merge.rounding import MANTISSA_BITS, Survival
 from trainer.export.merge.shards import SINGLE, ShardWriter, return_memory_at_once
-from trainer.rundir import hash_file
 
 Say = Callable[[str], None]
 STATE = "merge_state.json"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import torch
 from peft import PeftModel
 
-from trainer.model.adapter import adapter_folder, check_loaded
-from trainer.model.expert_adapter import sum_lazily
+from trainer.model.adapter import adapter_folder, open_adapter
 from trainer.model.load import Placement, load_model, precision
 from trainer.model.size import weight_bytes
 from trainer.recipe.model import Adapter, ModelSection, low_rank, start_of
@@ -68,13 +67,8 @@ def open_models(
     for kind, folder in folders.items():
         if kind not in kinds:
             continue
-        if model is None:
-            # PEFT changes `base` in place, so the plain model has been yielded before
-            model = PeftModel.from_pretrained(base, str(folder), adapter_name=kind)
-        else:
-            model.load_adapter(str(folder), adapter_name=kind)
-        sum_lazily(model)
-        check_loaded(model, folder, adapter_name=kind)
+        # PEFT changes `base` in place, so the plain model has been yielded before
+        model = open_adapter(model or base, folder, name=kind)
         model.set_adapter(kind)
         yield kind, model.eval()
 

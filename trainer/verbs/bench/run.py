@@ -13,8 +13,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from trainer.disk import write_json
 from trainer.errors import GateError, Problem, RecipeError
-from trainer.rundir import write_json
 from trainer.verbs.bench.compare import Comparison
 from trainer.verbs.bench.machine import machine, versions
 from trainer.verbs.bench.process import THREADS, WorkerProcess

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import orjson
 
+from trainer.digests import hash_value
+from trainer.disk import cache_dir, write_json
 from trainer.errors import HardwareError
+from trainer.model.foreign.base_model import check_source
+from trainer.model.foreign.config import check_config
 from trainer.model.source import config_path, locate
 from trainer.recipe import Recipe
-from trainer.rundir import cache_dir, hash_value, write_json
 from trainer.shapes.blueprint import Blueprint
 
 LIMIT_S = 300
@@ -42,6 +45,10 @@ def open_model(recipe: Recipe, *, is_cuda: bool) -> Blueprint:
     config = source.path if source.kind == "gguf" else config_path(source)
     if config is None or not config.is_file():
         raise NotOpenedError(f"config.json of {source.name} is not in the local cache")
+    if source.path is None:
+        check_config(config)
+    else:
+        check_source(source)
     path = cache_dir() / "blueprints" / f"{_digest(recipe, config, is_cuda)}.json"
     if path.is_file():
         kept: Blueprint = orjson.loads(path.read_bytes())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from trainer.disk import read_json
 from trainer.errors import DataError, StageError
 from trainer.recipe import Recipe
-from trainer.rundir import RunFolder, read_json
+from trainer.rundir import RunFolder
 from trainer.shapes.report import LintFinding
 from trainer.verbs.inspect.collect import add_to_suite
 from trainer.verbs.inspect.rejected import Rejected, rejected_rows

@@ -17,13 +17,15 @@ import numpy.typing as npt
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from trainer.digests import hash_value
+from trainer.disk import cache_dir, read_json, write_json
 from trainer.errors import StageError
 from trainer.model.adapter import load_on
 from trainer.model.load import load_model, precision
 from trainer.recipe import Recipe
 from trainer.recipe.method import has_reference
 from trainer.recipe.model import low_rank
-from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, write_json
+from trainer.rundir import RunFolder
 from trainer.scoring.generation.likelihood import row_scores
 from trainer.scoring.label_errors import class_thresholds, confident_classes, least_confident, unusual_loss
 from trainer.scoring.statistics.inference import Floats

@@ -7,9 +7,10 @@ from itertools import groupby
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from trainer.disk import cache_dir
 from trainer.model.load import load_tokenizer
 from trainer.recipe import Recipe
-from trainer.rundir import RunFolder, cache_dir
+from trainer.rundir import RunFolder
 from trainer.tokens.store import TokenStore
 from trainer.verbs.inspect.show import Span
 

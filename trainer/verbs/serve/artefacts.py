@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.data.served_prompt import ServedSystem, served_system
+from trainer.digests import hash_value, is_model_file, refuse_damage
 from trainer.errors import StageError
+from trainer.model.source import locate, weight_inputs
 from trainer.recipe import Recipe
-from trainer.rundir import RunFolder, hash_value
+from trainer.rundir import RunFolder
 
 WEIGHTS = (".safetensors", ".gguf")
 
@@ -32,7 +34,7 @@ def exported(run: RunFolder, kind: str, arguments: str) -> Path:
         arguments: The recipe, as a fix repeats it.
 
     Raises:
-        StageError: It is missing, or older than the training.
+        StageError: It is missing, damaged, or older than the training.
     """
     folder = run.stage_dir("export") / kind
     record, training = run.record("export"), run.record("train")
@@ -44,7 +46,26 @@ def exported(run: RunFolder, kind: str, arguments: str) -> Path:
         raise StageError(
             f"{folder} is older than the training: it holds other weights", hint=f"trainer export {arguments}"
         )
+    refuse_damage(folder, run.hashes, hint=f"trainer export {arguments} --force")
     return folder
+
+
+def refuse_other_base(recipe: Recipe, run: RunFolder, arguments: str) -> None:
+    """Compare the weights of a local base model with those that were trained on.
+
+    Raises:
+        StageError: A file has other content.
+    """
+    record = run.record("train")
+    assert record is not None, "looked at before"
+    source = locate(recipe.model.name_or_path, revision=recipe.model.revision)
+    for name, path in weight_inputs(source).items():
+        written = record.inputs.get(f"model/{name}") or record.inputs.get(name)
+        if is_model_file(path.name) and written and run.hashes.file(path) != written:
+            raise StageError(
+                f"{path} has other content than the base model that was trained on",
+                hint=f"bring that model back, or train on this one: trainer train {arguments} --force",
+            )
 
 
 def is_exported(run: RunFolder, kind: str) -> bool:

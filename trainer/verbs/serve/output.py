@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from trainer import exact_json
-from trainer.rundir import disk_errors
+from trainer.disk import disk_errors
 
 INPUT_LINE = "input_line"
 """Key by which a written row names its row of the input."""

@@ -16,11 +16,13 @@ import torch
 from tqdm import tqdm
 
 from trainer.data.served_prompt import ServedSystem, replaces
+from trainer.digests import HashMemory, hash_value
+from trainer.disk import disk_errors, read_json, write_json
 from trainer.errors import DataError, HardwareError, StageError
 from trainer.lock import exclusive
 from trainer.recipe import Recipe
 from trainer.recipe.json_schema import check_schema, read_schema
-from trainer.rundir import HashMemory, RunFolder, disk_errors, hash_value, read_json, write_json
+from trainer.rundir import RunFolder
 from trainer.scoring.graders.json_text import parse
 from trainer.scoring.graders.structured import schema_fault
 from trainer.scoring.question import Answer

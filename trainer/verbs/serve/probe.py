@@ -13,8 +13,9 @@ import httpx2
 
 from trainer.data.records.kinds import Message
 from trainer.data.rows.system_prompt import has_system_turn
+from trainer.disk import read_json_lines
 from trainer.errors import GateError, HardwareError
-from trainer.rundir import RunFolder, read_json_lines
+from trainer.rundir import RunFolder
 from trainer.shapes.predictions import ArmAnswer
 from trainer.verbs.serve.server import Address, Server
 

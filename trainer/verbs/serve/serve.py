@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.served_prompt import ServedSystem
+from trainer.disk import disk_errors
 from trainer.recipe import Recipe
-from trainer.rundir import RunFolder, disk_errors
+from trainer.rundir import RunFolder
 from trainer.verbs.serve import probe
 from trainer.verbs.serve.artefacts import system_of, trained
 from trainer.verbs.serve.child import ended, free_address, running

@@ -10,16 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trainer.data.records.kinds import Record
 from trainer.data.served_prompt import ServedSystem
+from trainer.digests import hash_value
+from trainer.disk import cache_dir, read_json, read_json_lines
 from trainer.model.load import load_model, load_tokenizer, precision
 from trainer.recipe import Recipe
 from trainer.recipe.model import low_rank
-from trainer.rundir import RunFolder, cache_dir, hash_value, read_json, read_json_lines
+from trainer.rundir import RunFolder
 from trainer.scoring.generation.local import LocalModel
 from trainer.scoring.generation.models import open_models
 from trainer.scoring.generation.sampling import NucleusSampling
 from trainer.scoring.generation.stopping import longest_answer, stop_ids, tokens_of
 from trainer.tokens.chat import Renderer
-from trainer.verbs.serve.artefacts import exported, system_of, trained, weights_hash
+from trainer.verbs.serve.artefacts import exported, refuse_other_base, system_of, trained, weights_hash
 
 LONGEST_UNKNOWN = 512
 """Longest answer where the run has no held-out answers to go by."""
@@ -118,10 +120,12 @@ def open_tuned(
         at_least: Tokens that an answer may have, where `eval.max_new_tokens` is auto.
 
     Raises:
-        StageError: There is no trained model, or no merged one.
+        StageError: There is no trained model, or no merged one; or its weights are damaged.
         HardwareError: It cannot be loaded.
     """
     folder = exported(run, "merged", arguments) if merged else trained(run, arguments)
+    if not merged or with_base:
+        refuse_other_base(recipe, run, arguments)
     section = recipe.model.model_copy(update={"name_or_path": str(folder.absolute())})
     tokenizer = load_tokenizer(section if merged else recipe.model, cache_dir())
     kwargs = recipe.model.chat_template_kwargs

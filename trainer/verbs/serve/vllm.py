@@ -6,10 +6,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from trainer.disk import cache_dir
 from trainer.errors import HardwareError
 from trainer.model.source import locate
 from trainer.recipe.model import low_rank
-from trainer.rundir import cache_dir
 from trainer.verbs.serve.artefacts import exported, is_exported
 from trainer.verbs.serve.server import Package, Server, ServerContext, json_object, package_in
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from trainer.digests import hash_value
 from trainer.recipe import load_recipe
 from trainer.recipe.gates import Gate
-from trainer.rundir import hash_value
 from trainer.scoring.gates.coverage import impossible_gates
 from trainer.scoring.gates.metrics import Shape
 from trainer.scoring.gates.reach import GateScope, unreachable

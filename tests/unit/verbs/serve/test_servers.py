@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from trainer.cli import _split
+from trainer.disk import write_json
 from trainer.errors import HardwareError, StageError
 from trainer.recipe.model import LoraAdapter, ModelSection
-from trainer.rundir import RunFolder, StageRecord, write_json
+from trainer.rundir import RunFolder, StageRecord
 from trainer.verbs.serve import servers, vllm
 from trainer.verbs.serve.child import free_address
 from trainer.verbs.serve.server import Address, ServerContext

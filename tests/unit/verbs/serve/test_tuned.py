@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from trainer.disk import write_json
 from trainer.errors import StageError
 from trainer.recipe import Recipe, load_recipe
-from trainer.rundir import RunFolder, StageRecord, write_json
+from trainer.rundir import RunFolder, StageRecord
 from trainer.verbs.serve.tuned import open_tuned
 
 
