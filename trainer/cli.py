@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from trainer import __version__
+from trainer.disk import memory_failure
 from trainer.errors import TrainerError
 from trainer.stages import ACCEPTABLE, STAGES
 
@@ -50,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # what a shell reports for SIGPIPE: the work is not done
-    except Exception:
+    except Exception as error:
+        if failure := memory_failure(error):
+            print(f"error: {failure.message}\nfix: {failure.hint}", file=sys.stderr)
+            return failure.exit_code
         traceback.print_exc()
         print("error: this is a bug of recipe-trainer; the traceback above says where", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,38 @@ def test_sigterm_saves_and_leaves_no_process(finished: Project, finished_run: Pr
     assert 4 <= step < 24 and checkpoints(project)[-1] == f"step_{step:06d}"
     assert project.call("train", worker=True).code == 0
     same_training(project, finished_run)
+
+
+def test_a_signal_while_loading_ends_the_training_at_once(finished: Project) -> None:
+    project = prepared(finished)
+    process = project.start("train", str(project.recipe))
+    wait_for(lambda: (project.run / "train/started.json").is_file(), process)
+    begin = time.monotonic()
+    process.terminate()
+    result = finish(process)
+    assert time.monotonic() - begin < 10
+    assert result.code == 143, result.text
+    facts = json.loads((project.run / "train/exit.json").read_text())
+    assert facts["exit_code"] == 143
+    assert "before the first step" in facts["message"] or "the state is saved" in facts["message"]
+
+
+def test_sigterm_to_process_1_of_a_container_saves_and_ends_in_time(finished: Project) -> None:
+    project = prepared(finished)
+    unshare = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("may not make a PID namespace here")
+    environment = os.environ | {"TRAINER_RUNS": str(project.runs), "CUDA_VISIBLE_DEVICES": ""}
+    command = [*unshare, sys.executable, "-m", "trainer", "train", str(project.recipe)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: trained_to(project, 4), process)
+    begin = time.monotonic()
+    os.kill(tree(process.pid)[1], signal.SIGTERM)  # process 1 of the namespace
+    result = finish(process)
+    assert time.monotonic() - begin < 10
+    failed(result, 143, "stopped by signal 15 after step", "the state is saved")
 
 
 def test_ctrl_c_saves_too(finished: Project) -> None:
@@ -368,12 +401,15 @@ def test_a_bug_in_a_training_process_is_exit_1(finished: Project, monkeypatch: p
     assert json.loads((project.run / "train/exit.json").read_text())["exit_code"] == 1
     # what the launcher makes of it
     from trainer.methods import launch
+    from trainer.methods.processes import Ended
 
-    monkeypatch.setattr(launch, "_run", lambda *_: ((project.run / "train/exit.json").write_text(EXIT_1), (1, 0))[1])
+    exit_path = project.run / "train/exit.json"
+    monkeypatch.setattr(launch, "run", lambda *_: (exit_path.write_text(EXIT_1), Ended(1))[1])
     result = project.call("train")
     assert result.code == 1 and "a bug" in result.err and "Traceback" not in result.err
-    monkeypatch.setattr(launch, "_run", lambda *_: ((project.run / "train/exit.json").write_text(EXIT_1), (137, 0))[1])
+    monkeypatch.setattr(launch, "run", lambda *_: (exit_path.write_text(EXIT_1), Ended(137))[1])
     failed(project.call("train"), 5, "was killed by signal 9")
+    assert json.loads(exit_path.read_text())["exit_code"] == 5
 
 
 EXIT_1 = json.dumps({"exit_code": 1, "message": "a bug", "hint": "report it"})

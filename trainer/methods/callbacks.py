@@ -184,6 +184,8 @@ class StopSignals(TrainerCallback):
     """End the run after a checkpoint on SIGTERM and SIGINT; all processes stop at the same step."""
 
     received: int = 0
+    has_begun: bool = False
+    """There are steps to finish and a state to save."""
     stopped_by: int = 0
     pending: MaximumOfProcesses | None = None
     """Of the step before: by now it is there, so that reading it does not keep a card from working ahead."""
@@ -195,6 +197,14 @@ class StopSignals(TrainerCallback):
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
+        if not self.has_begun:  # there is no state to save, and loading may take minutes
+            raise SystemExit(128 + number)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Stop between steps from now on."""
+        self.has_begun = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Request a checkpoint and the end, when any process got a signal."""

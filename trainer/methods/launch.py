@@ -1,16 +1,13 @@
-"""Start `accelerate launch`, pass signals on, wait for every process, bring the real exit code back."""
+"""Start `accelerate launch` with a configuration of its own, and bring the real exit code back."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import FrameType
 from typing import TypedDict
 
 import torch
@@ -18,11 +15,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from trainer.errors import HardwareError, InterruptedRunError
+from trainer.methods.processes import Ended, run
 from trainer.recipe.train import LAUNCHED, LaunchSection
-
-STOP_TIMEOUT_S = 100
-PR_SET_PDEATHSIG = 1
-"""Of <linux/prctl.h>."""
 
 
 class WorkerExit(TypedDict):
@@ -107,14 +101,34 @@ def launch(
     command += ["-m", "trainer", "train", str(run_dir.absolute())]
     command += [part for name in accept for part in ("--accept", name)]
     command += ["--resume-from", resume_from] if resume_from else []
-    code, stopped_by = _run(command, _environment(processes, threads))
+    ended = run(command, _environment(processes, threads))
     facts: WorkerExit | None = json.loads(exit_path.read_text()) if exit_path.is_file() else None
-    was_killed = code == 128 + signal.SIGKILL  # then errors of the other processes follow from it
+    return _checked(ended, facts)
+
+
+def _checked(ended: Ended, facts: WorkerExit | None) -> WorkerExit:
+    """Return what the first worker wrote, where it is the truth.
+
+    Raises:
+        HardwareError: Processes were killed, or the launcher itself failed.
+        InterruptedRunError: A signal came before the first worker had begun.
+    """
+    code = ended.code
+    was_killed = code == 128 + signal.SIGKILL or bool(ended.killed)
+    # errors of the other processes follow from a killed one
     if facts and not (was_killed and facts["exit_code"] == 1):
         return facts
-    if stopped_by:
+    if ended.stopped_by and ended.killed:
+        why = "a second signal" if ended.is_hurried else f"no answer to signal {ended.stopped_by}"
+        raise HardwareError(
+            f"the training was killed after {why}: {', '.join(ended.killed)}; steps since the last checkpoint are lost",
+            hint="the same command continues from the last checkpoint",
+        )
+    if ended.stopped_by:
         raise InterruptedRunError(
-            "stopped before the first step", hint="the same command continues", exit_code=128 + stopped_by
+            f"stopped by signal {ended.stopped_by} before the model was loaded; nothing is lost",
+            hint="the same command continues",
+            exit_code=128 + ended.stopped_by,
         )
     how = f"was killed by signal {code - 128}" if code > 128 else f"ended with code {code}"
     raise HardwareError(
@@ -150,35 +164,6 @@ def visible_cards(processes: int) -> str:
     return ",".join(cards[:processes])
 
 
-def _run(command: list[str], environment: dict[str, str]) -> tuple[int, int]:
-    """Run in a new process group; return the exit code, and the signal that this process got meanwhile, or 0.
-
-    `accelerate launch` dies of SIGTERM and leaves its child running, so signals go to the whole group, and this
-    process waits for the whole group.
-    """
-    child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
-    stopped_by = 0
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopped_by
-        if not stopped_by:
-            stopped_by = number
-            _signal_group(child.pid, signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = child.wait()
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        while _signal_group(child.pid, 0) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if _signal_group(child.pid, 0):
-            _signal_group(child.pid, signal.SIGKILL)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return code, stopped_by
-
-
 def accelerate_launch() -> int:
     """Run `accelerate launch` without its tracebacks: the processes report their errors themselves.
 
@@ -200,20 +185,6 @@ def accelerate_launch() -> int:
     else:
         return 0
     return int(code) if code > 0 else 128 - int(code)
-
-
-def _signal_group(group: int, number: int) -> bool:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent process dies, so that no training is left running."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.disk import cache_dir, disk_errors, read_json, write_json
+from trainer.disk import cache_dir, disk_errors, memory_failure, read_json, write_json
 from trainer.errors import BY_EXIT_CODE, HardwareError, InterruptedRunError, RecipeError, TrainerError
 from trainer.lock import exclusive
-from trainer.methods.launch import WorkerExit, die_with_parent, launch
+from trainer.methods.launch import WorkerExit, launch
+from trainer.methods.processes import die_with_parent
 from trainer.recipe import Recipe
 from trainer.recipe.train import LAUNCHED
 from trainer.rundir import STARTED_JSON, StageContext
@@ -47,13 +48,18 @@ def _launch(recipe: Recipe, context: StageContext) -> None:
         )
     context.dir.mkdir(parents=True, exist_ok=True)
     _check_free_space(context.dir)
-    facts = launch(
-        recipe.launch,
-        context.run.path,
-        accept=sorted(context.accepted),
-        resume_from=context.resume_from,
-        exit_path=context.dir / "exit.json",
-    )
+    exit_path = context.dir / "exit.json"
+    try:
+        facts = launch(
+            recipe.launch,
+            context.run.path,
+            accept=sorted(context.accepted),
+            resume_from=context.resume_from,
+            exit_path=exit_path,
+        )
+    except TrainerError as error:  # the processes could not write it
+        write_json(exit_path, {"exit_code": error.exit_code, "message": error.message, "hint": error.hint})
+        raise
     code = int(facts["exit_code"])
     if code in (130, 143):
         raise InterruptedRunError(facts["message"], hint=facts["hint"], exit_code=code)
@@ -151,7 +157,16 @@ def _reported(path: Path, *, is_first: bool) -> Iterator[None]:
         if LAUNCHED in os.environ:
             raise SystemExit(error.exit_code) from error  # the launcher prints it
         raise
-    except Exception:
+    except SystemExit as error:  # a signal, before the first step
+        if error.code in (130, 143):
+            number = int(error.code) - 128
+            message = f"stopped by signal {number} before the first step; nothing is lost"
+            _write_failure(path, int(error.code), message, "the same command continues")
+        raise
+    except Exception as error:
+        if failure := memory_failure(error):
+            _write_failure(path, failure.exit_code, failure.message, failure.hint)
+            raise failure from error
         _write_failure(path, BUG, "a training process met a bug; the traceback above says where", "report it")
         raise
     if is_first:  # the others may end well after the first one has failed

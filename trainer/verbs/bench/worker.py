@@ -25,7 +25,7 @@ import torch  # noqa: E402  the clock starts before the heavy imports
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from trainer.errors import TrainerError  # noqa: E402
-from trainer.methods.launch import die_with_parent  # noqa: E402
+from trainer.methods.processes import die_with_parent  # noqa: E402
 from trainer.verbs.bench import assets, clock, packing  # noqa: E402
 from trainer.verbs.bench.engines import ENGINES, load  # noqa: E402
 from trainer.verbs.bench.shapes import Size  # noqa: E402
