@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_LISTED = 50
+"""Problems of a recipe that are printed."""
+
 
 class TrainerError(Exception):
     """Something the user can put right; `hint` is a command or an edit."""
@@ -42,7 +45,10 @@ class RecipeError(TrainerError):
     def __init__(
         self, problems: list[Problem], *, hint: str = "correct the lines above, then: trainer check RECIPE"
     ) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
+        lines = [str(problem) for problem in problems[:MAX_LISTED]]
+        if len(problems) > MAX_LISTED:
+            lines.append(f"and {len(problems) - MAX_LISTED} more")
+        super().__init__("\n".join(lines), hint=hint)
         self.problems = problems
 
 

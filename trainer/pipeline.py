@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trainer
 from trainer.data.inputs import row_inputs
+from trainer.data.pii.recipe_secrets import without_secrets
 from trainer.digests import hash_value
 from trainer.disk import disk_errors, read_json, write_json
 from trainer.errors import DataError, GateError, StageError, TrainerError
@@ -215,9 +216,9 @@ class Pipeline:
             self.run.path.mkdir(parents=True, exist_ok=True)
             copy = self.run.path / "recipe.yaml"
             if self.recipe_path.is_file() and not (copy.exists() and copy.samefile(self.recipe_path)):
-                shutil.copyfile(self.recipe_path, self.run.path / "recipe.yaml")
+                copy.write_bytes(without_secrets(self.recipe_path.read_bytes().decode()).encode())
         write_json(resolved, self.recipe.model_dump(mode="json"))
-        write_json(self.run.path / "env.json", environment() | {"accepted": sorted(self.accepted)})
+        write_json(self.run.path / "env.json", without_secrets(environment()) | {"accepted": sorted(self.accepted)})
 
     def _refuse_other_training(self) -> None:
         """Refuse changed settings before anything is written: the noted recipe stays the one of `train/`."""

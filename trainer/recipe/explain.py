@@ -18,6 +18,7 @@ from trainer.recipe.spellings import suggest
 from trainer.recipe.yaml import Document, Key, dotted
 
 # A rule across sections names its key first: `pack.packing: preference pairs are not packed`.
+MAX_SUGGESTED = 20
 STATED_KEY = re.compile(r"(?P<key>[a-z_]+(?:\.[a-z_0-9]+)+): (?P<message>.+)", re.DOTALL)
 KEY_OF_DICT = "[key]"
 """In pydantic's place of a key that is none of those which a dict takes."""
@@ -52,11 +53,16 @@ def explain(error: ValidationError, document: Document, root: type[BaseModel] = 
         details.setdefault(where.key, []).append((where, detail))
     # `target_modules: [1]`: the fault is the 1 in the list, not that a list is no 'all-linear'
     inner = {union for key, errors in details.items() for where, _ in errors for union in where.unions if union != key}
-    return [_problem(document, errors) for key, errors in details.items() if key not in inner]
+    wrong = [errors for key, errors in details.items() if key not in inner]
+    # a suggestion compares a key with hundreds of names
+    return [_problem(document, errors, is_near=number < MAX_SUGGESTED) for number, errors in enumerate(wrong)]
 
 
-def _problem(document: Document, errors: list[LocatedError]) -> Problem:
+def _problem(document: Document, errors: list[LocatedError], *, is_near: bool) -> Problem:
     where, detail = errors[0]
+    if detail["type"] == "extra_forbidden" and not is_near:
+        location = document.location(where.key)
+        return Problem(location.file, location.line, dotted(where.key), "unknown key")
     key, message = where.key, _message(where, detail)
     if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
         key = (*key, "kind")

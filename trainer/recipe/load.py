@@ -18,6 +18,8 @@ from trainer.recipe.suite import Suite
 from trainer.recipe.yaml import Document, Key, SourceLocation, dotted, parse_scalar, read
 
 RESOLVED_NAME = "recipe.resolved.json"
+MAX_SHOWN = 200
+"""Characters of a `--set` in a message."""
 SET = "--set"
 
 # Keys that hold paths: resolved against the file that states them, and the only ones where ${VAR} expands.
@@ -164,7 +166,7 @@ def _apply_sets(document: Document, sets: list[str]) -> None:
         name, equals, value = text.partition("=")
         name = name.strip()
         keys = [int(part) if part.isascii() and part.isdigit() else part for part in name.split(".")]
-        location = SourceLocation(f"{SET} {text}", None)
+        location = SourceLocation(f"{SET} {text[:MAX_SHOWN]}", None)
         if not equals or "" in keys:
             document.problems.append(Problem(location.file, None, name or "key", "expected key.path=value"))
             continue

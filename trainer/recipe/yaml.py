@@ -17,6 +17,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from trainer.errors import Problem, RecipeError
 
 MAX_BYTES = 1 << 20
+MAX_PARTS, STRUCTURE = 20_000, ("\n", ": ", ",", "[", "{")
+"""Bound the seconds that a parser in Python takes; the longest recipe of this project has 60 lines."""
 MAX_DEPTH = 32
 WHOLE_NUMBERS = range(-(2**63), 2**63)
 """What the run's JSON files hold."""
@@ -77,15 +79,18 @@ def read(path: Path) -> Document:
     Raises:
         RecipeError: The file is missing, too large, not UTF-8 or not YAML.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # would be read without end
+        raise RecipeError([Problem(str(path), None, "recipe", "is a device or a pipe, not a file")])
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
         raise RecipeError(
             [Problem(str(path), None, "recipe", reason)], hint="give the path of a recipe, or: trainer --help"
         ) from error
     if len(data) > MAX_BYTES:
-        raise RecipeError([Problem(str(path), None, "recipe", f"{len(data)} bytes; the limit is {MAX_BYTES}")])
+        raise RecipeError([Problem(str(path), None, "recipe", f"more than {MAX_BYTES} bytes")])
     try:
         return parse(data.decode("utf-8-sig"), file=str(path))
     except UnicodeDecodeError as error:
@@ -99,6 +104,8 @@ def parse(text: str, *, file: str) -> Document:
     Raises:
         RecipeError: The text is not YAML at all.
     """
+    if sum(map(text.count, STRUCTURE)) > MAX_PARTS:
+        raise RecipeError([Problem(file, None, "yaml", f"more than {MAX_PARTS} lines, keys, entries and brackets")])
     loader = YAML(typ="safe", pure=True)
     try:
         root = loader.compose(text)

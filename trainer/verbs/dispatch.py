@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from trainer.data.pii.recipe_secrets import recipe_without_secrets, without_secrets
 from trainer.disk import read_json
 from trainer.errors import GateError, StageError
 from trainer.pipeline import Pipeline
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         return _verify(Path(options.folder))
     if options.verb == "eval" and (options.suite or options.against):
         return _eval_alone(options)
-    recipe = load_recipe(options.recipe, sets=options.sets)
+    recipe = recipe_without_secrets(load_recipe(options.recipe, sets=options.sets))
     run_dir = run_dir_of(options.recipe, recipe.name, options.run_dir)
     if options.verb in _ON_RUNS:
         return _ON_RUNS[options.verb](options, recipe, RunFolder(run_dir))
@@ -178,7 +179,7 @@ _RESULTS = {
 
 def _arguments(options: argparse.Namespace) -> str:
     """Return the recipe and what chooses its run, as a fix must repeat them."""
-    parts = [options.recipe, *(part for text in options.sets for part in ("--set", text))]
+    parts = [options.recipe, *(part for text in options.sets for part in ("--set", without_secrets(text)))]
     return shlex.join(parts + (["--run-dir", options.run_dir] if options.run_dir else []))
 
 

@@ -11,7 +11,7 @@ from trainer.errors import RecipeError
 from trainer.recipe import load_recipe
 from trainer.recipe.explain import _keys_by_name
 from trainer.recipe.spellings import FOREIGN
-from trainer.recipe.yaml import MAX_BYTES, MAX_DEPTH
+from trainer.recipe.yaml import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 
 START = """\
 recipe_version: 1
@@ -268,8 +268,10 @@ WHOLE_FILE = {
     "empty": (b"", "r.yaml: recipe: expected keys and values"),
     "a list": (b"- 1\n", "r.yaml: recipe: expected keys and values"),
     "not UTF-8": (b"name: a\nseed: \xff\n", "r.yaml:2: recipe: not UTF-8 text"),
-    "too large": (b"#" * (MAX_BYTES + 1), f"r.yaml: recipe: {MAX_BYTES + 1} bytes; the limit is {MAX_BYTES}"),
-    "far too deep": (b"[" * 100_000, f"r.yaml: yaml: nested deeper than {MAX_DEPTH}"),
+    "too large": (b"#" * (MAX_BYTES + 1), f"r.yaml: recipe: more than {MAX_BYTES} bytes"),
+    "far too deep": (b"[" * 10_000, f"r.yaml: yaml: nested deeper than {MAX_DEPTH}"),
+    "far too many brackets": (b"[" * 100_000, f"r.yaml: yaml: more than {MAX_PARTS} lines, keys"),
+    "far too many keys": (b"".join(b"key%d: 1\n" % n for n in range(60_000)), f"r.yaml: yaml: more than {MAX_PARTS}"),
     "no YAML": (b"a: 1\nb: [\n", "r.yaml:3: yaml: "),
     "two documents": (b"a: 1\n---\nb: 2\n", "r.yaml:2: yaml: but found another document"),
     "NUL": (b"a: \x00", "r.yaml: yaml: unacceptable character"),
@@ -327,3 +329,19 @@ REFUSED = {
 def test_layers_are_compiled_only_where_that_can_be_right(tmp_path: Path, text: str) -> None:
     (problem,) = problems(tmp_path, START + text)
     assert "train.torch_compile: " in problem and REFUSED[text] in problem
+
+
+def test_devices_and_pipes_are_no_recipes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(RecipeError, match="is a device or a pipe"):
+            load_recipe(str(path))
+
+
+def test_of_many_problems_some_are_listed_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("".join(f"key{number}: 1\n" for number in range(3000)))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert len(caught.value.problems) >= 3000
+    assert len(caught.value.message.splitlines()) == 51 and caught.value.message.endswith(" more")
