@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainer.engine import compile
+from trainer.engine import compile, current
 from trainer.engine.batch import moved
 from trainer.methods.loop import RecipeLoop
 from trainer.model.load import Precision
@@ -38,7 +38,9 @@ def compile_layers(
     if loop.args.gradient_checkpointing:  # as transformers does when training begins
         loop.model.gradient_checkpointing_enable(loop.args.gradient_checkpointing_kwargs)
     try:
-        number = compile.try_on(loop.model, loss, dtype=types.autocast or types.weights, is_static=width is not None)
+        with current.of(batch["inputs"].get("segments")):  # as in a step of the training
+            products = types.autocast or types.weights
+            number = compile.try_on(loop.model, loss, dtype=products, is_static=width is not None)
     except compile.NotCompiled as error:
         problem = str(error)
     # all or none: compiled and uncompiled layers round differently, and processes average their gradients

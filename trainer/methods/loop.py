@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from trainer.engine import compile
+from trainer.engine import compile, current
 from trainer.engine.batch import Batch, moved
 from trainer.engine.optimizer.backward import InBackward
 from trainer.engine.optimizer.choice import OptimizerChoice, optimizer_for
@@ -97,9 +97,11 @@ class RecipeLoop(Trainer):
         # in the first step: accelerate has wrapped the model by now
         if not hasattr(self, "trained"):
             self._walk_once(model)
-        loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        options = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}  # losses are scaled already
-        self.accelerator.backward(loss, **options)
+        # layers that transformers computes again in the backward pass ask for the segments there
+        with current.of(inputs["inputs"].get("segments")):
+            loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            options = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}  # losses are scaled already
+            self.accelerator.backward(loss, **options)
         return loss.detach()
 
     def _walk_once(self, model: torch.nn.Module) -> None:
