@@ -95,9 +95,9 @@ def test_states_of_bfloat16_weights_are_counted_to_the_byte(family: str, optim: 
 def peak_of_a_step(model: Any, *, within: bool, tokens: int) -> int:
     """Return the most bytes that one step allocates, once the states exist."""
     optimizer = RoundedAdamW(model.parameters(), lr=1e-4)
-    hooks = InBackward(optimizer) if within else None
     row = np.arange(tokens)
     engine = prepare(model, [row[:4]], attention="auto", say=lambda _: None)
+    hooks = InBackward(optimizer) if within else None
     batch = of_rows([[(row, np.ones(tokens, dtype=np.uint8))]], engine.layout, 0)
     model.train()
 
