@@ -319,7 +319,8 @@ def test_damaged_weights_are_exit_5(finished: Project, tiny_model_dir: Path, tmp
     project = simple(tmp_path / "p", model=model)
     for verb in ("data", "pack"):
         assert project.call(verb).code == 0
-    failed(project.call("train", worker=True), 5, f"cannot load the model {model}")
+    sizes = f"model.safetensors: {len(data) // 2} bytes, its header speaks of {len(data)}: truncated"
+    failed(project.call("train", worker=True), 5, sizes)
 
 
 def test_a_broken_row_is_exit_3_with_its_line(tmp_path: Path, tiny_model_dir: Path) -> None:
