@@ -101,7 +101,10 @@ def main() -> None:
     options = parser.parse_args()
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    missing = [name for name in options.types.split(",") if not (options.out / f"{name}.json").exists()]
+    types = options.types.split(",")
+    if unknown := set(types) - set(models.MODEL_TYPES):
+        parser.error(f"no such model types: {', '.join(sorted(unknown))}")
+    missing = [name for name in types if not (options.out / f"{name}.json").exists()]
     tokenizer = tiny.make_tokenizer()
     if missing:
         with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,7 @@ def run_type(
         model_type: A key of shapes.json.
         folder: Takes the model and the run.
         tokenizer: Of `tiny.make_tokenizer`.
-        verbs: A start of `VERBS`, with or without eval.
+        verbs: A start of `VERBS`.
         method: `method.kind` of the recipe.
         processes: Of the training.
         data: Folder `data` of an earlier run with this method; it is used again.

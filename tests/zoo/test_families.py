@@ -33,8 +33,7 @@ def earlier_data(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) 
 def test_a_family_trains_and_its_merge_is_proven(
     model_type: str, earlier_data: Path, tmp_path: Path, tiny_tokenizer: Any
 ) -> None:
-    verbs = ("data", "pack", "train", "export")
-    result = run_type(model_type, tmp_path, tiny_tokenizer, verbs=verbs, data=earlier_data)
+    result = run_type(model_type, tmp_path, tiny_tokenizer, data=earlier_data)
     assert result["verb"] == "done", result["log"] + result.get("traceback", "")
     assert result["facts"]["steps"] == 3 and result["facts"]["adapted_modules"]
     assert result["verify"]["merged"]["passed"] and result["verify"]["adapter"]["passed"]

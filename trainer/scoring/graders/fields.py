@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from trainer.recipe.metrics import Comparator, JsonFields
 from trainer.scoring.graders.json_text import canonical
@@ -208,6 +207,8 @@ def _assigned(hits: NDArray[np.int64]) -> list[tuple[int, int]]:
         >>> _assigned(np.array([[0, 1], [3, 0]]))
         [(0, 1), (1, 0)]
     """
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  slow to import, and `check` assigns nothing
+
     rows, columns = linear_sum_assignment(hits, maximize=True)
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
 
