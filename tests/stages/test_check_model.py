@@ -87,7 +87,12 @@ REFUSED: dict[str, tuple[str, Callable[[dict[str, Any]], object] | None, dict[st
     ),
     "layers": ("llama", lambda config: config.update(num_hidden_layers=10**9), {}, "1,000,000,000, the limit is"),
     "vocabulary": ("llama", lambda config: config.update(vocab_size=10**15), {}, "the limit is"),
-    "no number": ("llama", lambda config: config.update(hidden_size="many"), {}, "cannot load the model"),
+    "no number": (
+        "llama",
+        lambda config: config.update(hidden_size="many"),
+        {},
+        "hidden_size: a whole number is expected",
+    ),
     "no such layer": ("gemma3", None, {"adapter": {"kind": "lora", "target_modules": ["nowhere"]}}, "nowhere"),
 }
 
@@ -129,5 +134,7 @@ def test_the_command_refuses_with_exit_code_5_and_opens_once(
     config.write_text((tiny_model_dir / "config.json").read_text()[:80])
     tiny.write_recipe(tmp_path, model=config.parent)
     broken = project.call("check")
-    assert broken.code == 5 and "config.json cannot be read" in broken.err and "Traceback" not in broken.text
+    assert (
+        broken.code == 5 and "broken/config.json: line 6: is no JSON" in broken.err and "Traceback" not in broken.text
+    )
     assert project.call("check", "--quick").code == 0

@@ -55,7 +55,7 @@ def test_float16_gradients_that_no_scale_helps_are_divergence(metrics: Metrics) 
 def test_processes_agree_on_a_signal_one_step_later_without_waiting_for_the_step() -> None:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
-        signals, control = StopSignals(), stop_flags()
+        signals, control = StopSignals(has_begun=True), stop_flags()
         args: Any = SimpleNamespace(world_size=2, device=torch.device("cpu"))
         stopped = []
         for step in range(1, 5):
@@ -70,7 +70,7 @@ def test_processes_agree_on_a_signal_one_step_later_without_waiting_for_the_step
 
 
 def test_a_process_alone_stops_at_once() -> None:
-    signals, control = StopSignals(), stop_flags()
+    signals, control = StopSignals(has_begun=True), stop_flags()
     signals._note(signal.SIGINT, None)
     args: Any = SimpleNamespace(world_size=1)
     state: Any = SimpleNamespace(global_step=1, max_steps=9)

@@ -47,7 +47,7 @@ def test_the_settings_of_a_start_adapter_tell_two_apart(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "adapter_model.safetensors").touch()
-        config = {"r": 4, "lora_alpha": 8, "base_model_name_or_path": name} | changes
+        config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": name} | changes
         (folder / "adapter_config.json").write_text(json.dumps(config))
         return str(folder)
 
