@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trainer.methods.reference_log_probs import cached
 from trainer.model import adapter as adapters
@@ -46,7 +47,7 @@ def test_the_settings_of_a_start_adapter_tell_two_apart(tmp_path: Path) -> None:
     def written(name: str, **changes: object) -> str:
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "adapter_model.safetensors").touch()
+        save_file({"x.lora_A.weight": torch.zeros(4, 2)}, folder / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": name} | changes
         (folder / "adapter_config.json").write_text(json.dumps(config))
         return str(folder)
