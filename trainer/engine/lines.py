@@ -52,6 +52,7 @@ class Lines:
         """Return one line for each segment."""
         spans = segments.spans
         groups, shapes, starts, start = [], [], dict[int, int](), 0
+        # each group is a rectangle: as wide as its longest segment
         for members in _similar([span.num_keys for span in spans]):
             width = spans[members[0]].num_keys
             for member in members:
@@ -66,6 +67,7 @@ class Lines:
         """Return one line with the keys of all segments, for kernels that take the borders."""
         spans = segments.spans
         keys = [span.num_keys for span in spans]
+        # cu_seqlens of the kernels: where each segment begins in the one long line
         starts = [0, *accumulate(keys)]
         index = torch.cat([_filled(span, span.num_keys) for span in spans])
         return cls._of([index], [(1, starts[-1])], starts[:-1], spans, device)
@@ -80,10 +82,12 @@ class Lines:
         device: torch.device | str,
     ) -> Lines:
         """Build from the first position of each segment's line; its own tokens come after those of its prefix."""
+        # keys of a segment: those of its prefix, then its own; only the own ones go back to the flat batch
         own = [
             torch.arange(start + span.num_keys - span.num_queries, start + span.num_keys)
             for start, span in zip(starts, spans, strict=True)
         ]
+        # made on the host once a batch: building them on the card would wait for it in every layer
         to_device = [index.to(device, non_blocking=True) for index in groups]
         return cls(to_device, shapes, torch.cat(own).to(device, non_blocking=True))
 
@@ -108,6 +112,7 @@ def _similar(lengths: Sequence[int]) -> list[list[int]]:
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        # sorted downwards, so the first of a group is its longest
         if not groups or lengths[index] < SHORTEST * lengths[groups[-1][0]]:
             groups.append([])
         groups[-1].append(index)
@@ -116,5 +121,6 @@ def _similar(lengths: Sequence[int]) -> list[list[int]]:
 
 def _filled(span: Segment, width: int) -> torch.Tensor:
     """Return the flat tokens of a segment's keys, (width,), the last one repeated."""
+    # shared prompt (prefix_low to prefix_high), then the row's own tokens
     keys = torch.cat([torch.arange(span.prefix_low, span.prefix_high), torch.arange(span.low, span.high)])
     return torch.cat([keys, keys[-1:].expand(width - len(keys))])

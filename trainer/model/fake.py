@@ -34,11 +34,13 @@ def fake_tensors(model: nn.Module) -> Iterator[FakeTensorMode]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     swapped: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] = []
     fakes: dict[int, torch.Tensor] = {}
+    # dictionaries of parameters directly: setattr would register anew, and lose the order
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
                     swapped.append((tensors, name, tensor))
+                    # tied weights stay one tensor, or their gradients would be counted twice
                     if id(tensor) not in fakes:
                         fakes[id(tensor)] = _fake(tensor, mode)
     for tensors, name, tensor in swapped:
@@ -69,6 +71,7 @@ class _Repairs(TorchDispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Return a tensor of the product's shape, or what torch computes."""
+        # the cache of shapes holds the storage as a key: a step would seem to keep all that it ever made
         if func is torch.ops.aten.set_.source_Storage_storage_offset:
             remembers, self.mode.cache_enabled = self.mode.cache_enabled, False
             try:
@@ -79,6 +82,7 @@ class _Repairs(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         left, right = args[0], args[1]
         assert isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor)
+        # (rows, k) x (groups, k, n) by offsets, (groups, m, k) x (groups, k, n), or (m, rows) x (rows, n) a group
         offsets = kwargs.get("offs") if kwargs else None
         offsets = args[2] if len(args) > 2 else offsets
         groups = [offsets.shape[0]] if isinstance(offsets, torch.Tensor) and left.dim() == right.dim() == 2 else []

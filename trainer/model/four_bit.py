@@ -49,7 +49,10 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
         super()._process_model_before_weight_loading(model, device_map, **keywords)
         skipped = self.modules_to_not_convert
         self.stacks = frozenset(
-            name for name in stacked_experts(model) if should_convert_module(name.rpartition(".")[0], skipped)
+            # the skip list names modules; a stack is a parameter, so its module decides
+            name
+            for name in stacked_experts(model)
+            if should_convert_module(name.rpartition(".")[0], skipped)
         )
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **keywords: Any) -> bool:
@@ -71,9 +74,11 @@ class _Quantise(ConversionOps):
     ) -> dict[str, Any]:
         """Quantise the tensors of one parameter."""
         if not any(name in self.quantizer.stacks for name in input_dict):
+            # an ordinary linear layer: (out, in), packed by bitsandbytes' own Params4bit
             converted: dict[str, Any] = self.linear.convert(input_dict, full_layer_name=full_layer_name, **keywords)
             return converted
         settings = self.quantizer.quantization_config
+        # (experts, out, in) after the loader has fused the experts of the file
         tensors = {name: value[0] if isinstance(value, list) else value for name, value in input_dict.items()}
         return {
             name: packed_experts(
@@ -101,6 +106,7 @@ def quantised_names(model: PreTrainedModel, settings: BitsAndBytesConfig) -> set
     """
     quantizer = FourBitQuantizer(settings, pre_quantized=False)
     with torch.device("meta"):
+        # new layers are made without memory, like the model itself
         quantizer._process_model_before_weight_loading(model, device_map=None)
     linear = {f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     return linear | quantizer.stacks
@@ -128,11 +134,13 @@ class WeightBytes:
 def weight_bytes_of(model: PreTrainedModel) -> WeightBytes:
     """Count the bytes of a model that was loaded in 4 bits, before an adapter is attached."""
     packed, wide = 0, Counter[str]()
+    # by identity: a tied head is the embedding, and must not be counted twice
     ends = {id(end.weight) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None}
     for parameter in model.parameters():
         if isinstance(parameter, LazyTensor):
             packed += parameter.source.num_bytes  # type: ignore[attr-defined]
         elif type(parameter).__name__ == "Params4bit":
+            # numel counts bytes here: uint8 holds two weights
             packed += parameter.numel() * parameter.element_size() + _state_bytes(parameter)
         else:
             wide[_reason(parameter, ends)] += parameter.numel() * parameter.element_size()
@@ -142,8 +150,10 @@ def weight_bytes_of(model: PreTrainedModel) -> WeightBytes:
 def _state_bytes(weight: Any) -> int:
     """Return the bytes of the scales and tables of one weight."""
     state = weight.quant_state
+    # absmax: one scale for each block of 64 weights; code: the 16 values that four bits stand for
     tensors = [state.absmax, state.code]
     if state.nested:
+        # double quantisation: the scales are 8-bit codes themselves, in blocks of 256, around a mean
         tensors += [state.state2.absmax, state.state2.code, state.offset]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

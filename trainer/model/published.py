@@ -114,6 +114,7 @@ def config_json(name: str, revision: str | None) -> dict[str, Any]:
 
 def _digest(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json"))
+    # sizes and times in place of contents: hashing 60 GB takes minutes, and this is only a name in the cache
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -121,12 +122,14 @@ def _digest(folder: Path) -> str:
 def _convert(source: Path, target: Path, config: dict[str, Any], method: Method) -> None:
     """Write a folder shard by shard and give it its name at the end."""
     shards = sorted(source.glob("*.safetensors"))
+    # 4.25 bits (MXFP4 with its scales) or 8 become 16
     needed = sum(path.stat().st_size for path in shards) * (4 if method == "mxfp4" else 2)
     if (free := shutil.disk_usage(target.parent).free) < needed:
         raise HardwareError(
             f"16-bit weights of {source.name} need {needed / 1e9:.0f} GB in {target.parent}, {free / 1e9:.0f} are free",
             hint="make room, or set TRAINER_CACHE to a folder on another disk",
         )
+    # the name appears only with the last file: an interrupted conversion is never taken for a whole one
     staged = target.with_suffix(".partial")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir()
@@ -185,6 +188,7 @@ def _read(where: dict[str, Path], name: str) -> torch.Tensor:
 def _wide_tensors(shards: list[Path], config: dict[str, Any], method: Method) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of all shards in 16 bits; scales are read wherever they are."""
     where = {name: path for path in shards for name in _names(path)}
+    # weight -> its scales; the two may lie in different shards
     scale_of = {name: scale for name in where if (scale := _scale_of(name, where, method))}
     scales = set(scale_of.values())
     block = tuple((quantisation_of(config) or {}).get("weight_block_size") or (128, 128))
@@ -198,6 +202,7 @@ def _wide_tensors(shards: list[Path], config: dict[str, Any], method: Method) ->
         scale = _read(where, scale_of[name])
         match method:
             case "mxfp4":
+                # blocks (experts, out, groups, 16), two codes a byte; scales (experts, out, groups)
                 yield name.removesuffix("_blocks"), convert_moe_packed_tensors(tensor, scale)
             case "fp8":
                 yield name, from_blocks(tensor, scale, block)
@@ -245,9 +250,12 @@ def from_blocks(weight: torch.Tensor, scales: torch.Tensor, block: tuple[int, in
             f"weights with scales are {weight.dtype}, not in 8-bit floating point (experts in FP4, for example)",
             hint="name the 16-bit model that it was made from",
         )
+    # float32 holds every product exactly, so only the last step rounds
     wide = weight.float()
+    # E8M0: an exponent alone, biased by 127
     scales = (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
     if scales.dim() >= 2:
+        # one scale for each weight; blocks at the lower and right border are cut off
         scales = scales.repeat_interleave(block[0], -2)[..., : wide.shape[-2], :]
         scales = scales.repeat_interleave(block[1], -1)[..., : wide.shape[-1]]
     return (wide * scales).to(torch.bfloat16)

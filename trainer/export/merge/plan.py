@@ -46,6 +46,7 @@ class MergePlan:
         device: Where the arithmetic runs.
     """
 
+    # a merge in bfloat16 rounds W + sBA once: 8 bits of mantissa, so updates below |W| / 512 may vanish
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     rounding: Literal["nearest", "stochastic", "auto"] = "auto"
     seed: int = 0

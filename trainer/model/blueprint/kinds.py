@@ -55,6 +55,7 @@ def weights_of(model: PreTrainedModel) -> Iterator[SortedWeight]:
             kind = "tower"
         else:
             kind = _kind(chain, parameter, config)
+        # a token uses top_k of n experts, so that share of their weights
         share = _active_share(chain, parameter, chosen) if kind == "experts" else 1.0
         yield SortedWeight(name, parameter, kind, round(parameter.numel() * share))
 
@@ -87,12 +88,15 @@ def _kind(chain: list[tuple[str, nn.Module]], parameter: nn.Parameter, config: P
     name, module = chain[0]
     if is_router(name.rpartition(".")[2], module, config):
         return "router"
+    # attribute name and class, from the weight's own module upwards; the model itself tells nothing
     labels = [(part.rpartition(".")[2], type(each).__name__) for part, each in chain[:-1]]
     if any(_is_experts(leaf, label) for leaf, label in labels):
         return "experts"
+    # a norm inside of attention is no attention weight
     if parameter.dim() == 1 and "norm" in f"{labels[0]}".lower():
         return "other"
     for leaf, label in labels:
+        # `JambaMambaDecoderLayer` holds an MLP as well: a block's name does not tell the kind of what is in it
         if leaf.isdigit() or "Layer" in label or ("Block" in label and "Recurrent" not in label):
             continue
         for pattern, kind in ((RECURRENT, "recurrent"), (ATTENTION, "attention"), (GATED, "MLP")):
@@ -107,6 +111,7 @@ def _is_experts(leaf: str, label: str) -> bool:
 
 def _active_share(chain: list[tuple[str, nn.Module]], parameter: nn.Parameter, chosen: int | None) -> float:
     """Return the share of one layer's experts that read a token; 1 where their number is not known."""
+    # one module for each expert, or one parameter (experts, out, in) for all
     lists = [len(module) for name, module in chain if name.endswith("experts") and isinstance(module, nn.ModuleList)]
     stacked = parameter.shape[0] if parameter.dim() > 1 else 0
     count = lists[0] if lists else stacked

@@ -41,6 +41,7 @@ class Range:
         return f"{self.low:g} or more" if self.has_low else f"above {self.low:g}"
 
 
+# the ranges decide which limits `check` takes: a limit outside could never pass, or never fail
 ANY, SHARE, POSITIVE = Range(), Range(0, 1), Range(0, has_low=False)
 RUBRIC = Range(0, 1, is_rubric=True)
 
@@ -99,6 +100,7 @@ def grader_shape(grader: Grader) -> Shape:
             return "unbounded"
         case SemanticSimilarity():
             return "unbounded"
+        # hits of all rows together: 2 TP / (2 TP + FP + FN), not a mean over rows
         case JsonFields() if grader.average == "micro":
             return "f1"
         case _:
