@@ -69,6 +69,9 @@ ROWS = (
     Row("one training process is killed", "exit 5", faults("a_killed_training_process_is_exit_5")),
     Row("a damaged checkpoint", "passed over by name", faults("a_damaged_checkpoint_is_passed_over_by_name")),
     Row("divergence", "exit 7, nothing saved", faults("divergence_is_exit_7_and_never_saved")),
+    Row("NaN in the base weights", "exit 7, rows and weights named", (
+        *faults("nan_in_the_base_weights_is_told_by_name_not_as_a_rate"),
+        "tests/unit/methods/test_divergence.py")),
     Row("the disk fills up", "exit 5, nothing half made", faults(
         "a_disk_that_fills_up_while_training_is_exit_5", "a_full_disk_is_exit_5_and_nothing_half_made_stays",
         "training_does_not_begin_without_space")),

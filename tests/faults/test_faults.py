@@ -235,12 +235,27 @@ def test_divergence_is_exit_7_and_never_saved(tmp_path: Path, tiny_model_dir: Pa
         tmp_path, model=tiny_model_dir, train={"learning_rate": 1e30, "max_grad_norm": 0, "save_steps": 1}
     )
     result = project.spawn("run", str(project.recipe))
-    failed(result, 7, "training diverged at step", "lower train.learning_rate")
+    failed(result, 7, "training diverged at step", "lower train.learning_rate", "rows of steps", "checkpoint")
     assert not (project.run / "train/adapter").exists() and not (project.run / "train/stage.json").exists()
     for path in (project.run / "train").rglob("*.safetensors"):
         assert all((abs(tensor) < float("inf")).all() for tensor in load_file(path).values()), path
     lines = [json.loads(line) for line in (project.run / "train/metrics.jsonl").read_text().splitlines()]
     assert lines and all(abs(line["loss"]) < float("inf") for line in lines)
+
+
+def test_nan_in_the_base_weights_is_told_by_name_not_as_a_rate(tmp_path: Path, tiny_model_dir: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    project = Project(tmp_path)
+    tiny.write_recipe(tmp_path, model=model, train={"max_steps": 3})
+    result = project.spawn("run", str(project.recipe))
+    assert result.code in (4, 5, 7) and "model.norm.weight" in result.text, result.text
+    assert "lower train.learning_rate" not in result.text
 
 
 # The disk

@@ -20,12 +20,13 @@ from accelerate.utils import set_seed
 from peft import PeftModel
 from transformers.utils import logging as transformers_logging
 
-from trainer.errors import HardwareError, InterruptedRunError
+from trainer.errors import DivergedError, HardwareError, InterruptedRunError
 from trainer.methods import checkpoints
 from trainer.methods.assembly import build_engine, build_loop, build_model
 from trainer.methods.batch_plan import BatchPlan, plan_batches
 from trainer.methods.callbacks import Metrics, StopSignals, is_over
 from trainer.methods.context import Job, TrainingContext, read_inputs
+from trainer.methods.divergence import explained
 from trainer.methods.loop import RecipeLoop, best_step
 from trainer.methods.order import StreamSampler
 from trainer.methods.out_of_memory import out_of_memory
@@ -135,6 +136,8 @@ def _run(context: TrainingContext, loop: RecipeLoop, plan: BatchPlan, signals: S
         loop.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(context.model, job.recipe, plan, error) from error
+    except DivergedError as error:
+        raise explained(error, context, loop, steps.global_batch_size) from error
     if signals.stopped_by:
         raise InterruptedRunError(
             f"stopped by signal {signals.stopped_by} after step {loop.state.global_step} of {steps.num_steps}; "
