@@ -29,7 +29,7 @@ from trainer.methods.callbacks import StopSignals
 from trainer.methods.context import Inputs, Job, TrainingContext
 from trainer.model import adapter as adapters
 from trainer.model.load import device, four_bit, load_tokenizer, precision
-from trainer.model.planning.planner import described
+from trainer.model.planning.planner import MemoryPlan, described
 from trainer.recipe import Recipe, load_recipe
 from trainer.recipe.model import LoraAdapter, QloraAdapter
 from trainer.tokens.pack import one_by_one
@@ -119,7 +119,7 @@ class Rig:
         clock.reset_peak()
         loop.train()
         lines = [line for line in loop.state.log_history if "loss" in line]
-        memory_plan = plan.memory
+        memory_plan = plan.memory if isinstance(plan.memory, MemoryPlan) else None  # a family that formulas cover
         measured = Measured(
             tokens_per_s=recipe.train.global_batch_size * self.length / watch.seconds(),
             peak_bytes=clock.peak_bytes(),

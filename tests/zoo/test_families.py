@@ -37,5 +37,6 @@ def test_a_family_trains_and_its_merge_is_proven(
     assert result["verb"] == "done", result["log"] + result.get("traceback", "")
     assert result["facts"]["steps"] == 3 and result["facts"]["adapted_modules"]
     assert result["verify"]["merged"]["passed"] and result["verify"]["adapter"]["passed"]
+    assert "peak predicted" in result["log"]
     if model_type in FLAT:
         assert engine_path(result["log"]) == "flat"

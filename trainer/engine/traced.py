@@ -22,11 +22,16 @@ from transformers import PreTrainedModel
 from trainer.engine import current, lora
 from trainer.engine.attention import switch_on
 from trainer.engine.batch import Batch, Layout, of_rows
+from trainer.engine.expected import carries_state
 from trainer.engine.head import Scorer
 from trainer.engine.prepare import Engine
 from trainer.engine.segments import Segments
 from trainer.model.fake import fake_tensors
 from trainer.shapes.blueprint import TracedMemory
+
+CHUNK_TOKENS, SCAN_TOKENS = 256, 32
+"""Longest row in the trace of a model with a state, which goes through a row chunk by chunk or token by token where its
+kernels are missing."""
 
 
 class Allocations(TorchDispatchMode):
@@ -72,11 +77,41 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.current)
 
 
+class Operations(TorchDispatchMode):
+    """Count operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Count the operation, and run it."""
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor], segments: Segments | None) -> int:
     with Allocations([*model.parameters(), *model.buffers()]) as allocations, current.of(segments):
         loss().backward()
     model.zero_grad(set_to_none=True)
     return allocations.peak
+
+
+def _scans(model: torch.nn.Module, engine: Engine, layout: Layout) -> bool:
+    """Tell whether a model goes through a row token by token: operations grow with the number of tokens."""
+    counts = []
+    for tokens in (8, 16):
+        batch = _batch(1, tokens, layout)
+        with torch.no_grad(), Operations() as operations, current.of(batch["inputs"].get("segments")):
+            _loss(model, engine, batch, None)
+        counts.append(operations.count)
+    return counts[1] > counts[0]
 
 
 def traced_memory(
@@ -93,7 +128,7 @@ def traced_memory(
     Args:
         model: With or without an adapter.
         is_flat: Rows follow each other without padding.
-        tokens: Of an item; all of them are trained.
+        tokens: Of an item; all of them are trained. Rows of models with a state are cut.
         recomputes: transformers computes all layers again.
         autocast: Type of the matrix products where it differs from the weights.
         four_bit: Names of the base model's weights that will be quantised.
@@ -104,7 +139,6 @@ def traced_memory(
     base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
     layout: Layout = "flat" if is_flat else "padded"
     sizes = {plain_name(name): weight.numel() for name, weight in base.named_parameters()}
-    batches = [_batch(count, tokens, layout) for count in (1, 2)]
     with fake_tensors(model):
         lora.switch_on(base)
         if is_flat:
@@ -113,6 +147,9 @@ def traced_memory(
         if recomputes:
             base.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
+        if carries_state(base):
+            tokens = min(tokens, SCAN_TOKENS if _scans(model, engine, layout) else CHUNK_TOKENS)
+        batches = [_batch(count, tokens, layout) for count in (1, 2)]
         storages = {id(storage): storage.nbytes() for storage in map(_storage, model.parameters())}
         one, two = (
             # layers that are computed again in the backward pass ask for the segments there

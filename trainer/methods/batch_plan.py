@@ -1,7 +1,8 @@
 """Plan a training: steps, micro-batches, levels of recompute, and when the optimizer steps.
 
     recipe, rows ──> sizes of a micro-batch, longest micro-batch of each size
-    model, card  ──> memory plan (`memory_plan`), tried on a card (`memory_trial`)
+    model, card  ──> memory plan (`memory_plan`), tried on a card (`memory_trial`); where no formula
+                     covers them, a plan by traced steps (`traced_plan`)
     both         ──> one `BatchPlan`, which the loop is built from
 
 Calls go one way: from here through `memory_plan` to `trainer.model.planning`.
@@ -9,9 +10,10 @@ Calls go one way: from here through `memory_plan` to `trainer.model.planning`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -22,12 +24,15 @@ from trainer.engine.optimizer.choice import is_rounded
 from trainer.errors import Problem, RecipeError
 from trainer.methods.context import Inputs, TrainingContext
 from trainer.methods.hardware import card_of
-from trainer.methods.memory_plan import plan_memory, recompute_without_plan
+from trainer.methods.memory_plan import plan_memory, recompute_all, recompute_without_plan
 from trainer.methods.memory_trial import Trial
 from trainer.methods.order import StepPlan, plan_steps
 from trainer.methods.shapes import shape_of
+from trainer.methods.traced_plan import plan_traced
+from trainer.model.planning.model_shape import NotPredictedError
 from trainer.model.planning.planner import MemoryPlan, micro_batch_sizes
 from trainer.model.planning.predictor import TOKENS_PER_MICRO_BATCH, MicroBatch
+from trainer.model.planning.traced import TracedPlan
 from trainer.recipe import Recipe
 from trainer.recipe.schema import obstacles
 from trainer.tokens.pack import PackPlan
@@ -39,10 +44,10 @@ class BatchPlan:
     """Steps and micro-batches of a training, and what its backward pass computes again."""
 
     steps: StepPlan
-    memory: MemoryPlan | None
+    memory: MemoryPlan | TracedPlan | None
     """None where the memory of this model or recipe cannot be predicted."""
     recomputes_all: bool
-    """transformers computes all layers again; False where `memory` sets levels."""
+    """transformers computes all layers again; False where a `MemoryPlan` sets levels."""
     in_backward: bool
     """The optimizer steps in the backward pass."""
 
@@ -57,20 +62,50 @@ def plan_batches(context: TrainingContext, num_processes: int) -> BatchPlan:
     sizes, share = micro_batch_sizes(recipe.train, num_processes)
     if inputs.go_alone:
         sizes = sizes[:1]
-    memory = plan_memory(
-        model,
-        context.engine,
-        recipe,
-        {size: largest_batch(inputs.train, inputs.plan, size)[1] for size in sizes},
-        share=share,
-        card=card_of(model),
-        run=Trial(model, context.engine, partial(_longest_batch, context), context.types.autocast).run,
-        say=context.say,
-    )
+    batches = {size: largest_batch(inputs.train, inputs.plan, size)[1] for size in sizes}
+    memory: MemoryPlan | TracedPlan | None
+    try:
+        memory = plan_memory(
+            model,
+            context.engine,
+            recipe,
+            batches,
+            share=share,
+            card=card_of(model),
+            run=Trial(model, context.engine, partial(_longest_batch, context), context.types.autocast).run,
+            say=context.say,
+        )
+    except NotPredictedError:
+        memory = _traced_plan(context, batches, share=share, processes=num_processes)
     size = memory.micro_batch_size if memory else _usual_size(recipe, inputs, sizes)
     steps = plan_steps(recipe.train, num_items=len(inputs.plan), share=share, micro_batch_size=size)
-    recomputes_all = memory is None and recompute_without_plan(model, recipe, context.say)
+    match memory:
+        case MemoryPlan():
+            recomputes_all = False
+        case TracedPlan():
+            recomputes_all = recompute_all(model, recomputes=memory.recomputes)
+        case None:
+            recomputes_all = recompute_without_plan(model, recipe, context.say)
+        case _:
+            assert_never(memory)
     return BatchPlan(steps, memory, recomputes_all, _steps_in_backward(context, steps))
+
+
+def _traced_plan(
+    context: TrainingContext, batches: Mapping[int, MicroBatch], *, share: int, processes: int
+) -> TracedPlan | None:
+    is_flat = context.engine.layout == "flat"
+    longest = _longest_item(context.job.recipe, context.inputs)
+    return plan_traced(
+        context.model,
+        context.job.recipe,
+        {size: batch.tokens if is_flat else size * longest for size, batch in batches.items()},
+        is_flat=is_flat,
+        share=share,
+        processes=processes,
+        card=card_of(context.model),
+        say=context.say,
+    )
 
 
 def largest_batch(store: TokenStore, plan: PackPlan, micro_batch_size: int) -> tuple[list[int], MicroBatch]:
@@ -107,10 +142,14 @@ def _longest_batch(context: TrainingContext, size: int) -> Batch:
 
 def _usual_size(recipe: Recipe, inputs: Inputs, sizes: Sequence[int]) -> int:
     """Return the largest size within the usual number of tokens, for models whose memory is not predicted."""
-    # packs are full to max_length, or nearly
-    longest = recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
+    longest = _longest_item(recipe, inputs)
     budget = TOKENS_PER_MICRO_BATCH["cuda" if torch.cuda.is_available() else "cpu"]
     return max([size for size in sizes if size * longest <= budget], default=sizes[0])
+
+
+def _longest_item(recipe: Recipe, inputs: Inputs) -> int:
+    """Return the tokens of the longest item; packs are full to `pack.max_length`, or nearly."""
+    return recipe.pack.max_length if inputs.is_packed else int(inputs.train.lengths().max())
 
 
 def _steps_in_backward(context: TrainingContext, steps: StepPlan) -> bool:

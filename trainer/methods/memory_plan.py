@@ -31,8 +31,8 @@ def plan_memory(
     card: Card,
     run: Callable[[MemoryPlan], int | None],
     say: Callable[[str], None],
-) -> MemoryPlan | None:
-    """Choose the plan and set its levels; None where the memory of this model or recipe is not known.
+) -> MemoryPlan:
+    """Choose the plan and set its levels.
 
     Args:
         model: Prepared, on the device where it trains.
@@ -43,16 +43,15 @@ def plan_memory(
         card: Where the model trains.
         run: Tries a plan on a card; returns the bytes at its peak, None where memory ran out.
         say: Takes a line about the choice.
+
+    Raises:
+        NotPredictedError: No formula covers this model or recipe.
     """
-    try:
-        _check_coverage(model, engine, recipe)
-        predictor = predictor_for(model, recipe, card)
-        # an encoder or a tower for images beside the decoder: its activations are in no formula
-        if len(recompute.decoder_layers(model)) != predictor.outline.layers:
-            raise NotPredictedError("its layers are not those of its configuration")
-    except NotPredictedError as error:
-        say(f"train: peak not predicted: {error}")
-        return None
+    _check_coverage(model, engine, recipe)
+    predictor = predictor_for(model, recipe, card)
+    # an encoder or a tower for images beside the decoder: its activations are in no formula
+    if len(recompute.decoder_layers(model)) != predictor.outline.layers:
+        raise NotPredictedError("its layers are not those of its configuration")
     plan = _choose(candidates(predictor, batches, share, card), run, say)
     recompute.apply(model, plan.levels, is_lean=plan.is_lean)
     return plan
@@ -135,14 +134,24 @@ def recompute_without_plan(model: torch.nn.Module, recipe: Recipe, say: Callable
     if level is None or level == "full":
         return True
     layers = recompute.decoder_layers(model)
+    if level == "none":
+        return recompute_all(model, recomputes=False)
     # an offloaded layer returns its hidden states alone: a router's loss would be lost
     is_possible = bool(layers) and not is_sharded() and (level != "offload" or _is_covered(model, len(layers)))
-    if level == "none" or is_possible:
+    if is_possible:
         levels: list[Level] = [level] * len(layers)
         recompute.apply(model, levels)
         return False
     say(f"train: recompute full: {level} is not known for this model")
     return True
+
+
+def recompute_all(model: torch.nn.Module, *, recomputes: bool) -> bool:
+    """Set one level for all layers where transformers' own recompute may do it; return whether it is to."""
+    if not recomputes:
+        nothing: Level = "none"
+        recompute.apply(model, [nothing] * len(recompute.decoder_layers(model)))
+    return recomputes
 
 
 def _is_covered(model: torch.nn.Module, num_layers: int) -> bool:

@@ -18,7 +18,8 @@ def out_of_memory(
 ) -> HardwareError:
     """Return the error for a training that has run out of memory; its hint needs clearly less."""
     size = plan.steps.micro_batch_size
-    # only where nothing is predicted: half the micro-batch, with twice as many of them a step
+    failed = plan.memory if isinstance(plan.memory, MemoryPlan) else None
+    # only where no formula predicts: half the micro-batch, with twice as many of them a step
     smaller = (
         f"--set train.micro_batch_size={size // 2}"
         if size > 1
@@ -27,7 +28,7 @@ def out_of_memory(
     return HardwareError(
         f"out of memory with micro_batch_size {size} and max_length {recipe.pack.max_length}: "
         f"{str(error).splitlines()[0]}",
-        hint=settings_that_fit(model, recipe, plan.memory) or smaller,
+        hint=settings_that_fit(model, recipe, failed) or smaller,
     )
 
 

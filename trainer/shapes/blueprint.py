@@ -81,7 +81,7 @@ class Blueprint(TypedDict):
     """Why rows are not packed."""
     obstacles: list[Obstacle]
     """What of the recipe cannot work, such as a merge into quantised weights."""
-    memory: TracedMemory | None
-    """None where the step cannot be traced; `notes` says why."""
+    memory: list[TracedMemory]
+    """A step for each level of recompute that may be chosen; empty where it cannot be traced: `notes` says why."""
     notes: list[str]
     """What could not be found out without weights."""

@@ -11,9 +11,12 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from trainer.errors import HardwareError, TrainerError
 from trainer.model.classes import auto_class
+from trainer.model.four_bit import four_bit, quantised_names
 from trainer.model.load import SourceSettings, cannot_load, checked_config
+from trainer.model.planning.activations import FLOAT32, Kinds
 from trainer.model.source import config_path, locate
-from trainer.recipe.model import ModelSection
+from trainer.recipe import Recipe
+from trainer.recipe.model import Adapter, ModelSection, four_bit_of
 
 MAX_LAYERS = 1_000
 """The deepest published models have about 130 layers."""
@@ -98,3 +101,25 @@ def build(config: PreTrainedConfig, section: ModelSection, dtype: torch.dtype) -
     except Exception as error:  # whatever a model class raises for sizes that do not fit each other
         raise cannot_load("model", section.name_or_path, error) from error
     return model
+
+
+def traced_types(recipe: Recipe, *, is_cuda: bool) -> tuple[torch.dtype, torch.dtype | None]:
+    """Return the types of weights and of products under autocast, as training chooses them; float16 as bfloat16."""
+    kinds = Kinds.of(recipe, is_cuda=is_cuda)
+    is_set = recipe.model.dtype != "auto" and not (recipe.model.dtype == "float16" and is_cuda)
+    autocast = torch.bfloat16 if is_cuda and not is_set else None
+    return torch.float32 if kinds.weights == FLOAT32 else torch.bfloat16, autocast
+
+
+def four_bit_names(section: ModelSection, adapter: Adapter) -> set[str]:
+    """Return the names of the weights that the recipe's adapter has in 4 bits; empty without such an adapter.
+
+    Raises:
+        HardwareError: The model cannot be built.
+    """
+    settings = four_bit_of(adapter)
+    if settings is None:
+        return set()
+    # a model of its own: the layers are replaced as the loading would do it
+    model = build(read_config(section), section, torch.bfloat16)
+    return quantised_names(model, four_bit(settings, torch.bfloat16))

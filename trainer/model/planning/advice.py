@@ -24,7 +24,7 @@ from trainer.model.planning.planner import (
 )
 from trainer.model.planning.predictor import RESERVE_CUDA, MicroBatch, Predictor
 from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
-from trainer.model.planning.traced import memory_line
+from trainer.model.planning.traced import TracedPlan, Weights, choose
 from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.method import row_facts
@@ -173,12 +173,20 @@ def lines(recipe: Recipe, blueprint: Blueprint | None = None) -> Iterator[str]:
             if card.flops is not None:
                 yield f"step:   {plan.seconds:.2g} s at the rates of the data sheet, if all items are of full length"
     except NotPredictedError as error:
-        traced = blueprint["memory"] if blueprint else None
-        if blueprint is None or traced is None:
+        if blueprint is None or not blueprint["memory"]:
             yield f"memory: {error}"
             return
         for card in {(card.name, card.memory): card for card in cards}.values():
-            yield memory_line(recipe, blueprint, traced, card)
+            yield _traced_plan(recipe, blueprint, card).line()
+
+
+def _traced_plan(recipe: Recipe, blueprint: Blueprint, card: gpus.Card) -> TracedPlan:
+    """Return the plan by the traced steps of a blueprint; all items are taken to be of full length."""
+    processes = 1 if recipe.launch.num_processes == "auto" else recipe.launch.num_processes
+    sizes, share = micro_batch_sizes(recipe.train, processes)
+    weights = Weights(blueprint["trained"], sum(count["four_bit"] for count in blueprint["counts"].values()))
+    tokens = {size: size * item_tokens(recipe) for size in sizes}
+    return choose(recipe, blueprint["memory"], weights, tokens, share=share, processes=processes, card=card)
 
 
 def cards_of(recipe: Recipe) -> list[gpus.Card]:

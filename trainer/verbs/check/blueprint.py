@@ -7,30 +7,24 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from trainer.engine.attention import NotCovered
-from trainer.engine.expected import ExpectedPath, carries_state, expected_path
+from trainer.engine.expected import ExpectedPath, expected_path
 from trainer.engine.traced import traced_memory
 from trainer.errors import RecipeError
 from trainer.model.adapter import attach
 from trainer.model.blueprint.adapted import adapted_weights, count_kinds
 from trainer.model.blueprint.kinds import weights_of
-from trainer.model.blueprint.meta import build, read_config
+from trainer.model.blueprint.meta import build, four_bit_names, read_config, traced_types
 from trainer.model.classes import auto_class
 from trainer.model.fake import NOT_FAKED
-from trainer.model.four_bit import four_bit as four_bit_settings
-from trainer.model.four_bit import quantised_names
-from trainer.model.planning.activations import FLOAT32, Kinds
 from trainer.model.planning.coverage import predictor_of
 from trainer.model.planning.model_shape import NotPredictedError, read
-from trainer.model.planning.traced import recomputes_all
+from trainer.model.planning.traced import fresh, traced_levels
 from trainer.model.source import locate
 from trainer.model.targets import text_decoder
 from trainer.recipe import Recipe
-from trainer.recipe.model import LoraAdapter, four_bit_of, low_rank
+from trainer.recipe.model import low_rank
 from trainer.shapes.blueprint import Blueprint, TracedMemory
 from trainer.verbs.check.obstacles import obstacles_of
-
-SCANNED_TOKENS = 256
-"""Layers with a state may go through a row token by token where their kernels are missing: short rows are traced."""
 
 
 def blueprint(recipe: Recipe, *, is_cuda: bool = False) -> Blueprint:
@@ -44,13 +38,10 @@ def blueprint(recipe: Recipe, *, is_cuda: bool = False) -> Blueprint:
         HardwareError: The model cannot be built, or the adapter does not fit it.
     """
     config = read_config(recipe.model)
-    dtype, autocast = _types(recipe, is_cuda=is_cuda)
+    dtype, autocast = traced_types(recipe, is_cuda=is_cuda)
     model = build(config, recipe.model, dtype)
     weights = list(weights_of(model))
-    qlora = four_bit_of(recipe.adapter)
-    # on a copy: the layers are replaced as the loading would do it
-    copy = build(read_config(recipe.model), recipe.model, torch.bfloat16) if qlora else None
-    four_bit = quantised_names(copy, four_bit_settings(qlora, torch.bfloat16)) if qlora and copy else set()
+    four_bit = four_bit_names(recipe.model, recipe.adapter)
     towers, model_class, notes = _towers(model), type(model).__name__, []
     adapter = low_rank(recipe.adapter)
     excluded = ""
@@ -60,7 +51,7 @@ def blueprint(recipe: Recipe, *, is_cuda: bool = False) -> Blueprint:
     opened: PreTrainedModel | PeftModel = model
     if adapter is not None:
         lines: list[str] = []
-        opened = attach(model, _fresh(adapter), lines.append)
+        opened = attach(model, fresh(adapter), lines.append)
         adapted = adapted_weights(opened)
         trained = sum(weight.numel() for weight in opened.parameters() if weight.requires_grad)
         layers = sum(hasattr(module, "lora_A") for module in opened.modules())
@@ -84,14 +75,6 @@ def blueprint(recipe: Recipe, *, is_cuda: bool = False) -> Blueprint:
     )
 
 
-def _types(recipe: Recipe, *, is_cuda: bool) -> tuple[torch.dtype, torch.dtype | None]:
-    """Return the types of weights and of products under autocast, as training chooses them; float16 as bfloat16."""
-    kinds = Kinds.of(recipe, is_cuda=is_cuda)
-    is_set = recipe.model.dtype != "auto" and not (recipe.model.dtype == "float16" and is_cuda)
-    autocast = torch.bfloat16 if is_cuda and not is_set else None
-    return torch.float32 if kinds.weights == FLOAT32 else torch.bfloat16, autocast
-
-
 def _traced(
     recipe: Recipe,
     model: PreTrainedModel | PeftModel,
@@ -101,40 +84,35 @@ def _traced(
     notes: list[str],
     *,
     is_cuda: bool,
-) -> TracedMemory | None:
-    """Return the memory of a traced step; None, with a note, where it cannot be traced or the formulas know it."""
+) -> list[TracedMemory]:
+    """Return the memory of traced steps; none, with a note, where they cannot be traced or the formulas know it."""
     try:
         outline = read(locate(recipe.model.name_or_path, revision=recipe.model.revision))
         predictor_of(recipe, outline, is_cuda=is_cuda)
-        return None
+        return []
     except (NotPredictedError, RecipeError):
         pass  # the trace needs no formula
     if recipe.launch.strategy in ("fsdp2", "zero3") or recipe.train.float8_base:
-        return None
-    recomputes = recomputes_all(recipe, is_cuda=is_cuda)
-    if recomputes is None:
+        return []
+    levels = traced_levels(recipe, is_cuda=is_cuda)
+    if not levels:
         notes.append(f"memory is not predicted at train.gradient_checkpointing={recipe.train.gradient_checkpointing}")
-        return None
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    longest = SCANNED_TOKENS if carries_state(base) else recipe.pack.max_length
+        return []
     try:
-        return traced_memory(
-            model,
-            is_flat=path.padded is None,
-            tokens=min(recipe.pack.max_length, longest),
-            recomputes=recomputes,
-            autocast=autocast,
-            four_bit=four_bit,
-        )
+        return [
+            traced_memory(
+                model,
+                is_flat=path.padded is None,
+                tokens=recipe.pack.max_length,
+                recomputes=recomputes,
+                autocast=autocast,
+                four_bit=four_bit,
+            )
+            for recomputes in levels
+        ]
     except (*NOT_FAKED, NotCovered) as error:
         notes.append(f"memory is not predicted: the model cannot run without numbers: {str(error).splitlines()[0]}")
-        return None
-
-
-def _fresh(adapter: LoraAdapter) -> LoraAdapter:
-    """Return the settings without an adapter to continue: its weights are not read here."""
-    alpha = float(2 * adapter.r) if adapter.alpha == "auto" else adapter.alpha
-    return adapter.model_copy(update={"init_from": None, "alpha": alpha})
+        return []
 
 
 def _towers(model: PreTrainedModel) -> list[str]:

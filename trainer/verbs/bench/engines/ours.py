@@ -17,7 +17,7 @@ from trainer.methods.context import Inputs, Job, TrainingContext, read_inputs
 from trainer.methods.loop import RecipeLoop
 from trainer.methods.order import order
 from trainer.model.load import load_tokenizer, precision
-from trainer.model.planning.planner import described
+from trainer.model.planning.planner import MemoryPlan, described
 from trainer.recipe import load_recipe
 from trainer.tokens.pack import PackPlan
 from trainer.verbs.bench import clock
@@ -83,7 +83,7 @@ def _build_seconds(context: TrainingContext, plan: BatchPlan) -> tuple[float, Re
 
 
 def _described(plan: BatchPlan, inputs: Inputs, loop: RecipeLoop) -> dict[str, object]:
-    levels = plan.memory.levels if plan.memory else ()
+    levels = plan.memory.levels if isinstance(plan.memory, MemoryPlan) else ()
     return {
         "micro_batch_size": plan.steps.micro_batch_size,
         "accumulation": plan.steps.accumulation,
