@@ -17,7 +17,7 @@ from trainer.model.blueprint.meta import build, four_bit_names, read_config, tra
 from trainer.model.fake import NOT_FAKED
 from trainer.model.planning.gpus import Card
 from trainer.model.planning.planner import GIB
-from trainer.model.planning.traced import TracedPlan, Weights, choose, fresh, traced_levels
+from trainer.model.planning.traced import TracedPlan, WeightNumbers, choose, fresh, traced_levels
 from trainer.recipe import Recipe
 from trainer.recipe.model import low_rank
 from trainer.shapes.blueprint import TracedMemory
@@ -56,7 +56,7 @@ def plan_traced(
         say(f"train: peak not predicted: {error}")
         return None
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    plan = choose(recipe, traces, Weights(trained, four_bit), tokens, share=share, processes=processes, card=card)
+    plan = choose(recipe, traces, WeightNumbers(trained, four_bit), tokens, share=share, processes=processes, card=card)
     say(
         f"train: micro-batches of {plan.micro_batch_size}, recompute {plan.level}; "
         f"peak predicted {plan.total / GIB:.2f} GiB by a step traced without weights"

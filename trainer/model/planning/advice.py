@@ -24,7 +24,7 @@ from trainer.model.planning.planner import (
 )
 from trainer.model.planning.predictor import RESERVE_CUDA, MicroBatch, Predictor
 from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
-from trainer.model.planning.traced import TracedPlan, Weights, choose
+from trainer.model.planning.traced import TracedPlan, WeightNumbers, choose
 from trainer.model.source import locate
 from trainer.recipe import Recipe
 from trainer.recipe.method import row_facts
@@ -184,7 +184,7 @@ def _traced_plan(recipe: Recipe, blueprint: Blueprint, card: gpus.Card) -> Trace
     """Return the plan by the traced steps of a blueprint; all items are taken to be of full length."""
     processes = 1 if recipe.launch.num_processes == "auto" else recipe.launch.num_processes
     sizes, share = micro_batch_sizes(recipe.train, processes)
-    weights = Weights(blueprint["trained"], sum(count["four_bit"] for count in blueprint["counts"].values()))
+    weights = WeightNumbers(blueprint["trained"], sum(count["four_bit"] for count in blueprint["counts"].values()))
     tokens = {size: size * item_tokens(recipe) for size in sizes}
     return choose(recipe, blueprint["memory"], weights, tokens, share=share, processes=processes, card=card)
 

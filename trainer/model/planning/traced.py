@@ -25,7 +25,7 @@ third of a step that recompute costs."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightNumbers:
     """Numbers of weights that decide the memory beside the traced step."""
 
     trained: int
@@ -112,7 +112,7 @@ def predicted_step(traced: TracedMemory, tokens: int) -> int:
 def choose(
     recipe: Recipe,
     traces: Sequence[TracedMemory],
-    weights: Weights,
+    weights: WeightNumbers,
     tokens: Mapping[int, int],
     *,
     share: int,
@@ -144,7 +144,7 @@ def choose(
 def _plan(
     recipe: Recipe,
     traced: TracedMemory,
-    weights: Weights,
+    weights: WeightNumbers,
     size: int,
     tokens: int,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 from tests import tiny
 from trainer.model.planning import gpus
 from trainer.model.planning.planner import GIB
-from trainer.model.planning.traced import TracedPlan, Weights, choose, traced_levels
+from trainer.model.planning.traced import TracedPlan, WeightNumbers, choose, traced_levels
 from trainer.recipe import Recipe
 from trainer.shapes.blueprint import TracedMemory
 
@@ -27,7 +27,7 @@ def plan(gib: float, **train: Any) -> TracedPlan:
     return choose(
         recipe(train={"gradient_checkpointing": "auto", **train}),
         traces,
-        Weights(0, 0),
+        WeightNumbers(0, 0),
         TOKENS,
         share=32,
         processes=1,
