@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -244,9 +245,19 @@ def test_a_killed_serve_takes_its_server_with_it(finished: command.Project) -> N
     assert gone(family)
 
 
+def replace_config(export: Path, text: str) -> None:
+    """Replace config.json of the merged model as if the export had written it: same size, digest noted everywhere."""
+    config = export / "merged/config.json"
+    before = config.read_bytes()
+    config.write_text(text.ljust(len(before)))
+    old, new = (hashlib.sha256(content).hexdigest() for content in (before, config.read_bytes()))
+    for path in export.rglob("*.json"):
+        path.write_text(path.read_text().replace(old, new))
+
+
 def test_a_server_that_cannot_load_the_model_is_reported_with_its_last_words(finished: command.Project) -> None:
     pytest.importorskip("uvicorn")
-    (finished.run / "export/merged/config.json").write_text('{"model_type": "nonsense"}')
+    replace_config(finished.run / "export", '{"model_type": "nonsense"}')
     result = finished.spawn("serve", str(finished.run), "--port", "0", OMP_NUM_THREADS="1")
     assert result.code == 5 and "ended with code" in result.err and "serve.log" in result.err
     assert "serve: ready" not in result.out
