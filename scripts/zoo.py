@@ -31,6 +31,7 @@ from tests import tiny
 from tests.zoo import models
 from tests.zoo.run import engine_path, packing, run_type
 
+MEMORY = Path(__file__).parents[1] / "benchmarks/results/memory.json"
 MARKER = "<!-- the table is written by scripts/zoo.py --table docs/models.md -->"
 HEAD = """| model type | rows | packed | adapted | memory | outcome |
 |---|---|---|---|---|---|
@@ -74,9 +75,15 @@ def row(result: dict[str, Any]) -> str:
     layers = re.search(r"in (\d+) of (\d+) linear layers", log)
     cells = [result["type"], engine_path(log), packing(log) if "train: step 1/" in log else "-"]
     cells.append("/".join(layers.groups()) if layers else "-")
-    cells.append("predicted" if "peak predicted" in log else "not predicted")
+    cells.append(memory(result["type"]))
     cells.append("ok" if result["verb"] == "done" else f"{result['verb']}: {result['error']}")
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+
+
+def memory(model_type: str) -> str:
+    """Return predicted / measured bytes of a step, as scripts/memory.py found them."""
+    result = json.loads(MEMORY.read_text(encoding="utf-8"))["types"].get(model_type, {"error": "not tried"})
+    return f"{result['ratio']:.2f}" if "ratio" in result else "not predicted"
 
 
 def write_table(page: Path, results: list[dict[str, Any]]) -> None:

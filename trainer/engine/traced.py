@@ -35,11 +35,12 @@ kernels are missing."""
 
 
 class Allocations(TorchDispatchMode):
-    """Count the bytes of storages while they live."""
+    """Count operations, and the bytes of storages while they live."""
 
     def __init__(self, before: Iterable[torch.Tensor] = ()) -> None:
         """Leave out the storages of tensors that were there before."""
         super().__init__()
+        self.operations = 0
         self.current = 0
         self.peak = 0
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -55,6 +56,7 @@ class Allocations(TorchDispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Count the storages of an operation's results; results that are views or in place bring no new one."""
+        self.operations += 1
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -77,25 +79,6 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.current)
 
 
-class Operations(TorchDispatchMode):
-    """Count operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload,
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Count the operation, and run it."""
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def _peak(model: torch.nn.Module, loss: Callable[[], torch.Tensor], segments: Segments | None) -> int:
     with Allocations([*model.parameters(), *model.buffers()]) as allocations, current.of(segments):
         loss().backward()
@@ -108,9 +91,9 @@ def _scans(model: torch.nn.Module, engine: Engine, layout: Layout) -> bool:
     counts = []
     for tokens in (8, 16):
         batch = _batch(1, tokens, layout)
-        with torch.no_grad(), Operations() as operations, current.of(batch["inputs"].get("segments")):
+        with torch.no_grad(), Allocations() as allocations, current.of(batch["inputs"].get("segments")):
             _loss(model, engine, batch, None)
-        counts.append(operations.count)
+        counts.append(allocations.operations)
     return counts[1] > counts[0]
 
 

@@ -29,6 +29,7 @@ from trainer.methods.memory_trial import Trial
 from trainer.methods.order import StepPlan, plan_steps
 from trainer.methods.shapes import shape_of
 from trainer.methods.traced_plan import plan_traced
+from trainer.model.planning.gpus import Card
 from trainer.model.planning.model_shape import NotPredictedError
 from trainer.model.planning.planner import MemoryPlan, micro_batch_sizes
 from trainer.model.planning.predictor import TOKENS_PER_MICRO_BATCH, MicroBatch
@@ -62,6 +63,7 @@ def plan_batches(context: TrainingContext, num_processes: int) -> BatchPlan:
     sizes, share = micro_batch_sizes(recipe.train, num_processes)
     if inputs.go_alone:
         sizes = sizes[:1]
+    card = card_of(model)
     batches = {size: largest_batch(inputs.train, inputs.plan, size)[1] for size in sizes}
     memory: MemoryPlan | TracedPlan | None
     try:
@@ -71,12 +73,12 @@ def plan_batches(context: TrainingContext, num_processes: int) -> BatchPlan:
             recipe,
             batches,
             share=share,
-            card=card_of(model),
+            card=card,
             run=Trial(model, context.engine, partial(_longest_batch, context), context.types.autocast).run,
             say=context.say,
         )
     except NotPredictedError:
-        memory = _traced_plan(context, batches, share=share, processes=num_processes)
+        memory = _traced_plan(context, batches, card, share=share, processes=num_processes)
     size = memory.micro_batch_size if memory else _usual_size(recipe, inputs, sizes)
     steps = plan_steps(recipe.train, num_items=len(inputs.plan), share=share, micro_batch_size=size)
     match memory:
@@ -92,7 +94,7 @@ def plan_batches(context: TrainingContext, num_processes: int) -> BatchPlan:
 
 
 def _traced_plan(
-    context: TrainingContext, batches: Mapping[int, MicroBatch], *, share: int, processes: int
+    context: TrainingContext, batches: Mapping[int, MicroBatch], card: Card, *, share: int, processes: int
 ) -> TracedPlan | None:
     is_flat = context.engine.layout == "flat"
     longest = _longest_item(context.job.recipe, context.inputs)
@@ -103,7 +105,7 @@ def _traced_plan(
         is_flat=is_flat,
         share=share,
         processes=processes,
-        card=card_of(context.model),
+        card=card,
         say=context.say,
     )
 
