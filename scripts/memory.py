@@ -1,6 +1,6 @@
 """Compare the predicted memory of a training step with what torch's profiler sees, for tiny models of many types.
 
-    python scripts/memory.py [--types llama,gemma3] [--out memory.json]
+    python scripts/memory.py [--types llama,gemma3] [--out memory.json]   # benchmarks/results/memory.json is such a file
 
 Results stay in the file, so that an ended run goes on with the types that are missing. Predicted: traced without
 weights on one and two items, extrapolated to four. Measured: one forward and backward pass of four items on the CPU.
@@ -56,7 +56,7 @@ def main() -> None:
         except Exception as error:  # the table says which types cannot be traced, and why
             results[model_type] = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:120]}
         signal.alarm(0)
-        options.out.write_text(json.dumps(results, indent=1))
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
         print(model_type, results[model_type], f"{time.monotonic() - began:.0f} s", flush=True)
     print("| model type | rows | predicted MB | measured MB | ratio |\n|---|---|---|---|---|")
     ratios = []

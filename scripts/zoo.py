@@ -82,8 +82,8 @@ def row(result: dict[str, Any]) -> str:
 
 def memory(model_type: str) -> str:
     """Return predicted / measured bytes of a step, as scripts/memory.py found them."""
-    result = json.loads(MEMORY.read_text(encoding="utf-8"))["types"].get(model_type, {"error": "not tried"})
-    return f"{result['ratio']:.2f}" if "ratio" in result else "not predicted"
+    result = json.loads(MEMORY.read_text(encoding="utf-8")).get(model_type, {})
+    return f"{result['predicted'] / result['measured']:.2f}" if "measured" in result else "not predicted"
 
 
 def write_table(page: Path, results: list[dict[str, Any]]) -> None:
