@@ -1,6 +1,6 @@
 """Compare the predicted memory of a training step with what torch's profiler sees, for tiny models of many types.
 
-    python scripts/memory.py [--types llama,gemma3] [--out memory.json]   # benchmarks/results/memory.json is such a file
+    python scripts/memory.py [--types llama,gemma3] [--out benchmarks/results/memory.json]
 
 Results stay in the file, so that an ended run goes on with the types that are missing. Predicted: traced without
 weights on one and two items, extrapolated to four. Measured: one forward and backward pass of four items on the CPU.
