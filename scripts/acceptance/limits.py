@@ -14,8 +14,6 @@ from acceptance import models
 from acceptance.report import Limit, Report
 from acceptance.training import Measured, Rig, Setting, fastest, free, gain, train_trl
 from acceptance.workplace import Workplace
-from trainer.engine import float8
-from trainer.model.load import device
 from trainer.model.planning.advice import planned
 from trainer.model.planning.gpus import listed_card
 from trainer.model.planning.model_shape import Outline
@@ -29,8 +27,6 @@ TINY = LlamaShape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, vo
 LEAST_TOKENS_PER_S = {"8b": 15_000, "1b": 0.6 * 133_000}
 """8B: NVIDIA's NeMo AutoModel publishes 12,473 for it, the ceiling is about 23,000; 1B: 60 % of its ceiling."""
 QLORA_SHARE = 0.9
-FLOAT8_GAIN = 1.3
-"""Products of twice the rate, less the rounding of tokens and gradients, which reads and writes them once more."""
 SMALLEST_QLORA_BYTES = 7e9
 PREDICTED_WITHIN = 0.05
 SAME_LOSS, SAME_GRADIENT = 2e-2, 1e-1
@@ -171,19 +167,6 @@ def qlora(rig: Rig, lora: Measured | None) -> dict[str, Any]:
     return figures
 
 
-def float8_base(workplace: Workplace, plain: Measured | None) -> dict[str, Any]:
-    """Frozen weights and products in 8 bits, against 16 bits; the gradients differ by what 8 bits round away."""
-    rig = Rig(workplace, shape_of(workplace, "8b"), "lora", LENGTH[workplace.size], "train.float8_base=true")
-    training = rig.train(Setting((ROWS.format(2),)))
-    figures = described(training) | predicted(training)
-    figures["product_difference"] = Limit(float8.difference(device()), "<=", float8.TOLERANCE)
-    if plain:
-        figures["gain"] = training.tokens_per_s / plain.tokens_per_s
-        figures["gain_predicted"] = FLOAT8_GAIN
-        figures["loss_difference"] = Limit(abs(training.loss - plain.loss) / plain.loss, "<=", SAME_LOSS)
-    return figures
-
-
 def smallest_qlora(workplace: Workplace) -> dict[str, Any]:
     """QLoRA where memory is all: 2k tokens, everything recomputed, states in 8 bits on a card."""
     rig = Rig(workplace, shape_of(workplace, "8b"), "qlora", LENGTH[workplace.size] // 2)
@@ -249,8 +232,6 @@ def of_shape(report: Report, workplace: Workplace, name: str) -> None:
     free()
     if name == "8b":
         fastest_lora = plain[0] if plain else None
-        report.case("8b lora 8-bit base", float8_base, workplace, fastest_lora)
-        free()
         of_qlora(report, workplace, fastest_lora)
 
 

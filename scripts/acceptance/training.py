@@ -101,8 +101,6 @@ class Rig:
         self.types = precision(recipe.model, recipe.adapter)
         model = random_model(shape, recipe, self.types.weights, length)
         self.model = adapters.attach(model, recipe.adapter) if isinstance(recipe.adapter, LoraAdapter) else model
-        if recipe.train.float8_base:
-            assembly.hold_in_float8(self.model, device(), _say)
 
     def recipe(self, setting: Setting) -> Recipe:
         return load_recipe(self.path, sets=[*self.sets, *setting.sets])

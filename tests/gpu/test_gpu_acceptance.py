@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = {
     "correctness": {"float32", "bfloat16", "packing float32", "nf4 weights", "nf4", "pipeline qlora"},
     "engine": {"attention", "head", "gradients"},
-    "limits": {"8b lora by plan", "8b trl", "8b lora in one product", "8b qlora", "8b lora 8-bit base", "8b lora 32k"},
+    "limits": {"8b lora by plan", "8b trl", "8b lora in one product", "8b qlora", "8b lora 32k"},
     "methods": {
         "lora sft",
         "none dpo",

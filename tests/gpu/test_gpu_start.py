@@ -18,15 +18,15 @@ CAPABILITIES = [(7, 0), (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)
 @pytest.fixture
 def capability(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A compute capability of the pretend card; what is remembered of another one is forgotten."""
-    from trainer.engine import flash, float8
+    from trainer.engine import flash
 
     if "PRETEND_CARD" not in os.environ:
         pytest.skip("a real card has one compute capability")
     monkeypatch.setattr(torch.cuda.pretend_card, "capability", request.param)
-    for function in (flash.agrees, flash.fastest, float8.difference):
+    for function in (flash.agrees, flash.fastest):
         function.cache_clear()
     yield request.param
-    for function in (flash.agrees, flash.fastest, float8.difference):
+    for function in (flash.agrees, flash.fastest):
         function.cache_clear()
 
 
@@ -99,7 +99,6 @@ def test_the_test_at_the_start_computes_as_the_training_does(monkeypatch: pytest
 
 @pytest.mark.parametrize("capability", CAPABILITIES, indirect=True)
 def test_each_generation_gets_its_types_and_kernels(capability: tuple[int, int]) -> None:
-    from trainer.engine import float8
     from trainer.errors import HardwareError
     from trainer.model.load import precision
     from trainer.recipe.model import LoraAdapter, ModelSection
@@ -110,11 +109,6 @@ def test_each_generation_gets_its_types_and_kernels(capability: tuple[int, int])
     assert (types.weights, types.autocast) == (half, half)
     _, engine, lines = started(half)
     assert engine.layout == "flat" and ("FlashAttention" in lines[-1]) == (capability >= (8, 0)), lines
-    if capability >= (8, 9):
-        float8.refuse(torch.device("cuda", 0))
-        return
-    with pytest.raises(HardwareError, match=r"compute capability 8\.9"):
-        float8.refuse(torch.device("cuda", 0))
     if capability < (8, 0):
         with pytest.raises(HardwareError, match="no bfloat16"):
             precision(section.model_copy(update={"dtype": "bfloat16"}), LoraAdapter(kind="lora"))

@@ -17,7 +17,6 @@ from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.integrations import dequantize_bnb_weight
 
-from trainer.engine.float8 import Float8Linear
 from trainer.engine.product import Frozen, FrozenBlock, LoraProduct
 from trainer.model.planning.quantised_sizes import DEQUANTISED_SHARE
 
@@ -97,7 +96,7 @@ def _lora_layers(model: torch.nn.Module) -> Iterator[tuple[LoraLayer, torch.nn.M
 def _not_linear(module: LoraLayer) -> str | None:
     """Return the reason why a layer can never use the product."""
     base = module.get_base_layer()
-    plain = type(module) is Linear and type(base) in (torch.nn.Linear, Float8Linear)
+    plain = type(module) is Linear and type(base) is torch.nn.Linear
     if plain or _is_four_bit(getattr(base, "weight", None)):
         return None
     return f"no linear layer: {type(base).__name__}"
@@ -133,7 +132,7 @@ class _LayerProduct:
         self.block = None
         names = _active(module)
         rank = module.lora_A[names[0]].weight.shape[0] if names else 0
-        if isinstance(base, Float8Linear) or not _can_move(base.weight, rank):
+        if not _can_move(base.weight, rank):
             return
         existing: FrozenBlock | None = getattr(base, "_lora_block", None)
         if existing is not None and existing.rank == rank and existing.holds(base.weight):
@@ -166,8 +165,6 @@ class _LayerProduct:
 
     def _frozen(self, base: torch.nn.Module, rank: int, product: torch.dtype, adapter: torch.dtype) -> Frozen:
         bias = None if base.bias is None else base.bias.to(product)
-        if isinstance(base, Float8Linear):
-            return Frozen(base.frozen, bias, None, False)
         weight, block = base.weight, self.block
         if block is not None and not block.holds(weight):
             block = None  # the weight was moved, converted or merged
@@ -207,7 +204,7 @@ def _kinds(
     """Return PEFT's types of the base's product, the adapter's product and the result; None where PEFT mixes types."""
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    stored = base.compute_dtype if isinstance(base, Float8Linear) else base.weight.dtype
+    stored = base.weight.dtype
     if cast is not None and torch.float64 in (x.dtype, stored, adapter):
         return None  # autocast does not convert these
     if _is_four_bit(base.weight):

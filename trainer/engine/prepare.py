@@ -25,7 +25,7 @@ from peft import PeftModel
 from peft.tuners.lora.layer import ParamWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
-from trainer.engine import current, float8, lora, mixers, outcome
+from trainer.engine import current, lora, mixers, outcome
 from trainer.engine.attention import UNLIMITED, WINDOWED, NotCovered, switch_off, switch_on
 from trainer.engine.batch import Batch, Layout, Pair, moved, of_pairs, of_rows
 from trainer.engine.head import Logits, Scorer
@@ -99,7 +99,6 @@ def prepare(
         with (
             torch.no_grad(),
             torch.autocast(device, autocast, enabled=autocast is not None),
-            float8.without_rounding(base),
             outcome.without_zeros(model),
         ):
             return _Probe(model, base, rows, autocast or base.dtype, may_dequantise).run(attention, say)

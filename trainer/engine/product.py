@@ -28,8 +28,6 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from trainer.engine.float8 import Float8Weight
-
 
 class FrozenBlock:
     """A frozen weight with margins for an adapter beside and below it.
@@ -81,8 +79,8 @@ class FrozenBlock:
 class Frozen:
     """The base layer in one call."""
 
-    weight: Callable[[], torch.Tensor | Float8Weight]
-    """Returns (outputs, inputs) in the type of the product or in 8 bits; 4-bit weights are dequantised in each call."""
+    weight: Callable[[], torch.Tensor]
+    """Returns (outputs, inputs) in the type of the product; 4-bit weights are dequantised in each call."""
     bias: torch.Tensor | None
     block: FrozenBlock | None
     keep: bool
@@ -179,13 +177,10 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
 
 
 def _forward(
-    x: torch.Tensor, weight: torch.Tensor | Float8Weight, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     xa = x.to(a.dtype) @ a.t()
-    if isinstance(weight, Float8Weight):
-        y = weight.forward(x) if bias is None else weight.forward(x).add_(bias)
-    else:
-        y = torch.nn.functional.linear(x, weight, bias)
+    y = torch.nn.functional.linear(x, weight, bias)
     _add_product(y, xa, b.t())
     return y, xa
 
@@ -208,10 +203,10 @@ def _forward_below(
 
 
 def _backward(
-    dy: torch.Tensor, weight: torch.Tensor | Float8Weight, a: torch.Tensor, b: torch.Tensor
+    dy: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     dxa = dy.to(b.dtype) @ b  # b is sB, (N, r)
-    dx = weight.backward(dy) if isinstance(weight, Float8Weight) else dy @ weight
+    dx = dy @ weight
     _add_product(dx, dxa, a)
     return dx, dxa
 

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
-from trainer.engine import float8
 from trainer.engine.batch import moved, of_rows
 from trainer.engine.lora import is_sharded
 from trainer.engine.prepare import Engine, prepare, rope_limit
@@ -29,7 +28,7 @@ from trainer.model.adapter import Coverage
 from trainer.model.experts import stacked_experts
 from trainer.model.four_bit import keep_out_of_ddp, weight_bytes_of
 from trainer.model.gradients import unreached
-from trainer.model.load import Precision, check_base, device, load_model, weights_folder
+from trainer.model.load import Precision, check_base, load_model, weights_folder
 from trainer.model.planning.planner import dequantises_once
 from trainer.recipe.method import row_facts
 from trainer.recipe.model import four_bit_of, low_rank
@@ -43,10 +42,9 @@ PROBE_ROWS, PROBE_TOKENS = 3, 64
 def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple[PreTrainedModel | PeftModel, Coverage]:
     """Load the base model and attach the adapter; return the model and how much of it is trained."""
     recipe = job.recipe
-    where = torch.device("cpu") if recipe.train.float8_base else None  # so the card never holds the wider weights
     check_base(recipe.model, job.cache)
     weights_folder(recipe.model, job.cache, say)  # a conversion is worth a line
-    model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights, placement=where)
+    model = load_model(recipe.model, job.cache, adapter=recipe.adapter, dtype=types.weights)
     held = weight_bytes_of(model) if four_bit_of(recipe.adapter) else None
     if held and is_sharded() and any(True for _ in stacked_experts(model)):
         raise HardwareError(
@@ -58,8 +56,6 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
     if adapter := low_rank(recipe.adapter):
         model = adapters.attach(model, adapter, say)
         keep_out_of_ddp(model)
-    if recipe.train.float8_base:
-        hold_in_float8(model, device(), say)
     covered = adapters.coverage(model)
     layers = f", in {covered.adapted_modules} of {covered.linear_modules} linear layers"
     say(
@@ -67,27 +63,6 @@ def build_model(job: Job, types: Precision, say: Callable[[str], None]) -> tuple
         + (layers if covered.adapted_modules else "")
     )
     return model, replace(covered, four_bit_bytes=held.four_bit, wide_bytes=held.wide.total()) if held else covered
-
-
-def hold_in_float8(model: PeftModel, target: torch.device, say: Callable[[str], None]) -> None:
-    """Round the frozen weights of a model's LoRA layers, and move the model to the device where it trains.
-
-    Raises:
-        HardwareError: The device does not multiply 8-bit weights, or weights are spread over processes.
-    """
-    if is_sharded():
-        raise HardwareError(
-            "train.float8_base: FSDP and DeepSpeed do not spread 8-bit weights", hint="--set train.float8_base=false"
-        )
-    for reason, number in sorted(float8.hold(model, target).items()):
-        how = f"as they are: {reason}" if reason else "in 8 bits (e4m3)"
-        say(f"train: frozen weights of {number} layers {how}")
-    if target.type != "cuda":
-        say("train: no card: 8-bit products are computed in float32, exact and slow")
-    model.to(target)
-    base = model.get_base_model()
-    if getattr(base, "hf_device_map", None):  # transformers reads the device from here
-        base.hf_device_map = {"": target}
 
 
 def build_engine(

@@ -66,7 +66,6 @@ def _policy(context: TrainingContext) -> dict[str, object]:
         "start": adapters.settings(start) if start else None,
         "packages": {name: version(name) for name in PACKAGES},
         "quantised": four_bit.model_dump(include=of_four_bit) if four_bit else None,
-        "float8_base": context.job.recipe.train.float8_base,
         "types": [str(context.types.weights), str(context.types.autocast)],
         "device": next(context.model.parameters()).device.type,
         "attention": context.model.config._attn_implementation,

@@ -74,8 +74,6 @@ def _traces(recipe: Recipe, tokens: int, *, is_flat: bool, is_cuda: bool) -> tup
     """
     if is_sharded():
         raise NotTracedError("weights are spread over processes")
-    if recipe.train.float8_base:
-        raise NotTracedError("train.float8_base")
     levels = traced_levels(recipe, is_cuda=is_cuda)
     if not levels:
         raise NotTracedError(f"train.gradient_checkpointing={recipe.train.gradient_checkpointing} for this model")

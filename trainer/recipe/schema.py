@@ -71,24 +71,6 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def only_plain_lora_has_a_float8_base(self) -> Recipe:
-        adapter, strategy = low_rank(self.adapter), self.launch.strategy
-        problem = None
-        if not adapter:
-            problem = "adapter.kind none trains every weight, none is frozen"
-        elif four_bit_of(self.adapter):
-            problem = "adapter.kind qlora holds the frozen weights in 4 bits; use lora"
-        elif adapter.use_dora:
-            problem = "adapter.use_dora computes with the weights themselves; use false"
-        elif adapter.dropout:
-            problem = f"adapter.dropout {adapter.dropout:g} goes through PEFT's own forward; use 0"
-        elif strategy in ("fsdp2", "zero3"):
-            problem = f"launch.strategy {strategy} does not spread 8-bit weights; use ddp"
-        if self.train.float8_base and problem:
-            raise ValueError(f"train.float8_base: {problem}")
-        return self
-
-    @model_validator(mode="after")
     def spread_weights_are_recomputed_as_a_whole(self) -> Recipe:
         level, strategy = self.train.gradient_checkpointing, self.launch.strategy
         if level in ("elementwise", "offload") and strategy in ("fsdp2", "zero3"):

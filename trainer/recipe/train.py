@@ -51,8 +51,6 @@ class TrainSection(Section):
     gradient_checkpointing: bool | Literal["auto", "elementwise", "full", "offload"] = "auto"
     """What layers compute again in the backward pass: nothing (false), norms and activations (elementwise), all (full,
     or true), all while their inputs wait on the host (offload); auto: on CUDA as little as fits, on the CPU nothing."""
-    float8_base: bool = False
-    """Hold LoRA's frozen weights in 8-bit floating point while training; cards from Ada on, see docs/engine.md."""
     torch_compile: bool = False
     """Compile the decoder layers, where this torch is known to do so rightly; packs are filled up to one length."""
     logging_steps: int = Field(default=1, ge=1)

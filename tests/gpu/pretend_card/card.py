@@ -214,19 +214,6 @@ def _register(torch, library):
     implementations.impl("_flash_attention_forward", quiet(flash.forward), "CUDA")
     implementations.impl("_flash_attention_backward", quiet(flash.backward), "CUDA")
 
-    def scaled_mm(a, b, scale_a, scale_b, bias=None, scale_result=None, out_dtype=None, use_fast_accum=False):
-        if library.capability < (8, 9):
-            raise RuntimeError("torch._scaled_mm is only supported on CUDA devices with compute capability >= 8.9")
-        assert a.is_contiguous() and b.t().is_contiguous(), "mat1 by rows, mat2 by columns"
-        assert a.shape[1] % 16 == b.shape[0] % 16 == b.shape[1] % 16 == 0, "trailing dimension by 16"
-        assert scale_a.dtype == scale_b.dtype == torch.float32 and scale_a.is_contiguous() and scale_b.is_contiguous()
-        assert scale_a.shape == (a.shape[0], 1) and scale_b.shape == (1, b.shape[1]), "row-wise scales"
-        assert out_dtype == torch.bfloat16, "only bfloat16 output with row-wise scales"
-        product = (a.cpu().float() @ b.cpu().float()) * scale_a.cpu() * scale_b.cpu()
-        return product.to(out_dtype).to(a.device)
-
-    implementations.impl("_scaled_mm", quiet(scaled_mm), "CUDA")
-
 
 class FlashAttention:
     """The operators of variable-length FlashAttention 2; q (T, h, d), k and v (S, g, d)."""

@@ -1,4 +1,4 @@
-"""Parts of a training before its first step: dropout, 8-bit weights, the plan of its batches."""
+"""Parts of a training before its first step: dropout, the plan of its batches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.stores import row_store
 from trainer.engine.prepare import Engine
-from trainer.errors import HardwareError, RecipeError
-from trainer.methods.assembly import _switch_dropout_off, hold_in_float8
+from trainer.errors import RecipeError
+from trainer.methods.assembly import _switch_dropout_off
 from trainer.methods.batch_plan import plan_batches
 from trainer.methods.context import Inputs, Job, TrainingContext
 from trainer.model.load import Precision
@@ -44,21 +44,6 @@ def test_no_dropout_is_left_in_a_preference_method() -> None:
     assert _switch_dropout_off(model) == 0.4
     assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
     assert torch.equal(model(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
-
-
-def test_frozen_weights_are_rounded_where_the_model_trains() -> None:
-    model, lines = model_with_dropout(), list[str]()
-    model.get_base_model().hf_device_map = {"": "elsewhere"}
-    hold_in_float8(model, torch.device("cpu"), lines.append)
-    assert lines[0] == "train: frozen weights of 7 layers in 8 bits (e4m3)" and "no card" in lines[1]
-    assert model.hf_device_map == {"": torch.device("cpu")}
-
-
-def test_weights_in_8_bits_are_not_spread_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(HardwareError, match="FSDP") as caught:
-        hold_in_float8(model_with_dropout(), torch.device("cpu"), print)
-    assert caught.value.hint == "--set train.float8_base=false"
 
 
 def plan_in_backward(**changes: Any) -> tuple[bool, list[str]]:

@@ -134,26 +134,6 @@ ONE_PROBLEM = {
         "method: {kind: dpo}\npack:\n  packing: true",
         "7: pack.packing: preference pairs are not packed; use auto or false",
     ),
-    "8 bits without a frozen base": (
-        "adapter: {kind: none}\ntrain: {float8_base: true}",
-        "6: train.float8_base: adapter.kind none trains every weight, none is frozen",
-    ),
-    "8 bits and 4 bits": (
-        "adapter: {kind: qlora}\ntrain: {float8_base: true}",
-        "6: train.float8_base: adapter.kind qlora holds the frozen weights in 4 bits; use lora",
-    ),
-    "8 bits and DoRA": (
-        "adapter: {kind: lora, use_dora: true}\ntrain: {float8_base: true}",
-        "6: train.float8_base: adapter.use_dora computes with the weights themselves; use false",
-    ),
-    "8 bits and dropout": (
-        "adapter: {kind: lora, dropout: 0.1}\ntrain: {float8_base: true}",
-        "6: train.float8_base: adapter.dropout 0.1 goes through PEFT's own forward; use 0",
-    ),
-    "8 bits in shards": (
-        "launch: {strategy: zero3}\ntrain: {float8_base: true}",
-        "6: train.float8_base: launch.strategy zero3 does not spread 8-bit weights; use ddp",
-    ),
     "no adapter to export": (
         "adapter: {kind: none}\nexport: {formats: [adapter]}",
         "6: export.formats: there is no adapter to export with adapter.kind none; use [merged]",

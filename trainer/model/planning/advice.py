@@ -127,7 +127,7 @@ def _steps(recipe: Recipe, card: gpus.Card) -> Iterator[Setting]:
         yield "train", "micro_batch_size", 1
     if not low_rank(recipe.adapter):
         yield "adapter", "kind", "lora"
-    elif not four_bit_of(recipe.adapter) and not recipe.train.float8_base:
+    elif not four_bit_of(recipe.adapter):
         yield "adapter", "kind", "qlora"
     if level != "offload" and card.is_cuda:
         yield "train", "gradient_checkpointing", "offload"
@@ -159,11 +159,9 @@ def lines(recipe: Recipe, blueprint: Blueprint | None = None) -> Iterator[str]:
         blueprint: Of the opened model; its traced step stands in where the formulas do not cover model or recipe.
 
     Raises:
-        HardwareError: `launch.card` names no known card, or `train.float8_base` asks too much of one.
+        HardwareError: `launch.card` names no known card.
     """
     cards = cards_of(recipe)
-    if recipe.train.float8_base:
-        _refuse_float8(cards)
     try:
         outline = read(locate(recipe.model.name_or_path, revision=recipe.model.revision))
         for card in {(card.name, card.memory): card for card in cards}.values():
@@ -202,17 +200,6 @@ def _listed_card(name: str) -> gpus.Card:
     if name not in gpus.CARDS:
         raise HardwareError(f"launch.card: {name!r} is not in the table", hint=f"one of {', '.join(gpus.CARDS)}")
     return gpus.CARDS[name]
-
-
-def _refuse_float8(cards: Sequence[gpus.Card]) -> None:
-    """Refuse cards that are known not to multiply 8-bit floating point."""
-    for card in cards:
-        if card.capability is not None and card.capability < gpus.LEAST_FLOAT8:
-            needed, has = (".".join(map(str, version)) for version in (gpus.LEAST_FLOAT8, card.capability))
-            raise HardwareError(
-                f"train.float8_base needs compute capability {needed}, {card.name} has {has}",
-                hint="--set train.float8_base=false",
-            )
 
 
 def _memory_line(recipe: Recipe, outline: Outline, card: gpus.Card, plan: MemoryPlan) -> str:

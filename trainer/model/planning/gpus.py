@@ -11,11 +11,6 @@ from pathlib import Path
 MIB = 1 << 20
 QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 QUERY_TIMEOUT_S = 10
-LEAST_FLOAT8 = (8, 9)
-"""Compute capability of the first cards that multiply 8-bit floating point (Ada).
-
-Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/ (compute capabilities, tensor cores).
-"""
 
 
 @dataclass(frozen=True)

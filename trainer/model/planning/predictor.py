@@ -17,7 +17,7 @@ from functools import cached_property
 
 from trainer.model.planning.activations import FLOAT32, LEVELS, WHOLE, Kinds, LayerBytes, Level
 from trainer.model.planning.model_shape import Linear, Outline
-from trainer.model.planning.quantised_sizes import ALIGNMENT_8BIT, CHUNK_8BIT, eight_bit_states, four_bit_bytes
+from trainer.model.planning.quantised_sizes import eight_bit_states, four_bit_bytes
 from trainer.recipe import Recipe
 from trainer.recipe.model import four_bit_of, low_rank
 from trainer.recipe.schema import obstacles
@@ -142,21 +142,12 @@ class Predictor:
     def _linear(self, linear: Linear) -> int:
         if self.four_bit:
             return four_bit_bytes(linear.size, double=self.four_bit.bnb_4bit_use_double_quant)
-        if self._in_float8(linear):
-            return linear.size + FLOAT32 * linear.outputs
         # [[W, sB], [A, 0]]: (N + r, K + r), see `engine.product`
         margin = self.rank if self.has_adapter(linear) and self._in_block(linear) else 0
         return (linear.outputs + margin) * (linear.inputs + margin) * self.kinds.weights
 
-    def _in_float8(self, linear: Linear) -> bool:
-        """Tell whether a weight is held as e4m3 codes, with a scale for each output."""
-        is_even = all(size % ALIGNMENT_8BIT == 0 for size in (linear.inputs, linear.outputs))
-        return self.recipe.train.float8_base and self.has_adapter(linear) and is_even
-
     def _in_block(self, linear: Linear) -> bool:
         """Tell whether the engine keeps a margin for the adapter around a weight."""
-        if self._in_float8(linear):
-            return False
         return not self.is_cuda or all(size % 8 == 0 for size in (self.rank, linear.outputs, linear.inputs))
 
     def trained(self) -> list[int]:
@@ -268,22 +259,14 @@ class Predictor:
         is_held = self.four_bit is not None and not self.is_dequantised
         wide = outline.intermediate * product * batch.tokens
         narrow = outline.hidden * self.kinds.weights * batch.tokens
-        codes = self._rounding(batch.tokens)
         keeps_all = level == "none" or (level in WHOLE and not is_lean)
         # in the gate four tensors, or two that have not been kept; or, in the product after it, two and a weight
         gate = (2 if keeps_all else 4) * wide + 2 * narrow
         if level in WHOLE and not is_lean:  # all weights at first; when the gate is reached, that after it has gone
             down = outline.intermediate * outline.hidden
             weights = [is_held * size * product for size in (sum(sizes) - down, sum(sizes))]
-            return max(gate + weights[0], wide + 4 * narrow + weights[1]) + codes
-        return max(gate, 2 * wide + 4 * narrow + is_held * max(sizes) * product) + codes
-
-    def _rounding(self, tokens: int) -> int:
-        """Estimate 8-bit codes of a weight by column and of the tokens, and float32 numbers while they are rounded."""
-        if not self.recipe.train.float8_base:
-            return 0
-        codes = self.outline.intermediate * tokens
-        return max(linear.size for linear in self.outline.linears) + codes + 3 * FLOAT32 * min(CHUNK_8BIT, codes)
+            return max(gate + weights[0], wide + 4 * narrow + weights[1])
+        return max(gate, 2 * wide + 4 * narrow + is_held * max(sizes) * product)
 
     def copies(self, layers: int) -> int:
         """Return the bytes of rounded copies of some layers' weights, which autocast makes."""

@@ -1,4 +1,4 @@
-"""Count the bytes of quantised tensors: 4-bit weights and 8-bit states of bitsandbytes, 8-bit floating point."""
+"""Count the bytes of quantised tensors: 4-bit weights and 8-bit states of bitsandbytes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ CODE_4BIT, CODE_8BIT = 16, 256
 """Entries of the float32 tables that give 4-bit and 8-bit codes their value."""
 BLOCK_8BIT, LEAST_8BIT = 256, 4096
 """Optimizer states of one scale in bitsandbytes; smaller tensors have float32 states."""
-ALIGNMENT_8BIT = 16
-"""Both sizes of a weight are multiples of it, or cards do not multiply it in 8 bits: torch's checks of `_scaled_mm`."""
-CHUNK_8BIT = 1 << 24
-"""Numbers that are rounded to 8 bits at a time: their float32 copies lie in memory for a moment, 64 MiB each."""
 DEQUANTISED_SHARE = 0.25
 """Share of a card's free memory for 4-bit weights kept dequantised: a 4-bit training needs the remainder for itself."""
 

@@ -92,7 +92,7 @@ def _traced(
         return []
     except (NotPredictedError, RecipeError):
         pass  # the trace needs no formula
-    if recipe.launch.strategy in ("fsdp2", "zero3") or recipe.train.float8_base:
+    if recipe.launch.strategy in ("fsdp2", "zero3"):
         return []
     levels = traced_levels(recipe, is_cuda=is_cuda)
     if not levels:

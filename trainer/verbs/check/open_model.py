@@ -25,7 +25,6 @@ LIMIT_S = 300
 """Seconds for one model; the largest that are published take about 30."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 SECTIONS = ("model", "adapter", "export", "launch")
-KEYS_OF_MEMORY = ("gradient_checkpointing", "float8_base")
 
 
 class NotOpenedError(Exception):
@@ -64,7 +63,7 @@ def _digest(recipe: Recipe, config: Path, is_cuda: bool) -> str:
     stat = config.stat()
     content = config.read_bytes() if config.suffix == ".json" else f"{stat.st_size} {stat.st_mtime_ns}".encode()
     values = recipe.model_dump(mode="json", include=set(SECTIONS))
-    values["memory"] = [recipe.pack.max_length, *(getattr(recipe.train, key) for key in KEYS_OF_MEMORY)]
+    values["memory"] = [recipe.pack.max_length, recipe.train.gradient_checkpointing]
     for name in ("name_or_path", "revision"):  # the content counts
         del values["model"][name]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}

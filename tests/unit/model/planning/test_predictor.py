@@ -14,7 +14,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from trainer.engine import float8, lora
+from trainer.engine import lora
 from trainer.errors import HardwareError, RecipeError
 from trainer.model.planning import advice, gpus, planner
 from trainer.model.planning.model_shape import NotPredictedError, Outline, read
@@ -150,34 +150,6 @@ def test_a_misspelt_name_of_a_layer_is_refused_before_training(modules: list[str
     adapter = {"kind": "lora", "target_modules": modules}
     with pytest.raises(RecipeError, match=r"no layer is called .* did you mean `[qv]_proj`"):
         list(advice.lines(recipe(folder_of(EIGHT, tmp_path), adapter=adapter)))
-
-
-def test_weights_in_eight_bits_are_counted_to_the_byte() -> None:
-    model = get_peft_model(made("Llama").bfloat16(), LoraConfig(r=8, target_modules=["q_proj", "down_proj"]))
-    float8.hold(model, torch.device("cpu"))
-    lora.switch_on(model)
-    sections: dict[str, Any] = {"adapter": {"kind": "lora", "r": 8, "target_modules": ["q_proj", "down_proj"]}}
-    sections |= {"train": {"float8_base": True}, "model": {"dtype": "bfloat16"}}
-    predictor = Predictor(Outline.of(model.config.to_dict()), recipe(**sections), is_cuda=False)
-    scales = sum(module.scale.nbytes for module in model.modules() if isinstance(module, float8.Float8Linear))
-    frozen = {
-        weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
-        for weight in model.parameters()
-        if not weight.requires_grad
-    }
-    assert predictor.weights() == sum(frozen.values()) + scales
-
-
-def test_eight_bits_are_refused_on_older_cards_and_not_mixed_with_four(tmp_path: Path) -> None:
-    folder, train = folder_of(EIGHT, tmp_path), {"float8_base": True}
-    for card, capability in (("A100-80GB", "8.0"), ("RTX3090-24GB", "8.6")):
-        with pytest.raises(HardwareError, match=rf"compute capability 8\.9, {card} has {capability}") as caught:
-            list(advice.lines(recipe(folder, train=train, launch={"card": card})))
-        assert caught.value.exit_code == 5
-    memory, _ = advice.lines(recipe(folder, train=train, launch={"card": "H100-80GB"}))
-    assert memory.endswith("fits")
-    too_small = gpus.Card("small", 6 << 30, capability=(9, 0))
-    assert "qlora" not in str(advice.fixes(recipe(train=train), Outline.of(EIGHT), too_small))
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
